@@ -1,0 +1,42 @@
+# Every target sets up .venv itself; the second time that takes no time.
+PYTHON ?= python3
+VENV := .venv
+READY := $(VENV)/.installed
+RUN := $(VENV)/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help demo demo-video demo-audio test lint types check
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+# The stamp is the last step, so an installation that failed or was stopped is tried again.
+$(READY): setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "selavi needs Python 3.11 or newer, \
+	found %d.%d; name another one: make PYTHON=python3.11" % sys.version_info[:2])'
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --editable '.[dev]'
+	@touch $@
+
+demo: $(READY) ## Generate clips, train on them, measure the clusters, build the page of clusters
+	$(RUN) tools/train.py --config configs/demo.yaml resume=auto
+	$(RUN) tools/cluster_eval.py runs/demo --split test
+	$(RUN) tools/export_clusters.py runs/demo
+
+demo-video demo-audio: demo-%: $(READY)
+	$(RUN) tools/train.py --config configs/demo.yaml 'modalities=[$*]' run_dir=runs/demo-$* resume=auto
+	$(RUN) tools/cluster_eval.py runs/demo-$* --split test
+
+demo-video: ## The demo with frames alone
+demo-audio: ## The demo with sound alone
+
+test: $(READY) ## Run the tests
+	$(RUN) -m pytest
+
+lint: $(READY) ## Check style
+	$(RUN) -m ruff check .
+
+types: $(READY) ## Check types
+	$(RUN) -m mypy
+
+check: lint types test ## All three: style, types, tests

@@ -1,0 +1,96 @@
+"""Which clip of which recording, in which order: arithmetic on (seed, epoch, clip id), without a file."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+from torch.utils.data import Sampler
+
+from selavi.batch import NUM_DRAWS
+from selavi.randomness import mix, uniforms
+
+
+class ViewKey(NamedTuple):
+    """Asks the dataset for one view of one clip."""
+
+    index: int
+    stream: Literal["train", "label", "eval"]
+    epoch: int
+    """Pass over the data; for the stream `eval` the number of the view."""
+
+
+@dataclass(frozen=True)
+class ClipSpan:
+    """A half-open window [start_s, start_s + clip_s) of a recording, and what else is random in its view."""
+
+    start_s: float
+    clip_s: float
+    offset: float
+    """Place of the square on the long side, in [0, 1]."""
+    draws: np.ndarray
+    """(NUM_DRAWS,) numbers for the augmentation on the device."""
+
+
+def random_span(seed: int, key: ViewKey, clip_id: str, duration_s: float, clip_s: float) -> ClipSpan:
+    """Draw a window uniformly: the same for the same (seed, stream, epoch, clip id)."""
+    u = uniforms(seed, key.stream, key.epoch, [clip_id], 2 + NUM_DRAWS)[0]
+    return ClipSpan(u[0] * max(0.0, duration_s - clip_s), clip_s, u[1], u[2:])
+
+
+def even_span(view: int, num_views: int, duration_s: float, clip_s: float) -> ClipSpan:
+    """Window number `view` of `num_views`, from the middle of the square."""
+    start_s = clip_starts(duration_s, clip_s, num_views)[view]
+    return ClipSpan(start_s, clip_s, 0.5, np.full(NUM_DRAWS, 0.5))
+
+
+def clip_starts(duration_s: float, clip_s: float, num_clips: int) -> list[float]:
+    """Evenly spaced start times in seconds; every [start, start + clip_s) stays inside; one clip is the middle one."""
+    room_s = max(0.0, duration_s - clip_s)
+    if num_clips == 1:
+        return [room_s / 2]
+    return [room_s * i / (num_clips - 1) for i in range(num_clips)]
+
+
+class TrainSampler(Sampler[ViewKey]):
+    """A new order each epoch, the same number of clips for every rank; what does not fill a batch waits."""
+
+    def __init__(self, num_clips: int, batch_size: int, seed: int, rank: int, world_size: int) -> None:
+        self.num_clips, self.seed, self.rank, self.world_size = num_clips, seed, rank, world_size
+        self.per_rank = num_clips // (batch_size * world_size) * batch_size
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls this before each epoch."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[ViewKey]:
+        order = np.random.default_rng(mix(self.seed, "order", self.epoch)).permutation(self.num_clips)
+        mine = order[self.rank :: self.world_size][: self.per_rank]
+        return (ViewKey(int(index), "train", self.epoch) for index in mine)
+
+    def __len__(self) -> int:
+        return self.per_rank
+
+
+class AllSampler(Sampler[ViewKey]):
+    """Every clip once, each on one rank, none twice: `num_views` views of a clip in a row."""
+
+    def __init__(
+        self, num_clips: int, rank: int, world_size: int, stream: Literal["label", "eval"], num_views: int = 1
+    ) -> None:
+        self.indices = range(rank, num_clips, world_size)
+        self.stream, self.num_views = stream, num_views
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Number the pass over the data: another number gives other augmented views."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[ViewKey]:
+        for index in self.indices:
+            for view in range(self.num_views):
+                yield ViewKey(index, self.stream, view if self.stream == "eval" else self.epoch)
+
+    def __len__(self) -> int:
+        return len(self.indices) * self.num_views

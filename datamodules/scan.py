@@ -1,0 +1,122 @@
+"""From a folder of media to a manifest: every file is probed once, in parallel, and remembered between runs."""
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from tqdm import tqdm
+
+from datamodules.manifest import SCHEMA, read_manifest, write_manifest
+from selavi.errors import UsageError
+from selavi.media import MediaError, probe
+
+MEDIA_SUFFIXES = {".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".ts", ".mpg", ".mpeg"}
+SPLITS = {"train", "val", "valid", "validation", "test"}
+
+
+def scan(root: Path, cache_dir: Path, workers: int = 0) -> pa.Table:
+    """Probe every media file below `root` and return the manifest, ordered by id.
+
+    Results are kept in `cache_dir` by path, size and time of change: a second scan probes only what is new, and
+    an interrupted one goes on where it was.
+
+    Raises:
+        UsageError: the folder does not exist or holds no media file.
+    """
+    if not root.is_dir():
+        raise UsageError(f"data.root={root}: no such folder; point data.root at a folder of videos")
+    root = root.resolve()
+    files = find_media(root)
+    if not files:
+        raise UsageError(f"data.root={root}: no media file in it (looked for {', '.join(sorted(MEDIA_SUFFIXES))})")
+
+    name = f"scan-{hashlib.blake2b(str(root).encode(), digest_size=6).hexdigest()}"
+    store, journal = cache_dir / f"{name}.parquet", cache_dir / f"{name}.jsonl"
+    known = {_fingerprint(row): row for row in _remembered(store, journal)}
+    rows = [_row(root, path) for path in files]
+    todo = [row for row in rows if _fingerprint(row) not in known]
+    if todo:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        with journal.open("a", encoding="utf-8") as log:
+            for row in _probe_all(root, todo, workers):
+                known[_fingerprint(row)] = row
+                log.write(json.dumps(row) + "\n")
+                log.flush()
+    probed = [{**known[_fingerprint(row)], "split": row["split"], "label": row["label"]} for row in rows]
+    table = pa.Table.from_pylist(probed, schema=SCHEMA.with_metadata({"root": str(root)}))
+    if todo:
+        write_manifest(table, store)
+        journal.unlink(missing_ok=True)
+    return table
+
+
+def find_media(root: Path) -> list[str]:
+    """Paths below `root`, with forward slashes, of every file with a media suffix; hidden ones are left out."""
+    found = []
+    for folder, folders, files in os.walk(root):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [
+            (Path(folder) / name).relative_to(root).as_posix()
+            for name in files
+            if not name.startswith(".") and Path(name).suffix.lower() in MEDIA_SUFFIXES
+        ]
+    return sorted(found)
+
+
+def split_and_label(path: str) -> tuple[str, str | None]:
+    """Read the split and the class from a path below the root.
+
+    {split}/{class}/.../{file} where the first folder is named like a split, else {class}/.../{file} in `train`.
+    """
+    folders = path.split("/")[:-1]
+    split = folders.pop(0) if folders and folders[0] in SPLITS else "train"
+    return split, folders[0] if folders else None
+
+
+def _row(root: Path, path: str) -> dict[str, Any]:
+    stat = (root / path).lstat() if not (root / path).exists() else (root / path).stat()
+    split, label = split_and_label(path)
+    return {"id": path, "path": path, "split": split, "label": label,
+            "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+
+
+def _fingerprint(row: dict[str, Any]) -> tuple[str, int, int]:
+    return row["id"], row["bytes"], row["mtime_ns"]
+
+
+def _remembered(store: Path, journal: Path) -> Iterator[dict[str, Any]]:
+    if store.exists():
+        yield from read_manifest(store).to_pylist()
+    if journal.exists():
+        for line in journal.read_text(encoding="utf-8").splitlines():
+            try:
+                yield json.loads(line)
+            except ValueError:  # the scan was killed in the middle of its last line
+                return
+
+
+def _probe_all(root: Path, rows: list[dict[str, Any]], workers: int) -> Iterable[dict[str, Any]]:
+    with worker_pool(workers, len(rows)) as pool:
+        jobs = pool.map(_probe_one, [str(root)] * len(rows), rows, chunksize=8)
+        yield from tqdm(jobs, "scanning", len(rows), unit=" files", file=sys.stderr)
+
+
+def _probe_one(root: str, row: dict[str, Any]) -> dict[str, Any]:
+    try:
+        info = probe(Path(root) / row["path"])
+    except MediaError as error:
+        return {**row, "status": error.reason, "reason": error.detail}
+    return {**row, **asdict(info), "status": "ok", "reason": None}
+
+
+def worker_pool(workers: int, num_jobs: int) -> ProcessPoolExecutor:
+    """Processes for independent jobs; 0 workers: one a core.  Fresh processes, because forked FFmpeg may hang."""
+    return ProcessPoolExecutor(max(1, min(workers or os.cpu_count() or 1, num_jobs)), get_context("forkserver"))

@@ -1,0 +1,356 @@
+"""Every setting of a run, with its default, its meaning and its limits.  The only user of OmegaConf.
+
+Precedence: the defaults here < the YAML file < `section.key=value` on the command line.  The defaults are the
+published VGG-Sound recipe (docs name the departures from the official code).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from selavi.errors import UsageError
+
+MODALITIES = ("video", "audio")
+
+
+def _require(condition: bool, key: str, expected: str, found: object) -> None:
+    if not condition:
+        raise ValueError(f"{key} must be {expected}, got {found}")
+
+
+@dataclass
+class DataConfig:
+    """Where the media are and how clips are cut from them."""
+
+    root: str = "data/media"
+    """Folder of media: {root}/{split}/{class}/{file}, {root}/{class}/{file}, or files alone."""
+    demo: bool = False
+    """Generate the demo set in `root` where it is not there yet."""
+    train_split: str = "train"
+    clip_s: float = 1.0
+    """Seconds of a clip, sound and picture alike."""
+    num_workers: int = 4
+    """Loader processes; any number gives the same clips."""
+    scan_workers: int = 0
+    """Processes that probe and decode ahead of training; 0: one for each core."""
+    cache_dir: str = ".selavi-cache"
+    """Scans and decoded media are kept here between runs."""
+    cache_gb: float = 0.0
+    """Media are decoded once into a memory-mapped file if that needs at most this many GB; 0: decode each time."""
+    max_bad_fraction: float = 0.1
+    """A larger share of unreadable files stops the run before training."""
+
+    def __post_init__(self) -> None:
+        _require(0.04 <= self.clip_s <= 600, "data.clip_s", "0.04 to 600 seconds", self.clip_s)
+        _require(self.num_workers >= 0, "data.num_workers", "0 or more", self.num_workers)
+        _require(self.scan_workers >= 0, "data.scan_workers", "0 or more", self.scan_workers)
+        _require(self.cache_gb >= 0, "data.cache_gb", "0 or more", self.cache_gb)
+        _require(0 <= self.max_bad_fraction <= 1, "data.max_bad_fraction", "in [0, 1]", self.max_bad_fraction)
+
+
+@dataclass
+class VideoConfig:
+    """Frames of a clip and their augmentation."""
+
+    num_frames: int = 30
+    decode_size: int = 144
+    """Side of the decoded square, in pixels: the short side is resized to it, the long side cropped."""
+    size: int = 112
+    """Side of the crop that the encoder sees."""
+    crop_fraction: tuple[float, float] = (0.7, 0.875)
+    """Side of the random training crop as a share of the decoded square: 112 of 160 to 112 of 128 pixels."""
+    flip: float = 0.5
+    """Probability of a mirrored clip."""
+    colour_jitter: float = 0.0
+    """Largest relative change of brightness, contrast and saturation; the hue turns by up to a quarter of it."""
+    greyscale: float = 0.0
+    """Probability of a clip without colour."""
+
+    def __post_init__(self) -> None:
+        low, high = self.crop_fraction
+        _require(self.num_frames >= 1, "video.num_frames", "at least 1", self.num_frames)
+        _require(16 <= self.size <= 1024, "video.size", "16 to 1024", self.size)
+        _require(16 <= self.decode_size <= 1024, "video.decode_size", "16 to 1024", self.decode_size)
+        _require(0 < low <= high <= 1, "video.crop_fraction", "0 < low <= high <= 1", self.crop_fraction)
+        _require(0 <= self.flip <= 1, "video.flip", "in [0, 1]", self.flip)
+        _require(0 <= self.colour_jitter < 1, "video.colour_jitter", "in [0, 1)", self.colour_jitter)
+        _require(0 <= self.greyscale <= 1, "video.greyscale", "in [0, 1]", self.greyscale)
+
+
+@dataclass
+class AudioConfig:
+    """Log-mel spectrogram of a clip and its augmentation."""
+
+    sample_rate: int = 24000
+    num_mels: int = 257
+    num_fft: int = 1024
+    window_s: float = 0.02
+    hop_s: float = 0.01
+    standardise: Literal["clip", "none"] = "clip"
+    """clip: zero mean and unit variance over each spectrogram, so loudness does not count; none: as the original."""
+    volume_jitter: float = 0.1
+    """Largest relative change of the amplitude."""
+    mask_time: float = 0.0
+    """Largest share of the time axis hidden by one mask (SpecAugment)."""
+    mask_mel: float = 0.0
+    """Largest share of the mel axis hidden by one mask (SpecAugment)."""
+
+    def __post_init__(self) -> None:
+        _require(self.sample_rate >= 1000, "audio.sample_rate", "at least 1000", self.sample_rate)
+        _require(self.num_mels >= 8, "audio.num_mels", "at least 8", self.num_mels)
+        _require(0 < self.hop_s, "audio.hop_s", "above 0", self.hop_s)
+        _require(0 < self.window_s * self.sample_rate <= self.num_fft, "audio.window_s",
+                 f"above 0 and at most num_fft / sample_rate = {self.num_fft / self.sample_rate:.4f} s", self.window_s)
+        for key in ("volume_jitter", "mask_time", "mask_mel"):
+            _require(0 <= getattr(self, key) < 1, f"audio.{key}", "in [0, 1)", getattr(self, key))
+
+
+@dataclass
+class EncodersConfig:
+    """R(2+1)D for video, ResNet for audio; features have 8 x width dimensions."""
+
+    video_width: int = 64
+    """Channels of the first stage; 64 is torchvision's R(2+1)D-18."""
+    video_depth: Literal[10, 18] = 18
+    """10 has one residual block a stage, 18 two."""
+    audio_width: int = 64
+    audio_depth: Literal[9, 18] = 9
+    """ResNet-9 has one residual block a stage, ResNet-18 two."""
+
+    def __post_init__(self) -> None:
+        for key in ("video_width", "audio_width"):
+            _require(getattr(self, key) >= 4, f"encoders.{key}", "at least 4", getattr(self, key))
+
+
+@dataclass
+class HeadsConfig:
+    """Classifiers on the features, the same number and kind for each modality."""
+
+    num_heads: int = 10
+    num_clusters: int = 309
+    kind: Literal["mlp", "linear"] = "mlp"
+    dropout: float = 0.3
+    """Share of values dropped before each linear layer of an mlp head."""
+
+    def __post_init__(self) -> None:
+        _require(self.num_heads >= 1, "heads.num_heads", "at least 1", self.num_heads)
+        _require(self.num_clusters >= 2, "heads.num_clusters",
+                 "at least 2 (one cluster would hold every clip)", self.num_clusters)
+        _require(0 <= self.dropout < 1, "heads.dropout", "in [0, 1)", self.dropout)
+
+
+@dataclass
+class LabellingConfig:
+    """When clips are labelled and how (SeLaVi, sections 3.1 to 3.3)."""
+
+    num_labellings: int = 100
+    """Points of the schedule; the last one falls on the end of training."""
+    power: float = 1.5
+    """The i-th of n labellings happens after a share (i / (n - 1)) ** power of all steps."""
+    sharpness: float = 20.0
+    """The plan is proportional to exp(sharpness * weighted mean log-probability)."""
+    tol: float = 1e-6
+    """Largest L1 distance between the soft cluster masses and the marginal."""
+    marginal: Any = "gaussian"
+    """Cluster sizes: uniform, gaussian, zipf, or a list with one positive share for each cluster."""
+    marginal_order: Literal["aligned", "inverse", "none"] = "aligned"
+    """aligned: large targets go to the clusters that are large now; inverse: what the official code does."""
+    gaussian_sd: float = 0.1
+    zipf_exponent: float = 1.0
+    head_groups: int = 2
+    """Heads are split anew at each labelling; each group is labelled from its own augmented view of every clip."""
+    weights: dict[str, float] = field(default_factory=lambda: {"video": 1.0, "audio": 1.0})
+    """Weight of each modality's log-probabilities."""
+    align_modalities: bool = True
+    """Permute the audio heads to agree with the video heads before the first labelling."""
+    batch_size: int = 64
+    warmup_batches: int = 20
+    """Batches that only update the batch-norm statistics, before the first labelling."""
+
+    def __post_init__(self) -> None:
+        _require(self.num_labellings >= 2, "labelling.num_labellings", "at least 2", self.num_labellings)
+        _require(self.power > 0, "labelling.power", "above 0", self.power)
+        _require(self.sharpness > 0, "labelling.sharpness", "above 0", self.sharpness)
+        _require(0 < self.tol < 2, "labelling.tol", "in (0, 2)", self.tol)
+        _require(0 <= self.gaussian_sd < 1, "labelling.gaussian_sd", "in [0, 1)", self.gaussian_sd)
+        _require(self.zipf_exponent >= 0, "labelling.zipf_exponent", "0 or more", self.zipf_exponent)
+        _require(self.head_groups >= 1, "labelling.head_groups", "at least 1", self.head_groups)
+        _require(self.batch_size >= 1, "labelling.batch_size", "at least 1", self.batch_size)
+        _require(self.warmup_batches >= 0, "labelling.warmup_batches", "0 or more", self.warmup_batches)
+        unknown = set(self.weights) - set(MODALITIES)
+        _require(not unknown, "labelling.weights", f"a weight for each of {MODALITIES}", self.weights)
+        _require(all(weight > 0 for weight in self.weights.values()), "labelling.weights",
+                 "above 0 (leave a modality out with modalities=[...])", self.weights)
+        if isinstance(self.marginal, list):
+            shares = [float(share) for share in self.marginal]
+            _require(all(share > 0 for share in shares), "labelling.marginal", "a list of positive shares", shares)
+        else:
+            kinds = ("uniform", "gaussian", "zipf")
+            _require(self.marginal in kinds, "labelling.marginal", f"one of {kinds} or a list", self.marginal)
+
+
+@dataclass
+class OptimConfig:
+    """SGD; the learning rate grows with the number of clips in a step."""
+
+    batch_size: int = 16
+    """Clips a step on one device."""
+    lr: float = 0.01
+    """Learning rate for a step of `lr_clips` clips; a step of n clips uses lr * n / lr_clips."""
+    lr_clips: int = 16
+    warmup_lr: float = 0.01
+    """Where the linear warm-up starts; with one device of `lr_clips` clips the rate is constant."""
+    warmup_epochs: float = 10.0
+    schedule: Literal["constant", "cosine"] = "constant"
+    """What follows the warm-up: cosine falls to 0 at the last step."""
+    momentum: float = 0.9
+    weight_decay: float = 1e-5
+
+    def __post_init__(self) -> None:
+        _require(self.batch_size >= 2, "optim.batch_size", "at least 2 (batch norm)", self.batch_size)
+        _require(self.lr > 0, "optim.lr", "above 0", self.lr)
+        _require(self.lr_clips >= 1, "optim.lr_clips", "at least 1", self.lr_clips)
+        for key in ("warmup_lr", "warmup_epochs", "weight_decay"):
+            _require(getattr(self, key) >= 0, f"optim.{key}", "0 or more", getattr(self, key))
+        _require(0 <= self.momentum < 1, "optim.momentum", "in [0, 1)", self.momentum)
+
+
+@dataclass
+class TrainerConfig:
+    """Handed to pytorch_lightning.Trainer under the same names."""
+
+    max_epochs: int = 200
+    accelerator: str = "auto"
+    devices: Any = "auto"
+    num_nodes: int = 1
+    strategy: str = "auto"
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    gradient_clip_val: float | None = None
+    sync_batchnorm: bool = True
+    log_every_n_steps: int = 10
+
+    def __post_init__(self) -> None:
+        _require(self.max_epochs >= 1, "trainer.max_epochs", "at least 1", self.max_epochs)
+        _require(self.num_nodes >= 1, "trainer.num_nodes", "at least 1", self.num_nodes)
+
+
+@dataclass
+class Config:
+    """A whole run."""
+
+    seed: int = 0
+    run_dir: str = ""
+    """Where everything of this run goes; empty: runs/NAME for a configuration file NAME.yaml."""
+    resume: Literal["never", "auto", "must"] = "never"
+    """never: refuse an existing run folder; auto: go on where it stopped, or start; must: go on or fail."""
+    modalities: list[str] = field(default_factory=lambda: list(MODALITIES))
+    """[video, audio] is SeLaVi; one alone is SeLa on that modality."""
+    data: DataConfig = field(default_factory=DataConfig)
+    video: VideoConfig = field(default_factory=VideoConfig)
+    audio: AudioConfig = field(default_factory=AudioConfig)
+    encoders: EncodersConfig = field(default_factory=EncodersConfig)
+    heads: HeadsConfig = field(default_factory=HeadsConfig)
+    labelling: LabellingConfig = field(default_factory=LabellingConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+
+    def __post_init__(self) -> None:
+        known = [name for name in MODALITIES if name in self.modalities]
+        _require(bool(known) and sorted(known) == sorted(self.modalities), "modalities",
+                 "[video, audio], [video] or [audio]", self.modalities)
+        self.modalities = known  # one order everywhere: the first is the reference of the alignment
+        missing = [name for name in known if name not in self.labelling.weights]
+        _require(not missing, "labelling.weights", f"a weight for each of {known}", self.labelling.weights)
+        _require(self.labelling.head_groups <= self.heads.num_heads, "labelling.head_groups",
+                 f"at most heads.num_heads = {self.heads.num_heads}", self.labelling.head_groups)
+        if isinstance(self.labelling.marginal, list):
+            _require(len(self.labelling.marginal) == self.heads.num_clusters, "labelling.marginal",
+                     f"a list of heads.num_clusters = {self.heads.num_clusters} shares",
+                     f"{len(self.labelling.marginal)} shares")
+        for section, key, number in _numbers(self):
+            _require(math.isfinite(number), f"{section}{key}", "a finite number", number)
+
+
+def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
+    """Merge defaults, a YAML file and `section.key=value` overrides.
+
+    Raises:
+        UsageError: unreadable file, unknown key (the message names the nearest one), wrong type or value.
+    """
+    for override in overrides:
+        if "=" not in override:
+            raise UsageError(f"expected section.key=value, got {override!r} (say modalities=[video], for example)")
+    try:
+        layers = [OmegaConf.structured(Config)]
+        if path is not None:
+            loaded = OmegaConf.load(path)
+            if not OmegaConf.is_dict(loaded):
+                raise UsageError(f"{path}: expected `section:` and `key: value` lines, found a list or text")
+            layers.append(loaded)
+        merged = OmegaConf.merge(*layers, OmegaConf.from_dotlist(list(overrides)))
+        if not OmegaConf.select(merged, "run_dir"):
+            merged.run_dir = f"runs/{path.stem}" if path is not None else "runs/run"
+        config = OmegaConf.to_object(merged)
+    except OSError as error:
+        raise UsageError(f"cannot read the configuration {path}: {error.strerror or error}") from error
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    except OmegaConfBaseException as error:
+        raise UsageError(_explain(error)) from error
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    assert isinstance(config, Config)
+    return config
+
+
+def save_config(config: Config, path: Path) -> None:
+    """Write every setting as YAML; load_config reads it back to an equal Config."""
+    from selavi.atomic import write_text
+
+    write_text(path, OmegaConf.to_yaml(OmegaConf.structured(config)))
+
+
+def as_dict(config: Config) -> dict[str, Any]:
+    """Return the settings as plain nested dicts and lists, fit for a checkpoint."""
+    plain = OmegaConf.to_container(OmegaConf.structured(config))
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def _explain(error: OmegaConfBaseException) -> str:
+    """OmegaConf's first line, and where the key belongs if it was set in another section."""
+    message = str(error).splitlines()[0]
+    full_key = getattr(error, "full_key", None)
+    key = str(getattr(error, "key", "") or "")
+    if full_key and "Did you mean" not in message:
+        homes = [home for home in _all_keys(Config) if home.split(".")[-1] == key and home != full_key]
+        message += f" (setting {full_key})"
+        if homes:
+            message += f". Did you mean: '{homes[0]}'?"
+    return message
+
+
+def _all_keys(section: type, prefix: str = "") -> list[str]:
+    keys = []
+    for entry in fields(section):
+        keys.append(prefix + entry.name)
+        if isinstance(entry.type, type) and is_dataclass(entry.type):
+            keys += _all_keys(entry.type, f"{prefix}{entry.name}.")
+    return keys
+
+
+def _numbers(section: Any, prefix: str = "") -> list[tuple[str, str, float]]:
+    found = []
+    for entry in fields(section):
+        value = getattr(section, entry.name)
+        if is_dataclass(value):
+            found += _numbers(value, f"{prefix}{entry.name}.")
+        elif isinstance(value, float):
+            found.append((prefix, entry.name, value))
+    return found

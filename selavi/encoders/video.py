@@ -1,0 +1,63 @@
+"""R(2+1)D (Tran et al., CVPR 2018, arXiv 1711.11248) of any width, from torchvision's blocks."""
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.video.resnet import BasicBlock, Conv2Plus1D
+
+
+class R2Plus1D(nn.Module):
+    """Clips (B, 3, T, h, w) -> features (B, 8 * width).
+
+    width=64, depth=18 has the parameters of torchvision's r2plus1d_18 without `fc`, under the same names.
+    Convolutions start from Kaiming's normal distribution (fan out), batch norm from scale 1 and shift 0.
+    """
+
+    def __init__(self, width: int = 64, depth: int = 18) -> None:
+        super().__init__()
+        blocks = {10: 1, 18: 2}[depth]
+        stem_width = max(3, 45 * width // 64)  # torchvision: 45 spatial filters for 64 outputs
+        self.stem = nn.Sequential(
+            nn.Conv3d(3, stem_width, (1, 7, 7), stride=(1, 2, 2), padding=(0, 3, 3), bias=False),
+            nn.BatchNorm3d(stem_width),
+            nn.ReLU(inplace=True),
+            nn.Conv3d(stem_width, width, (3, 1, 1), padding=(1, 0, 0), bias=False),
+            nn.BatchNorm3d(width),
+            nn.ReLU(inplace=True),
+        )
+        self.layer1 = _stage(width, width, blocks, stride=1)
+        self.layer2 = _stage(width, 2 * width, blocks, stride=2)
+        self.layer3 = _stage(2 * width, 4 * width, blocks, stride=2)
+        self.layer4 = _stage(4 * width, 8 * width, blocks, stride=2)
+        self.num_features = 8 * width
+        initialise(self)
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """(B, 3, T, h, w) -> (B, D)."""
+        x = self.stem(clips)
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return x.mean((2, 3, 4))
+
+
+def initialise(module: nn.Module) -> None:
+    """Kaiming normal (fan out) for convolutions, 1 and 0 for batch norm (selavi, model.py: random_weight_init)."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.Conv3d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(layer, nn.BatchNorm2d | nn.BatchNorm3d):
+            nn.init.ones_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+
+def _stage(width_in: int, width: int, blocks: int, stride: int) -> nn.Sequential:
+    shortcut = None
+    if stride != 1 or width_in != width:
+        shortcut = nn.Sequential(
+            nn.Conv3d(width_in, width, 1, stride=stride, bias=False), nn.BatchNorm3d(width)
+        )
+    first = BasicBlock(width_in, width, Conv2Plus1D, stride, shortcut)
+    return nn.Sequential(first, *(BasicBlock(width, width, Conv2Plus1D) for _ in range(blocks - 1)))
+
+
+def count_parameters(module: torch.nn.Module) -> int:
+    """Number of trainable values."""
+    return sum(parameter.numel() for parameter in module.parameters())

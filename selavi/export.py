@@ -1,0 +1,142 @@
+"""The cluster table: one row a clip and head, the same schema in Parquet and CSV."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from selavi.atomic import write_atomically
+
+CLUSTER_SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("start_s", pa.float64(), nullable=False),
+        pa.field("head", pa.int32(), nullable=False),
+        pa.field("cluster", pa.int32(), nullable=False),
+        pa.field("name", pa.string()),
+        pa.field("confidence", pa.float32(), nullable=False),
+        pa.field("margin", pa.float32(), nullable=False),
+        pa.field("entropy", pa.float32(), nullable=False),
+        pa.field("rank_in_cluster", pa.int32(), nullable=False),
+        pa.field("modality_agreement", pa.float32()),
+        pa.field("label", pa.string()),
+    ]
+)
+"""Column by column: id, path and start_s (seconds) of the clip; head and cluster; the cluster's name, null until a
+person names it; confidence, margin and entropy (nats) of the clip's normalised plan row; rank_in_cluster, 0 for the
+most confident clip of its head and cluster; modality_agreement, null with one modality; the clip's label or null."""
+
+_LABEL_COLUMNS = ("id", "head", "cluster", "confidence", "margin", "entropy", "modality_agreement")
+_MANIFEST_COLUMNS = ("id", "path", "label")
+
+
+def cluster_table(labels: pa.Table, manifest: pa.Table, head: int | None) -> pa.Table:
+    """Join the labels of a run with its manifest and rank the clips of each cluster.
+
+    Args:
+        labels: one row a clip and head: id, head, cluster, confidence, margin, entropy, modality_agreement.
+        manifest: one row a recording: id, path, label, ...; rows without labels are left out.
+        head: the head to keep; None keeps all.
+
+    Returns:
+        A table of CLUSTER_SCHEMA, sorted by head, cluster and rank.  A clip here is a whole recording: start_s is 0.
+
+    Raises:
+        ValueError: a column is missing, an id occurs twice, an id is not in the manifest, the heads do not hold the
+            same clips, or `head` is not in the labels.
+    """
+    _require_columns("labels", labels, _LABEL_COLUMNS)
+    _require_columns("manifest", manifest, _MANIFEST_COLUMNS)
+    heads = sorted(pc.unique(labels["head"]).to_pylist())
+    _require_matching_ids(labels, manifest, heads)
+    if head is not None:
+        if head not in heads:
+            raise ValueError(f"expected one of the heads {heads}, got {head}")
+        labels = labels.filter(pc.equal(labels["head"], head))
+
+    labels = labels.take(
+        pc.sort_indices(
+            labels,
+            sort_keys=[
+                ("head", "ascending"),
+                ("cluster", "ascending"),
+                ("confidence", "descending"),
+                ("id", "ascending"),
+            ],
+        )
+    )
+    recordings = manifest.take(pc.index_in(labels["id"], value_set=manifest["id"].combine_chunks()))
+    num_rows = labels.num_rows
+    columns = {
+        "path": recordings["path"],
+        "start_s": np.zeros(num_rows),
+        "name": pa.nulls(num_rows, pa.string()),
+        "rank_in_cluster": _ranks(labels["head"].to_numpy(), labels["cluster"].to_numpy()),
+        "label": recordings["label"],
+    }
+    columns.update({name: labels[name] for name in _LABEL_COLUMNS})
+    return pa.table({name: columns[name] for name in CLUSTER_SCHEMA.names}).cast(CLUSTER_SCHEMA)
+
+
+def write_cluster_table(table: pa.Table, run_dir: Path) -> tuple[Path, Path]:
+    """Write RUN/clusters.parquet and its twin RUN/clusters.csv; each appears whole or not at all.
+
+    The CSV (UTF-8, one header row) holds cells as they are, null as nothing between two commas.  An id may begin with
+    '-', as those of YouTube do, or with '=', '+' or '@', which a spreadsheet takes for a formula: import such columns
+    as text there.
+
+    Returns:
+        The two paths.
+    """
+    parquet_path, csv_path = run_dir / "clusters.parquet", run_dir / "clusters.csv"
+    with write_atomically(parquet_path) as temporary:
+        pq.write_table(table, temporary)
+    with write_atomically(csv_path) as temporary:
+        pa_csv.write_csv(table, temporary)
+    return parquet_path, csv_path
+
+
+def _require_columns(what: str, table: pa.Table, names: tuple[str, ...]) -> None:
+    missing = [name for name in names if name not in table.column_names]
+    if missing:
+        raise ValueError(
+            f"the {what} table lacks the columns {missing}; it has {table.column_names}, expected {list(names)}"
+        )
+
+
+def _require_matching_ids(labels: pa.Table, manifest: pa.Table, heads: list[int]) -> None:
+    num_recordings = manifest.num_rows
+    doubled = num_recordings - pc.count_distinct(manifest["id"], mode="all").as_py()
+    if doubled:
+        raise ValueError(f"{doubled} of {num_recordings} manifest rows repeat an id: scan the media again")
+    known = pc.is_in(labels["id"], value_set=manifest["id"].combine_chunks())
+    unknown = pc.unique(labels["id"].filter(pc.invert(known)))
+    if len(unknown):
+        num_ids = pc.count_distinct(labels["id"], mode="all").as_py()
+        raise ValueError(
+            f"{len(unknown)} of {num_ids} labelled clips are not in the manifest of {num_recordings} recordings, "
+            f"for example {unknown[0].as_py()!r}: labels and manifest must come from the same run"
+        )
+    num_clips = pc.count_distinct(labels["id"], mode="all").as_py()
+    for head in heads:
+        ids = labels["id"].filter(pc.equal(labels["head"], head))
+        num_distinct = pc.count_distinct(ids, mode="all").as_py()
+        if num_distinct != len(ids):
+            raise ValueError(
+                f"head {head} labels {len(ids) - num_distinct} clips more than once: "
+                f"{len(ids)} rows for {num_distinct} ids"
+            )
+        if num_distinct != num_clips:
+            raise ValueError(f"head {head} labels {num_distinct} of {num_clips} clips, expected all of them")
+
+
+def _ranks(heads: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+    """Number the rows of each run of equal (head, cluster) from 0, rows being sorted by both."""
+    rows = np.arange(heads.size)
+    starts = np.ones(heads.size, dtype=bool)
+    starts[1:] = (heads[1:] != heads[:-1]) | (clusters[1:] != clusters[:-1])
+    return rows - np.maximum.accumulate(np.where(starts, rows, 0))

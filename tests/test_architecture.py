@@ -1,0 +1,220 @@
+"""The import rules of docs/ARCHITECTURE.md, checked on the syntax trees; nothing is imported."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("selavi", "datamodules", "tools")
+
+# A room of selavi/ imports itself and the rows above its own, never a neighbour in its row.
+LEAVES = {"errors", "atomic", "randomness"}
+ROWS: list[set[str]] = [
+    LEAVES,
+    {"config", "batch", "media", "distributed"},
+    {"encoders", "heads", "loss", "augment", "labelling", "evaluation.metrics", "export"},
+    {"model"},
+    {"training", "evaluation", "gallery"},
+]
+# Rooms that see less than the rows above them.
+NARROWER = {"gallery": LEAVES | {"export", "media"}}
+SEEN_BY_DATAMODULES = LEAVES | ROWS[1]
+
+# Imported, or reached as an attribute, only in files whose path starts so.
+ONLY_IN: dict[str, tuple[str, ...]] = {
+    "torch.distributed": ("selavi/distributed.py",),
+    "omegaconf": ("selavi/config.py",),
+    "av": ("selavi/media.py",),
+    "pytorch_lightning": ("selavi/training/", "datamodules/clips.py", "tools/"),
+    "lightning": (),  # the same library under a second name
+    "jinja2": ("selavi/gallery/", "selavi/evaluation/report.py"),
+    "markupsafe": ("selavi/gallery/", "selavi/evaluation/report.py"),
+}
+HTML_IN = ("selavi/gallery/", "selavi/evaluation/report.py")
+HTML_TAG = re.compile(r"<(html|body|div|span|p|table|tr|td|a|img|video|audio|script|style|h[1-6])(\s[^>]*)?>")
+MAX_TOOL_LINES = 80
+
+
+def violations(root: Path) -> list[str]:
+    """Return one line for each broken rule among the packages under `root`."""
+    found = []
+    for package in PACKAGES:
+        for file in sorted((root / package).rglob("*.py")):
+            path = file.relative_to(root).as_posix()
+            source = file.read_text(encoding="utf-8")
+            tree = ast.parse(source, filename=path)
+            found += [f"{path}:{line} {problem}" for line, problem in _broken_imports(path, tree)]
+            if not path.startswith(HTML_IN):
+                found += [f"{path}:{line} holds HTML; it belongs in {HTML_IN}" for line in _html_lines(tree)]
+            num_lines = len(source.splitlines())
+            if package == "tools" and num_lines > MAX_TOOL_LINES:
+                found.append(f"{path} has {num_lines} lines; a tool has at most {MAX_TOOL_LINES}")
+    return found
+
+
+def _broken_imports(path: str, tree: ast.Module) -> Iterator[tuple[int, str]]:
+    package = path.split("/")[0]
+    room = _room(_module_name(path)) if package == "selavi" else None
+    if room is not None and _row(room) is None:
+        yield 1, f"is in room {room}, which has no row; add it to ROWS here and to docs/ARCHITECTURE.md"
+        return
+    for line, target in sorted(set(_uses(path, tree))):
+        for name, places in ONLY_IN.items():
+            if _is_within(target, name) and not path.startswith(places):
+                yield line, f"uses {target}; only {places or 'nobody'} may use {name}"
+        owner = target.split(".")[0]
+        if owner not in (*PACKAGES, "tests", "benchmarks") or (owner == package and package != "selavi"):
+            continue
+        if owner == "selavi":
+            seen = _room(target)
+            if seen is not None and seen != room and not _may_see(package, room, seen):
+                yield line, f"imports {target}; {room or package} may not see {seen}"
+        elif not (package == "tools" and owner == "datamodules"):
+            yield line, f"imports {target}; {package} may not see {owner}"
+
+
+def _may_see(package: str, room: str | None, seen: str) -> bool:
+    if package == "tools":
+        return True
+    if package == "datamodules":
+        return seen in SEEN_BY_DATAMODULES
+    if room is None:  # selavi/__init__.py, which every import of selavi runs first
+        return False
+    if room in NARROWER:
+        return seen in NARROWER[room]
+    own_row, seen_row = _row(room), _row(seen)
+    return own_row is not None and seen_row is not None and seen_row < own_row
+
+
+def _room(module: str) -> str | None:
+    """selavi.labelling.transport -> labelling; selavi itself -> None."""
+    parts = module.split(".")[1:]
+    if parts[:2] == ["evaluation", "metrics"]:
+        return "evaluation.metrics"
+    # `from selavi import __version__` names no room
+    return parts[0] if parts and not parts[0].startswith("__") else None
+
+
+def _row(room: str) -> int | None:
+    return next((index for index, row in enumerate(ROWS) if room in row), None)
+
+
+def _module_name(path: str) -> str:
+    return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def _is_within(target: str, name: str) -> bool:
+    return target == name or target.startswith(name + ".")
+
+
+def _uses(path: str, tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Yield (line, full dotted name) of imports and of attributes reached through them."""
+    bound: dict[str, str] = {}
+    package_parts = _module_name(path).split(".")
+    if not path.endswith("/__init__.py"):
+        package_parts = package_parts[:-1]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name
+                top = alias.name.split(".")[0]
+                bound[alias.asname or top] = alias.name if alias.asname else top
+        elif isinstance(node, ast.ImportFrom):
+            parents = package_parts[: len(package_parts) - node.level + 1] if node.level else []
+            origin = ".".join([*parents, *([node.module] if node.module else [])])
+            for alias in node.names:
+                yield node.lineno, f"{origin}.{alias.name}"
+                bound[alias.asname or alias.name] = f"{origin}.{alias.name}"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            names, inner = [node.attr], node.value
+            while isinstance(inner, ast.Attribute):
+                names, inner = [inner.attr, *names], inner.value
+            if isinstance(inner, ast.Name) and inner.id in bound:
+                yield node.lineno, ".".join([bound[inner.id], *names])
+
+
+def _html_lines(tree: ast.Module) -> Iterator[int]:
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Constant) or not isinstance(node.value, str) or id(node) in docstrings:
+            continue
+        if HTML_TAG.search(node.value.lower()):
+            yield node.lineno
+
+
+def test_the_packages_keep_the_rules() -> None:
+    assert (ROOT / "selavi/__init__.py").exists()
+    broken = violations(ROOT)
+    assert not broken, "\n" + "\n".join(broken)
+
+
+@pytest.mark.parametrize(
+    ("path", "source", "problem"),
+    [
+        ("selavi/training/module.py", "import datamodules.manifest", "selavi may not see datamodules"),
+        ("selavi/training/module.py", "from tools import train", "selavi may not see tools"),
+        ("selavi/labelling/bank.py", "from ..training import optim", "labelling may not see training"),
+        ("selavi/labelling/bank.py", "def f():\n    import selavi.model", "labelling may not see model"),
+        ("selavi/heads.py", "from selavi import loss", "heads may not see loss"),
+        ("selavi/batch.py", "import selavi.config", "batch may not see config"),
+        ("selavi/errors.py", "import selavi.media as m", "errors may not see media"),
+        ("selavi/training/optim.py", "import selavi.evaluation.report", "training may not see evaluation"),
+        ("selavi/gallery/page.py", "from selavi.model import Model", "gallery may not see model"),
+        ("selavi/gallery/page.py", "from selavi.evaluation import metrics", "may not see evaluation.metrics"),
+        ("selavi/__init__.py", "from selavi.model import Model", "selavi may not see model"),
+        ("selavi/extras/new.py", "", "room extras, which has no row"),
+        ("datamodules/clips.py", "import selavi.labelling.bank", "datamodules may not see labelling"),
+        ("datamodules/clips.py", "from tools import train", "datamodules may not see tools"),
+        ("tools/train.py", "from tests import helpers", "tools may not see tests"),
+        ("selavi/labelling/bank.py", "import torch.distributed as dist", "may use torch.distributed"),
+        ("selavi/heads.py", "import torch\ntorch.distributed.get_rank()", "uses torch.distributed"),
+        ("selavi/labelling/bank.py", "from torch import distributed", "may use torch.distributed"),
+        ("tools/train.py", "from omegaconf import OmegaConf", "may use omegaconf"),
+        ("datamodules/scan.py", "import av", "may use av"),
+        ("datamodules/scan.py", "import pytorch_lightning as pl", "may use pytorch_lightning"),
+        ("tools/train.py", "import lightning.pytorch", "may use lightning"),
+        ("selavi/export.py", "import jinja2", "may use jinja2"),
+        ("selavi/export.py", 'row = f"<td>{1}</td>"', "holds HTML"),
+        ("tools/train.py", "\n" * 81, "at most 80"),
+    ],
+)
+def test_a_planted_violation_is_found(tmp_path: Path, path: str, source: str, problem: str) -> None:
+    _plant(tmp_path, path, source)
+    found = violations(tmp_path)
+    assert any(line.startswith(path) and problem in line for line in found), found
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("selavi/training/module.py", "import pytorch_lightning as pl\nfrom selavi.model import Model"),
+        ("selavi/training/callbacks.py", "from selavi.evaluation.metrics import nmi\nfrom . import optim"),
+        ("selavi/evaluation/report.py", 'import jinja2\nfrom .metrics import nmi\npage = "<table><tr>"'),
+        ("selavi/evaluation/metrics.py", "import numpy\nfrom selavi.errors import UsageError"),
+        ("selavi/gallery/page.py", "import jinja2\nfrom selavi import __version__, atomic, export, media"),
+        ("selavi/media.py", "import av\nfrom selavi.errors import DataError"),
+        ("selavi/export.py", '"""Cells that a <table> shows."""\nis_less = "<a" < "b>"'),
+        ("selavi/distributed.py", "import torch\ntorch.distributed.get_rank()"),
+        ("selavi/config.py", "def f():\n    from omegaconf import OmegaConf"),
+        ("datamodules/clips.py", "import pytorch_lightning\nfrom selavi import batch\nfrom . import scan"),
+        ("tools/train.py", "from datamodules.clips import Clips\nfrom selavi.training.module import Module"),
+    ],
+)
+def test_what_the_rules_allow_passes(tmp_path: Path, path: str, source: str) -> None:
+    _plant(tmp_path, path, source)
+    assert violations(tmp_path) == []
+
+
+def _plant(root: Path, path: str, source: str) -> None:
+    (root / path).parent.mkdir(parents=True)
+    (root / path).write_text(source, encoding="utf-8")
