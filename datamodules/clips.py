@@ -10,9 +10,11 @@ from torch.utils.data import DataLoader
 
 from datamodules.cache import DecodedCache, build_cache, estimate_gb
 from datamodules.dataset import ClipDataset
-from datamodules.manifest import mark_unusable, select_split, usable
+from datamodules.manifest import describe_bad, mark_unusable, select_split, usable
 from datamodules.sampling import AllSampler, TrainSampler
 from datamodules.scan import scan
+from datamodules.synthetic import generate
+from selavi.atomic import locked
 from selavi.batch import DecodedClip, collate
 from selavi.config import Config
 from selavi.distributed import rank, world_size
@@ -40,6 +42,18 @@ class ClipDataModule(pl.LightningDataModule):
         """Human labels of the training clips, for evaluation only; None unless every clip has one."""
         labels = self.train_rows["label"].to_pylist()
         return None if None in labels else labels
+
+    def steps_per_epoch(self, world_size: int) -> int:
+        """Whole batches of an epoch, the same on every rank.
+
+        Raises:
+            UsageError: there are fewer clips than a step takes.
+        """
+        per_step = self.config.optim.batch_size * world_size
+        if len(self.train_rows) < per_step:
+            raise UsageError(f"a step takes {per_step} clips, but {self.config.data.root} has only "
+                             f"{len(self.train_rows)} usable training clips; lower optim.batch_size")
+        return len(self.train_rows) // per_step
 
     def train_dataloader(self) -> DataLoader[DecodedClip]:
         """Random views in random order, whole batches only, as many on every rank."""
@@ -72,6 +86,14 @@ class ClipDataModule(pl.LightningDataModule):
             persistent_workers=workers > 0,
             multiprocessing_context="forkserver" if workers else None,  # forked FFmpeg may hang
         )
+
+
+def prepare_data(config: Config) -> tuple[pa.Table, DecodedCache | None]:
+    """Generate the demo set if it is asked for, then prepare_manifest; one process at a time, others find it done."""
+    with locked(Path(config.data.cache_dir) / "lock"):
+        if config.data.demo:
+            generate(Path(config.data.root), workers=config.data.scan_workers)
+        return prepare_manifest(config)
 
 
 def prepare_manifest(config: Config) -> tuple[pa.Table, DecodedCache | None]:
@@ -114,10 +136,6 @@ def prepare_manifest(config: Config) -> tuple[pa.Table, DecodedCache | None]:
     if len(rows) < config.heads.num_clusters:
         raise UsageError(f"heads.num_clusters={config.heads.num_clusters}, but there are only {len(rows)} usable "
                          f"training clips in {data.root}; every cluster needs a clip: lower heads.num_clusters")
-    per_step = config.optim.batch_size * world_size()
-    if len(rows) < per_step:
-        raise UsageError(f"a step takes {per_step} clips, but there are only {len(rows)} usable training clips "
-                         f"in {data.root}; lower optim.batch_size")
     return manifest, cache
 
 
@@ -129,14 +147,3 @@ def check_bad_fraction(manifest: pa.Table, allowed: float) -> None:
             f"{len(bad)} of {len(manifest)} files cannot be used, data.max_bad_fraction={allowed} allows "
             f"{int(allowed * len(manifest))}: {describe_bad(bad)}. Repair or remove them, or raise the limit"
         )
-
-
-def describe_bad(manifest: pa.Table) -> str:
-    """Count the unusable files by reason, with an example each."""
-    reasons: dict[str, list[str]] = {}
-    for row in manifest.to_pylist():
-        if row["status"] != "ok":
-            reasons.setdefault(row["status"], []).append(row["path"])
-    return "; ".join(f"{len(paths)} {reason} (such as {paths[0]})" for reason, paths in sorted(reasons.items()))
-
-

@@ -71,3 +71,12 @@ def mark_unusable(manifest: pa.Table, faults: dict[str, tuple[str, str]]) -> pa.
     for name, values in columns.items():
         manifest = manifest.set_column(manifest.schema.get_field_index(name), name, pa.array(values, pa.string()))
     return manifest
+
+
+def describe_bad(manifest: pa.Table) -> str:
+    """Count the unusable files by reason, with an example each; empty where there are none."""
+    reasons: dict[str, list[str]] = {}
+    for row in manifest.select(["path", "status"]).to_pylist():
+        if row["status"] != "ok":
+            reasons.setdefault(row["status"], []).append(row["path"])
+    return "; ".join(f"{len(paths)} {reason} (such as {paths[0]})" for reason, paths in sorted(reasons.items()))

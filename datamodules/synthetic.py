@@ -6,16 +6,17 @@ Eight classes share five looks and five sounds, chained so that neither modality
     fan - hum        fan - rush      rain - rush
 
 A recording is a pure function of (look, sound, nuisances), and the nuisances (colours, place, size, rhythm,
-pitch, loudness, noise, duration, compression ...) are drawn without knowledge of the class.  Recordings of two
-classes that look alike are therefore equal in every pixel when their nuisances are, and likewise for sounds.
+pitch, loudness, noise, duration, compression ...) are drawn without knowledge of the class.  Recordings of
+two classes that look alike are therefore equal in every pixel when their nuisances are; likewise for sounds.
 Every event, seen or heard, happens where the rhythm's phase is a whole number.
 """
 
 import json
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,7 @@ class Nuisances:
     accent_colour: tuple[float, float, float]
     background_colour: tuple[float, float, float]
     gradient: tuple[float, float]  # change of the background's brightness across the picture, along x and y
-    ripple: tuple[float, float, float, float]  # background texture: amplitude, waves across x and y, waves a second
+    ripple: tuple[float, float, float, float]  # of the background: amplitude, waves across x, y and a second
     brightness: float  # gain of the whole picture
     grain: float  # standard deviation of the camera noise, as a fraction of white
     centre: tuple[float, float]  # of the scene; the picture spans [-1, 1]
@@ -136,7 +137,7 @@ def _rgb(hue: float, saturation: float, luma: float) -> _Colour:
 
 @dataclass(frozen=True)
 class _Scene:
-    """Where a picture is drawn: axes T frames, h, w; x to the right and y down, in [-1, 1] over the picture."""
+    """Where a picture is drawn: axes T frames, h, w; x to the right, y down; the screen spans [-1, 1]."""
 
     x: np.ndarray  # (T, h, w) float32
     y: np.ndarray
@@ -163,7 +164,7 @@ class _Scene:
 
 
 def _hypot(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return np.sqrt(x * x + y * y)  # several times as fast as np.hypot, whose care with overflow nobody needs here
+    return np.sqrt(x * x + y * y)  # several times as fast as np.hypot, which guards against overflow
 
 
 ACCENT, OBJECT, HIGHLIGHT = range(3)
@@ -254,7 +255,8 @@ def draw_frames(look: str, nuisances: Nuisances) -> np.ndarray:
 
     amplitude, waves_x, waves_y, waves_hz = n.ripple
     shade = n.gradient[0] * screen_x + n.gradient[1] * screen_y
-    shade = shade + amplitude * np.sin(2 * np.pi * (waves_x * screen_x + waves_y * screen_y + waves_hz * time_s))
+    waves = waves_x * screen_x + waves_y * screen_y + waves_hz * time_s
+    shade = shade + amplitude * np.sin(2 * np.pi * waves)
     moved_x = (screen_x - (n.centre[0] + n.drift[0] * time_s)) / n.size
     moved_y = (screen_y - (n.centre[1] + n.drift[1] * time_s)) / n.size
     cos, sin = np.float32(np.cos(n.tilt_rad)), np.float32(np.sin(n.tilt_rad))
@@ -442,14 +444,15 @@ def generate(
 ) -> None:
     """Write the set as {root}/{split}/{class}/{number}.mp4, then {root}/dataset.json.
 
-    Recordings that are already there are kept, so an interrupted call goes on where it stopped; equal arguments
-    give equal files on one machine and PyAV version, whatever the number of workers.
+    Recordings that are already there are kept, so an interrupted call goes on where it stopped.  Equal
+    arguments give equal files on one machine and PyAV version, whatever the number of workers.
 
     Args:
         root: a new or empty folder, or one that this function began with equal settings.
         seed: of everything drawn.
         clips_per_class: number of recordings of each class in each split, e.g. {"train": 96, "test": 24}.
-        workers: processes that render.
+        workers: processes that render; with more than one, the calling script needs the usual
+            `if __name__ == "__main__":` guard.
         progress: show a bar on stderr.
 
     Raises:
@@ -468,28 +471,31 @@ def generate(
     text = json.dumps(settings, indent=2) + "\n"
     if tasks and not done.exists():
         write_text(begun, text)
-    for _ in tqdm(
-        _run(tasks, workers), total=len(tasks), desc=f"generating {root}", unit="clip", disable=not (progress and tasks)
-    ):
+    bar = tqdm(
+        _run(tasks, workers), f"generating {root}", len(tasks), unit="clip", disable=not (progress and tasks)
+    )
+    for _ in bar:
         pass
     if not done.exists():
         write_text(done, text)
     begun.unlink(missing_ok=True)
 
 
-def _check_root(root: Path, settings: dict, done: Path, begun: Path) -> None:
+def _check_root(root: Path, settings: Mapping[str, object], done: Path, begun: Path) -> None:
     found = next((path for path in (done, begun) if path.exists()), None)
     if found is None:
-        if root.exists() and any(root.iterdir()):
+        if root.exists() and not (root.is_dir() and not any(root.iterdir())):
             raise UsageError(
-                f"{root} holds files that the demo set's generator did not write; "
+                f"{root} holds something that the demo set's generator did not write; "
                 "expected a new or empty folder: choose another one"
             )
         return
     try:
-        existing = json.loads(found.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UsageError(f"{found} is not JSON ({error}): remove {root} or choose another folder") from error
+        existing = dict(json.loads(found.read_text(encoding="utf-8")))
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"{found} does not describe a generated set ({error}): remove {root} or choose another folder"
+        ) from error
     different = [key for key in settings if existing.get(key) != settings[key]]
     if different:
         raise UsageError(
@@ -514,8 +520,14 @@ def _run(tasks: list[_Task], workers: int) -> Iterator[None]:
         yield from map(_write_recording, tasks)
         return
     # Spawned processes inherit no threads or locks of a parent that has loaded torch.
-    with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=multiprocessing.get_context("spawn")) as pool:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(tasks)), context, initializer=_ignore_interrupts) as pool:
         try:
             yield from pool.map(_write_recording, tasks, chunksize=max(1, min(8, len(tasks) // workers)))
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _ignore_interrupts() -> None:
+    """Leave Ctrl-C to the parent process, which ends the workers after the recordings they are at."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

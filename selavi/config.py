@@ -277,6 +277,19 @@ class Config:
             _require(math.isfinite(number), f"{section}{key}", "a finite number", number)
 
 
+def find_config(path: Path, shipped: Path) -> Path:
+    """A configuration file as named, or one of selavi's own by its name or by configs/NAME.yaml from anywhere.
+
+    Raises:
+        UsageError: there is no such file; the message lists selavi's own.
+    """
+    for candidate in (path, shipped / path.name, shipped / f"{path.name}.yaml"):
+        if candidate.is_file():
+            return candidate
+    own = ", ".join(sorted(file.stem for file in shipped.glob("*.yaml")))
+    raise UsageError(f"no configuration file {path}; give a path, or one of selavi's own: {own}")
+
+
 def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
     """Merge defaults, a YAML file and `section.key=value` overrides.
 

@@ -26,9 +26,10 @@ CLUSTER_SCHEMA = pa.schema(
         pa.field("label", pa.string()),
     ]
 )
-"""Column by column: id, path and start_s (seconds) of the clip; head and cluster; the cluster's name, null until a
-person names it; confidence, margin and entropy (nats) of the clip's normalised plan row; rank_in_cluster, 0 for the
-most confident clip of its head and cluster; modality_agreement, null with one modality; the clip's label or null."""
+"""Column by column: id, path and start_s (seconds) of the clip; head and cluster; the cluster's name, null
+until a person names it; confidence, margin and entropy (nats) of the clip's normalised plan row;
+rank_in_cluster, 0 for the most confident clip of its head and cluster; modality_agreement, null with one
+modality; the clip's label or null."""
 
 _LABEL_COLUMNS = ("id", "head", "cluster", "confidence", "margin", "entropy", "modality_agreement")
 _MANIFEST_COLUMNS = ("id", "path", "label")
@@ -43,11 +44,12 @@ def cluster_table(labels: pa.Table, manifest: pa.Table, head: int | None) -> pa.
         head: the head to keep; None keeps all.
 
     Returns:
-        A table of CLUSTER_SCHEMA, sorted by head, cluster and rank.  A clip here is a whole recording: start_s is 0.
+        A table of CLUSTER_SCHEMA, sorted by head, cluster and rank.  A clip here is a whole recording, so
+        start_s is 0.
 
     Raises:
-        ValueError: a column is missing, an id occurs twice, an id is not in the manifest, the heads do not hold the
-            same clips, or `head` is not in the labels.
+        ValueError: a column is missing, an id occurs twice, an id is not in the manifest, the heads do not
+            hold the same clips, or `head` is not in the labels.
     """
     _require_columns("labels", labels, _LABEL_COLUMNS)
     _require_columns("manifest", manifest, _MANIFEST_COLUMNS)
@@ -85,9 +87,9 @@ def cluster_table(labels: pa.Table, manifest: pa.Table, head: int | None) -> pa.
 def write_cluster_table(table: pa.Table, run_dir: Path) -> tuple[Path, Path]:
     """Write RUN/clusters.parquet and its twin RUN/clusters.csv; each appears whole or not at all.
 
-    The CSV (UTF-8, one header row) holds cells as they are, null as nothing between two commas.  An id may begin with
-    '-', as those of YouTube do, or with '=', '+' or '@', which a spreadsheet takes for a formula: import such columns
-    as text there.
+    The CSV (UTF-8, one header row) holds cells as they are, null as nothing between two commas.  An id may
+    begin with '-', as those of YouTube do, or with '=', '+' or '@', which a spreadsheet takes for a formula:
+    import such columns as text there.
 
     Returns:
         The two paths.
@@ -104,7 +106,7 @@ def _require_columns(what: str, table: pa.Table, names: tuple[str, ...]) -> None
     missing = [name for name in names if name not in table.column_names]
     if missing:
         raise ValueError(
-            f"the {what} table lacks the columns {missing}; it has {table.column_names}, expected {list(names)}"
+            f"the {what} table lacks the columns {missing}: expected {list(names)}, got {table.column_names}"
         )
 
 
@@ -118,8 +120,8 @@ def _require_matching_ids(labels: pa.Table, manifest: pa.Table, heads: list[int]
     if len(unknown):
         num_ids = pc.count_distinct(labels["id"], mode="all").as_py()
         raise ValueError(
-            f"{len(unknown)} of {num_ids} labelled clips are not in the manifest of {num_recordings} recordings, "
-            f"for example {unknown[0].as_py()!r}: labels and manifest must come from the same run"
+            f"{len(unknown)} of {num_ids} labelled clips are not in the manifest of {num_recordings} "
+            f"recordings, for example {unknown[0].as_py()!r}: labels and manifest must come from the same run"
         )
     num_clips = pc.count_distinct(labels["id"], mode="all").as_py()
     for head in heads:

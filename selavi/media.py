@@ -29,14 +29,16 @@ def encode_clip(
     gop: int = 12,
     audio_bitrate: int = 48_000,
 ) -> None:
-    """Write an .mp4 of H.264 (yuv420p) and AAC (mono); equal input gives equal bytes on one machine and PyAV version.
+    """Write an .mp4 of H.264 (yuv420p) and AAC (mono).
+
+    Equal input gives equal bytes on one machine and PyAV version.
 
     Args:
         path: file to write; the container is MP4 whatever the suffix, so a temporary name will do.
         frames: (T, h, w, 3) uint8 RGB, h and w even.
         waveform: (S,) float32 in [-1, 1], or None for a file without a sound track.
         fps: frames a second.
-        sample_rate: samples a second of `waveform`; one that AAC knows (8000, 16000, 24000, 44100, 48000 ...).
+        sample_rate: samples a second of `waveform`; one that AAC knows (8000, 16000, 24000, 44100 ...).
         crf: constant rate factor of x264, 0 (lossless) to 51 (worst).
         gop: frames from one key frame to the next: few make seeking fast and the file larger.
         audio_bitrate: bits a second of the sound track.
@@ -77,7 +79,8 @@ def encode_clip(
             container.mux(video.encode(frame))
         container.mux(video.encode(None))
         if audio is not None and waveform is not None:
-            sound = AudioFrame.from_ndarray(np.ascontiguousarray(waveform)[None], format="fltp", layout="mono")
+            planes = np.ascontiguousarray(waveform)[None]
+            sound = AudioFrame.from_ndarray(planes, format="fltp", layout="mono")
             sound.sample_rate, sound.pts, sound.time_base = sample_rate, 0, Fraction(1, sample_rate)
             container.mux(audio.encode(sound))
             container.mux(audio.encode(None))

@@ -1,7 +1,7 @@
 """K-means on given features: the yardstick that a clustering has to beat.
 
-With mean frame colour, loudness, file size or duration as features it shows whether a data set has a back door,
-that is whether its classes can be told apart without looking or listening.
+With mean frame colour, loudness, file size or duration as features it shows whether a data set has a back
+door, that is whether its classes can be told apart without looking or listening.
 """
 
 import warnings
@@ -13,7 +13,7 @@ from selavi.evaluation.metrics import contingency_matrix, normalised_mutual_info
 
 
 def kmeans_nmi(features: np.ndarray, labels: Any, num_clusters: int, seed: int) -> float:
-    """NMI (arithmetic) with the labels of K-means on standardised features: the best of ten restarts by inertia.
+    """NMI (arithmetic) of the labels with K-means on standardised features, the best of ten restarts.
 
     Args:
         features: (N, D) numbers, or (N,) for one feature.  Each column is scaled to mean 0 and deviation 1;

@@ -23,8 +23,9 @@ class HeadChoice:
 def choose_head(assignments: np.ndarray) -> HeadChoice:
     """Choose the head with the highest mean NMI with the other heads.
 
-    Of heads that agree equally the lowest number is chosen, and head 0 where there is one.  A head that has put
-    every clip in one cluster agrees with no other: two such heads share no information, though their NMI is 1.
+    Of heads that agree equally the lowest number is chosen, and head 0 where there is one.  A head that has
+    put every clip in one cluster agrees with no other: two such heads share no information, though their NMI
+    is 1.
 
     Args:
         assignments: (N, H) integers, the cluster of each clip under each head, not negative.

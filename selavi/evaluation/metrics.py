@@ -1,6 +1,6 @@
 """Scores of clusters against labels, all from one contingency matrix.
 
-Axes: N clips, L distinct labels, K clusters.  Every score is a fraction, except mean_entropy, which is in nats.
+Axes: N clips, L distinct labels, K clusters.  Every score is a fraction but mean_entropy, which is in nats.
 The limits (one cluster, one label, all singletons) are those of scikit-learn.
 """
 
@@ -107,12 +107,12 @@ def matched_accuracy(contingency: np.ndarray) -> float:
 
 
 def purity(contingency: np.ndarray) -> float:
-    """Share of clips that carry the most common label of their cluster: a mean over clusters weighted by size."""
+    """Share of clips that carry the most common label of their cluster: the mean weighted by cluster size."""
     return int(contingency.max(0).sum()) / int(contingency.sum())
 
 
 def mean_entropy(contingency: np.ndarray) -> float:
-    """Mean over the non-empty clusters, each with equal weight, of the entropy of the labels inside, in nats."""
+    """Mean over the non-empty clusters, equally weighted, of the entropy of the labels inside, in nats."""
     used = _used(contingency)
     shares = used / used.sum(0)
     return float((-_times_own_log(shares)).sum(0).mean())
@@ -154,8 +154,8 @@ def describe_clusters(clusters: Any, num_clusters: int) -> Metrics:
         num_clusters: K.
 
     Returns:
-        used_clusters, n, size_min and size_max (over all K clusters: 0 where one is empty), size_median, and
-        size_entropy: entropy of the cluster sizes over log K, 1 where all are equal, 0 where one cluster has all.
+        used_clusters, n, size_min, size_median and size_max (over all K clusters, the empty ones too), and
+        size_entropy: entropy of the cluster sizes over log K, 1 where all are equal, 0 where one has all.
 
     Raises:
         ValueError: there is no clip or a cluster lies outside [0, K).
@@ -207,7 +207,8 @@ def _mutual_information(contingency: np.ndarray) -> float:
     # N n_ij / (a_i b_j) as two quotients: the product a_i * b_j leaves int64 at N = 3e9
     lift = (counts / contingency.sum(1)[rows]) * (num_clips / contingency.sum(0)[columns])
     terms = counts / num_clips * np.log(lift)
-    terms[np.abs(terms) < np.finfo(np.float64).eps] = 0.0  # rounding of log(1): independent parts give exactly 0
+    # log(1) may round to one epsilon: independent labels and clusters must give exactly 0.
+    terms[np.abs(terms) < np.finfo(np.float64).eps] = 0.0
     return max(0.0, float(terms.sum()))
 
 
@@ -222,6 +223,6 @@ def _num_pairs(counts: np.ndarray) -> int:
 
 
 def _away_from_zero(value: float) -> float:
-    """Keep the sign and at least one epsilon, so that a perfect match is 1 and not 0 / 0 (as scikit-learn)."""
+    """Keep the sign and at least one epsilon: a perfect match is then 1 and not 0 / 0 (as scikit-learn)."""
     epsilon = float(np.finfo(np.float64).eps)
     return min(value, -epsilon) if value < 0 else max(value, epsilon)

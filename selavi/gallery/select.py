@@ -48,8 +48,8 @@ class GalleryCluster:
 def select_clusters(table: pa.Table, head: int, clips_per_cluster: int) -> list[GalleryCluster]:
     """Select what to show of each cluster of one head.
 
-    A quarter of the places (rounded down) goes to the least confident clips where a cluster has more clips than
-    places; a smaller cluster is shown whole, by rank.
+    A quarter of the places (rounded down) goes to the least confident clips where a cluster has more clips
+    than places; a smaller cluster is shown whole, by rank.
 
     Args:
         table: a cluster table (selavi.export.CLUSTER_SCHEMA).
@@ -69,7 +69,7 @@ def select_clusters(table: pa.Table, head: int, clips_per_cluster: int) -> list[
         heads = sorted(pc.unique(table["head"]).to_pylist())
         raise ValueError(f"expected one of the table's heads {heads}, got {head}")
     rows = rows.sort_by([("cluster", "ascending"), ("rank_in_cluster", "ascending")])
-    sizes = pc.value_counts(rows["cluster"]).field("counts").to_pylist()  # in the order of first sight: by cluster
+    sizes = pc.value_counts(rows["cluster"]).field("counts").to_pylist()  # in the order of the rows
     clusters, start = [], 0
     for size in sizes:
         clusters.append(_summarise(rows.slice(start, size), clips_per_cluster))

@@ -17,18 +17,18 @@ def combine_scores(
 ) -> Tensor:
     """Weighted mean of log-probabilities over the modalities that each clip has.
 
-    With two modalities of equal weight this is the logarithm of the paper's ``(P_video * P_audio) ** (1/2)``, so that
-    `transport.assign` at sharpness lambda sees ``(P_video * P_audio) ** (lambda / 2)``.
+    With two modalities of equal weight this is the logarithm of the paper's ``(P_video * P_audio) ** (1/2)``,
+    so that `transport.assign` at sharpness lambda sees ``(P_video * P_audio) ** (lambda / 2)``.
 
     Args:
         log_probabilities: (N, K) a modality.
         weights: non-negative weight of each modality, not all 0.
-        present: (N,) bool a modality: whether the clip has it.  A missing modality weighs 0 and its entries, whatever
-            they hold, are not used.
+        present: (N,) bool a modality: whether the clip has it.  A missing modality weighs 0 and its entries,
+            whatever they hold, are not used.
 
     Returns:
-        (N, K) scores in the widest of the input types, at least float32.  A clip without any modality (or with weight
-        0 on all it has) scores 0 for every cluster: it goes where the marginal wants it.
+        (N, K) scores in the widest of the input types, at least float32.  A clip without any modality (or
+        with weight 0 on all it has) scores 0 for every cluster: it goes where the marginal wants it.
 
     Raises:
         ValueError: where the mappings name different modalities, shapes differ, or weights are unusable.
@@ -39,13 +39,16 @@ def combine_scores(
             "log_probabilities, weights and present must name the same modalities (at least one), "
             f"got {sorted(names)}, {sorted(weights)} and {sorted(present)}"
         )
-    if not all(0 <= weights[name] < float("inf") for name in names) or not any(weights[name] for name in names):
+    values = list(weights.values())
+    if not all(0 <= value < float("inf") for value in values) or not any(values):
         raise ValueError(f"weights must be finite, not negative and not all 0, got {dict(weights)}")
     shape = log_probabilities[names[0]].shape
     for name in names:
         found, mask = log_probabilities[name], present[name]
         if found.ndim != 2 or found.shape != shape:
-            raise ValueError(f"expected log_probabilities (N, K) = {tuple(shape)}, {name} has {tuple(found.shape)}")
+            raise ValueError(
+                f"expected log-probabilities (N, K) = {tuple(shape)}, {name}: {tuple(found.shape)}"
+            )
         if mask.shape != shape[:1] or mask.dtype != torch.bool:
             raise ValueError(
                 f"expected present (N,) = ({shape[0]},) bool, {name} has {tuple(mask.shape)} {mask.dtype}"

@@ -1,13 +1,14 @@
 """Optimal transport of clips to clusters of given sizes: the step that turns scores into pseudo-labels.
 
-Axes: N clips, K clusters.  The plan that minimises ``-sum(plan * scores) - entropy(plan) / sharpness`` under the row
-sums 1/N and the column sums ``marginal`` has rows ``softmax(sharpness * scores[n] + g) / N``: only the K cluster
-potentials g are unknown.  They minimise the smooth convex dual
+Axes: N clips, K clusters.  The plan that minimises ``-sum(plan * scores) - entropy(plan) / sharpness`` under
+the row sums 1/N and the column sums ``marginal`` has rows ``softmax(sharpness * scores[n] + g) / N``: only
+the K cluster potentials g are unknown.  They minimise the smooth convex dual
 
     phi(g) = mean_n logsumexp_k(sharpness * scores[n, k] + g[k]) - <marginal, g>
 
-with gradient ``masses - marginal`` and Hessian ``diag(masses) - rows^T rows / N``, where masses is the mean of the rows.
-Everything that crosses rows is therefore a K- or K x K-sized sum, which is all that processes have to exchange.
+with gradient ``masses - marginal`` and Hessian ``diag(masses) - rows^T rows / N``, where masses is the mean
+of the rows.  Everything that crosses rows is therefore a K- or K x K-sized sum, which is all that processes
+have to exchange.
 """
 
 from __future__ import annotations
@@ -21,21 +22,28 @@ from torch import Tensor
 
 SumRanks = Callable[[Tensor], Tensor]
 
-MAX_NEWTON_CLUSTERS = 1024  # above, K x K sums and solves cost more than the scaling passes they save
+# Above this many clusters, K x K sums and solves cost more than the scaling passes they save.
+MAX_NEWTON_CLUSTERS = 1024
+
 _BLOCK_ELEMENTS = 1 << 18  # table entries held in float64 at a time: 2 MiB, about a core's cache
-_TINY = 1e-307
-_LOG_FLOOR = -700.0  # exp() of less is denormal in float64; a floor keeps every row and mass positive
-_START_SPREAD = 1.0  # sharpness * spread of the scores where the continuation begins: an easy, almost quadratic dual
-_SHARPNESS_RATIO = 2.5  # growth of the sharpness from one stage of the continuation to the next
-_TRUST_TO_ADVANCE = 6.0  # a Newton step of at most this range (max - min, in nats) may go along with a stage change
-_TRUST_TANGENT = 5.0  # largest correction (same unit) that the tangent may add to the plain proportional prediction
-_MAX_STEP = 6.0  # range that a Newton step is cut to: logsumexp is near its quadratic model only over a few nats
+_LOG_FLOOR = -700.0  # exp() of less would be denormal or 0: the floor keeps every mass positive
+# Nats below a row's best at which a cluster counts as forbidden: float64 could not resolve its potential.
+_NEVER = 1e12
+
+# Newton with continuation.  Steps are measured by their range (max - min over the clusters, in nats), because
+# the dual is near its quadratic model over a few nats of any potential.  The values had nearly the fewest
+# passes in total over golden, random and N = K tables.
+_START_SPREAD = 1.0  # spread of the scaled scores at which the continuation begins
+_SHARPNESS_RATIO = 2.5  # from one stage of the continuation to the next
+_ADVANCE_RANGE = 6.0  # longest Newton step with which a stage may be left
+_TANGENT_RANGE = 5.0  # largest correction that the tangent may make to the proportional prediction
+_MAX_STEP_RANGE = 6.0  # a longer Newton step is cut to this
 _MAX_BACKTRACKS = 20
-_PATIENCE = 25  # Newton passes at the final sharpness without the error falling by 10 % before scaling takes over
-_SCALING_PATIENCE = 200  # scaling passes without the error falling by 1 % before giving up
+_PATIENCE = 25  # passes of one stage without the error falling by 10 %
 _WARM_ERROR = 0.5  # marginal error above which given potentials are worse than a cold start
-_WARM_PASSES = 10  # Newton passes from given potentials after which a cold start is the better bet
-_NEVER = 1e12  # nats below a row's best at which a cluster counts as forbidden: float64 could not resolve its potential
+_WARM_PASSES = 10  # passes from given potentials after which a cold start is the better bet
+
+_SCALING_PATIENCE = 200  # scaling passes without the error falling by 1 %
 
 
 @dataclass(frozen=True)
@@ -44,15 +52,15 @@ class Labelling:
 
     Attributes:
         labels: (N,) int64, the cluster of each clip: the largest entry of its plan row.
-        potentials: (K,) float64, g: the plan's row n is ``softmax(sharpness * scores[n] + g)``; -inf where the
-            marginal is 0, otherwise finite with a marginal-weighted mean of 0.
+        potentials: (K,) float64, g: the plan's row n is ``softmax(sharpness * scores[n] + g)``; -inf where
+            the marginal is 0, otherwise finite with a marginal-weighted mean of 0.
         marginal_error: L1 distance of the soft cluster masses from the marginal, in [0, 2].
-        num_passes: reads of all rows by the solver; the one read that checks the scores before and the one that takes
-            the labels after are not counted.
+        num_passes: reads of all rows by the solver; the one read that checks the scores before and the one
+            that takes the labels after are not counted.
         converged: whether marginal_error came down to the tolerance.
 
-    The masses are those of the soft plan.  Its argmax can be less balanced (equal rows all get one label while the
-    soft masses are exact), so callers should log the hard cluster sizes too.
+    The masses are those of the soft plan.  Its argmax can be less balanced (equal rows all get one label
+    while the soft masses are exact), so callers should log the hard cluster sizes too.
     """
 
     labels: Tensor
@@ -88,27 +96,34 @@ def assign(
 ) -> Labelling:
     """Assign N clips to K clusters whose soft sizes follow the marginal.
 
-    Damped Newton on the dual with continuation in the sharpness, for K <= 1024; plain log-domain scaling where K is
-    larger or Newton makes no progress.  All sums are float64 over blocks of rows, whatever the type of the scores.
+    Damped Newton on the dual with continuation in the sharpness, for K <= 1024; plain log-domain scaling
+    where K is larger or Newton makes no progress.  All sums are float64 over blocks of rows, whatever the
+    type of the scores.
 
     Args:
-        scores: (N, K) floating point, (weighted mean) log-probabilities.  -inf forbids a cluster to a clip; adding a
-            constant to a row changes nothing.  With `sum_ranks`, this process's rows (N may then be 0).
-        marginal: (K,) target mass of each cluster, non-negative, sums to 1.  A cluster of mass 0 gets no clips.
-        sharpness: exponent on the clip probabilities, lambda of the paper (1 / epsilon of entropic transport).
+        scores: (N, K) floating point, (weighted mean) log-probabilities.  -inf forbids a cluster to a clip;
+            adding a constant to a row changes nothing.  With `sum_ranks`, this process's rows (N may then be
+            0).
+        marginal: (K,) target mass of each cluster, non-negative, sums to 1.  A cluster of mass 0 gets no
+            clips.
+        sharpness: exponent on the clip probabilities, lambda of the paper (1 / epsilon of entropic
+            transport).
         tol: marginal error at which to stop.
         max_passes: most reads of all rows that the solver may take.
         initial_potentials: (K,) potentials of an earlier labelling to start from.
-        sum_ranks: adds a small float64 tensor over all processes that hold rows and returns the total on each; it may
-            overwrite its argument.  Every decision is taken on its results, so all processes take the same way.
+        sum_ranks: adds a small float64 tensor over all processes that hold rows and returns the total on
+            each; it may overwrite its argument.  Every decision is taken on its results, so all processes
+            take the same way.
 
     Returns:
-        The labels of this process's rows; the other fields describe all rows and are the same on every process.
-        `converged` is False, with the best potentials found, where the target cannot be met or was not in max_passes.
+        The labels of this process's rows; the other fields describe all rows and are the same on every
+        process. `converged` is False, with the best potentials found, where the target cannot be met or was
+        not in max_passes.
 
     Raises:
-        ValueError: for wrong shapes or types, NaN or +inf in the scores, a clip without any cluster it may have, a
-            marginal that is negative, not finite or does not sum to 1, a non-positive sharpness or tol.
+        ValueError: for wrong shapes or types, NaN or +inf in the scores, a clip without any cluster it may
+            have, a marginal that is negative, not finite or does not sum to 1, a non-positive sharpness or
+            tol.
     """
     target = _check_arguments(scores, marginal, sharpness, tol, max_passes, initial_potentials)
     survey = _survey(scores, target, sharpness, sum_ranks)
@@ -126,9 +141,9 @@ def assign(
 def assign_reference(
     scores: Tensor, marginal: Tensor, *, sharpness: float = 20.0, tol: float = 1e-6, max_passes: int = 5000
 ) -> Labelling:
-    """The textbook form of `assign`, for tests: alternating scaling in the log domain on a float64 copy of the table.
+    """Plain log-domain scaling on a float64 copy of the table: what tests compare `assign` with.
 
-    Takes the arguments of `assign` with finite scores and a positive marginal, on one process.
+    Takes the arguments of `assign`, with finite scores and a positive marginal, on one process.
     """
     target = _check_arguments(scores, marginal, sharpness, tol, max_passes, None)
     scaled = scores.double() * sharpness
@@ -183,7 +198,8 @@ def row_statistics(scores: Tensor, potentials: Tensor, sharpness: float) -> RowS
 def _check_potentials(scores: Tensor, potentials: Tensor) -> None:
     if scores.ndim != 2 or potentials.shape != scores.shape[1:]:
         raise ValueError(
-            f"expected scores (N, K) and potentials (K,), got {tuple(scores.shape)} and {tuple(potentials.shape)}"
+            "expected scores (N, K) and potentials (K,), "
+            f"got {tuple(scores.shape)} and {tuple(potentials.shape)}"
         )
 
 
@@ -195,10 +211,11 @@ def _check_arguments(
     max_passes: int,
     initial_potentials: Tensor | None,
 ) -> Tensor:
-    """Check everything but the values of the scores; return the marginal in float64 with a sum of exactly 1."""
+    """Check everything but the values of the scores; return the marginal in float64, summing to 1."""
     if scores.ndim != 2 or marginal.shape != scores.shape[1:] or not marginal.numel():
         raise ValueError(
-            f"expected scores (N, K) and marginal (K,) with K >= 1, got {tuple(scores.shape)} and {tuple(marginal.shape)}"
+            "expected scores (N, K) and marginal (K,) with K >= 1, "
+            f"got {tuple(scores.shape)} and {tuple(marginal.shape)}"
         )
     if not scores.is_floating_point():
         raise ValueError(f"scores must be floating point log-probabilities, got {scores.dtype}")
@@ -210,10 +227,13 @@ def _check_arguments(
     if initial_potentials is not None:
         if initial_potentials.shape != marginal.shape:
             raise ValueError(
-                f"initial_potentials must be (K,) = {tuple(marginal.shape)}, got {tuple(initial_potentials.shape)}"
+                f"expected initial_potentials (K,) = {tuple(marginal.shape)}, "
+                f"got {tuple(initial_potentials.shape)}"
             )
         if not (initial_potentials < float("inf")).all():
-            raise ValueError("initial_potentials must be finite (or -inf for a cluster of mass 0), got NaN or +inf")
+            raise ValueError(
+                "initial_potentials must be finite, or -inf for a cluster of mass 0; got NaN or +inf"
+            )
     target = marginal.double()
     if not target.isfinite().all():
         raise ValueError(f"marginal must be finite, entry {int((~target.isfinite()).nonzero()[0])} is not")
@@ -222,7 +242,7 @@ def _check_arguments(
         raise ValueError(f"marginal must not be negative, entry {cluster} is {target[cluster].item():g}")
     total = target.sum().item()
     if abs(total - 1) > 1e-6:
-        raise ValueError(f"marginal must sum to 1 (within 1e-6), it sums to {total:.9g}: divide it by its sum")
+        raise ValueError(f"marginal must sum to 1 (within 1e-6), got a sum of {total:.9g}: divide by it")
     return target / total
 
 
@@ -268,12 +288,14 @@ def _survey(scores: Tensor, target: Tensor, sharpness: float, sum_ranks: SumRank
     counts, sums = total[4 : 4 + num_clusters], total[4 + num_clusters :]
     num_bad_everywhere, squares_everywhere, num_rows, num_ranks = total[:4].tolist()
     if num_bad_everywhere:
-        raise ValueError(_describe_bad_rows(scores, forbidden, sharpness, own_num_bad, int(num_bad_everywhere)))
+        fault = _describe_bad_rows(scores, forbidden, sharpness, own_num_bad, int(num_bad_everywhere))
+        raise ValueError(fault)
     if not num_rows:
         raise ValueError("scores holds no rows: there is no clip to label")
     column_means = sums / counts.clamp(min=1)
-    variance = (squares_everywhere - (counts * column_means.square()).sum().item()) / max(counts.sum().item(), 1.0)
-    return _Survey(int(num_rows), int(num_ranks), counts > 0, column_means, max(variance, 0.0) ** 0.5)
+    residual = squares_everywhere - (counts * column_means.square()).sum().item()
+    spread = (max(residual, 0.0) / counts.sum().item()) ** 0.5
+    return _Survey(int(num_rows), int(num_ranks), counts > 0, column_means, spread)
 
 
 def _describe_bad_rows(
@@ -297,17 +319,17 @@ def _describe_bad_rows(
 
 
 class _Sums(NamedTuple):
-    """Sums over all rows at one (potentials, sharpness), over the active clusters; the same on every process."""
+    """Sums over all rows at one point, for the active clusters; the same on every process."""
 
     masses: Tensor  # mean row of the plan
     gradient: Tensor  # masses - target
     error: float  # L1 norm of the gradient
     hessian: Tensor
-    drift: Tensor  # mean_n row * (log row + entropy of row): how masses move when sharpness and potentials grow together
+    drift: Tensor  # mean_n row * (log row + entropy of row): how masses move as the plan is sharpened
 
 
 class _Solver:
-    """The dual problem of one table over its active clusters (positive mass, allowed to some clip), and its state."""
+    """The dual problem over the active clusters (positive mass, allowed to some clip) and its state."""
 
     def __init__(
         self,
@@ -331,7 +353,7 @@ class _Solver:
         self.target = target[self.active] / target[self.active].sum()
         self.log_target = self.target.log()
         self.num_passes = 0
-        self.best = self.log_target
+        self.best = self.log_target - survey.column_means[self.active]
         self.best_masses = self.target
         self.best_error = float("inf")
 
@@ -367,7 +389,7 @@ class _Solver:
         return (masses - self.full_target).abs().sum().item()
 
     def _pass(self, potentials: Tensor, sharpness: float, *, curvature: bool) -> _Sums:
-        """Read all rows once; without curvature the hessian (and the drift) are left empty."""
+        """Read all rows once; without curvature the hessian is empty and the drift 0."""
         num_clusters = len(self.full_target)
         offsets = torch.full_like(self.full_target, -torch.inf)
         offsets[self.active] = potentials
@@ -386,23 +408,22 @@ class _Solver:
                 drift += plan_log.sum(0) - plan_log.sum(1) @ plan
         self.num_passes += 1
         total = self.sum_ranks(torch.cat([masses, drift, coupling.flatten()])) / self.survey.num_rows
-        masses, drift, coupling = total.split([num_clusters, num_clusters, coupling.numel()])
-        masses = masses[self.active]
+        masses, drift = total[:num_clusters][self.active], total[num_clusters : 2 * num_clusters][self.active]
         gradient = masses - self.target
         error = gradient.abs().sum().item()
         if sharpness == self.sharpness and error < self.best_error:
             self.best, self.best_masses, self.best_error = potentials, masses, error
         if not curvature:
-            return _Sums(masses, gradient, error, coupling, coupling)
-        coupling = coupling.view(num_clusters, num_clusters)[self.active][:, self.active]
-        # diag(masses) - coupling, written as a graph Laplacian: the rows of the plan sum to 1, so the diagonal is the
-        # sum of the other entries, which keeps all digits where the plan is almost hard.
+            return _Sums(masses, gradient, error, coupling, drift)
+        coupling = total[2 * num_clusters :].view(num_clusters, num_clusters)[self.active][:, self.active]
+        # diag(masses) - coupling, written as a graph Laplacian: the rows of the plan sum to 1, so the
+        # diagonal is the sum of the other entries, which keeps all digits where the plan is almost hard.
         coupling.fill_diagonal_(0.0)
-        return _Sums(masses, gradient, error, torch.diag(coupling.sum(1)) - coupling, drift[self.active])
+        return _Sums(masses, gradient, error, torch.diag(coupling.sum(1)) - coupling, drift)
 
     def _directions(self, sums: _Sums, damping: float) -> Tensor | None:
-        """Solve for the Newton step and the tangent's correction, (K, 2); None where the system is singular."""
-        # The outer product fixes the free constant of the potentials (<target, step> = 0) and changes nothing else.
+        """Solve for the Newton step and the tangent's correction, (K, 2); None where that is singular."""
+        # The outer product fixes the free constant of the potentials: it makes <target, step> = 0.
         matrix = sums.hessian + torch.outer(self.target, self.target)
         matrix.diagonal().add_((damping + 1e-14) * (self.target + sums.masses))
         factor, failed = torch.linalg.cholesky_ex(matrix)
@@ -416,9 +437,10 @@ class _Solver:
     def _newton(self, potentials: Tensor, sharpness: float, *, warm: bool = False) -> None:
         """Damped Newton from the given sharpness up to the final one; a warm start is given up early.
 
-        A stage of the continuation is left as soon as its Newton step is short: the next point is then predicted by
-        moving along the tangent of the solution path (or, where the tangent is unreliable because the plan is almost
-        hard, in proportion to the sharpness, which is exact in the limit of hard plans).
+        A stage of the continuation is left as soon as its Newton step is short: the next point is then
+        predicted by moving along the tangent of the solution path (or, where the tangent is unreliable
+        because the plan is almost hard, in proportion to the sharpness, which is exact in the limit of hard
+        plans).
         """
         damping = 0.0
         num_backtracks = num_singular = 0
@@ -469,19 +491,18 @@ class _Solver:
                 return
             step, correction = directions.unbind(1)
             length = _range(step)
-            if sharpness < self.sharpness and length <= _TRUST_TO_ADVANCE:
-                ratio = min(self.sharpness, sharpness * _SHARPNESS_RATIO) / sharpness
+            if sharpness < self.sharpness and length <= _ADVANCE_RANGE:
+                following = min(self.sharpness, sharpness * _SHARPNESS_RATIO)
+                ratio = following / sharpness
                 proportional = self._proportional(potentials + step, ratio)
                 tangent = potentials * ratio + step + (ratio - 1) * correction
-                reliable = _range(tangent - proportional) <= _TRUST_TANGENT
+                reliable = _range(tangent - proportional) <= _TANGENT_RANGE
                 potentials = tangent if reliable else proportional
-                # The product of the ratios may miss the final sharpness by a rounding.
-                sharpness = self.sharpness if sharpness * _SHARPNESS_RATIO >= self.sharpness else sharpness * ratio
-                step = None
+                sharpness, step = following, None
                 mark_error, mark_pass = float("inf"), self.num_passes
                 continue
-            if length > _MAX_STEP:
-                step = step * (_MAX_STEP / length)
+            if length > _MAX_STEP_RANGE:
+                step = step * (_MAX_STEP_RANGE / length)
             slope, error = (sums.gradient @ step).item(), sums.error
             potentials = potentials + step
 
@@ -499,7 +520,7 @@ class _Solver:
                 mark_error, mark_pass = sums.error, self.num_passes
             elif self.num_passes - mark_pass >= _SCALING_PATIENCE:
                 return
-            potentials = potentials + self.log_target - sums.masses.clamp(min=_TINY).log()
+            potentials = potentials + self.log_target - sums.masses.log()
 
 
 def _range(vector: Tensor) -> float:

@@ -1,0 +1,64 @@
+"""Alignment: the permutation that makes the heads of two modalities name the same clusters.
+
+Axes: N clips, K clusters.  The L1 objective ``sum_nk |reference[n, k] - other[n, permutation[k]]|`` separates
+over columns, so its exact minimum is a linear assignment problem.
+"""
+
+from __future__ import annotations
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+_BLOCK_ROWS = 4096  # short enough for float32 sums, long enough for the fixed cost of a call to vanish
+
+
+@torch.no_grad()
+def alignment_cost(reference: Tensor, other: Tensor) -> Tensor:
+    """L1 distances between the columns of two tables: ``cost[i, j] = sum_n |reference[n, i] - other[n, j]|``.
+
+    Args:
+        reference: (N, K) probabilities of one modality's head.
+        other: (N, K) probabilities of another's.
+
+    Returns:
+        (K, K) float64.  It is a plain sum over clips, so the costs of parts of the data (or of processes) add
+        up.
+
+    Raises:
+        ValueError: where the shapes differ or are not (N, K).
+    """
+    if reference.ndim != 2 or reference.shape != other.shape:
+        raise ValueError(
+            "expected two tables (N, K), "
+            f"got reference {tuple(reference.shape)} and other {tuple(other.shape)}"
+        )
+    num_clips, num_clusters = reference.shape
+    cost = torch.zeros(num_clusters, num_clusters, dtype=torch.float64, device=reference.device)
+    for first in range(0, num_clips, _BLOCK_ROWS):
+        rows = slice(first, first + _BLOCK_ROWS)
+        cost += torch.cdist(reference[rows].T.float().contiguous(), other[rows].T.float().contiguous(), p=1.0)
+    return cost
+
+
+def align(cost: Tensor) -> Tensor:
+    """The permutation of least total cost: ``other[:, permutation]`` matches ``reference`` column by column.
+
+    To make it permanent, index the output rows of the other head's last layer with it:
+    ``weight[permutation]``, ``bias[permutation]``.
+
+    Args:
+        cost: (K, K) from `alignment_cost`: rows are the reference's clusters, columns the other's.
+
+    Returns:
+        (K,) int64 on the device of the cost.
+
+    Raises:
+        ValueError: where the cost is not square or not finite.
+    """
+    if cost.ndim != 2 or cost.shape[0] != cost.shape[1]:
+        raise ValueError(f"expected a square cost (K, K), got {tuple(cost.shape)}")
+    if not cost.isfinite().all():
+        raise ValueError("alignment costs must be finite: check the probabilities of both modalities for NaN")
+    _, permutation = linear_sum_assignment(cost.detach().cpu().numpy())
+    return torch.as_tensor(permutation, dtype=torch.int64, device=cost.device)

@@ -1,0 +1,60 @@
+"""The label of every training clip under every head.  The Labeller alone writes it, training_step alone reads it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from selavi.errors import UsageError
+
+
+class LabelBank:
+    """(N, H) pseudo-labels, addressed by the clips' rows, and the potentials that gave them."""
+
+    def __init__(self, ids: Sequence[str], num_heads: int, num_clusters: int) -> None:
+        self.ids = list(ids)
+        self.labels = torch.full((len(ids), num_heads), -1, dtype=torch.int32)
+        self.potentials = torch.zeros(num_heads, num_clusters, dtype=torch.float64)
+        self.num_labellings = 0
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        """Pseudo-labels (B, H) int64 of some rows (B,), on their device.
+
+        Raises:
+            RuntimeError: nothing was labelled yet.
+        """
+        if self.num_labellings == 0:
+            raise RuntimeError("the label bank was read before the first labelling")
+        return self.labels[index.cpu()].long().to(index.device)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything, fit for torch.load(weights_only=True)."""
+        return {
+            "ids": self.ids,
+            "labels": self.labels,
+            "potentials": self.potentials,
+            "num_labellings": self.num_labellings,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up a saved bank.
+
+        Raises:
+            UsageError: it belongs to other clips or another number of heads or clusters.
+        """
+        if state["ids"] != self.ids:
+            kept = len(set(state["ids"]) & set(self.ids))
+            raise UsageError(
+                f"the checkpoint labels {len(state['ids'])} clips, the data now has {len(self.ids)}, {kept} of them "
+                "the same; bring back the media the run began with, or start a new run with another run_dir"
+            )
+        for name in ("labels", "potentials"):
+            found, expected = tuple(state[name].shape), tuple(getattr(self, name).shape)
+            if found != expected:
+                raise UsageError(
+                    f"the checkpoint's {name} have shape {found}, this configuration needs {expected}; "
+                    "use the configuration of the run, or another run_dir"
+                )
+        self.labels, self.potentials = state["labels"].clone(), state["potentials"].clone()
+        self.num_labellings = state["num_labellings"]

@@ -1,0 +1,35 @@
+"""When to label: often at first, when the network changes fast, then ever more rarely."""
+
+from __future__ import annotations
+
+import math
+
+
+def labelling_steps(total_steps: int, num_labellings: int, power: float = 1.5) -> list[int]:
+    """Optimisation steps before which the labels are renewed, on a power law.
+
+    The times are ``total_steps * (i / (num_labellings - 1)) ** power``; the last one is the end of training,
+    which no step reaches, so num_labellings = 100 renews 99 times, as in the paper.  A time between two steps
+    fires at the later one (the first with ``step >= time``), and times that share a step fire once.
+
+    Args:
+        total_steps: steps of the whole training.
+        num_labellings: number of times on the law; 1 labels once, at step 0.
+        power: 1 spaces them evenly, larger puts more of them early.
+
+    Returns:
+        Strictly increasing steps in [0, total_steps), the first 0.
+
+    Raises:
+        ValueError: where total_steps or num_labellings is below 1, or power is not positive and finite.
+    """
+    if total_steps < 1:
+        raise ValueError(f"total_steps must be at least 1, got {total_steps}")
+    if num_labellings < 1:
+        raise ValueError(f"num_labellings must be at least 1, got {num_labellings}")
+    if not 0 < power < math.inf:
+        raise ValueError(f"power must be positive and finite, got {power}")
+    last = max(1, num_labellings - 1)
+    # Rounded first, so that a whole number that came out a last bit too large is not pushed to the next step.
+    steps = {math.ceil(round(total_steps * (i / last) ** power, 6)) for i in range(last)}
+    return sorted(step for step in steps if step < total_steps)

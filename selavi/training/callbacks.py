@@ -1,0 +1,234 @@
+"""What happens around training steps: labelling on its schedule, progress, faults, signals."""
+
+import csv
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from selavi.batch import ClipBatch
+from selavi.config import Config
+from selavi.distributed import all_sum, rank, world_size
+from selavi.errors import DataError, Interrupted, NumericError
+from selavi.evaluation.metrics import contingency_matrix, normalised_mutual_information
+from selavi.labelling.labeller import ClipStatistics, FeatureTable, Labeller, LabellingReport, collect_features
+from selavi.labelling.schedule import labelling_steps
+from selavi.training.module import SelaviModule
+
+
+class LabellingCallback(pl.Callback):
+    """Renews the label bank when the schedule says so, and once more after the last step.
+
+    Args:
+        config: the whole configuration.
+        human_labels: label of each training clip, to report NMI; None where there are none.
+        progress: told of each labelling.
+        num_views: views that the last labelling averages.
+    """
+
+    def __init__(self, config: Config, human_labels: list[str] | None, progress: "Progress") -> None:
+        self.config, self.human_labels, self.progress = config, human_labels, progress
+        self.labeller = Labeller(config)
+        self.statistics: ClipStatistics | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, module: SelaviModule) -> None:
+        """Fix the schedule; let batch norm see some data before it is asked for features."""
+        total_steps = self.config.trainer.max_epochs * module.steps_per_epoch
+        self.steps = labelling_steps(total_steps, self.config.labelling.num_labellings, self.config.labelling.power)
+        if module.label_bank.num_labellings == 0:
+            self._warm_up_batch_norm(trainer, module)
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: SelaviModule, batch: ClipBatch, _: int) -> None:
+        """Label before the step that the schedule names."""
+        done = module.label_bank.num_labellings
+        if done < len(self.steps) and trainer.global_step >= self.steps[done]:
+            self._relabel(trainer, module)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: SelaviModule) -> None:
+        """After the last epoch, and before its checkpoint: labels of the finished model, with their confidence."""
+        if trainer.current_epoch + 1 == self.config.trainer.max_epochs:
+            self._relabel(trainer, module, last=True)
+
+    def _relabel(self, trainer: pl.Trainer, module: SelaviModule, last: bool = False) -> None:
+        module.eval()
+
+        def collect(pass_number: int) -> FeatureTable:
+            batches = self._labelling_batches(trainer, pass_number)
+            sizes = {name: encoder.num_features for name, encoder in module.model.encoders.items()}
+            return collect_features(module.encode(batches, random=not last), sizes, module.device)
+
+        def permute(modality: str, head: int, permutation: Tensor) -> None:
+            module.model.heads[modality].permute_clusters(head, permutation.to(module.device))
+
+        with torch.no_grad(), trainer.precision_plugin.forward_context():
+            report, self.statistics = self.labeller.relabel(
+                module.label_bank, collect, module.model.logits, permute, statistics=last)
+        module.train()
+        nmi = self._nmi(module.label_bank.labels)
+        metrics = {
+            "labelling/passes": report.num_passes, "labelling/marginal_error": report.marginal_error,
+            "labelling/used_clusters": report.used_clusters, "labelling/seconds": report.seconds,
+            "labelling/churn": report.churn, "labelling/nmi": nmi,
+        }
+        for logger in trainer.loggers:
+            known = {name: float(value) for name, value in metrics.items() if value is not None}
+            logger.log_metrics(known, trainer.global_step)
+        self.progress.labelled(report, nmi, len(self.steps) + 1)
+
+    def _labelling_batches(self, trainer: pl.Trainer, pass_number: int) -> Iterator[ClipBatch]:
+        for batch in trainer.datamodule.labelling_loader(pass_number):  # type: ignore[attr-defined]
+            self.progress.note_errors(batch)
+            yield batch
+
+    def _warm_up_batch_norm(self, trainer: pl.Trainer, module: SelaviModule) -> None:
+        labelling = self.config.labelling
+        whole = len(module.label_bank.ids) // world_size() // labelling.batch_size  # the same on every rank: SyncBN
+        batches = islice(self._labelling_batches(trainer, 0), min(labelling.warmup_batches, max(1, whole)))
+        module.train()
+        torch.manual_seed(self.config.seed)
+        with torch.no_grad(), trainer.precision_plugin.forward_context():
+            for _, features, _ in module.encode(batches, random=True):
+                module.model.logits(features)
+
+    def _nmi(self, labels: Tensor) -> float | None:
+        """Mean over the heads."""
+        if self.human_labels is None:
+            return None
+        heads = labels.T.numpy()
+        return float(np.mean([
+            normalised_mutual_information(contingency_matrix(self.human_labels, head)) for head in heads]))
+
+
+class Progress(pl.Callback):
+    """One bar over the whole training with clips/s, loss and ETA, and a line for each labelling.
+
+    Where standard error is no terminal, a line every `every_s` seconds takes the bar's place.  Also counts clips
+    that could not be decoded, lists them in RUN/bad_clips.csv, and stops the run when they are too many.
+    """
+
+    def __init__(self, config: Config, ids: list[str], every_s: float = 20.0) -> None:
+        self.config, self.ids, self.every_s = config, ids, every_s
+        self.faults: dict[int, str] = {}
+        self.bar: tqdm | None = None
+        self.smooth_loss = float("nan")
+
+    def announce(self, checkpoint: Path | None, skipped: str) -> None:
+        """Say what is about to happen; `skipped` describes the unusable files."""
+        config = self.config
+        if checkpoint is not None:
+            self.say(f"resuming from {checkpoint}")
+        if skipped:
+            self.say(f"skipped: {skipped}")
+        self.say(f"{len(self.ids)} training clips in {config.data.root}, {' and '.join(config.modalities)}, "
+                 f"{config.heads.num_heads} heads of {config.heads.num_clusters} clusters, "
+                 f"{config.trainer.max_epochs} epochs, into {config.run_dir}")
+
+    def on_train_start(self, trainer: pl.Trainer, module: SelaviModule) -> None:
+        """Open the bar."""
+        total = self.config.trainer.max_epochs * module.steps_per_epoch
+        terminal = sys.stderr.isatty()
+        self.began, self.first_step, self.total = time.monotonic(), trainer.global_step, total
+        self.said = self.began
+        if rank() == 0 and terminal:
+            self.bar = tqdm(total=total, initial=trainer.global_step, unit=" steps", dynamic_ncols=True,
+                            file=sys.stderr, desc="training")
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: SelaviModule, outputs: Any, batch: ClipBatch, _: int
+    ) -> None:
+        """Advance the bar; stop on a loss that is not finite and on too many faults."""
+        self.note_errors(batch)
+        loss = float(outputs["loss"])
+        healthy = all_sum(torch.tensor([0.0 if np.isfinite(loss) else 1.0], device=module.device))
+        if healthy.item() > 0:
+            named = ", ".join(self.ids[i] for i in batch.index[:5].tolist())
+            raise NumericError(f"the loss is {loss} at step {trainer.global_step} (clips {named} ...); "
+                               "lower optim.lr, or resume from the last checkpoint with another seed")
+        self.smooth_loss = loss if np.isnan(self.smooth_loss) else 0.95 * self.smooth_loss + 0.05 * loss
+        done = trainer.global_step - self.first_step
+        clips = done * self.config.optim.batch_size * world_size()
+        rate = clips / max(1e-9, time.monotonic() - self.began)
+        if self.bar is not None:
+            self.bar.set_postfix_str(f"{rate:.0f} clips/s, loss {self.smooth_loss:.3f}", refresh=False)
+            self.bar.update()
+        elif rank() == 0 and time.monotonic() - self.said > self.every_s:
+            self.said = time.monotonic()
+            left_s = (self.said - self.began) / done * (self.total - trainer.global_step)
+            self.say(f"step {trainer.global_step}/{self.total}, epoch {trainer.current_epoch + 1}, {rate:.0f} clips/s, "
+                     f"loss {self.smooth_loss:.3f}, {left_s:.0f} s left")
+
+    def on_train_end(self, trainer: pl.Trainer, module: SelaviModule) -> None:
+        """Close the bar."""
+        if self.bar is not None:
+            self.bar.close()
+
+    def on_exception(self, trainer: pl.Trainer, module: SelaviModule, exception: BaseException) -> None:
+        """Close the bar."""
+        self.on_train_end(trainer, module)
+
+    def labelled(self, report: LabellingReport, nmi: float | None, planned: int) -> None:
+        """Print what a labelling did."""
+        if rank() == 0:
+            churn = "" if np.isnan(report.churn) else f", churn {report.churn:.1%}"
+            labels = "" if nmi is None else f", nmi {nmi:.3f}"
+            wrong = "" if report.converged else ", NOT CONVERGED"
+            self.say(f"labelling {report.number + 1}/{planned}: {report.num_passes} passes, marginal error "
+                     f"{report.marginal_error:.1e}{wrong}, {report.used_clusters:.1f}/{self.config.heads.num_clusters}"
+                     f" clusters used{churn}{labels}, {report.seconds:.1f} s")
+
+    def say(self, line: str) -> None:
+        """Print a line to standard error without breaking the bar."""
+        tqdm.write(line, file=sys.stderr)
+
+    def note_errors(self, batch: ClipBatch) -> None:
+        """Remember clips that could not be decoded; stop when they are more than the budget."""
+        new = {index: reason for index, reason in batch.errors if index not in self.faults}
+        if not new:
+            return
+        self.faults |= new
+        path = Path(self.config.run_dir) / "bad_clips.csv"
+        with path.open("a", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows((self.ids[index], reason) for index, reason in new.items())
+        if len(self.faults) > self.config.data.max_bad_fraction * len(self.ids):
+            raise DataError(f"{len(self.faults)} of {len(self.ids)} training clips could not be decoded "
+                            f"(data.max_bad_fraction={self.config.data.max_bad_fraction}); they are listed in {path}")
+
+
+class StopOnSignal(pl.Callback):
+    """SIGTERM, SIGUSR1 and the keyboard end the run after the current step; the last epoch's checkpoint stays."""
+
+    def __init__(self) -> None:
+        self.received = 0
+
+    def on_train_start(self, trainer: pl.Trainer, module: SelaviModule) -> None:
+        """Take over from Lightning, whose handlers end with exit code 0."""
+        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+            signal.signal(number, self._note)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: SelaviModule, outputs: Any, batch: ClipBatch, _: int
+    ) -> None:
+        """All ranks stop at the same step."""
+        received = int(all_sum(torch.tensor([self.received], device=module.device)).item())
+        if received:
+            raise _interrupted(self.received)
+
+    def _note(self, number: int, frame: object) -> None:
+        if self.received:  # the second signal does not wait
+            raise _interrupted(number)
+        self.received = number
+
+
+def _interrupted(number: int) -> Interrupted:
+    if number == signal.SIGINT:
+        return Interrupted("stopped by the keyboard", exit_code=130)
+    return Interrupted("stopped by a signal")

@@ -1,0 +1,110 @@
+"""The LightningModule: it wires augmentation, model, label bank and loss together, and computes nothing itself."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from selavi.augment import Augment
+from selavi.batch import ClipBatch
+from selavi.config import Config, as_dict
+from selavi.distributed import world_size
+from selavi.errors import UsageError
+from selavi.labelling.bank import LabelBank
+from selavi.loss import selavi_loss
+from selavi.model import SelaviModel
+from selavi.randomness import mix
+from selavi.training.optim import lr_factor, make_optimizer
+
+
+class SelaviModule(pl.LightningModule):
+    """Trains both modalities' heads on the labels of the bank.
+
+    Args:
+        config: the whole configuration.
+        ids: ids of the training clips; a batch's `index` counts them.
+        steps_per_epoch: optimiser steps of an epoch.
+    """
+
+    def __init__(self, config: Config, ids: list[str], steps_per_epoch: int) -> None:
+        super().__init__()
+        self.config = config
+        self.steps_per_epoch = steps_per_epoch
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(mix(config.seed, "model"))
+            self.model = SelaviModel(config)
+        self.augment = Augment(config.video, config.audio)
+        self.label_bank = LabelBank(ids, config.heads.num_heads, config.heads.num_clusters)
+
+    def training_step(self, batch: ClipBatch, _: int) -> Tensor:
+        """Cross-entropy of every head with the clip's pseudo-label."""
+        labels = self.label_bank[batch.index]
+        logits = self.model(self.augment(batch, random=True))
+        loss = selavi_loss(logits, labels, batch.present)
+        self.log("train/loss", loss)
+        return loss
+
+    def on_train_batch_start(self, batch: ClipBatch, batch_index: int) -> None:
+        """Dropout is a function of (seed, step, rank), so a resumed run draws the same."""
+        torch.manual_seed(mix(self.config.seed, "dropout", self.global_step, self.global_rank))
+
+    def encode(
+        self, batches: Iterator[ClipBatch], random: bool
+    ) -> Iterator[tuple[Tensor, dict[str, Tensor], Mapping[str, Tensor]]]:
+        """Yield (index, features, present) of batches, on the device."""
+        for batch in batches:
+            batch = batch.to(self.device)
+            yield batch.index, self.model.features(self.augment(batch, random)), batch.present
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """SGD with its warm-up, stepped after every batch."""
+        optim, trainer = self.config.optim, self.config.trainer
+        clips_per_step = optim.batch_size * world_size()
+        optimizer: Optimizer = make_optimizer(self.model, optim, clips_per_step)
+        total_steps = trainer.max_epochs * self.steps_per_epoch
+        factor = lr_factor(optim, clips_per_step, self.steps_per_epoch, total_steps)
+        return {"optimizer": optimizer,
+                "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the label bank and the settings, all of plain types."""
+        checkpoint["label_bank"] = self.label_bank.state_dict()
+        checkpoint["config"] = as_dict(self.config)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up the label bank; refuse a checkpoint of another configuration."""
+        check_same_settings(checkpoint["config"], as_dict(self.config))
+        self.label_bank.load_state_dict(checkpoint["label_bank"])
+
+
+# May differ when a run goes on: where things are and how fast they go, not what is computed.
+_FREE = ("run_dir", "resume", "data.root", "data.demo", "data.num_workers", "data.scan_workers", "data.cache_dir",
+         "data.cache_gb", "data.max_bad_fraction", "trainer.accelerator", "trainer.strategy",
+         "trainer.log_every_n_steps")
+
+
+def check_same_settings(saved: dict[str, Any], current: dict[str, Any]) -> None:
+    """Raise UsageError naming the settings that differ and must not."""
+    before, now = _flatten(saved), _flatten(current)
+    differing = [
+        f"{key}: {before.get(key)} then, {now.get(key)} now"
+        for key in sorted(before.keys() | now.keys())
+        if key not in _FREE and before.get(key) != now.get(key)
+    ]
+    if differing:
+        raise UsageError("the checkpoint was made with other settings (" + "; ".join(differing)
+                         + "); use the same ones, or another run_dir")
+
+
+def _flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
+    return flat

@@ -1,0 +1,177 @@
+"""The run folder: refuse or resume, write down where a run came from, read it back."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+import warnings
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+
+from selavi.atomic import write_atomically, write_text
+from selavi.config import Config, load_config, save_config
+from selavi.errors import UsageError
+from selavi.labelling.bank import LabelBank
+from selavi.labelling.labeller import ClipStatistics
+from selavi.training.checkpoint import AtomicCheckpointIO, last_checkpoint, read_checkpoint
+
+LABEL_SCHEMA = pa.schema([
+    ("id", pa.string()), ("head", pa.int32()), ("cluster", pa.int32()), ("confidence", pa.float32()),
+    ("margin", pa.float32()), ("entropy", pa.float32()), ("modality_agreement", pa.float32()),
+])
+
+
+@dataclass(frozen=True)
+class ResumePoint:
+    """Where a run goes on: nowhere (start), at a checkpoint, or it is done."""
+
+    checkpoint: Path | None
+    finished: bool
+
+
+def resume_point(config: Config, check: bool = True) -> ResumePoint:
+    """Decide by `resume` and by what the run folder holds; `check=False` (other ranks) refuses nothing.
+
+    Raises:
+        UsageError: `never` and the folder is not empty; `must` and there is no checkpoint.
+    """
+    run_dir = Path(config.run_dir)
+    checkpoint = last_checkpoint(run_dir)
+    if config.resume == "never":
+        if check and run_dir.exists() and any(run_dir.iterdir()):
+            raise UsageError(f"{run_dir} exists and is not empty; say resume=auto to go on with it, "
+                             "or run_dir=... to start another run")
+        return ResumePoint(None, False)
+    if (run_dir / "status.json").exists():
+        return ResumePoint(checkpoint, True)
+    if checkpoint.exists():
+        return ResumePoint(checkpoint, False)
+    if check and config.resume == "must":
+        raise UsageError(f"resume=must, but there is no checkpoint {checkpoint}; "
+                         "say resume=auto to start the run, or check run_dir")
+    return ResumePoint(None, False)
+
+
+def start_run(config: Config, config_path: Path | None, manifest: pa.Table) -> None:
+    """Create the run folder and write config.yaml (as given), config.resolved.yaml, env.json, manifest.parquet."""
+    run_dir = Path(config.run_dir)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    if config_path is not None:
+        write_text(run_dir / "config.yaml", config_path.read_text(encoding="utf-8"))
+    save_config(config, run_dir / "config.resolved.yaml")
+    write_text(run_dir / "env.json", json.dumps(environment(), indent=2) + "\n")
+    with write_atomically(run_dir / "manifest.parquet") as temporary:
+        pq.write_table(manifest, temporary)
+    metrics = run_dir / "metrics.csv"
+    if metrics.exists():  # the logger would delete it: keep what earlier parts of the run logged
+        number = 1 + sum(1 for _ in run_dir.glob("metrics.*.csv"))
+        metrics.rename(run_dir / f"metrics.{number}.csv")
+
+
+def finish_run(config: Config, bank: LabelBank, sure: ClipStatistics, seconds: float) -> None:
+    """Write labels/train.parquet, then status.json, which says that the run is done."""
+    write_labels(Path(config.run_dir), config.data.train_split, bank.ids, bank.labels, sure)
+    status = {"state": "finished", "epochs": config.trainer.max_epochs, "seconds": round(seconds, 1),
+              "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+    write_text(Path(config.run_dir) / "status.json", json.dumps(status, indent=2) + "\n")
+
+
+def write_labels(run_dir: Path, split: str, ids: list[str], labels: torch.Tensor, sure: ClipStatistics) -> Path:
+    """Write RUN/labels/SPLIT.parquet: one row for each clip and head; what is unknown (nan) is null."""
+    num_clips, num_heads = labels.shape
+    columns = {
+        "id": pa.array([clip_id for clip_id in ids for _ in range(num_heads)]),
+        "head": pa.array(list(range(num_heads)) * num_clips, pa.int32()),
+        "cluster": pa.array(labels.flatten().numpy(), pa.int32()),
+    }
+    for name in ("confidence", "margin", "entropy", "modality_agreement"):
+        values = getattr(sure, name).flatten().numpy()
+        columns[name] = pa.array(values, pa.float32(), from_pandas=True)
+    path = run_dir / "labels" / f"{split}.parquet"
+    with write_atomically(path) as temporary:
+        pq.write_table(pa.table(columns, schema=LABEL_SCHEMA), temporary)
+    return path
+
+
+def make_trainer(config: Config, callbacks: list[pl.Callback]) -> pl.Trainer:
+    """A Lightning trainer with our checkpoints and loggers and without its own bar."""
+    run_dir, settings = Path(config.run_dir), config.trainer
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+    checkpoint = pl.callbacks.ModelCheckpoint(
+        last_checkpoint(run_dir).parent, last_checkpoint(run_dir).stem, enable_version_counter=False,
+        every_n_epochs=1, save_on_train_epoch_end=True)
+    return pl.Trainer(
+        accelerator=settings.accelerator, devices=settings.devices, num_nodes=settings.num_nodes,
+        strategy=settings.strategy, precision=settings.precision, max_epochs=settings.max_epochs,
+        gradient_clip_val=settings.gradient_clip_val, log_every_n_steps=settings.log_every_n_steps,
+        sync_batchnorm=settings.sync_batchnorm, callbacks=[*callbacks, checkpoint],
+        plugins=[AtomicCheckpointIO()], use_distributed_sampler=False, enable_progress_bar=False,
+        enable_model_summary=False, num_sanity_val_steps=0, limit_val_batches=0,
+        logger=[CSVLogger(run_dir, name="", version=""), TensorBoardLogger(run_dir, name="", version="tensorboard")],
+    )
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as it lies on disk."""
+
+    folder: Path
+    config: Config
+    manifest: pa.Table
+    checkpoint: dict[str, Any]
+
+
+def load_run(folder: Path) -> Run:
+    """Read a run's settings, manifest and newest checkpoint.
+
+    Raises:
+        UsageError: the folder is not a run, or it has no checkpoint yet.
+    """
+    settings = folder / "config.resolved.yaml"
+    if not settings.exists():
+        raise UsageError(f"{folder} is not a run folder: it has no config.resolved.yaml; "
+                         "give the folder that tools/train.py named at its end")
+    config = load_config(settings, [f"run_dir={folder}"])
+    if not last_checkpoint(folder).exists():
+        raise UsageError(f"{folder} has no checkpoint yet (none is written before the first epoch ends); "
+                         "train on with resume=auto")
+    manifest = pq.read_table(folder / "manifest.parquet")
+    return Run(folder, config, manifest, read_checkpoint(last_checkpoint(folder)))
+
+
+def environment() -> dict[str, Any]:
+    """Versions, machine and command of this process."""
+    versions = {}
+    for name in ("selavi", "torch", "torchvision", "torchaudio", "pytorch-lightning", "omegaconf", "av", "numpy"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = "not installed as a package"
+    return {
+        "command": sys.argv, "python": platform.python_version(), "platform": platform.platform(),
+        "versions": versions, "cores": os.cpu_count(), "git_commit": _git_commit(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+    }
+
+
+def _git_commit() -> str | None:
+    """Commit of the source this process runs from, with + where files were changed."""
+    folder = Path(__file__).resolve().parent
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True)
+        state = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=folder, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit.stdout.strip() + ("+" if state.stdout.strip() else "")
