@@ -88,6 +88,15 @@ class ClipDataModule(pl.LightningDataModule):
         )
 
 
+def cached(config: Config, manifest: pa.Table) -> DecodedCache | None:
+    """The decoded recordings of a run's manifest, where they are wanted and fit."""
+    rows = usable(manifest)
+    size, sample_rate = config.video.decode_size, config.audio.sample_rate
+    if estimate_gb(rows, size, sample_rate) > config.data.cache_gb:
+        return None
+    return build_cache(rows, Path(config.data.cache_dir), size, sample_rate, config.data.scan_workers)[0]
+
+
 def prepare_data(config: Config) -> tuple[pa.Table, DecodedCache | None]:
     """Generate the demo set if it is asked for, then prepare_manifest; one process at a time, others find it done."""
     with locked(Path(config.data.cache_dir) / "lock"):

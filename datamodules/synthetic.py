@@ -88,7 +88,7 @@ def draw_nuisances(seed: int) -> Nuisances:
         object_colour=thing,
         accent_colour=accent,
         background_colour=background,
-        gradient=(rng.uniform(-0.12, 0.12), rng.uniform(-0.12, 0.12)),
+        gradient=(rng.uniform(-0.1, 0.1), rng.uniform(-0.1, 0.1)),
         ripple=(rng.uniform(0.0, 0.04), rng.uniform(-2, 2), rng.uniform(-2, 2), rng.uniform(-0.5, 0.5)),
         brightness=rng.uniform(0.8, 1.1),
         grain=rng.uniform(0.005, 0.04),
@@ -100,7 +100,7 @@ def draw_nuisances(seed: int) -> Nuisances:
         swing=rng.uniform(0.85, 1.15),
         pitch=2.0 ** (rng.uniform(-3.5, 3.5) / 12),
         level_db=rng.uniform(-36.0, -18.0),
-        noise_db=rng.uniform(-32.0, -16.0),
+        noise_db=rng.uniform(-20.0, -10.0),
         noise_slope=rng.uniform(0.0, 1.0),
         echo_gain=rng.uniform(0.0, 0.3),
         echo_s=rng.uniform(0.03, 0.09),
@@ -113,10 +113,9 @@ _Colour = tuple[float, float, float]
 
 
 def _draw_colours(rng: np.random.Generator) -> tuple[_Colour, _Colour, _Colour]:
-    """Background, object and accent: a dark ground with light things or the other way round, hues apart."""
+    """Background, object and accent: light things on a dark ground, hues apart."""
     hue = rng.uniform()
-    dark, light = rng.uniform(0.12, 0.38), rng.uniform(0.72, 0.95)
-    ground, thing = (dark, light) if rng.uniform() < 0.5 else (light, dark)
+    ground, thing = rng.uniform(0.1, 0.42), rng.uniform(0.68, 0.95)
     background = _rgb(hue, rng.uniform(0.1, 0.55), ground)
     object_colour = _rgb(hue + rng.uniform(0.25, 0.75), rng.uniform(0.45, 0.9), thing)
     accent = _rgb(hue + rng.uniform(), rng.uniform(0.1, 0.5), 0.7 * thing + 0.3 * ground)

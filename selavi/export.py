@@ -9,6 +9,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from selavi.atomic import write_atomically
+from selavi.errors import UsageError
 
 CLUSTER_SCHEMA = pa.schema(
     [
@@ -82,6 +83,26 @@ def cluster_table(labels: pa.Table, manifest: pa.Table, head: int | None) -> pa.
     }
     columns.update({name: labels[name] for name in _LABEL_COLUMNS})
     return pa.table({name: columns[name] for name in CLUSTER_SCHEMA.names}).cast(CLUSTER_SCHEMA)
+
+
+def read_labels(run_dir: Path, split: str) -> pa.Table:
+    """Read RUN/labels/SPLIT.parquet: one row a clip and head, heads in order within a clip.
+
+    Raises:
+        UsageError: there is none; the message says how to make it.
+    """
+    path = run_dir / "labels" / f"{split}.parquet"
+    if not path.exists():
+        found = ", ".join(sorted(file.stem for file in path.parent.glob("*.parquet"))) or "none"
+        raise UsageError(f"{run_dir} has no labels of split {split!r} (found: {found}); labels of the training clips "
+                         f"appear when training ends, others with tools/cluster_eval.py {run_dir} --split {split}")
+    return pq.read_table(path)
+
+
+def assignments(labels: pa.Table) -> np.ndarray:
+    """The (N, H) clusters of a table that read_labels gave."""
+    num_heads = int(pc.max(labels["head"]).as_py()) + 1
+    return labels["cluster"].to_numpy().reshape(-1, num_heads)
 
 
 def write_cluster_table(table: pa.Table, run_dir: Path) -> tuple[Path, Path]:

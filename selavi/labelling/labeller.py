@@ -13,7 +13,7 @@ from selavi.distributed import all_sum, gather_rows
 from selavi.labelling.alignment import align, alignment_cost
 from selavi.labelling.bank import LabelBank
 from selavi.labelling.marginals import make_marginal, order_marginal
-from selavi.labelling.scores import combine_scores
+from selavi.labelling.scores import combine_scores, modality_agreement
 from selavi.labelling.transport import Labelling, assign, row_statistics
 from selavi.randomness import mix
 
@@ -122,7 +122,7 @@ class Labeller:
                 bank.potentials[head] = result.potentials.cpu()
                 if sure is not None:
                     each = row_statistics(scores, result.potentials, self.config.sharpness)
-                    agreement = _agreement(log_probabilities, table.present)
+                    agreement = modality_agreement(log_probabilities, table.present)
                     for kind, values in enumerate((*each, agreement)):
                         sure[kind, rows, head] = gather_rows(values.float()).cpu()
         assert (labels >= 0).all(), "a clip was left without a label"
@@ -194,14 +194,6 @@ def collect_features(
         {n: torch.cat(f) for n, f in features.items()},
         {n: torch.cat(p) for n, p in present.items()},
     )
-
-
-def _agreement(log_probabilities: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> Tensor:
-    """sum_k of the smallest probability that any modality gives cluster k; nan where not all are there."""
-    lowest = torch.stack(list(log_probabilities.values())).amin(0).exp().sum(1)
-    complete = torch.stack(list(present.values())).all(0)
-    alone = len(log_probabilities) < 2
-    return torch.where(complete, torch.nan if alone else lowest, torch.nan)
 
 
 def _used_clusters(labels: Tensor) -> float:

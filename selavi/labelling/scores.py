@@ -65,3 +65,10 @@ def combine_scores(
         # where, not a product: 0 * -inf and 0 * NaN of a missing modality would spoil the row.
         scores += torch.where(share > 0, log_probabilities[name] * share, 0.0)
     return scores
+
+
+def modality_agreement(log_probabilities: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> Tensor:
+    """sum_k of the smallest probability that any modality gives cluster k, (N,); nan where not all are there."""
+    lowest = torch.stack(list(log_probabilities.values())).amin(0).exp().sum(1)
+    complete = torch.stack(list(present.values())).all(0) & (len(log_probabilities) > 1)
+    return torch.where(complete, lowest, torch.nan)

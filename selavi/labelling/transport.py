@@ -33,12 +33,12 @@ _NEVER = 1e12
 # Newton with continuation.  Steps are measured by their range (max - min over the clusters, in nats), because
 # the dual is near its quadratic model over a few nats of any potential.  The values had nearly the fewest
 # passes in total over golden, random and N = K tables.
-_START_SPREAD = 1.0  # spread of the scaled scores at which the continuation begins
+_START_SPREAD = 3.0  # spread of the scaled scores at which the continuation begins
 _SHARPNESS_RATIO = 2.5  # from one stage of the continuation to the next
-_ADVANCE_RANGE = 6.0  # longest Newton step with which a stage may be left
-_TANGENT_RANGE = 5.0  # largest correction that the tangent may make to the proportional prediction
+_ADVANCE_RANGE = 8.0  # longest Newton step with which a stage may be left
 _MAX_STEP_RANGE = 6.0  # a longer Newton step is cut to this
-_MAX_BACKTRACKS = 20
+_MAX_BACKTRACKS = 20  # in a row
+_MAX_SINGULAR = 20  # solves repeated with more damping
 _PATIENCE = 25  # passes of one stage without the error falling by 10 %
 _WARM_ERROR = 0.5  # marginal error above which given potentials are worse than a cold start
 _WARM_PASSES = 10  # passes from given potentials after which a cold start is the better bet
@@ -104,13 +104,13 @@ def assign(
         scores: (N, K) floating point, (weighted mean) log-probabilities.  -inf forbids a cluster to a clip;
             adding a constant to a row changes nothing.  With `sum_ranks`, this process's rows (N may then be
             0).
-        marginal: (K,) target mass of each cluster, non-negative, sums to 1.  A cluster of mass 0 gets no
-            clips.
+        marginal: (K,) target mass of each cluster, non-negative, sums to 1, on the device of the scores.  A
+            cluster of mass 0 gets no clips.
         sharpness: exponent on the clip probabilities, lambda of the paper (1 / epsilon of entropic
             transport).
         tol: marginal error at which to stop.
         max_passes: most reads of all rows that the solver may take.
-        initial_potentials: (K,) potentials of an earlier labelling to start from.
+        initial_potentials: (K,) potentials of an earlier labelling to start from, on the same device.
         sum_ranks: adds a small float64 tensor over all processes that hold rows and returns the total on
             each; it may overwrite its argument.  Every decision is taken on its results, so all processes
             take the same way.
@@ -325,7 +325,6 @@ class _Sums(NamedTuple):
     gradient: Tensor  # masses - target
     error: float  # L1 norm of the gradient
     hessian: Tensor
-    drift: Tensor  # mean_n row * (log row + entropy of row): how masses move as the plan is sharpened
 
 
 class _Solver:
@@ -363,12 +362,13 @@ class _Solver:
         if initial_potentials is not None:
             start = initial_potentials.double()[self.active]
             finite = start.isfinite()
-            # A cluster that had no mass at the earlier labelling starts beside the least wanted one.
-            start = torch.where(finite, start, start[finite].min() if finite.any() else 0.0)
-            if by_newton:
-                self._newton(start, self.sharpness, warm=True)
-            else:
-                self._scaling(start)
+            if finite.any():
+                # A cluster that had no mass at the earlier labelling starts beside the least wanted one.
+                start = torch.where(finite, start, start[finite].min())
+                if by_newton:
+                    self._newton(start, self.sharpness, warm=True)
+                else:
+                    self._scaling(start)
         if self.best_error > self.tol and by_newton:
             fraction = 1 / max(1.0, self.survey.spread / _START_SPREAD)
             start = self.log_target - fraction * self.survey.column_means[self.active]
@@ -389,58 +389,51 @@ class _Solver:
         return (masses - self.full_target).abs().sum().item()
 
     def _pass(self, potentials: Tensor, sharpness: float, *, curvature: bool) -> _Sums:
-        """Read all rows once; without curvature the hessian is empty and the drift 0."""
+        """Read all rows once; without curvature the hessian is empty."""
         num_clusters = len(self.full_target)
         offsets = torch.full_like(self.full_target, -torch.inf)
         offsets[self.active] = potentials
         masses = torch.zeros_like(self.full_target)
-        drift = torch.zeros_like(self.full_target)
         coupling = masses.new_zeros(num_clusters if curvature else 0, num_clusters)
-        for _, plan_log in _scaled_blocks(self.scores, offsets, sharpness):
-            plan_log -= plan_log.amax(1, keepdim=True)
-            plan_log.clamp_(min=_LOG_FLOOR)
-            plan = plan_log.exp()
+        for _, plan in _scaled_blocks(self.scores, offsets, sharpness):
+            plan -= plan.amax(1, keepdim=True)
+            plan.clamp_(min=_LOG_FLOOR).exp_()
             plan /= plan.sum(1, keepdim=True)
             masses += plan.sum(0)
             if curvature:
                 coupling.addmm_(plan.T, plan)
-                plan_log *= plan
-                drift += plan_log.sum(0) - plan_log.sum(1) @ plan
         self.num_passes += 1
-        total = self.sum_ranks(torch.cat([masses, drift, coupling.flatten()])) / self.survey.num_rows
-        masses, drift = total[:num_clusters][self.active], total[num_clusters : 2 * num_clusters][self.active]
+        total = self.sum_ranks(torch.cat([masses, coupling.flatten()])) / self.survey.num_rows
+        masses = total[:num_clusters][self.active]
         gradient = masses - self.target
         error = gradient.abs().sum().item()
         if sharpness == self.sharpness and error < self.best_error:
             self.best, self.best_masses, self.best_error = potentials, masses, error
         if not curvature:
-            return _Sums(masses, gradient, error, coupling, drift)
-        coupling = total[2 * num_clusters :].view(num_clusters, num_clusters)[self.active][:, self.active]
+            return _Sums(masses, gradient, error, coupling)
+        coupling = total[num_clusters:].view(num_clusters, num_clusters)[self.active][:, self.active]
         # diag(masses) - coupling, written as a graph Laplacian: the rows of the plan sum to 1, so the
         # diagonal is the sum of the other entries, which keeps all digits where the plan is almost hard.
         coupling.fill_diagonal_(0.0)
-        return _Sums(masses, gradient, error, torch.diag(coupling.sum(1)) - coupling, drift)
+        return _Sums(masses, gradient, error, torch.diag(coupling.sum(1)) - coupling)
 
-    def _directions(self, sums: _Sums, damping: float) -> Tensor | None:
-        """Solve for the Newton step and the tangent's correction, (K, 2); None where that is singular."""
+    def _newton_step(self, sums: _Sums, damping: float) -> Tensor | None:
+        """Solve for the damped Newton step; None where the system is singular."""
         # The outer product fixes the free constant of the potentials: it makes <target, step> = 0.
         matrix = sums.hessian + torch.outer(self.target, self.target)
         matrix.diagonal().add_((damping + 1e-14) * (self.target + sums.masses))
         factor, failed = torch.linalg.cholesky_ex(matrix)
-        wanted = torch.stack([-sums.gradient, -sums.drift], 1)
-        solution = torch.cholesky_solve(wanted, factor)
-        solution = torch.where(failed > 0, torch.nan, solution)
+        step = torch.cholesky_solve(-sums.gradient[:, None], factor)[:, 0]
+        step = torch.where(failed > 0, torch.nan, step)
         # Processes may differ in the last bits of a solve: the mean over them is the same number on all.
-        solution = self.sum_ranks(solution) / self.survey.num_ranks
-        return solution if bool(solution.isfinite().all()) else None
+        step = self.sum_ranks(step) / self.survey.num_ranks
+        return step if bool(step.isfinite().all()) else None
 
     def _newton(self, potentials: Tensor, sharpness: float, *, warm: bool = False) -> None:
         """Damped Newton from the given sharpness up to the final one; a warm start is given up early.
 
-        A stage of the continuation is left as soon as its Newton step is short: the next point is then
-        predicted by moving along the tangent of the solution path (or, where the tangent is unreliable
-        because the plan is almost hard, in proportion to the sharpness, which is exact in the limit of hard
-        plans).
+        A stage of the continuation is left as soon as its Newton step is short: that step and a change of the
+        potentials in proportion to the sharpness (exact in the limit of hard plans) lead to the next one.
         """
         damping = 0.0
         num_backtracks = num_singular = 0
@@ -482,22 +475,17 @@ class _Solver:
                     continue
                 num_backtracks = 0
                 damping = damping / 10 if damping > 1e-12 else 0.0
-            directions = self._directions(sums, damping)
-            while directions is None and num_singular < _MAX_BACKTRACKS:
+            step = self._newton_step(sums, damping)
+            while step is None and num_singular < _MAX_SINGULAR:
                 num_singular += 1
                 damping = max(10 * damping, 1e-10)
-                directions = self._directions(sums, damping)
-            if directions is None:
+                step = self._newton_step(sums, damping)
+            if step is None:
                 return
-            step, correction = directions.unbind(1)
-            length = _range(step)
+            length = (step.max() - step.min()).item()
             if sharpness < self.sharpness and length <= _ADVANCE_RANGE:
                 following = min(self.sharpness, sharpness * _SHARPNESS_RATIO)
-                ratio = following / sharpness
-                proportional = self._proportional(potentials + step, ratio)
-                tangent = potentials * ratio + step + (ratio - 1) * correction
-                reliable = _range(tangent - proportional) <= _TANGENT_RANGE
-                potentials = tangent if reliable else proportional
+                potentials = self._proportional(potentials + step, following / sharpness)
                 sharpness, step = following, None
                 mark_error, mark_pass = float("inf"), self.num_passes
                 continue
@@ -521,7 +509,3 @@ class _Solver:
             elif self.num_passes - mark_pass >= _SCALING_PATIENCE:
                 return
             potentials = potentials + self.log_target - sums.masses.log()
-
-
-def _range(vector: Tensor) -> float:
-    return (vector.max() - vector.min()).item()

@@ -7,7 +7,6 @@ import torch
 from pytorch_lightning.plugins.io import CheckpointIO
 
 from selavi.atomic import write_atomically
-from selavi.config import Config
 from selavi.errors import UsageError
 
 
@@ -55,12 +54,3 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def last_checkpoint(run_dir: Path) -> Path:
     """Where a run keeps its newest checkpoint."""
     return run_dir / "checkpoints" / "last.ckpt"
-
-
-def load_model_weights(module: torch.nn.Module, checkpoint: dict[str, Any], config: Config) -> None:
-    """Put a checkpoint's weights into a freshly built module of the same configuration."""
-    try:
-        module.load_state_dict(checkpoint["state_dict"])
-    except RuntimeError as error:
-        detail = " ".join(str(error).split())[:300]
-        raise UsageError(f"the checkpoint in {config.run_dir} does not fit its configuration: {detail}") from error

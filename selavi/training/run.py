@@ -10,7 +10,7 @@ import warnings
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,16 +19,26 @@ import torch
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from selavi.atomic import write_atomically, write_text
+from selavi.augment import Augment
 from selavi.config import Config, load_config, save_config
 from selavi.errors import UsageError
 from selavi.labelling.bank import LabelBank
-from selavi.labelling.labeller import ClipStatistics
+from selavi.model import SelaviModel
 from selavi.training.checkpoint import AtomicCheckpointIO, last_checkpoint, read_checkpoint
 
 LABEL_SCHEMA = pa.schema([
     ("id", pa.string()), ("head", pa.int32()), ("cluster", pa.int32()), ("confidence", pa.float32()),
     ("margin", pa.float32()), ("entropy", pa.float32()), ("modality_agreement", pa.float32()),
 ])
+
+
+class Certainty(Protocol):
+    """How sure the labels are, (N, H) each: ClipStatistics and Predictions both tell."""
+
+    confidence: torch.Tensor
+    margin: torch.Tensor
+    entropy: torch.Tensor
+    modality_agreement: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -78,7 +88,7 @@ def start_run(config: Config, config_path: Path | None, manifest: pa.Table) -> N
         metrics.rename(run_dir / f"metrics.{number}.csv")
 
 
-def finish_run(config: Config, bank: LabelBank, sure: ClipStatistics, seconds: float) -> None:
+def finish_run(config: Config, bank: LabelBank, sure: Certainty, seconds: float) -> None:
     """Write labels/train.parquet, then status.json, which says that the run is done."""
     write_labels(Path(config.run_dir), config.data.train_split, bank.ids, bank.labels, sure)
     status = {"state": "finished", "epochs": config.trainer.max_epochs, "seconds": round(seconds, 1),
@@ -86,7 +96,7 @@ def finish_run(config: Config, bank: LabelBank, sure: ClipStatistics, seconds: f
     write_text(Path(config.run_dir) / "status.json", json.dumps(status, indent=2) + "\n")
 
 
-def write_labels(run_dir: Path, split: str, ids: list[str], labels: torch.Tensor, sure: ClipStatistics) -> Path:
+def write_labels(run_dir: Path, split: str, ids: list[str], labels: torch.Tensor, sure: Certainty) -> Path:
     """Write RUN/labels/SPLIT.parquet: one row for each clip and head; what is unknown (nan) is null."""
     num_clips, num_heads = labels.shape
     columns = {
@@ -149,6 +159,24 @@ def load_run(folder: Path) -> Run:
                          "train on with resume=auto")
     manifest = pq.read_table(folder / "manifest.parquet")
     return Run(folder, config, manifest, read_checkpoint(last_checkpoint(folder)))
+
+
+def load_model(run: Run) -> tuple[SelaviModel, Augment]:
+    """Rebuild a run's model, in evaluation mode, and its augmentation.
+
+    Raises:
+        UsageError: the checkpoint's weights do not fit the run's settings.
+    """
+    model, augment = SelaviModel(run.config), Augment(run.config.video, run.config.audio)
+    for prefix, module in (("model.", model), ("augment.", augment)):
+        state = run.checkpoint["state_dict"].items()
+        weights = {name.removeprefix(prefix): value for name, value in state if name.startswith(prefix)}
+        try:
+            module.load_state_dict(weights)
+        except RuntimeError as error:
+            detail = " ".join(str(error).split())[:300]
+            raise UsageError(f"the checkpoint in {run.folder} does not fit its settings: {detail}") from error
+    return model.eval(), augment
 
 
 def environment() -> dict[str, Any]:

@@ -190,18 +190,14 @@ def test_newton_is_given_the_derivatives_of_the_masses(sharpness: float) -> None
     potentials = random_marginal(3, 6).log()
     sums = solver._pass(potentials, sharpness, curvature=True)
 
-    def masses(scale: float, move: Tensor) -> Tensor:
-        return exact_plan(scores, scale * potentials + move, scale * sharpness).mean(0)
+    def masses(move: Tensor) -> Tensor:
+        return exact_plan(scores, potentials + move, sharpness).mean(0)
 
-    def slope(scale: float, move: Tensor) -> Tensor:
-        return (masses(1 + 1e-5 * scale, 1e-5 * move) - masses(1 - 1e-5 * scale, -1e-5 * move)) / 2e-5
-
-    still = torch.zeros_like(target)
-    torch.testing.assert_close(sums.masses, masses(1.0, still))
+    moves = 1e-5 * torch.eye(6, dtype=torch.float64)
+    columns = torch.stack([(masses(move) - masses(-move)) / 2e-5 for move in moves], 1)
+    torch.testing.assert_close(sums.masses, masses(torch.zeros(6)))
     torch.testing.assert_close(sums.gradient, sums.masses - target)
-    columns = torch.stack([slope(0.0, direction) for direction in torch.eye(6, dtype=torch.float64)], 1)
     torch.testing.assert_close(sums.hessian, columns, atol=1e-8, rtol=1e-6)
-    torch.testing.assert_close(sums.drift, slope(1.0, still), atol=1e-8, rtol=1e-6)
 
 
 def test_blocks_of_rows_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -390,7 +386,7 @@ def test_plain_scaling_takes_over(fault: str, monkeypatch: pytest.MonkeyPatch) -
     if fault == "newton":
         monkeypatch.setattr(transport, "MAX_NEWTON_CLUSTERS", 5)
     else:
-        monkeypatch.setattr(transport._Solver, "_directions", lambda *_: None)
+        monkeypatch.setattr(transport._Solver, "_newton_step", lambda *_: None)
     found = assign(scores, marginal)
     assert found.converged
     assert found.num_passes > expected.num_passes
@@ -543,7 +539,7 @@ def test_rows_of_several_ranks_get_the_labels_of_one_process(counts: list[int]) 
         assert part.marginal_error == found[0].marginal_error
         assert torch.equal(part.potentials, found[0].potentials)
         torch.testing.assert_close(part.potentials, whole.potentials, atol=1e-8, rtol=0)
-    assert ranks.largest <= 9 * 9 + 2 * 9
+    assert ranks.largest <= 9 * 9 + 9 + 9
 
 
 def test_a_hard_problem_over_ranks_ends_the_same_way_on_all() -> None:

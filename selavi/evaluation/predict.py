@@ -1,0 +1,80 @@
+"""Clusters of clips, seen in training or not, from their evenly spaced, unaugmented views."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from selavi.augment import Augment
+from selavi.batch import ClipBatch
+from selavi.config import Config
+from selavi.labelling.scores import combine_scores, modality_agreement
+from selavi.labelling.transport import row_statistics
+from selavi.model import SelaviModel
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """(N, H) each, in the order of the rows."""
+
+    clusters: Tensor
+    confidence: Tensor
+    margin: Tensor
+    entropy: Tensor
+    modality_agreement: Tensor
+    errors: dict[int, str]
+    """Why a clip, by row, could not be decoded; its values mean nothing."""
+
+
+@torch.no_grad()
+def predict(
+    model: SelaviModel, augment: Augment, batches: Iterable[ClipBatch], num_clips: int, num_views: int,
+    config: Config, potentials: Tensor,
+) -> Predictions:
+    """Assign each clip to the likeliest cluster of every head.
+
+    The log-probabilities are averaged over the views and, weighted, over the modalities; the plan row of the
+    last labelling, softmax(sharpness * score + potential), gives the cluster and how sure it is.
+
+    Args:
+        model: in evaluation mode.
+        augment: of the same configuration.
+        batches: every clip's `num_views` views in a row; a batch holds whole clips.
+        num_clips: N.
+        num_views: views of each clip.
+        config: of the run.
+        potentials: (H, K) of the last labelling.
+    """
+    num_heads = config.heads.num_heads
+    weights = {name: config.labelling.weights[name] for name in config.modalities}
+    clusters = torch.full((num_clips, num_heads), -1)
+    sure = torch.full((4, num_clips, num_heads), torch.nan)
+    errors: dict[int, str] = {}
+    for batch in batches:
+        errors.update(batch.errors)
+        rows = batch.index[::num_views]
+        logits = model(augment(batch, random=False))
+        present = {name: _per_clip(p.float(), num_views) > 0 for name, p in batch.present.items()}
+        for head in range(num_heads):
+            log_probabilities = {
+                name: _mean_over_views(z[head].float().log_softmax(1), batch.present[name], num_views)
+                for name, z in logits.items()
+            }
+            scores = combine_scores(log_probabilities, weights, present)
+            clusters[rows, head] = (config.labelling.sharpness * scores + potentials[head]).argmax(1)
+            each = row_statistics(scores, potentials[head], config.labelling.sharpness)
+            agreement = modality_agreement(log_probabilities, present)
+            for kind, values in enumerate((*each, agreement)):
+                sure[kind, rows, head] = values.float()
+    return Predictions(clusters, *sure, errors)
+
+
+def _per_clip(values: Tensor, num_views: int) -> Tensor:
+    return values.unflatten(0, (-1, num_views)).sum(1)
+
+
+def _mean_over_views(log_probabilities: Tensor, present: Tensor, num_views: int) -> Tensor:
+    """(B, K) -> (B / num_views, K): mean over the views that have the modality."""
+    weight = present.to(log_probabilities)[:, None]
+    return _per_clip(log_probabilities * weight, num_views) / _per_clip(weight, num_views).clamp(min=1)

@@ -1,0 +1,87 @@
+"""The table that cluster_eval prints and the JSON it writes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from selavi.atomic import write_text
+from selavi.evaluation.head_choice import choose_head
+from selavi.evaluation.metrics import describe_clusters, evaluate_clusters
+
+COLUMNS = ("nmi", "ami", "ari", "accuracy", "purity", "mean_entropy", "used_clusters")
+
+
+def evaluate_heads(
+    split: str, clusters: np.ndarray, labels: list[str | None], train_assignments: np.ndarray, num_clusters: int
+) -> dict[str, Any]:
+    """Score every head.
+
+    Args:
+        split: name of the clips scored.
+        clusters: (N, H) cluster of each clip under each head.
+        labels: human label of each clip; None where there is none, and such clips are left out of the scores.
+        train_assignments: (M, H) labels of the training clips; the chosen head is the one whose labels agree
+            most with the other heads', so no human label takes part in the choice.
+        num_clusters: K.
+
+    Returns:
+        split, heads (one entry each), chosen, and where there are labels oracle: the head with the highest
+        NMI, which nobody could pick without labels.
+    """
+    known = np.array([label is not None for label in labels])
+    num_heads = clusters.shape[1]
+    chosen = choose_head(train_assignments)
+    heads: list[dict[str, Any]]
+    if known.any():
+        named = [label for label in labels if label is not None]
+        heads = [evaluate_clusters(named, clusters[known, head], num_clusters) for head in range(num_heads)]
+    else:
+        heads = [describe_clusters(clusters[:, head], num_clusters) for head in range(num_heads)]
+    for entry, agreement in zip(heads, chosen.agreement.tolist(), strict=True):
+        entry["agreement"] = None if np.isnan(agreement) else agreement
+    result: dict[str, Any] = {
+        "split": split, "labelled": bool(known.any()), "unlabelled_clips": int((~known).sum()), "heads": heads,
+        "chosen": {"head": chosen.head, **heads[chosen.head]},
+    }
+    if known.any():
+        best = max(range(num_heads), key=lambda head: heads[head]["nmi"])
+        result["oracle"] = {"head": best, **heads[best]}
+    return result
+
+
+def write_metrics(result: dict[str, Any], run_dir: Path) -> Path:
+    """Write RUN/eval/metrics_SPLIT.json."""
+    path = run_dir / "eval" / f"metrics_{result['split']}.json"
+    write_text(path, json.dumps(result, indent=2) + "\n")
+    return path
+
+
+def format_table(result: dict[str, Any]) -> str:
+    """A table to read: a line a head, then the mean, the chosen head and the oracle."""
+    if not result["labelled"]:
+        return _format_unlabelled(result)
+    heads = result["heads"]
+    rows = [(f"head {number}", entry) for number, entry in enumerate(heads)]
+    mean = {name: float(np.mean([entry[name] for entry in heads])) for name in COLUMNS}
+    rows += [("mean", mean), (f"chosen (head {result['chosen']['head']})", result["chosen"]),
+             (f"oracle (head {result['oracle']['head']})", result["oracle"])]
+    lines = [f"{result['chosen']['n']} clips of split {result['split']}",
+             f"{'':18}" + "".join(f"{name:>14}" for name in COLUMNS)]
+    for name, entry in rows:
+        lines.append(f"{name:18}" + "".join(f"{entry[column]:14.3f}" for column in COLUMNS[:-1])
+                     + f"{entry['used_clusters']:14.1f}")
+    lines.append("chosen: without labels, by agreement with the other heads; oracle: the best NMI, known only with labels")
+    return "\n".join(lines)
+
+
+def _format_unlabelled(result: dict[str, Any]) -> str:
+    columns = ("used_clusters", "size_min", "size_median", "size_max", "size_entropy")
+    lines = [f"{result['chosen']['n']} clips of split {result['split']}; none has a label, so no NMI, ARI or accuracy",
+             f"{'':18}" + "".join(f"{name:>14}" for name in columns) + f"{'agreement':>14}"]
+    for number, entry in enumerate(result["heads"]):
+        agreement = "-" if entry["agreement"] is None else f"{entry['agreement']:.3f}"
+        lines.append(f"{f'head {number}':18}" + "".join(f"{entry[name]:14.3f}" for name in columns) + f"{agreement:>14}")
+    lines.append(f"chosen: head {result['chosen']['head']}, which agrees most with the other heads (mean NMI)")
+    return "\n".join(lines)
