@@ -1,6 +1,7 @@
 """LightningDataModule: media folder -> scan -> loaders of training, labelling and evaluation clips."""
 
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ from selavi.batch import DecodedClip, collate
 from selavi.config import Config
 from selavi.distributed import rank, world_size
 from selavi.errors import DataError, UsageError
+
+DEMO_CLIPS_PER_CLASS = {"train": 100, "test": 30}
 
 log = logging.getLogger("selavi")
 
@@ -101,7 +104,8 @@ def prepare_data(config: Config) -> tuple[pa.Table, DecodedCache | None]:
     """Generate the demo set if it is asked for, then prepare_manifest; one process at a time, others find it done."""
     with locked(Path(config.data.cache_dir) / "lock"):
         if config.data.demo:
-            generate(Path(config.data.root), workers=config.data.scan_workers)
+            workers = config.data.scan_workers or os.cpu_count() or 1
+            generate(Path(config.data.root), clips_per_class=DEMO_CLIPS_PER_CLASS, workers=workers)
         return prepare_manifest(config)
 
 

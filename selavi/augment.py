@@ -33,6 +33,10 @@ class Draws(NamedTuple):
     time_mask_place: Tensor
     mel_mask_size: Tensor
     mel_mask_place: Tensor
+    pitch: Tensor
+    tone_slope: Tensor
+    tone_bend: Tensor
+    tone_wave: Tensor
 
 
 assert len(Draws._fields) <= NUM_DRAWS
@@ -76,7 +80,9 @@ class Augment(nn.Module):
 
     def _random_audio(self, waveform: Tensor, draws: Draws) -> Tensor:
         gain = 1 + self.audio.volume_jitter * (2 * draws.volume - 1)
-        x = self._plain_audio(waveform * gain[:, None])
+        x = self.log_mel(waveform * gain[:, None])
+        x = colour_tone(shift_pitch(x, self.audio.shift_mel, draws.pitch), self.audio.tone_jitter, draws)
+        x = standardise(x, self.audio.standardise)
         x = mask_axis(x, 3, self.audio.mask_time, draws.time_mask_size, draws.time_mask_place)
         return mask_axis(x, 2, self.audio.mask_mel, draws.mel_mask_size, draws.mel_mask_place)
 
@@ -113,6 +119,31 @@ def standardise(spectrogram: Tensor, how: str) -> Tensor:
         return spectrogram
     std, mean = torch.std_mean(spectrogram, (1, 2, 3), keepdim=True)
     return (spectrogram - mean) / (std + 1e-3)
+
+
+def shift_pitch(spectrogram: Tensor, largest: float, place: Tensor) -> Tensor:
+    """Move each (1, F, T') along the mel axis by up to `largest` of it; the edge rows fill what opens."""
+    if largest == 0:
+        return spectrogram
+    num_mels = spectrogram.shape[2]
+    shift = ((2 * place - 1) * largest * num_mels).round().long()
+    rows = torch.arange(num_mels, device=spectrogram.device) + shift[:, None]
+    rows = rows.clamp(0, num_mels - 1)[:, None, :, None].expand_as(spectrogram)
+    return spectrogram.gather(2, rows)
+
+
+def colour_tone(spectrogram: Tensor, strength: float, draws: Draws) -> Tensor:
+    """Filter each clip by a smooth random curve over the mel axis, of up to `strength` nepers a component.
+
+    A room, a microphone or another background do the same; the curve is a sum of three cosines.
+    """
+    if strength == 0:
+        return spectrogram
+    num_mels = spectrogram.shape[2]
+    at = (torch.arange(num_mels, device=spectrogram.device) + 0.5) * (math.pi / num_mels)
+    waves = torch.stack([at.cos(), (2 * at).cos(), (3 * at).cos()])
+    amplitudes = strength * (2 * torch.stack([draws.tone_slope, draws.tone_bend, draws.tone_wave], 1) - 1)
+    return spectrogram + (amplitudes @ waves)[:, None, :, None]
 
 
 def mask_axis(x: Tensor, axis: int, largest: float, size: Tensor, place: Tensor) -> Tensor:

@@ -96,6 +96,10 @@ class AudioConfig:
     """clip: zero mean and unit variance over each spectrogram, so loudness does not count; none: as the original."""
     volume_jitter: float = 0.1
     """Largest relative change of the amplitude."""
+    shift_mel: float = 0.0
+    """Largest shift along the mel axis, as a share of it: another pitch."""
+    tone_jitter: float = 0.0
+    """Strength of a smooth random filter over the mel axis, in nepers: another room or microphone."""
     mask_time: float = 0.0
     """Largest share of the time axis hidden by one mask (SpecAugment)."""
     mask_mel: float = 0.0
@@ -107,8 +111,9 @@ class AudioConfig:
         _require(0 < self.hop_s, "audio.hop_s", "above 0", self.hop_s)
         _require(0 < self.window_s * self.sample_rate <= self.num_fft, "audio.window_s",
                  f"above 0 and at most num_fft / sample_rate = {self.num_fft / self.sample_rate:.4f} s", self.window_s)
-        for key in ("volume_jitter", "mask_time", "mask_mel"):
+        for key in ("volume_jitter", "shift_mel", "mask_time", "mask_mel"):
             _require(0 <= getattr(self, key) < 1, f"audio.{key}", "in [0, 1)", getattr(self, key))
+        _require(self.tone_jitter >= 0, "audio.tone_jitter", "0 or more", self.tone_jitter)
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """ResNet (He et al., CVPR 2016) on one-channel log-mel spectrograms, from torchvision's blocks."""
 
+import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
@@ -26,9 +27,11 @@ class AudioResNet(nn.Module):
         self.layer4 = _stage(4 * width, 8 * width, blocks, stride=2)
         self.num_features = 8 * width
         initialise(self)
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, spectrograms: Tensor) -> Tensor:
         """(B, 1, F, T) -> (B, D)."""
+        spectrograms = spectrograms.contiguous(memory_format=torch.channels_last)
         x = self.maxpool(self.relu(self.bn1(self.conv1(spectrograms))))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return x.mean((2, 3))
