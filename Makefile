@@ -35,6 +35,7 @@ test: $(READY) ## Run the tests
 
 lint: $(READY) ## Check style
 	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
 
 types: $(READY) ## Check types
 	$(RUN) -m mypy

@@ -116,8 +116,10 @@ def _decode_all(rows: pa.Table, folder: Path, size: int, sample_rate: int, worke
                 written += recording.frames.size
         np.savez(
             temporary / _INDEX,
-            ids=np.array(kept, dtype=str), faults=np.array(faults, dtype=str).reshape(-1, 3),
-            shapes=np.array(shapes, dtype=np.int64).reshape(-1, 3), first_byte=np.array(first_byte, dtype=np.int64),
+            ids=np.array(kept, dtype=str),
+            faults=np.array(faults, dtype=str).reshape(-1, 3),
+            shapes=np.array(shapes, dtype=np.int64).reshape(-1, 3),
+            first_byte=np.array(first_byte, dtype=np.int64),
             times_s=np.concatenate(times) if times else np.zeros(0),
             frame_ends=np.cumsum([len(t) for t in times], dtype=np.int64),
             sample_ends=np.cumsum(sample_counts, dtype=np.int64),

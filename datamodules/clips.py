@@ -54,8 +54,10 @@ class ClipDataModule(pl.LightningDataModule):
         """
         per_step = self.config.optim.batch_size * world_size
         if len(self.train_rows) < per_step:
-            raise UsageError(f"a step takes {per_step} clips, but {self.config.data.root} has only "
-                             f"{len(self.train_rows)} usable training clips; lower optim.batch_size")
+            raise UsageError(
+                f"a step takes {per_step} clips, but {self.config.data.root} has only "
+                f"{len(self.train_rows)} usable training clips; lower optim.batch_size"
+            )
         return len(self.train_rows) // per_step
 
     def train_dataloader(self) -> DataLoader[DecodedClip]:
@@ -84,7 +86,11 @@ class ClipDataModule(pl.LightningDataModule):
     def _loader(self, dataset: ClipDataset, sampler: TrainSampler | AllSampler, batch_size: int) -> DataLoader:
         workers = self.config.data.num_workers
         return DataLoader(
-            dataset, batch_size, sampler=sampler, num_workers=workers, collate_fn=collate,
+            dataset,
+            batch_size,
+            sampler=sampler,
+            num_workers=workers,
+            collate_fn=collate,
             pin_memory=self.config.trainer.accelerator != "cpu",
             persistent_workers=workers > 0,
             multiprocessing_context="forkserver" if workers else None,  # forked FFmpeg may hang
@@ -125,7 +131,8 @@ def prepare_manifest(config: Config) -> tuple[pa.Table, DecodedCache | None]:
     short = {
         clip_id: ("too_short", f"{duration:.2f} s, data.clip_s={data.clip_s}")
         for clip_id, duration, status in zip(
-            manifest["id"].to_pylist(), durations, manifest["status"].to_pylist(), strict=True)
+            manifest["id"].to_pylist(), durations, manifest["status"].to_pylist(), strict=True
+        )
         if status == "ok" and duration < data.clip_s - 1e-3
     }
     manifest = mark_unusable(manifest, short)
@@ -139,16 +146,21 @@ def prepare_manifest(config: Config) -> tuple[pa.Table, DecodedCache | None]:
         manifest = mark_unusable(manifest, faults)
         check_bad_fraction(manifest, data.max_bad_fraction)
     elif data.cache_gb:
-        log.warning(f"decoded media would need {needed_gb:.1f} GB, data.cache_gb={data.cache_gb}: "
-                    "decoding each clip anew")
+        log.warning(
+            f"decoded media would need {needed_gb:.1f} GB, data.cache_gb={data.cache_gb}: decoding each clip anew"
+        )
 
     rows = usable(select_split(manifest, data.train_split))
     if "audio" in config.modalities and "ok" not in rows["audio_state"].to_pylist():
-        raise UsageError(f"none of the {len(rows)} training files in {data.root} has sound; "
-                         "train on the picture alone with modalities=[video]")
+        raise UsageError(
+            f"none of the {len(rows)} training files in {data.root} has sound; "
+            "train on the picture alone with modalities=[video]"
+        )
     if len(rows) < config.heads.num_clusters:
-        raise UsageError(f"heads.num_clusters={config.heads.num_clusters}, but there are only {len(rows)} usable "
-                         f"training clips in {data.root}; every cluster needs a clip: lower heads.num_clusters")
+        raise UsageError(
+            f"heads.num_clusters={config.heads.num_clusters}, but there are only {len(rows)} usable "
+            f"training clips in {data.root}; every cluster needs a clip: lower heads.num_clusters"
+        )
     return manifest, cache
 
 

@@ -35,7 +35,7 @@ class ClipDataset(Dataset[DecodedClip]):
         return len(self.ids)
 
     def __getitem__(self, key: ViewKey) -> DecodedClip:
-        config, index = self.config, key.index
+        config, index = self.config, key.row
         duration_s, clip_s = float(self.durations_s[index]), config.data.clip_s
         span = (
             even_span(key.epoch, self.num_views, duration_s, clip_s)
@@ -54,8 +54,13 @@ class ClipDataset(Dataset[DecodedClip]):
                     waveform = cut_waveform(recording.waveform, span.start_s, clip_s, sample_rate)
             elif num_frames or sample_rate:
                 frames, waveform = decode_clip(
-                    self.root / self.paths[index], span.start_s, clip_s, num_frames=num_frames,
-                    size=config.video.decode_size, offset=span.offset, sample_rate=sample_rate,
+                    self.root / self.paths[index],
+                    span.start_s,
+                    clip_s,
+                    num_frames=num_frames,
+                    size=config.video.decode_size,
+                    offset=span.offset,
+                    sample_rate=sample_rate,
                 )
         except MediaError as fault:
             error = f"{fault.reason}: {fault.detail}"
@@ -72,6 +77,10 @@ class ClipDataset(Dataset[DecodedClip]):
             silence = np.zeros(round(clip_s * config.audio.sample_rate), np.float32)
             decoded["audio"] = torch.from_numpy(silence if waveform is None else waveform)
         return DecodedClip(
-            index, decoded["video"], decoded["audio"], present,
-            torch.from_numpy(span.draws.astype(np.float32)), error,
+            index,
+            decoded["video"],
+            decoded["audio"],
+            present,
+            torch.from_numpy(span.draws.astype(np.float32)),
+            error,
         )

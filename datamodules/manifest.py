@@ -10,21 +10,23 @@ import pyarrow.parquet as pq
 from selavi.atomic import write_atomically
 from selavi.errors import UsageError
 
-SCHEMA = pa.schema([
-    ("id", pa.string()),  # path below the root: stays the same when the root moves
-    ("path", pa.string()),
-    ("split", pa.string()),
-    ("label", pa.string()),  # null where there is none
-    ("duration_s", pa.float64()),
-    ("fps", pa.float64()),
-    ("width", pa.int32()),
-    ("height", pa.int32()),
-    ("audio_state", pa.string()),  # ok, silent, absent
-    ("bytes", pa.int64()),
-    ("mtime_ns", pa.int64()),
-    ("status", pa.string()),  # ok, or why the file cannot be used
-    ("reason", pa.string()),
-])
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),  # path below the root: stays the same when the root moves
+        ("path", pa.string()),
+        ("split", pa.string()),
+        ("label", pa.string()),  # null where there is none
+        ("duration_s", pa.float64()),
+        ("fps", pa.float64()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("audio_state", pa.string()),  # ok, silent, absent
+        ("bytes", pa.int64()),
+        ("mtime_ns", pa.int64()),
+        ("status", pa.string()),  # ok, or why the file cannot be used
+        ("reason", pa.string()),
+    ]
+)
 
 
 def write_manifest(table: pa.Table, path: Path) -> None:

@@ -14,7 +14,8 @@ from selavi.randomness import mix, uniforms
 class ViewKey(NamedTuple):
     """Asks the dataset for one view of one clip."""
 
-    index: int
+    row: int
+    """Of the dataset: the clip's index in the label bank, in training."""
     stream: Literal["train", "label", "eval"]
     epoch: int
     """Pass over the data; for the stream `eval` the number of the view."""

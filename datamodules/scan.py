@@ -84,8 +84,14 @@ def split_and_label(path: str) -> tuple[str, str | None]:
 def _row(root: Path, path: str) -> dict[str, Any]:
     stat = (root / path).lstat() if not (root / path).exists() else (root / path).stat()
     split, label = split_and_label(path)
-    return {"id": path, "path": path, "split": split, "label": label,
-            "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    return {
+        "id": path,
+        "path": path,
+        "split": split,
+        "label": label,
+        "bytes": stat.st_size,
+        "mtime_ns": stat.st_mtime_ns,
+    }
 
 
 def _fingerprint(row: dict[str, Any]) -> tuple[str, int, int]:

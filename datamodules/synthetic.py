@@ -376,9 +376,7 @@ def _seconds(length_s: float) -> np.ndarray:
     return np.arange(round(length_s * SAMPLE_RATE)) / SAMPLE_RATE
 
 
-def _shaped_noise(
-    rng: np.random.Generator, num_samples: int, gain: Callable[[np.ndarray], np.ndarray]
-) -> np.ndarray:
+def _shaped_noise(rng: np.random.Generator, num_samples: int, gain: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """Noise (S,) of unit root mean square whose spectrum follows `gain(frequency in Hz)`."""
     length = 2 ** (num_samples - 1).bit_length()  # the transform is slow at lengths with large prime factors
     spectrum = np.fft.rfft(rng.standard_normal(length))
@@ -476,9 +474,7 @@ def generate(
     text = json.dumps(settings, indent=2) + "\n"
     if tasks and not done.exists():
         write_text(begun, text)
-    bar = tqdm(
-        _run(tasks, workers), f"generating {root}", len(tasks), unit="clip", disable=not (progress and tasks)
-    )
+    bar = tqdm(_run(tasks, workers), f"generating {root}", len(tasks), unit="clip", disable=not (progress and tasks))
     for _ in bar:
         pass
     if not done.exists():

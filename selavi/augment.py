@@ -102,8 +102,14 @@ class LogMel(nn.Module):
         # torchaudio centres the window in num_fft samples: so many zeros on both sides put it at the edge
         self.margin = (config.num_fft - window) // 2
         self.mel = torchaudio.transforms.MelSpectrogram(
-            config.sample_rate, config.num_fft, window, hop, n_mels=config.num_mels,
-            center=False, norm="slaney", mel_scale="slaney",
+            config.sample_rate,
+            config.num_fft,
+            window,
+            hop,
+            n_mels=config.num_mels,
+            center=False,
+            norm="slaney",
+            mel_scale="slaney",
         )
 
     def forward(self, waveform: Tensor) -> Tensor:
@@ -175,10 +181,13 @@ def crop_resize(planes: Tensor, size: int, side: Tensor, x: Tensor, y: Tensor, f
         (B, 3, T, size, size) float32.
     """
     zero = torch.zeros_like(side)
-    theta = torch.stack([
-        torch.stack([torch.where(flip, -side, side), zero, (2 * x - 1) * (1 - side)], 1),
-        torch.stack([zero, side, (2 * y - 1) * (1 - side)], 1),
-    ], 1)
+    theta = torch.stack(
+        [
+            torch.stack([torch.where(flip, -side, side), zero, (2 * x - 1) * (1 - side)], 1),
+            torch.stack([zero, side, (2 * y - 1) * (1 - side)], 1),
+        ],
+        1,
+    )
     grid = F.affine_grid(theta, [len(planes), 1, size, size], align_corners=False)
     cut = F.grid_sample(planes.flatten(1, 2), grid, padding_mode="border", align_corners=False)
     return cut.unflatten(1, planes.shape[1:3])
@@ -193,6 +202,7 @@ def jitter_colour(clips: Tensor, strength: float, greyscale: float, draws: Draws
         greyscale: probability that no colour is left.
         draws: the clips' numbers.
     """
+
     def factor(u: Tensor) -> Tensor:
         return 1 + strength * (2 * u - 1)
 
@@ -201,11 +211,14 @@ def jitter_colour(clips: Tensor, strength: float, greyscale: float, draws: Draws
     # Rec. 601 luma stays; chroma (Y, I, Q) turns by `angle` and scales by `saturation`
     to_yiq = clips.new_tensor([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
     cos, sin, zero = angle.cos() * saturation, angle.sin() * saturation, torch.zeros_like(angle)
-    turn = torch.stack([
-        torch.stack([torch.ones_like(angle), zero, zero], 1),
-        torch.stack([zero, cos, -sin], 1),
-        torch.stack([zero, sin, cos], 1),
-    ], 1)
+    turn = torch.stack(
+        [
+            torch.stack([torch.ones_like(angle), zero, zero], 1),
+            torch.stack([zero, cos, -sin], 1),
+            torch.stack([zero, sin, cos], 1),
+        ],
+        1,
+    )
     colour = torch.linalg.inv(to_yiq) @ turn @ to_yiq * factor(draws.brightness)[:, None, None]
     mean = (colour @ clips.mean((2, 3, 4))[..., None]).mean(1)[:, 0]  # (B,) the grey that contrast turns about
     contrast = factor(draws.contrast)

@@ -44,12 +44,16 @@ class ClipBatch:
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "ClipBatch":
         """The same batch on a device (Lightning calls this)."""
+
         def move(tensor: Tensor) -> Tensor:
             return tensor.to(device, non_blocking=non_blocking)
 
         return ClipBatch(
-            move(self.index), {name: move(tensor) for name, tensor in self.inputs.items()},
-            {name: move(tensor) for name, tensor in self.present.items()}, move(self.draws), self.errors,
+            move(self.index),
+            {name: move(tensor) for name, tensor in self.inputs.items()},
+            {name: move(tensor) for name, tensor in self.present.items()},
+            move(self.draws),
+            self.errors,
         )
 
 

@@ -108,9 +108,13 @@ class AudioConfig:
     def __post_init__(self) -> None:
         _require(self.sample_rate >= 1000, "audio.sample_rate", "at least 1000", self.sample_rate)
         _require(self.num_mels >= 8, "audio.num_mels", "at least 8", self.num_mels)
-        _require(0 < self.hop_s, "audio.hop_s", "above 0", self.hop_s)
-        _require(0 < self.window_s * self.sample_rate <= self.num_fft, "audio.window_s",
-                 f"above 0 and at most num_fft / sample_rate = {self.num_fft / self.sample_rate:.4f} s", self.window_s)
+        _require(self.hop_s > 0, "audio.hop_s", "above 0", self.hop_s)
+        _require(
+            0 < self.window_s * self.sample_rate <= self.num_fft,
+            "audio.window_s",
+            f"above 0 and at most num_fft / sample_rate = {self.num_fft / self.sample_rate:.4f} s",
+            self.window_s,
+        )
         for key in ("volume_jitter", "shift_mel", "mask_time", "mask_mel"):
             _require(0 <= getattr(self, key) < 1, f"audio.{key}", "in [0, 1)", getattr(self, key))
         _require(self.tone_jitter >= 0, "audio.tone_jitter", "0 or more", self.tone_jitter)
@@ -145,8 +149,12 @@ class HeadsConfig:
 
     def __post_init__(self) -> None:
         _require(self.num_heads >= 1, "heads.num_heads", "at least 1", self.num_heads)
-        _require(self.num_clusters >= 2, "heads.num_clusters",
-                 "at least 2 (one cluster would hold every clip)", self.num_clusters)
+        _require(
+            self.num_clusters >= 2,
+            "heads.num_clusters",
+            "at least 2 (one cluster would hold every clip)",
+            self.num_clusters,
+        )
         _require(0 <= self.dropout < 1, "heads.dropout", "in [0, 1)", self.dropout)
 
 
@@ -190,8 +198,12 @@ class LabellingConfig:
         _require(self.warmup_batches >= 0, "labelling.warmup_batches", "0 or more", self.warmup_batches)
         unknown = set(self.weights) - set(MODALITIES)
         _require(not unknown, "labelling.weights", f"a weight for each of {MODALITIES}", self.weights)
-        _require(all(weight > 0 for weight in self.weights.values()), "labelling.weights",
-                 "above 0 (leave a modality out with modalities=[...])", self.weights)
+        _require(
+            all(weight > 0 for weight in self.weights.values()),
+            "labelling.weights",
+            "above 0 (leave a modality out with modalities=[...])",
+            self.weights,
+        )
         if isinstance(self.marginal, list):
             shares = [float(share) for share in self.marginal]
             _require(all(share > 0 for share in shares), "labelling.marginal", "a list of positive shares", shares)
@@ -267,17 +279,28 @@ class Config:
 
     def __post_init__(self) -> None:
         known = [name for name in MODALITIES if name in self.modalities]
-        _require(bool(known) and sorted(known) == sorted(self.modalities), "modalities",
-                 "[video, audio], [video] or [audio]", self.modalities)
+        _require(
+            bool(known) and sorted(known) == sorted(self.modalities),
+            "modalities",
+            "[video, audio], [video] or [audio]",
+            self.modalities,
+        )
         self.modalities = known  # one order everywhere: the first is the reference of the alignment
         missing = [name for name in known if name not in self.labelling.weights]
         _require(not missing, "labelling.weights", f"a weight for each of {known}", self.labelling.weights)
-        _require(self.labelling.head_groups <= self.heads.num_heads, "labelling.head_groups",
-                 f"at most heads.num_heads = {self.heads.num_heads}", self.labelling.head_groups)
+        _require(
+            self.labelling.head_groups <= self.heads.num_heads,
+            "labelling.head_groups",
+            f"at most heads.num_heads = {self.heads.num_heads}",
+            self.labelling.head_groups,
+        )
         if isinstance(self.labelling.marginal, list):
-            _require(len(self.labelling.marginal) == self.heads.num_clusters, "labelling.marginal",
-                     f"a list of heads.num_clusters = {self.heads.num_clusters} shares",
-                     f"{len(self.labelling.marginal)} shares")
+            _require(
+                len(self.labelling.marginal) == self.heads.num_clusters,
+                "labelling.marginal",
+                f"a list of heads.num_clusters = {self.heads.num_clusters} shares",
+                f"{len(self.labelling.marginal)} shares",
+            )
         for section, key, number in _numbers(self):
             _require(math.isfinite(number), f"{section}{key}", "a finite number", number)
 

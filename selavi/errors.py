@@ -19,7 +19,7 @@ class NumericError(ArithmeticError):
     exit_code = 4
 
 
-class Interrupted(Exception):  # noqa: N818  (not an error: somebody asked for it)
+class Interrupted(Exception):
     """A signal asked the run to stop; it can be resumed: exit code 75, or 130 for the keyboard."""
 
     def __init__(self, message: str, exit_code: int = 75) -> None:

@@ -94,8 +94,10 @@ def read_labels(run_dir: Path, split: str) -> pa.Table:
     path = run_dir / "labels" / f"{split}.parquet"
     if not path.exists():
         found = ", ".join(sorted(file.stem for file in path.parent.glob("*.parquet"))) or "none"
-        raise UsageError(f"{run_dir} has no labels of split {split!r} (found: {found}); labels of the training clips "
-                         f"appear when training ends, others with tools/cluster_eval.py {run_dir} --split {split}")
+        raise UsageError(
+            f"{run_dir} has no labels of split {split!r} (found: {found}); labels of the training clips "
+            f"appear when training ends, others with tools/cluster_eval.py {run_dir} --split {split}"
+        )
     return pq.read_table(path)
 
 

@@ -55,6 +55,7 @@ class MLPHeads(nn.Module):
         if self.training:
             raise ValueError("a part of the heads can be computed in evaluation mode only (batch norm)")
         num_heads, num_features = self.hidden.shape[:2]
+        assert self.norm.running_mean is not None and self.norm.running_var is not None
         scale = self.norm.weight * (self.norm.running_var + self.norm.eps).rsqrt()
         shift = self.norm.bias - self.norm.running_mean * scale
         scale, shift = (v.view(num_heads, 1, num_features)[only] for v in (scale, shift))
@@ -67,10 +68,9 @@ class MLPHeads(nn.Module):
         self.output.permute_clusters(head, permutation)
 
 
-Heads = LinearHeads | MLPHeads
-
-
-def make_heads(kind: str, num_heads: int, num_features: int, num_clusters: int, dropout: float) -> Heads:
+def make_heads(
+    kind: str, num_heads: int, num_features: int, num_clusters: int, dropout: float
+) -> LinearHeads | MLPHeads:
     """Build `mlp` or `linear` heads.
 
     Raises:

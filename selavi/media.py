@@ -56,9 +56,7 @@ def encode_clip(
 
     rate = Fraction(fps).limit_denominator(1001)
     # Bit-exact muxing leaves out the library's version and the creation time.
-    with av.open(
-        str(path), "w", format="mp4", options={"fflags": "+bitexact", "movflags": "+faststart"}
-    ) as container:
+    with av.open(str(path), "w", format="mp4", options={"fflags": "+bitexact", "movflags": "+faststart"}) as container:
         video: VideoStream = container.add_stream("libx264", rate=rate)
         video.width, video.height, video.pix_fmt = width, height, "yuv420p"
         video.options = {"crf": str(crf), "preset": "veryfast"}
@@ -146,7 +144,9 @@ def probe(path: Path) -> MediaInfo:
         duration_s = (container.duration or 0) / av.time_base
         if duration_s <= 0:  # some containers do not say: the last packet does
             container.seek(0)
-            ends = [float((p.pts + (p.duration or 0)) * p.time_base) for p in container.demux(video) if p.pts is not None]
+            ends = [
+                float((p.pts + (p.duration or 0)) * p.time_base) for p in container.demux(video) if p.pts is not None
+            ]
             duration_s = max(ends, default=0.0) - _start_s(container)
         state = "absent"
         if container.streams.audio:
@@ -294,7 +294,7 @@ def _start_s(container: InputContainer) -> float:
 
 
 def _seek(container: InputContainer, stream: VideoStream | AudioStream, time_s: float) -> None:
-    container.seek(int((time_s + _start_s(container)) / stream.time_base), stream=stream)
+    container.seek(int((time_s + _start_s(container)) / (stream.time_base or Fraction(1, av.time_base))), stream=stream)
 
 
 def _frames_between(container: InputContainer, first_s: float, last_s: float) -> Iterator[tuple[float, VideoFrame]]:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from selavi.config import Config
 from selavi.encoders import make_encoder
-from selavi.heads import make_heads
+from selavi.heads import LinearHeads, MLPHeads, make_heads
 
 
 class SelaviModel(nn.Module):
@@ -14,12 +14,22 @@ class SelaviModel(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.encoders = nn.ModuleDict({name: make_encoder(name, config.encoders) for name in config.modalities})
+        encoders = {name: make_encoder(name, config.encoders) for name in config.modalities}
+        self.num_features = {name: encoder.num_features for name, encoder in encoders.items()}
+        self.encoders = nn.ModuleDict(encoders)
         heads = config.heads
-        self.heads = nn.ModuleDict({
-            name: make_heads(heads.kind, heads.num_heads, encoder.num_features, heads.num_clusters, heads.dropout)
-            for name, encoder in self.encoders.items()
-        })
+        self.heads = nn.ModuleDict(
+            {
+                name: make_heads(heads.kind, heads.num_heads, num_features, heads.num_clusters, heads.dropout)
+                for name, num_features in self.num_features.items()
+            }
+        )
+
+    def permute_clusters(self, modality: str, head: int, permutation: Tensor) -> None:
+        """Reorder the outputs of one head: its new logit k is its old logit permutation[k]."""
+        heads = self.heads[modality]
+        assert isinstance(heads, MLPHeads | LinearHeads)
+        heads.permute_clusters(head, permutation)
 
     def features(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Encode augmented clips: (B, ...) -> (B, D) a modality."""

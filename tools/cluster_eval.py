@@ -10,8 +10,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="selavi-cluster-eval", description=__doc__)
     parser.add_argument("run", type=Path, help="a run folder, such as runs/demo")
     parser.add_argument("--split", default="train", help="which clips to measure on (default: train)")
-    parser.add_argument("--views", type=int, default=3,
-                        help="evenly spaced views of each clip whose log-probabilities are averaged (default: 3)")
+    parser.add_argument(
+        "--views",
+        type=int,
+        default=3,
+        help="evenly spaced views of each clip whose log-probabilities are averaged (default: 3)",
+    )
     return parser.parse_args(argv)
 
 
@@ -35,13 +39,20 @@ def evaluate(args: argparse.Namespace) -> None:
     predictions = predict(model, augment, loader, len(rows), args.views, run.config, bank["potentials"])
     ids = rows["id"].to_pylist()
     if args.split != run.config.data.train_split:  # those have the labels of the last labelling already
-        write_labels(run.folder, args.split, ids, predictions.clusters, predictions)
+        write_labels(run.folder, args.split, ids, predictions.clusters, predictions.sure)
     result = evaluate_heads(
-        args.split, predictions.clusters.numpy(), rows["label"].to_pylist(), bank["labels"].numpy(),
-        run.config.heads.num_clusters)
+        args.split,
+        predictions.clusters.numpy(),
+        rows["label"].to_pylist(),
+        bank["labels"].numpy(),
+        run.config.heads.num_clusters,
+    )
     path = write_metrics(result, run.folder)
     print(format_table(result))
-    print(f"\nfull figures: {path}\nNext: browse   python tools/export_clusters.py {run.folder}", file=sys.stderr)
+    print(
+        f"\nfull figures: {path}\nNext: browse   python tools/export_clusters.py {run.folder}",
+        file=sys.stderr,
+    )
 
 
 def main(argv: list[str] | None = None) -> int:

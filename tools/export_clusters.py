@@ -9,10 +9,17 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="selavi-export-clusters", description=__doc__)
     parser.add_argument("run", type=Path, help="a run folder, such as runs/demo")
-    parser.add_argument("--split", default=None, help="which clips (default: those trained on); another one needs "
-                        "tools/cluster_eval.py RUN --split SPLIT first")
-    parser.add_argument("--head", default="chosen", help="number of a head, or `chosen` (default): the one that agrees "
-                        "most with the others, or `all` for a table of every head")
+    parser.add_argument(
+        "--split",
+        default=None,
+        help="which clips (default: those trained on); another one needs tools/cluster_eval.py RUN --split SPLIT first",
+    )
+    parser.add_argument(
+        "--head",
+        default="chosen",
+        help="number of a head, or `chosen` (default): the one that agrees "
+        "most with the others, or `all` for a table of every head",
+    )
     parser.add_argument("--clips", type=int, default=12, help="clips a cluster on the page (default: 12)")
     return parser.parse_args(argv)
 
@@ -46,8 +53,14 @@ def export(args: argparse.Namespace) -> None:
     parquet, csv = write_cluster_table(table, args.run)
     durations_s = dict(zip(manifest["id"].to_pylist(), manifest["duration_s"].to_pylist(), strict=True))
     page = write_gallery(
-        table, media_root(manifest), args.run / "gallery", title=f"{args.run.resolve().name}, {split}", head=head,
-        clips_per_cluster=args.clips, durations_s=durations_s)
+        table,
+        media_root(manifest),
+        args.run / "gallery",
+        title=f"{args.run.resolve().name}, {split}",
+        head=head,
+        clips_per_cluster=args.clips,
+        durations_s=durations_s,
+    )
     print(f"table: {parquet}\n       {csv}\npage:  {page}  (open it in a browser)", file=sys.stderr)
 
 

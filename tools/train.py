@@ -12,12 +12,19 @@ CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
-        prog="selavi-train", description=__doc__,
-        epilog="Example: python tools/train.py --config configs/small.yaml data.root=/videos heads.num_clusters=50")
-    parser.add_argument("--config", type=Path, default=CONFIGS / "demo.yaml",
-                        help="YAML file; selavi's own are also found by name, such as vggsound (default: demo)")
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value",
-                        help="settings that go before those of the file")
+        prog="selavi-train",
+        description=__doc__,
+        epilog="Example: python tools/train.py --config configs/small.yaml data.root=/videos heads.num_clusters=50",
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=CONFIGS / "demo.yaml",
+        help="YAML file; selavi's own are also found by name, such as vggsound (default: demo)",
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="section.key=value", help="settings that go before those of the file"
+    )
     return parser.parse_intermixed_args(argv)
 
 
@@ -53,14 +60,19 @@ def train(args: argparse.Namespace) -> None:
     if trainer.is_global_zero:
         assert labelling.statistics is not None
         finish_run(config, module.label_bank, labelling.statistics, time.monotonic() - began)
-        print(f"done in {time.monotonic() - began:.0f} s; labels of {len(data.ids)} clips are in "
-              f"{config.run_dir}/labels.{next_steps(config.run_dir)}", file=sys.stderr)
+        print(
+            f"done in {time.monotonic() - began:.0f} s; labels of {len(data.ids)} clips are in "
+            f"{config.run_dir}/labels.{next_steps(config.run_dir)}",
+            file=sys.stderr,
+        )
 
 
 def next_steps(run_dir: str) -> str:
     """What to run after training."""
-    return (f"\nNext: measure   python tools/cluster_eval.py {run_dir} --split test"
-            f"\n      browse    python tools/export_clusters.py {run_dir}")
+    return (
+        f"\nNext: measure   python tools/cluster_eval.py {run_dir} --split test"
+        f"\n      browse    python tools/export_clusters.py {run_dir}"
+    )
 
 
 def main(argv: list[str] | None = None) -> int:

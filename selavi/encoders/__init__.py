@@ -1,16 +1,14 @@
 """Encoders: clip -> features (B, D), one for each modality."""
 
-from torch import nn
-
 from selavi.config import EncodersConfig
 from selavi.encoders.audio import AudioResNet
 from selavi.encoders.video import R2Plus1D
 
 
-def make_encoder(modality: str, config: EncodersConfig) -> nn.Module:
+def make_encoder(modality: str, config: EncodersConfig) -> R2Plus1D | AudioResNet:
     """Build the encoder of a modality; its `num_features` is D."""
-    makers = {
-        "video": lambda: R2Plus1D(config.video_width, config.video_depth),
-        "audio": lambda: AudioResNet(config.audio_width, config.audio_depth),
-    }
-    return makers[modality]()
+    if modality == "video":
+        return R2Plus1D(config.video_width, config.video_depth)
+    if modality == "audio":
+        return AudioResNet(config.audio_width, config.audio_depth)
+    raise ValueError(f"there are encoders for video and audio, not for {modality!r}")

@@ -40,9 +40,7 @@ class AudioResNet(nn.Module):
 def _stage(width_in: int, width: int, blocks: int, stride: int) -> nn.Sequential:
     shortcut = None
     if stride != 1 or width_in != width:
-        shortcut = nn.Sequential(
-            nn.Conv2d(width_in, width, 1, stride=stride, bias=False), nn.BatchNorm2d(width)
-        )
+        shortcut = nn.Sequential(nn.Conv2d(width_in, width, 1, stride=stride, bias=False), nn.BatchNorm2d(width))
     return nn.Sequential(
         BasicBlock(width_in, width, stride, shortcut),
         *(BasicBlock(width, width) for _ in range(blocks - 1)),

@@ -52,9 +52,7 @@ def initialise(module: nn.Module) -> None:
 def _stage(width_in: int, width: int, blocks: int, stride: int) -> nn.Sequential:
     shortcut = None
     if stride != 1 or width_in != width:
-        shortcut = nn.Sequential(
-            nn.Conv3d(width_in, width, 1, stride=stride, bias=False), nn.BatchNorm3d(width)
-        )
+        shortcut = nn.Sequential(nn.Conv3d(width_in, width, 1, stride=stride, bias=False), nn.BatchNorm3d(width))
     first = BasicBlock(width_in, width, Conv2Plus1D, stride, shortcut)
     return nn.Sequential(first, *(BasicBlock(width, width, Conv2Plus1D) for _ in range(blocks - 1)))
 

@@ -31,18 +31,12 @@ def kmeans_nmi(features: np.ndarray, labels: Any, num_clusters: int, seed: int) 
     columns = np.asarray(features, dtype=np.float64)
     columns = columns[:, None] if columns.ndim == 1 else columns
     if columns.ndim != 2 or columns.shape[0] != len(labels):
-        raise ValueError(
-            f"expected features (N, D) and N labels, got {np.shape(features)} and {len(labels)} labels"
-        )
+        raise ValueError(f"expected features (N, D) and N labels, got {np.shape(features)} and {len(labels)} labels")
     if not 1 <= num_clusters <= len(columns):
-        raise ValueError(
-            f"expected 1 to {len(columns)} clusters for {len(columns)} clips, got {num_clusters}"
-        )
+        raise ValueError(f"expected 1 to {len(columns)} clusters for {len(columns)} clips, got {num_clusters}")
     faulty = int((~np.isfinite(columns).all(1)).sum())
     if faulty:
-        raise ValueError(
-            f"the features of {faulty} of {len(columns)} clips are not finite: leave these clips out"
-        )
+        raise ValueError(f"the features of {faulty} of {len(columns)} clips are not finite: leave these clips out")
     spread = columns.std(0)
     # Of equal values the mean, and so the deviation, can be off in the last bit: infinity turns them into 0.
     spread[(np.ptp(columns, axis=0) == 0) | (spread == 0)] = np.inf

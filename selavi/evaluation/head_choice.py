@@ -41,9 +41,7 @@ def choose_head(assignments: np.ndarray) -> HeadChoice:
     pairs = np.zeros((num_heads, num_heads))
     for first in range(num_heads):
         for second in range(first):
-            pairs[first, second] = pairs[second, first] = _shared(
-                assignments[:, first], assignments[:, second]
-            )
+            pairs[first, second] = pairs[second, first] = _shared(assignments[:, first], assignments[:, second])
     agreement = pairs.sum(1) / (num_heads - 1)
     # Sums of equal numbers in another order differ in the last bits, which must not decide.
     return HeadChoice(int(agreement.round(12).argmax()), agreement)

@@ -35,9 +35,7 @@ def contingency_matrix(labels: Any, clusters: Any, num_clusters: int | None = No
     if label_array.dtype.kind == "O":
         missing = sum(label is None for label in label_array)
         if missing:
-            raise ValueError(
-                f"{missing} of {label_array.size} clips have no label: score the labelled clips alone"
-            )
+            raise ValueError(f"{missing} of {label_array.size} clips have no label: score the labelled clips alone")
     elif label_array.dtype.kind not in "biuUS":
         raise ValueError(f"expected labels that are integers or strings, got {label_array.dtype}")
     names, rows = np.unique(label_array, return_inverse=True)
@@ -175,9 +173,7 @@ def describe_clusters(clusters: Any, num_clusters: int) -> Metrics:
 def _as_clusters(clusters: Any, num_clusters: int | None) -> np.ndarray:
     array = np.asarray(clusters)
     if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iu":
-        raise ValueError(
-            f"expected clusters (N,) of integers with N >= 1, got shape {array.shape} {array.dtype}"
-        )
+        raise ValueError(f"expected clusters (N,) of integers with N >= 1, got shape {array.shape} {array.dtype}")
     low, high = int(array.min()), int(array.max())
     if low < 0 or (num_clusters is not None and high >= num_clusters):
         expected = "at least 0" if num_clusters is None else f"in [0, {num_clusters})"

@@ -9,6 +9,7 @@ from torch import Tensor
 from selavi.augment import Augment
 from selavi.batch import ClipBatch
 from selavi.config import Config
+from selavi.labelling.labeller import ClipStatistics
 from selavi.labelling.scores import combine_scores, modality_agreement
 from selavi.labelling.transport import row_statistics
 from selavi.model import SelaviModel
@@ -16,21 +17,24 @@ from selavi.model import SelaviModel
 
 @dataclass(frozen=True)
 class Predictions:
-    """(N, H) each, in the order of the rows."""
+    """In the order of the rows."""
 
     clusters: Tensor
-    confidence: Tensor
-    margin: Tensor
-    entropy: Tensor
-    modality_agreement: Tensor
+    """(N, H)."""
+    sure: ClipStatistics
     errors: dict[int, str]
     """Why a clip, by row, could not be decoded; its values mean nothing."""
 
 
 @torch.no_grad()
 def predict(
-    model: SelaviModel, augment: Augment, batches: Iterable[ClipBatch], num_clips: int, num_views: int,
-    config: Config, potentials: Tensor,
+    model: SelaviModel,
+    augment: Augment,
+    batches: Iterable[ClipBatch],
+    num_clips: int,
+    num_views: int,
+    config: Config,
+    potentials: Tensor,
 ) -> Predictions:
     """Assign each clip to the likeliest cluster of every head.
 
@@ -67,7 +71,7 @@ def predict(
             agreement = modality_agreement(log_probabilities, present)
             for kind, values in enumerate((*each, agreement)):
                 sure[kind, rows, head] = values.float()
-    return Predictions(clusters, *sure, errors)
+    return Predictions(clusters, ClipStatistics(*sure), errors)
 
 
 def _per_clip(values: Tensor, num_views: int) -> Tensor:

@@ -14,7 +14,11 @@ COLUMNS = ("nmi", "ami", "ari", "accuracy", "purity", "mean_entropy", "used_clus
 
 
 def evaluate_heads(
-    split: str, clusters: np.ndarray, labels: list[str | None], train_assignments: np.ndarray, num_clusters: int
+    split: str,
+    clusters: np.ndarray,
+    labels: list[str | None],
+    train_assignments: np.ndarray,
+    num_clusters: int,
 ) -> dict[str, Any]:
     """Score every head.
 
@@ -42,7 +46,10 @@ def evaluate_heads(
     for entry, agreement in zip(heads, chosen.agreement.tolist(), strict=True):
         entry["agreement"] = None if np.isnan(agreement) else agreement
     result: dict[str, Any] = {
-        "split": split, "labelled": bool(known.any()), "unlabelled_clips": int((~known).sum()), "heads": heads,
+        "split": split,
+        "labelled": bool(known.any()),
+        "unlabelled_clips": int((~known).sum()),
+        "heads": heads,
         "chosen": {"head": chosen.head, **heads[chosen.head]},
     }
     if known.any():
@@ -65,23 +72,37 @@ def format_table(result: dict[str, Any]) -> str:
     heads = result["heads"]
     rows = [(f"head {number}", entry) for number, entry in enumerate(heads)]
     mean = {name: float(np.mean([entry[name] for entry in heads])) for name in COLUMNS}
-    rows += [("mean", mean), (f"chosen (head {result['chosen']['head']})", result["chosen"]),
-             (f"oracle (head {result['oracle']['head']})", result["oracle"])]
-    lines = [f"{result['chosen']['n']} clips of split {result['split']}",
-             f"{'':18}" + "".join(f"{name:>14}" for name in COLUMNS)]
+    rows += [
+        ("mean", mean),
+        (f"chosen (head {result['chosen']['head']})", result["chosen"]),
+        (f"oracle (head {result['oracle']['head']})", result["oracle"]),
+    ]
+    lines = [
+        f"{result['chosen']['n']} clips of split {result['split']}",
+        f"{'':18}" + "".join(f"{name:>14}" for name in COLUMNS),
+    ]
     for name, entry in rows:
-        lines.append(f"{name:18}" + "".join(f"{entry[column]:14.3f}" for column in COLUMNS[:-1])
-                     + f"{entry['used_clusters']:14.1f}")
-    lines.append("chosen: without labels, by agreement with the other heads; oracle: the best NMI, known only with labels")
+        lines.append(
+            f"{name:18}"
+            + "".join(f"{entry[column]:14.3f}" for column in COLUMNS[:-1])
+            + f"{entry['used_clusters']:14.1f}"
+        )
+    lines.append(
+        "chosen: without labels, by agreement with the other heads; oracle: the best NMI, known only with labels"
+    )
     return "\n".join(lines)
 
 
 def _format_unlabelled(result: dict[str, Any]) -> str:
     columns = ("used_clusters", "size_min", "size_median", "size_max", "size_entropy")
-    lines = [f"{result['chosen']['n']} clips of split {result['split']}; none has a label, so no NMI, ARI or accuracy",
-             f"{'':18}" + "".join(f"{name:>14}" for name in columns) + f"{'agreement':>14}"]
+    lines = [
+        f"{result['chosen']['n']} clips of split {result['split']}; none has a label, so no NMI, ARI or accuracy",
+        f"{'':18}" + "".join(f"{name:>14}" for name in columns) + f"{'agreement':>14}",
+    ]
     for number, entry in enumerate(result["heads"]):
         agreement = "-" if entry["agreement"] is None else f"{entry['agreement']:.3f}"
-        lines.append(f"{f'head {number}':18}" + "".join(f"{entry[name]:14.3f}" for name in columns) + f"{agreement:>14}")
+        lines.append(
+            f"{f'head {number}':18}" + "".join(f"{entry[name]:14.3f}" for name in columns) + f"{agreement:>14}"
+        )
     lines.append(f"chosen: head {result['chosen']['head']}, which agrees most with the other heads (mean NMI)")
     return "\n".join(lines)

@@ -99,8 +99,6 @@ def _summarise(members: pa.Table, clips_per_cluster: int) -> GalleryCluster:
 
 def _clips(rows: pa.Table) -> tuple[GalleryClip, ...]:
     return tuple(
-        GalleryClip(
-            row["id"], row["path"], row["start_s"], row["confidence"], row["rank_in_cluster"], row["label"]
-        )
+        GalleryClip(row["id"], row["path"], row["start_s"], row["confidence"], row["rank_in_cluster"], row["label"])
         for row in rows.to_pylist()
     )

@@ -30,8 +30,7 @@ def alignment_cost(reference: Tensor, other: Tensor) -> Tensor:
     """
     if reference.ndim != 2 or reference.shape != other.shape:
         raise ValueError(
-            "expected two tables (N, K), "
-            f"got reference {tuple(reference.shape)} and other {tuple(other.shape)}"
+            f"expected two tables (N, K), got reference {tuple(reference.shape)} and other {tuple(other.shape)}"
         )
     num_clips, num_clusters = reference.shape
     cost = torch.zeros(num_clusters, num_clusters, dtype=torch.float64, device=reference.device)

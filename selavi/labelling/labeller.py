@@ -139,9 +139,7 @@ class Labeller:
         )
         return report, None if sure is None else ClipStatistics(*sure)
 
-    def _log_probabilities(
-        self, table: FeatureTable, head: int, head_logits: HeadLogits
-    ) -> dict[str, Tensor]:
+    def _log_probabilities(self, table: FeatureTable, head: int, head_logits: HeadLogits) -> dict[str, Tensor]:
         logits = head_logits(table.features, [head])
         return {name: logits[name][0].float().log_softmax(1) for name in self.modalities}
 

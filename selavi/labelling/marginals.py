@@ -112,9 +112,7 @@ def _given(vector: Tensor, num_clusters: int) -> Tensor:
         raise ValueError(f"expected a marginal vector (K,) = ({num_clusters},), got {tuple(vector.shape)}")
     sizes = vector.double()
     if not sizes.isfinite().all() or (sizes < 0).any() or not (sizes > 0).any():
-        raise ValueError(
-            f"a marginal vector must be finite, not negative and not all 0, got {sizes.tolist()}"
-        )
+        raise ValueError(f"a marginal vector must be finite, not negative and not all 0, got {sizes.tolist()}")
     return sizes / sizes.sum()
 
 

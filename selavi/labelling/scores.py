@@ -46,13 +46,9 @@ def combine_scores(
     for name in names:
         found, mask = log_probabilities[name], present[name]
         if found.ndim != 2 or found.shape != shape:
-            raise ValueError(
-                f"expected log-probabilities (N, K) = {tuple(shape)}, {name}: {tuple(found.shape)}"
-            )
+            raise ValueError(f"expected log-probabilities (N, K) = {tuple(shape)}, {name}: {tuple(found.shape)}")
         if mask.shape != shape[:1] or mask.dtype != torch.bool:
-            raise ValueError(
-                f"expected present (N,) = ({shape[0]},) bool, {name} has {tuple(mask.shape)} {mask.dtype}"
-            )
+            raise ValueError(f"expected present (N,) = ({shape[0]},) bool, {name} has {tuple(mask.shape)} {mask.dtype}")
     dtype = torch.float32
     for table in log_probabilities.values():
         dtype = torch.promote_types(dtype, table.dtype)

@@ -198,8 +198,7 @@ def row_statistics(scores: Tensor, potentials: Tensor, sharpness: float) -> RowS
 def _check_potentials(scores: Tensor, potentials: Tensor) -> None:
     if scores.ndim != 2 or potentials.shape != scores.shape[1:]:
         raise ValueError(
-            "expected scores (N, K) and potentials (K,), "
-            f"got {tuple(scores.shape)} and {tuple(potentials.shape)}"
+            f"expected scores (N, K) and potentials (K,), got {tuple(scores.shape)} and {tuple(potentials.shape)}"
         )
 
 
@@ -227,13 +226,10 @@ def _check_arguments(
     if initial_potentials is not None:
         if initial_potentials.shape != marginal.shape:
             raise ValueError(
-                f"expected initial_potentials (K,) = {tuple(marginal.shape)}, "
-                f"got {tuple(initial_potentials.shape)}"
+                f"expected initial_potentials (K,) = {tuple(marginal.shape)}, got {tuple(initial_potentials.shape)}"
             )
         if not (initial_potentials < float("inf")).all():
-            raise ValueError(
-                "initial_potentials must be finite, or -inf for a cluster of mass 0; got NaN or +inf"
-            )
+            raise ValueError("initial_potentials must be finite, or -inf for a cluster of mass 0; got NaN or +inf")
     target = marginal.double()
     if not target.isfinite().all():
         raise ValueError(f"marginal must be finite, entry {int((~target.isfinite()).nonzero()[0])} is not")
@@ -298,9 +294,7 @@ def _survey(scores: Tensor, target: Tensor, sharpness: float, sum_ranks: SumRank
     return _Survey(int(num_rows), int(num_ranks), counts > 0, column_means, spread)
 
 
-def _describe_bad_rows(
-    scores: Tensor, forbidden: Tensor, sharpness: float, own_num_bad: int, num_bad: int
-) -> str:
+def _describe_bad_rows(scores: Tensor, forbidden: Tensor, sharpness: float, own_num_bad: int, num_bad: int) -> str:
     if not own_num_bad:
         return f"scores holds {num_bad} row(s) with NaN, +inf or no cluster allowed, all on other processes"
     row = next(

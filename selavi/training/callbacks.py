@@ -20,7 +20,13 @@ from selavi.config import Config
 from selavi.distributed import all_sum, rank, world_size
 from selavi.errors import DataError, Interrupted, NumericError
 from selavi.evaluation.metrics import contingency_matrix, normalised_mutual_information
-from selavi.labelling.labeller import ClipStatistics, FeatureTable, Labeller, LabellingReport, collect_features
+from selavi.labelling.labeller import (
+    ClipStatistics,
+    FeatureTable,
+    Labeller,
+    LabellingReport,
+    collect_features,
+)
 from selavi.labelling.schedule import labelling_steps
 from selavi.training.module import SelaviModule
 
@@ -63,21 +69,25 @@ class LabellingCallback(pl.Callback):
 
         def collect(pass_number: int) -> FeatureTable:
             batches = self._labelling_batches(trainer, pass_number)
-            sizes = {name: encoder.num_features for name, encoder in module.model.encoders.items()}
-            return collect_features(module.encode(batches, random=not last), sizes, module.device)
+            encoded = module.encode(batches, random=not last)
+            return collect_features(encoded, module.model.num_features, module.device)
 
         def permute(modality: str, head: int, permutation: Tensor) -> None:
-            module.model.heads[modality].permute_clusters(head, permutation.to(module.device))
+            module.model.permute_clusters(modality, head, permutation.to(module.device))
 
         with torch.no_grad(), trainer.precision_plugin.forward_context():
             report, self.statistics = self.labeller.relabel(
-                module.label_bank, collect, module.model.logits, permute, statistics=last)
+                module.label_bank, collect, module.model.logits, permute, statistics=last
+            )
         module.train()
         nmi = self._nmi(module.label_bank.labels)
         metrics = {
-            "labelling/passes": report.num_passes, "labelling/marginal_error": report.marginal_error,
-            "labelling/used_clusters": report.used_clusters, "labelling/seconds": report.seconds,
-            "labelling/churn": report.churn, "labelling/nmi": nmi,
+            "labelling/passes": report.num_passes,
+            "labelling/marginal_error": report.marginal_error,
+            "labelling/used_clusters": report.used_clusters,
+            "labelling/seconds": report.seconds,
+            "labelling/churn": report.churn,
+            "labelling/nmi": nmi,
         }
         for logger in trainer.loggers:
             known = {name: float(value) for name, value in metrics.items() if value is not None}
@@ -104,8 +114,9 @@ class LabellingCallback(pl.Callback):
         if self.human_labels is None:
             return None
         heads = labels.T.numpy()
-        return float(np.mean([
-            normalised_mutual_information(contingency_matrix(self.human_labels, head)) for head in heads]))
+        return float(
+            np.mean([normalised_mutual_information(contingency_matrix(self.human_labels, head)) for head in heads])
+        )
 
 
 class Progress(pl.Callback):
@@ -128,9 +139,11 @@ class Progress(pl.Callback):
             self.say(f"resuming from {checkpoint}")
         if skipped:
             self.say(f"skipped: {skipped}")
-        self.say(f"{len(self.ids)} training clips in {config.data.root}, {' and '.join(config.modalities)}, "
-                 f"{config.heads.num_heads} heads of {config.heads.num_clusters} clusters, "
-                 f"{config.trainer.max_epochs} epochs, into {config.run_dir}")
+        self.say(
+            f"{len(self.ids)} training clips in {config.data.root}, {' and '.join(config.modalities)}, "
+            f"{config.heads.num_heads} heads of {config.heads.num_clusters} clusters, "
+            f"{config.trainer.max_epochs} epochs, into {config.run_dir}"
+        )
 
     def on_train_start(self, trainer: pl.Trainer, module: SelaviModule) -> None:
         """Open the bar."""
@@ -139,8 +152,14 @@ class Progress(pl.Callback):
         self.began, self.first_step, self.total = time.monotonic(), trainer.global_step, total
         self.said = self.began
         if rank() == 0 and terminal:
-            self.bar = tqdm(total=total, initial=trainer.global_step, unit=" steps", dynamic_ncols=True,
-                            file=sys.stderr, desc="training")
+            self.bar = tqdm(
+                total=total,
+                initial=trainer.global_step,
+                unit=" steps",
+                dynamic_ncols=True,
+                file=sys.stderr,
+                desc="training",
+            )
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: SelaviModule, outputs: Any, batch: ClipBatch, _: int
@@ -151,8 +170,10 @@ class Progress(pl.Callback):
         healthy = all_sum(torch.tensor([0.0 if np.isfinite(loss) else 1.0], device=module.device))
         if healthy.item() > 0:
             named = ", ".join(self.ids[i] for i in batch.index[:5].tolist())
-            raise NumericError(f"the loss is {loss} at step {trainer.global_step} (clips {named} ...); "
-                               "lower optim.lr, or resume from the last checkpoint with another seed")
+            raise NumericError(
+                f"the loss is {loss} at step {trainer.global_step} (clips {named} ...); "
+                "lower optim.lr, or resume from the last checkpoint with another seed"
+            )
         self.smooth_loss = loss if np.isnan(self.smooth_loss) else 0.95 * self.smooth_loss + 0.05 * loss
         done = trainer.global_step - self.first_step
         clips = done * self.config.optim.batch_size * world_size()
@@ -163,8 +184,10 @@ class Progress(pl.Callback):
         elif rank() == 0 and time.monotonic() - self.said > self.every_s:
             self.said = time.monotonic()
             left_s = (self.said - self.began) / done * (self.total - trainer.global_step)
-            self.say(f"step {trainer.global_step}/{self.total}, epoch {trainer.current_epoch + 1}, {rate:.0f} clips/s, "
-                     f"loss {self.smooth_loss:.3f}, {left_s:.0f} s left")
+            self.say(
+                f"step {trainer.global_step}/{self.total}, epoch {trainer.current_epoch + 1}, {rate:.0f} clips/s, "
+                f"loss {self.smooth_loss:.3f}, {left_s:.0f} s left"
+            )
 
     def on_train_end(self, trainer: pl.Trainer, module: SelaviModule) -> None:
         """Close the bar."""
@@ -181,9 +204,11 @@ class Progress(pl.Callback):
             churn = "" if np.isnan(report.churn) else f", churn {report.churn:.1%}"
             labels = "" if nmi is None else f", nmi {nmi:.3f}"
             wrong = "" if report.converged else ", NOT CONVERGED"
-            self.say(f"labelling {report.number + 1}/{planned}: {report.num_passes} passes, marginal error "
-                     f"{report.marginal_error:.1e}{wrong}, {report.used_clusters:.1f}/{self.config.heads.num_clusters}"
-                     f" clusters used{churn}{labels}, {report.seconds:.1f} s")
+            self.say(
+                f"labelling {report.number + 1}/{planned}: {report.num_passes} passes, marginal error "
+                f"{report.marginal_error:.1e}{wrong}, {report.used_clusters:.1f}/{self.config.heads.num_clusters}"
+                f" clusters used{churn}{labels}, {report.seconds:.1f} s"
+            )
 
     def say(self, line: str) -> None:
         """Print a line to standard error without breaking the bar."""
@@ -199,8 +224,10 @@ class Progress(pl.Callback):
         with path.open("a", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows((self.ids[index], reason) for index, reason in new.items())
         if len(self.faults) > self.config.data.max_bad_fraction * len(self.ids):
-            raise DataError(f"{len(self.faults)} of {len(self.ids)} training clips could not be decoded "
-                            f"(data.max_bad_fraction={self.config.data.max_bad_fraction}); they are listed in {path}")
+            raise DataError(
+                f"{len(self.faults)} of {len(self.ids)} training clips could not be decoded "
+                f"(data.max_bad_fraction={self.config.data.max_bad_fraction}); they are listed in {path}"
+            )
 
 
 class StopOnSignal(pl.Callback):

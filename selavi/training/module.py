@@ -5,6 +5,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -60,15 +61,17 @@ class SelaviModule(pl.LightningModule):
             batch = batch.to(self.device)
             yield batch.index, self.model.features(self.augment(batch, random)), batch.present
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """SGD with its warm-up, stepped after every batch."""
         optim, trainer = self.config.optim, self.config.trainer
         clips_per_step = optim.batch_size * world_size()
         optimizer: Optimizer = make_optimizer(self.model, optim, clips_per_step)
         total_steps = trainer.max_epochs * self.steps_per_epoch
         factor = lr_factor(optim, clips_per_step, self.steps_per_epoch, total_steps)
-        return {"optimizer": optimizer,
-                "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"},
+        }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the label bank and the settings, all of plain types."""
@@ -82,9 +85,20 @@ class SelaviModule(pl.LightningModule):
 
 
 # May differ when a run goes on: where things are and how fast they go, not what is computed.
-_FREE = ("run_dir", "resume", "data.root", "data.demo", "data.num_workers", "data.scan_workers", "data.cache_dir",
-         "data.cache_gb", "data.max_bad_fraction", "trainer.accelerator", "trainer.strategy",
-         "trainer.log_every_n_steps")
+_FREE = (
+    "run_dir",
+    "resume",
+    "data.root",
+    "data.demo",
+    "data.num_workers",
+    "data.scan_workers",
+    "data.cache_dir",
+    "data.cache_gb",
+    "data.max_bad_fraction",
+    "trainer.accelerator",
+    "trainer.strategy",
+    "trainer.log_every_n_steps",
+)
 
 
 def check_same_settings(saved: dict[str, Any], current: dict[str, Any]) -> None:
@@ -96,12 +110,15 @@ def check_same_settings(saved: dict[str, Any], current: dict[str, Any]) -> None:
         if key not in _FREE and before.get(key) != now.get(key)
     ]
     if differing:
-        raise UsageError("the checkpoint was made with other settings (" + "; ".join(differing)
-                         + "); use the same ones, or another run_dir")
+        raise UsageError(
+            "the checkpoint was made with other settings ("
+            + "; ".join(differing)
+            + "); use the same ones, or another run_dir"
+        )
 
 
 def _flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, value in settings.items():
         if isinstance(value, dict):
             flat |= _flatten(value, f"{prefix}{key}.")

@@ -20,7 +20,9 @@ def target_lr(config: OptimConfig, clips_per_step: int) -> float:
     return config.lr * clips_per_step / config.lr_clips
 
 
-def lr_factor(config: OptimConfig, clips_per_step: int, steps_per_epoch: int, total_steps: int) -> Callable[[int], float]:
+def lr_factor(
+    config: OptimConfig, clips_per_step: int, steps_per_epoch: int, total_steps: int
+) -> Callable[[int], float]:
     """Step -> learning rate as a share of target_lr: linear from warmup_lr over the warm-up, then the schedule.
 
     With one device of `lr_clips` clips and warmup_lr = lr the rate is constant from the first step.

@@ -10,7 +10,7 @@ import warnings
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,22 +23,21 @@ from selavi.augment import Augment
 from selavi.config import Config, load_config, save_config
 from selavi.errors import UsageError
 from selavi.labelling.bank import LabelBank
+from selavi.labelling.labeller import ClipStatistics
 from selavi.model import SelaviModel
 from selavi.training.checkpoint import AtomicCheckpointIO, last_checkpoint, read_checkpoint
 
-LABEL_SCHEMA = pa.schema([
-    ("id", pa.string()), ("head", pa.int32()), ("cluster", pa.int32()), ("confidence", pa.float32()),
-    ("margin", pa.float32()), ("entropy", pa.float32()), ("modality_agreement", pa.float32()),
-])
-
-
-class Certainty(Protocol):
-    """How sure the labels are, (N, H) each: ClipStatistics and Predictions both tell."""
-
-    confidence: torch.Tensor
-    margin: torch.Tensor
-    entropy: torch.Tensor
-    modality_agreement: torch.Tensor
+LABEL_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("head", pa.int32()),
+        ("cluster", pa.int32()),
+        ("confidence", pa.float32()),
+        ("margin", pa.float32()),
+        ("entropy", pa.float32()),
+        ("modality_agreement", pa.float32()),
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -59,16 +58,19 @@ def resume_point(config: Config, check: bool = True) -> ResumePoint:
     checkpoint = last_checkpoint(run_dir)
     if config.resume == "never":
         if check and run_dir.exists() and any(run_dir.iterdir()):
-            raise UsageError(f"{run_dir} exists and is not empty; say resume=auto to go on with it, "
-                             "or run_dir=... to start another run")
+            raise UsageError(
+                f"{run_dir} exists and is not empty; say resume=auto to go on with it, "
+                "or run_dir=... to start another run"
+            )
         return ResumePoint(None, False)
     if (run_dir / "status.json").exists():
         return ResumePoint(checkpoint, True)
     if checkpoint.exists():
         return ResumePoint(checkpoint, False)
     if check and config.resume == "must":
-        raise UsageError(f"resume=must, but there is no checkpoint {checkpoint}; "
-                         "say resume=auto to start the run, or check run_dir")
+        raise UsageError(
+            f"resume=must, but there is no checkpoint {checkpoint}; say resume=auto to start the run, or check run_dir"
+        )
     return ResumePoint(None, False)
 
 
@@ -88,15 +90,19 @@ def start_run(config: Config, config_path: Path | None, manifest: pa.Table) -> N
         metrics.rename(run_dir / f"metrics.{number}.csv")
 
 
-def finish_run(config: Config, bank: LabelBank, sure: Certainty, seconds: float) -> None:
+def finish_run(config: Config, bank: LabelBank, sure: ClipStatistics, seconds: float) -> None:
     """Write labels/train.parquet, then status.json, which says that the run is done."""
     write_labels(Path(config.run_dir), config.data.train_split, bank.ids, bank.labels, sure)
-    status = {"state": "finished", "epochs": config.trainer.max_epochs, "seconds": round(seconds, 1),
-              "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+    status = {
+        "state": "finished",
+        "epochs": config.trainer.max_epochs,
+        "seconds": round(seconds, 1),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
     write_text(Path(config.run_dir) / "status.json", json.dumps(status, indent=2) + "\n")
 
 
-def write_labels(run_dir: Path, split: str, ids: list[str], labels: torch.Tensor, sure: Certainty) -> Path:
+def write_labels(run_dir: Path, split: str, ids: list[str], labels: torch.Tensor, sure: ClipStatistics) -> Path:
     """Write RUN/labels/SPLIT.parquet: one row for each clip and head; what is unknown (nan) is null."""
     num_clips, num_heads = labels.shape
     columns = {
@@ -120,16 +126,33 @@ def make_trainer(config: Config, callbacks: list[pl.Callback]) -> pl.Trainer:
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
     checkpoint = pl.callbacks.ModelCheckpoint(
-        last_checkpoint(run_dir).parent, last_checkpoint(run_dir).stem, enable_version_counter=False,
-        every_n_epochs=1, save_on_train_epoch_end=True)
+        last_checkpoint(run_dir).parent,
+        last_checkpoint(run_dir).stem,
+        enable_version_counter=False,
+        every_n_epochs=1,
+        save_on_train_epoch_end=True,
+    )
     return pl.Trainer(
-        accelerator=settings.accelerator, devices=settings.devices, num_nodes=settings.num_nodes,
-        strategy=settings.strategy, precision=settings.precision, max_epochs=settings.max_epochs,
-        gradient_clip_val=settings.gradient_clip_val, log_every_n_steps=settings.log_every_n_steps,
-        sync_batchnorm=settings.sync_batchnorm, callbacks=[*callbacks, checkpoint],
-        plugins=[AtomicCheckpointIO()], use_distributed_sampler=False, enable_progress_bar=False,
-        enable_model_summary=False, num_sanity_val_steps=0, limit_val_batches=0,
-        logger=[CSVLogger(run_dir, name="", version=""), TensorBoardLogger(run_dir, name="", version="tensorboard")],
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        num_nodes=settings.num_nodes,
+        strategy=settings.strategy,
+        precision=settings.precision,
+        max_epochs=settings.max_epochs,
+        gradient_clip_val=settings.gradient_clip_val,
+        log_every_n_steps=settings.log_every_n_steps,
+        sync_batchnorm=settings.sync_batchnorm,
+        callbacks=[*callbacks, checkpoint],
+        plugins=[AtomicCheckpointIO()],
+        use_distributed_sampler=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        limit_val_batches=0,
+        logger=[
+            CSVLogger(run_dir, name="", version=""),
+            TensorBoardLogger(run_dir, name="", version="tensorboard"),
+        ],
     )
 
 
@@ -151,12 +174,15 @@ def load_run(folder: Path) -> Run:
     """
     settings = folder / "config.resolved.yaml"
     if not settings.exists():
-        raise UsageError(f"{folder} is not a run folder: it has no config.resolved.yaml; "
-                         "give the folder that tools/train.py named at its end")
+        raise UsageError(
+            f"{folder} is not a run folder: it has no config.resolved.yaml; "
+            "give the folder that tools/train.py named at its end"
+        )
     config = load_config(settings, [f"run_dir={folder}"])
     if not last_checkpoint(folder).exists():
-        raise UsageError(f"{folder} has no checkpoint yet (none is written before the first epoch ends); "
-                         "train on with resume=auto")
+        raise UsageError(
+            f"{folder} has no checkpoint yet (none is written before the first epoch ends); train on with resume=auto"
+        )
     manifest = pq.read_table(folder / "manifest.parquet")
     return Run(folder, config, manifest, read_checkpoint(last_checkpoint(folder)))
 
@@ -182,14 +208,27 @@ def load_model(run: Run) -> tuple[SelaviModel, Augment]:
 def environment() -> dict[str, Any]:
     """Versions, machine and command of this process."""
     versions = {}
-    for name in ("selavi", "torch", "torchvision", "torchaudio", "pytorch-lightning", "omegaconf", "av", "numpy"):
+    for name in (
+        "selavi",
+        "torch",
+        "torchvision",
+        "torchaudio",
+        "pytorch-lightning",
+        "omegaconf",
+        "av",
+        "numpy",
+    ):
         try:
             versions[name] = version(name)
         except PackageNotFoundError:
             versions[name] = "not installed as a package"
     return {
-        "command": sys.argv, "python": platform.python_version(), "platform": platform.platform(),
-        "versions": versions, "cores": os.cpu_count(), "git_commit": _git_commit(),
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": versions,
+        "cores": os.cpu_count(),
+        "git_commit": _git_commit(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
     }
 

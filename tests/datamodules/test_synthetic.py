@@ -35,9 +35,7 @@ COUNTS = {"train": 2, "test": 1}
 
 
 def files_of(root: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()
-    }
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
 def flat(nuisances: Nuisances) -> dict[str, float]:

@@ -36,9 +36,7 @@ def test_reads_back_what_was_written(tmp_path: Path, frames: np.ndarray, wavefor
     pictures = np.stack([frame.to_ndarray(format="rgb24") for frame in decoded]).astype(float)
     assert np.abs(pictures - frames).mean() < 6  # of 255: chroma is halved, the rest is H.264
     with av.open(str(path)) as container:
-        sound = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])[
-            : len(waveform)
-        ]
+        sound = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])[: len(waveform)]
     assert np.abs(sound - waveform)[1024:-1024].mean() < 0.02
 
 

@@ -14,9 +14,7 @@ def test_the_head_that_agrees_most_is_chosen_and_agreement_is_the_mean_nmi() -> 
     choice = choose_head(assignments)
     assert choice.head == 2
     for head in range(5):
-        others = [
-            normalized_mutual_info_score(heads[head], heads[other]) for other in range(5) if other != head
-        ]
+        others = [normalized_mutual_info_score(heads[head], heads[other]) for other in range(5) if other != head]
         assert choice.agreement[head] == pytest.approx(np.mean(others), abs=1e-12)
 
 

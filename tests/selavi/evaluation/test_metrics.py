@@ -60,9 +60,7 @@ def test_scores_equal_scikit_learn(drawn: tuple[np.ndarray, np.ndarray]) -> None
 
 @settings(deadline=None, max_examples=50)
 @given(labels_and_clusters(), st.permutations(range(NUM_CLUSTERS)))
-def test_scores_do_not_depend_on_names_or_order(
-    drawn: tuple[np.ndarray, np.ndarray], numbers: list[int]
-) -> None:
+def test_scores_do_not_depend_on_names_or_order(drawn: tuple[np.ndarray, np.ndarray], numbers: list[int]) -> None:
     labels, clusters = drawn
     expected = evaluate_clusters(labels, clusters, NUM_CLUSTERS)
     renamed = np.array(numbers)[clusters][::-1]
@@ -83,12 +81,8 @@ def test_scores_do_not_depend_on_names_or_order(
 )
 def test_limits_equal_scikit_learn(labels: list[int], clusters: list[int]) -> None:
     found = evaluate_clusters(labels, clusters, NUM_CLUSTERS)
-    assert found["nmi"] == pytest.approx(
-        sklearn_metrics.normalized_mutual_info_score(labels, clusters), abs=1e-12
-    )
-    assert found["ami"] == pytest.approx(
-        sklearn_metrics.adjusted_mutual_info_score(labels, clusters), abs=1e-12
-    )
+    assert found["nmi"] == pytest.approx(sklearn_metrics.normalized_mutual_info_score(labels, clusters), abs=1e-12)
+    assert found["ami"] == pytest.approx(sklearn_metrics.adjusted_mutual_info_score(labels, clusters), abs=1e-12)
     assert found["ari"] == pytest.approx(sklearn_metrics.adjusted_rand_score(labels, clusters), abs=1e-12)
 
 
@@ -119,9 +113,7 @@ def test_large_sets_from_arrays() -> None:
     found = evaluate_clusters(labels, clusters.astype(np.int16), 2)
     assert found["ari"] == pytest.approx(sklearn_metrics.adjusted_rand_score(labels, clusters), abs=1e-9)
     assert found["ari"] == pytest.approx(0.25, abs=1e-4)
-    assert found["ami"] == pytest.approx(
-        sklearn_metrics.adjusted_mutual_info_score(labels, clusters), abs=1e-9
-    )
+    assert found["ami"] == pytest.approx(sklearn_metrics.adjusted_mutual_info_score(labels, clusters), abs=1e-9)
     assert found["accuracy"] == found["purity"] == 0.75
     assert found["mean_entropy"] == pytest.approx(-(0.25 * math.log(0.25) + 0.75 * math.log(0.75)), abs=1e-12)
     assert found["n"] == num_clips

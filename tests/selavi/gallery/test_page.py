@@ -55,9 +55,7 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
 
-def table_of(
-    paths: Sequence[str], label: str | None = None, clusters: Sequence[int] | None = None
-) -> pa.Table:
+def table_of(paths: Sequence[str], label: str | None = None, clusters: Sequence[int] | None = None) -> pa.Table:
     rows = [
         {
             "id": path,
@@ -170,13 +168,9 @@ def test_real_clips_become_strips_over_their_duration(tmp_path: Path) -> None:
     assert red_first == [True, True, False, False]
 
 
-def test_a_recording_that_changes_its_size_gives_one_strip(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_recording_that_changes_its_size_gives_one_strip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     widths = iter([64, 64, 80, 48])
-    monkeypatch.setattr(
-        page_module, "decode_frames_at", lambda *_: np.zeros((1, 48, next(widths), 3), dtype=np.uint8)
-    )
+    monkeypatch.setattr(page_module, "decode_frames_at", lambda *_: np.zeros((1, 48, next(widths), 3), dtype=np.uint8))
     page = write_gallery(table_of(["a.mp4"]), tmp_path, tmp_path / "gallery", title="Demo", head=0)
     (strip,) = (page.parent / "thumbs").iterdir()
     assert Image.open(strip).size == (4 * 64, 48)
@@ -197,9 +191,7 @@ def test_frame_times_follow_start_and_duration(tmp_path: Path, fake_decoder: Cal
 def test_a_clip_without_a_picture_appears_with_a_placeholder(tmp_path: Path, fake_decoder: Calls) -> None:
     make_media(tmp_path, ["a.mp4", "b.mp4"])
     (tmp_path / "b.mp4").write_text("broken")
-    page = write_gallery(
-        table_of(["a.mp4", "b.mp4", "gone.mp4"]), tmp_path, tmp_path / "gallery", title="Demo", head=0
-    )
+    page = write_gallery(table_of(["a.mp4", "b.mp4", "gone.mp4"]), tmp_path, tmp_path / "gallery", title="Demo", head=0)
     parsed = Page(page.read_text(encoding="utf-8"))
     assert len(parsed.all("video")) == len([b for b in parsed.all("button") if b.get("class") == "tile"]) == 3
     assert len(parsed.all("img")) == 1
@@ -216,9 +208,7 @@ def test_nothing_outside_the_media_root_is_linked(tmp_path: Path, fake_decoder: 
     assert fake_decoder == []
 
 
-def test_clusters_show_size_confidence_and_label_where_there_is_one(
-    tmp_path: Path, fake_decoder: Calls
-) -> None:
+def test_clusters_show_size_confidence_and_label_where_there_is_one(tmp_path: Path, fake_decoder: Calls) -> None:
     paths = [f"{i}.mp4" for i in range(5)]
     make_media(tmp_path, paths)
     labelled = table_of(paths, "siren", clusters=[3, 3, 3, 8, 8])
@@ -232,9 +222,7 @@ def test_clusters_show_size_confidence_and_label_where_there_is_one(
     assert {option["value"] for option in parsed.all("option")} == {"size", "confidence", "purity", "number"}
     assert {"100%", "siren", "0.90"} <= set(parsed.texts)
 
-    bare = write_gallery(
-        table_of(paths, clusters=[3, 3, 3, 8, 8]), tmp_path, tmp_path / "bare", title="Demo", head=0
-    )
+    bare = write_gallery(table_of(paths, clusters=[3, 3, 3, 8, 8]), tmp_path, tmp_path / "bare", title="Demo", head=0)
     parsed = Page(bare.read_text(encoding="utf-8"))
     assert {option["value"] for option in parsed.all("option")} == {"size", "confidence", "number"}
     assert "100%" not in parsed.texts

@@ -57,13 +57,8 @@ def test_the_permutation_applies_to_the_outputs_of_a_layer() -> None:
 @pytest.mark.parametrize("num_clusters", [1, 2, 3, 4, 5, 6])
 def test_no_permutation_is_better(num_clusters: int) -> None:
     for seed in range(5):
-        cost = alignment_cost(
-            probabilities(seed, 30, num_clusters), probabilities(seed + 100, 30, num_clusters)
-        )
-        best = min(
-            sum(cost[i, j].item() for i, j in enumerate(p))
-            for p in itertools.permutations(range(num_clusters))
-        )
+        cost = alignment_cost(probabilities(seed, 30, num_clusters), probabilities(seed + 100, 30, num_clusters))
+        best = min(sum(cost[i, j].item() for i, j in enumerate(p)) for p in itertools.permutations(range(num_clusters)))
         permutation = align(cost)
         assert sorted(permutation.tolist()) == list(range(num_clusters))
         assert cost[torch.arange(num_clusters), permutation].sum().item() == pytest.approx(best)

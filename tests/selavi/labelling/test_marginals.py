@@ -12,9 +12,7 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-@pytest.mark.parametrize(
-    "kind", ["uniform", "gaussian", "zipf", torch.tensor([3, 1, 0, 2, 1, 1, 1, 1, 1, 1])]
-)
+@pytest.mark.parametrize("kind", ["uniform", "gaussian", "zipf", torch.tensor([3, 1, 0, 2, 1, 1, 1, 1, 1, 1])])
 def test_a_marginal_is_a_distribution(kind) -> None:
     marginal = make_marginal(kind, 10, generator=generator())
     assert marginal.shape == (10,)
@@ -34,9 +32,7 @@ def test_gaussian_sizes_spread_as_asked() -> None:
     sizes = 5000 * make_marginal("gaussian", 5000, gaussian_sd=0.1, generator=generator())
     assert sizes.std().item() == pytest.approx(0.1, rel=0.05)
     assert make_marginal("gaussian", 5000, gaussian_sd=2.0, generator=generator()).min() > 0
-    assert make_marginal("gaussian", 5, gaussian_sd=0.0, generator=generator()).tolist() == pytest.approx(
-        [0.2] * 5
-    )
+    assert make_marginal("gaussian", 5, gaussian_sd=0.0, generator=generator()).tolist() == pytest.approx([0.2] * 5)
 
 
 def test_the_draw_comes_from_the_generator_alone() -> None:

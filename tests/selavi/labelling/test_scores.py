@@ -38,9 +38,7 @@ def test_weights_are_relative() -> None:
 
 def test_one_modality_scores_itself() -> None:
     video = log_table(0)
-    torch.testing.assert_close(
-        combine_scores({"video": video}, {"video": 2.0}, {"video": everywhere()}), video
-    )
+    torch.testing.assert_close(combine_scores({"video": video}, {"video": 2.0}, {"video": everywhere()}), video)
 
 
 @pytest.mark.parametrize("filler", [0.0, math.nan, -math.inf])

@@ -61,9 +61,7 @@ def finite(found: Labelling) -> bool:
 def golden(request: pytest.FixtureRequest) -> tuple[Tensor, Tensor, float]:
     """Scores, official labels and official cost of one case."""
     if not GOLDEN.exists():
-        pytest.skip(
-            f"the official labels are not here: {GOLDEN} (set SELAVI_TESTDATA to the folder above golden/)"
-        )
+        pytest.skip(f"the official labels are not here: {GOLDEN} (set SELAVI_TESTDATA to the folder above golden/)")
     with np.load(GOLDEN) as file:
         tables = {name: torch.tensor(file[f"{request.param}/logits_{name}"]) for name in ("video", "audio")}
         labels = torch.tensor(file[f"{request.param}/labels"].astype(np.int64))
@@ -142,9 +140,7 @@ def test_rows_and_clusters_may_be_permuted(size: tuple[int, int], spread: float,
     plan = exact_plan(scores, assign(scores, marginal, tol=1e-9).potentials, 20.0)
     permuted = scores[rows][:, clusters]
     found = assign(permuted, marginal[clusters], tol=1e-9)
-    torch.testing.assert_close(
-        exact_plan(permuted, found.potentials, 20.0), plan[rows][:, clusters], atol=1e-4, rtol=0
-    )
+    torch.testing.assert_close(exact_plan(permuted, found.potentials, 20.0), plan[rows][:, clusters], atol=1e-4, rtol=0)
 
 
 @given(size=sizes, spread=spreads, seed=seeds)
@@ -307,9 +303,7 @@ def test_more_clusters_than_clips() -> None:
     assert len(found.labels.unique()) == 3
 
 
-@pytest.mark.parametrize(
-    ("spread", "sharpness"), [(1.0, 1e3), (1.0, 1e5), (1e4, 20.0), (1e4, 1e3), (1e8, 20.0)]
-)
+@pytest.mark.parametrize(("spread", "sharpness"), [(1.0, 1e3), (1.0, 1e5), (1e4, 20.0), (1e4, 1e3), (1e8, 20.0)])
 def test_extreme_scores(spread: float, sharpness: float) -> None:
     scores = log_table(6, 400, 8, spread)
     found = assign(scores, uniform(8), sharpness=sharpness)
