@@ -13,22 +13,35 @@ have to exchange.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from selavi.labelling.tables import (
+    MAX_DENSE_CLUSTERS,
+    Curvature,
+    DenseTable,
+    LargeEntries,
+    Survey,
+    Table,
+    make_table,
+    with_column,
+)
+
 SumRanks = Callable[[Tensor], Tensor]
 
-# Above this many clusters, K x K sums and solves cost more than the scaling passes they save.
-MAX_NEWTON_CLUSTERS = 1024
-
-_BLOCK_ELEMENTS = 1 << 18  # table entries held in float64 at a time: 2 MiB, about a core's cache
-_LOG_FLOOR = -700.0  # exp() of less would be denormal or 0: the floor keeps every mass positive
-# Nats below a row's best at which a cluster counts as forbidden: float64 could not resolve its potential.
-_NEVER = 1e12
+# A problem is first solved on every n-th row: so many rows in all, and so many times K.
+_SAMPLE_ROWS = 8192
+_SAMPLE_ROWS_PER_CLUSTER = 16
+_SAMPLE_GROWTH = 4  # and of so many times more rows next, as long as that is a small part of all
+_SAMPLE_ERROR = 0.1  # of the noise that the choice of the rows makes in the masses
+# What float32 reads resolve: scaled scores up to this many nats, and this marginal error.
+_FLOAT32_RANGE = 4096.0
+_FLOAT32_TOL = 2e-7
 
 # Newton with continuation.  Steps are measured by their range (max - min over the clusters, in nats), because
 # the dual is near its quadratic model over a few nats of any potential.  The values had nearly the fewest
@@ -37,11 +50,16 @@ _START_SPREAD = 3.0  # spread of the scaled scores at which the continuation beg
 _SHARPNESS_RATIO = 2.5  # from one stage of the continuation to the next
 _ADVANCE_RANGE = 8.0  # longest Newton step with which a stage may be left
 _MAX_STEP_RANGE = 6.0  # a longer Newton step is cut to this
+_STEP_SPREADS = 0.5  # or than this many spreads of the scaled scores, where clips are many
+_CHORD_ERROR = 3e-3  # marginal error below which the Hessian is kept
 _MAX_BACKTRACKS = 20  # in a row
 _MAX_SINGULAR = 20  # solves repeated with more damping
 _PATIENCE = 25  # passes of one stage without the error falling by 10 %
 _WARM_ERROR = 0.5  # marginal error above which given potentials are worse than a cold start
 _WARM_PASSES = 10  # passes from given potentials after which a cold start is the better bet
+
+_CG_REDUCTION = 1e-6  # of the squared residual in the preconditioner's norm
+_MAX_CG = 200
 
 _SCALING_PATIENCE = 200  # scaling passes without the error falling by 1 %
 
@@ -51,13 +69,19 @@ class Labelling:
     """Labels of N clips under one head, with the evidence that they follow the marginal.
 
     Attributes:
-        labels: (N,) int64, the cluster of each clip: the largest entry of its plan row.
+        labels: (N,) int64, the cluster of each clip: the largest entry of its plan row; -1 for a clip that a
+            partial labelling leaves out.
         potentials: (K,) float64, g: the plan's row n is ``softmax(sharpness * scores[n] + g)``; -inf where
-            the marginal is 0, otherwise finite with a marginal-weighted mean of 0.
-        marginal_error: L1 distance of the soft cluster masses from the marginal, in [0, 2].
-        num_passes: reads of all rows by the solver; the one read that checks the scores before and the one
-            that takes the labels after are not counted.
+            the marginal is 0, otherwise finite with a marginal-weighted mean of 0.  A partial labelling has one
+            more, for being left out.
+        marginal_error: L1 distance of the soft cluster masses from their target, in [0, 2].  The target is the
+            marginal, or what the relaxed problem makes of it.
+        num_passes: reads of all rows by the solver, reads of a sample counted by its share and rounded up; the
+            one read that checks the scores before and the one that takes the labels after are not counted.
         converged: whether marginal_error came down to the tolerance.
+        reason: why not; empty where converged.
+        num_hessians: how often the curvature was summed over all rows, in a read of its own or on the way.
+        masses: (K,) float64 soft masses of the clusters, summing to 1 (to the fraction of a partial labelling).
 
     The masses are those of the soft plan.  Its argmax can be less balanced (equal rows all get one label
     while the soft masses are exact), so callers should log the hard cluster sizes too.
@@ -68,6 +92,9 @@ class Labelling:
     marginal_error: float
     num_passes: int
     converged: bool
+    reason: str
+    num_hessians: int
+    masses: Tensor
 
 
 class RowStatistics(NamedTuple):
@@ -85,56 +112,86 @@ def on_one_process(tensor: Tensor) -> Tensor:
 
 @torch.no_grad()
 def assign(
-    scores: Tensor,
+    scores: Tensor | Table,
     marginal: Tensor,
     *,
     sharpness: float = 20.0,
     tol: float = 1e-6,
     max_passes: int = 1000,
     initial_potentials: Tensor | None = None,
+    size_strength: float = math.inf,
+    fraction: float = 1.0,
     sum_ranks: SumRanks = on_one_process,
 ) -> Labelling:
     """Assign N clips to K clusters whose soft sizes follow the marginal.
 
-    Damped Newton on the dual with continuation in the sharpness, for K <= 1024; plain log-domain scaling
-    where K is larger or Newton makes no progress.  All sums are float64 over blocks of rows, whatever the
-    type of the scores.
+    Large problems are first solved on a sample of the rows, which leaves few reads of all rows to do.  Damped
+    Newton on the dual with continuation in the sharpness; plain log-domain scaling where Newton makes no
+    progress.  Sums over rows are float64.
 
     Args:
         scores: (N, K) floating point, (weighted mean) log-probabilities.  -inf forbids a cluster to a clip;
-            adding a constant to a row changes nothing.  With `sum_ranks`, this process's rows (N may then be
-            0).
+            adding a constant to a row changes nothing (but see fraction).  With `sum_ranks`, this process's rows
+            (N may then be 0).  A `tables.BlockTable` computes them at each read instead.
         marginal: (K,) target mass of each cluster, non-negative, sums to 1, on the device of the scores.  A
             cluster of mass 0 gets no clips.
         sharpness: exponent on the clip probabilities, lambda of the paper (1 / epsilon of entropic
             transport).
         tol: marginal error at which to stop.
         max_passes: most reads of all rows that the solver may take.
-        initial_potentials: (K,) potentials of an earlier labelling to start from, on the same device.
+        initial_potentials: potentials of an earlier labelling to start from, on the same device.
+        size_strength: weight of ``KL(masses || marginal)`` in the plan's objective, in units of its entropy; inf
+            keeps the sizes, 0 or near it leaves them to the scores (P2OT's relaxed marginal).
+        fraction: share of the clips' mass that is labelled, the most confident first (P2OT's partial transport).
+            Left-out mass counts as a cluster with log-probability 0, so the scores must be log-probabilities.
         sum_ranks: adds a small float64 tensor over all processes that hold rows and returns the total on
             each; it may overwrite its argument.  Every decision is taken on its results, so all processes
             take the same way.
 
     Returns:
         The labels of this process's rows; the other fields describe all rows and are the same on every
-        process. `converged` is False, with the best potentials found, where the target cannot be met or was
-        not in max_passes.
+        process. `converged` is False, with the best potentials found and the reason, where the target cannot be
+        met or was not in max_passes.
 
     Raises:
         ValueError: for wrong shapes or types, NaN or +inf in the scores, a clip without any cluster it may
-            have, a marginal that is negative, not finite or does not sum to 1, a non-positive sharpness or
-            tol.
+            have, a marginal that is negative, not finite or does not sum to 1, a non-positive sharpness,
+            tol or size_strength, a fraction outside (0, 1].
     """
-    target = _check_arguments(scores, marginal, sharpness, tol, max_passes, initial_potentials)
-    survey = _survey(scores, target, sharpness, sum_ranks)
-    solver = _Solver(scores, target, survey, sharpness, tol, max_passes, sum_ranks)
+    target = _check_arguments(scores, marginal, sharpness, tol, max_passes, size_strength, fraction)
+    table = make_table(scores) if isinstance(scores, Tensor) else scores
+    if fraction < 1:
+        table = with_column(table, 0.0)
+        target = torch.cat([fraction * target, target.new_tensor([1 - fraction])])
+    _check_start(initial_potentials, len(target))
+    if tol < _FLOAT32_TOL:
+        table = table.exact()
+    forbidden = torch.zeros_like(target).masked_fill(target == 0, -torch.inf)
+    survey = table.survey(forbidden, sharpness)
+    if survey.furthest > _FLOAT32_RANGE:
+        table = table.exact()
+        survey = table.survey(forbidden, sharpness)
+    overview = _sum_surveys(table, survey, forbidden, sharpness, sum_ranks)
+    # Left-out mass is not relaxed: the fraction is kept whatever the sizes.
+    relaxed = slice(0, len(marginal))
+    solver = _Solver(table, target, overview, sharpness, tol, max_passes, size_strength, relaxed, sum_ranks)
     solver.solve(initial_potentials)
     potentials = solver.potentials()
-    labels = torch.empty(len(scores), dtype=torch.int64, device=scores.device)
-    for rows, scaled in _scaled_blocks(scores, potentials, sharpness):
-        labels[rows] = scaled.argmax(1)
+    labels = table.labels(potentials, sharpness)
+    if fraction < 1:
+        labels[labels == len(marginal)] = -1
     error = solver.marginal_error()
-    return Labelling(labels, potentials, error, solver.num_passes, error <= tol)
+    converged = error <= tol
+    return Labelling(
+        labels=labels,
+        potentials=potentials,
+        marginal_error=error,
+        num_passes=math.ceil(solver.num_reads),
+        converged=converged,
+        reason="" if converged else solver.reason(),
+        num_hessians=solver.num_hessians,
+        masses=solver.masses()[: len(marginal)],
+    )
 
 
 @torch.no_grad()
@@ -145,7 +202,7 @@ def assign_reference(
 
     Takes the arguments of `assign`, with finite scores and a positive marginal, on one process.
     """
-    target = _check_arguments(scores, marginal, sharpness, tol, max_passes, None)
+    target = _check_arguments(scores, marginal, sharpness, tol, max_passes, math.inf, 1.0)
     scaled = scores.double() * sharpness
     potentials = torch.zeros_like(target)
     num_passes = 0
@@ -158,7 +215,9 @@ def assign_reference(
         # The rows are normalised by construction, so one update of the columns is one full round of scaling.
         potentials = potentials + target.log() - masses.log()
     potentials = potentials - (target * potentials).sum()
-    return Labelling((scaled + potentials).argmax(1), potentials, error, num_passes, error <= tol)
+    labels = (scaled + potentials).argmax(1)
+    reason = "" if error <= tol else "max_passes reached"
+    return Labelling(labels, potentials, error, num_passes, error <= tol, reason, 0, masses)
 
 
 @torch.no_grad()
@@ -170,13 +229,13 @@ def plan_rows(scores: Tensor, potentials: Tensor, sharpness: float) -> Tensor:
     """
     _check_potentials(scores, potentials)
     rows_of_plan = torch.empty(scores.shape, dtype=torch.float32, device=scores.device)
-    for rows, scaled in _scaled_blocks(scores, potentials, sharpness):
-        rows_of_plan[rows] = scaled.softmax(1).float()
+    for rows, block in DenseTable(scores, torch.float64).blocks():
+        rows_of_plan[rows] = torch.add(potentials, block.double(), alpha=sharpness).softmax(1).float()
     return rows_of_plan
 
 
 @torch.no_grad()
-def row_statistics(scores: Tensor, potentials: Tensor, sharpness: float) -> RowStatistics:
+def row_statistics(scores: Tensor | Table, potentials: Tensor, sharpness: float) -> RowStatistics:
     """Confidence (largest entry), margin (largest minus second) and entropy (nats) of every row of the plan.
 
     The table is read in blocks, the plan is never held.  With K = 1 the margin is the confidence.
@@ -184,15 +243,10 @@ def row_statistics(scores: Tensor, potentials: Tensor, sharpness: float) -> RowS
     Raises:
         ValueError: where potentials is not (K,).
     """
-    _check_potentials(scores, potentials)
-    confidence, margin, entropy = torch.empty(3, len(scores), dtype=torch.float32, device=scores.device)
-    for rows, scaled in _scaled_blocks(scores, potentials, sharpness):
-        plan = scaled.softmax(1)
-        largest = plan.topk(min(2, plan.shape[1]), dim=1).values
-        confidence[rows] = largest[:, 0].float()
-        margin[rows] = (largest[:, 0] - largest[:, 1:].sum(1)).float()
-        entropy[rows] = torch.special.entr(plan).sum(1).float()
-    return RowStatistics(confidence, margin, entropy)
+    if isinstance(scores, Tensor):
+        _check_potentials(scores, potentials)
+        scores = make_table(scores)
+    return RowStatistics(*scores.statistics(potentials, sharpness))
 
 
 def _check_potentials(scores: Tensor, potentials: Tensor) -> None:
@@ -203,33 +257,31 @@ def _check_potentials(scores: Tensor, potentials: Tensor) -> None:
 
 
 def _check_arguments(
-    scores: Tensor,
+    scores: Tensor | Table,
     marginal: Tensor,
     sharpness: float,
     tol: float,
     max_passes: int,
-    initial_potentials: Tensor | None,
+    size_strength: float,
+    fraction: float,
 ) -> Tensor:
     """Check everything but the values of the scores; return the marginal in float64, summing to 1."""
-    if scores.ndim != 2 or marginal.shape != scores.shape[1:] or not marginal.numel():
+    shape = tuple(scores.shape) if isinstance(scores, Tensor) else (scores.num_rows, scores.num_clusters)
+    if len(shape) != 2 or tuple(marginal.shape) != shape[1:] or not marginal.numel():
         raise ValueError(
-            "expected scores (N, K) and marginal (K,) with K >= 1, "
-            f"got {tuple(scores.shape)} and {tuple(marginal.shape)}"
+            f"expected scores (N, K) and marginal (K,) with K >= 1, got {shape} and {tuple(marginal.shape)}"
         )
-    if not scores.is_floating_point():
+    if isinstance(scores, Tensor) and not scores.is_floating_point():
         raise ValueError(f"scores must be floating point log-probabilities, got {scores.dtype}")
     for name, value in (("sharpness", sharpness), ("tol", tol)):
-        if not 0 < value < float("inf"):
+        if not 0 < value < math.inf:
             raise ValueError(f"{name} must be positive and finite, got {value}")
+    if not size_strength > 0:
+        raise ValueError(f"size_strength must be positive (inf keeps the sizes), got {size_strength}")
+    if not 0 < fraction <= 1:
+        raise ValueError(f"fraction must be in (0, 1], got {fraction}")
     if max_passes < 1:
         raise ValueError(f"max_passes must be at least 1, got {max_passes}")
-    if initial_potentials is not None:
-        if initial_potentials.shape != marginal.shape:
-            raise ValueError(
-                f"expected initial_potentials (K,) = {tuple(marginal.shape)}, got {tuple(initial_potentials.shape)}"
-            )
-        if not (initial_potentials < float("inf")).all():
-            raise ValueError("initial_potentials must be finite, or -inf for a cluster of mass 0; got NaN or +inf")
     target = marginal.double()
     if not target.isfinite().all():
         raise ValueError(f"marginal must be finite, entry {int((~target.isfinite()).nonzero()[0])} is not")
@@ -242,15 +294,18 @@ def _check_arguments(
     return target / total
 
 
-def _scaled_blocks(scores: Tensor, potentials: Tensor, sharpness: float) -> Iterator[tuple[slice, Tensor]]:
-    """Yield ``sharpness * scores + potentials`` in float64 over blocks of rows, each a tensor of its own."""
-    rows_per_block = max(1, _BLOCK_ELEMENTS // scores.shape[1])
-    for first in range(0, len(scores), rows_per_block):
-        rows = slice(first, min(first + rows_per_block, len(scores)))
-        yield rows, torch.add(potentials, scores[rows].double(), alpha=sharpness)
+def _check_start(initial_potentials: Tensor | None, num_potentials: int) -> None:
+    if initial_potentials is None:
+        return
+    if tuple(initial_potentials.shape) != (num_potentials,):
+        raise ValueError(
+            f"expected initial_potentials (K,) = ({num_potentials},), got {tuple(initial_potentials.shape)}"
+        )
+    if not (initial_potentials < math.inf).all():
+        raise ValueError("initial_potentials must be finite, or -inf for a cluster of mass 0; got NaN or +inf")
 
 
-class _Survey(NamedTuple):
+class _Overview(NamedTuple):
     """What one read of all rows says about the problem; the same on every process."""
 
     num_rows: int
@@ -260,49 +315,30 @@ class _Survey(NamedTuple):
     spread: float  # standard deviation of the scaled scores once the means of rows and columns are taken out
 
 
-def _survey(scores: Tensor, target: Tensor, sharpness: float, sum_ranks: SumRanks) -> _Survey:
-    """Read all rows once: check them, count them, and measure how peaked they are."""
-    num_clusters = len(target)
-    forbidden = torch.zeros_like(target).masked_fill(target == 0, -torch.inf)
-    counts, sums = target.new_zeros(2, num_clusters).unbind()
-    num_bad, squares = target.new_zeros(2).unbind()
-    for _, block in _scaled_blocks(scores, forbidden, sharpness):
-        # NaN and +inf reach the row's maximum, and a row without any allowed cluster has the maximum -inf.
-        largest = block.amax(1, keepdim=True)
-        num_bad += (~largest.isfinite()).sum()
-        block -= largest
-        allowed = block > -_NEVER
-        block.masked_fill_(~allowed, 0.0)
-        block -= block.sum(1, keepdim=True) / allowed.sum(1, keepdim=True).clamp(min=1)
-        block *= allowed
-        counts += allowed.sum(0)
-        sums += block.sum(0)
-        squares += block.square().sum()
-    own = torch.stack([num_bad, squares, num_bad.new_tensor(float(len(scores))), torch.ones_like(num_bad)])
-    own_num_bad = int(num_bad)  # before the sum, which may overwrite what it is given
-    total = sum_ranks(torch.cat([own, counts, sums]))
-    counts, sums = total[4 : 4 + num_clusters], total[4 + num_clusters :]
-    num_bad_everywhere, squares_everywhere, num_rows, num_ranks = total[:4].tolist()
-    if num_bad_everywhere:
-        fault = _describe_bad_rows(scores, forbidden, sharpness, own_num_bad, int(num_bad_everywhere))
-        raise ValueError(fault)
+def _sum_surveys(table: Table, own: Survey, forbidden: Tensor, sharpness: float, sum_ranks: SumRanks) -> _Overview:
+    scalars = forbidden.new_tensor([own.num_bad, own.squares, own.num_rows, 1.0])
+    total = sum_ranks(torch.cat([scalars, own.counts, own.sums]))
+    counts, sums = total[4:].chunk(2)
+    num_bad, squares, num_rows, num_ranks = total[:4].tolist()
+    if num_bad:
+        raise ValueError(_describe_bad_rows(table, forbidden, sharpness, int(own.num_bad), int(num_bad)))
     if not num_rows:
         raise ValueError("scores holds no rows: there is no clip to label")
     column_means = sums / counts.clamp(min=1)
-    residual = squares_everywhere - (counts * column_means.square()).sum().item()
+    residual = squares - (counts * column_means.square()).sum().item()
     spread = (max(residual, 0.0) / counts.sum().item()) ** 0.5
-    return _Survey(int(num_rows), int(num_ranks), counts > 0, column_means, spread)
+    return _Overview(int(num_rows), int(num_ranks), counts > 0, column_means, spread)
 
 
-def _describe_bad_rows(scores: Tensor, forbidden: Tensor, sharpness: float, own_num_bad: int, num_bad: int) -> str:
+def _describe_bad_rows(table: Table, forbidden: Tensor, sharpness: float, own_num_bad: int, num_bad: int) -> str:
     if not own_num_bad:
         return f"scores holds {num_bad} row(s) with NaN, +inf or no cluster allowed, all on other processes"
-    row = next(
-        rows.start + int(bad[0])
-        for rows, block in _scaled_blocks(scores, forbidden, sharpness)
-        if len(bad := (~block.amax(1).isfinite()).nonzero())
-    )
-    values = scores[row].double() * sharpness
+    for rows, block in table.blocks():
+        scaled = block.double() * sharpness
+        bad = (~(scaled + forbidden).amax(1).isfinite()).nonzero()
+        if len(bad):
+            row, values = rows.start + int(bad[0]), scaled[int(bad[0])]
+            break
     if values.isnan().any():
         fault = f"is NaN for cluster {int(values.isnan().nonzero()[0])}"
     elif (values == torch.inf).any():
@@ -313,12 +349,48 @@ def _describe_bad_rows(scores: Tensor, forbidden: Tensor, sharpness: float, own_
 
 
 class _Sums(NamedTuple):
-    """Sums over all rows at one point, for the active clusters; the same on every process."""
+    """Sums over all rows at one point, for the active clusters; the same on every process but for `large`."""
 
     masses: Tensor  # mean row of the plan
+    target: Tensor  # what the masses should be here
     gradient: Tensor  # masses - target
     error: float  # L1 norm of the gradient
-    hessian: Tensor
+    hessian: Tensor | None  # (K, K) for few clusters, with curvature
+    tails: Tensor  # (K,) row sums of coupling that is known by them alone
+    large: _Rows | None  # for many clusters, with curvature
+
+
+class _Rows:
+    """This process's large entries of the plan, Q: the product ``Q^T Q v``."""
+
+    def __init__(self, large: LargeEntries, num_clusters: int) -> None:
+        self.large, self.num_clusters = large, num_clusters
+        counts = large.row_starts.diff()
+        self.rows = torch.arange(len(counts), device=counts.device).repeat_interleave(counts)
+        self.num_rows = len(counts)
+
+    def product(self, vector: Tensor) -> Tensor:
+        """(K,) float64."""
+        _, clusters, values = self.large
+        along = vector.new_zeros(self.num_rows).index_add_(0, self.rows, values * vector[clusters])
+        return self.columns(values * along[self.rows])
+
+    def columns(self, values: Tensor) -> Tensor:
+        """Sums of values, one for each entry, by cluster."""
+        return values.new_zeros(self.num_clusters).index_add_(0, self.large.clusters, values)
+
+
+class _Level:
+    """A set of rows that the dual problem is solved on: a sample, or all."""
+
+    def __init__(self, table: Table, num_rows: int, share: float, tol: float) -> None:
+        self.table, self.num_rows, self.share, self.tol = table, num_rows, share, tol
+        self.best: Tensor | None = None
+        self.best_error = math.inf
+        self.best_sums: _Sums | None = None
+
+    def is_solved(self) -> bool:
+        return self.best_error <= self.tol
 
 
 class _Solver:
@@ -326,102 +398,249 @@ class _Solver:
 
     def __init__(
         self,
-        scores: Tensor,
+        table: Table,
         target: Tensor,
-        survey: _Survey,
+        overview: _Overview,
         sharpness: float,
         tol: float,
         max_passes: int,
+        size_strength: float,
+        relaxed: slice,
         sum_ranks: SumRanks,
     ) -> None:
-        # A table of one block is upcast once instead of at every pass.
-        self.scores = scores.double() if scores.numel() <= _BLOCK_ELEMENTS else scores
         self.full_target = target
-        self.survey = survey
+        self.overview = overview
         self.sharpness = sharpness
-        self.tol = tol
         self.max_passes = max_passes
         self.sum_ranks = sum_ranks
-        self.active = ((target > 0) & survey.reachable).nonzero()[:, 0]
+        self.active = ((target > 0) & overview.reachable).nonzero()[:, 0]
         self.target = target[self.active] / target[self.active].sum()
         self.log_target = self.target.log()
-        self.num_passes = 0
-        self.best = self.log_target - survey.column_means[self.active]
-        self.best_masses = self.target
-        self.best_error = float("inf")
+        self.size_strength = size_strength
+        is_relaxed = torch.zeros_like(target, dtype=torch.bool)
+        is_relaxed[relaxed] = size_strength < math.inf
+        self.relaxed = is_relaxed[self.active]
+        self._factor_of: _Sums | None = None  # whose Hessian the factor is of
+        self.num_reads = 0.0
+        self.num_hessians = 0
+        self.level = self.all_rows = _Level(table, overview.num_rows, 1.0, tol)
+        self.start = self.log_target - overview.column_means[self.active]
 
     def solve(self, initial_potentials: Tensor | None) -> None:
-        """Find the potentials; they and their error are in `best` and `best_error`."""
-        by_newton = len(self.full_target) <= MAX_NEWTON_CLUSTERS
-        if initial_potentials is not None:
-            start = initial_potentials.double()[self.active]
-            finite = start.isfinite()
-            if finite.any():
-                # A cluster that had no mass at the earlier labelling starts beside the least wanted one.
-                start = torch.where(finite, start, start[finite].min())
-                if by_newton:
+        """Find the potentials; they and their error are in `all_rows`."""
+        warm = self._warm_start(initial_potentials)
+        if warm is not None:
+            self._newton(warm, self.sharpness, warm=True)
+        if not self.all_rows.is_solved():
+            start = warm
+            for stride in self._sample_strides():
+                self.level = self._sample(stride)
+                if start is not None:
                     self._newton(start, self.sharpness, warm=True)
-                else:
-                    self._scaling(start)
-        if self.best_error > self.tol and by_newton:
-            fraction = 1 / max(1.0, self.survey.spread / _START_SPREAD)
-            start = self.log_target - fraction * self.survey.column_means[self.active]
-            self._newton(start, fraction * self.sharpness)
-        if self.best_error > self.tol:
-            self._scaling(self.best)
+                if not self.level.is_solved():
+                    self._cold_newton()
+                start = self.level.best
+            self.level = self.all_rows
+            if start is not None and start is not warm:
+                self._newton(start, self.sharpness)
+        if not self.all_rows.is_solved():
+            self._cold_newton()
+        if not self.all_rows.is_solved():
+            self._scaling(self.start if self.all_rows.best is None else self.all_rows.best)
+
+    def _warm_start(self, initial_potentials: Tensor | None) -> Tensor | None:
+        if initial_potentials is None:
+            return None
+        start = initial_potentials.double()[self.active]
+        finite = start.isfinite()
+        # A cluster that had no mass at the earlier labelling starts beside the least wanted one.
+        return torch.where(finite, start, start[finite].min()) if finite.any() else None
+
+    def _sample_strides(self) -> list[int]:
+        """Which rows to try first: every n-th, for falling n, each set a small part of the next."""
+        fewest = max(_SAMPLE_ROWS, _SAMPLE_ROWS_PER_CLUSTER * len(self.full_target))
+        largest = self.overview.num_rows // fewest
+        return [largest // _SAMPLE_GROWTH**i for i in range(12) if largest // _SAMPLE_GROWTH**i >= _SAMPLE_GROWTH]
+
+    def _sample(self, stride: int) -> _Level:
+        table = self.all_rows.table.sample(stride)
+        num_rows = int(self.sum_ranks(self.target.new_tensor([float(table.num_rows)])).item())
+        tol = _SAMPLE_ERROR * (len(self.full_target) / num_rows) ** 0.5
+        return _Level(table, num_rows, num_rows / self.overview.num_rows, max(tol, self.all_rows.tol))
+
+    def _cold_newton(self) -> None:
+        fraction = 1 / max(1.0, self.overview.spread / _START_SPREAD)
+        start = self.log_target - fraction * self.overview.column_means[self.active]
+        self._newton(start, fraction * self.sharpness)
 
     def potentials(self) -> Tensor:
         """(K,) the best potentials: -inf where the marginal is 0, 0 for a cluster that no clip may have."""
         full = torch.zeros_like(self.full_target).masked_fill(self.full_target == 0, -torch.inf)
-        full[self.active] = self.best - (self.target * self.best).sum()
+        best = self.start if self.all_rows.best is None else self.all_rows.best
+        full[self.active] = best - (self.target * best).sum()
         return full
 
-    def marginal_error(self) -> float:
-        """L1 distance of the masses from the given marginal, clusters that no clip may have included."""
+    def masses(self) -> Tensor:
+        """(K,) masses at the best potentials."""
         masses = torch.zeros_like(self.full_target)
-        masses[self.active] = self.best_masses
-        return (masses - self.full_target).abs().sum().item()
+        if self.all_rows.best_sums is not None:
+            masses[self.active] = self.all_rows.best_sums.masses
+        return masses
+
+    def marginal_error(self) -> float:
+        """L1 distance of the masses from their target, clusters that no clip may have included."""
+        if self.size_strength < math.inf:
+            return self.all_rows.best_error
+        return (self.masses() - self.full_target).abs().sum().item()
+
+    def reason(self) -> str:
+        """Why the tolerance was not met."""
+        unreachable = ((self.full_target > 0) & ~self.overview.reachable).nonzero()[:, 0].tolist()
+        if unreachable:
+            named = ", ".join(map(str, unreachable[:5])) + (", ..." if len(unreachable) > 5 else "")
+            return f"{len(unreachable)} cluster(s) with a positive marginal are -inf for every clip: {named}"
+        if self.num_reads > self.max_passes - 1:
+            return f"max_passes = {self.max_passes} reads of all rows were not enough"
+        return (
+            "no step lowers the error any more: the clips' forbidden clusters leave no plan with these sizes, "
+            "or the scores are too coarse for the tolerance"
+        )
+
+    def _relaxed_target(self, potentials: Tensor) -> Tensor:
+        """What the masses should be at these potentials; the marginal itself unless it is relaxed."""
+        if not self.relaxed.any():
+            return self.target
+        wanted = self.target.clone()
+        logits = (self.log_target - potentials / self.size_strength)[self.relaxed]
+        wanted[self.relaxed] = logits.softmax(0) * self.target[self.relaxed].sum()
+        return wanted
 
     def _pass(self, potentials: Tensor, sharpness: float, *, curvature: bool) -> _Sums:
-        """Read all rows once; without curvature the hessian is empty."""
-        num_clusters = len(self.full_target)
+        """Read all rows of the level once."""
+        level, num_clusters = self.level, len(self.full_target)
         offsets = torch.full_like(self.full_target, -torch.inf)
         offsets[self.active] = potentials
-        masses = torch.zeros_like(self.full_target)
-        coupling = masses.new_zeros(num_clusters if curvature else 0, num_clusters)
-        for _, plan in _scaled_blocks(self.scores, offsets, sharpness):
-            plan -= plan.amax(1, keepdim=True)
-            plan.clamp_(min=_LOG_FLOOR).exp_()
-            plan /= plan.sum(1, keepdim=True)
-            masses += plan.sum(0)
-            if curvature:
-                coupling.addmm_(plan.T, plan)
-        self.num_passes += 1
-        total = self.sum_ranks(torch.cat([masses, coupling.flatten()])) / self.survey.num_rows
+        dense = num_clusters if curvature and num_clusters <= MAX_DENSE_CLUSTERS else 0
+        found: Curvature | None = None
+        if curvature:
+            found = level.table.curvature(offsets, sharpness)
+            own = torch.cat([found.masses, found.tails, found.pairs.flatten()])
+        else:
+            own = level.table.masses(offsets, sharpness)
+        self.num_reads += level.share
+        self.num_hessians += curvature and level is self.all_rows
+        total = self.sum_ranks(own)
         masses = total[:num_clusters][self.active]
-        gradient = masses - self.target
+        masses = masses / masses.sum()  # takes away what rounding did to the sums of the rows
+        target = self._relaxed_target(potentials)
+        gradient = masses - target
         error = gradient.abs().sum().item()
-        if sharpness == self.sharpness and error < self.best_error:
-            self.best, self.best_masses, self.best_error = potentials, masses, error
-        if not curvature:
-            return _Sums(masses, gradient, error, coupling)
-        coupling = total[num_clusters:].view(num_clusters, num_clusters)[self.active][:, self.active]
-        # diag(masses) - coupling, written as a graph Laplacian: the rows of the plan sum to 1, so the
-        # diagonal is the sum of the other entries, which keeps all digits where the plan is almost hard.
-        coupling.fill_diagonal_(0.0)
-        return _Sums(masses, gradient, error, torch.diag(coupling.sum(1)) - coupling)
+        sums = _Sums(masses, target, gradient, error, None, masses.new_zeros(0), None)
+        if found is not None:
+            tails = total[num_clusters : 2 * num_clusters][self.active] / level.num_rows
+            if dense:
+                coupling = total[2 * num_clusters :].view(dense, dense)
+                if len(self.active) < dense:
+                    coupling = coupling[self.active][:, self.active]
+                sums = sums._replace(tails=tails)
+                sums = sums._replace(hessian=self._hessian(sums, coupling.div_(level.num_rows)))
+            else:
+                assert found.large is not None
+                sums = sums._replace(tails=tails, large=_Rows(found.large, num_clusters))
+        if sharpness == self.sharpness and error < level.best_error:
+            level.best, level.best_sums, level.best_error = potentials, sums, error
+        return sums
 
-    def _newton_step(self, sums: _Sums, damping: float) -> Tensor | None:
-        """Solve for the damped Newton step; None where the system is singular."""
-        # The outer product fixes the free constant of the potentials: it makes <target, step> = 0.
-        matrix = sums.hessian + torch.outer(self.target, self.target)
-        matrix.diagonal().add_((damping + 1e-14) * (self.target + sums.masses))
-        factor, failed = torch.linalg.cholesky_ex(matrix)
-        step = torch.cholesky_solve(-sums.gradient[:, None], factor)[:, 0]
-        step = torch.where(failed > 0, torch.nan, step)
+    def _newton_step(self, sums: _Sums, damping: float, curved: _Sums) -> Tensor | None:
+        """Solve for the damped Newton step with the Hessian of `curved`; None where the system is singular."""
+        diagonal = (damping + 1e-14) * (self.target + curved.masses)
+        if curved.large is not None:
+            step = self._conjugate_gradients(sums.gradient, curved, curved.large, diagonal)
+        else:
+            assert curved.hessian is not None
+            if damping or self._factor_of is not curved:
+                # The outer product fixes the free constant of the potentials: it makes <target, step> = 0.
+                matrix = torch.addr(curved.hessian, self.target, self.target)
+                matrix.diagonal().add_(diagonal)
+                self._factor, self._failed = torch.linalg.cholesky_ex(matrix)
+                self._factor_of = None if damping else curved
+            step = torch.cholesky_solve(-sums.gradient[:, None], self._factor)[:, 0]
+            step = torch.where(self._failed > 0, torch.nan, step)
         # Processes may differ in the last bits of a solve: the mean over them is the same number on all.
-        step = self.sum_ranks(step) / self.survey.num_ranks
+        step = self.sum_ranks(step) / self.overview.num_ranks
         return step if bool(step.isfinite().all()) else None
+
+    def _hessian(self, sums: _Sums, coupling: Tensor) -> Tensor:
+        """The Hessian as a graph Laplacian, in the place of the coupling.
+
+        The rows of the plan sum to 1, so the diagonal is the sum of the coupling off it, which keeps all digits
+        where the plan is almost hard.
+        """
+        for weights, strength in self._rank_one(sums):
+            coupling.addr_(weights, weights, alpha=strength)
+        coupling.fill_diagonal_(0.0)
+        row_sums = coupling.sum(1)
+        coupling.neg_()
+        coupling.diagonal().copy_(row_sums)
+        return coupling
+
+    def _rank_one(self, sums: _Sums) -> list[tuple[Tensor, float]]:
+        """Coupling of the form strength * w w^T: what small entries do, and what relaxed sizes do."""
+        terms = []
+        total = sums.tails.sum().item()
+        if total > 0:
+            terms.append((sums.tails, 1 / total))
+        if self.relaxed.any():
+            weights = sums.target * self.relaxed
+            terms.append((weights, 1 / (self.size_strength * weights.sum().item())))
+        return terms
+
+    def _conjugate_gradients(self, gradient: Tensor, sums: _Sums, large: _Rows, diagonal: Tensor) -> Tensor:
+        """Approximate the Newton step by K-sized sums over the processes alone."""
+        num_rows, size = self.level.num_rows, len(self.full_target)
+
+        def embed(vector: Tensor) -> Tensor:
+            full = vector.new_zeros(size)
+            full[self.active] = vector
+            return full
+
+        ones = torch.ones(size, dtype=torch.float64, device=diagonal.device)
+        both = self.sum_ranks(torch.cat([large.product(ones), large.columns(large.large.values.square())])) / num_rows
+        row_sums, squares = (half[self.active] for half in both.chunk(2))
+        terms = self._rank_one(sums)
+        fixed = row_sums + diagonal
+        for weights, strength in terms:
+            fixed = fixed + strength * weights.sum() * weights
+
+        def times(vector: Tensor) -> Tensor:
+            coupled = self.sum_ranks(large.product(embed(vector)))[self.active] / num_rows
+            result = fixed * vector - coupled + self.target * (self.target @ vector)
+            for weights, strength in terms:
+                result = result - strength * weights * (weights @ vector)
+            return result
+
+        preconditioner = fixed - squares + self.target.square()
+        for weights, strength in terms:
+            preconditioner = preconditioner - strength * weights.square()
+        preconditioner = 1 / preconditioner.clamp(min=1e-300)
+        step = torch.zeros_like(gradient)
+        residual = -gradient
+        goal = _CG_REDUCTION * (residual @ (preconditioner * residual)).item()
+        direction = preconditioner * residual
+        product = (residual @ direction).item()
+        for _ in range(_MAX_CG):
+            moved = times(direction)
+            curvature = (direction @ moved).item()
+            if not curvature > 0:
+                break
+            step = step + (product / curvature) * direction
+            residual = residual - (product / curvature) * moved
+            following = (residual @ (preconditioner * residual)).item()
+            if following <= goal:
+                break
+            direction = preconditioner * residual + (following / product) * direction
+            product = following
+        return step
 
     def _newton(self, potentials: Tensor, sharpness: float, *, warm: bool = False) -> None:
         """Damped Newton from the given sharpness up to the final one; a warm start is given up early.
@@ -433,26 +652,34 @@ class _Solver:
         num_backtracks = num_singular = 0
         step: Tensor | None = None  # the step that led here at the same sharpness, for the overshoot test
         slope = error = 0.0  # at the start of that step
-        mark_error, mark_pass = float("inf"), self.num_passes
-        while self.num_passes < self.max_passes:
-            if self.num_passes == self.max_passes - 1 and sharpness < self.sharpness:
+        mark_error, mark_pass = math.inf, self.num_reads
+        reads_before = self.num_reads
+        curved: _Sums | None = None  # the last sums at this sharpness that came with a Hessian
+        slow = False
+        while self._may_read():
+            if self._is_last_read() and sharpness < self.sharpness:
                 # The last pass must tell the error of what is returned.
                 potentials, step = self._proportional(potentials, self.sharpness / sharpness), None
                 sharpness = self.sharpness
-            sums = self._pass(potentials, sharpness, curvature=True)
-            if sums.error <= self.tol and sharpness == self.sharpness:
+            # Near the end an earlier Hessian does, as long as each step gains a digit.
+            reuse = curved is not None and step is not None and error < _CHORD_ERROR and not slow
+            sums = self._pass(potentials, sharpness, curvature=not reuse)
+            slow = reuse and sums.error > 0.1 * error
+            if not reuse or curved is None:
+                curved = sums
+            if sums.error <= self.level.tol and sharpness == self.sharpness:
                 return
-            if warm and (sums.error > _WARM_ERROR or self.num_passes == _WARM_PASSES):
+            if warm and (sums.error > _WARM_ERROR or self.num_reads - reads_before >= _WARM_PASSES * self.level.share):
                 return
             if sums.error < 0.9 * mark_error:
-                mark_error, mark_pass = sums.error, self.num_passes
-            elif self.num_passes - mark_pass >= _PATIENCE:
+                mark_error, mark_pass = sums.error, self.num_reads
+            elif self.num_reads - mark_pass >= _PATIENCE * self.level.share:
                 if sharpness == self.sharpness:
                     return
                 # Nothing moves at this stage: see whether the final sharpness does better before giving up.
                 potentials = self._proportional(potentials, self.sharpness / sharpness)
                 sharpness, step = self.sharpness, None
-                mark_error, mark_pass = float("inf"), self.num_passes
+                mark_error, mark_pass = math.inf, self.num_reads
                 continue
             if step is not None:
                 new_slope = (sums.gradient @ step).item()
@@ -469,11 +696,11 @@ class _Solver:
                     continue
                 num_backtracks = 0
                 damping = damping / 10 if damping > 1e-12 else 0.0
-            step = self._newton_step(sums, damping)
+            step = self._newton_step(sums, damping, curved)
             while step is None and num_singular < _MAX_SINGULAR:
                 num_singular += 1
                 damping = max(10 * damping, 1e-10)
-                step = self._newton_step(sums, damping)
+                step = self._newton_step(sums, damping, curved)
             if step is None:
                 return
             length = (step.max() - step.min()).item()
@@ -481,25 +708,41 @@ class _Solver:
                 following = min(self.sharpness, sharpness * _SHARPNESS_RATIO)
                 potentials = self._proportional(potentials + step, following / sharpness)
                 sharpness, step = following, None
-                mark_error, mark_pass = float("inf"), self.num_passes
+                mark_error, mark_pass = math.inf, self.num_reads
                 continue
-            if length > _MAX_STEP_RANGE:
-                step = step * (_MAX_STEP_RANGE / length)
+            longest = self._longest_step(sharpness)
+            if length > longest:
+                step = step * (longest / length)
             slope, error = (sums.gradient @ step).item(), sums.error
             potentials = potentials + step
+
+    def _longest_step(self, sharpness: float) -> float:
+        """Over which the dual is near its quadratic model: a few nats, or with many clips a part of their spread."""
+        if self.level.num_rows < _SAMPLE_ROWS_PER_CLUSTER * len(self.target):
+            return _MAX_STEP_RANGE
+        return max(_MAX_STEP_RANGE, _STEP_SPREADS * self.overview.spread * sharpness / self.sharpness)
+
+    def _may_read(self) -> bool:
+        return self.num_reads + self.level.share <= self.max_passes
+
+    def _is_last_read(self) -> bool:
+        return self.num_reads + 2 * self.level.share > self.max_passes
 
     def _proportional(self, potentials: Tensor, ratio: float) -> Tensor:
         return self.log_target + (potentials - self.log_target) * ratio
 
     def _scaling(self, potentials: Tensor) -> None:
         """Plain log-domain scaling at the final sharpness: slow, and monotone from any start."""
-        mark_error, mark_pass = float("inf"), self.num_passes
-        while self.num_passes < self.max_passes:
+        relaxed_share = self.size_strength / (1 + self.size_strength) if self.relaxed.any() else 1.0
+        mark_error, mark_pass = math.inf, self.num_reads
+        while self._may_read():
             sums = self._pass(potentials, self.sharpness, curvature=False)
-            if sums.error <= self.tol:
+            if sums.error <= self.level.tol:
                 return
             if sums.error < 0.99 * mark_error:
-                mark_error, mark_pass = sums.error, self.num_passes
-            elif self.num_passes - mark_pass >= _SCALING_PATIENCE:
+                mark_error, mark_pass = sums.error, self.num_reads
+            elif self.num_reads - mark_pass >= _SCALING_PATIENCE:
                 return
-            potentials = potentials + self.log_target - sums.masses.log()
+            move = sums.target.log() - sums.masses.log()
+            # The masses answer to a relaxed size by a part of its move only.
+            potentials = potentials + torch.where(self.relaxed, relaxed_share * move, move)

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from selavi.labelling import transport
+from selavi.labelling import tables, transport
 from selavi.labelling.scores import combine_scores
+from selavi.labelling.tables import DenseTable, FusedTable
 from selavi.labelling.transport import (
     Labelling,
     assign,
@@ -178,11 +179,22 @@ def test_few_passes(spread: float) -> None:
         assert found.num_passes <= 15
 
 
+def make(kind: type, scores: Tensor) -> tables.Table:
+    return kind(scores) if kind is FusedTable else kind(scores, torch.float64)
+
+
+def make_solver(table: tables.Table, target: Tensor) -> transport._Solver:
+    nothing = torch.zeros_like(target)
+    overview = transport._sum_surveys(table, table.survey(nothing, 20.0), nothing, 20.0, transport.on_one_process)
+    return transport._Solver(
+        table, target, overview, 20.0, 1e-6, 10, math.inf, slice(0, len(target)), transport.on_one_process
+    )
+
+
 @pytest.mark.parametrize("sharpness", [1.0, 8.0])
 def test_newton_is_given_the_derivatives_of_the_masses(sharpness: float) -> None:
     scores, target = log_table(2, 200, 6).double(), random_marginal(2, 6)
-    survey = transport._survey(scores, target, 20.0, transport.on_one_process)
-    solver = transport._Solver(scores, target, survey, 20.0, 1e-6, 10, transport.on_one_process)
+    solver = make_solver(DenseTable(scores, torch.float64), target)
     potentials = random_marginal(3, 6).log()
     sums = solver._pass(potentials, sharpness, curvature=True)
 
@@ -199,8 +211,8 @@ def test_newton_is_given_the_derivatives_of_the_masses(sharpness: float) -> None
 def test_blocks_of_rows_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
     scores, marginal = log_table(3, 500, 7), random_marginal(3, 7)
     whole = assign(scores, marginal)
-    monkeypatch.setattr(transport, "_BLOCK_ELEMENTS", 7 * 33)
-    blocked = assign(scores, marginal)
+    monkeypatch.setattr(tables, "_BLOCK_ELEMENTS", 7 * 33)
+    blocked = assign(DenseTable(scores, torch.float64), marginal)
     torch.testing.assert_close(blocked.potentials, whole.potentials, atol=1e-9, rtol=0)
     assert torch.equal(blocked.labels, whole.labels)
     torch.testing.assert_close(
@@ -373,19 +385,30 @@ def test_max_passes_is_kept_and_the_error_is_that_of_the_result(max_passes: int)
     assert found.marginal_error == pytest.approx((masses - 1 / 12).abs().sum().item(), abs=1e-9)
 
 
-@pytest.mark.parametrize("fault", ["newton", "cholesky"])
-def test_plain_scaling_takes_over(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plain_scaling_takes_over(monkeypatch: pytest.MonkeyPatch) -> None:
     scores, marginal = log_table(13, 200, 6, 0.3), random_marginal(13, 6)
     expected = assign(scores, marginal)
-    if fault == "newton":
-        monkeypatch.setattr(transport, "MAX_NEWTON_CLUSTERS", 5)
-    else:
-        monkeypatch.setattr(transport._Solver, "_newton_step", lambda *_: None)
+    monkeypatch.setattr(transport._Solver, "_newton_step", lambda *_: None)
     found = assign(scores, marginal)
     assert found.converged
     assert found.num_passes > expected.num_passes
     torch.testing.assert_close(found.potentials, expected.potentials, atol=1e-3, rtol=0)
     assert torch.equal(found.labels, expected.labels)
+
+
+@pytest.mark.parametrize("spread", [0.01, 0.1, 1.0, 3.0])
+@pytest.mark.parametrize("kind", [DenseTable, FusedTable])
+def test_many_clusters_need_no_matrix(kind: type, spread: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores, marginal = log_table(13, 3000, 40, spread), random_marginal(13, 40)
+    expected = assign(scores, marginal)
+    for module in (tables, transport):
+        monkeypatch.setattr(module, "MAX_DENSE_CLUSTERS", 5)
+    ranks = FakeRanks(1)
+    found = assign(make(kind, scores), marginal, sum_ranks=ranks.sum_for(0))
+    assert found.converged
+    assert found.num_passes <= 20
+    assert ranks.largest <= 2 * 40 + 4
+    assert (found.labels == expected.labels).double().mean() >= 0.9995
 
 
 def test_useless_potentials_do_no_harm() -> None:
