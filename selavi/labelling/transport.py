@@ -51,12 +51,14 @@ _SHARPNESS_RATIO = 2.5  # from one stage of the continuation to the next
 _ADVANCE_RANGE = 8.0  # longest Newton step with which a stage may be left
 _MAX_STEP_RANGE = 6.0  # a longer Newton step is cut to this
 _STEP_SPREADS = 0.5  # or than this many spreads of the scaled scores, where clips are many
+_MANY_ROWS_PER_CLUSTER = 4
 _CHORD_ERROR = 3e-3  # marginal error below which the Hessian is kept
 _MAX_BACKTRACKS = 20  # in a row
 _MAX_SINGULAR = 20  # solves repeated with more damping
 _PATIENCE = 25  # passes of one stage without the error falling by 10 %
 _WARM_ERROR = 0.5  # marginal error above which given potentials are worse than a cold start
-_WARM_PASSES = 10  # passes from given potentials after which a cold start is the better bet
+_WARM_PASSES = 8  # passes from given potentials after which a cold start is the better bet ...
+_WARM_CLOSE = 0.03  # ... but with this error or less
 
 _CG_REDUCTION = 1e-6  # of the squared residual in the preconditioner's norm
 _MAX_CG = 200
@@ -664,12 +666,15 @@ class _Solver:
             # Near the end an earlier Hessian does, as long as each step gains a digit.
             reuse = curved is not None and step is not None and error < _CHORD_ERROR and not slow
             sums = self._pass(potentials, sharpness, curvature=not reuse)
-            slow = reuse and sums.error > 0.1 * error
+            slow = slow or (reuse and sums.error > 0.1 * error)
             if not reuse or curved is None:
                 curved = sums
             if sums.error <= self.level.tol and sharpness == self.sharpness:
                 return
-            if warm and (sums.error > _WARM_ERROR or self.num_reads - reads_before >= _WARM_PASSES * self.level.share):
+            if warm and (
+                sums.error
+                > (_WARM_ERROR if self.num_reads - reads_before < _WARM_PASSES * self.level.share else _WARM_CLOSE)
+            ):
                 return
             if sums.error < 0.9 * mark_error:
                 mark_error, mark_pass = sums.error, self.num_reads
@@ -718,7 +723,7 @@ class _Solver:
 
     def _longest_step(self, sharpness: float) -> float:
         """Over which the dual is near its quadratic model: a few nats, or with many clips a part of their spread."""
-        if self.level.num_rows < _SAMPLE_ROWS_PER_CLUSTER * len(self.target):
+        if self.level.num_rows < _MANY_ROWS_PER_CLUSTER * len(self.target):
             return _MAX_STEP_RANGE
         return max(_MAX_STEP_RANGE, _STEP_SPREADS * self.overview.spread * sharpness / self.sharpness)
 
