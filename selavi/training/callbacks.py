@@ -131,6 +131,7 @@ class Progress(pl.Callback):
         self.faults: dict[int, str] = {}
         self.bar: tqdm | None = None
         self.smooth_loss = float("nan")
+        self.told_of_empty = False
 
     def announce(self, checkpoint: Path | None, skipped: str) -> None:
         """Say what is about to happen; `skipped` describes the unusable files."""
@@ -209,6 +210,13 @@ class Progress(pl.Callback):
                 f"{report.marginal_error:.1e}{wrong}, {report.used_clusters:.1f}/{self.config.heads.num_clusters}"
                 f" clusters used{churn}{labels}, {report.seconds:.1f} s"
             )
+            empty = self.config.heads.num_clusters - report.used_clusters
+            if empty and not self.told_of_empty and report.number >= planned // 4:  # the first ones may well leave some
+                self.told_of_empty = True
+                self.say(
+                    f"{empty:.1f} of {self.config.heads.num_clusters} clusters hold no clip (mean over the heads); if "
+                    "it stays so, raise labelling.sharpness or lower heads.num_clusters or optim.lr"
+                )
 
     def say(self, line: str) -> None:
         """Print a line to standard error without breaking the bar."""
