@@ -146,6 +146,13 @@ def describe_machine(runs: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
+def describe_seeds(runs: Sequence[Mapping[str, Any]]) -> str:
+    """Which seeds, and how cells show them."""
+    seeds = sorted({run["seed"] for run in runs})
+    named = ", ".join(map(str, seeds))
+    return f"Seed {named}." if len(seeds) == 1 else f"Seeds {named}, in this order in every cell."
+
+
 def rows_of(runs: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
     """Runs of each row, in the order of their first appearance."""
     rows: dict[str, list[Mapping[str, Any]]] = {}

@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from common import ROOT, Job, describe_machine, fill, markdown_table, publish, rows_of, run_job, spread
+from common import ROOT, Job, describe_machine, describe_seeds, fill, markdown_table, publish, rows_of, run_job, spread
 
 MODALITIES = {
     "video and sound": (),
@@ -41,7 +41,6 @@ def jobs(seeds: Sequence[int], ablation: bool, trial: Sequence[str]) -> list[Job
 
 def page(runs: Sequence[Mapping[str, Any]]) -> str:
     """docs/results/demo.md."""
-    seeds = [run["seed"] for run in rows_of(runs)["video and sound"]]
     header = [
         "trained on",
         *(f"test {name}" for name in COLUMNS.values()),
@@ -69,8 +68,9 @@ def page(runs: Sequence[Mapping[str, Any]]) -> str:
 
 The generated demo set: {counts["train"]["chosen"]["n"]} training clips and {counts["test"]["chosen"]["n"]} test clips
 of eight classes that share five looks and five sounds, so that neither modality alone can tell all of them apart
-(`datamodules/synthetic.py`). Seeds {", ".join(map(str, seeds))}, in this order in every cell. No label takes part in
-training, nor in the choice of the head whose figures stand here; the best head could be found with labels only.
+(`datamodules/synthetic.py`). {describe_seeds(runs)}
+No label takes part in training, nor in the choice of the head whose figures stand here; the best head could be found
+with labels only.
 
 {markdown_table(header, rows)}
 

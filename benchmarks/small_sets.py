@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common import ROOT, Job, describe_machine, markdown_table, publish, rows_of, run_job, spread
+from common import ROOT, Job, describe_machine, describe_seeds, markdown_table, publish, rows_of, run_job, spread
 
 MODALITIES = {
     "both": ("video and sound", ()),
@@ -62,7 +62,7 @@ SETS = {
     "av_digits": SmallSet(
         name="AV-digits",
         folder="avdigits",
-        overrides=("heads.num_clusters=10",),
+        overrides=("heads.num_clusters=10", "data.clip_s=1.5", "trainer.max_epochs=60", "labelling.num_labellings=60"),
         about=(
             "2,000 training and 500 test clips of the ten digits, 200 and 50 a class; 1.5 s, 64 x 64 pixels, 12 frames "
             "a second, 16 kHz mono. A handwritten digit (MNIST) moves and turns over a textured background in random "
@@ -157,20 +157,19 @@ NMI of K-means, with as many clusters as classes, on features that hardly look o
 {commands}
 ```
 """)
-    seeds = sorted({run["seed"] for run in runs})
+    details = "\n".join(sections)
     return f"""# Small sets of real pictures and sounds
 
 Two sets that are **not distributed**: their public sources are named below, and they exist so that the method meets
-pictures and sounds that no generator made. Seeds {", ".join(map(str, seeds))}, in this order where a cell holds more
-than one figure. No label takes part in training, nor in the choice of the head (of four) whose figures stand here;
-labels only score the result. The test clips were not seen in training.
+pictures and sounds that no generator made. No label takes part in training, nor in the choice of the head whose
+figures stand here; labels only score the result. The test clips were not seen in training. {describe_seeds(runs)}
 
 {markdown_table(header, rows)}
 
 Minutes are those of `tools/train.py` as a whole, start and decoding included.
 {describe_machine(runs)}
 
-{"".join(sections)}"""
+{details}"""
 
 
 def main() -> None:

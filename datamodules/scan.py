@@ -33,15 +33,9 @@ def scan(root: Path, cache_dir: Path, workers: int = 0) -> pa.Table:
     Raises:
         UsageError: the folder does not exist or holds no media file.
     """
-    if not root.is_dir():
-        raise UsageError(f"data.root={root}: no such folder; point data.root at a folder of videos")
+    require_media(root)
     root = root.resolve()
-    if not _is_utf8(str(root)):
-        raise UsageError(f"data.root={root!a}: the folder's name is not UTF-8; rename it")
     files = find_media(root)
-    if not files:
-        raise UsageError(f"data.root={root}: no media file in it (looked for {', '.join(sorted(MEDIA_SUFFIXES))})")
-
     name = f"scan-{hashlib.blake2b(str(root).encode(), digest_size=6).hexdigest()}"
     store, journal = cache_dir / f"{name}.parquet", cache_dir / f"{name}.jsonl"
     known = {_fingerprint(row): row for row in _remembered(store, journal)}
@@ -64,26 +58,37 @@ def scan(root: Path, cache_dir: Path, workers: int = 0) -> pa.Table:
     return table
 
 
+def require_media(root: Path) -> None:
+    """Raise UsageError unless `root` is a folder with a media file somewhere in it."""
+    if not root.is_dir():
+        raise UsageError(f"data.root={root}: no such folder; point data.root at a folder of videos")
+    if not _is_utf8(str(root.resolve())):
+        raise UsageError(f"data.root={str(root)!a}: the folder's name is not UTF-8; rename it")
+    if next(_walk(root, []), None) is None:
+        raise UsageError(f"data.root={root}: no media file in it (looked for {', '.join(sorted(MEDIA_SUFFIXES))})")
+
+
 def find_media(root: Path) -> list[str]:
     """Paths below `root`, with forward slashes, of every file with a media suffix; hidden ones are left out.
 
     Links to folders are followed, but no folder is read twice.  A warning tells of folders that cannot be read.
     """
-    found: list[str] = []
     unreadable: list[OSError] = []
+    found = sorted(_walk(root, unreadable))
+    if unreadable:
+        log.warning(f"{len(unreadable)} folders in {root} cannot be read, such as {unreadable[0]}")
+    return found
+
+
+def _walk(root: Path, unreadable: list[OSError]) -> Iterator[str]:
     seen = {_identity(root)}
     for folder, folders, files in os.walk(root, onerror=unreadable.append, followlinks=True):
         fresh = {name: _identity(Path(folder) / name) for name in sorted(folders) if not name.startswith(".")}
         folders[:] = [name for name, identity in fresh.items() if identity not in seen]
         seen |= set(fresh.values())
-        found += [
-            (Path(folder) / name).relative_to(root).as_posix()
-            for name in files
-            if not name.startswith(".") and Path(name).suffix.lower() in MEDIA_SUFFIXES
-        ]
-    if unreadable:
-        log.warning(f"{len(unreadable)} folders in {root} cannot be read, such as {unreadable[0]}")
-    return sorted(found)
+        for name in files:
+            if not name.startswith(".") and Path(name).suffix.lower() in MEDIA_SUFFIXES:
+                yield (Path(folder) / name).relative_to(root).as_posix()
 
 
 def _identity(folder: Path) -> tuple[int, int]:

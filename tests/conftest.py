@@ -97,3 +97,13 @@ def media(tmp_path_factory: pytest.TempPathFactory, moving_square: np.ndarray, c
     (folder / "text.mp4").write_text("<html>404 not found</html>\n" * 20)
     (folder / "truncated.mp4").write_bytes(whole[: len(whole) // 3])
     return folder
+
+
+@pytest.fixture(scope="session")
+def finished_run(tiny_yaml: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two epochs on `demo_set`.  Tests that write into it copy it first."""
+    from tools import train
+
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    assert train.main(["--config", str(tiny_yaml), f"run_dir={folder}"]) == 0
+    return folder

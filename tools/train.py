@@ -53,6 +53,7 @@ def train(args: argparse.Namespace) -> None:
     labelling = LabellingCallback(config, data.labels, progress)
     trainer = make_trainer(config, [labelling, progress, StopOnSignal()])
     module = SelaviModule(config, data.ids, data.steps_per_epoch(trainer.world_size))
+    module.check_checkpoint(point.checkpoint)
     if trainer.is_global_zero:
         start_run(config, config_path, manifest)
         progress.announce(point.checkpoint, describe_bad(manifest))

@@ -243,11 +243,22 @@ class StopOnSignal(pl.Callback):
 
     def __init__(self) -> None:
         self.received = 0
+        self.before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, module: SelaviModule) -> None:
         """Take over from Lightning, whose handlers end with exit code 0."""
         for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
-            signal.signal(number, self._note)
+            self.before[number] = signal.signal(number, self._note)
+
+    def on_train_end(self, trainer: pl.Trainer, module: SelaviModule) -> None:
+        """Give the signals back."""
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+        self.before = {}
+
+    def on_exception(self, trainer: pl.Trainer, module: SelaviModule, exception: BaseException) -> None:
+        """Give the signals back."""
+        self.on_train_end(trainer, module)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: SelaviModule, outputs: Any, batch: ClipBatch, _: int
