@@ -3,15 +3,14 @@
 import hashlib
 import os
 import shutil
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from tqdm import tqdm
 
 from datamodules.manifest import media_root
+from datamodules.progress import follow
 from datamodules.scan import worker_pool
 from selavi.media import MediaError, Recording, decode_recording
 
@@ -101,8 +100,7 @@ def _decode_all(rows: pa.Table, folder: Path, size: int, sample_rate: int, worke
         ):
             files = [root / path for path in paths]
             jobs = pool.map(_decode_one, files, [size] * len(ids), [sample_rate] * len(ids), chunksize=4)
-            bar = tqdm(zip(ids, jobs, strict=True), "decoding", len(ids), unit=" files", file=sys.stderr)
-            for clip_id, recording in bar:
+            for clip_id, recording in follow(zip(ids, jobs, strict=True), "decoding", len(ids)):
                 if isinstance(recording, MediaError):
                     faults.append((clip_id, recording.reason, recording.detail))
                     continue

@@ -13,7 +13,7 @@ from datamodules.cache import DecodedCache, build_cache, estimate_gb
 from datamodules.dataset import ClipDataset
 from datamodules.manifest import describe_bad, mark_unusable, select_split, usable
 from datamodules.sampling import AllSampler, TrainSampler
-from datamodules.scan import scan
+from datamodules.scan import require_media, scan
 from datamodules.synthetic import generate
 from selavi.atomic import locked
 from selavi.batch import DecodedClip, collate
@@ -108,6 +108,8 @@ def cached(config: Config, manifest: pa.Table) -> DecodedCache | None:
 
 def prepare_data(config: Config) -> tuple[pa.Table, DecodedCache | None]:
     """Generate the demo set if it is asked for, then prepare_manifest; one process at a time, others find it done."""
+    if not config.data.demo:
+        require_media(Path(config.data.root))  # before the lock, so that a wrong path leaves nothing behind
     with locked(Path(config.data.cache_dir) / "lock"):
         if config.data.demo:
             workers = config.data.scan_workers or os.cpu_count() or 1

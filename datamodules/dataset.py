@@ -48,8 +48,9 @@ class ClipDataset(Dataset[DecodedClip]):
         try:
             if self.cache is not None:
                 recording = self.cache[self.ids[index]]
-                used = latest_frames(recording.times_s, frame_times(span.start_s, clip_s, num_frames))
-                frames = np.ascontiguousarray(crop_square(recording.frames[used], span.offset))
+                if num_frames:
+                    used = latest_frames(recording.times_s, frame_times(span.start_s, clip_s, num_frames))
+                    frames = np.ascontiguousarray(crop_square(recording.frames[used], span.offset))
                 if sample_rate:
                     waveform = cut_waveform(recording.waveform, span.start_s, clip_s, sample_rate)
             elif num_frames or sample_rate:

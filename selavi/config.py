@@ -7,11 +7,12 @@ published VGG-Sound recipe (docs name the departures from the official code).
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin
 
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
 from selavi.errors import UsageError
@@ -205,8 +206,8 @@ class LabellingConfig:
             self.weights,
         )
         if isinstance(self.marginal, list):
-            shares = [float(share) for share in self.marginal]
-            _require(all(share > 0 for share in shares), "labelling.marginal", "a list of positive shares", shares)
+            positive = all(isinstance(share, int | float) and 0 < share < math.inf for share in self.marginal)
+            _require(positive, "labelling.marginal", "a list of positive shares", self.marginal)
         else:
             kinds = ("uniform", "gaussian", "zipf")
             _require(self.marginal in kinds, "labelling.marginal", f"one of {kinds} or a list", self.marginal)
@@ -255,6 +256,8 @@ class TrainerConfig:
     def __post_init__(self) -> None:
         _require(self.max_epochs >= 1, "trainer.max_epochs", "at least 1", self.max_epochs)
         _require(self.num_nodes >= 1, "trainer.num_nodes", "at least 1", self.num_nodes)
+        clip = self.gradient_clip_val
+        _require(clip is None or clip > 0, "trainer.gradient_clip_val", "above 0, or null for no clipping", clip)
 
 
 @dataclass
@@ -334,7 +337,10 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
             if not OmegaConf.is_dict(loaded):
                 raise UsageError(f"{path}: expected `section:` and `key: value` lines, found a list or text")
             layers.append(loaded)
-        merged = OmegaConf.merge(*layers, OmegaConf.from_dotlist(list(overrides)))
+        layers.append(OmegaConf.from_dotlist(list(overrides)))
+        for layer in layers[1:]:
+            _check_kinds(OmegaConf.to_container(layer), Config)
+        merged = OmegaConf.merge(*layers)
         if not OmegaConf.select(merged, "run_dir"):
             merged.run_dir = f"runs/{path.stem}" if path is not None else "runs/run"
         config = OmegaConf.to_object(merged)
@@ -365,16 +371,49 @@ def as_dict(config: Config) -> dict[str, Any]:
 
 
 def _explain(error: OmegaConfBaseException) -> str:
-    """OmegaConf's first line, and where the key belongs if it was set in another section."""
-    message = str(error).splitlines()[0]
-    full_key = getattr(error, "full_key", None)
-    key = str(getattr(error, "key", "") or "")
-    if full_key and "Did you mean" not in message:
-        homes = [home for home in _all_keys(Config) if home.split(".")[-1] == key and home != full_key]
-        message += f" (setting {full_key})"
-        if homes:
-            message += f". Did you mean: '{homes[0]}'?"
-    return message
+    """What OmegaConf found, in one line; for an unknown key the settings that could be meant."""
+    full_key = str(error.full_key or "")
+    if not isinstance(error, ConfigKeyError):
+        return str(error).splitlines()[0] + (f" (setting {full_key})" if full_key else "")
+    leaf = str(error.key)
+    section, prefix = (error.object_type or Config), full_key[: len(full_key) - len(leaf)]
+    names = [entry.name for entry in fields(section)]
+    homes: dict[str, list[str]] = {name: [prefix + name] for name in names}
+    for home in _all_keys(Config):
+        if home.split(".")[-1] not in names:
+            homes.setdefault(home.split(".")[-1], []).append(home)
+    near = get_close_matches(leaf, homes, 1, cutoff=0.7)
+    if "." in leaf:
+        known = f"in a file the part before the dot is a section: `{leaf.split('.')[0]}:` and its settings indented"
+    elif near:
+        known = f"did you mean {' or '.join(homes[near[0]])}?"
+    else:
+        known = f"{prefix.rstrip('.') or 'a configuration'} has {', '.join(names)}"
+    return f"unknown setting {full_key or '(no name)'}; {known}"
+
+
+def _check_kinds(layer: Any, section: type, prefix: str = "") -> None:
+    """Refuse what OmegaConf would convert in silence or name no key for: sections, lists, mappings and booleans."""
+    for entry in fields(section):
+        if entry.name not in layer:
+            continue
+        key, value = prefix + entry.name, layer[entry.name]
+        if isinstance(entry.type, type) and is_dataclass(entry.type):
+            example = f"{key}.{fields(entry.type)[0].name}"
+            _require(isinstance(value, dict), key, f"a section of settings such as {example}", repr(value))
+            _check_kinds(value, entry.type, f"{key}.")
+            continue
+        origin = get_origin(entry.type) or entry.type
+        if origin in (list, tuple):
+            count = len(get_args(entry.type)) if origin is tuple else None
+            fits = isinstance(value, list) and count in (None, len(value))
+            if origin is tuple:
+                fits = fits and all(isinstance(number, int | float) for number in value)
+            _require(fits, key, f"a list of {count} numbers" if count else "a list such as [a, b]", repr(value))
+        elif origin is dict:
+            _require(isinstance(value, dict), key, "a mapping such as {a: 1, b: 2}", repr(value))
+        elif origin is bool:
+            _require(isinstance(value, bool), key, "true or false", repr(value))
 
 
 def _all_keys(section: type, prefix: str = "") -> list[str]:

@@ -1,14 +1,15 @@
-"""Measure the clusters of a run: NMI, ARI, accuracy and more, for every head and for the one chosen without labels."""
+"""Measure the clusters of one or more runs: NMI, ARI, accuracy, purity, for every head and the label-free choice."""
 
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="selavi-cluster-eval", description=__doc__)
-    parser.add_argument("run", type=Path, help="a run folder, such as runs/demo")
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders, such as runs/demo")
     parser.add_argument("--split", default="train", help="which clips to measure on (default: train)")
     parser.add_argument(
         "--views",
@@ -16,51 +17,59 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         default=3,
         help="evenly spaced views of each clip whose log-probabilities are averaged (default: 3)",
     )
+    parser.add_argument(
+        "--yardsticks",
+        action="store_true",
+        help="also K-means on mean colour, loudness, file size and duration: what a back door would give",
+    )
     return parser.parse_args(argv)
 
 
-def evaluate(args: argparse.Namespace) -> None:
-    """Predict every clip of the split, score, print the table, write the JSON and the labels."""
-    from selavi.errors import UsageError
-
-    if args.views < 1:
-        raise UsageError(f"--views must be at least 1, got {args.views}")
-
+def evaluate(run_dir: Path, args: argparse.Namespace) -> dict[str, Any]:
+    """Predict every clip of the split, score, write the JSON and the labels."""
     from datamodules.clips import ClipDataModule, cached
     from selavi.evaluation.predict import predict
-    from selavi.evaluation.report import evaluate_heads, format_table, write_metrics
+    from selavi.evaluation.report import evaluate_heads, write_metrics, yardsticks
     from selavi.training.run import load_model, load_run, write_labels
 
-    run = load_run(args.run)
-    data = ClipDataModule(run.config, run.manifest, cached(run.config, run.manifest))
+    run = load_run(run_dir)
+    config, bank = run.config, run.checkpoint["label_bank"]
+    data = ClipDataModule(config, run.manifest, cached(config, run.manifest))
     loader, rows = data.evaluation_loader(args.split, args.views)
     model, augment = load_model(run)
-    bank = run.checkpoint["label_bank"]
-    predictions = predict(model, augment, loader, len(rows), args.views, run.config, bank["potentials"])
-    ids = rows["id"].to_pylist()
-    if args.split != run.config.data.train_split:  # those have the labels of the last labelling already
-        write_labels(run.folder, args.split, ids, predictions.clusters, predictions.sure)
-    result = evaluate_heads(
-        args.split,
-        predictions.clusters.numpy(),
-        rows["label"].to_pylist(),
-        bank["labels"].numpy(),
-        run.config.heads.num_clusters,
-    )
-    path = write_metrics(result, run.folder)
-    print(format_table(result))
-    print(
-        f"\nfull figures: {path}\nNext: browse   python tools/export_clusters.py {run.folder}",
-        file=sys.stderr,
-    )
+    predictions = predict(model, augment, loader, len(rows), args.views, config, bank["potentials"])
+    paths, rows = rows["path"].to_pylist(), rows.take(predictions.rows.numpy())  # without the clips that could not be decoded
+    if args.split != config.data.train_split:  # those have the labels of the last labelling already
+        write_labels(run.folder, args.split, rows["id"].to_pylist(), predictions.clusters, predictions.sure)
+    labels, num_clusters = rows["label"].to_pylist(), config.heads.num_clusters
+    result = evaluate_heads(args.split, predictions.clusters.numpy(), labels, bank["labels"].numpy(), num_clusters)
+    result["undecodable"] = {paths[row]: reason for row, reason in predictions.errors.items()}
+    if args.yardsticks and result["labelled"]:
+        from datamodules.yardsticks import crude_features
+
+        result["yardsticks"] = yardsticks(crude_features(rows, data.cache), labels, num_clusters, config.seed)
+    write_metrics(result, run.folder)
+    return result
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the tool; returns the exit code."""
     args = parse(argv)
     from selavi.cli import run_tool
+    from selavi.errors import UsageError
 
-    return run_tool(lambda: evaluate(args))
+    def action() -> None:
+        if args.views < 1:
+            raise UsageError(f"--views must be at least 1, got {args.views}")
+        from selavi.evaluation.report import format_comparison, format_table
+
+        results = {str(run): evaluate(run, args) for run in args.runs}
+        print(format_table(next(iter(results.values()))) if len(results) == 1 else format_comparison(results))
+        where = " ".join(f"{run}/eval/metrics_{args.split}.json" for run in args.runs)
+        print(f"\nfull figures: {where}", file=sys.stderr)
+        print(f"Next: browse   python tools/export_clusters.py {args.runs[0]}", file=sys.stderr)
+
+    return run_tool(action)
 
 
 if __name__ == "__main__":

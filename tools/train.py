@@ -39,7 +39,7 @@ def train(args: argparse.Namespace) -> None:
     from datamodules.manifest import describe_bad
     from selavi.training.callbacks import LabellingCallback, Progress, StopOnSignal
     from selavi.training.module import SelaviModule
-    from selavi.training.run import finish_run, make_trainer, resume_point, start_run
+    from selavi.training.run import finish_run, make_trainer, next_steps, resume_point, start_run
 
     began = time.monotonic()
     first = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
@@ -53,6 +53,7 @@ def train(args: argparse.Namespace) -> None:
     labelling = LabellingCallback(config, data.labels, progress)
     trainer = make_trainer(config, [labelling, progress, StopOnSignal()])
     module = SelaviModule(config, data.ids, data.steps_per_epoch(trainer.world_size))
+    module.check_checkpoint(point.checkpoint)
     if trainer.is_global_zero:
         start_run(config, config_path, manifest)
         progress.announce(point.checkpoint, describe_bad(manifest))
@@ -65,14 +66,6 @@ def train(args: argparse.Namespace) -> None:
             f"{config.run_dir}/labels.{next_steps(config.run_dir)}",
             file=sys.stderr,
         )
-
-
-def next_steps(run_dir: str) -> str:
-    """What to run after training."""
-    return (
-        f"\nNext: measure   python tools/cluster_eval.py {run_dir} --split test"
-        f"\n      browse    python tools/export_clusters.py {run_dir}"
-    )
 
 
 def main(argv: list[str] | None = None) -> int:

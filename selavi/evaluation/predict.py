@@ -9,6 +9,7 @@ from torch import Tensor
 from selavi.augment import Augment
 from selavi.batch import ClipBatch
 from selavi.config import Config
+from selavi.errors import DataError
 from selavi.labelling.labeller import ClipStatistics
 from selavi.labelling.scores import combine_scores, modality_agreement
 from selavi.labelling.transport import row_statistics
@@ -17,13 +18,15 @@ from selavi.model import SelaviModel
 
 @dataclass(frozen=True)
 class Predictions:
-    """In the order of the rows."""
+    """Of the n clips, of N, of which a view could be decoded, in the order of their rows."""
 
+    rows: Tensor
+    """(n,) ascending."""
     clusters: Tensor
-    """(N, H)."""
+    """(n, H)."""
     sure: ClipStatistics
     errors: dict[int, str]
-    """Why a clip, by row, could not be decoded; its values mean nothing."""
+    """Why each of the other clips, by row, could not be decoded."""
 
 
 @torch.no_grad()
@@ -49,6 +52,9 @@ def predict(
         num_views: views of each clip.
         config: of the run.
         potentials: (H, K) of the last labelling.
+
+    Raises:
+        DataError: no clip at all could be decoded.
     """
     num_heads = config.heads.num_heads
     weights = {name: config.labelling.weights[name] for name in config.modalities}
@@ -56,22 +62,27 @@ def predict(
     sure = torch.full((4, num_clips, num_heads), torch.nan)
     errors: dict[int, str] = {}
     for batch in batches:
-        errors.update(batch.errors)
-        rows = batch.index[::num_views]
+        rows = batch.index[::num_views].cpu()
         logits = model(augment(batch, random=False))
         present = {name: _per_clip(p.float(), num_views) > 0 for name, p in batch.present.items()}
+        decoded = torch.stack(list(present.values())).any(0)
+        errors |= {row: reason for row, reason in batch.errors if not decoded[rows == row].any()}
         for head in range(num_heads):
             log_probabilities = {
                 name: _mean_over_views(z[head].float().log_softmax(1), batch.present[name], num_views)
                 for name, z in logits.items()
             }
             scores = combine_scores(log_probabilities, weights, present)
-            clusters[rows, head] = (config.labelling.sharpness * scores + potentials[head]).argmax(1)
-            each = row_statistics(scores, potentials[head], config.labelling.sharpness)
+            potential = potentials[head].to(scores.device)
+            clusters[rows, head] = (config.labelling.sharpness * scores + potential).argmax(1).cpu()
+            each = row_statistics(scores, potential, config.labelling.sharpness)
             agreement = modality_agreement(log_probabilities, present)
             for kind, values in enumerate((*each, agreement)):
-                sure[kind, rows, head] = values.float()
-    return Predictions(clusters, ClipStatistics(*sure), errors)
+                sure[kind, rows, head] = values.float().cpu()
+    if len(errors) == num_clips:
+        raise DataError(f"none of the {num_clips} clips could be decoded; the first: {errors[min(errors)]}")
+    kept = torch.tensor([row for row in range(num_clips) if row not in errors], dtype=torch.int64)
+    return Predictions(kept, clusters[kept], ClipStatistics(*sure[:, kept]), errors)
 
 
 def _per_clip(values: Tensor, num_views: int) -> Tensor:

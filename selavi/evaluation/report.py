@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from selavi.atomic import write_text
+from selavi.evaluation.baselines import kmeans_nmi
 from selavi.evaluation.head_choice import choose_head
 from selavi.evaluation.metrics import describe_clusters, evaluate_clusters
 
@@ -58,6 +59,17 @@ def evaluate_heads(
     return result
 
 
+def yardsticks(
+    features: dict[str, np.ndarray], labels: list[str | None], num_clusters: int, seed: int
+) -> dict[str, float]:
+    """NMI of K-means on each of some crude features, with as many clusters as the run has."""
+    known = np.array([label is not None for label in labels])
+    named = [label for label in labels if label is not None]
+    return {
+        name: kmeans_nmi(values[known], named, min(num_clusters, len(named)), seed) for name, values in features.items()
+    }
+
+
 def write_metrics(result: dict[str, Any], run_dir: Path) -> Path:
     """Write RUN/eval/metrics_SPLIT.json."""
     path = run_dir / "eval" / f"metrics_{result['split']}.json"
@@ -82,15 +94,42 @@ def format_table(result: dict[str, Any]) -> str:
         f"{'':18}" + "".join(f"{name:>14}" for name in COLUMNS),
     ]
     for name, entry in rows:
-        lines.append(
-            f"{name:18}"
-            + "".join(f"{entry[column]:14.3f}" for column in COLUMNS[:-1])
-            + f"{entry['used_clusters']:14.1f}"
-        )
+        lines.append(f"{name:18}" + _figures(entry))
     lines.append(
         "chosen: without labels, by agreement with the other heads; oracle: the best NMI, known only with labels"
     )
-    return "\n".join(lines)
+    return "\n".join(lines + _format_yardsticks(result) + _format_undecodable(result))
+
+
+def format_comparison(results: dict[str, dict[str, Any]]) -> str:
+    """Runs side by side: the chosen head of each, and the yardsticks of the first."""
+    first = next(iter(results.values()))
+    if not all(result["labelled"] for result in results.values()):
+        return "\n\n".join(f"{run}\n{format_table(result)}" for run, result in results.items())
+    width = max(map(len, results)) + 2
+    lines = [f"chosen heads on split {first['split']}", " " * width + "".join(f"{name:>14}" for name in COLUMNS)]
+    for run, result in results.items():
+        lines.append(f"{run:{width}}" + _figures(result["chosen"]))
+    return "\n".join(lines + _format_yardsticks(first))
+
+
+def _format_yardsticks(result: dict[str, Any]) -> list[str]:
+    if "yardsticks" not in result:
+        return []
+    figures = ", ".join(f"{name} {nmi:.3f}" for name, nmi in result["yardsticks"].items())
+    return [f"nmi of K-means on crude features: {figures}"]
+
+
+def _format_undecodable(result: dict[str, Any]) -> list[str]:
+    undecodable = result.get("undecodable", {})
+    if not undecodable:
+        return []
+    path, reason = next(iter(undecodable.items()))
+    return [f"{len(undecodable)} clips could not be decoded and are left out, such as {path} ({reason})"]
+
+
+def _figures(entry: dict[str, Any]) -> str:
+    return "".join(f"{entry[name]:14.3f}" for name in COLUMNS[:-1]) + f"{entry['used_clusters']:14.1f}"
 
 
 def _format_unlabelled(result: dict[str, Any]) -> str:
@@ -105,4 +144,4 @@ def _format_unlabelled(result: dict[str, Any]) -> str:
             f"{f'head {number}':18}" + "".join(f"{entry[name]:14.3f}" for name in columns) + f"{agreement:>14}"
         )
     lines.append(f"chosen: head {result['chosen']['head']}, which agrees most with the other heads (mean NMI)")
-    return "\n".join(lines)
+    return "\n".join(lines + _format_undecodable(result))

@@ -70,9 +70,10 @@ class Labeller:
         self.modalities = config.modalities
         self.weights = {name: config.labelling.weights[name] for name in config.modalities}
         self.num_heads, self.num_clusters = config.heads.num_heads, config.heads.num_clusters
+        marginal = self.config.marginal
         self.marginals = [
             make_marginal(
-                self.config.marginal,
+                torch.tensor(marginal, dtype=torch.float64) if isinstance(marginal, list) else marginal,
                 self.num_clusters,
                 gaussian_sd=self.config.gaussian_sd,
                 zipf_exponent=self.config.zipf_exponent,

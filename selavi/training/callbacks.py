@@ -131,6 +131,7 @@ class Progress(pl.Callback):
         self.faults: dict[int, str] = {}
         self.bar: tqdm | None = None
         self.smooth_loss = float("nan")
+        self.told_of_empty = False
 
     def announce(self, checkpoint: Path | None, skipped: str) -> None:
         """Say what is about to happen; `skipped` describes the unusable files."""
@@ -209,6 +210,13 @@ class Progress(pl.Callback):
                 f"{report.marginal_error:.1e}{wrong}, {report.used_clusters:.1f}/{self.config.heads.num_clusters}"
                 f" clusters used{churn}{labels}, {report.seconds:.1f} s"
             )
+            empty = self.config.heads.num_clusters - report.used_clusters
+            if empty and not self.told_of_empty and report.number >= planned // 4:  # the first ones may well leave some
+                self.told_of_empty = True
+                self.say(
+                    f"{empty:.1f} of {self.config.heads.num_clusters} clusters hold no clip (mean over the heads); if "
+                    "it stays so, raise labelling.sharpness or lower heads.num_clusters or optim.lr"
+                )
 
     def say(self, line: str) -> None:
         """Print a line to standard error without breaking the bar."""
@@ -235,11 +243,22 @@ class StopOnSignal(pl.Callback):
 
     def __init__(self) -> None:
         self.received = 0
+        self.before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, module: SelaviModule) -> None:
         """Take over from Lightning, whose handlers end with exit code 0."""
         for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
-            signal.signal(number, self._note)
+            self.before[number] = signal.signal(number, self._note)
+
+    def on_train_end(self, trainer: pl.Trainer, module: SelaviModule) -> None:
+        """Give the signals back."""
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+        self.before = {}
+
+    def on_exception(self, trainer: pl.Trainer, module: SelaviModule, exception: BaseException) -> None:
+        """Give the signals back."""
+        self.on_train_end(trainer, module)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: SelaviModule, outputs: Any, batch: ClipBatch, _: int

@@ -1,6 +1,7 @@
 """The LightningModule: it wires augmentation, model, label bank and loss together, and computes nothing itself."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -19,6 +20,7 @@ from selavi.labelling.bank import LabelBank
 from selavi.loss import selavi_loss
 from selavi.model import SelaviModel
 from selavi.randomness import mix
+from selavi.training.checkpoint import read_checkpoint
 from selavi.training.optim import lr_factor, make_optimizer
 
 
@@ -77,6 +79,11 @@ class SelaviModule(pl.LightningModule):
         """Add the label bank and the settings, all of plain types."""
         checkpoint["label_bank"] = self.label_bank.state_dict()
         checkpoint["config"] = as_dict(self.config)
+
+    def check_checkpoint(self, path: Path | None) -> None:
+        """Refuse a checkpoint that this run cannot go on from, before anything in the run folder changes."""
+        if path is not None:
+            self.on_load_checkpoint(read_checkpoint(path))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up the label bank; refuse a checkpoint of another configuration."""

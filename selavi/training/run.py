@@ -1,6 +1,7 @@
 """The run folder: refuse or resume, write down where a run came from, read it back."""
 
 import json
+import logging
 import os
 import platform
 import subprocess
@@ -17,6 +18,7 @@ import pyarrow.parquet as pq
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from selavi.atomic import write_atomically, write_text
 from selavi.augment import Augment
@@ -52,9 +54,11 @@ def resume_point(config: Config, check: bool = True) -> ResumePoint:
     """Decide by `resume` and by what the run folder holds; `check=False` (other ranks) refuses nothing.
 
     Raises:
-        UsageError: `never` and the folder is not empty; `must` and there is no checkpoint.
+        UsageError: `never` and the folder is not empty; `must` and there is no checkpoint; a file is in its place.
     """
     run_dir = Path(config.run_dir)
+    if run_dir.exists() and not run_dir.is_dir():
+        raise UsageError(f"run_dir={run_dir} is a file; give a folder, new or of an earlier run")
     checkpoint = last_checkpoint(run_dir)
     if config.resume == "never":
         if check and run_dir.exists() and any(run_dir.iterdir()):
@@ -120,11 +124,18 @@ def write_labels(run_dir: Path, split: str, ids: list[str], labels: torch.Tensor
 
 
 def make_trainer(config: Config, callbacks: list[pl.Callback]) -> pl.Trainer:
-    """A Lightning trainer with our checkpoints and loggers and without its own bar."""
+    """A Lightning trainer with our checkpoints and loggers and without its own bar.
+
+    Raises:
+        UsageError: this machine cannot do what the section `trainer` asks for.
+    """
     run_dir, settings = Path(config.run_dir), config.trainer
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning"):  # devices found, advertisements, fit stopped
+        logging.getLogger(name).setLevel(logging.WARNING)
     checkpoint = pl.callbacks.ModelCheckpoint(
         last_checkpoint(run_dir).parent,
         last_checkpoint(run_dir).stem,
@@ -132,28 +143,31 @@ def make_trainer(config: Config, callbacks: list[pl.Callback]) -> pl.Trainer:
         every_n_epochs=1,
         save_on_train_epoch_end=True,
     )
-    return pl.Trainer(
-        accelerator=settings.accelerator,
-        devices=settings.devices,
-        num_nodes=settings.num_nodes,
-        strategy=settings.strategy,
-        precision=settings.precision,
-        max_epochs=settings.max_epochs,
-        gradient_clip_val=settings.gradient_clip_val,
-        log_every_n_steps=settings.log_every_n_steps,
-        sync_batchnorm=settings.sync_batchnorm,
-        callbacks=[*callbacks, checkpoint],
-        plugins=[AtomicCheckpointIO()],
-        use_distributed_sampler=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        limit_val_batches=0,
-        logger=[
-            CSVLogger(run_dir, name="", version=""),
-            TensorBoardLogger(run_dir, name="", version="tensorboard"),
-        ],
-    )
+    try:
+        return pl.Trainer(
+            accelerator=settings.accelerator,
+            devices=settings.devices,
+            num_nodes=settings.num_nodes,
+            strategy=settings.strategy,
+            precision=settings.precision,
+            max_epochs=settings.max_epochs,
+            gradient_clip_val=settings.gradient_clip_val,
+            log_every_n_steps=settings.log_every_n_steps,
+            sync_batchnorm=settings.sync_batchnorm,
+            callbacks=[*callbacks, checkpoint],
+            plugins=[AtomicCheckpointIO()],
+            use_distributed_sampler=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            limit_val_batches=0,
+            logger=[
+                CSVLogger(run_dir, name="", version=""),
+                TensorBoardLogger(run_dir, name="", version="tensorboard"),
+            ],
+        )
+    except (MisconfigurationException, ValueError) as error:
+        raise UsageError(f"the settings of section trainer do not work here: {' '.join(str(error).split())}") from error
 
 
 @dataclass(frozen=True)
@@ -203,6 +217,14 @@ def load_model(run: Run) -> tuple[SelaviModel, Augment]:
             detail = " ".join(str(error).split())[:300]
             raise UsageError(f"the checkpoint in {run.folder} does not fit its settings: {detail}") from error
     return model.eval(), augment
+
+
+def next_steps(run_dir: str) -> str:
+    """What to run after training."""
+    return (
+        f"\nNext: measure   python tools/cluster_eval.py {run_dir} --split test"
+        f"\n      browse    python tools/export_clusters.py {run_dir}"
+    )
 
 
 def environment() -> dict[str, Any]:

@@ -1,0 +1,210 @@
+"""What the benchmarks that train share: run the tools as a user would, once, and keep the figures.
+
+A run lies in runs/benchmarks/SLUG/NAME-DIGEST, where the digest stands for its settings; a finished one is used
+again, an unfinished one begins anew, so that its minutes are those of an uninterrupted run.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS, PAGES = ROOT / "benchmarks" / "results", ROOT / "docs" / "results"
+FIGURES = ("nmi", "ami", "ari", "accuracy", "purity", "mean_entropy", "used_clusters", "n")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training and its measurements."""
+
+    slug: str
+    """Folder of the benchmark under runs/benchmarks."""
+    name: str
+    row: str
+    """Jobs of one row differ in the seed alone and are averaged."""
+    seed: int
+    config: str
+    overrides: tuple[str, ...]
+    splits: tuple[str, ...]
+    yardsticks: bool = False
+    """Also let K-means cluster on trivial features."""
+
+    def train_command(self) -> list[str]:
+        """Arguments of tools/train.py, without the run folder; $NAMES stand for folders of the environment."""
+        return ["tools/train.py", "--config", self.config, *self.overrides, f"seed={self.seed}"]
+
+    def run_dir(self) -> Path:
+        """The run's folder, relative to the repository."""
+        told = "\n".join([(ROOT / self.config).read_text(encoding="utf-8"), *self.train_command()])
+        digest = hashlib.blake2b(told.encode(), digest_size=4).hexdigest()
+        return Path("runs", "benchmarks", self.slug, f"{self.name}-{digest}")
+
+
+def run_job(job: Job, folders: Mapping[str, Path]) -> dict[str, Any]:
+    """Train and measure, or find it done; returns the job's figures.
+
+    Args:
+        job: what to run.
+        folders: what the $NAMES of its overrides stand for.
+
+    Raises:
+        SystemExit: a tool failed; its own message has been printed.
+    """
+    run_dir, kept = job.run_dir(), ROOT / job.run_dir() / "benchmark.json"
+    if kept.exists():
+        print(f"{run_dir} is done", file=sys.stderr)
+        return {**json.loads(kept.read_text(encoding="utf-8")), "row": job.row}
+    shutil.rmtree(ROOT / run_dir, ignore_errors=True)
+    began = time.monotonic()
+    _run_tool([*job.train_command(), f"run_dir={run_dir}"], folders)
+    train_s = time.monotonic() - began
+    commands = [_shown([*job.train_command(), f"run_dir={run_dir}"])]
+    measured: dict[str, Any] = {}
+    for split in job.splits:
+        command = ["tools/cluster_eval.py", str(run_dir), "--split", split]
+        command += ["--yardsticks"] if job.yardsticks else []
+        _run_tool(command, folders)
+        commands.append(_shown(command))
+        metrics = json.loads((ROOT / run_dir / "eval" / f"metrics_{split}.json").read_text(encoding="utf-8"))
+        measured[split] = {
+            "chosen": _figures(metrics["chosen"]),
+            "oracle": _figures(metrics["oracle"]),
+            "mean_of_heads": {name: mean(entry[name] for entry in metrics["heads"]) for name in FIGURES},
+            **({"yardsticks": metrics["yardsticks"]} if job.yardsticks else {}),
+        }
+    result = {
+        "name": job.name,
+        "row": job.row,
+        "seed": job.seed,
+        "commands": commands,
+        "train_seconds": round(train_s, 1),
+        "environment": _environment(ROOT / run_dir),
+        "splits": measured,
+    }
+    kept.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    return result
+
+
+def publish(name: str, title: str, runs: Sequence[Mapping[str, Any]], page: str) -> None:
+    """Write benchmarks/results/NAME.json and docs/results/NAME.md."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    PAGES.mkdir(parents=True, exist_ok=True)
+    result = {
+        "title": title,
+        "command": f"python benchmarks/{Path(sys.argv[0]).name} {' '.join(sys.argv[1:])}".strip(),
+        "date": time.strftime("%Y-%m-%d"),
+        "runs": list(runs),
+    }
+    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    (PAGES / f"{name}.md").write_text(page, encoding="utf-8")
+    print(f"wrote benchmarks/results/{name}.json and docs/results/{name}.md", file=sys.stderr)
+
+
+def load_runs(name: str) -> list[dict[str, Any]]:
+    """The runs of benchmarks/results/NAME.json."""
+    return list(json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))["runs"])
+
+
+def fill(text: str, name: str, numbers: str) -> str:
+    """Put `numbers` between the two comments that mark their place in a Markdown text."""
+    begin, end = f"<!-- numbers: {name} -->\n", f"<!-- end: {name} -->"
+    before, _, rest = text.partition(begin)
+    if end not in rest:
+        raise ValueError(f"found no place for numbers between {begin.strip()} and {end}")
+    return f"{before}{begin}{numbers.strip()}\n{end}{rest.split(end, 1)[1]}"
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores and memory, as far as the system says."""
+    return {
+        "processor": _first_value("/proc/cpuinfo", "model name") or platform.machine(),
+        "cores": os.cpu_count(),
+        "memory_gb": round(int((_first_value("/proc/meminfo", "MemTotal") or "0 kB").split()[0]) / 1e6, 1),
+    }
+
+
+def describe_machine(runs: Sequence[Mapping[str, Any]]) -> str:
+    """One sentence for a results page."""
+    made = runs[0]["environment"]
+    found = made["machine"]
+    versions = made["versions"]
+    device = "no GPU" if made["device"] == "cpu" else made["device"]
+    commits = sorted({_short(run["environment"]["git_commit"]) for run in runs})
+    return (
+        f"Measured on {found['processor']}, {found['cores']} cores, {found['memory_gb']:g} GB of memory, {device}; "
+        f"Python {made['python']}, torch {versions['torch']}, PyAV {versions['av']}; commit {', '.join(commits)}."
+    )
+
+
+def describe_seeds(runs: Sequence[Mapping[str, Any]]) -> str:
+    """Which seeds, and how cells show them."""
+    seeds = sorted({run["seed"] for run in runs})
+    named = ", ".join(map(str, seeds))
+    return f"Seed {named}." if len(seeds) == 1 else f"Seeds {named}, in this order in every cell."
+
+
+def rows_of(runs: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """Runs of each row, in the order of their first appearance."""
+    rows: dict[str, list[Mapping[str, Any]]] = {}
+    for run in runs:
+        rows.setdefault(run["row"], []).append(run)
+    return rows
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table, the first column to the left and the others to the right."""
+    lines = ["| " + " | ".join(cells) + " |" for cells in [header, *rows]]
+    lines.insert(1, "|---|" + "---:|" * (len(header) - 1))
+    return "\n".join(lines)
+
+
+def spread(values: Sequence[float]) -> str:
+    """Every value, and the mean of several."""
+    each = " ".join(f"{value:.3f}" for value in values)
+    return each if len(values) == 1 else f"{each} (mean {mean(values):.3f})"
+
+
+def _run_tool(arguments: Sequence[str], folders: Mapping[str, Path]) -> None:
+    print("\n$ " + _shown(arguments), file=sys.stderr, flush=True)
+    real = list(arguments)
+    for name, folder in folders.items():
+        real = [argument.replace(f"${name}", str(folder)) for argument in real]
+    code = subprocess.run([sys.executable, *real], cwd=ROOT).returncode
+    if code:
+        sys.exit(code)
+
+
+def _shown(arguments: Sequence[str]) -> str:
+    return " ".join(["python", *(f"'{part}'" if "[" in part else part for part in arguments)])
+
+
+def _short(commit: str | None) -> str:
+    """The first digits, with the + that marks changed files."""
+    return "unknown" if commit is None else commit[:12] + "+" * commit.endswith("+")
+
+
+def _figures(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: entry[name] for name in ("head", *FIGURES)}
+
+
+def _environment(run_dir: Path) -> dict[str, Any]:
+    found = json.loads((run_dir / "env.json").read_text(encoding="utf-8"))
+    return {"machine": machine()} | {name: found[name] for name in ("python", "versions", "git_commit", "device")}
+
+
+def _first_value(path: str, key: str) -> str | None:
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(key)), None)

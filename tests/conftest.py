@@ -1,0 +1,109 @@
+"""What several tests share: a tiny generated set, settings that train on it in seconds, odd files."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from datamodules.synthetic import generate
+from selavi.config import Config, load_config
+from selavi.media import encode_clip
+
+torch.set_num_threads(1)  # the models are tiny, and the machine may have one core to spare
+
+TINY = """\
+data: {num_workers: 0, scan_workers: 1, max_bad_fraction: 0.2, cache_gb: 1}
+video: {num_frames: 2, decode_size: 32, size: 24, crop_fraction: [0.7, 1.0]}
+audio: {sample_rate: 8000, num_mels: 32, num_fft: 256, window_s: 0.032, hop_s: 0.016, tone_jitter: 0.5}
+encoders: {video_width: 4, video_depth: 10, audio_width: 4}
+heads: {num_heads: 2, num_clusters: 8, dropout: 0.1}
+labelling: {marginal: uniform, num_labellings: 4, head_groups: 2, batch_size: 16, warmup_batches: 2}
+optim: {batch_size: 8, lr: 0.05, lr_clips: 8, warmup_epochs: 1}
+trainer: {max_epochs: 2, accelerator: cpu, log_every_n_steps: 1}
+"""
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    return Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared(repository: Path) -> Path:
+    """Test data that is not distributed; a test that needs it skips where it is not there."""
+    return Path(os.environ.get("SELAVI_TESTDATA", repository.parent / "shared"))
+
+
+@pytest.fixture(scope="session")
+def demo_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight classes of four training and two test clips.  Nobody writes here."""
+    root = tmp_path_factory.mktemp("demo_set") / "media"
+    generate(root, seed=5, clips_per_class={"train": 4, "test": 2}, progress=False)
+    return root
+
+
+@pytest.fixture(scope="session")
+def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Scans and decoded media of `demo_set`, made once."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def tiny_yaml(tmp_path_factory: pytest.TempPathFactory, demo_set: Path, cache_dir: Path) -> Path:
+    """Settings of a run of seconds on `demo_set`."""
+    path = tmp_path_factory.mktemp("config") / "tiny.yaml"
+    path.write_text(TINY.replace("data: {", f"data: {{root: {demo_set}, cache_dir: {cache_dir}, "), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def tiny(tiny_yaml: Path, tmp_path: Path) -> Callable[..., Config]:
+    """`tiny("section.key=value", ...)`: the settings of `tiny_yaml` with changes, for a run below tmp_path."""
+    return lambda *overrides: load_config(tiny_yaml, [f"run_dir={tmp_path / 'run'}", *overrides])
+
+
+@pytest.fixture(scope="session")
+def moving_square() -> np.ndarray:
+    """(36, 32, 48, 3) uint8: the left edge of a bright square is at column `frame number`."""
+    frames = np.full((36, 32, 48, 3), 40, dtype=np.uint8)
+    for index in range(36):
+        frames[index, 8:24, index : index + 8] = (230, 120, 60)
+    return frames
+
+
+@pytest.fixture(scope="session")
+def chirp() -> np.ndarray:
+    """(24000,) float32 at 8 kHz, 3 s: a tone that rises, so that every moment sounds different."""
+    t = np.arange(24_000) / 8000
+    return (0.5 * np.sin(2 * np.pi * (200 + 250 * t) * t)).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def media(tmp_path_factory: pytest.TempPathFactory, moving_square: np.ndarray, chirp: np.ndarray) -> Path:
+    """A folder of plain.mp4, mute.mp4 (no sound track), silent.mp4, short_sound.mp4 and bad files."""
+    folder = tmp_path_factory.mktemp("odd_media")
+    for name, waveform in (
+        ("plain", chirp),
+        ("mute", None),
+        ("silent", np.zeros(24_000, np.float32)),
+        ("short_sound", chirp[:12_000]),
+    ):
+        encode_clip(folder / f"{name}.mp4", moving_square, waveform, fps=12, sample_rate=8000)
+    whole = (folder / "plain.mp4").read_bytes()
+    (folder / "empty.mp4").touch()
+    (folder / "text.mp4").write_text("<html>404 not found</html>\n" * 20)
+    (folder / "truncated.mp4").write_bytes(whole[: len(whole) // 3])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished_run(tiny_yaml: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two epochs on `demo_set`.  Tests that write into it copy it first."""
+    from tools import train
+
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    assert train.main(["--config", str(tiny_yaml), f"run_dir={folder}"]) == 0
+    return folder

@@ -1,0 +1,57 @@
+import pytest
+import torch
+
+from selavi.errors import UsageError
+from selavi.labelling.bank import LabelBank
+
+
+def filled(ids: str = "abcd", num_heads: int = 2, num_clusters: int = 3) -> LabelBank:
+    bank = LabelBank(list(ids), num_heads, num_clusters)
+    bank.labels = torch.arange(len(ids) * num_heads, dtype=torch.int32).view(len(ids), num_heads) % num_clusters
+    bank.potentials = torch.randn(num_heads, num_clusters, dtype=torch.float64)
+    bank.num_labellings = 3
+    return bank
+
+
+def test_reading_before_the_first_labelling_raises() -> None:
+    with pytest.raises(RuntimeError, match="before the first labelling"):
+        LabelBank(["a"], 1, 2)[torch.tensor([0])]
+
+
+def test_rows_are_read_by_index() -> None:
+    bank = filled()
+    labels = bank[torch.tensor([3, 0, 3])]
+    assert labels.dtype == torch.int64
+    assert labels.tolist() == [bank.labels[3].tolist(), bank.labels[0].tolist(), bank.labels[3].tolist()]
+    assert bank[torch.tensor([1])].shape == (1, 2)
+
+
+def test_a_saved_bank_is_taken_up_whole_and_as_a_copy() -> None:
+    old, new = filled(), LabelBank(list("abcd"), 2, 3)
+    new.load_state_dict(old.state_dict())
+    assert torch.equal(new.labels, old.labels)
+    assert torch.equal(new.potentials, old.potentials)
+    assert new.num_labellings == 3
+    new.labels[0] = 2
+    new.potentials[0] = 9
+    assert not torch.equal(new.labels, old.labels)
+    assert not torch.equal(new.potentials, old.potentials)
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (filled("abce"), "labels 4 clips, the data now has 4, 3 of them the same; bring back the media"),
+        (filled("abdc"), "4 of them the same"),
+        (filled("abc"), "labels 3 clips, the data now has 4, 3 of them the same"),
+        (filled(num_heads=3), r"labels have shape \(4, 3\), this configuration needs \(4, 2\)"),
+        (filled(num_clusters=4), r"potentials have shape \(2, 4\), this configuration needs \(2, 3\)"),
+    ],
+    ids=["another clip", "another order", "a clip gone", "heads", "clusters"],
+)
+def test_a_bank_of_something_else_is_refused(other: LabelBank, message: str) -> None:
+    bank = LabelBank(list("abcd"), 2, 3)
+    with pytest.raises(UsageError, match=message):
+        bank.load_state_dict(other.state_dict())
+    assert bank.num_labellings == 0
+    assert (bank.labels == -1).all()

@@ -1,0 +1,258 @@
+from collections.abc import Callable, Mapping
+
+import pytest
+import torch
+from torch import Tensor
+
+from selavi.config import Config, load_config
+from selavi.labelling.bank import LabelBank
+from selavi.labelling.labeller import FeatureTable, Labeller, collect_features
+from selavi.labelling.transport import assign
+
+N, D, K = 60, 6, 4
+
+
+def settings(*overrides: str) -> Config:
+    return load_config(None, ["heads.num_heads=4", f"heads.num_clusters={K}", "labelling.marginal=uniform", *overrides])
+
+
+class World:
+    """Clips with two modalities and linear heads for each; counts what the labeller asks for."""
+
+    def __init__(self, config: Config, signal: float = 3.0) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.config = config
+        self.truth = torch.arange(N) % K
+        centres = signal * torch.randn(K, D, generator=generator)
+        self.clean = {name: centres[self.truth] for name in config.modalities}
+        self.weights = {name: torch.randn(4, K, D, generator=generator) for name in config.modalities}
+        self.present = {name: torch.ones(N, dtype=torch.bool) for name in config.modalities}
+        self.passes: list[int] = []
+        self.heads_asked: list[int] = []
+        self.permuted: list[tuple[str, int]] = []
+
+    def features(self, pass_number: int) -> dict[str, Tensor]:
+        """A view: other noise for each pass."""
+        generator = torch.Generator().manual_seed(pass_number)
+        return {name: clean + 0.5 * torch.randn(N, D, generator=generator) for name, clean in self.clean.items()}
+
+    def collect(self, pass_number: int) -> FeatureTable:
+        self.passes.append(pass_number)
+        return FeatureTable(torch.arange(N), self.features(pass_number), self.present)
+
+    def head_logits(self, features: Mapping[str, Tensor], only: list[int]) -> dict[str, Tensor]:
+        self.heads_asked += only
+        return {name: torch.einsum("nd,hkd->hnk", features[name], self.weights[name][only]) for name in features}
+
+    def permute(self, modality: str, head: int, permutation: Tensor) -> None:
+        self.permuted.append((modality, head))
+        self.weights[modality][head] = self.weights[modality][head, permutation]
+
+    def relabel(self, bank: LabelBank, statistics: bool = False):
+        return Labeller(self.config).relabel(bank, self.collect, self.head_logits, self.permute, statistics)
+
+
+@pytest.fixture
+def bank() -> LabelBank:
+    return LabelBank([str(n) for n in range(N)], 4, K)
+
+
+def test_every_clip_gets_a_label_under_every_head(bank: LabelBank) -> None:
+    world = World(settings())
+    report, sure = world.relabel(bank)
+    assert bank.labels.shape == (N, 4)
+    assert bank.labels.min() >= 0 and bank.labels.max() < K
+    assert sorted(set(world.heads_asked)) == [0, 1, 2, 3]
+    assert (report.number, bank.num_labellings) == (0, 1)
+    assert report.converged and report.marginal_error <= 1e-6
+    assert report.churn != report.churn  # nan: there was nothing before
+    assert sure is None
+    assert 1 <= report.used_clusters <= K
+
+
+def test_churn_is_the_share_of_changed_labels(bank: LabelBank) -> None:
+    world = World(settings())
+    world.relabel(bank)
+    before = bank.labels.clone()
+    report, _ = world.relabel(bank)
+    assert report.number == 1
+    assert report.churn == pytest.approx((before != bank.labels).float().mean().item())
+
+
+@pytest.mark.parametrize("modality", ["video", "audio"])
+def test_one_modality_is_sela(bank: LabelBank, modality: str) -> None:
+    """The labels are the optimal transport of that modality's log-probabilities (SeLa)."""
+    config = settings(f"modalities=[{modality}]", "labelling.head_groups=1")
+    world = World(config)
+    world.relabel(bank)
+    features = world.features(0)
+    assert list(features) == [modality]
+    uniform = torch.full((K,), 1 / K)
+    for head in range(4):
+        scores = world.head_logits(features, [head])[modality][0].log_softmax(1)
+        assert torch.equal(bank.labels[:, head].long(), assign(scores, uniform, sharpness=20.0).labels)
+
+
+def labels_by_hand(world: World, weights: dict[str, float], head: int) -> Tensor:
+    tables = world.head_logits(world.features(0), [head])
+    total = sum(weights.values())
+    scores = sum(weights[name] / total * tables[name][0].log_softmax(1) for name in tables)
+    return assign(scores, torch.full((K,), 1 / K), sharpness=20.0).labels
+
+
+def test_modalities_are_averaged_by_their_weights(bank: LabelBank) -> None:
+    config = settings(
+        "labelling.head_groups=1", "labelling.weights={video: 3, audio: 1}", "labelling.align_modalities=false"
+    )
+    world = World(config, signal=0.5)
+    world.relabel(bank)
+    for head in range(4):
+        assert torch.equal(bank.labels[:, head].long(), labels_by_hand(world, {"video": 3.0, "audio": 1.0}, head))
+    equal = torch.stack([labels_by_hand(world, {"video": 1.0, "audio": 1.0}, head) for head in range(4)], 1)
+    assert not torch.equal(bank.labels.long(), equal), "the weights made no difference: a weak test"
+
+
+def test_a_clip_without_a_modality_is_labelled_by_the_other(bank: LabelBank) -> None:
+    """Whatever stands in the rows of a missing modality, also nan, changes nothing."""
+    config = settings("labelling.align_modalities=false", "labelling.head_groups=1")
+    tables = []
+    for rubbish in (0.0, 1e4, float("nan")):
+        world = World(config)
+        world.present["audio"][::3] = False
+        world.clean["audio"] = world.clean["audio"].masked_fill(~world.present["audio"][:, None], rubbish)
+        other = LabelBank(bank.ids, 4, K)
+        _, sure = world.relabel(other, statistics=True)
+        assert sure is not None
+        assert sure.modality_agreement[::3].isnan().all()
+        assert not sure.modality_agreement[1::3].isnan().any()
+        assert not sure.confidence.isnan().any()
+        tables.append(other.labels)
+    assert torch.equal(tables[0], tables[1])
+    assert torch.equal(tables[0], tables[2])
+
+
+def test_statistics_belong_to_the_plan(bank: LabelBank) -> None:
+    world = World(settings("labelling.head_groups=1", "modalities=[video]"), signal=0.3)
+    _, sure = world.relabel(bank, statistics=True)
+    assert sure is not None
+    for head in range(4):
+        scores = world.head_logits(world.features(0), [head])["video"][0].log_softmax(1)
+        plan = (20.0 * scores.double() + bank.potentials[head]).softmax(1)
+        top = plan.topk(2).values
+        torch.testing.assert_close(sure.confidence[:, head].double(), top[:, 0], atol=1e-5, rtol=0)
+        torch.testing.assert_close(sure.margin[:, head].double(), top[:, 0] - top[:, 1], atol=1e-5, rtol=0)
+        entropy = torch.special.entr(plan).sum(1)
+        torch.testing.assert_close(sure.entropy[:, head].double(), entropy, atol=1e-4, rtol=0)
+        assert torch.equal(plan.argmax(1), bank.labels[:, head].long())
+
+
+def test_groups_of_heads_see_views_of_their_own(bank: LabelBank) -> None:
+    world = World(settings("labelling.head_groups=3"))
+    world.relabel(bank)
+    world.relabel(bank)
+    assert world.passes == [0, 1, 2, 3, 4, 5]
+
+
+def test_heads_are_split_anew_for_each_labelling() -> None:
+    labeller = Labeller(settings("labelling.head_groups=3"))
+    splits = [labeller.head_groups(number) for number in range(8)]
+    for groups in splits:
+        assert len(groups) == 3
+        assert sorted(head for group in groups for head in group) == [0, 1, 2, 3]
+        assert max(map(len, groups)) - min(map(len, groups)) <= 1
+    assert len({str(groups) for groups in splits}) > 3
+    assert splits == [Labeller(settings("labelling.head_groups=3")).head_groups(number) for number in range(8)]
+    other = Labeller(settings("labelling.head_groups=3", "seed=1"))
+    assert splits != [other.head_groups(number) for number in range(8)]
+
+
+def test_modalities_are_aligned_once_before_the_first_labelling(bank: LabelBank) -> None:
+    world = World(settings())
+    world.weights["audio"] = world.weights["video"].flip(1)  # the same clusters under other names
+    world.relabel(bank)
+    assert sorted(world.permuted) == [("audio", head) for head in range(4)]
+    torch.testing.assert_close(world.weights["audio"], world.weights["video"])
+    world.relabel(bank)
+    assert len(world.permuted) == 4
+
+
+@pytest.mark.parametrize("overrides", [["labelling.align_modalities=false"], ["modalities=[audio]"]])
+def test_alignment_can_be_left_out(bank: LabelBank, overrides: list[str]) -> None:
+    world = World(settings(*overrides))
+    world.relabel(bank)
+    assert world.permuted == []
+
+
+def test_alignment_uses_clips_that_have_both_modalities(bank: LabelBank) -> None:
+    world = World(settings())
+    world.weights["audio"] = world.weights["video"].flip(1)
+    world.present["audio"][: N // 2] = False
+    world.clean["audio"] = world.clean["audio"].masked_fill(~world.present["audio"][:, None], float("nan"))
+    world.relabel(bank)
+    torch.testing.assert_close(world.weights["audio"], world.weights["video"])
+
+
+def sizes(bank: LabelBank) -> list[list[int]]:
+    return [torch.bincount(column, minlength=K).tolist() for column in bank.labels.T]
+
+
+def test_cluster_sizes_follow_the_marginal(bank: LabelBank) -> None:
+    shares = [0.55, 0.25, 0.15, 0.05]
+    world = World(settings(f"labelling.marginal={shares}", "labelling.sharpness=60"))
+    world.relabel(bank)
+    for found in sizes(bank):
+        for size, share in zip(sorted(found, reverse=True), shares, strict=True):
+            assert size == pytest.approx(share * N, abs=4)
+
+
+def test_a_labelling_that_does_not_converge_says_so(bank: LabelBank, monkeypatch: pytest.MonkeyPatch) -> None:
+    def impatient(*args: object, **settings: object) -> object:
+        return assign(*args, **settings, max_passes=1)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("selavi.labelling.labeller.assign", impatient)
+    report, _ = World(settings()).relabel(bank)
+    assert not report.converged
+    assert report.marginal_error > 1e-6
+
+
+def test_rows_come_in_any_order_and_in_parts(bank: LabelBank) -> None:
+    """What a loader yields, in batches and shuffled, gives the labels of the whole table."""
+    config = settings("labelling.head_groups=1")
+    plain = LabelBank(bank.ids, 4, K)
+    World(config).relabel(plain)
+    world = World(config)
+    order = torch.randperm(N, generator=torch.Generator().manual_seed(1))
+
+    def in_parts(pass_number: int) -> FeatureTable:
+        features = world.features(pass_number)
+        parts = [
+            (rows, {n: f[rows] for n, f in features.items()}, {n: p[rows] for n, p in world.present.items()})
+            for rows in order.split(7)
+        ]
+        return collect_features(parts, dict.fromkeys(config.modalities, D), torch.device("cpu"))
+
+    Labeller(config).relabel(bank, in_parts, world.head_logits, world.permute)
+    assert (bank.labels == plain.labels).float().mean() > 0.99  # sums in another order round otherwise
+
+
+def test_a_clip_that_was_not_collected_is_noticed(bank: LabelBank) -> None:
+    world = World(settings())
+    whole: Callable[[int], FeatureTable] = world.collect
+
+    def all_but_one(pass_number: int) -> FeatureTable:
+        table = whole(pass_number)
+        return FeatureTable(
+            table.index[1:],
+            {n: f[1:] for n, f in table.features.items()},
+            {n: p[1:] for n, p in table.present.items()},
+        )
+
+    with pytest.raises(AssertionError, match="without a label"):
+        Labeller(world.config).relabel(bank, all_but_one, world.head_logits, world.permute)
+
+
+def test_no_batches_give_an_empty_table() -> None:
+    table = collect_features([], {"video": 3}, torch.device("cpu"))
+    assert table.index.shape == (0,)
+    assert table.features["video"].shape == (0, 3)
+    assert table.present["video"].shape == (0,)

@@ -1,0 +1,71 @@
+import multiprocessing
+import os
+import time
+from multiprocessing.synchronize import Event
+from pathlib import Path
+
+import pytest
+
+from selavi.atomic import locked, write_atomically, write_text
+
+
+def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file.txt"
+    write_text(path, "first")
+    with write_atomically(path) as temporary:
+        temporary.write_text("second")
+        assert temporary.parent == path.parent
+        assert path.read_text() == "first"
+    assert path.read_text() == "second"
+    assert [entry.name for entry in path.parent.iterdir()] == ["file.txt"]
+
+
+def test_a_failing_write_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    write_text(path, "old")
+    with pytest.raises(ZeroDivisionError), write_atomically(path) as temporary:
+        temporary.write_text("half")
+        raise ZeroDivisionError
+    assert path.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file.txt"]
+
+
+def test_nothing_appears_where_nothing_was_written(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), write_atomically(tmp_path / "file.txt"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failing_replacement_leaves_no_litter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(PermissionError):
+        write_text(tmp_path / "file.txt", "text")
+    assert list(tmp_path.iterdir()) == []
+
+
+def _hold(path: Path, log: Path, held: Event) -> None:
+    with locked(path):
+        held.set()
+        time.sleep(0.3)
+        log.write_text("the first process is done")
+
+
+def test_a_second_process_waits_for_the_lock(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    held, log = context.Event(), tmp_path / "log"
+    process = context.Process(target=_hold, args=(tmp_path / "locks" / "lock", log, held))
+    process.start()
+    assert held.wait(60)
+    with locked(tmp_path / "locks" / "lock"):
+        assert log.exists(), "the lock was given to two at once"
+    process.join(60)
+    assert process.exitcode == 0
+
+
+def test_a_lock_can_be_taken_again(tmp_path: Path) -> None:
+    for _ in range(2):
+        with locked(tmp_path / "lock"):
+            pass

@@ -1,0 +1,50 @@
+import pytest
+import torch
+
+from selavi.batch import NUM_DRAWS, DecodedClip, collate
+
+
+def clip(index: int, side: int = 4, video: bool = True, error: str | None = None) -> DecodedClip:
+    frames = torch.full((2, side, side, 3), index, dtype=torch.uint8)
+    present = {"video": video, "audio": error is None}
+    return DecodedClip(index, frames, torch.full((8,), index / 10), present, torch.full((NUM_DRAWS,), 0.5), error)
+
+
+def test_clips_become_a_batch() -> None:
+    batch = collate([clip(3), clip(1, video=False), clip(7, video=False, error="corrupt: no frame")])
+    assert batch.index.tolist() == [3, 1, 7]
+    assert batch.inputs["video"].shape == (3, 2, 4, 4, 3)
+    assert batch.inputs["video"].dtype == torch.uint8
+    assert batch.inputs["audio"].shape == (3, 8)
+    assert batch.inputs["video"][:, 0, 0, 0, 0].tolist() == [3, 1, 7]
+    assert batch.present["video"].tolist() == [True, False, False]
+    assert batch.present["audio"].tolist() == [True, True, False]
+    assert batch.present["audio"].dtype == torch.bool
+    assert batch.draws.shape == (3, NUM_DRAWS)
+    assert batch.errors == [(7, "corrupt: no frame")]
+
+
+def test_a_batch_of_one_keeps_its_axis() -> None:
+    batch = collate([clip(3)])
+    assert batch.inputs["video"].shape == (1, 2, 4, 4, 3)
+    assert batch.inputs["audio"].shape == (1, 8)
+    assert batch.index.shape == (1,)
+
+
+def test_one_modality_is_enough() -> None:
+    alone = DecodedClip(0, None, torch.zeros(8), {"audio": True}, torch.zeros(NUM_DRAWS))
+    batch = collate([alone, alone])
+    assert set(batch.inputs) == set(batch.present) == {"audio"}
+
+
+def test_clips_of_another_shape_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"must have one video shape, found \[\(2, 4, 4, 3\), \(2, 6, 6, 3\)\]"):
+        collate([clip(0), clip(1, side=6)])
+
+
+def test_moving_a_batch_keeps_everything() -> None:
+    batch = collate([clip(3), clip(1, error="empty: 0 bytes")])
+    moved = batch.to(torch.device("meta"))
+    assert moved.inputs["video"].device.type == moved.index.device.type == moved.draws.device.type == "meta"
+    assert moved.present["audio"].device.type == "meta"
+    assert moved.errors == batch.errors

@@ -1,0 +1,147 @@
+from pathlib import Path
+
+import pytest
+
+from selavi.config import Config, as_dict, find_config, load_config, save_config
+from selavi.errors import UsageError
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["heads.num_heds=3"], "unknown setting heads.num_heds; did you mean heads.num_heads?"),
+        (["num_heads=3"], "unknown setting num_heads; did you mean heads.num_heads?"),
+        (["num_heds=3"], "did you mean heads.num_heads?"),
+        (["heads.lr=3"], "unknown setting heads.lr; did you mean optim.lr?"),
+        (["batch_size=3"], "did you mean labelling.batch_size or optim.batch_size?"),
+        (["heads.qqqqqq=3"], "unknown setting heads.qqqqqq; heads has num_heads, num_clusters, kind, dropout"),
+        (["qqqqqq.x=3"], "unknown setting qqqqqq; a configuration has seed, run_dir, "),
+        (["=3"], "unknown setting (no name)"),
+        (["heads.num_heads"], "expected section.key=value, got 'heads.num_heads'"),
+        (["heads.num_heads=many"], "'many' of type 'str' could not be converted to Integer (setting heads.num_heads)"),
+        (["heads.num_heads=1.5"], "could not be converted to Integer (setting heads.num_heads)"),
+        (["heads.num_heads=true"], "could not be converted to Integer (setting heads.num_heads)"),
+        (["heads.num_heads=null"], "(setting heads.num_heads)"),
+        (["trainer.sync_batchnorm=2"], "trainer.sync_batchnorm must be true or false, got 2"),
+        (["heads=3"], "heads must be a section of settings such as heads.num_heads, got 3"),
+        (["modalities=video"], "modalities must be a list such as [a, b], got 'video'"),
+        (["labelling.weights=[1]"], "labelling.weights must be a mapping such as {a: 1, b: 2}, got [1]"),
+        (["video.crop_fraction=[0.5]"], "video.crop_fraction must be a list of 2 numbers, got [0.5]"),
+        (["video.crop_fraction=[a,1]"], "video.crop_fraction must be a list of 2 numbers"),
+        (["heads.kind=deep"], "Invalid value 'deep', expected one of ['mlp', 'linear'] (setting heads.kind)"),
+        (["run_dir=${oops}"], "Interpolation key 'oops' not found (setting run_dir)"),
+        (["modalities=[smell]"], "modalities must be [video, audio], [video] or [audio], got ['smell']"),
+        (["modalities=[]"], "modalities must be"),
+        (["modalities=[video,video]"], "modalities must be"),
+        (["seed=1", "optim.lr=nan"], "optim.lr must be above 0, got nan"),
+        (["optim.lr=.inf"], "optim.lr must be a finite number, got inf"),
+        (["labelling.zipf_exponent=.inf"], "labelling.zipf_exponent must be a finite number, got inf"),
+        (["heads.num_clusters=1"], "heads.num_clusters must be at least 2 (one cluster would hold every clip), got 1"),
+        (["labelling.marginal=[0.5,0.5]"], "a list of heads.num_clusters = 309 shares, got 2 shares"),
+        (["labelling.marginal=[a,b]"], "labelling.marginal must be a list of positive shares, got ['a', 'b']"),
+        (["labelling.marginal=[.inf,1]"], "labelling.marginal must be a list of positive shares"),
+        (["labelling.marginal=normal"], "labelling.marginal must be one of ('uniform', 'gaussian', 'zipf') or a list"),
+        (["labelling.weights.video=0"], "leave a modality out with modalities=[...]"),
+        (["labelling.weights.smell=1"], "a weight for each of ('video', 'audio')"),
+        (["labelling.head_groups=11"], "labelling.head_groups must be at most heads.num_heads = 10, got 11"),
+        (["audio.window_s=1"], "above 0 and at most num_fft / sample_rate = 0.0427 s, got 1.0"),
+        (["video.crop_fraction=[0.9,0.8]"], "0 < low <= high <= 1"),
+        (["data.clip_s=0"], "data.clip_s must be 0.04 to 600 seconds, got 0.0"),
+        (["data.max_bad_fraction=1.5"], "data.max_bad_fraction must be in [0, 1], got 1.5"),
+        (["optim.batch_size=1"], "optim.batch_size must be at least 2 (batch norm), got 1"),
+        (["trainer.max_epochs=0"], "trainer.max_epochs must be at least 1, got 0"),
+        (["trainer.gradient_clip_val=-1"], "trainer.gradient_clip_val must be above 0"),
+        (["encoders.video_depth=34"], "encoders.video_depth"),
+        (["encoders.audio_width=3"], "encoders.audio_width must be at least 4, got 3"),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else "",
+)
+def test_a_wrong_setting_is_refused(overrides: list[str], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_config(None, overrides)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- heads\n- optim\n", "expected `section:` and `key: value` lines, found a list or text"),
+        ("a: [\n", "is not valid YAML"),
+        ("heads:\n  num_heads: 3\n  num_heads: 4\n", "found duplicate key num_heads"),
+        ("just text\n", "unknown setting just text"),
+        ("heads:\n", "heads must be a section of settings such as heads.num_heads, got None"),
+        ("heads: [1, 2]\n", "heads must be a section of settings"),
+        ("heads.num_heads: 3\n", "in a file the part before the dot is a section: `heads:`"),
+        ("heads: {num_heds: 3}\n", "did you mean heads.num_heads?"),
+        ("optim: {lr: .nan}\n", "optim.lr must be above 0, got nan"),
+    ],
+)
+def test_a_wrong_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError) as caught:
+        load_config(path)
+    assert message in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot read the configuration"):
+        load_config(tmp_path / "none.yaml")
+    with pytest.raises(UsageError, match="cannot read the configuration"):
+        load_config(tmp_path)
+    binary = tmp_path / "binary.yaml"
+    binary.write_bytes(b"\xff\xfe\x00\x81" * 8)
+    with pytest.raises(UsageError, match="not valid YAML"):
+        load_config(binary)
+
+
+def test_the_command_line_goes_before_the_file_and_the_file_before_the_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("heads: {num_heads: 3, num_clusters: 7}\n")
+    config = load_config(path, ["heads.num_heads=4", "labelling.weights={video: 2}"])
+    assert (config.heads.num_heads, config.heads.num_clusters, config.heads.kind) == (4, 7, "mlp")
+    assert config.labelling.weights == {"video": 2.0, "audio": 1.0}
+    assert config.run_dir == "runs/mine"
+    assert load_config(path, ["run_dir=elsewhere"]).run_dir == "elsewhere"
+
+
+def test_modalities_have_one_order() -> None:
+    assert load_config(None, ["modalities=[audio,video]"]).modalities == ["video", "audio"]
+
+
+def test_what_is_saved_is_read_back(tmp_path: Path) -> None:
+    overrides = ["labelling.marginal=[0.7,0.3]", "heads.num_clusters=2", "modalities=[audio]", "seed=9"]
+    config = load_config(None, [*overrides, "video.crop_fraction=[0.5,1.0]", "trainer.devices=2", "run_dir=a b"])
+    save_config(config, tmp_path / "saved.yaml")
+    assert load_config(tmp_path / "saved.yaml") == config
+    assert as_dict(config)["labelling"]["marginal"] == [0.7, 0.3]
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_configuration_loads(path: Path) -> None:
+    config = load_config(path)
+    assert config.run_dir == f"runs/{path.stem}"
+
+
+def test_a_shipped_configuration_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    demo = CONFIGS / "demo.yaml"
+    for name in ("demo", "demo.yaml", "configs/demo.yaml"):
+        assert find_config(Path(name), CONFIGS) == demo
+    (tmp_path / "demo.yaml").touch()
+    assert find_config(Path("demo.yaml"), CONFIGS) == Path("demo.yaml")
+    with pytest.raises(UsageError, match=r"no configuration file dmo; .*: .*demo.*small"):
+        find_config(Path("dmo"), CONFIGS)
+
+
+def test_the_defaults_are_the_published_run() -> None:
+    config = Config()
+    assert (config.heads.num_heads, config.heads.num_clusters, config.heads.dropout) == (10, 309, 0.3)
+    assert (config.video.num_frames, config.video.size, config.data.clip_s) == (30, 112, 1.0)
+    assert (config.audio.num_mels, config.audio.num_fft, config.audio.sample_rate) == (257, 1024, 24000)
+    assert (config.optim.lr, config.optim.momentum, config.optim.weight_decay) == (0.01, 0.9, 1e-5)
+    assert (config.labelling.num_labellings, config.labelling.power, config.labelling.sharpness) == (100, 1.5, 20.0)
+    assert (config.trainer.max_epochs, config.labelling.head_groups, config.labelling.marginal) == (200, 2, "gaussian")

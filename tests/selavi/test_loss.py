@@ -1,0 +1,68 @@
+import pytest
+import torch
+
+from selavi.loss import multi_head_loss, selavi_loss
+
+H, B, K = 3, 6, 4
+
+
+@pytest.fixture
+def labels() -> torch.Tensor:
+    return torch.randint(0, K, (B, H), generator=torch.Generator().manual_seed(2))
+
+
+@pytest.fixture
+def logits() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    return {name: torch.randn(H, B, K, generator=generator).requires_grad_() for name in ("video", "audio")}
+
+
+def by_hand(logits: torch.Tensor, labels: torch.Tensor, rows: list[int]) -> torch.Tensor:
+    terms = [-logits[h, b].log_softmax(0)[labels[b, h]] for h in range(H) for b in rows]
+    return torch.stack(terms).mean()
+
+
+def test_it_is_the_mean_cross_entropy(logits: dict[str, torch.Tensor], labels: torch.Tensor) -> None:
+    everyone = torch.ones(B, dtype=torch.bool)
+    rows = list(range(B))
+    expected = 0.5 * (by_hand(logits["video"], labels, rows) + by_hand(logits["audio"], labels, rows))
+    torch.testing.assert_close(selavi_loss(logits, labels, {"video": everyone, "audio": everyone}), expected)
+
+
+def test_missing_clips_do_not_count(logits: dict[str, torch.Tensor], labels: torch.Tensor) -> None:
+    present = torch.tensor([True, False, True, True, False, True])
+    torch.testing.assert_close(
+        multi_head_loss(logits["video"], labels, present), by_hand(logits["video"], labels, [0, 2, 3, 5])
+    )
+
+
+def test_a_missing_modality_does_not_train(logits: dict[str, torch.Tensor], labels: torch.Tensor) -> None:
+    present = {"video": torch.ones(B, dtype=torch.bool), "audio": torch.tensor([True] * 4 + [False] * 2)}
+    selavi_loss(logits, labels, present).backward()
+    assert logits["audio"].grad is not None and logits["video"].grad is not None
+    assert (logits["audio"].grad[:, 4:] == 0).all()
+    assert (logits["audio"].grad[:, :4] != 0).all()
+    assert (logits["video"].grad != 0).all()
+
+
+def test_a_batch_without_a_modality_gives_a_loss_of_zero_for_it(labels: torch.Tensor) -> None:
+    logits = torch.full((H, B, K), 50.0, requires_grad=True)
+    loss = multi_head_loss(logits, labels, torch.zeros(B, dtype=torch.bool))
+    loss.backward()
+    assert loss.item() == 0
+    assert logits.grad is not None and (logits.grad == 0).all()
+
+
+def test_one_modality_is_its_own_mean(logits: dict[str, torch.Tensor], labels: torch.Tensor) -> None:
+    everyone = torch.ones(B, dtype=torch.bool)
+    torch.testing.assert_close(
+        selavi_loss({"audio": logits["audio"]}, labels, {"audio": everyone}),
+        multi_head_loss(logits["audio"], labels, everyone),
+    )
+
+
+def test_low_precision_logits_are_summed_in_float32(labels: torch.Tensor) -> None:
+    logits = torch.randn(H, B, K, generator=torch.Generator().manual_seed(0)).bfloat16()
+    loss = multi_head_loss(logits, labels, torch.ones(B, dtype=torch.bool))
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, by_hand(logits.float(), labels, list(range(B))))

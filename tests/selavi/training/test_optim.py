@@ -1,0 +1,61 @@
+import pytest
+import torch
+
+from selavi.config import OptimConfig
+from selavi.training.optim import lr_factor, make_optimizer, target_lr
+
+STEPS = 100  # an epoch
+
+
+def rates(config: OptimConfig, clips_per_step: int, epochs: int) -> list[float]:
+    """The learning rate that SGD uses at each step, through the scheduler that training uses."""
+    optimizer = make_optimizer(torch.nn.Linear(2, 2), config, clips_per_step)
+    factor = lr_factor(config, clips_per_step, STEPS, epochs * STEPS)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    found = []
+    for _ in range(epochs * STEPS):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return found
+
+
+def test_the_published_run_on_64_devices() -> None:
+    """16 clips on each of 64 GPUs: 0.01 at first, 0.01 x 64 = 0.64 after ten epochs, and so it stays."""
+    found = rates(OptimConfig(), 64 * 16, 12)
+    assert found[0] == pytest.approx(0.01)
+    assert found[5 * STEPS] == pytest.approx((0.01 + 0.64) / 2)
+    assert found[10 * STEPS :] == pytest.approx([0.64] * 2 * STEPS)
+    assert all(later >= earlier for earlier, later in zip(found, found[1:], strict=False))
+
+
+def test_one_device_keeps_the_base_rate() -> None:
+    assert rates(OptimConfig(), 16, 12) == pytest.approx([0.01] * 12 * STEPS)
+
+
+def test_a_warm_up_never_starts_above_its_target() -> None:
+    assert target_lr(OptimConfig(), 8) == pytest.approx(0.005)
+    assert rates(OptimConfig(), 8, 3) == pytest.approx([0.005] * 3 * STEPS)
+
+
+def test_cosine_falls_to_zero_after_the_warm_up() -> None:
+    config = OptimConfig(lr=0.1, warmup_epochs=1, schedule="cosine")
+    found = rates(config, 16, 5)
+    assert found[STEPS] == pytest.approx(0.1)
+    assert found[3 * STEPS] == pytest.approx(0.05)
+    assert 0 < found[-1] < 1e-4
+    assert lr_factor(config, 16, STEPS, 5 * STEPS)(5 * STEPS) == pytest.approx(0, abs=1e-12)
+
+
+def test_training_may_be_shorter_than_the_warm_up() -> None:
+    found = rates(OptimConfig(schedule="cosine"), 64 * 16, 2)
+    assert found[-1] == pytest.approx(0.01 + 0.63 * 0.199)
+
+
+def test_no_warm_up_starts_at_the_target() -> None:
+    assert rates(OptimConfig(warmup_epochs=0), 64 * 16, 1) == pytest.approx([0.64] * STEPS)
+
+
+def test_it_is_plain_sgd_with_momentum() -> None:
+    group = make_optimizer(torch.nn.Linear(2, 2), OptimConfig(momentum=0.8, weight_decay=1e-4), 32).param_groups[0]
+    assert (group["lr"], group["momentum"], group["weight_decay"], group["nesterov"]) == (0.02, 0.8, 1e-4, False)
