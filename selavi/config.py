@@ -172,11 +172,20 @@ class LabellingConfig:
     tol: float = 1e-6
     """Largest L1 distance between the soft cluster masses and the marginal."""
     marginal: Any = "gaussian"
-    """Cluster sizes: uniform, gaussian, zipf, or a list with one positive share for each cluster."""
+    """Cluster sizes: uniform, gaussian, zipf, estimated (the soft masses before each labelling, smoothed), or a list
+    with one positive share for each cluster."""
     marginal_order: Literal["aligned", "inverse", "none"] = "aligned"
     """aligned: large targets go to the clusters that are large now; inverse: what the official code does."""
     gaussian_sd: float = 0.1
     zipf_exponent: float = 1.0
+    estimate_smoothing: float = 0.5
+    """Share of equal sizes in the estimated ones."""
+    size_strength: float = 0.0
+    """0: the sizes are met exactly; else they may float, held by this weight on KL(sizes || marginal) (P2OT)."""
+    fraction: float = 1.0
+    """Share of the clips that the first labelling labels, the most confident; it grows to 1 (P2OT)."""
+    memory_gb: float = 8.0
+    """Memory for the scores of one head; over it they are computed anew for each pass, which is slower."""
     head_groups: int = 2
     """Heads are split anew at each labelling; each group is labelled from its own augmented view of every clip."""
     weights: dict[str, float] = field(default_factory=lambda: {"video": 1.0, "audio": 1.0})
@@ -194,6 +203,10 @@ class LabellingConfig:
         _require(0 < self.tol < 2, "labelling.tol", "in (0, 2)", self.tol)
         _require(0 <= self.gaussian_sd < 1, "labelling.gaussian_sd", "in [0, 1)", self.gaussian_sd)
         _require(self.zipf_exponent >= 0, "labelling.zipf_exponent", "0 or more", self.zipf_exponent)
+        _require(0 < self.estimate_smoothing <= 1, "labelling.estimate_smoothing", "in (0, 1]", self.estimate_smoothing)
+        _require(self.size_strength >= 0, "labelling.size_strength", "0 or more", self.size_strength)
+        _require(0 < self.fraction <= 1, "labelling.fraction", "in (0, 1]", self.fraction)
+        _require(self.memory_gb > 0, "labelling.memory_gb", "above 0", self.memory_gb)
         _require(self.head_groups >= 1, "labelling.head_groups", "at least 1", self.head_groups)
         _require(self.batch_size >= 1, "labelling.batch_size", "at least 1", self.batch_size)
         _require(self.warmup_batches >= 0, "labelling.warmup_batches", "0 or more", self.warmup_batches)
@@ -209,7 +222,7 @@ class LabellingConfig:
             positive = all(isinstance(share, int | float) and 0 < share < math.inf for share in self.marginal)
             _require(positive, "labelling.marginal", "a list of positive shares", self.marginal)
         else:
-            kinds = ("uniform", "gaussian", "zipf")
+            kinds = ("uniform", "gaussian", "zipf", "estimated")
             _require(self.marginal in kinds, "labelling.marginal", f"one of {kinds} or a list", self.marginal)
 
 

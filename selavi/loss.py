@@ -8,10 +8,14 @@ from torch import Tensor
 
 
 def multi_head_loss(logits: Tensor, labels: Tensor, present: Tensor) -> Tensor:
-    """Mean cross-entropy of (H, B, K) logits with (B, H) pseudo-labels over the heads and the clips present (B,)."""
+    """Mean cross-entropy of (H, B, K) logits with (B, H) pseudo-labels over the heads and the clips present (B,).
+
+    A label of -1 (a partial labelling left the clip out) does not count.
+    """
     num_heads = len(logits)
-    each = F.cross_entropy(logits.flatten(0, 1).float(), labels.T.flatten(), reduction="none")
-    weight = present.to(each).expand(num_heads, -1).flatten()
+    targets = labels.T.flatten()
+    each = F.cross_entropy(logits.flatten(0, 1).float(), targets, reduction="none", ignore_index=-1)
+    weight = present.to(each).expand(num_heads, -1).flatten() * (targets >= 0)
     return (each * weight).sum() / weight.sum().clamp(min=1)
 
 

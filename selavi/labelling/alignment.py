@@ -6,6 +6,8 @@ over columns, so its exact minimum is a linear assignment problem.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
@@ -61,3 +63,47 @@ def align(cost: Tensor) -> Tensor:
         raise ValueError("alignment costs must be finite: check the probabilities of both modalities for NaN")
     _, permutation = linear_sum_assignment(cost.detach().cpu().numpy())
     return torch.as_tensor(permutation, dtype=torch.int64, device=cost.device)
+
+
+def align_all(costs: Mapping[tuple[str, str], Tensor], modalities: Sequence[str]) -> dict[str, Tensor]:
+    """Permutations that make the heads of all modalities agree: those of all but the first, which stays.
+
+    With two modalities this is the exact optimum.  With more, the sum over all pairs is an assignment problem that
+    is hard in general: each modality is aligned exactly to all that are aligned already, then in turns to all
+    others until no turn lowers the total.
+
+    Args:
+        costs: (K, K) from `alignment_cost` for every pair (one, other) in the order of the modalities.
+        modalities: their names.
+
+    Returns:
+        (K,) int64 by name, as `align` returns.
+    """
+    if len(modalities) < 2:
+        return {}
+    some = next(iter(costs.values()))
+    identity = torch.arange(len(some), device=some.device)
+    permutations = {modalities[0]: identity}
+
+    def towards(name: str) -> Tensor:
+        """(K, K) cost of giving the named modality's cluster (column) the place of a row, against the others."""
+        total = torch.zeros_like(some)
+        for other, permutation in permutations.items():
+            if other != name:
+                ordered = (other, name) in costs
+                cost = costs[other, name] if ordered else costs[name, other].T
+                total += cost[permutation]
+        return total
+
+    for name in modalities[1:]:
+        permutations[name] = align(towards(name))
+    changed = len(modalities) > 2
+    while changed:
+        changed = False
+        for name in modalities[1:]:
+            cost = towards(name)
+            better = align(cost)
+            gain = cost[identity, permutations[name]].sum() - cost[identity, better].sum()
+            if gain > 1e-9 * cost.sum() / len(cost):
+                permutations[name], changed = better, True
+    return {name: permutations[name] for name in modalities[1:]}

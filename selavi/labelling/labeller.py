@@ -1,8 +1,10 @@
 """One labelling of all clips: features -> scores -> optimal transport -> label bank (SeLaVi, section 3)."""
 
+import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import torch
@@ -10,12 +12,17 @@ from torch import Tensor
 
 from selavi.config import Config
 from selavi.distributed import all_sum, gather_rows
-from selavi.labelling.alignment import align, alignment_cost
+from selavi.labelling.alignment import align_all, alignment_cost
 from selavi.labelling.bank import LabelBank
-from selavi.labelling.marginals import make_marginal, order_marginal
+from selavi.labelling.marginals import estimate_marginal, make_marginal, order_marginal
+from selavi.labelling.schedule import labelled_fraction
 from selavi.labelling.scores import combine_scores, modality_agreement
+from selavi.labelling.tables import BlockTable, Table, make_table
 from selavi.labelling.transport import Labelling, assign, row_statistics
 from selavi.randomness import mix
+
+_BLOCK_ROWS = 8192  # clips whose scores are computed together
+_BYTES_PER_SCORE = 5.2  # float32, and the samples of rows that the solver keeps
 
 
 @dataclass(frozen=True)
@@ -72,7 +79,9 @@ class Labeller:
         self.num_heads, self.num_clusters = config.heads.num_heads, config.heads.num_clusters
         marginal = self.config.marginal
         self.marginals = [
-            make_marginal(
+            None
+            if marginal == "estimated"
+            else make_marginal(
                 torch.tensor(marginal, dtype=torch.float64) if isinstance(marginal, list) else marginal,
                 self.num_clusters,
                 gaussian_sd=self.config.gaussian_sd,
@@ -103,11 +112,12 @@ class Labeller:
             head_logits: applies the heads.
             permute_clusters: (modality, head, permutation) reorders the outputs of one head; called before the
                 first labelling, for every modality but the first.
-            statistics: also return how sure each label is.
+            statistics: also return how sure each label is; every clip is then labelled, whatever the fraction.
         """
         began, number = time.monotonic(), bank.num_labellings
         labels = torch.full_like(bank.labels, -1)
         sure = torch.full((4, *bank.labels.shape), torch.nan) if statistics else None
+        fraction = 1.0 if statistics else labelled_fraction(number, self.config.num_labellings, self.config.fraction)
         results = []
         for group, heads in enumerate(self.head_groups(number)):
             table = collect(number * self.config.head_groups + group)
@@ -115,18 +125,18 @@ class Labeller:
             for head in heads:
                 if number == 0 and self.config.align_modalities:
                     self._align(table, head, head_logits, permute_clusters)
-                log_probabilities = self._log_probabilities(table, head, head_logits)
-                scores = combine_scores(log_probabilities, self.weights, table.present)
-                result = self._assign(scores, head, bank.potentials[head])
+                scores = self._scores(table, head, head_logits)
+                result = self._assign(scores, head, bank.potentials[head] if number else None, fraction)
                 results.append(result)
                 labels[rows, head] = gather_rows(result.labels).cpu().to(labels.dtype)
-                bank.potentials[head] = result.potentials.cpu()
+                potentials = result.potentials[: self.num_clusters]  # without that of being left out
+                bank.potentials[head] = potentials.cpu()
                 if sure is not None:
-                    each = row_statistics(scores, result.potentials, self.config.sharpness)
-                    agreement = modality_agreement(log_probabilities, table.present)
+                    each = row_statistics(scores, potentials, self.config.sharpness)
+                    agreement = self._agreement(table, head, head_logits)
                     for kind, values in enumerate((*each, agreement)):
                         sure[kind, rows, head] = gather_rows(values.float()).cpu()
-        assert (labels >= 0).all(), "a clip was left without a label"
+        assert fraction < 1 or (labels >= 0).all(), "a clip was left without a label"
         changed = (labels != bank.labels).float().mean().item() if number else float("nan")
         bank.labels, bank.num_labellings = labels, number + 1
         report = LabellingReport(
@@ -140,21 +150,85 @@ class Labeller:
         )
         return report, None if sure is None else ClipStatistics(*sure)
 
-    def _log_probabilities(self, table: FeatureTable, head: int, head_logits: HeadLogits) -> dict[str, Tensor]:
-        logits = head_logits(table.features, [head])
-        return {name: logits[name][0].float().log_softmax(1) for name in self.modalities}
+    def is_stored(self, num_rows: int) -> bool:
+        """Whether the scores of so many clips under one head fit the memory budget, with what the solver adds."""
+        return num_rows * self.num_clusters * _BYTES_PER_SCORE <= self.config.memory_gb * 1e9
 
-    def _assign(self, scores: Tensor, head: int, potentials: Tensor) -> Labelling:
-        masses = all_sum(scores.softmax(1).sum(0, dtype=torch.float64))
-        marginal = order_marginal(
-            self.marginals[head].to(scores.device), masses / masses.sum(), self.config.marginal_order
+    def describe_memory(self, num_rows: int) -> str:
+        """What a labelling of so many clips will hold beside their features."""
+        table_gb = num_rows * self.num_clusters * 4e-9
+        if self.is_stored(num_rows):
+            peak_gb = num_rows * self.num_clusters * _BYTES_PER_SCORE * 1e-9 + self._block_gb()
+            return f"labelling holds a table of {table_gb:.2g} GB, at most {peak_gb:.2g} GB beside the features"
+        sample = max(8192, 16 * self.num_clusters) * 4  # transport's largest sample of rows is below this or N / 4
+        peak_gb = min(sample, num_rows / 4) * self.num_clusters * 4e-9 + self._block_gb()
+        return (
+            f"a table of {table_gb:.3g} GB is over labelling.memory_gb={self.config.memory_gb:g}: scores are computed "
+            f"anew for each pass, at most {peak_gb:.2g} GB beside the features"
         )
+
+    def _block_gb(self) -> float:
+        """Of a block of rows: logits and probabilities of each modality, and temporary copies."""
+        return _BLOCK_ROWS * self.num_clusters * 4e-9 * (3 * len(self.modalities) + 2)
+
+    def _log_probabilities(
+        self, table: FeatureTable, head: int, head_logits: HeadLogits
+    ) -> Iterator[tuple[slice, dict[str, Tensor], dict[str, Tensor]]]:
+        """Yield (rows, log-probabilities, present) of blocks of clips."""
+        for first in range(0, len(table.index), _BLOCK_ROWS):
+            rows = slice(first, min(first + _BLOCK_ROWS, len(table.index)))
+            yield rows, *self._block(table, head, head_logits, rows)
+
+    def _block(
+        self, table: FeatureTable, head: int, head_logits: HeadLogits, rows: slice
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        logits = head_logits({name: features[rows] for name, features in table.features.items()}, [head])
+        present = {name: mask[rows] for name, mask in table.present.items()}
+        return {name: logits[name][0].float().log_softmax(1) for name in self.modalities}, present
+
+    def _scores(self, table: FeatureTable, head: int, head_logits: HeadLogits) -> Table:
+        """Scores under one head: stored, or over the budget computed anew at each read."""
+        num_rows, device = len(table.index), table.index.device
+
+        def rows(chosen: slice) -> Tensor:
+            log_probabilities, present = self._block(table, head, head_logits, chosen)
+            return combine_scores(log_probabilities, self.weights, present)
+
+        streamed = BlockTable(num_rows, self.num_clusters, rows, _BLOCK_ROWS, device)
+        if not self.is_stored(num_rows):
+            return streamed
+        scores = torch.empty(num_rows, self.num_clusters, device=device)
+        for chosen, block in streamed.blocks():
+            scores[chosen] = block
+        return make_table(scores)
+
+    def _agreement(self, table: FeatureTable, head: int, head_logits: HeadLogits) -> Tensor:
+        parts = [torch.zeros(0, device=table.index.device)]
+        for _, log_probabilities, present in self._log_probabilities(table, head, head_logits):
+            parts.append(modality_agreement(log_probabilities, present))
+        return torch.cat(parts)
+
+    def _assign(self, scores: Table, head: int, potentials: Tensor | None, fraction: float) -> Labelling:
+        config = self.config
+        marginal = self.marginals[head]
+        if marginal is None or config.marginal_order != "none":
+            # How large the clusters are now: the probabilities' own masses, no sharpness, no potentials.
+            masses = all_sum(scores.masses(torch.zeros(self.num_clusters, device=scores.device).double(), 1.0))
+            masses = masses / masses.sum()
+            if marginal is None:
+                marginal = estimate_marginal(masses, config.estimate_smoothing)
+            else:
+                marginal = order_marginal(marginal.to(scores.device), masses, config.marginal_order)
+        # A partial labelling has one more potential, which the bank does not keep.
+        warm = potentials is not None and fraction == 1
         return assign(
             scores,
-            marginal,
-            sharpness=self.config.sharpness,
-            tol=self.config.tol,
-            initial_potentials=potentials.to(scores.device),
+            marginal.to(scores.device),
+            sharpness=config.sharpness,
+            tol=config.tol,
+            initial_potentials=potentials.to(scores.device) if warm and potentials is not None else None,
+            size_strength=config.size_strength or math.inf,
+            fraction=fraction,
             sum_ranks=all_sum,
         )
 
@@ -165,13 +239,19 @@ class Labeller:
         head_logits: HeadLogits,
         permute_clusters: Callable[[str, int, Tensor], None],
     ) -> None:
-        """Let every other modality's head name the same clusters as the first one's."""
-        probabilities = {n: p.exp() for n, p in self._log_probabilities(table, head, head_logits).items()}
-        reference = self.modalities[0]
-        for name in self.modalities[1:]:
-            both = table.present[reference] & table.present[name]
-            cost = all_sum(alignment_cost(probabilities[reference][both], probabilities[name][both]))
-            permute_clusters(name, head, align(cost))
+        """Let the heads of all modalities name the same clusters as the first one's."""
+        pairs = list(combinations(self.modalities, 2))
+        costs = {pair: torch.zeros(self.num_clusters, self.num_clusters, dtype=torch.float64) for pair in pairs}
+        costs = {pair: cost.to(table.index.device) for pair, cost in costs.items()}
+        for _, log_probabilities, present in self._log_probabilities(table, head, head_logits):
+            for one, other in pairs:
+                both = present[one] & present[other]
+                costs[one, other] += alignment_cost(
+                    log_probabilities[one][both].exp(), log_probabilities[other][both].exp()
+                )
+        costs = {pair: all_sum(cost) for pair, cost in costs.items()}
+        for name, permutation in align_all(costs, self.modalities).items():
+            permute_clusters(name, head, permutation)
 
 
 def collect_features(

@@ -68,6 +68,26 @@ def make_marginal(
     return unnormalised / unnormalised.sum()
 
 
+def estimate_marginal(masses: Tensor, smoothing: float) -> Tensor:
+    """The clusters' current masses, drawn towards equal sizes so that none dies out.
+
+    Args:
+        masses: (K,) current soft masses of the clusters, in any unit.
+        smoothing: share of the uniform marginal in the mixture, in (0, 1].
+
+    Returns:
+        (K,) float64, sums to 1, each at least smoothing / K.
+
+    Raises:
+        ValueError: masses that are negative, not finite or all 0; a smoothing outside (0, 1].
+    """
+    if not 0 < smoothing <= 1:
+        raise ValueError(f"smoothing must be in (0, 1], got {smoothing}")
+    own = _given(masses, masses.numel())
+    mixed = (1 - smoothing) * own + smoothing / len(own)
+    return mixed / mixed.sum()
+
+
 def order_marginal(marginal: Tensor, masses: Tensor, order: MarginalOrder) -> Tensor:
     """Decide which cluster gets which share.
 

@@ -33,3 +33,16 @@ def labelling_steps(total_steps: int, num_labellings: int, power: float = 1.5) -
     # Rounded first, so that a whole number that came out a last bit too large is not pushed to the next step.
     steps = {math.ceil(round(total_steps * (i / last) ** power, 6)) for i in range(last)}
     return sorted(step for step in steps if step < total_steps)
+
+
+def labelled_fraction(number: int, num_labellings: int, first: float) -> float:
+    """Share of the clips that get a label: `first` at the first labelling, growing to 1 at the last (P2OT's ramp).
+
+    The clips left out are the least confident ones; the sigmoid ramp ``first + (1 - first) exp(-5 (1 - t)^2)`` keeps
+    most of them out in the first half of the labellings.
+    """
+    if first == 1:
+        return 1.0
+    progress = min(1.0, number / max(1, num_labellings - 1))
+    low = math.exp(-5.0)
+    return min(1.0, first + (1 - first) * (math.exp(-5 * (1 - progress) ** 2) - low) / (1 - low))

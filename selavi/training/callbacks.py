@@ -50,6 +50,8 @@ class LabellingCallback(pl.Callback):
         """Fix the schedule; let batch norm see some data before it is asked for features."""
         total_steps = self.config.trainer.max_epochs * module.steps_per_epoch
         self.steps = labelling_steps(total_steps, self.config.labelling.num_labellings, self.config.labelling.power)
+        if rank() == 0:
+            self.progress.say(self.labeller.describe_memory(-(-len(module.label_bank.ids) // world_size())))
         if module.label_bank.num_labellings == 0:
             self._warm_up_batch_norm(trainer, module)
 
@@ -110,13 +112,15 @@ class LabellingCallback(pl.Callback):
                 module.model.logits(features)
 
     def _nmi(self, labels: Tensor) -> float | None:
-        """Mean over the heads."""
+        """Mean over the heads, of the clips that have a label."""
         if self.human_labels is None:
             return None
-        heads = labels.T.numpy()
-        return float(
-            np.mean([normalised_mutual_information(contingency_matrix(self.human_labels, head)) for head in heads])
-        )
+        human, each = np.array(self.human_labels), []
+        for head in labels.T.numpy():
+            labelled = head >= 0
+            matrix = contingency_matrix(human[labelled].tolist(), head[labelled])
+            each.append(normalised_mutual_information(matrix))
+        return float(np.mean(each))
 
 
 class Progress(pl.Callback):
