@@ -16,11 +16,22 @@ def rank() -> int:
 
 
 def all_sum(tensor: Tensor) -> Tensor:
-    """Add a tensor of one shape over all processes; the argument stays as it was."""
+    """Add a tensor of one shape over all processes; the argument stays as it was.
+
+    Raises:
+        RuntimeError: another process has ended.
+    """
     if world_size() == 1:
         return tensor
     total = tensor.clone()
-    dist.all_reduce(total)
+    try:
+        dist.all_reduce(total)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise RuntimeError(
+            f"process {rank()} of {world_size()} lost touch with another one, which has ended or hangs: see what that "
+            f"one printed ({reason})"
+        ) from error
     return total
 
 

@@ -37,7 +37,7 @@ _FLOOR = _F(-87.0)  # exp() of less would be denormal: the floor keeps every mas
 _CHUNK = 1024  # rows whose sums are added in one go
 PARTS = 4  # K x K sums that are held at a time
 
-# Entries of the plan above this are coupled one by one; what the rest couple is taken as of rank one.
+# Entries of the plan above this are coupled one by one; of the others there are sums only.
 LARGE = _F(0.01)
 MOST_LARGE = 32  # kept of a row
 
@@ -165,18 +165,31 @@ def masses(scores: np.ndarray, high: np.ndarray, low: np.ndarray, sharpness: flo
 
 
 @njit(fastmath=_FAST, cache=True)
-def _normalise(plan, total, large, mass, tail):
-    """Divide a row by its sum, add it to mass and p (1 - p) to tail; list the entries above the threshold."""
+def _normalise(plan, total, large, mass, tails, most):
+    """Divide a row by its sum, add it to the mass and the tails; list its large entries, at most `most`."""
     weight = _F(1) / total
     for k in range(len(plan)):
         p = plan[k] * weight
         plan[k] = p
         mass[k] += np.float64(p)
-        tail[k] += np.float64(p * (_F(1) - p))
     num_large = 0
     for k in range(len(plan)):
         large[num_large] = k
         num_large += plan[k] > LARGE
+    num_large = min(num_large, most)
+    in_large = _F(0)
+    for i in range(num_large):
+        in_large += plan[large[i]]
+    in_small = max(_F(1) - in_large, _F(0))
+    for k in range(len(plan)):
+        p = plan[k]
+        tails[1, k] += np.float64(p * in_large)
+        tails[2, k] += np.float64(p * (in_small - p))
+    for i in range(num_large):
+        p = plan[large[i]]
+        tails[0, large[i]] += np.float64(p * in_small)
+        tails[1, large[i]] -= np.float64(p * in_large)
+        tails[2, large[i]] -= np.float64(p * (in_small - p))
     return num_large
 
 
@@ -187,7 +200,7 @@ def _coupling(first_part, end_part, scores, high, low, sharpness, all_masses, ta
     for part in range(first_part, end_part):
         row, other = np.empty(num_clusters, np.float32), np.empty(num_clusters, np.float32)
         large = np.empty(num_clusters + 1, np.int32)
-        mass, tail, mine = np.zeros(num_clusters), np.zeros(num_clusters), pairs[part]
+        mass, tail, mine = np.zeros(num_clusters), np.zeros((3, num_clusters)), pairs[part]
         mine[:] = 0.0
         end = min(num_rows, (part + 1) * per_part)
         for first in range(part * per_part, end, 2):
@@ -196,14 +209,9 @@ def _coupling(first_part, end_part, scores, high, low, sharpness, all_masses, ta
                 if first + which == end:
                     break
                 plan = row if which == 0 else other
-                num_large = _normalise(plan, sums[which], large, mass, tail)
-                small = _F(1)
-                for i in range(num_large):
-                    small -= plan[large[i]]
-                small = max(small, _F(0))
+                num_large = _normalise(plan, sums[which], large, mass, tail, num_clusters)
                 for i in range(num_large):
                     p = np.float64(plan[large[i]])
-                    tail[large[i]] += p * (np.float64(small) - (1.0 - p))
                     for j in range(i + 1, num_large):
                         mine[large[i], large[j]] += p * np.float64(plan[large[j]])
         all_masses[part], tails[part] = mass, tail
@@ -223,12 +231,12 @@ def _symmetric_sum(first_row, end_row, pairs):
 def coupling(
     scores: np.ndarray, high: np.ndarray, low: np.ndarray, sharpness: float, pairs: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Sums over the rows for the Hessian: masses and tails (K,), and the coupling in pairs[0], of (PARTS, K, K).
+    """Sums over the rows for the Hessian: masses (K,), tails (3, K), and the coupling in pairs[0], of (PARTS, K, K).
 
-    pairs[0, i, j] is the sum of ``p_i * p_j`` where both entries of a row exceed the threshold; tails is what the
-    row sums of the full coupling have beyond that.
+    pairs[0, i, j] is the sum of ``p_i * p_j`` where both entries of a row are large.  Of the coupling of the other
+    entries the tails are the row sums: of large entries with small ones, of small with large, of small with small.
     """
-    all_masses, tails = np.zeros((2, PARTS, scores.shape[1]))
+    all_masses, tails = np.zeros((PARTS, scores.shape[1])), np.zeros((PARTS, 3, scores.shape[1]))
     _in_threads(_coupling, PARTS, scores, high, low, _F(sharpness), all_masses, tails, pairs)
     _symmetric_sum(0, pairs.shape[1], pairs)
     return all_masses.sum(0), tails.sum(0)
@@ -241,7 +249,7 @@ def _large_entries(first_chunk, end_chunk, scores, high, low, sharpness, all_mas
     for chunk in range(first_chunk, end_chunk):
         row, other = np.empty(num_clusters, np.float32), np.empty(num_clusters, np.float32)
         large = np.empty(num_clusters + 1, np.int32)
-        mass, tail = np.zeros(num_clusters), np.zeros(num_clusters)
+        mass, tail = np.zeros(num_clusters), np.zeros((3, num_clusters))
         end = min(num_rows, (chunk + 1) * _CHUNK)
         for first in range(chunk * _CHUNK, end, 2):
             sums = _two_rows(scores[first], scores[min(first + 1, end - 1)], high, low, sharpness, row, other)
@@ -250,15 +258,9 @@ def _large_entries(first_chunk, end_chunk, scores, high, low, sharpness, all_mas
                 if n == end:
                     break
                 plan = row if which == 0 else other
-                num_large = min(_normalise(plan, sums[which], large, mass, tail), most)
-                small = _F(1)
+                num_large = _normalise(plan, sums[which], large, mass, tail, most)
                 for i in range(num_large):
-                    small -= plan[large[i]]
-                small = max(small, _F(0))
-                for i in range(num_large):
-                    p = plan[large[i]]
-                    tail[large[i]] += np.float64(p) * (np.float64(small) - (1.0 - np.float64(p)))
-                    clusters[n, i], entries[n, i] = large[i], p
+                    clusters[n, i], entries[n, i] = large[i], plan[large[i]]
                 counts[n] = num_large
         all_masses[chunk], tails[chunk] = mass, tail
 
@@ -266,12 +268,13 @@ def _large_entries(first_chunk, end_chunk, scores, high, low, sharpness, all_mas
 def large_entries(
     scores: np.ndarray, high: np.ndarray, low: np.ndarray, sharpness: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Masses and tails (K,) as in `coupling`, and the entries above the threshold, at most MOST_LARGE of a row.
+    """Masses (K,) and tails (3, K) as in `coupling`, and the entries above the threshold, at most MOST_LARGE of a row.
 
     Returns masses, tails, and of the entries the row starts (N + 1,), clusters and values, as in a CSR matrix.
     """
     num_rows, num_clusters = scores.shape
-    all_masses, tails = np.zeros((2, _num_chunks(scores), num_clusters))
+    num_chunks = _num_chunks(scores)
+    all_masses, tails = np.zeros((num_chunks, num_clusters)), np.zeros((num_chunks, 3, num_clusters))
     clusters = np.empty((num_rows, MOST_LARGE), np.int32)
     entries = np.empty((num_rows, MOST_LARGE), np.float32)
     counts = np.zeros(num_rows, np.int64)

@@ -64,7 +64,8 @@ class Curvature(NamedTuple):
     masses: Tensor
     """(K,)"""
     tails: Tensor
-    """(K,) row sums of the coupling beyond the pairs."""
+    """(3, K) row sums of the coupling beyond the pairs: large entries with small, small with large, small with
+    small."""
     pairs: Tensor
     """(K, K) coupling of large entries, off the diagonal; (0, 0) where large entries are given.  Valid until the
     next call."""
@@ -217,7 +218,8 @@ class DenseTable:
 
     def curvature(self, potentials: Tensor, sharpness: float) -> Curvature:
         """Masses and sums for the Hessian, exact where K <= 1024."""
-        masses, tails = torch.zeros(2, self.num_clusters, dtype=torch.float64, device=self.device).unbind()
+        masses = torch.zeros(self.num_clusters, dtype=torch.float64, device=self.device)
+        tails = masses.new_zeros(3, self.num_clusters)
         if self.num_clusters <= MAX_DENSE_CLUSTERS:
             pairs = masses.new_zeros(self.num_clusters, self.num_clusters)
             for _, plan in self._plan(potentials, sharpness):
@@ -227,12 +229,15 @@ class DenseTable:
         counts, clusters, values = [], [], []
         for _, plan in self._plan(potentials, sharpness):
             masses += plan.sum(0, dtype=torch.float64)
-            tails += (plan - plan.square()).sum(0, dtype=torch.float64)
             largest = plan.topk(min(_MOST_LARGE, self.num_clusters), dim=1)
             kept = largest.values > _LARGE
             p = largest.values * kept
-            small = (1 - p.sum(1, keepdim=True)).clamp(min=0)
-            tails.index_add_(0, largest.indices[kept], (p * (small - (1 - p)))[kept].double())
+            in_large = p.sum(1, keepdim=True)
+            in_small = (1 - in_large).clamp(min=0)
+            tails[0].index_add_(0, largest.indices[kept], (p * in_small)[kept].double())
+            plan.scatter_(1, largest.indices, largest.values * ~kept)  # the small entries alone
+            tails[1] += (plan * in_large).sum(0, dtype=torch.float64)
+            tails[2] += (plan * (in_small - plan)).sum(0, dtype=torch.float64)
             counts.append(kept.sum(1))
             clusters.append(largest.indices[kept])
             values.append(p[kept].double())
@@ -399,7 +404,8 @@ class BlockTable:
 
     def curvature(self, potentials: Tensor, sharpness: float) -> Curvature:
         """Masses and sums for the Hessian."""
-        masses, tails = torch.zeros(2, self.num_clusters, dtype=torch.float64, device=self.device).unbind()
+        masses = torch.zeros(self.num_clusters, dtype=torch.float64, device=self.device)
+        tails = masses.new_zeros(3, self.num_clusters)
         dense = self.num_clusters if self.num_clusters <= MAX_DENSE_CLUSTERS else 0
         pairs, large = masses.new_zeros(dense, dense), []
         for _, table in self._tables():

@@ -358,7 +358,7 @@ class _Sums(NamedTuple):
     gradient: Tensor  # masses - target
     error: float  # L1 norm of the gradient
     hessian: Tensor | None  # (K, K) for few clusters, with curvature
-    tails: Tensor  # (K,) row sums of coupling that is known by them alone
+    tails: Tensor  # (3, K) row sums of coupling that is known by them alone, see Curvature
     large: _Rows | None  # for many clusters, with curvature
 
 
@@ -426,7 +426,10 @@ class _Solver:
         self.num_reads = 0.0
         self.num_hessians = 0
         self.level = self.all_rows = _Level(table, overview.num_rows, 1.0, tol)
-        self.start = self.log_target - overview.column_means[self.active]
+        # How much of a move of the sizes the potentials have to make; a relaxed target makes the rest itself.
+        share = size_strength / (1 + size_strength) if size_strength < math.inf else 1.0
+        self.response = torch.where(self.relaxed, share, 1.0).to(target)
+        self.start = self._start_at(1.0)
 
     def solve(self, initial_potentials: Tensor | None) -> None:
         """Find the potentials; they and their error are in `all_rows`."""
@@ -472,8 +475,11 @@ class _Solver:
 
     def _cold_newton(self) -> None:
         fraction = 1 / max(1.0, self.overview.spread / _START_SPREAD)
-        start = self.log_target - fraction * self.overview.column_means[self.active]
-        self._newton(start, fraction * self.sharpness)
+        self._newton(self._start_at(fraction), fraction * self.sharpness)
+
+    def _start_at(self, fraction: float) -> Tensor:
+        """Potentials that are right where all clips have the mean scores."""
+        return self.response * (self.log_target - fraction * self.overview.column_means[self.active])
 
     def potentials(self) -> Tensor:
         """(K,) the best potentials: -inf where the marginal is 0, 0 for a cluster that no clip may have."""
@@ -526,7 +532,7 @@ class _Solver:
         found: Curvature | None = None
         if curvature:
             found = level.table.curvature(offsets, sharpness)
-            own = torch.cat([found.masses, found.tails, found.pairs.flatten()])
+            own = torch.cat([found.masses, found.tails.flatten(), found.pairs.flatten()])
         else:
             own = level.table.masses(offsets, sharpness)
         self.num_reads += level.share
@@ -537,11 +543,11 @@ class _Solver:
         target = self._relaxed_target(potentials)
         gradient = masses - target
         error = gradient.abs().sum().item()
-        sums = _Sums(masses, target, gradient, error, None, masses.new_zeros(0), None)
+        sums = _Sums(masses, target, gradient, error, None, masses.new_zeros(3, 0), None)
         if found is not None:
-            tails = total[num_clusters : 2 * num_clusters][self.active] / level.num_rows
+            tails = total[num_clusters : 4 * num_clusters].view(3, -1)[:, self.active] / level.num_rows
             if dense:
-                coupling = total[2 * num_clusters :].view(dense, dense)
+                coupling = total[4 * num_clusters :].view(dense, dense)
                 if len(self.active) < dense:
                     coupling = coupling[self.active][:, self.active]
                 sums = sums._replace(tails=tails)
@@ -578,23 +584,28 @@ class _Solver:
         The rows of the plan sum to 1, so the diagonal is the sum of the coupling off it, which keeps all digits
         where the plan is almost hard.
         """
-        for weights, strength in self._rank_one(sums):
-            coupling.addr_(weights, weights, alpha=strength)
+        for left, right, strength in self._low_rank(sums):
+            coupling.addr_(left, right, alpha=strength)
+            coupling.addr_(right, left, alpha=strength)
         coupling.fill_diagonal_(0.0)
         row_sums = coupling.sum(1)
         coupling.neg_()
         coupling.diagonal().copy_(row_sums)
         return coupling
 
-    def _rank_one(self, sums: _Sums) -> list[tuple[Tensor, float]]:
-        """Coupling of the form strength * w w^T: what small entries do, and what relaxed sizes do."""
-        terms = []
-        total = sums.tails.sum().item()
-        if total > 0:
-            terms.append((sums.tails, 1 / total))
+    def _low_rank(self, sums: _Sums) -> list[tuple[Tensor, Tensor, float]]:
+        """Coupling ``strength * (left right^T + right left^T)``: what small entries do, and what relaxed sizes do.
+
+        Of small entries the row sums alone are known; the coupling is taken as proportional to them, which is exact
+        where all rows of the plan are alike.
+        """
+        large, small, both_small = sums.tails
+        terms = [(large, small, 1 / large.sum().item())] if large.sum() > 0 else []
+        if both_small.sum() > 0:
+            terms.append((both_small, both_small, 0.5 / both_small.sum().item()))
         if self.relaxed.any():
             weights = sums.target * self.relaxed
-            terms.append((weights, 1 / (self.size_strength * weights.sum().item())))
+            terms.append((weights, weights, 0.5 / (self.size_strength * weights.sum().item())))
         return terms
 
     def _conjugate_gradients(self, gradient: Tensor, sums: _Sums, large: _Rows, diagonal: Tensor) -> Tensor:
@@ -609,21 +620,21 @@ class _Solver:
         ones = torch.ones(size, dtype=torch.float64, device=diagonal.device)
         both = self.sum_ranks(torch.cat([large.product(ones), large.columns(large.large.values.square())])) / num_rows
         row_sums, squares = (half[self.active] for half in both.chunk(2))
-        terms = self._rank_one(sums)
+        terms = self._low_rank(sums)
         fixed = row_sums + diagonal
-        for weights, strength in terms:
-            fixed = fixed + strength * weights.sum() * weights
+        for left, right, strength in terms:
+            fixed = fixed + strength * (left * right.sum() + right * left.sum())
 
         def times(vector: Tensor) -> Tensor:
             coupled = self.sum_ranks(large.product(embed(vector)))[self.active] / num_rows
             result = fixed * vector - coupled + self.target * (self.target @ vector)
-            for weights, strength in terms:
-                result = result - strength * weights * (weights @ vector)
+            for left, right, strength in terms:
+                result = result - strength * (left * (right @ vector) + right * (left @ vector))
             return result
 
         preconditioner = fixed - squares + self.target.square()
-        for weights, strength in terms:
-            preconditioner = preconditioner - strength * weights.square()
+        for left, right, strength in terms:
+            preconditioner = preconditioner - 2 * strength * left * right
         preconditioner = 1 / preconditioner.clamp(min=1e-300)
         step = torch.zeros_like(gradient)
         residual = -gradient
@@ -723,9 +734,11 @@ class _Solver:
 
     def _longest_step(self, sharpness: float) -> float:
         """Over which the dual is near its quadratic model: a few nats, or with many clips a part of their spread."""
-        if self.level.num_rows < _MANY_ROWS_PER_CLUSTER * len(self.target):
-            return _MAX_STEP_RANGE
-        return max(_MAX_STEP_RANGE, _STEP_SPREADS * self.overview.spread * sharpness / self.sharpness)
+        longest = _MAX_STEP_RANGE
+        if self.level.num_rows >= _MANY_ROWS_PER_CLUSTER * len(self.target):
+            longest = max(longest, _STEP_SPREADS * self.overview.spread * sharpness / self.sharpness)
+        # A relaxed target changes by as many nats as the potentials do in units of size_strength.
+        return min(longest, _MAX_STEP_RANGE * self.size_strength) if self.relaxed.any() else longest
 
     def _may_read(self) -> bool:
         return self.num_reads + self.level.share <= self.max_passes
@@ -734,11 +747,11 @@ class _Solver:
         return self.num_reads + 2 * self.level.share > self.max_passes
 
     def _proportional(self, potentials: Tensor, ratio: float) -> Tensor:
-        return self.log_target + (potentials - self.log_target) * ratio
+        base = self.response * self.log_target
+        return base + (potentials - base) * ratio
 
     def _scaling(self, potentials: Tensor) -> None:
         """Plain log-domain scaling at the final sharpness: slow, and monotone from any start."""
-        relaxed_share = self.size_strength / (1 + self.size_strength) if self.relaxed.any() else 1.0
         mark_error, mark_pass = math.inf, self.num_reads
         while self._may_read():
             sums = self._pass(potentials, self.sharpness, curvature=False)
@@ -749,5 +762,4 @@ class _Solver:
             elif self.num_reads - mark_pass >= _SCALING_PATIENCE:
                 return
             move = sums.target.log() - sums.masses.log()
-            # The masses answer to a relaxed size by a part of its move only.
-            potentials = potentials + torch.where(self.relaxed, relaxed_share * move, move)
+            potentials = potentials + self.response * move
