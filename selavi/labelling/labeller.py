@@ -10,6 +10,7 @@ from torch import Tensor
 
 from selavi.config import Config
 from selavi.distributed import all_sum, gather_rows
+from selavi.errors import NumericError
 from selavi.labelling.alignment import align, alignment_cost
 from selavi.labelling.bank import LabelBank
 from selavi.labelling.marginals import make_marginal, order_marginal
@@ -142,7 +143,14 @@ class Labeller:
 
     def _log_probabilities(self, table: FeatureTable, head: int, head_logits: HeadLogits) -> dict[str, Tensor]:
         logits = head_logits(table.features, [head])
-        return {name: logits[name][0].float().log_softmax(1) for name in self.modalities}
+        probabilities = {name: logits[name][0].float().log_softmax(1) for name in self.modalities}
+        finite = torch.stack([p[table.present[name]].isfinite().all() for name, p in probabilities.items()]).all()
+        if all_sum((~finite).float()).item():  # every rank stops, whichever has the fault
+            raise NumericError(
+                f"head {head} gives scores that are not finite: training has diverged; lower optim.lr, or train with "
+                "trainer.precision=32-true"
+            )
+        return probabilities
 
     def _assign(self, scores: Tensor, head: int, potentials: Tensor) -> Labelling:
         masses = all_sum(scores.softmax(1).sum(0, dtype=torch.float64))

@@ -29,6 +29,8 @@ from selavi.labelling.labeller import ClipStatistics
 from selavi.model import SelaviModel
 from selavi.training.checkpoint import AtomicCheckpointIO, last_checkpoint, read_checkpoint
 
+log = logging.getLogger("selavi")
+
 LABEL_SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -136,6 +138,7 @@ def make_trainer(config: Config, callbacks: list[pl.Callback]) -> pl.Trainer:
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
     for name in ("pytorch_lightning", "lightning_fabric", "lightning"):  # devices found, advertisements, fit stopped
         logging.getLogger(name).setLevel(logging.WARNING)
+    synced = settings.sync_batchnorm and settings.accelerator != "cpu" and torch.cuda.is_available()
     checkpoint = pl.callbacks.ModelCheckpoint(
         last_checkpoint(run_dir).parent,
         last_checkpoint(run_dir).stem,
@@ -144,7 +147,7 @@ def make_trainer(config: Config, callbacks: list[pl.Callback]) -> pl.Trainer:
         save_on_train_epoch_end=True,
     )
     try:
-        return pl.Trainer(
+        trainer = pl.Trainer(
             accelerator=settings.accelerator,
             devices=settings.devices,
             num_nodes=settings.num_nodes,
@@ -153,7 +156,7 @@ def make_trainer(config: Config, callbacks: list[pl.Callback]) -> pl.Trainer:
             max_epochs=settings.max_epochs,
             gradient_clip_val=settings.gradient_clip_val,
             log_every_n_steps=settings.log_every_n_steps,
-            sync_batchnorm=settings.sync_batchnorm,
+            sync_batchnorm=synced,
             callbacks=[*callbacks, checkpoint],
             plugins=[AtomicCheckpointIO()],
             use_distributed_sampler=False,
@@ -168,6 +171,9 @@ def make_trainer(config: Config, callbacks: list[pl.Callback]) -> pl.Trainer:
         )
     except (MisconfigurationException, ValueError) as error:
         raise UsageError(f"the settings of section trainer do not work here: {' '.join(str(error).split())}") from error
+    if settings.sync_batchnorm and not synced and trainer.world_size > 1 and trainer.is_global_zero:
+        log.warning("each process normalises its own batches: torch has SyncBatchNorm for GPUs only")
+    return trainer
 
 
 @dataclass(frozen=True)
