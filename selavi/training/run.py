@@ -227,8 +227,10 @@ def load_model(run: Run) -> tuple[SelaviModel, Augment]:
 
 def next_steps(run_dir: str) -> str:
     """What to run after training."""
+    splits = pq.read_table(Path(run_dir) / "manifest.parquet", columns=["split"])["split"].to_pylist()
+    unseen = " --split test" if "test" in splits else ""
     return (
-        f"\nNext: measure   python tools/cluster_eval.py {run_dir} --split test"
+        f"\nNext: measure   python tools/cluster_eval.py {run_dir}{unseen}"
         f"\n      browse    python tools/export_clusters.py {run_dir}"
     )
 
