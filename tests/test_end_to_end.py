@@ -156,7 +156,9 @@ def reference(finished_run: Path) -> Path:
 def test_the_same_seed_gives_the_same_run(fit: Train, reference: Path, tmp_path: Path) -> None:
     torch.manual_seed(123)  # what others drew before does not matter
     np.random.seed(123)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
     assert fit(tmp_path / "again") == 0
+    assert {number: signal.getsignal(number) for number in handlers} == handlers  # training gives them back
     assert len(losses(reference)) == 8
     assert losses(tmp_path / "again") == losses(reference)
     assert_same_run(tmp_path / "again", reference)
@@ -337,9 +339,7 @@ def test_too_many_files_that_vanish_end_the_run(
 
 
 @pytest.mark.end_to_end
-def test_a_loss_that_is_not_finite_ends_the_run(
-    fit: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_loss_that_is_not_finite_ends_the_run(fit: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert fit(tmp_path / "run", "optim.lr=1e30", "optim.warmup_epochs=0") == 4
     error = capsys.readouterr().err
     assert "the loss is nan at step " in error or "the loss is inf at step " in error

@@ -157,7 +157,7 @@ def test_the_environment_is_known_without_git(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path, tiny: Tiny) -> None:
     for folder in (tmp_path, tmp_path / "none"):
-        with pytest.raises(UsageError, match="is not a run folder: it has no config.resolved.yaml; give the folder"):
+        with pytest.raises(UsageError, match=r"is not a run folder: it has no config\.resolved\.yaml; give the folder"):
             load_run(folder)
     config = tiny()
     start_run(config, None, MANIFEST)
@@ -171,7 +171,7 @@ def test_weights_of_another_model_are_refused(tiny: Tiny) -> None:
     checkpoint_of(config)
     path = last_checkpoint(Path(config.run_dir))
     torch.save({"label_bank": {}, "state_dict": {"model.heads.video.hidden": torch.zeros(3)}}, path)
-    with pytest.raises(UsageError, match="does not fit its settings: .*Missing key"):
+    with pytest.raises(UsageError, match=r"does not fit its settings: .*Missing key"):
         load_model(load_run(Path(config.run_dir)))
 
 
