@@ -100,10 +100,7 @@ NMI on the test clips of K-means with eight clusters on features that look at no
 def readme_numbers(runs: Sequence[Mapping[str, Any]]) -> str:
     """What README.md says of the demo."""
     num_seeds = len(rows_of(runs)["video and sound"])
-    rows = [
-        [row, *map(_range, _nmi(of_row)), f"{_minutes(of_row):.1f}"]
-        for row, of_row in rows_of(runs).items()
-    ]
+    rows = [[row, *map(_range, _nmi(of_row)), f"{_minutes(of_row):.1f}"] for row, of_row in rows_of(runs).items()]
     yardsticks = runs[0]["splits"]["test"]["yardsticks"]
     crude = ", ".join(f"{name} {value:.2f}" for name, value in yardsticks.items())
     return f"""{markdown_table(["trained on", "NMI, training clips", "NMI, unseen clips", "minutes"], rows)}

@@ -106,6 +106,9 @@ class AudioConfig:
     """Largest relative change of the amplitude."""
     shift_mel: float = 0.0
     """Largest shift along the mel axis, as a share of it: another pitch."""
+    shift_time: float = 0.0
+    """Largest shift along the time axis, as a share of it, wrapping around: when the sound begins then does not count,
+    which matters where picture and sound share a moment more reliably than a meaning."""
     tone_jitter: float = 0.0
     """Strength of a smooth random filter over the mel axis, in nepers: another room or microphone."""
     mask_time: float = 0.0
@@ -123,6 +126,7 @@ class AudioConfig:
             f"above 0 and at most num_fft / sample_rate = {self.num_fft / self.sample_rate:.4f} s",
             self.window_s,
         )
+        _require(0 <= self.shift_time <= 1, "audio.shift_time", "in [0, 1]", self.shift_time)
         for key in ("volume_jitter", "shift_mel", "mask_time", "mask_mel"):
             _require(0 <= getattr(self, key) < 1, f"audio.{key}", "in [0, 1)", getattr(self, key))
         _require(self.tone_jitter >= 0, "audio.tone_jitter", "0 or more", self.tone_jitter)

@@ -11,7 +11,7 @@ import warnings
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,7 +20,7 @@ import torch
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from selavi.atomic import write_atomically, write_text
+from selavi.atomic import hold, write_atomically, write_text
 from selavi.augment import Augment
 from selavi.config import Config, load_config, save_config
 from selavi.errors import UsageError
@@ -80,10 +80,20 @@ def resume_point(config: Config, check: bool = True) -> ResumePoint:
     return ResumePoint(None, False)
 
 
-def start_run(config: Config, config_path: Path | None, manifest: pa.Table) -> None:
-    """Create the run folder and write config.yaml (as given), config.resolved.yaml, env.json, manifest.parquet."""
+def start_run(config: Config, config_path: Path | None, manifest: pa.Table) -> IO[str]:
+    """Create the run folder and write config.yaml (as given), config.resolved.yaml, env.json, manifest.parquet.
+
+    Returns:
+        The folder's lock: keep it open while the run goes on.
+
+    Raises:
+        UsageError: another process trains in this folder.
+    """
     run_dir = Path(config.run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
+    lock = hold(run_dir / ".lock")
+    if lock is None:
+        raise UsageError(f"another process is training in {run_dir}; wait for it, or say run_dir=... for another run")
     if config_path is not None:
         write_text(run_dir / "config.yaml", config_path.read_text(encoding="utf-8"))
     save_config(config, run_dir / "config.resolved.yaml")
@@ -94,6 +104,7 @@ def start_run(config: Config, config_path: Path | None, manifest: pa.Table) -> N
     if metrics.exists():  # the logger would delete it: keep what earlier parts of the run logged
         number = 1 + sum(1 for _ in run_dir.glob("metrics.*.csv"))
         metrics.rename(run_dir / f"metrics.{number}.csv")
+    return lock
 
 
 def finish_run(config: Config, bank: LabelBank, sure: ClipStatistics, seconds: float) -> None:
