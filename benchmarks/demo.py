@@ -105,8 +105,9 @@ def readme_numbers(runs: Sequence[Mapping[str, Any]]) -> str:
     crude = ", ".join(f"{name} {value:.2f}" for name, value in yardsticks.items())
     return f"""{markdown_table(["trained on", "NMI, training clips", "NMI, unseen clips", "minutes"], rows)}
 
-Both together: lowest and highest of {num_seeds} seeds; the others: one seed. NMI is 1 where clusters and classes are the same and near 0 where they have
-nothing to do with each other. K-means on features without content, for comparison: {crude}.
+Both together: lowest and highest of {num_seeds} seeds; the others: one seed. NMI is 1 where clusters and classes are
+the same and near 0 where they have nothing to do with each other. K-means on features without content, for
+comparison: {crude}.
 {describe_machine(runs)}
 All of it: [docs/results/demo.md](docs/results/demo.md).
 """

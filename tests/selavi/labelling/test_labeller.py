@@ -262,5 +262,5 @@ def test_no_batches_give_an_empty_table() -> None:
 def test_scores_that_are_not_finite_stop_the_run(bank: LabelBank) -> None:
     world = World(settings())
     world.weights["video"][:] = float("nan")
-    with pytest.raises(NumericError, match="not finite: training has diverged; lower optim.lr"):
+    with pytest.raises(NumericError, match=r"not finite: training has diverged; lower optim\.lr"):
         world.relabel(bank)

@@ -118,6 +118,15 @@ def test_a_run_folder_says_where_it_came_from(tiny: Tiny, tiny_yaml: Path) -> No
     assert {"command", "python", "platform", "cores", "git_commit", "device"} <= set(env)
 
 
+def test_one_process_trains_in_a_folder(tiny: Tiny) -> None:
+    config = tiny()
+    lock = start_run(config, None, MANIFEST)
+    with pytest.raises(UsageError, match="another process is training in"):
+        start_run(config, None, MANIFEST)
+    lock.close()
+    start_run(config, None, MANIFEST).close()
+
+
 def test_a_resumed_run_keeps_what_was_logged(tiny: Tiny) -> None:
     config = tiny()
     folder = Path(config.run_dir)
