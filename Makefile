@@ -5,7 +5,7 @@ READY := $(VENV)/.installed
 RUN := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-video demo-audio test lint types check
+.PHONY: help demo demo-video demo-audio demo-compare test lint types check
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -20,7 +20,7 @@ $(READY): setup.cfg pyproject.toml
 
 demo: $(READY) ## Generate clips, train on them, measure the clusters, build the page of clusters
 	$(RUN) tools/train.py --config configs/demo.yaml resume=auto
-	$(RUN) tools/cluster_eval.py runs/demo --split test
+	$(RUN) tools/cluster_eval.py runs/demo --split test --yardsticks
 	$(RUN) tools/export_clusters.py runs/demo
 
 demo-video demo-audio: demo-%: $(READY)
@@ -29,6 +29,9 @@ demo-video demo-audio: demo-%: $(READY)
 
 demo-video: ## The demo with frames alone
 demo-audio: ## The demo with sound alone
+
+demo-compare: demo demo-video demo-audio ## All three, side by side
+	$(RUN) tools/cluster_eval.py runs/demo runs/demo-video runs/demo-audio --split test --yardsticks
 
 test: $(READY) ## Run the tests
 	$(RUN) -m pytest

@@ -62,7 +62,12 @@ SETS = {
     "av_digits": SmallSet(
         name="AV-digits",
         folder="avdigits",
-        overrides=("heads.num_clusters=10", "data.clip_s=1.5", "trainer.max_epochs=60", "labelling.num_labellings=60"),
+        overrides=(
+            "heads.num_clusters=10",
+            "audio.shift_time=0.5",
+            "trainer.max_epochs=45",
+            "labelling.num_labellings=45",
+        ),
         about=(
             "2,000 training and 500 test clips of the ten digits, 200 and 50 a class; 1.5 s, 64 x 64 pixels, 12 frames "
             "a second, 16 kHz mono. A handwritten digit (MNIST) moves and turns over a textured background in random "

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
+from datamodules.progress import follow
 from selavi.atomic import write_atomically, write_text
 from selavi.errors import UsageError
 from selavi.media import encode_clip
@@ -474,8 +474,8 @@ def generate(
     text = json.dumps(settings, indent=2) + "\n"
     if tasks and not done.exists():
         write_text(begun, text)
-    bar = tqdm(_run(tasks, workers), f"generating {root}", len(tasks), unit="clip", disable=not (progress and tasks))
-    for _ in bar:
+    written = _run(tasks, workers)
+    for _ in follow(written, f"generating {root}", len(tasks), "clips") if progress and tasks else written:
         pass
     if not done.exists():
         write_text(done, text)

@@ -1,13 +1,11 @@
 """Crude features of recordings: what could be clustered without looking or listening."""
 
-import sys
-
 import numpy as np
 import pyarrow as pa
-from tqdm import tqdm
 
 from datamodules.cache import DecodedCache
 from datamodules.manifest import media_root
+from datamodules.progress import follow
 from selavi.media import decode_recording
 
 
@@ -20,7 +18,7 @@ def crude_features(rows: pa.Table, cache: DecodedCache | None) -> dict[str, np.n
     """
     colours, levels = [], []
     ids, paths = rows["id"].to_pylist(), rows["path"].to_pylist()
-    for clip_id, path in tqdm(list(zip(ids, paths, strict=True)), "crude features", unit=" files", file=sys.stderr):
+    for clip_id, path in follow(zip(ids, paths, strict=True), "crude features", len(ids)):
         recording = cache[clip_id] if cache else decode_recording(media_root(rows) / path, size=32, sample_rate=8000)
         colours.append(recording.frames.mean((0, 1, 2)))
         power = np.square(recording.waveform, dtype=np.float64).mean() if recording.waveform.size else 0.0

@@ -37,6 +37,7 @@ class Draws(NamedTuple):
     tone_slope: Tensor
     tone_bend: Tensor
     tone_wave: Tensor
+    time_shift: Tensor
 
 
 assert len(Draws._fields) <= NUM_DRAWS
@@ -82,7 +83,7 @@ class Augment(nn.Module):
         gain = 1 + self.audio.volume_jitter * (2 * draws.volume - 1)
         x = self.log_mel(waveform * gain[:, None])
         x = colour_tone(shift_pitch(x, self.audio.shift_mel, draws.pitch), self.audio.tone_jitter, draws)
-        x = standardise(x, self.audio.standardise)
+        x = roll_time(standardise(x, self.audio.standardise), self.audio.shift_time, draws.time_shift)
         x = mask_axis(x, 3, self.audio.mask_time, draws.time_mask_size, draws.time_mask_place)
         return mask_axis(x, 2, self.audio.mask_mel, draws.mel_mask_size, draws.mel_mask_place)
 
@@ -136,6 +137,16 @@ def shift_pitch(spectrogram: Tensor, largest: float, place: Tensor) -> Tensor:
     rows = torch.arange(num_mels, device=spectrogram.device) + shift[:, None]
     rows = rows.clamp(0, num_mels - 1)[:, None, :, None].expand_as(spectrogram)
     return spectrogram.gather(2, rows)
+
+
+def roll_time(spectrogram: Tensor, largest: float, place: Tensor) -> Tensor:
+    """Move each (1, F, T') along the time axis by up to `largest` of it, either way; what leaves enters again."""
+    if largest == 0:
+        return spectrogram
+    length = spectrogram.shape[3]
+    shift = ((2 * place - 1) * largest * length).round().long()
+    columns = (torch.arange(length, device=spectrogram.device) + shift[:, None]) % length
+    return spectrogram.gather(3, columns[:, None, None, :].expand_as(spectrogram))
 
 
 def colour_tone(spectrogram: Tensor, strength: float, draws: Draws) -> Tensor:

@@ -34,6 +34,7 @@ class DataConfig:
     demo: bool = False
     """Generate the demo set in `root` where it is not there yet."""
     train_split: str = "train"
+    """Name of the split that is trained on."""
     clip_s: float = 1.0
     """Seconds of a clip, sound and picture alike."""
     num_workers: int = 4
@@ -60,6 +61,7 @@ class VideoConfig:
     """Frames of a clip and their augmentation."""
 
     num_frames: int = 30
+    """Frames of a clip, evenly spaced over `data.clip_s`."""
     decode_size: int = 144
     """Side of the decoded square, in pixels: the short side is resized to it, the long side cropped."""
     size: int = 112
@@ -89,16 +91,24 @@ class AudioConfig:
     """Log-mel spectrogram of a clip and its augmentation."""
 
     sample_rate: int = 24000
+    """Samples a second to which the sound is resampled, as mono."""
     num_mels: int = 257
+    """Bands of the mel spectrogram."""
     num_fft: int = 1024
+    """Length of the Fourier transform in samples, at least that of the window."""
     window_s: float = 0.02
+    """Seconds of a window."""
     hop_s: float = 0.01
+    """Seconds from one window to the next."""
     standardise: Literal["clip", "none"] = "clip"
     """clip: zero mean and unit variance over each spectrogram, so loudness does not count; none: as the original."""
     volume_jitter: float = 0.1
     """Largest relative change of the amplitude."""
     shift_mel: float = 0.0
     """Largest shift along the mel axis, as a share of it: another pitch."""
+    shift_time: float = 0.0
+    """Largest shift along the time axis, as a share of it, wrapping around: when the sound begins then does not count,
+    which matters where picture and sound share a moment more reliably than a meaning."""
     tone_jitter: float = 0.0
     """Strength of a smooth random filter over the mel axis, in nepers: another room or microphone."""
     mask_time: float = 0.0
@@ -116,6 +126,7 @@ class AudioConfig:
             f"above 0 and at most num_fft / sample_rate = {self.num_fft / self.sample_rate:.4f} s",
             self.window_s,
         )
+        _require(0 <= self.shift_time <= 1, "audio.shift_time", "in [0, 1]", self.shift_time)
         for key in ("volume_jitter", "shift_mel", "mask_time", "mask_mel"):
             _require(0 <= getattr(self, key) < 1, f"audio.{key}", "in [0, 1)", getattr(self, key))
         _require(self.tone_jitter >= 0, "audio.tone_jitter", "0 or more", self.tone_jitter)
@@ -130,6 +141,7 @@ class EncodersConfig:
     video_depth: Literal[10, 18] = 18
     """10 has one residual block a stage, 18 two."""
     audio_width: int = 64
+    """Channels of the first stage; 64 is that of the original."""
     audio_depth: Literal[9, 18] = 9
     """ResNet-9 has one residual block a stage, ResNet-18 two."""
 
@@ -143,8 +155,11 @@ class HeadsConfig:
     """Classifiers on the features, the same number and kind for each modality."""
 
     num_heads: int = 10
+    """Independent clusterings that are learned at once; evaluation picks one without labels."""
     num_clusters: int = 309
+    """K, the clusters of each head; at most the number of training clips."""
     kind: Literal["mlp", "linear"] = "mlp"
+    """mlp: two layers, the hidden one as wide as the features; linear: one layer."""
     dropout: float = 0.3
     """Share of values dropped before each linear layer of an mlp head."""
 
@@ -177,7 +192,9 @@ class LabellingConfig:
     marginal_order: Literal["aligned", "inverse", "none"] = "aligned"
     """aligned: large targets go to the clusters that are large now; inverse: what the official code does."""
     gaussian_sd: float = 0.1
+    """Deviation of the gaussian cluster sizes, relative to their mean."""
     zipf_exponent: float = 1.0
+    """The r-th largest zipf cluster takes a share proportional to r ** -zipf_exponent."""
     estimate_smoothing: float = 0.5
     """Share of equal sizes in the estimated ones."""
     size_strength: float = 0.0
@@ -193,6 +210,7 @@ class LabellingConfig:
     align_modalities: bool = True
     """Permute the audio heads to agree with the video heads before the first labelling."""
     batch_size: int = 64
+    """Clips encoded at once, on one device, where no gradient is needed."""
     warmup_batches: int = 20
     """Batches that only update the batch-norm statistics, before the first labelling."""
 
@@ -235,13 +253,17 @@ class OptimConfig:
     lr: float = 0.01
     """Learning rate for a step of `lr_clips` clips; a step of n clips uses lr * n / lr_clips."""
     lr_clips: int = 16
+    """Clips of a step that `lr` is meant for."""
     warmup_lr: float = 0.01
     """Where the linear warm-up starts; with one device of `lr_clips` clips the rate is constant."""
     warmup_epochs: float = 10.0
+    """Epochs over which the rate rises from `warmup_lr` to its target."""
     schedule: Literal["constant", "cosine"] = "constant"
     """What follows the warm-up: cosine falls to 0 at the last step."""
     momentum: float = 0.9
+    """Of SGD, without Nesterov."""
     weight_decay: float = 1e-5
+    """Of every parameter."""
 
     def __post_init__(self) -> None:
         _require(self.batch_size >= 2, "optim.batch_size", "at least 2 (batch norm)", self.batch_size)
@@ -257,14 +279,23 @@ class TrainerConfig:
     """Handed to pytorch_lightning.Trainer under the same names."""
 
     max_epochs: int = 200
+    """Passes over the training clips; the schedules of labels and rate span all of them."""
     accelerator: str = "auto"
+    """cpu, gpu, or auto: a GPU where there is one."""
     devices: Any = "auto"
+    """How many of them on each machine, or a list of their numbers."""
     num_nodes: int = 1
+    """Machines."""
     strategy: str = "auto"
+    """How several devices work together, such as ddp."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    """32-true: float32; bf16-mixed: bfloat16 where it is safe, faster on recent GPUs."""
     gradient_clip_val: float | None = None
+    """Largest norm of the gradient; null: no limit."""
     sync_batchnorm: bool = True
+    """Batch-norm statistics over all devices."""
     log_every_n_steps: int = 10
+    """Steps from one line of metrics.csv to the next."""
 
     def __post_init__(self) -> None:
         _require(self.max_epochs >= 1, "trainer.max_epochs", "at least 1", self.max_epochs)
@@ -278,6 +309,7 @@ class Config:
     """A whole run."""
 
     seed: int = 0
+    """Of everything random; equal seeds give equal labels."""
     run_dir: str = ""
     """Where everything of this run goes; empty: runs/NAME for a configuration file NAME.yaml."""
     resume: Literal["never", "auto", "must"] = "never"

@@ -38,7 +38,7 @@ def evaluate(run_dir: Path, args: argparse.Namespace) -> dict[str, Any]:
     loader, rows = data.evaluation_loader(args.split, args.views)
     model, augment = load_model(run)
     predictions = predict(model, augment, loader, len(rows), args.views, config, bank["potentials"])
-    paths, rows = rows["path"].to_pylist(), rows.take(predictions.rows.numpy())  # without the clips that could not be decoded
+    paths, rows = rows["path"].to_pylist(), rows.take(predictions.rows.numpy())  # without undecodable clips
     if args.split != config.data.train_split:  # those have the labels of the last labelling already
         write_labels(run.folder, args.split, rows["id"].to_pylist(), predictions.clusters, predictions.sure)
     labels, num_clusters = rows["label"].to_pylist(), config.heads.num_clusters

@@ -55,7 +55,7 @@ def train(args: argparse.Namespace) -> None:
     module = SelaviModule(config, data.ids, data.steps_per_epoch(trainer.world_size))
     module.check_checkpoint(point.checkpoint)
     if trainer.is_global_zero:
-        start_run(config, config_path, manifest)
+        _lock = start_run(config, config_path, manifest)  # held until this function ends
         progress.announce(point.checkpoint, describe_bad(manifest))
     trainer.fit(module, datamodule=data, ckpt_path=point.checkpoint, weights_only=True)
     if trainer.is_global_zero:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from selavi.config import Config
 from selavi.distributed import all_sum, gather_rows
+from selavi.errors import NumericError
 from selavi.labelling.alignment import align_all, alignment_cost
 from selavi.labelling.bank import LabelBank
 from selavi.labelling.marginals import estimate_marginal, make_marginal, order_marginal
@@ -195,12 +196,15 @@ class Labeller:
             return combine_scores(log_probabilities, self.weights, present)
 
         streamed = BlockTable(num_rows, self.num_clusters, rows, _BLOCK_ROWS, device)
-        if not self.is_stored(num_rows):
-            return streamed
-        scores = torch.empty(num_rows, self.num_clusters, device=device)
+        scores = torch.empty(num_rows if self.is_stored(num_rows) else 0, self.num_clusters, device=device)
+        num_faults = torch.zeros(1, device=device)
         for chosen, block in streamed.blocks():
-            scores[chosen] = block
-        return make_table(scores)
+            num_faults += ~block.isfinite().all()
+            if len(scores):
+                scores[chosen] = block
+        if all_sum(num_faults).item():  # every rank stops, whichever has the fault
+            raise _diverged(head)
+        return make_table(scores) if self.is_stored(num_rows) else streamed
 
     def _agreement(self, table: FeatureTable, head: int, head_logits: HeadLogits) -> Tensor:
         parts = [torch.zeros(0, device=table.index.device)]
@@ -250,6 +254,8 @@ class Labeller:
                     log_probabilities[one][both].exp(), log_probabilities[other][both].exp()
                 )
         costs = {pair: all_sum(cost) for pair, cost in costs.items()}
+        if not all(cost.isfinite().all() for cost in costs.values()):
+            raise _diverged(head)
         for name, permutation in align_all(costs, self.modalities).items():
             permute_clusters(name, head, permutation)
 
@@ -272,6 +278,13 @@ def collect_features(
         torch.cat(indices),
         {n: torch.cat(f) for n, f in features.items()},
         {n: torch.cat(p) for n, p in present.items()},
+    )
+
+
+def _diverged(head: int) -> NumericError:
+    return NumericError(
+        f"head {head} gives scores that are not finite: training has diverged; lower optim.lr, or train with "
+        "trainer.precision=32-true"
     )
 
 

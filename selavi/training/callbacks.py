@@ -38,7 +38,6 @@ class LabellingCallback(pl.Callback):
         config: the whole configuration.
         human_labels: label of each training clip, to report NMI; None where there are none.
         progress: told of each labelling.
-        num_views: views that the last labelling averages.
     """
 
     def __init__(self, config: Config, human_labels: list[str] | None, progress: "Progress") -> None:

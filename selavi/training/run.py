@@ -11,7 +11,7 @@ import warnings
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,7 +20,7 @@ import torch
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from selavi.atomic import write_atomically, write_text
+from selavi.atomic import hold, write_atomically, write_text
 from selavi.augment import Augment
 from selavi.config import Config, load_config, save_config
 from selavi.errors import UsageError
@@ -28,6 +28,8 @@ from selavi.labelling.bank import LabelBank
 from selavi.labelling.labeller import ClipStatistics
 from selavi.model import SelaviModel
 from selavi.training.checkpoint import AtomicCheckpointIO, last_checkpoint, read_checkpoint
+
+log = logging.getLogger("selavi")
 
 LABEL_SCHEMA = pa.schema(
     [
@@ -78,10 +80,20 @@ def resume_point(config: Config, check: bool = True) -> ResumePoint:
     return ResumePoint(None, False)
 
 
-def start_run(config: Config, config_path: Path | None, manifest: pa.Table) -> None:
-    """Create the run folder and write config.yaml (as given), config.resolved.yaml, env.json, manifest.parquet."""
+def start_run(config: Config, config_path: Path | None, manifest: pa.Table) -> IO[str]:
+    """Create the run folder and write config.yaml (as given), config.resolved.yaml, env.json, manifest.parquet.
+
+    Returns:
+        The folder's lock: keep it open while the run goes on.
+
+    Raises:
+        UsageError: another process trains in this folder.
+    """
     run_dir = Path(config.run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
+    lock = hold(run_dir / ".lock")
+    if lock is None:
+        raise UsageError(f"another process is training in {run_dir}; wait for it, or say run_dir=... for another run")
     if config_path is not None:
         write_text(run_dir / "config.yaml", config_path.read_text(encoding="utf-8"))
     save_config(config, run_dir / "config.resolved.yaml")
@@ -92,6 +104,7 @@ def start_run(config: Config, config_path: Path | None, manifest: pa.Table) -> N
     if metrics.exists():  # the logger would delete it: keep what earlier parts of the run logged
         number = 1 + sum(1 for _ in run_dir.glob("metrics.*.csv"))
         metrics.rename(run_dir / f"metrics.{number}.csv")
+    return lock
 
 
 def finish_run(config: Config, bank: LabelBank, sure: ClipStatistics, seconds: float) -> None:
@@ -136,6 +149,7 @@ def make_trainer(config: Config, callbacks: list[pl.Callback]) -> pl.Trainer:
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
     for name in ("pytorch_lightning", "lightning_fabric", "lightning"):  # devices found, advertisements, fit stopped
         logging.getLogger(name).setLevel(logging.WARNING)
+    synced = settings.sync_batchnorm and settings.accelerator != "cpu" and torch.cuda.is_available()
     checkpoint = pl.callbacks.ModelCheckpoint(
         last_checkpoint(run_dir).parent,
         last_checkpoint(run_dir).stem,
@@ -144,7 +158,7 @@ def make_trainer(config: Config, callbacks: list[pl.Callback]) -> pl.Trainer:
         save_on_train_epoch_end=True,
     )
     try:
-        return pl.Trainer(
+        trainer = pl.Trainer(
             accelerator=settings.accelerator,
             devices=settings.devices,
             num_nodes=settings.num_nodes,
@@ -153,7 +167,7 @@ def make_trainer(config: Config, callbacks: list[pl.Callback]) -> pl.Trainer:
             max_epochs=settings.max_epochs,
             gradient_clip_val=settings.gradient_clip_val,
             log_every_n_steps=settings.log_every_n_steps,
-            sync_batchnorm=settings.sync_batchnorm,
+            sync_batchnorm=synced,
             callbacks=[*callbacks, checkpoint],
             plugins=[AtomicCheckpointIO()],
             use_distributed_sampler=False,
@@ -168,6 +182,9 @@ def make_trainer(config: Config, callbacks: list[pl.Callback]) -> pl.Trainer:
         )
     except (MisconfigurationException, ValueError) as error:
         raise UsageError(f"the settings of section trainer do not work here: {' '.join(str(error).split())}") from error
+    if settings.sync_batchnorm and not synced and trainer.world_size > 1 and trainer.is_global_zero:
+        log.warning("each process normalises its own batches: torch has SyncBatchNorm for GPUs only")
+    return trainer
 
 
 @dataclass(frozen=True)
@@ -221,8 +238,10 @@ def load_model(run: Run) -> tuple[SelaviModel, Augment]:
 
 def next_steps(run_dir: str) -> str:
     """What to run after training."""
+    splits = pq.read_table(Path(run_dir) / "manifest.parquet", columns=["split"])["split"].to_pylist()
+    unseen = " --split test" if "test" in splits else ""
     return (
-        f"\nNext: measure   python tools/cluster_eval.py {run_dir} --split test"
+        f"\nNext: measure   python tools/cluster_eval.py {run_dir}{unseen}"
         f"\n      browse    python tools/export_clusters.py {run_dir}"
     )
 

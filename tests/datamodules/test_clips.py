@@ -115,19 +115,19 @@ def own(tmp_path: Path, media: Path, tiny: Tiny) -> Callable[..., Config]:
             target = root / "train" / "square" / f"{number:02d}_{name}.mp4"
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(media / f"{name}.mp4", target)
-        return tiny(
-            f"data.root={root}", f"data.cache_dir={tmp_path / 'cache'}", "heads.num_clusters=2", *overrides
-        )
+        return tiny(f"data.root={root}", f"data.cache_dir={tmp_path / 'cache'}", "heads.num_clusters=2", *overrides)
 
     return make
 
 
 @pytest.mark.parametrize("cache_gb", [0, 1])
 def test_bad_files_are_skipped_within_the_budget(own: Callable[..., Config], cache_gb: int) -> None:
-    config = own(["plain", "mute", "empty", "short_sound", "text"], f"data.cache_gb={cache_gb}", "data.max_bad_fraction=0.4")
+    names = ["plain", "mute", "empty", "short_sound", "text"]
+    config = own(names, f"data.cache_gb={cache_gb}", "data.max_bad_fraction=0.4")
     manifest, _ = prepare_data(config)
     assert manifest["status"].to_pylist() == ["ok", "ok", "empty", "ok", "not_media"]
-    assert ClipDataModule(config, manifest).ids == [f"train/square/{name}.mp4" for name in ("00_plain", "01_mute", "03_short_sound")]
+    kept = [f"train/square/{name}.mp4" for name in ("00_plain", "01_mute", "03_short_sound")]
+    assert ClipDataModule(config, manifest).ids == kept
 
 
 def test_more_bad_files_than_the_budget_stop_the_run(own: Callable[..., Config]) -> None:

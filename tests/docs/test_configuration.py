@@ -30,3 +30,8 @@ def test_every_setting_has_a_row() -> None:
         else:
             expected.add(entry.name)
     assert {row[0].strip("| `") for row in rows} == expected
+
+
+def test_every_setting_is_explained() -> None:
+    unexplained = [line for line in _page()[0].splitlines() if line.endswith("|  |")]
+    assert not unexplained, f"settings without a meaning; give them a docstring: {unexplained}"

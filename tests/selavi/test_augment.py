@@ -12,6 +12,7 @@ from selavi.augment import (
     crop_resize,
     jitter_colour,
     mask_axis,
+    roll_time,
     shift_pitch,
     standardise,
 )
@@ -103,6 +104,15 @@ def test_pitch_moves_rows_and_repeats_the_edge() -> None:
     assert moved[1, 0, :, 0].tolist() == list(range(10))
     assert moved[2, 0, :, 3].tolist() == [2, 3, 4, 5, 6, 7, 8, 9, 9, 9]
     assert shift_pitch(spectrogram, 0.0, torch.rand(3)) is spectrogram
+
+
+def test_time_rolls_and_wraps_around() -> None:
+    spectrogram = torch.arange(8.0).expand(3, 1, 2, 8)
+    rolled = roll_time(spectrogram, 0.5, torch.tensor([0.0, 0.5, 0.75]))
+    assert rolled[0, 0, 0].tolist() == [4, 5, 6, 7, 0, 1, 2, 3]
+    assert rolled[1, 0, 1].tolist() == list(range(8))
+    assert rolled[2, 0, 1].tolist() == [2, 3, 4, 5, 6, 7, 0, 1]
+    assert roll_time(spectrogram, 0.0, torch.rand(3)) is spectrogram
 
 
 def test_tone_is_a_smooth_curve_over_the_mel_axis() -> None:

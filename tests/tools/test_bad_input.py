@@ -279,9 +279,7 @@ def unlabelled(manifest: pa.Table, keep: int = 0) -> pa.Table:
     return manifest.set_column(column, "label", pa.array(labels, pa.string()))
 
 
-def test_without_labels_the_label_free_figures_are_reported(
-    run: Tool, copied_run: Path
-) -> None:
+def test_without_labels_the_label_free_figures_are_reported(run: Tool, copied_run: Path) -> None:
     path = copied_run / "manifest.parquet"
     pq.write_table(unlabelled(pq.read_table(path)), path)
     code, text = run(cluster_eval, copied_run, "--split", "test")

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from selavi.config import Config, load_config
+from selavi.errors import NumericError
 from selavi.labelling.bank import LabelBank
 from selavi.labelling.labeller import FeatureTable, Labeller, collect_features
 from selavi.labelling.transport import assign
@@ -256,3 +257,10 @@ def test_no_batches_give_an_empty_table() -> None:
     assert table.index.shape == (0,)
     assert table.features["video"].shape == (0, 3)
     assert table.present["video"].shape == (0,)
+
+
+def test_scores_that_are_not_finite_stop_the_run(bank: LabelBank) -> None:
+    world = World(settings())
+    world.weights["video"][:] = float("nan")
+    with pytest.raises(NumericError, match=r"not finite: training has diverged; lower optim\.lr"):
+        world.relabel(bank)

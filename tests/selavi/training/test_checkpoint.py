@@ -57,7 +57,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, checkpoint: dict[str, Any]) -> 
         path.write_bytes(damaged)
         with pytest.raises(UsageError, match=r"last\.ckpt is not a checkpoint of selavi, or it is damaged: \S"):
             read_checkpoint(path)
-    with pytest.raises(UsageError, match="cannot read the checkpoint .*: No such file"):
+    with pytest.raises(UsageError, match=r"cannot read the checkpoint .*: No such file"):
         read_checkpoint(tmp_path / "none.ckpt")
 
 
@@ -71,6 +71,7 @@ class Trap:
         return Path.touch, (self.sprung,)
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_no_code_of_a_file_is_run(tmp_path: Path) -> None:
     sprung = tmp_path / "sprung"
     torch.save({"label_bank": Trap(sprung)}, tmp_path / "trap.ckpt")

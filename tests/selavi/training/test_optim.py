@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -26,7 +28,7 @@ def test_the_published_run_on_64_devices() -> None:
     assert found[0] == pytest.approx(0.01)
     assert found[5 * STEPS] == pytest.approx((0.01 + 0.64) / 2)
     assert found[10 * STEPS :] == pytest.approx([0.64] * 2 * STEPS)
-    assert all(later >= earlier for earlier, later in zip(found, found[1:], strict=False))
+    assert all(later >= earlier for earlier, later in pairwise(found))
 
 
 def test_one_device_keeps_the_base_rate() -> None:

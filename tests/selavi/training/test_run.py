@@ -118,6 +118,15 @@ def test_a_run_folder_says_where_it_came_from(tiny: Tiny, tiny_yaml: Path) -> No
     assert {"command", "python", "platform", "cores", "git_commit", "device"} <= set(env)
 
 
+def test_one_process_trains_in_a_folder(tiny: Tiny) -> None:
+    config = tiny()
+    lock = start_run(config, None, MANIFEST)
+    with pytest.raises(UsageError, match="another process is training in"):
+        start_run(config, None, MANIFEST)
+    lock.close()
+    start_run(config, None, MANIFEST).close()
+
+
 def test_a_resumed_run_keeps_what_was_logged(tiny: Tiny) -> None:
     config = tiny()
     folder = Path(config.run_dir)
@@ -157,7 +166,7 @@ def test_the_environment_is_known_without_git(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path, tiny: Tiny) -> None:
     for folder in (tmp_path, tmp_path / "none"):
-        with pytest.raises(UsageError, match="is not a run folder: it has no config.resolved.yaml; give the folder"):
+        with pytest.raises(UsageError, match=r"is not a run folder: it has no config\.resolved\.yaml; give the folder"):
             load_run(folder)
     config = tiny()
     start_run(config, None, MANIFEST)
@@ -171,7 +180,7 @@ def test_weights_of_another_model_are_refused(tiny: Tiny) -> None:
     checkpoint_of(config)
     path = last_checkpoint(Path(config.run_dir))
     torch.save({"label_bank": {}, "state_dict": {"model.heads.video.hidden": torch.zeros(3)}}, path)
-    with pytest.raises(UsageError, match="does not fit its settings: .*Missing key"):
+    with pytest.raises(UsageError, match=r"does not fit its settings: .*Missing key"):
         load_model(load_run(Path(config.run_dir)))
 
 
