@@ -535,7 +535,8 @@ def page(results: dict[str, Any]) -> str:
         "# Label optimisation: measured\n",
         f"Written by `python benchmarks/transport.py --plot` from benchmarks/results/transport.json. {some['device']}, "
         f"{some['threads']} threads, torch {some['torch']}, {some['date'][:10]}; medians, interleaved; "
-        "compilation left out. `derived` is seconds an iteration times the iterations that scaling takes to the same error.\n",
+        "compilation left out. `derived` is seconds an iteration times the iterations that scaling takes to the same "
+        "error.\n",
         "![Time to labels](../images/transport.svg)\n",
     ]
     for name, entry in results.items():

@@ -66,3 +66,13 @@ def test_low_precision_logits_are_summed_in_float32(labels: torch.Tensor) -> Non
     loss = multi_head_loss(logits, labels, torch.ones(B, dtype=torch.bool))
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss, by_hand(logits.float(), labels, list(range(B))))
+
+
+def test_a_clip_without_a_label_does_not_count() -> None:
+    logits = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([[0, 1], [2, -1], [-1, -1], [1, 1], [0, 2]])
+    present = torch.ones(5, dtype=torch.bool)
+    counted = [(h, b) for b in range(5) for h in range(2) if labels[b, h] >= 0]
+    expected = torch.stack([-logits[h, b].log_softmax(0)[labels[b, h]] for h, b in counted]).mean()
+    torch.testing.assert_close(multi_head_loss(logits, labels, present), expected)
+    assert multi_head_loss(logits, torch.full_like(labels, -1), present).item() == 0

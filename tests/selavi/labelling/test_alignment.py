@@ -1,12 +1,13 @@
 import itertools
 import math
+from itertools import combinations
 
 import pytest
 import torch
 from torch import Tensor
 
 from selavi.labelling import alignment
-from selavi.labelling.alignment import align, alignment_cost
+from selavi.labelling.alignment import align, align_all, alignment_cost
 
 
 def probabilities(seed: int, num_clips: int, num_clusters: int, spread: float = 1.0) -> Tensor:
@@ -71,3 +72,17 @@ def test_unusable_input_is_refused() -> None:
         align(torch.ones(2, 3))
     with pytest.raises(ValueError, match="finite"):
         align(torch.tensor([[0.0, math.nan], [0.0, 0.0]]))
+
+
+def test_three_modalities_agree_after_alignment() -> None:
+    tables = {"video": torch.rand(200, 6, generator=torch.Generator().manual_seed(0))}
+    for seed, name in enumerate(("audio", "text"), 1):
+        shuffled = torch.randperm(6, generator=torch.Generator().manual_seed(seed))
+        tables[name] = tables["video"][:, shuffled]
+    names = list(tables)
+    costs = {pair: alignment_cost(tables[pair[0]], tables[pair[1]]) for pair in combinations(names, 2)}
+    found = align_all(costs, names)
+    assert set(found) == {"audio", "text"}
+    for name, permutation in found.items():
+        assert torch.equal(tables[name][:, permutation], tables["video"])
+    assert align_all({}, ["video"]) == {}

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from selavi.config import Config, load_config
 from selavi.errors import NumericError
+from selavi.labelling import labeller
 from selavi.labelling.bank import LabelBank
 from selavi.labelling.labeller import FeatureTable, Labeller, collect_features
 from selavi.labelling.transport import assign
@@ -264,3 +265,36 @@ def test_scores_that_are_not_finite_stop_the_run(bank: LabelBank) -> None:
     world.weights["video"][:] = float("nan")
     with pytest.raises(NumericError, match=r"not finite: training has diverged; lower optim\.lr"):
         world.relabel(bank)
+
+
+def test_scores_over_the_budget_give_the_same_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(labeller, "_BLOCK_ROWS", 7)
+    found = {}
+    for budget in ("8", "1e-9"):
+        config = settings(f"labelling.memory_gb={budget}")
+        bank = LabelBank([str(n) for n in range(N)], 4, K)
+        _, sure = World(config).relabel(bank, statistics=True)
+        found[budget] = bank.labels, sure
+        told = Labeller(config).describe_memory(N)
+        assert ("computed anew" in told) == (budget == "1e-9")
+    assert torch.equal(found["8"][0], found["1e-9"][0])
+    assert torch.allclose(found["8"][1].confidence, found["1e-9"][1].confidence, atol=1e-4)
+
+
+def test_a_partial_labelling_leaves_clips_out_until_the_last_one(bank: LabelBank) -> None:
+    world = World(settings("labelling.fraction=0.4", "labelling.num_labellings=3"))
+    shares = []
+    for _ in range(3):
+        report, _ = world.relabel(bank)
+        assert report.converged
+        shares.append((bank.labels >= 0).float().mean().item())
+    assert 0 < shares[0] < 0.6  # the soft mass is 0.4; so few clips round coarsely
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+
+
+@pytest.mark.parametrize("override", ["labelling.marginal=estimated", "labelling.size_strength=1"])
+def test_sizes_may_follow_the_clips(bank: LabelBank, override: str) -> None:
+    report, _ = World(settings(override)).relabel(bank)
+    assert report.converged
+    assert bank.labels.min() >= 0

@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 
-from selavi.labelling.marginals import make_marginal, order_marginal
+from selavi.labelling.marginals import estimate_marginal, make_marginal, order_marginal
 from selavi.labelling.transport import assign
 
 
@@ -121,3 +121,14 @@ def test_equal_masses_are_ranked_by_number() -> None:
 def test_unusable_orders_are_refused(marginal, masses, order, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         order_marginal(marginal, masses, order)
+
+
+def test_estimated_sizes_lie_between_the_masses_and_equal_ones() -> None:
+    masses = torch.tensor([6.0, 3.0, 1.0, 0.0])
+    torch.testing.assert_close(
+        estimate_marginal(masses, 0.5), torch.tensor([0.425, 0.275, 0.175, 0.125], dtype=torch.float64)
+    )
+    torch.testing.assert_close(estimate_marginal(masses, 1.0), torch.full((4,), 0.25, dtype=torch.float64))
+    for smoothing in (0.0, 1.1):
+        with pytest.raises(ValueError, match=r"smoothing must be in \(0, 1\]"):
+            estimate_marginal(masses, smoothing)

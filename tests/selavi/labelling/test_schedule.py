@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selavi.labelling.schedule import labelling_steps
+from selavi.labelling.schedule import labelled_fraction, labelling_steps
 
 
 def test_the_papers_schedule() -> None:
@@ -64,3 +64,11 @@ def test_small_numbers() -> None:
 def test_unusable_numbers_are_refused(arguments: tuple, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         labelling_steps(*arguments)
+
+
+def test_the_labelled_fraction_grows_to_one() -> None:
+    found = [labelled_fraction(number, 10, 0.2) for number in range(12)]
+    assert found[0] == pytest.approx(0.2)
+    assert found[9:] == [1.0, 1.0, 1.0]
+    assert found == sorted(found)
+    assert [labelled_fraction(number, 10, 1.0) for number in (0, 5)] == [1.0, 1.0]
