@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -355,8 +356,8 @@ def test_the_log_says_where_labellings_go_wrong(
     assign = labeller.assign
 
     def one_cluster_and_no_patience(scores, marginal, **settings):  # type: ignore[no-untyped-def]
-        found = assign(scores * 0, marginal, **{**settings, "sum_ranks": lambda x: x})
-        return labeller.Labelling(found.labels, found.potentials, 0.5, found.num_passes, False)
+        found = assign(scores, marginal, **settings)
+        return replace(found, labels=found.labels * 0, marginal_error=0.5, converged=False)
 
     monkeypatch.setattr(labeller, "assign", one_cluster_and_no_patience)
     assert fit(tmp_path / "run", "trainer.max_epochs=1") == 0

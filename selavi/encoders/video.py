@@ -34,6 +34,12 @@ class R2Plus1D(nn.Module):
 
     def forward(self, clips: Tensor) -> Tensor:
         """(B, 3, T, h, w) -> (B, D)."""
+        if clips.device.type == "cpu":  # bf16 3-D convolutions on a CPU now and then give NaN gradients (torch 2.14)
+            with torch.autocast("cpu", enabled=False):
+                return self._encode(clips.float())
+        return self._encode(clips)
+
+    def _encode(self, clips: Tensor) -> Tensor:
         x = self.stem(clips.contiguous(memory_format=torch.channels_last_3d))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return x.mean((2, 3, 4))

@@ -51,3 +51,12 @@ def test_encoders_are_made_by_modality() -> None:
     assert make_encoder("audio", config).num_features == 40
     with pytest.raises(ValueError, match="video and audio, not for 'smell'"):
         make_encoder("smell", config)
+
+
+def test_low_precision_leaves_the_encoder_in_float32_on_a_cpu() -> None:
+    encoder = R2Plus1D(width=8, depth=10).eval()
+    clips = torch.randn(2, 3, 4, 32, 32)
+    with torch.no_grad():
+        expected = encoder(clips)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(encoder(clips), expected)
