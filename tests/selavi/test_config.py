@@ -42,7 +42,10 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
         (["labelling.marginal=[0.5,0.5]"], "a list of heads.num_clusters = 309 shares, got 2 shares"),
         (["labelling.marginal=[a,b]"], "labelling.marginal must be a list of positive shares, got ['a', 'b']"),
         (["labelling.marginal=[.inf,1]"], "labelling.marginal must be a list of positive shares"),
-        (["labelling.marginal=normal"], "labelling.marginal must be one of ('uniform', 'gaussian', 'zipf', 'estimated') or a list"),
+        (
+            ["labelling.marginal=normal"],
+            "labelling.marginal must be one of ('uniform', 'gaussian', 'zipf', 'estimated') or a list",
+        ),
         (["labelling.weights.video=0"], "leave a modality out with modalities=[...]"),
         (["labelling.weights.smell=1"], "a weight for each of ('video', 'audio')"),
         (["labelling.head_groups=11"], "labelling.head_groups must be at most heads.num_heads = 10, got 11"),
