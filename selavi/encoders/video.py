@@ -61,8 +61,3 @@ def _stage(width_in: int, width: int, blocks: int, stride: int) -> nn.Sequential
         shortcut = nn.Sequential(nn.Conv3d(width_in, width, 1, stride=stride, bias=False), nn.BatchNorm3d(width))
     first = BasicBlock(width_in, width, Conv2Plus1D, stride, shortcut)
     return nn.Sequential(first, *(BasicBlock(width, width, Conv2Plus1D) for _ in range(blocks - 1)))
-
-
-def count_parameters(module: torch.nn.Module) -> int:
-    """Number of trainable values."""
-    return sum(parameter.numel() for parameter in module.parameters())
