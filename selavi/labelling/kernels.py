@@ -1,12 +1,15 @@
 """Fused reads of a float32 score table on the CPU, compiled by Numba at first use.
 
 Axes: N clips, K clusters.  Every kernel reads a row once from memory and works on it while it is in the cache.
-Rows are cut into chunks of a fixed number, sums of a chunk are float64, and chunks are added in order, so that
-the same table gives the same bits whatever the number of threads.
+A table may have more columns than there are potentials: the first K count, which is how a sample of the rows is read
+where they lie.
+Rows are cut into chunks of a fixed number, sums of a few rows are float32 and those of a chunk float64, and chunks
+are added in order, so that the same table gives the same bits whatever the number of threads.
 
-The entries are ``e = sharpness * (x - reference) + high + low`` where ``reference`` is close to the score of the
-row's best cluster and ``high + low`` are the potentials: with the large numbers taken away first, float32 keeps the
-digits of the entries that matter.  Only this module imports Numba.
+The entries are ``exp(sharpness * (x - reference) + potential)`` where ``reference`` is close to the score of the
+row's best cluster: with the large numbers taken away first, float32 keeps the digits of the entries that matter.
+They are powers of 2, which saves an operation: sharpness and potentials come multiplied by log2(e).  What float32
+cannot hold of a potential is left to a factor near 1.  Only this module imports Numba.
 """
 
 # The types of compiled functions are Numba's.
@@ -17,8 +20,10 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from itertools import pairwise
 from pathlib import Path
 
@@ -30,12 +35,17 @@ import numpy as np
 import torch
 from llvmlite import ir
 from numba import njit, types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 _F = np.float32
-_FLOOR = _F(-87.0)  # exp() of less would be denormal: the floor keeps every mass positive
+_FLOOR = _F(-100.0)  # keeps every mass positive, and products of masses well above the denormal numbers
 _CHUNK = 1024  # rows whose sums are added in one go
-PARTS = 4  # K x K sums that are held at a time
+_FLUSH = 64  # rows whose sums are float32
+_AHEAD = 8  # rows fetched before they are needed
+PARTS = 8  # K x K sums that are held at a time
+
+_num_threads: ContextVar[int | None] = ContextVar("num_threads", default=None)
 
 # Entries of the plan above this are coupled one by one; of the others there are sums only.
 LARGE = _F(0.01)
@@ -44,19 +54,18 @@ MOST_LARGE = 32  # kept of a row
 # The compiler may reorder sums (it must, to use vectors) and knows that no NaN comes here; -inf may.
 _FAST = {"reassoc", "contract", "arcp", "nnan", "nsz"}
 
+_LN_2 = _F(math.log(2))
 _ROUND = _F(12582912.0)  # 1.5 * 2 ** 23: adding it rounds to an integer, held in the low bits
-_LOG2_E = _F(1.44269504)
-_LN_2_HIGH = _F(0.693145751953125)
-_LN_2_LOW = _F(1.42860677e-6)
-_TERMS = tuple(_F(1 / math.factorial(n)) for n in range(7))
+# 2 ** x for |x| <= 1/2 within a relative 8e-8: a least-squares fit at 4,000 Chebyshev nodes.
+_TERMS = tuple(map(_F, (1.0000001192, 0.6931469440, 0.2402212173, 0.0555074252, 0.0096754599, 0.0013266971)))
 
 
 def _in_threads(kernel: Callable[..., None], num_chunks: int, *arguments: object) -> None:
-    """Run a kernel over ranges of chunks in as many threads as torch uses.
+    """Run a kernel over ranges of chunks in as many threads as torch uses (outside of `alone`).
 
     Not by Numba's own threads: those share OpenMP's with torch, whose number they change.
     """
-    num_threads = min(torch.get_num_threads(), num_chunks)
+    num_threads = min(_num_threads.get() or torch.get_num_threads(), num_chunks)
     if num_threads <= 1:
         kernel(0, num_chunks, *arguments)
         return
@@ -65,6 +74,23 @@ def _in_threads(kernel: Callable[..., None], num_chunks: int, *arguments: object
     with ThreadPoolExecutor(num_threads) as pool:
         for done in [pool.submit(kernel, *pair, *arguments) for pair in pairwise(bounds.tolist())]:
             done.result()
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Keep torch to one thread between the kernels, which go on with as many as before.
+
+    OpenMP's threads spin for milliseconds after each operation of torch's that used them, on cores that the next
+    kernel needs.
+    """
+    num_threads = torch.get_num_threads()
+    token = _num_threads.set(num_threads)
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(num_threads)
+        _num_threads.reset(token)
 
 
 def _num_chunks(scores: np.ndarray) -> int:
@@ -92,15 +118,39 @@ def _larger(typing, left, right):
     return types.float32(types.float32, types.float32), generate
 
 
+@intrinsic
+def _fetch(typing, scores, row, column):
+    """Ask for a cache line of the table, to be there when its row's turn comes."""
+
+    def generate(context, builder, signature, args):
+        array = context.make_array(signature.args[0])(context, builder, args[0])
+        pointer = cgutils.get_item_pointer(context, builder, signature.args[0], array, list(args[1:]))
+        pointer = builder.bitcast(pointer, ir.IntType(8).as_pointer())
+        to_read, keep, data = (ir.Constant(ir.IntType(32), value) for value in (0, 3, 1))
+        arguments = [pointer, to_read, keep, data]
+        function = ir.FunctionType(ir.VoidType(), [argument.type for argument in arguments])
+        builder.call(builder.module.declare_intrinsic("llvm.prefetch", [pointer.type], function), arguments)
+        return context.get_dummy_value()
+
+    return types.none(scores, row, column), generate
+
+
+def _in_powers_of_two(potentials: np.ndarray, sharpness: float) -> tuple[np.ndarray, np.ndarray, np.float32]:
+    """Potentials and sharpness times log2(e) in float32, and the factors that make good what is lost."""
+    exact = potentials * math.log2(math.e)
+    exponents = exact.astype(np.float32)
+    factors = np.ones_like(exponents)
+    finite = np.isfinite(exponents)
+    factors[finite] = np.exp2(exact[finite] - exponents[finite])
+    return exponents, factors, _F(sharpness * math.log2(math.e))
+
+
 @njit(fastmath={"contract"}, cache=True)
-def _exp(x):
-    """exp(x) for -87 <= x <= 88, within 3e-7 of it, in operations that vectorise; no reordering in here."""
-    rounded = x * _LOG2_E + _ROUND
-    whole = rounded - _ROUND
-    rest = x - whole * _LN_2_HIGH
-    rest = rest - whole * _LN_2_LOW
-    series = _TERMS[6]
-    series = series * rest + _TERMS[5]
+def _exp2(x):
+    """2 ** x for -126 <= x <= 127, within 2e-7 of it, in operations that vectorise; no reordering in here."""
+    rounded = x + _ROUND
+    rest = x - (rounded - _ROUND)
+    series = _TERMS[5]
     series = series * rest + _TERMS[4]
     series = series * rest + _TERMS[3]
     series = series * rest + _TERMS[2]
@@ -109,112 +159,142 @@ def _exp(x):
     return _as_float(np.int32(_as_bits(series) + (_as_bits(rounded) << np.int32(23))))
 
 
+# Rows are given as a table and a number: a slice of a table would count a reference, for which threads would wait.
+
+
 @njit(fastmath=_FAST, cache=True)
-def _reference(row, high, sharpness):
+def _reference(scores, n, exponents, sharpness):
     """The score that the row's largest entry would have without a potential."""
     largest = _F(-np.inf)
-    for k in range(len(row)):
-        largest = _larger(largest, sharpness * row[k] + high[k])
+    for k in range(len(exponents)):
+        largest = _larger(largest, sharpness * scores[n, k] + exponents[k])
     return largest * (_F(1) / sharpness)
 
 
 @njit(fastmath=_FAST, cache=True)
-def _two_rows(first, second, high, low, sharpness, out_first, out_second):
-    """Unnormalised plan rows and their sums; two at a time hide the latency of the sums."""
-    reference_first = _reference(first, high, sharpness)
-    reference_second = _reference(second, high, sharpness)
-    total_first, total_second = _F(0), _F(0)
-    for k in range(len(high)):
-        entry = _exp(max(sharpness * (first[k] - reference_first) + high[k] + low[k], _FLOOR))
-        out_first[k] = entry
-        total_first += entry
-        entry = _exp(max(sharpness * (second[k] - reference_second) + high[k] + low[k], _FLOOR))
-        out_second[k] = entry
-        total_second += entry
-    return total_first, total_second
-
-
-@njit(nogil=True, fastmath=_FAST, cache=True)
-def _masses(first_chunk, end_chunk, scores, high, low, sharpness, sums):
-    num_rows, num_clusters = scores.shape
-    for chunk in range(first_chunk, end_chunk):
-        rows = np.empty((4, num_clusters), np.float32)
-        weight = np.empty(4, np.float32)
-        total = np.zeros(num_clusters)
-        first, end = chunk * _CHUNK, min(num_rows, (chunk + 1) * _CHUNK)
-        a, b, c, d = rows[0], rows[1], rows[2], rows[3]
-        for n in range(first, end, 4):
-            last = end - 1  # rows past the end repeat the last one, with weight 0
-            sum_a, sum_b = _two_rows(scores[n], scores[min(n + 1, last)], high, low, sharpness, a, b)
-            sum_c, sum_d = _two_rows(scores[min(n + 2, last)], scores[min(n + 3, last)], high, low, sharpness, c, d)
-            weight[0] = _F(1) / sum_a
-            weight[1] = _F(1) / sum_b if n + 1 < end else _F(0)
-            weight[2] = _F(1) / sum_c if n + 2 < end else _F(0)
-            weight[3] = _F(1) / sum_d if n + 3 < end else _F(0)
-            w, x, y, z = weight[0], weight[1], weight[2], weight[3]
-            for k in range(num_clusters):
-                total[k] += np.float64(w * a[k] + x * b[k] + y * c[k] + z * d[k])
-        sums[chunk] = total
-
-
-def masses(scores: np.ndarray, high: np.ndarray, low: np.ndarray, sharpness: float) -> np.ndarray:
-    """Sum of the plan's rows, (K,) float64."""
-    sums = np.empty((_num_chunks(scores), scores.shape[1]))
-    _in_threads(_masses, len(sums), scores, high, low, _F(sharpness), sums)
-    return sums.sum(0)
+def _plan_row(scores, n, exponents, factors, sharpness, entries, i):
+    """Entries of a row before the factors, into entries[i], and 1 over their sum with them."""
+    ahead = min(n + _AHEAD, len(scores) - 1)
+    for k in range(0, len(exponents), 16):
+        _fetch(scores, ahead, k)
+    reference = _reference(scores, n, exponents, sharpness)
+    total = _F(0)
+    for k in range(len(exponents)):
+        entry = _exp2(max(sharpness * (scores[n, k] - reference) + exponents[k], _FLOOR))
+        entries[i, k] = entry
+        total += entry * factors[k]
+    return _F(1) / total
 
 
 @njit(fastmath=_FAST, cache=True)
-def _normalise(plan, total, large, mass, tails, most):
-    """Divide a row by its sum, add it to the mass and the tails; list its large entries, at most `most`."""
-    weight = _F(1) / total
-    for k in range(len(plan)):
-        p = plan[k] * weight
-        plan[k] = p
-        mass[k] += np.float64(p)
-    num_large = 0
-    for k in range(len(plan)):
-        large[num_large] = k
-        num_large += plan[k] > LARGE
-    num_large = min(num_large, most)
-    in_large = _F(0)
-    for i in range(num_large):
-        in_large += plan[large[i]]
-    in_small = max(_F(1) - in_large, _F(0))
-    for k in range(len(plan)):
-        p = plan[k]
-        tails[1, k] += np.float64(p * in_large)
-        tails[2, k] += np.float64(p * (in_small - p))
-    for i in range(num_large):
-        p = plan[large[i]]
-        tails[0, large[i]] += np.float64(p * in_small)
-        tails[1, large[i]] -= np.float64(p * in_large)
-        tails[2, large[i]] -= np.float64(p * (in_small - p))
-    return num_large
+def _flush(few, total):
+    """Add float32 sums to float64 ones and begin again."""
+    for k in range(len(few)):
+        total[k] += np.float64(few[k])
+        few[k] = _F(0)
 
 
 @njit(nogil=True, fastmath=_FAST, cache=True)
-def _coupling(first_part, end_part, scores, high, low, sharpness, all_masses, tails, pairs):
-    num_rows, num_clusters = scores.shape
+def _masses(first_chunk, end_chunk, scores, exponents, factors, sharpness, sums):
+    num_rows, num_clusters = len(scores), len(exponents)
+    for chunk in range(first_chunk, end_chunk):
+        rows, few = np.empty((4, num_clusters), np.float32), np.zeros(num_clusters, np.float32)
+        total, weights = np.zeros(num_clusters), np.empty(4, np.float32)
+        first, end = chunk * _CHUNK, min(num_rows, (chunk + 1) * _CHUNK)
+        a, b, c, d = rows[0], rows[1], rows[2], rows[3]
+        for n in range(first, end, 4):
+            for i in range(4):
+                weights[i] = _plan_row(scores, min(n + i, end - 1), exponents, factors, sharpness, rows, i)
+                if n + i >= end:
+                    weights[i] = _F(0)
+            w, x, y, z = weights[0], weights[1], weights[2], weights[3]
+            for k in range(num_clusters):
+                few[k] += w * a[k] + x * b[k] + y * c[k] + z * d[k]
+            if (n - first) % _FLUSH == _FLUSH - 4:
+                _flush(few, total)
+        _flush(few, total)
+        sums[chunk] = total
+
+
+def masses(scores: np.ndarray, potentials: np.ndarray, sharpness: float) -> np.ndarray:
+    """Sum of the plan's rows, (K,) float64."""
+    exponents, factors, scale = _in_powers_of_two(potentials, sharpness)
+    sums = np.empty((_num_chunks(scores), len(potentials)))
+    _in_threads(_masses, len(sums), scores, exponents, factors, scale, sums)
+    return sums.sum(0) * factors
+
+
+@njit(cache=True)
+def _take_large(entries, weight, flags, words, clusters, values, most, mass, tails):
+    """Move the large entries of a row, at most `most`, out of it and into the mass; their number and sum.
+
+    `flags` is (K,) uint8 with its length rounded up to a multiple of 8, and `words` the same memory as uint64: so
+    eight entries are passed over at a time.
+    """
+    bar = LARGE / weight
+    for k in range(len(entries)):
+        flags[k] = entries[k] > bar
+    num_large = 0
+    in_large = _F(0)
+    for word in range(len(words)):
+        if words[word] == 0:
+            continue
+        for k in range(8 * word, 8 * word + 8):
+            if flags[k] and num_large < most:
+                p = entries[k] * weight
+                clusters[num_large], values[num_large] = k, p
+                num_large += 1
+                in_large += p
+                entries[k] = _F(0)
+    in_small = max(_F(1) - in_large, _F(0))
+    for i in range(num_large):
+        mass[clusters[i]] += np.float64(values[i])
+        tails[0, clusters[i]] += np.float64(values[i] * in_small)
+    return num_large, in_large
+
+
+@njit(fastmath=_FAST, cache=True)
+def _add_small(entries, weight, in_large, few):
+    """Add a row without its large entries to the mass and the tails."""
+    in_small = max(_F(1) - in_large, _F(0))
+    mass, with_large, with_small = few[0], few[1], few[2]
+    for k in range(len(entries)):
+        p = entries[k] * weight
+        mass[k] += p
+        with_large[k] += p * in_large
+        with_small[k] += p * max(in_small - p, _F(0))
+
+
+@njit(fastmath=_FAST, cache=True)
+def _flush_small(few, mass, tails):
+    _flush(few[0], mass)
+    _flush(few[1], tails[1])
+    _flush(few[2], tails[2])
+
+
+@njit(nogil=True, fastmath=_FAST, cache=True)
+def _coupling(first_part, end_part, scores, exponents, factors, sharpness, all_masses, all_tails, pairs):
+    num_rows, num_clusters = len(scores), len(exponents)
     per_part = (num_rows + PARTS - 1) // PARTS
     for part in range(first_part, end_part):
-        row, other = np.empty(num_clusters, np.float32), np.empty(num_clusters, np.float32)
-        large = np.empty(num_clusters + 1, np.int32)
-        mass, tail, mine = np.zeros(num_clusters), np.zeros((3, num_clusters)), pairs[part]
+        entries, few = np.empty((1, num_clusters), np.float32), np.zeros((3, num_clusters), np.float32)
+        row, flags = entries[0], np.zeros((num_clusters + 7) // 8 * 8, np.uint8)
+        words = flags.view(np.uint64)
+        clusters, values = np.empty(num_clusters, np.int64), np.empty(num_clusters, np.float32)
+        mass, tails, mine = all_masses[part], all_tails[part], pairs[part]
         mine[:] = 0.0
-        end = min(num_rows, (part + 1) * per_part)
-        for first in range(part * per_part, end, 2):
-            sums = _two_rows(scores[first], scores[min(first + 1, end - 1)], high, low, sharpness, row, other)
-            for which in range(2):
-                if first + which == end:
-                    break
-                plan = row if which == 0 else other
-                num_large = _normalise(plan, sums[which], large, mass, tail, num_clusters)
-                for i in range(num_large):
-                    p = np.float64(plan[large[i]])
-                    for j in range(i + 1, num_large):
-                        mine[large[i], large[j]] += p * np.float64(plan[large[j]])
-        all_masses[part], tails[part] = mass, tail
+        first, end = part * per_part, min(num_rows, (part + 1) * per_part)
+        for n in range(first, end):
+            weight = _plan_row(scores, n, exponents, factors, sharpness, entries, 0)
+            num_large, in_large = _take_large(row, weight, flags, words, clusters, values, num_clusters, mass, tails)
+            _add_small(row, weight, in_large, few)
+            for i in range(num_large):
+                p = np.float64(values[i])
+                for j in range(i + 1, num_large):
+                    mine[clusters[i], clusters[j]] += p * np.float64(values[j])
+            if (n - first) % _FLUSH == _FLUSH - 1:
+                _flush_small(few, mass, tails)
+        _flush_small(few, mass, tails)
 
 
 @njit(nogil=True, cache=True)
@@ -229,66 +309,71 @@ def _symmetric_sum(first_row, end_row, pairs):
 
 
 def coupling(
-    scores: np.ndarray, high: np.ndarray, low: np.ndarray, sharpness: float, pairs: np.ndarray
+    scores: np.ndarray, potentials: np.ndarray, sharpness: float, pairs: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Sums over the rows for the Hessian: masses (K,), tails (3, K), and the coupling in pairs[0], of (PARTS, K, K).
 
     pairs[0, i, j] is the sum of ``p_i * p_j`` where both entries of a row are large.  Of the coupling of the other
     entries the tails are the row sums: of large entries with small ones, of small with large, of small with small.
     """
-    all_masses, tails = np.zeros((PARTS, scores.shape[1])), np.zeros((PARTS, 3, scores.shape[1]))
-    _in_threads(_coupling, PARTS, scores, high, low, _F(sharpness), all_masses, tails, pairs)
+    exponents, factors, scale = _in_powers_of_two(potentials, sharpness)
+    all_masses, tails = np.zeros((PARTS, len(potentials))), np.zeros((PARTS, 3, len(potentials)))
+    _in_threads(_coupling, PARTS, scores, exponents, factors, scale, all_masses, tails, pairs)
     _symmetric_sum(0, pairs.shape[1], pairs)
-    return all_masses.sum(0), tails.sum(0)
+    return all_masses.sum(0) * factors, tails.sum(0)
 
 
 @njit(nogil=True, fastmath=_FAST, cache=True)
-def _large_entries(first_chunk, end_chunk, scores, high, low, sharpness, all_masses, tails, clusters, entries, counts):
-    num_rows, num_clusters = scores.shape
-    most = clusters.shape[1]
+def _large_entries(
+    first_chunk, end_chunk, scores, exponents, factors, sharpness, all_masses, all_tails, clusters, values, counts
+):
+    num_rows, num_clusters = len(scores), len(exponents)
     for chunk in range(first_chunk, end_chunk):
-        row, other = np.empty(num_clusters, np.float32), np.empty(num_clusters, np.float32)
-        large = np.empty(num_clusters + 1, np.int32)
-        mass, tail = np.zeros(num_clusters), np.zeros((3, num_clusters))
-        end = min(num_rows, (chunk + 1) * _CHUNK)
-        for first in range(chunk * _CHUNK, end, 2):
-            sums = _two_rows(scores[first], scores[min(first + 1, end - 1)], high, low, sharpness, row, other)
-            for which in range(2):
-                n = first + which
-                if n == end:
-                    break
-                plan = row if which == 0 else other
-                num_large = _normalise(plan, sums[which], large, mass, tail, most)
-                for i in range(num_large):
-                    clusters[n, i], entries[n, i] = large[i], plan[large[i]]
-                counts[n] = num_large
-        all_masses[chunk], tails[chunk] = mass, tail
+        entries, few = np.empty((1, num_clusters), np.float32), np.zeros((3, num_clusters), np.float32)
+        row, flags = entries[0], np.zeros((num_clusters + 7) // 8 * 8, np.uint8)
+        words = flags.view(np.uint64)
+        mass, tails = all_masses[chunk], all_tails[chunk]
+        first, end = chunk * _CHUNK, min(num_rows, (chunk + 1) * _CHUNK)
+        for n in range(first, end):
+            weight = _plan_row(scores, n, exponents, factors, sharpness, entries, 0)
+            counts[n], in_large = _take_large(row, weight, flags, words, clusters[n], values[n], MOST_LARGE, mass, tails)
+            _add_small(row, weight, in_large, few)
+            if (n - first) % _FLUSH == _FLUSH - 1:
+                _flush_small(few, mass, tails)
+        _flush_small(few, mass, tails)
 
 
 def large_entries(
-    scores: np.ndarray, high: np.ndarray, low: np.ndarray, sharpness: float
+    scores: np.ndarray, potentials: np.ndarray, sharpness: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Masses (K,) and tails (3, K) as in `coupling`, and the entries above the threshold, at most MOST_LARGE of a row.
 
     Returns masses, tails, and of the entries the row starts (N + 1,), clusters and values, as in a CSR matrix.
     """
-    num_rows, num_clusters = scores.shape
+    exponents, factors, scale = _in_powers_of_two(potentials, sharpness)
+    num_rows, num_clusters = len(scores), len(potentials)
     num_chunks = _num_chunks(scores)
     all_masses, tails = np.zeros((num_chunks, num_clusters)), np.zeros((num_chunks, 3, num_clusters))
     clusters = np.empty((num_rows, MOST_LARGE), np.int32)
-    entries = np.empty((num_rows, MOST_LARGE), np.float32)
+    values = np.empty((num_rows, MOST_LARGE), np.float32)
     counts = np.zeros(num_rows, np.int64)
     _in_threads(
-        _large_entries, len(tails), scores, high, low, _F(sharpness), all_masses, tails, clusters, entries, counts
+        _large_entries, num_chunks, scores, exponents, factors, scale, all_masses, tails, clusters, values, counts
     )
     kept = np.arange(MOST_LARGE) < counts[:, None]
     starts = np.concatenate([np.zeros(1, np.int64), counts.cumsum()])
-    return all_masses.sum(0), tails.sum(0), starts, clusters[kept].astype(np.int64), entries[kept].astype(np.float64)
+    return (
+        all_masses.sum(0) * factors,
+        tails.sum(0),
+        starts,
+        clusters[kept].astype(np.int64),
+        values[kept].astype(np.float64),
+    )
 
 
 @njit(nogil=True, cache=True)
 def _survey(first_chunk, end_chunk, scores, forbidden, sharpness, never, scalars, vectors):
-    num_rows, num_clusters = scores.shape
+    num_rows, num_clusters = len(scores), len(forbidden)
     for chunk in range(first_chunk, end_chunk):
         row = np.empty(num_clusters, np.float32)
         counts, sums = np.zeros(num_clusters), np.zeros(num_clusters)
@@ -319,7 +404,7 @@ def survey(scores: np.ndarray, forbidden: np.ndarray, sharpness: float, never: f
     count.  Bad rows have NaN, +inf or no allowed cluster.  Squares, furthest and sums are not sharpened.
     """
     scalars = np.zeros((_num_chunks(scores), 3))
-    vectors = np.zeros((len(scalars), 2, scores.shape[1]))
+    vectors = np.zeros((len(scalars), 2, len(forbidden)))
     _in_threads(_survey, len(scalars), scores, forbidden, float(sharpness), float(never), scalars, vectors)
     return scalars, vectors
 
@@ -373,17 +458,16 @@ def _measure(row, mean, sums):
 
 
 @njit(nogil=True, fastmath=_FAST, cache=True)
-def _labels(first_chunk, end_chunk, scores, high, potentials, sharpness, exact_sharpness, out):
-    num_rows, num_clusters = scores.shape
+def _labels(first_chunk, end_chunk, scores, exponents, potentials, scale, sharpness, out):
+    num_rows, num_clusters = len(scores), len(exponents)
     for chunk in range(first_chunk, end_chunk):
         for n in range(chunk * _CHUNK, min(num_rows, (chunk + 1) * _CHUNK)):
-            row = scores[n]
-            reference = _reference(row, high, sharpness)
+            reference = _reference(scores, n, exponents, scale)
             # float32 narrows the choice down, float64 decides.
-            bar = _F(-1e-3) - _F(1e-6) * abs(sharpness * reference)
+            bar = _F(-1e-3) - _F(1e-6) * abs(scale * reference)
             num_candidates, candidates = 0, 0
             for k in range(num_clusters):
-                near = sharpness * (row[k] - reference) + high[k] > bar
+                near = scale * (scores[n, k] - reference) + exponents[k] > bar
                 num_candidates += 1 if near else 0
                 candidates += k if near else 0
             if num_candidates == 1:
@@ -391,39 +475,45 @@ def _labels(first_chunk, end_chunk, scores, high, potentials, sharpness, exact_s
                 continue
             best, label = -np.inf, 0
             for k in range(num_clusters):
-                if sharpness * (row[k] - reference) + high[k] > bar:
-                    entry = exact_sharpness * np.float64(row[k]) + potentials[k]
+                if scale * (scores[n, k] - reference) + exponents[k] > bar:
+                    entry = sharpness * np.float64(scores[n, k]) + potentials[k]
                     if entry > best:
                         best, label = entry, k
             out[n] = label
 
 
-def labels(scores: np.ndarray, high: np.ndarray, potentials: np.ndarray, sharpness: float, out: np.ndarray) -> None:
+def labels(scores: np.ndarray, potentials: np.ndarray, sharpness: float, out: np.ndarray) -> None:
     """The cluster of the largest entry of each row, to float64 accuracy (the first of equal ones)."""
-    _in_threads(_labels, _num_chunks(scores), scores, high, potentials, _F(sharpness), float(sharpness), out)
+    exponents, _, scale = _in_powers_of_two(potentials, sharpness)
+    _in_threads(_labels, _num_chunks(scores), scores, exponents, potentials, scale, float(sharpness), out)
 
 
 @njit(nogil=True, fastmath=_FAST, cache=True)
-def _statistics(first_chunk, end_chunk, scores, high, low, sharpness, out):
-    num_rows, num_clusters = scores.shape
+def _statistics(first_chunk, end_chunk, scores, exponents, factors, sharpness, out):
+    num_rows, num_clusters = len(scores), len(exponents)
     for chunk in range(first_chunk, end_chunk):
-        row, other = np.empty(num_clusters, np.float32), np.empty(num_clusters, np.float32)
-        for n in range(chunk * _CHUNK, min(num_rows, (chunk + 1) * _CHUNK)):
-            total, _ = _two_rows(scores[n], scores[n], high, low, sharpness, row, other)
-            reference = _reference(scores[n], high, sharpness)
-            mean = _F(0)
-            largest, second = _F(0), _F(0)
+        entries = np.empty((1, num_clusters), np.float32)
+        row = entries[0]
+        end = min(num_rows, (chunk + 1) * _CHUNK)
+        for n in range(chunk * _CHUNK, end):
+            weight = _plan_row(scores, n, exponents, factors, sharpness, entries, 0)
+            reference = _reference(scores, n, exponents, sharpness)
+            largest, mean = _F(0), _F(0)
             for k in range(num_clusters):
-                p = row[k] / total
-                logit = max(sharpness * (scores[n, k] - reference) + high[k] + low[k], _FLOOR)
-                mean += p * logit
-                if p > largest:
-                    largest, second = p, largest
-                elif p > second:
-                    second = p
-            out[0, n], out[1, n], out[2, n] = largest, largest - second, np.log(total) - mean
+                p = row[k] * factors[k] * weight
+                mean += p * max(sharpness * (scores[n, k] - reference) + exponents[k], _FLOOR)
+                row[k] = p
+                largest = _larger(largest, p)
+            second, num_largest = _F(0), 0
+            for k in range(num_clusters):
+                is_largest = row[k] == largest
+                num_largest += 1 if is_largest else 0
+                second = _larger(second, _F(0) if is_largest else row[k])
+            out[0, n], out[1, n] = largest, _F(0) if num_largest > 1 else largest - second
+            out[2, n] = -np.log(weight) - mean * _LN_2
 
 
-def statistics(scores: np.ndarray, high: np.ndarray, low: np.ndarray, sharpness: float, out: np.ndarray) -> None:
+def statistics(scores: np.ndarray, potentials: np.ndarray, sharpness: float, out: np.ndarray) -> None:
     """Confidence, margin and entropy (nats) of each row of the plan into out (3, N)."""
-    _in_threads(_statistics, _num_chunks(scores), scores, high, low, _F(sharpness), out)
+    exponents, factors, scale = _in_powers_of_two(potentials, sharpness)
+    _in_threads(_statistics, _num_chunks(scores), scores, exponents, factors, scale, out)

@@ -10,6 +10,7 @@ read and never stored.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -92,7 +93,7 @@ class Table(Protocol):
         ...
 
     def sample(self, stride: int) -> Table:
-        """Every stride-th row, as a table in memory."""
+        """Every stride-th row, num_rows // stride of them, as a table in memory."""
         ...
 
     def survey(self, forbidden: Tensor, sharpness: float) -> Survey:
@@ -167,7 +168,8 @@ class DenseTable:
 
     def sample(self, stride: int) -> DenseTable:
         """Every stride-th row, as a table in memory."""
-        return DenseTable(self.scores[::stride].to(self.dtype), self.dtype)
+        num_rows = self.num_rows // stride
+        return DenseTable(self.scores[: num_rows * stride : stride].to(self.dtype), self.dtype)
 
     def _scaled(self, potentials: Tensor, sharpness: float) -> Iterator[tuple[slice, Tensor]]:
         """Blocks of ``sharpness * scores + potentials``, moved by a constant a row that keeps float32 accurate."""
@@ -265,11 +267,13 @@ class DenseTable:
 class FusedTable:
     """A float32 table on the CPU, read once from memory for each sum; see `kernels`."""
 
-    def __init__(self, scores: Tensor) -> None:
-        self.scores = scores.contiguous()
-        self.num_rows, self.num_clusters = scores.shape
+    def __init__(self, scores: Tensor, stride: int = 1) -> None:
+        self.num_rows, self.num_clusters = len(scores) // stride, scores.shape[1]
         self.device = scores.device
-        self._array = self.scores.numpy()
+        # The rows between those of a sample are further columns, which the kernels pass over.
+        wide = scores.contiguous()[: self.num_rows * stride].view(self.num_rows, stride * self.num_clusters)
+        self.scores = wide[:, : self.num_clusters]
+        self._array = wide.numpy()
         self._scratch: np.ndarray | None = None
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
@@ -286,7 +290,7 @@ class FusedTable:
 
     def sample(self, stride: int) -> FusedTable:
         """Every stride-th row, as a table in memory."""
-        return FusedTable(self.scores[::stride])
+        return FusedTable(self.scores, stride)
 
     def survey(self, forbidden: Tensor, sharpness: float) -> Survey:
         """Check and measure all rows."""
@@ -298,31 +302,30 @@ class FusedTable:
 
     def masses(self, potentials: Tensor, sharpness: float) -> Tensor:
         """(K,) float64 sum of the plan's rows."""
-        return torch.from_numpy(_kernels().masses(self._array, *_split(potentials), sharpness))
+        return torch.from_numpy(_kernels().masses(self._array, potentials.double().numpy(), sharpness))
 
     def curvature(self, potentials: Tensor, sharpness: float) -> Curvature:
         """Masses and sums for the Hessian; what small entries couple is left to the tails."""
         kernels = _kernels()
         if self.num_clusters > MAX_DENSE_CLUSTERS:
-            found = kernels.large_entries(self._array, *_split(potentials), sharpness)
+            found = kernels.large_entries(self._array, potentials.double().numpy(), sharpness)
             masses, tails, starts, clusters, values = (torch.from_numpy(each) for each in found)
             return Curvature(masses, tails, masses.new_zeros(0, 0), LargeEntries(starts, clusters, values))
         if self._scratch is None:
             self._scratch = np.empty((kernels.PARTS, self.num_clusters, self.num_clusters))
-        masses, tails = kernels.coupling(self._array, *_split(potentials), sharpness, self._scratch)
+        masses, tails = kernels.coupling(self._array, potentials.double().numpy(), sharpness, self._scratch)
         return Curvature(torch.from_numpy(masses), torch.from_numpy(tails), torch.from_numpy(self._scratch[0]), None)
 
     def labels(self, potentials: Tensor, sharpness: float) -> Tensor:
         """(N,) int64 cluster of the largest entry of each row."""
         labels = torch.empty(self.num_rows, dtype=torch.int64)
-        high, _ = _split(potentials)
-        _kernels().labels(self._array, high, potentials.double().numpy(), sharpness, labels.numpy())
+        _kernels().labels(self._array, potentials.double().numpy(), sharpness, labels.numpy())
         return labels
 
     def statistics(self, potentials: Tensor, sharpness: float) -> Tensor:
         """(3, N) float32 confidence, margin and entropy of each row."""
         out = torch.empty(3, self.num_rows)
-        _kernels().statistics(self._array, *_split(potentials), sharpness, out.numpy())
+        _kernels().statistics(self._array, potentials.double().numpy(), sharpness, out.numpy())
         return out
 
 
@@ -374,7 +377,7 @@ class BlockTable:
         """Every stride-th row, as a table in memory."""
         chosen = [scores[-rows.start % stride :: stride] for rows, scores in self.blocks()]
         empty = torch.zeros(0, self.num_clusters, device=self.device)
-        scores = torch.cat(chosen) if chosen else empty
+        scores = (torch.cat(chosen) if chosen else empty)[: self.num_rows // stride]
         if self._is_exact or scores.dtype != torch.float32:
             return DenseTable(scores, torch.float64)
         return FusedTable(scores) if scores.device.type == "cpu" else DenseTable(scores, torch.float32)
@@ -440,12 +443,9 @@ def _csr(counts: list[Tensor], clusters: list[Tensor], values: list[Tensor], dev
     return LargeEntries(starts, torch.cat([none, *clusters]), torch.cat([none.double(), *values]))
 
 
-def _split(potentials: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Potentials as the sum of two float32."""
-    exact = potentials.double().numpy()
-    high = exact.astype(np.float32)
-    low = np.where(np.isfinite(high), exact - np.where(np.isfinite(high), high, 0.0), 0.0)
-    return high, low.astype(np.float32)
+def quiet(table: Table) -> AbstractContextManager[None]:
+    """For many reads of a table with small computations between them."""
+    return _kernels().alone() if isinstance(table, FusedTable) else nullcontext()
 
 
 def _kernels() -> ModuleType:

@@ -29,6 +29,7 @@ from selavi.labelling.tables import (
     Survey,
     Table,
     make_table,
+    quiet,
     with_column,
 )
 
@@ -177,9 +178,10 @@ def assign(
     # Left-out mass is not relaxed: the fraction is kept whatever the sizes.
     relaxed = slice(0, len(marginal))
     solver = _Solver(table, target, overview, sharpness, tol, max_passes, size_strength, relaxed, sum_ranks)
-    solver.solve(initial_potentials)
-    potentials = solver.potentials()
-    labels = table.labels(potentials, sharpness)
+    with quiet(table):
+        solver.solve(initial_potentials)
+        potentials = solver.potentials()
+        labels = table.labels(potentials, sharpness)
     if fraction < 1:
         labels[labels == len(marginal)] = -1
     error = solver.marginal_error()

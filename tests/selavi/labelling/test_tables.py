@@ -138,11 +138,11 @@ def test_the_number_of_threads_changes_no_bit() -> None:
 
 
 def test_the_exponential_is_accurate_over_its_range() -> None:
-    from selavi.labelling.kernels import _exp
+    from selavi.labelling.kernels import _exp2
 
-    x = np.linspace(-87, 1, 20_001, dtype=np.float32)
-    found = np.array([_exp(value) for value in x], dtype=np.float64)
-    assert np.abs(found / np.exp(x.astype(np.float64)) - 1).max() < 3e-7
+    x = np.linspace(-126, 2, 20_001, dtype=np.float32)
+    found = np.array([_exp2(value) for value in x], dtype=np.float64)
+    assert np.abs(found / np.exp2(x.astype(np.float64)) - 1).max() < 2e-7
 
 
 def test_potentials_keep_their_digits_in_float32() -> None:
@@ -157,7 +157,7 @@ def test_a_sample_is_every_nth_row() -> None:
     for kind in KINDS:
         for stride in (1, 3, 701, 1024):
             blocks = [block for _, block in table_of(kind, scores).sample(stride).blocks()]
-            assert torch.equal(torch.cat(blocks).float(), scores[::stride]), (kind, stride)
+            assert torch.equal(torch.cat(blocks).float(), scores[: 2011 // stride * stride : stride]), (kind, stride)
 
 
 def test_a_column_more() -> None:
