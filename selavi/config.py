@@ -202,7 +202,8 @@ class LabellingConfig:
     fraction: float = 1.0
     """Share of the clips that the first labelling labels, the most confident; it grows to 1 (P2OT)."""
     memory_gb: float = 8.0
-    """Memory for the scores of one head; over it they are computed anew for each pass, which is slower."""
+    """Memory for the scores of one head; over it they are kept in float16, and over twice as much computed anew for
+    each pass, which is slower."""
     head_groups: int = 2
     """Heads are split anew at each labelling; each group is labelled from its own augmented view of every clip."""
     weights: dict[str, float] = field(default_factory=lambda: {"video": 1.0, "audio": 1.0})

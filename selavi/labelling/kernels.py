@@ -336,7 +336,9 @@ def _large_entries(
         first, end = chunk * _CHUNK, min(num_rows, (chunk + 1) * _CHUNK)
         for n in range(first, end):
             weight = _plan_row(scores, n, exponents, factors, sharpness, entries, 0)
-            counts[n], in_large = _take_large(row, weight, flags, words, clusters[n], values[n], MOST_LARGE, mass, tails)
+            counts[n], in_large = _take_large(
+                row, weight, flags, words, clusters[n], values[n], MOST_LARGE, mass, tails
+            )
             _add_small(row, weight, in_large, few)
             if (n - first) % _FLUSH == _FLUSH - 1:
                 _flush_small(few, mass, tails)

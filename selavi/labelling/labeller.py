@@ -18,12 +18,13 @@ from selavi.labelling.bank import LabelBank
 from selavi.labelling.marginals import estimate_marginal, make_marginal, order_marginal
 from selavi.labelling.schedule import labelled_fraction
 from selavi.labelling.scores import combine_scores, modality_agreement
-from selavi.labelling.tables import BlockTable, Table, make_table
+from selavi.labelling.tables import BlockTable, HalfTable, Table, make_table
 from selavi.labelling.transport import Labelling, assign, row_statistics
 from selavi.randomness import mix
 
 _BLOCK_ROWS = 8192  # clips whose scores are computed together
-_BYTES_PER_SCORE = 5.2  # float32, and the samples of rows that the solver keeps
+# Bytes of a score that is kept in so many bits, with the samples of rows that the solver may keep.
+_BYTES_PER_SCORE = {32: 5.2, 16: 3.2}
 
 
 @dataclass(frozen=True)
@@ -151,21 +152,27 @@ class Labeller:
         )
         return report, None if sure is None else ClipStatistics(*sure)
 
-    def is_stored(self, num_rows: int) -> bool:
-        """Whether the scores of so many clips under one head fit the memory budget, with what the solver adds."""
-        return num_rows * self.num_clusters * _BYTES_PER_SCORE <= self.config.memory_gb * 1e9
+    def num_bits(self, num_rows: int) -> int:
+        """Bits of a score as it is kept, so that those of so many clips fit the memory budget; 0: none is kept."""
+        for bits, num_bytes in _BYTES_PER_SCORE.items():
+            if num_rows * self.num_clusters * num_bytes <= self.config.memory_gb * 1e9:
+                return bits
+        return 0
 
     def describe_memory(self, num_rows: int) -> str:
         """What a labelling of so many clips will hold beside their features."""
-        table_gb = num_rows * self.num_clusters * 4e-9
-        if self.is_stored(num_rows):
-            peak_gb = num_rows * self.num_clusters * _BYTES_PER_SCORE * 1e-9 + self._block_gb()
-            return f"labelling holds a table of {table_gb:.2g} GB, at most {peak_gb:.2g} GB beside the features"
+        num_scores, bits = num_rows * self.num_clusters, self.num_bits(num_rows)
+        if bits:
+            peak_gb = num_scores * _BYTES_PER_SCORE[bits] * 1e-9 + self._block_gb()
+            return (
+                f"labelling holds a float{bits} table of {num_scores * bits / 8e9:.2g} GB, at most {peak_gb:.2g} GB "
+                "beside the features"
+            )
         sample = max(8192, 16 * self.num_clusters) * 4  # transport's largest sample of rows is below this or N / 4
         peak_gb = min(sample, num_rows / 4) * self.num_clusters * 4e-9 + self._block_gb()
         return (
-            f"a table of {table_gb:.3g} GB is over labelling.memory_gb={self.config.memory_gb:g}: scores are computed "
-            f"anew for each pass, at most {peak_gb:.2g} GB beside the features"
+            f"a table of {num_scores * 4e-9:.3g} GB is over labelling.memory_gb={self.config.memory_gb:g}: scores are "
+            f"computed anew for each pass, at most {peak_gb:.2g} GB beside the features"
         )
 
     def _block_gb(self) -> float:
@@ -188,23 +195,26 @@ class Labeller:
         return {name: logits[name][0].float().log_softmax(1) for name in self.modalities}, present
 
     def _scores(self, table: FeatureTable, head: int, head_logits: HeadLogits) -> Table:
-        """Scores under one head: stored, or over the budget computed anew at each read."""
+        """Scores under one head: kept, or over the budget computed anew at each read."""
         num_rows, device = len(table.index), table.index.device
 
         def rows(chosen: slice) -> Tensor:
             log_probabilities, present = self._block(table, head, head_logits, chosen)
             return combine_scores(log_probabilities, self.weights, present)
 
-        streamed = BlockTable(num_rows, self.num_clusters, rows, _BLOCK_ROWS, device)
-        scores = torch.empty(num_rows if self.is_stored(num_rows) else 0, self.num_clusters, device=device)
+        computed = BlockTable(num_rows, self.num_clusters, rows, _BLOCK_ROWS, device)
+        bits = self.num_bits(num_rows)
+        scores = torch.empty(num_rows if bits == 32 else 0, self.num_clusters, device=device)
         num_faults = torch.zeros(1, device=device)
-        for chosen, block in streamed.blocks():
+        for chosen, block in computed.blocks():
             num_faults += ~block.isfinite().all()
             if len(scores):
                 scores[chosen] = block
         if all_sum(num_faults).item():  # every rank stops, whichever has the fault
             raise _diverged(head)
-        return make_table(scores) if self.is_stored(num_rows) else streamed
+        if bits == 32:
+            return make_table(scores)
+        return HalfTable(computed) if bits else computed
 
     def _agreement(self, table: FeatureTable, head: int, head_logits: HeadLogits) -> Tensor:
         parts = [torch.zeros(0, device=table.index.device)]

@@ -1,10 +1,10 @@
 """Score tables and the reads that the transport solver makes of them.
 
 Axes: N clips (this process's rows), K clusters.  A read returns sums over the rows of the plan
-``softmax(sharpness * scores[n] + potentials)``: K-sized, or K x K for the curvature of few clusters.  Three kinds of
+``softmax(sharpness * scores[n] + potentials)``: K-sized, or K x K for the curvature of few clusters.  These kinds of
 table answer alike: `DenseTable` in torch, float64 as the reference or float32 on a GPU; `FusedTable`, one read of
-memory compiled by Numba, for float32 on a CPU; and `BlockTable`, whose scores are computed block by block at every
-read and never stored.
+memory compiled by Numba, for float32 on a CPU; `BlockTable`, whose scores are computed block by block at every
+read and never stored; and `HalfTable`, which keeps them in float16.
 """
 
 from __future__ import annotations
@@ -352,9 +352,13 @@ class BlockTable:
         self.rows, self._rows_per_block = rows, rows_per_block
         self._is_exact = False
 
+    def like(self, rows: Callable[[slice], Tensor]) -> BlockTable:
+        """A table of the same shape and blocks with other scores."""
+        return BlockTable(self.num_rows, self.num_clusters, rows, self._rows_per_block, self.device)
+
     def exact(self) -> BlockTable:
         """The same table read in float64."""
-        table = BlockTable(self.num_rows, self.num_clusters, self.rows, self._rows_per_block, self.device)
+        table = self.like(self.rows)
         table._is_exact = True
         return table
 
@@ -435,6 +439,62 @@ class BlockTable:
         for rows, table in self._tables():
             out[:, rows] = table.statistics(potentials, sharpness)
         return out
+
+
+class HalfTable:
+    """Scores in float16 for the reads of the solver; labels and statistics come from the scores themselves.
+
+    A row is kept relative to its maximum, so that float16 is finest where the plan's mass is.
+
+    Args:
+        source: computes the scores, once for each row here and once more for the labels.
+    """
+
+    def __init__(self, source: BlockTable) -> None:
+        self.num_rows, self.num_clusters, self.device = source.num_rows, source.num_clusters, source.device
+        self._source = source
+        half = torch.empty(self.num_rows, self.num_clusters, dtype=torch.float16, device=self.device)
+        lowest = torch.finfo(torch.float16).min
+        for rows, block in source.blocks():
+            block = block - block.amax(1, keepdim=True)
+            half[rows] = torch.where(block.isinf(), block, block.clamp(min=lowest)).half()
+        self._stored = source.like(lambda rows: half[rows].float())
+
+    def blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        """The scores as the solver sees them."""
+        return self._stored.blocks()
+
+    def rows(self, chosen: slice) -> Tensor:
+        """Scores of a few clips."""
+        return self._source.rows(chosen)
+
+    def exact(self) -> BlockTable:
+        """The scores themselves, computed anew at each read, which is in float64."""
+        return self._source.exact()
+
+    def sample(self, stride: int) -> Table:
+        """Every stride-th row, num_rows // stride of them, as a table in memory."""
+        return self._stored.sample(stride)
+
+    def survey(self, forbidden: Tensor, sharpness: float) -> Survey:
+        """Check and measure all rows."""
+        return self._stored.survey(forbidden, sharpness)
+
+    def masses(self, potentials: Tensor, sharpness: float) -> Tensor:
+        """(K,) float64 sum of the plan's rows."""
+        return self._stored.masses(potentials, sharpness)
+
+    def curvature(self, potentials: Tensor, sharpness: float) -> Curvature:
+        """Masses and sums for the Hessian."""
+        return self._stored.curvature(potentials, sharpness)
+
+    def labels(self, potentials: Tensor, sharpness: float) -> Tensor:
+        """(N,) int64 cluster of the largest entry of each row."""
+        return self._source.labels(potentials, sharpness)
+
+    def statistics(self, potentials: Tensor, sharpness: float) -> Tensor:
+        """(3, N) float32 confidence, margin and entropy of each row."""
+        return self._source.statistics(potentials, sharpness)
 
 
 def _csr(counts: list[Tensor], clusters: list[Tensor], values: list[Tensor], device: torch.device) -> LargeEntries:

@@ -270,15 +270,16 @@ def test_scores_that_are_not_finite_stop_the_run(bank: LabelBank) -> None:
 def test_scores_over_the_budget_give_the_same_labels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(labeller, "_BLOCK_ROWS", 7)
     found = {}
-    for budget in ("8", "1e-9"):
+    for budget, told in (("8", "a float32 table"), (str(4e-9 * N * K), "a float16 table"), ("1e-9", "computed anew")):
         config = settings(f"labelling.memory_gb={budget}")
         bank = LabelBank([str(n) for n in range(N)], 4, K)
         _, sure = World(config).relabel(bank, statistics=True)
-        found[budget] = bank.labels, sure
-        told = Labeller(config).describe_memory(N)
-        assert ("computed anew" in told) == (budget == "1e-9")
-    assert torch.equal(found["8"][0], found["1e-9"][0])
-    assert torch.allclose(found["8"][1].confidence, found["1e-9"][1].confidence, atol=1e-4)
+        assert told in Labeller(config).describe_memory(N)
+        found[told] = bank.labels, sure
+    labels, sure = found.pop("a float32 table")
+    for other_labels, other_sure in found.values():
+        assert torch.equal(labels, other_labels)
+        assert torch.allclose(sure.confidence, other_sure.confidence, atol=0.02)  # float16 moves potentials
 
 
 def test_a_partial_labelling_leaves_clips_out_until_the_last_one(bank: LabelBank) -> None:

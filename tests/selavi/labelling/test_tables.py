@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from selavi.labelling import tables
-from selavi.labelling.tables import BlockTable, DenseTable, FusedTable, Table, make_table, with_column
+from selavi.labelling.tables import BlockTable, DenseTable, FusedTable, HalfTable, Table, make_table, with_column
 from selavi.labelling.transport import assign
 
 INF = math.inf
@@ -158,6 +158,20 @@ def test_a_sample_is_every_nth_row() -> None:
         for stride in (1, 3, 701, 1024):
             blocks = [block for _, block in table_of(kind, scores).sample(stride).blocks()]
             assert torch.equal(torch.cat(blocks).float(), scores[: 2011 // stride * stride : stride]), (kind, stride)
+
+
+def test_float16_moves_the_masses_a_little_and_the_labels_of_given_potentials_not_at_all() -> None:
+    scores, potentials = log_table(7, 3000, 40), normal(7, 40)
+    scores[5, 3], scores[6, 4] = -INF, -1e5
+    source = BlockTable(3000, 40, lambda rows: scores[rows], 700, scores.device)
+    half, expected = HalfTable(source), reference(scores)
+    torch.testing.assert_close(half.masses(potentials, 20.0), expected.masses(potentials, 20.0), atol=0.5, rtol=1e-3)
+    assert torch.equal(half.labels(potentials, 20.0), expected.labels(potentials, 20.0))
+    kept = torch.cat([block for _, block in half.blocks()])
+    assert kept[5, 3] == -INF and kept[6, 4] == torch.finfo(torch.float16).min
+    relative = (scores - scores.amax(1, keepdim=True)).clamp(min=kept[6, 4].item())
+    relative[5, 3] = -INF
+    torch.testing.assert_close(kept, relative, atol=1e-6, rtol=1e-3)
 
 
 def test_a_column_more() -> None:
