@@ -34,11 +34,17 @@ def alignment_cost(reference: Tensor, other: Tensor) -> Tensor:
         raise ValueError(
             f"expected two tables (N, K), got reference {tuple(reference.shape)} and other {tuple(other.shape)}"
         )
+    if reference.device.type == "cpu":
+        from selavi.labelling.kernels import column_distances  # late, since Numba takes a second
     num_clips, num_clusters = reference.shape
     cost = torch.zeros(num_clusters, num_clusters, dtype=torch.float64, device=reference.device)
     for first in range(0, num_clips, _BLOCK_ROWS):
         rows = slice(first, first + _BLOCK_ROWS)
-        cost += torch.cdist(reference[rows].T.float().contiguous(), other[rows].T.float().contiguous(), p=1.0)
+        one, two = (table[rows].T.float().contiguous() for table in (reference, other))
+        if cost.device.type == "cpu":
+            column_distances(one.numpy(), two.numpy(), cost.numpy())
+        else:
+            cost += torch.cdist(one, two, p=1.0)
     return cost
 
 

@@ -17,6 +17,7 @@ cannot hold of a potential is left to a factor near 1.  Only this module imports
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import tempfile
@@ -71,9 +72,18 @@ def _in_threads(kernel: Callable[..., None], num_chunks: int, *arguments: object
         return
     # More tasks than threads, so that a thread that the machine holds up does not hold up all.
     bounds = np.linspace(0, num_chunks, min(num_chunks, 4 * num_threads) + 1).astype(int)
-    with ThreadPoolExecutor(num_threads) as pool:
-        for done in [pool.submit(kernel, *pair, *arguments) for pair in pairwise(bounds.tolist())]:
-            done.result()
+    pool = _pool(num_threads)
+    for done in [pool.submit(kernel, *pair, *arguments) for pair in pairwise(bounds.tolist())]:
+        done.result()
+
+
+@functools.cache
+def _pool(num_threads: int) -> ThreadPoolExecutor:
+    """Threads that wait for the next call: starting them takes a tenth of a pass."""
+    return ThreadPoolExecutor(num_threads, thread_name_prefix="selavi-kernel")
+
+
+os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive a fork
 
 
 @contextmanager
@@ -519,3 +529,48 @@ def statistics(scores: np.ndarray, potentials: np.ndarray, sharpness: float, out
     """Confidence, margin and entropy (nats) of each row of the plan into out (3, N)."""
     exponents, factors, scale = _in_powers_of_two(potentials, sharpness)
     _in_threads(_statistics, _num_chunks(scores), scores, exponents, factors, scale, out)
+
+
+_TILE = 64  # columns of each table that are compared while their clips are in the cache
+_TILE_CLIPS = 512
+
+
+@njit(fastmath=_FAST, cache=True)
+def _four_distances(column, a, b, c, d):
+    """L1 distances of one column to four, over a few clips; each load of the one serves all four."""
+    to_a, to_b, to_c, to_d = _F(0), _F(0), _F(0), _F(0)
+    for n in range(len(column)):
+        value = column[n]
+        to_a += abs(value - a[n])
+        to_b += abs(value - b[n])
+        to_c += abs(value - c[n])
+        to_d += abs(value - d[n])
+    return to_a, to_b, to_c, to_d
+
+
+@njit(nogil=True, cache=True)
+def _column_distances(first_tile, end_tile, first, second, cost):
+    num_first, num_clips = first.shape
+    for tile in range(first_tile, end_tile):
+        rows = range(tile * _TILE, min(num_first, (tile + 1) * _TILE))
+        for begin in range(0, num_clips, _TILE_CLIPS):
+            clips = slice(begin, min(num_clips, begin + _TILE_CLIPS))
+            for begin_j in range(0, len(second), _TILE):
+                end_j = min(len(second), begin_j + _TILE)
+                for j in range(begin_j, end_j, 4):
+                    others = (j, min(j + 1, end_j - 1), min(j + 2, end_j - 1), min(j + 3, end_j - 1))
+                    a, b, c, d = (
+                        second[others[0], clips],
+                        second[others[1], clips],
+                        second[others[2], clips],
+                        second[others[3], clips],
+                    )
+                    for i in rows:
+                        found = _four_distances(first[i, clips], a, b, c, d)
+                        for which in range(min(4, end_j - j)):
+                            cost[i, others[which]] += np.float64(found[which])
+
+
+def column_distances(first: np.ndarray, second: np.ndarray, cost: np.ndarray) -> None:
+    """Add the L1 distances between the rows of two float32 tables (K, n) to cost, (K, K) float64."""
+    _in_threads(_column_distances, -(-len(first) // _TILE), first, second, cost)

@@ -379,7 +379,8 @@ class BlockTable:
 
     def sample(self, stride: int) -> Table:
         """Every stride-th row, as a table in memory."""
-        chosen = [scores[-rows.start % stride :: stride] for rows, scores in self.blocks()]
+        # Cloned, since a view would keep its whole block.
+        chosen = [scores[-rows.start % stride :: stride].clone() for rows, scores in self.blocks()]
         empty = torch.zeros(0, self.num_clusters, device=self.device)
         scores = (torch.cat(chosen) if chosen else empty)[: self.num_rows // stride]
         if self._is_exact or scores.dtype != torch.float32:
