@@ -44,7 +44,8 @@ _FLOOR = _F(-100.0)  # keeps every mass positive, and products of masses well ab
 _CHUNK = 1024  # rows whose sums are added in one go
 _FLUSH = 64  # rows whose sums are float32
 _AHEAD = 8  # rows fetched before they are needed
-PARTS = 8  # K x K sums that are held at a time
+PARTS = 8  # K x K sums that are held at a time, at most
+_ROWS_PER_PART = 4096  # of few rows there are fewer
 
 _num_threads: ContextVar[int | None] = ContextVar("num_threads", default=None)
 
@@ -285,7 +286,7 @@ def _flush_small(few, mass, tails):
 @njit(nogil=True, fastmath=_FAST, cache=True)
 def _coupling(first_part, end_part, scores, exponents, factors, sharpness, all_masses, all_tails, pairs):
     num_rows, num_clusters = len(scores), len(exponents)
-    per_part = (num_rows + PARTS - 1) // PARTS
+    per_part = -(-num_rows // len(pairs))
     for part in range(first_part, end_part):
         entries, few = np.empty((1, num_clusters), np.float32), np.zeros((3, num_clusters), np.float32)
         row, flags = entries[0], np.zeros((num_clusters + 7) // 8 * 8, np.uint8)
@@ -328,7 +329,8 @@ def coupling(
     """
     exponents, factors, scale = _in_powers_of_two(potentials, sharpness)
     all_masses, tails = np.zeros((PARTS, len(potentials))), np.zeros((PARTS, 3, len(potentials)))
-    _in_threads(_coupling, PARTS, scores, exponents, factors, scale, all_masses, tails, pairs)
+    pairs = pairs[: min(PARTS, 1 + len(scores) // _ROWS_PER_PART)]
+    _in_threads(_coupling, len(pairs), scores, exponents, factors, scale, all_masses, tails, pairs)
     _symmetric_sum(0, pairs.shape[1], pairs)
     return all_masses.sum(0) * factors, tails.sum(0)
 
