@@ -3,47 +3,77 @@
 import hashlib
 import os
 import shutil
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from datamodules.manifest import media_root
 from datamodules.progress import follow
-from datamodules.scan import worker_pool
-from selavi.media import MediaError, Recording, decode_recording
+from datamodules.workers import Failure, run_jobs
+from selavi.media import MediaError, Recording, crop_square, cut_waveform, decode_recording, frame_times, latest_frames
 
-_FRAMES, _SOUND, _INDEX = "frames.u8", "sound.f32", "index.npz"
+_VERSION = 2
+_FRAMES, _SOUND, _INDEX = "frames.u8", "sound.i16", "index.npz"
+_DEADLINE_S = 600.0
+_MEMORY_BYTES = 8 * 2**30
 
 
-@dataclass
 class DecodedCache:
-    """Recordings by id, read from the memory map when asked for."""
+    """Recordings by id, or clips by the rows of a table, read from the memory map when asked for.
 
-    folder: Path
+    Args:
+        folder: made by build_cache.
+        rows: (R,) for each row of a table the recording in this cache, -1 for none.
+    """
 
-    def __post_init__(self) -> None:
-        with np.load(self.folder / _INDEX, allow_pickle=False) as index:
+    def __init__(self, folder: Path, rows: np.ndarray | None = None) -> None:
+        self.folder, self.rows = folder, rows
+        with np.load(folder / _INDEX, allow_pickle=False) as index:
             self.times_s = index["times_s"]
             self.shapes = index["shapes"]  # (N, 3): frames, height, width
             self.frame_ends, self.sample_ends = index["frame_ends"], index["sample_ends"]
             self.first_byte = index["first_byte"]
+            self.sample_rate = int(index["sample_rate"])
             self.row_of = {str(clip_id): row for row, clip_id in enumerate(index["ids"])}
-        self._map()
+        self.frames = _map_file(folder / _FRAMES, np.uint8)
+        self.samples = _map_file(folder / _SOUND, np.int16)
 
-    def _map(self) -> None:
-        self.frames = _map_file(self.folder / _FRAMES, np.uint8)
-        self.samples = _map_file(self.folder / _SOUND, np.float32)
+    def __reduce__(self) -> tuple[type, tuple[Path, np.ndarray | None]]:
+        return DecodedCache, (self.folder, self.rows)  # a loader process maps the files itself
 
-    def __getstate__(self) -> dict[str, object]:
-        return {"folder": self.folder}  # a loader process maps the files itself
+    def select(self, rows: pa.Table) -> "DecodedCache":
+        """Return the ClipReader for some rows of the manifest."""
+        ids = pa.array(self.row_of, pa.string())
+        return DecodedCache(self.folder, pc.fill_null(pc.index_in(rows["id"], value_set=ids), -1).to_numpy())
 
-    def __setstate__(self, state: dict[str, Path]) -> None:
-        self.__init__(state["folder"])  # type: ignore[misc]
+    def read(
+        self, row: int, start_s: float, clip_s: float, *, num_frames: int, size: int, offset: float, sample_rate: int
+    ) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Cut one window; see ClipReader.
+
+        Raises:
+            MediaError: the recording could not be decoded when the cache was made.
+        """
+        assert self.rows is not None, "select() the rows that clips are read from"
+        if self.rows[row] < 0:
+            raise MediaError(self.folder, "corrupt", "could not be decoded when the cache was made")
+        recording = self._recording(int(self.rows[row]))
+        assert size == min(recording.frames.shape[1:3]) and sample_rate in (0, self.sample_rate)
+        frames, waveform = None, None
+        if num_frames:
+            used = latest_frames(recording.times_s, frame_times(start_s, clip_s, num_frames))
+            frames = np.ascontiguousarray(crop_square(recording.frames[used], offset))
+        if sample_rate:
+            waveform = cut_waveform(recording.waveform, start_s, clip_s, sample_rate)
+        return frames, waveform
 
     def __getitem__(self, clip_id: str) -> Recording:
-        row = self.row_of[clip_id]
+        return self._recording(self.row_of[clip_id])
+
+    def _recording(self, row: int) -> Recording:
         count, height, width = (int(n) for n in self.shapes[row])
         start = int(self.first_byte[row])
         frames = self.frames[start : start + count * height * width * 3].reshape(count, height, width, 3)
@@ -54,12 +84,10 @@ class DecodedCache:
 
 def estimate_gb(rows: pa.Table, size: int, sample_rate: int) -> float:
     """Gigabytes that the decoded recordings take."""
-    total = 0.0
-    for row in rows.select(["duration_s", "fps", "width", "height"]).to_pylist():
-        short, long = sorted((row["width"], row["height"]))
-        pixels = size * size * long / max(short, 1)
-        total += row["duration_s"] * (row["fps"] * pixels * 3 + sample_rate * 4)
-    return total / 1e9
+    width, height = (rows[name].to_numpy().astype(np.float64) for name in ("width", "height"))
+    pixels = size * size * np.maximum(width, height) / np.maximum(np.minimum(width, height), 1)
+    seconds, fps = rows["duration_s"].to_numpy(), rows["fps"].to_numpy()
+    return float(np.sum(seconds * (fps * pixels * 3 + sample_rate * 2)) / 1e9)
 
 
 def build_cache(
@@ -82,31 +110,29 @@ def build_cache(
     return DecodedCache(folder), faults
 
 
-_VERSION = 1
-
-
 def _decode_all(rows: pa.Table, folder: Path, size: int, sample_rate: int, workers: int) -> None:
-    ids, paths = rows["id"].to_pylist(), rows["path"].to_pylist()
-    root = media_root(rows)
+    ids, root = rows["id"].to_pylist(), media_root(rows)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     temporary.mkdir(parents=True)
     shapes, times, first_byte, sample_counts, kept, faults = [], [], [], [], [], []
     written = 0
     try:
-        with (
-            worker_pool(workers, len(ids)) as pool,
-            (temporary / _FRAMES).open("wb") as frames_file,
-            (temporary / _SOUND).open("wb") as sound_file,
-        ):
-            files = [root / path for path in paths]
-            jobs = pool.map(_decode_one, files, [size] * len(ids), [sample_rate] * len(ids), chunksize=4)
-            for clip_id, recording in follow(zip(ids, jobs, strict=True), "decoding", len(ids)):
-                if isinstance(recording, MediaError):
-                    faults.append((clip_id, recording.reason, recording.detail))
+        with (temporary / _FRAMES).open("wb") as frames_file, (temporary / _SOUND).open("wb") as sound_file:
+            results = run_jobs(
+                partial(decode_recording, size=size, sample_rate=sample_rate),
+                [root / path for path in rows["path"].to_pylist()],
+                workers=workers,
+                deadline_s=_DEADLINE_S,
+                memory_bytes=_MEMORY_BYTES,
+                ordered=True,
+            )
+            for number, recording in follow(results, "decoding", len(ids)):
+                if isinstance(recording, Failure):
+                    faults.append((ids[number], recording.reason, recording.detail))
                     continue
                 frames_file.write(recording.frames.tobytes())
                 sound_file.write(recording.waveform.tobytes())
-                kept.append(clip_id)
+                kept.append(ids[number])
                 shapes.append(recording.frames.shape[:3])
                 times.append(recording.times_s)
                 first_byte.append(written)
@@ -116,6 +142,7 @@ def _decode_all(rows: pa.Table, folder: Path, size: int, sample_rate: int, worke
             temporary / _INDEX,
             ids=np.array(kept, dtype=str),
             faults=np.array(faults, dtype=str).reshape(-1, 3),
+            sample_rate=np.array(sample_rate),
             shapes=np.array(shapes, dtype=np.int64).reshape(-1, 3),
             first_byte=np.array(first_byte, dtype=np.int64),
             times_s=np.concatenate(times) if times else np.zeros(0),
@@ -125,13 +152,6 @@ def _decode_all(rows: pa.Table, folder: Path, size: int, sample_rate: int, worke
         os.replace(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _decode_one(path: Path, size: int, sample_rate: int) -> Recording | MediaError:
-    try:
-        return decode_recording(path, size=size, sample_rate=sample_rate)
-    except MediaError as error:
-        return error
 
 
 def _map_file(path: Path, dtype: type[np.generic]) -> np.ndarray:

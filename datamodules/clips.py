@@ -2,21 +2,24 @@
 
 import logging
 import os
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytorch_lightning as pl
-from torch.utils.data import DataLoader
 
 from datamodules.cache import DecodedCache, build_cache, estimate_gb
-from datamodules.dataset import ClipDataset
-from datamodules.manifest import describe_bad, mark_unusable, select_split, usable
+from datamodules.dataset import ClipDataset, ClipReader
+from datamodules.loader import Loader, require_shared_memory
+from datamodules.manifest import bad, describe_bad, judge, mark_unusable, probed, select_split, usable
 from datamodules.sampling import AllSampler, TrainSampler
 from datamodules.scan import require_media, scan
+from datamodules.shards import ShardReader, is_prepared, open_shards
+from datamodules.sources import apply_list, describe_list
 from datamodules.synthetic import generate
 from selavi.atomic import locked
-from selavi.batch import DecodedClip, collate
 from selavi.config import Config
 from selavi.distributed import rank, world_size
 from selavi.errors import DataError, UsageError
@@ -25,17 +28,31 @@ DEMO_CLIPS_PER_CLASS = {"train": 100, "test": 30}
 
 log = logging.getLogger("selavi")
 
+Media = DecodedCache | ShardReader | None
+"""Where clips come from: decoded ahead, shards, or (None) the files themselves."""
+
 
 class ClipDataModule(pl.LightningDataModule):
-    """Loaders of ClipBatch over the clips of one manifest."""
+    """Loaders of ClipBatch over the clips of one manifest.
 
-    def __init__(self, config: Config, manifest: pa.Table, cache: DecodedCache | None = None) -> None:
+    Raises:
+        UsageError: the batches of the loader processes do not fit into shared memory.
+    """
+
+    def __init__(self, config: Config, manifest: pa.Table, media: Media = None) -> None:
         super().__init__()
-        self.config, self.manifest, self.cache = config, manifest, cache
+        self.config, self.manifest, self.media = config, manifest, media
         self.train_rows = usable(select_split(manifest, config.data.train_split))
-        self._labelling: tuple[DataLoader[DecodedClip], AllSampler] | None = None
+        self._labelling: tuple[Loader, AllSampler] | None = None
+        # Both loaders have batches in flight when a labelling comes in the middle of an epoch.
+        self._require_shared_memory(config.optim.batch_size + config.labelling.batch_size)
 
     @property
+    def cache(self) -> DecodedCache | None:
+        """The recordings that were decoded ahead."""
+        return self.media if isinstance(self.media, DecodedCache) else None
+
+    @cached_property
     def ids(self) -> list[str]:
         """Ids of the training clips, in the order of the label bank."""
         return list(self.train_rows["id"].to_pylist())
@@ -43,8 +60,8 @@ class ClipDataModule(pl.LightningDataModule):
     @property
     def labels(self) -> list[str] | None:
         """Human labels of the training clips, for evaluation only; None unless every clip has one."""
-        labels = self.train_rows["label"].to_pylist()
-        return None if None in labels else labels
+        labels = self.train_rows["label"]
+        return None if labels.null_count else labels.to_pylist()
 
     def steps_per_epoch(self, world_size: int) -> int:
         """Whole batches of an epoch, the same on every rank.
@@ -60,117 +77,164 @@ class ClipDataModule(pl.LightningDataModule):
             )
         return len(self.train_rows) // per_step
 
-    def train_dataloader(self) -> DataLoader[DecodedClip]:
+    def train_dataloader(self) -> Loader:
         """Random views in random order, whole batches only, as many on every rank."""
         optim, seed = self.config.optim, self.config.seed
-        sampler = TrainSampler(len(self.train_rows), optim.batch_size, seed, rank(), world_size())
-        return self._loader(ClipDataset(self.train_rows, self.config, self.cache), sampler, optim.batch_size)
+        reader = self._reader(self.train_rows)
+        shards = _order(reader)
+        num_mixed = self.config.data.shuffle_shards
+        sampler = TrainSampler(len(self.train_rows), optim.batch_size, seed, rank(), world_size(), shards, num_mixed)
+        return self._loader(ClipDataset(self.train_rows, self.config, reader), sampler, optim.batch_size)
 
-    def labelling_loader(self, pass_number: int) -> DataLoader[DecodedClip]:
+    def labelling_loader(self, pass_number: int) -> Loader:
         """One random view of every training clip of this rank, in order; another view for each pass number."""
         if self._labelling is None:
-            sampler = AllSampler(len(self.train_rows), rank(), world_size(), "label")
-            dataset = ClipDataset(self.train_rows, self.config, self.cache)
+            reader = self._reader(self.train_rows)
+            sampler = AllSampler(len(self.train_rows), rank(), world_size(), "label", shards=_order(reader))
+            dataset = ClipDataset(self.train_rows, self.config, reader)
             self._labelling = self._loader(dataset, sampler, self.config.labelling.batch_size), sampler
         loader, sampler = self._labelling
         sampler.set_epoch(pass_number)
         return loader
 
-    def evaluation_loader(self, split: str, num_views: int = 1) -> tuple[DataLoader[DecodedClip], pa.Table]:
+    def evaluation_loader(self, split: str, num_views: int = 1) -> tuple[Loader, pa.Table]:
         """Evenly spaced, unaugmented views of every clip of a split, a clip's views in a row; and the rows."""
         rows = usable(select_split(self.manifest, split))
-        dataset = ClipDataset(rows, self.config, self.cache, num_views)
-        sampler = AllSampler(len(rows), rank(), world_size(), "eval", num_views)
-        return self._loader(dataset, sampler, self.config.labelling.batch_size * num_views), rows
+        reader = self._reader(rows)
+        dataset = ClipDataset(rows, self.config, reader, num_views)
+        sampler = AllSampler(len(rows), rank(), world_size(), "eval", num_views, _order(reader))
+        batch_size = self.config.labelling.batch_size * num_views
+        self._require_shared_memory(batch_size)
+        return self._loader(dataset, sampler, batch_size), rows
 
-    def _loader(self, dataset: ClipDataset, sampler: TrainSampler | AllSampler, batch_size: int) -> DataLoader:
-        workers = self.config.data.num_workers
-        return DataLoader(
+    def _reader(self, rows: pa.Table) -> ClipReader | None:
+        if isinstance(self.media, ShardReader):
+            size = self.config.video.decode_size if "video" in self.config.modalities else 0
+            sample_rate = self.config.audio.sample_rate if "audio" in self.config.modalities else 0
+            return self.media.select(rows, size=size, sample_rate=sample_rate)
+        return None if self.media is None else self.media.select(rows)
+
+    def _loader(self, dataset: ClipDataset, sampler: TrainSampler | AllSampler, batch_size: int) -> Loader:
+        return Loader(
             dataset,
+            sampler,
             batch_size,
-            sampler=sampler,
-            num_workers=workers,
-            collate_fn=collate,
+            num_workers=self.config.data.num_workers,
+            timeout_s=self.config.data.timeout_s,
             pin_memory=self.config.trainer.accelerator != "cpu",
-            persistent_workers=workers > 0,
-            multiprocessing_context="forkserver" if workers else None,  # forked FFmpeg may hang
         )
 
-
-def cached(config: Config, manifest: pa.Table) -> DecodedCache | None:
-    """The decoded recordings of a run's manifest, where they are wanted and fit."""
-    rows = usable(manifest)
-    size, sample_rate = config.video.decode_size, config.audio.sample_rate
-    if estimate_gb(rows, size, sample_rate) > config.data.cache_gb:
-        return None
-    return build_cache(rows, Path(config.data.cache_dir), size, sample_rate, config.data.scan_workers)[0]
+    def _require_shared_memory(self, batch_size: int) -> None:
+        config = self.config
+        frames = 3 * config.video.num_frames * config.video.decode_size**2 if "video" in config.modalities else 0
+        samples = round(config.data.clip_s * config.audio.sample_rate) if "audio" in config.modalities else 0
+        require_shared_memory(batch_size * (frames + 2 * samples), config.data.num_workers)
 
 
-def prepare_data(config: Config) -> tuple[pa.Table, DecodedCache | None]:
+def _order(reader: ClipReader | None) -> np.ndarray | None:
+    """The shard of each clip where the order of reading should follow it."""
+    return reader.shards if isinstance(reader, ShardReader) and reader.remote else None
+
+
+def cached(config: Config, manifest: pa.Table) -> Media:
+    """Where the clips of a finished run's manifest come from, nothing decoded twice."""
+    if is_prepared(config.data.root):
+        shards = open_shards(config.data.root, Path(config.data.cache_dir), config.data.shard_cache_gb)[1]
+        if shards is not None:
+            return shards
+    return _decode_ahead(config, manifest)[0]
+
+
+def prepare_data(config: Config) -> tuple[pa.Table, Media]:
     """Generate the demo set if it is asked for, then prepare_manifest; one process at a time, others find it done."""
-    if not config.data.demo:
-        require_media(Path(config.data.root))  # before the lock, so that a wrong path leaves nothing behind
-    with locked(Path(config.data.cache_dir) / "lock"):
-        if config.data.demo:
-            workers = config.data.scan_workers or os.cpu_count() or 1
-            generate(Path(config.data.root), clips_per_class=DEMO_CLIPS_PER_CLASS, workers=workers)
+    data = config.data
+    if not data.demo and not is_prepared(data.root):
+        require_media(Path(data.root), data.allow_links)  # before the lock: a wrong path leaves nothing behind
+    with locked(Path(data.cache_dir) / "lock"):
+        if data.demo:
+            workers = data.scan_workers or os.cpu_count() or 1
+            generate(Path(data.root), clips_per_class=DEMO_CLIPS_PER_CLASS, workers=workers)
         return prepare_manifest(config)
 
 
-def prepare_manifest(config: Config) -> tuple[pa.Table, DecodedCache | None]:
-    """Scan `data.root`, refuse what cannot be trained on, and decode small sets ahead.
+def prepare_manifest(config: Config) -> tuple[pa.Table, Media]:
+    """Scan `data.root` or open its shards, join the list, refuse what cannot be trained on, decode small sets ahead.
 
     Returns:
-        The manifest with every file, usable or not, and the decoded recordings if they fit in data.cache_gb.
+        The manifest with every file, usable or not, and where its clips come from.
 
     Raises:
         UsageError: no folder, no file, no training clip, no sound in any of them though `audio` is asked for.
         DataError: more than data.max_bad_fraction of the files cannot be used.
     """
     data = config.data
-    manifest = scan(Path(data.root), Path(data.cache_dir), data.scan_workers)
-    durations = manifest["duration_s"].to_pylist()
-    short = {
-        clip_id: ("too_short", f"{duration:.2f} s, data.clip_s={data.clip_s}")
-        for clip_id, duration, status in zip(
-            manifest["id"].to_pylist(), durations, manifest["status"].to_pylist(), strict=True
-        )
-        if status == "ok" and duration < data.clip_s - 1e-3
-    }
-    manifest = mark_unusable(manifest, short)
+    manifest, media = _find(config)
+    manifest, told = apply_list(manifest, data.list, data.source)
+    manifest = judge(manifest, clip_s=data.clip_s, audio_policy=data.audio_policy, modalities=config.modalities)
     check_bad_fraction(manifest, data.max_bad_fraction)
-    cache = None
-    good = usable(manifest)
-    size, sample_rate = config.video.decode_size, config.audio.sample_rate
-    needed_gb = estimate_gb(good, size, sample_rate)
-    if needed_gb <= data.cache_gb:
-        cache, faults = build_cache(good, Path(data.cache_dir), size, sample_rate, data.scan_workers)
+    if media is None:
+        media, faults = _decode_ahead(config, manifest)
         manifest = mark_unusable(manifest, faults)
         check_bad_fraction(manifest, data.max_bad_fraction)
-    elif data.cache_gb:
+    for line in (told, describe_list(manifest)):
+        if line:
+            log.warning(line)
+
+    found = probed(select_split(manifest, data.train_split))
+    if "audio" in config.modalities and not pc.any(pc.equal(found["audio_state"], "ok")).as_py():
+        raise UsageError(
+            f"none of the {len(found)} training files in {data.root} has sound; "
+            "train on the picture alone with modalities=[video]"
+        )
+    num_clips = len(usable(found))
+    if num_clips < config.heads.num_clusters:
+        raise UsageError(
+            f"heads.num_clusters={config.heads.num_clusters}, but there are only {num_clips} usable "
+            f"training clips in {data.root}; every cluster needs a clip: lower heads.num_clusters"
+        )
+    return manifest, media
+
+
+def _find(config: Config) -> tuple[pa.Table, Media]:
+    data = config.data
+    if is_prepared(data.root):
+        return open_shards(data.root, Path(data.cache_dir), data.shard_cache_gb)
+    manifest = scan(
+        Path(data.root),
+        Path(data.cache_dir),
+        data.scan_workers,
+        deadline_s=data.timeout_s,
+        allow_links=data.allow_links,
+    )
+    return manifest, None
+
+
+def _decode_ahead(config: Config, manifest: pa.Table) -> tuple[DecodedCache | None, dict[str, tuple[str, str]]]:
+    """Decode every file that could be probed, where that fits; return also the ids that failed, (status, reason).
+
+    Which of them a run uses does not matter: the same files are found decoded under any clip_s and audio_policy, and
+    by a run's manifest that has the failures marked.
+    """
+    data, rows = config.data, probed(manifest)
+    size, sample_rate = config.video.decode_size, config.audio.sample_rate
+    needed_gb = estimate_gb(rows, size, sample_rate)
+    if data.cache_gb and needed_gb <= data.cache_gb:
+        return build_cache(rows, Path(data.cache_dir), size, sample_rate, data.scan_workers)
+    if data.cache_gb:
         log.warning(
             f"decoded media would need {needed_gb:.1f} GB, data.cache_gb={data.cache_gb}: decoding each clip anew"
         )
-
-    rows = usable(select_split(manifest, data.train_split))
-    if "audio" in config.modalities and "ok" not in rows["audio_state"].to_pylist():
-        raise UsageError(
-            f"none of the {len(rows)} training files in {data.root} has sound; "
-            "train on the picture alone with modalities=[video]"
-        )
-    if len(rows) < config.heads.num_clusters:
-        raise UsageError(
-            f"heads.num_clusters={config.heads.num_clusters}, but there are only {len(rows)} usable "
-            f"training clips in {data.root}; every cluster needs a clip: lower heads.num_clusters"
-        )
-    return manifest, cache
+    return None, {}
 
 
 def check_bad_fraction(manifest: pa.Table, allowed: float) -> None:
-    """Raise DataError, with a summary by reason, where too large a share of the files is unusable."""
-    bad = manifest.filter(np.array([status != "ok" for status in manifest["status"].to_pylist()], dtype=bool))
-    if len(bad) > allowed * len(manifest):
+    """Raise DataError, with a summary by reason, where too large a share of the files is unusable.
+
+    Files that data.audio_policy leaves out are no fault.
+    """
+    broken = bad(manifest)
+    if len(broken) > allowed * len(manifest):
         raise DataError(
-            f"{len(bad)} of {len(manifest)} files cannot be used, data.max_bad_fraction={allowed} allows "
-            f"{int(allowed * len(manifest))}: {describe_bad(bad)}. Repair or remove them, or raise the limit"
+            f"{len(broken)} of {len(manifest)} files cannot be used, data.max_bad_fraction={allowed} allows "
+            f"{int(allowed * len(manifest))}: {describe_bad(broken)}. Repair or remove them, or raise the limit"
         )

@@ -1,87 +1,157 @@
 """One view of one clip, decoded; a file that fails becomes a clip without any modality."""
 
-from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from torch.utils.data import Dataset
 
-from datamodules.cache import DecodedCache
 from datamodules.manifest import media_root
 from datamodules.sampling import ViewKey, even_span, random_span
 from selavi.batch import DecodedClip
 from selavi.config import Config
-from selavi.media import MediaError, crop_square, cut_waveform, decode_clip, frame_times, latest_frames
+from selavi.media import MediaError, decode_clip
 
 
-@dataclass
+class ClipReader(Protocol):
+    """Where clips come from: files, recordings decoded ahead, or shards.  Addressed by the rows of one table."""
+
+    def read(
+        self, row: int, start_s: float, clip_s: float, *, num_frames: int, size: int, offset: float, sample_rate: int
+    ) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Read the window [start_s, start_s + clip_s) of the recording in a row.
+
+        Args:
+            row: of the table that the reader was made for.
+            start_s: seconds from the start of the file.
+            clip_s: length of the window in seconds.
+            num_frames: frames wanted, evenly spaced from the start of the window; 0 for none.
+            size: side of the square frames.
+            offset: where the square lies on the long side, in [0, 1].
+            sample_rate: of the sound, in samples a second; 0 for none.
+
+        Returns:
+            Frames (num_frames, size, size, 3) uint8, None where none are wanted; waveform
+            (round(clip_s * sample_rate),) int16, None where none is wanted or the window has no sound.
+
+        Raises:
+            MediaError: the recording cannot be read.
+        """
+        ...
+
+
+class FileReader:
+    """Clips decoded from media files, each when it is asked for.
+
+    Args:
+        rows: rows of a manifest.
+        timeout_s: a clip that takes longer to decode fails.
+    """
+
+    def __init__(self, rows: pa.Table, timeout_s: float) -> None:
+        self.root, self.timeout_s = media_root(rows), timeout_s
+        self.paths = rows["path"].combine_chunks()
+        self.bytes, self.mtimes_ns = rows["bytes"].to_numpy(), rows["mtime_ns"].to_numpy()
+
+    def read(
+        self, row: int, start_s: float, clip_s: float, *, num_frames: int, size: int, offset: float, sample_rate: int
+    ) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Decode one window; see ClipReader.
+
+        Raises:
+            MediaError: also where the file is no longer the one that was scanned.
+        """
+        path = self.root / self.paths[row].as_py()
+        require_unchanged(path, int(self.bytes[row]), int(self.mtimes_ns[row]))
+        frames, waveform = decode_clip(
+            path,
+            start_s,
+            clip_s,
+            num_frames=num_frames,
+            size=size,
+            offset=offset,
+            sample_rate=sample_rate,
+            deadline_s=self.timeout_s,
+        )
+        return frames if num_frames else None, waveform
+
+
+def require_unchanged(path: Path, num_bytes: int, mtime_ns: int) -> None:
+    """Check that a file is still the one that was scanned; `mtime_ns` 0: its time of change is not known.
+
+    Raises:
+        MediaError: it has vanished or changed.
+    """
+    try:
+        now = path.stat()
+    except OSError as error:
+        raise MediaError(path, "vanished", error.strerror or str(error)) from error
+    if now.st_size != num_bytes or (mtime_ns and now.st_mtime_ns != mtime_ns):
+        raise MediaError(path, "changed", f"{now.st_size} bytes, {num_bytes} when it was scanned: scan it again")
+
+
 class ClipDataset(Dataset[DecodedClip]):
-    """Clips of the rows of a manifest; addressed by ViewKey, so it holds no state and any worker gives the same."""
+    """Clips of some rows of a manifest; addressed by ViewKey, so it holds no state and any worker gives the same.
 
-    rows: pa.Table
-    config: Config
-    cache: DecodedCache | None = None
-    num_views: int = 1
+    Args:
+        rows: rows of a manifest.
+        config: of the run.
+        reader: reads the recordings of these rows; by default their files.
+        num_views: how many evenly spaced views the stream `eval` has.
+    """
 
-    def __post_init__(self) -> None:
-        self.root = media_root(self.rows)
-        self.ids = self.rows["id"].to_pylist()
-        self.paths = self.rows["path"].to_pylist()
-        self.durations_s = self.rows["duration_s"].to_numpy()
-        self.audible = np.array([state == "ok" for state in self.rows["audio_state"].to_pylist()])
+    def __init__(self, rows: pa.Table, config: Config, reader: ClipReader | None = None, num_views: int = 1) -> None:
+        self.config, self.num_views = config, num_views
+        self.reader = FileReader(rows, config.data.timeout_s) if reader is None else reader
+        # Columns, never a Python object a row: a million of those take seconds and gigabytes in every process.
+        self.ids = rows["id"].combine_chunks()
+        self.durations_s = rows["duration_s"].to_numpy()
+        self.audible = pc.equal(rows["audio_state"], "ok").to_numpy()
+        if config.data.audio_policy == "require" and "audio" in config.modalities:
+            self.durations_s = np.minimum(self.durations_s, rows["audio_s"].to_numpy())  # every window has sound
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __getitem__(self, key: ViewKey) -> DecodedClip:
-        config, index = self.config, key.row
-        duration_s, clip_s = float(self.durations_s[index]), config.data.clip_s
+        config, row = self.config, key.row
+        duration_s, clip_s = float(self.durations_s[row]), config.data.clip_s
         span = (
             even_span(key.epoch, self.num_views, duration_s, clip_s)
             if key.stream == "eval"
-            else random_span(config.seed, key, self.ids[index], duration_s, clip_s)
+            else random_span(config.seed, key, self.ids[row].as_py(), duration_s, clip_s)
         )
         error, frames, waveform = None, None, None
+        size = config.video.decode_size
         num_frames = config.video.num_frames if "video" in config.modalities else 0
-        sample_rate = config.audio.sample_rate if "audio" in config.modalities and self.audible[index] else 0
-        try:
-            if self.cache is not None:
-                recording = self.cache[self.ids[index]]
-                if num_frames:
-                    used = latest_frames(recording.times_s, frame_times(span.start_s, clip_s, num_frames))
-                    frames = np.ascontiguousarray(crop_square(recording.frames[used], span.offset))
-                if sample_rate:
-                    waveform = cut_waveform(recording.waveform, span.start_s, clip_s, sample_rate)
-            elif num_frames or sample_rate:
-                frames, waveform = decode_clip(
-                    self.root / self.paths[index],
+        sample_rate = config.audio.sample_rate if "audio" in config.modalities and self.audible[row] else 0
+        if num_frames or sample_rate:
+            try:
+                frames, waveform = self.reader.read(
+                    row,
                     span.start_s,
                     clip_s,
                     num_frames=num_frames,
-                    size=config.video.decode_size,
+                    size=size,
                     offset=span.offset,
                     sample_rate=sample_rate,
                 )
-        except MediaError as fault:
-            error = f"{fault.reason}: {fault.detail}"
+            except MediaError as fault:
+                error = f"{fault.reason}: {fault.detail}"
 
-        size = config.video.decode_size
         decoded: dict[str, torch.Tensor | None] = {"video": None, "audio": None}
         present = {}
         if "video" in config.modalities:
             present["video"] = frames is not None
-            blank = np.zeros((num_frames, size, size, 3), np.uint8)
-            decoded["video"] = torch.from_numpy(blank if frames is None else frames)
+            blank = np.zeros((num_frames, size, size, 3), np.uint8) if frames is None else frames
+            decoded["video"] = torch.from_numpy(blank)
         if "audio" in config.modalities:
-            present["audio"] = waveform is not None
-            silence = np.zeros(round(clip_s * config.audio.sample_rate), np.float32)
-            decoded["audio"] = torch.from_numpy(silence if waveform is None else waveform)
-        return DecodedClip(
-            index,
-            decoded["video"],
-            decoded["audio"],
-            present,
-            torch.from_numpy(span.draws.astype(np.float32)),
-            error,
-        )
+            zeros_count = config.data.audio_policy == "zeros" and error is None
+            present["audio"] = waveform is not None or zeros_count
+            silence = np.zeros(round(clip_s * config.audio.sample_rate), np.int16) if waveform is None else waveform
+            decoded["audio"] = torch.from_numpy(silence)
+        draws = torch.from_numpy(span.draws.astype(np.float32))
+        return DecodedClip(row, decoded["video"], decoded["audio"], present, draws, error)

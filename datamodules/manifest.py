@@ -1,10 +1,15 @@
-"""The manifest: one row for each media file, as found by a scan.  Its `id` is the only key anywhere."""
+"""The manifest: one row for each media file, as found by a scan.  Its `id` is the only key anywhere.
 
-from collections import Counter
+Facts (what a file holds) and judgement (what a run can use) are two things: a scan writes facts, `judge` turns them
+into the statuses of a run.
+"""
+
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from selavi.atomic import write_atomically
@@ -16,17 +21,39 @@ SCHEMA = pa.schema(
         ("path", pa.string()),
         ("split", pa.string()),
         ("label", pa.string()),  # null where there is none
-        ("duration_s", pa.float64()),
+        ("duration_s", pa.float64()),  # of the picture; null where the file could not be probed
         ("fps", pa.float64()),
         ("width", pa.int32()),
         ("height", pa.int32()),
         ("audio_state", pa.string()),  # ok, silent, absent
+        ("audio_s", pa.float64()),  # seconds of sound, 0 where there is none
         ("bytes", pa.int64()),
         ("mtime_ns", pa.int64()),
-        ("status", pa.string()),  # ok, or why the file cannot be used
-        ("reason", pa.string()),
+        ("status", pa.string()),  # one of STATUSES
+        ("reason", pa.string()),  # in words; null for ok
     ]
 )
+
+STATUSES = (
+    "ok",
+    "silent",
+    "no_audio",
+    "no_video",
+    "too_short",
+    "corrupt",
+    "not_media",
+    "empty",
+    "refused",
+    "timeout",
+    "vanished",
+    "changed",
+)
+"""Every status there is: `ok`, or why a file cannot be used."""
+
+_BY_CHOICE = ("silent", "no_audio")
+_JUDGED = ("ok", "too_short", *_BY_CHOICE)
+_SLACK_S = 1e-3
+"""Durations are sums of rounded time stamps."""
 
 
 def write_manifest(table: pa.Table, path: Path) -> None:
@@ -47,7 +74,20 @@ def media_root(manifest: pa.Table) -> Path:
 
 def usable(manifest: pa.Table) -> pa.Table:
     """The rows without a fault."""
-    return manifest.filter(np.array([status == "ok" for status in manifest["status"].to_pylist()], dtype=bool))
+    return _keep(manifest, pc.equal(manifest["status"], "ok"))
+
+
+def probed(manifest: pa.Table) -> pa.Table:
+    """The rows of files that could be probed, whatever a run makes of them."""
+    return _keep(manifest, pc.is_valid(manifest["duration_s"]))
+
+
+def bad(manifest: pa.Table) -> pa.Table:
+    """The rows that count against data.max_bad_fraction.
+
+    Those are neither usable nor left out by the run's own data.audio_policy.
+    """
+    return manifest.filter(pc.invert(pc.is_in(manifest["status"], pa.array(["ok", *_BY_CHOICE]))))
 
 
 def select_split(manifest: pa.Table, split: str) -> pa.Table:
@@ -56,29 +96,85 @@ def select_split(manifest: pa.Table, split: str) -> pa.Table:
     Raises:
         UsageError: there are none; the message lists the splits that exist.
     """
-    splits = Counter(manifest["split"].to_pylist())
-    if split not in splits:
-        found = ", ".join(f"{name} ({count} files)" for name, count in sorted(splits.items()))
+    rows = _keep(manifest, pc.equal(manifest["split"], split))
+    if not len(rows):
+        counts = {entry["values"]: entry["counts"] for entry in pc.value_counts(manifest["split"]).to_pylist()}
+        found = ", ".join(f"{name} ({count} files)" for name, count in sorted(counts.items()))
         raise UsageError(f"no file in split {split!r} of {media_root(manifest)}; found: {found or 'nothing'}")
-    return manifest.filter(np.array([name == split for name in manifest["split"].to_pylist()], dtype=bool))
+    return rows
 
 
-def mark_unusable(manifest: pa.Table, faults: dict[str, tuple[str, str]]) -> pa.Table:
-    """Return the manifest with (status, reason) of some ids replaced."""
-    ids = manifest["id"].to_pylist()
-    columns = {name: manifest[name].to_pylist() for name in ("status", "reason")}
-    for row, clip_id in enumerate(ids):
-        if clip_id in faults:
-            columns["status"][row], columns["reason"][row] = faults[clip_id]
-    for name, values in columns.items():
-        manifest = manifest.set_column(manifest.schema.get_field_index(name), name, pa.array(values, pa.string()))
-    return manifest
+def judge(manifest: pa.Table, *, clip_s: float, audio_policy: str, modalities: Sequence[str]) -> pa.Table:
+    """Turn facts into the statuses of a run: `too_short`, `no_audio`, `silent`.
+
+    A manifest that was judged before is judged anew: other settings, other statuses.  Files that cannot be read keep
+    their status.
+
+    Args:
+        manifest: of a scan.
+        clip_s: length of a clip in seconds.
+        audio_policy: require, mask or zeros.  With `audio` as the only modality nothing is left of a masked clip, so
+            mask then means require.
+        modalities: of the run.
+    """
+    status, reason = manifest["status"].combine_chunks(), manifest["reason"].combine_chunks()
+    duration_s, audio_s = (manifest[name].to_numpy().astype(float) for name in ("duration_s", "audio_s"))
+    readable = pc.is_in(status, pa.array(_JUDGED)).to_numpy(zero_copy_only=False) & ~np.isnan(duration_s)
+    sound_needed = "audio" in modalities and (
+        audio_policy == "require" or (audio_policy == "mask" and list(modalities) == ["audio"])
+    )
+    state = {
+        name: pc.fill_null(pc.equal(manifest["audio_state"], name), False).to_numpy() & sound_needed
+        for name in ("absent", "silent", "ok")
+    }
+    verdicts = (
+        ("too_short", duration_s < clip_s - _SLACK_S, lambda row: f"{duration_s[row]:.2f} s, data.clip_s={clip_s}"),
+        ("no_audio", state["absent"], lambda row: "no sound track, or an empty one"),
+        ("silent", state["silent"], lambda row: "its sound track is silent"),
+        (
+            "too_short",
+            state["ok"] & (audio_s < clip_s - _SLACK_S),
+            lambda row: f"{audio_s[row]:.2f} s of sound, data.clip_s={clip_s}",
+        ),
+    )
+    status = pc.if_else(pa.array(readable), "ok", status)
+    reason = pc.if_else(pa.array(readable), pa.scalar(None, pa.string()), reason)
+    undecided = readable
+    for name, applies, explain in verdicts:
+        found = undecided & applies
+        undecided = undecided & ~found
+        status = pc.if_else(pa.array(found), name, status)
+        words = pa.array([explain(row) for row in np.flatnonzero(found)], pa.string())
+        reason = pc.replace_with_mask(reason, pa.array(found), words)
+    return _replace(manifest, status=status, reason=reason)
+
+
+def mark_unusable(manifest: pa.Table, faults: Mapping[str, tuple[str, str]]) -> pa.Table:
+    """Return the manifest with (status, reason) of some usable rows replaced."""
+    place = pc.fill_null(pc.index_in(manifest["id"], value_set=pa.array(faults, pa.string())), -1).to_numpy()
+    found = (place >= 0) & pc.equal(manifest["status"], "ok").to_numpy()
+    columns = {}
+    for position, name in enumerate(("status", "reason")):
+        words = pa.array([fault[position] for fault in faults.values()], pa.string())
+        new = words.take(pa.array(place[found]))
+        columns[name] = pc.replace_with_mask(manifest[name].combine_chunks(), pa.array(found), new)
+    return _replace(manifest, **columns)
 
 
 def describe_bad(manifest: pa.Table) -> str:
-    """Count the unusable files by reason, with an example each; empty where there are none."""
-    reasons: dict[str, list[str]] = {}
-    for row in manifest.select(["path", "status"]).to_pylist():
-        if row["status"] != "ok":
-            reasons.setdefault(row["status"], []).append(row["path"])
-    return "; ".join(f"{len(paths)} {reason} (such as {paths[0]})" for reason, paths in sorted(reasons.items()))
+    """Count the unusable files by status, with an example each; empty where there are none."""
+    rows = manifest.filter(pc.not_equal(manifest["status"], "ok")).select(["status", "path"])
+    grouped = rows.group_by("status", use_threads=False).aggregate([("path", "count"), ("path", "first")])
+    found = zip(*(grouped[name].to_pylist() for name in ("status", "path_count", "path_first")), strict=True)
+    return "; ".join(f"{count} {status} (such as {path})" for status, count, path in sorted(found))
+
+
+def _keep(manifest: pa.Table, rows: pa.ChunkedArray) -> pa.Table:
+    """The chosen rows; no copy where that is all of them: a million take 250 MB."""
+    return manifest if pc.all(rows, min_count=0).as_py() else manifest.filter(rows)
+
+
+def _replace(manifest: pa.Table, **columns: pa.Array) -> pa.Table:
+    for name, values in columns.items():
+        manifest = manifest.set_column(manifest.schema.get_field_index(name), SCHEMA.field(name), values)
+    return manifest

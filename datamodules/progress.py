@@ -13,7 +13,7 @@ LOG_EVERY_S = 10.0
 
 
 def follow(items: Iterable[Item], what: str, total: int, unit: str = "files") -> Iterator[Item]:
-    """Yield the items and show on standard error how far they are.
+    """Yield the items and show on standard error how far they are, how fast and how long it will take.
 
     Where that is no terminal, a line every LOG_EVERY_S seconds and one at the end take the place of the bar, whose
     carriage returns would fill a log.
@@ -28,6 +28,8 @@ def follow(items: Iterable[Item], what: str, total: int, unit: str = "files") ->
         now = time.monotonic()
         if now - said > LOG_EVERY_S and done < total:
             said = now
-            left_s = (now - began) / done * (total - done)
-            print(f"{what}: {done} of {total} {unit}, {left_s:.0f} s left", file=sys.stderr)
-    print(f"{what}: {done} {unit} in {time.monotonic() - began:.0f} s", file=sys.stderr)
+            rate = done / (now - began)
+            left_s = (total - done) / rate
+            print(f"{what}: {done} of {total} {unit}, {rate:.3g} {unit}/s, {left_s:.0f} s left", file=sys.stderr)
+    seconds = time.monotonic() - began
+    print(f"{what}: {done} {unit} in {seconds:.0f} s, {done / max(seconds, 1e-9):.3g} {unit}/s", file=sys.stderr)

@@ -54,11 +54,34 @@ def clip_starts(duration_s: float, clip_s: float, num_clips: int) -> list[float]
 
 
 class TrainSampler(Sampler[ViewKey]):
-    """A new order each epoch, the same number of clips for every rank; what does not fill a batch waits."""
+    """A new order each epoch, the same number of clips for every rank; what does not fill a batch waits.
 
-    def __init__(self, num_clips: int, batch_size: int, seed: int, rank: int, world_size: int) -> None:
+    The order is a function of (seed, epoch) alone, so a run goes on at any clip of it, in any number of workers.
+
+    Args:
+        num_clips: N.
+        batch_size: of one rank.
+        seed: of the run.
+        rank: of this process.
+        world_size: number of ranks.
+        shards: (N,) the shard of each clip, where shards are remote: each rank then walks through shards of its own,
+            in random order, and reads each of them once an epoch.  None: the order is random over all clips.
+        num_mixed: shards over which clips are shuffled on such a walk.
+    """
+
+    def __init__(
+        self,
+        num_clips: int,
+        batch_size: int,
+        seed: int,
+        rank: int,
+        world_size: int,
+        shards: np.ndarray | None = None,
+        num_mixed: int = 16,
+    ) -> None:
         self.num_clips, self.seed, self.rank, self.world_size = num_clips, seed, rank, world_size
         self.per_rank = num_clips // (batch_size * world_size) * batch_size
+        self.shards, self.num_mixed = shards, num_mixed
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -66,21 +89,46 @@ class TrainSampler(Sampler[ViewKey]):
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[ViewKey]:
-        order = np.random.default_rng(mix(self.seed, "order", self.epoch)).permutation(self.num_clips)
-        mine = order[self.rank :: self.world_size][: self.per_rank]
+        rng = np.random.default_rng(mix(self.seed, "order", self.epoch))
+        if self.shards is None:
+            mine = rng.permutation(self.num_clips)[self.rank :: self.world_size][: self.per_rank]
+        else:
+            mine = self._walk(rng, self.shards)
         return (ViewKey(int(index), "train", self.epoch) for index in mine)
+
+    def _walk(self, rng: np.random.Generator, shards: np.ndarray) -> np.ndarray:
+        _, shards = np.unique(shards, return_inverse=True)
+        num_shards = int(shards.max()) + 1
+        order = np.lexsort((rng.random(self.num_clips), rng.permutation(num_shards)[shards]))
+        mine = order[self.rank * self.per_rank : (self.rank + 1) * self.per_rank]
+        # A clip is put off by up to num_mixed shards: shards then come and go one by one, not in blocks.
+        clips_mixed = self.num_mixed * self.num_clips / num_shards
+        return mine[np.argsort(np.arange(len(mine)) + rng.random(self.num_clips)[: len(mine)] * clips_mixed)]
 
     def __len__(self) -> int:
         return self.per_rank
 
 
 class AllSampler(Sampler[ViewKey]):
-    """Every clip once, each on one rank, none twice: `num_views` views of a clip in a row."""
+    """Every clip once, each on one rank, none twice: `num_views` views of a clip in a row.
+
+    With `shards`, (N,) the shard of each clip, they come shard by shard, each shard on one rank as far as may be.
+    """
 
     def __init__(
-        self, num_clips: int, rank: int, world_size: int, stream: Literal["label", "eval"], num_views: int = 1
+        self,
+        num_clips: int,
+        rank: int,
+        world_size: int,
+        stream: Literal["label", "eval"],
+        num_views: int = 1,
+        shards: np.ndarray | None = None,
     ) -> None:
-        self.indices = range(rank, num_clips, world_size)
+        self.indices = (
+            np.arange(rank, num_clips, world_size)
+            if shards is None
+            else np.array_split(np.argsort(shards, kind="stable"), world_size)[rank]
+        )
         self.stream, self.num_views = stream, num_views
         self.epoch = 0
 
@@ -89,7 +137,7 @@ class AllSampler(Sampler[ViewKey]):
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[ViewKey]:
-        for index in self.indices:
+        for index in map(int, self.indices):
             for view in range(self.num_views):
                 yield ViewKey(index, self.stream, view if self.stream == "eval" else self.epoch)
 

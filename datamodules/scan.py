@@ -4,96 +4,203 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict
-from multiprocessing import get_context
+import stat
+from collections.abc import Iterator
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from datamodules.manifest import SCHEMA, read_manifest, write_manifest
+from datamodules.probing import probe_file
 from datamodules.progress import follow
+from datamodules.workers import Failure, run_jobs
 from selavi.errors import UsageError
-from selavi.media import MediaError, probe
 
-MEDIA_SUFFIXES = {".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".ts", ".mpg", ".mpeg"}
-SPLITS = {"train", "val", "valid", "validation", "test"}
+MEDIA_SUFFIXES = {".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".ts", ".mpg", ".mpeg", ".m4a"}
+SPLITS = {"train", "val", "valid", "validate", "validation", "test"}
+PROBE_MEMORY = 2 << 30
+"""Bytes that a worker may take to probe a file."""
+
+_LISTED = ("id", "path", "split", "label", "bytes", "mtime_ns")
+_FOUND = [name for name in SCHEMA.names if name not in _LISTED]
+_REMEMBERED = pa.schema([SCHEMA.field(name) for name in ("id", "bytes", "mtime_ns", *_FOUND)])
+_NOT_REMEMBERED = ("vanished", "changed")
 
 log = logging.getLogger("selavi")
 
 
-def scan(root: Path, cache_dir: Path, workers: int = 0) -> pa.Table:
-    """Probe every media file below `root` and return the manifest, ordered by id.
+def scan(
+    root: Path,
+    cache_dir: Path,
+    workers: int = 0,
+    *,
+    deadline_s: float = 30.0,
+    allow_links: bool = False,
+    retry: bool = False,
+) -> pa.Table:
+    """Probe every media file below `root` and return the manifest, ordered by id: facts, not judged yet.
 
     Results are kept in `cache_dir` by path, size and time of change: a second scan probes only what is new, and
-    an interrupted one goes on where it was.
+    an interrupted one goes on where it was.  A file that hangs or crashes its decoder costs one worker process.
+
+    Args:
+        root: folder of media.
+        cache_dir: where results are kept.
+        workers: processes; 0: one for each core.
+        deadline_s: seconds that one file may take.
+        allow_links: read what links to places outside of `root` lead to.
+        retry: probe files again that could not be used.
 
     Raises:
         UsageError: the folder does not exist or holds no media file.
     """
-    require_media(root)
+    require_media(root, allow_links)
     root = root.resolve()
-    files = find_media(root)
+    listing = list_media(root, allow_links)
     name = f"scan-{hashlib.blake2b(str(root).encode(), digest_size=6).hexdigest()}"
     store, journal = cache_dir / f"{name}.parquet", cache_dir / f"{name}.jsonl"
-    known = {_fingerprint(row): row for row in _remembered(store, journal)}
-    rows = [_row(root, path) for path in files]
-    known |= {_fingerprint(row): row for row in rows if "status" in row}
-    todo = [row for row in rows if _fingerprint(row) not in known]
-    if todo:
+    known = _remembered(store, journal)
+    forget = pc.not_equal(known["status"], "ok") if retry else pc.is_in(known["status"], pa.array(_NOT_REMEMBERED))
+    place = _match(listing, known.filter(pc.invert(forget)))
+    todo = np.flatnonzero((place < 0) & pc.is_null(listing["status"]).to_numpy())
+    if len(todo):
         cache_dir.mkdir(parents=True, exist_ok=True)
-        with journal.open("a", encoding="utf-8") as file:
-            file.write("\n")  # the last line may be half a line
-            for row in _probe_all(root, todo, workers):
-                known[_fingerprint(row)] = row
-                file.write(json.dumps(row) + "\n")
-                file.flush()
-    probed = [{**known[_fingerprint(row)], "split": row["split"], "label": row["label"]} for row in rows]
-    table = pa.Table.from_pylist(probed, schema=SCHEMA.with_metadata({"root": str(root)}))
-    if todo:
+        files = listing.select(["id", "bytes", "mtime_ns"]).take(pa.array(todo))
+        _probe_all(root, files, journal, workers, deadline_s)
+        known = _remembered(store, journal)
+    table = _join(listing, known).replace_schema_metadata({"root": str(root)})
+    if journal.exists():
         write_manifest(table, store)
-        journal.unlink(missing_ok=True)
+        journal.unlink()
     return table
 
 
-def require_media(root: Path) -> None:
+def require_media(root: Path, allow_links: bool = False) -> None:
     """Raise UsageError unless `root` is a folder with a media file somewhere in it."""
     if not root.is_dir():
         raise UsageError(f"data.root={root}: no such folder; point data.root at a folder of videos")
     if not _is_utf8(str(root.resolve())):
         raise UsageError(f"data.root={str(root)!a}: the folder's name is not UTF-8; rename it")
-    if next(_walk(root, []), None) is None:
+    if next(_walk(root.resolve(), allow_links, []), None) is None:
         raise UsageError(f"data.root={root}: no media file in it (looked for {', '.join(sorted(MEDIA_SUFFIXES))})")
 
 
-def find_media(root: Path) -> list[str]:
-    """Paths below `root`, with forward slashes, of every file with a media suffix; hidden ones are left out.
+def list_media(root: Path, allow_links: bool = False) -> pa.Table:
+    """List every file below `root` with a media suffix, ordered by id; hidden ones are left out.
 
-    Links to folders are followed, but no folder is read twice.  A warning tells of folders that cannot be read.
+    No folder is read twice.  Links may lead anywhere below `root`; one that leads out of it is `refused` unless
+    `allow_links`.  A warning tells of folders that cannot be read and of links to folders that are refused.
+
+    Returns:
+        The manifest's columns id, path, split, label, bytes, mtime_ns, status, reason; a status only where the file
+        need not be opened to know it.
     """
     unreadable: list[OSError] = []
-    found = sorted(_walk(root, unreadable))
+    paths: list[str] = []
+    sizes: list[int] = []
+    times: list[int] = []
+    folders: list[int] = []
+    faults: dict[int, tuple[str, str | None]] = {}
+    folder_numbers: dict[str, int] = {}
+    for entry in _walk(root, allow_links, unreadable):
+        path = entry.folder + entry.name
+        if entry.status is not None:
+            faults[len(paths)] = (entry.status, entry.reason)
+        if not path.isascii() and not _is_utf8(path):
+            path = os.fsencode(path).decode("utf-8", "backslashreplace")
+            faults[len(paths)] = ("refused", "the file's name is not UTF-8: rename it")
+        paths.append(path)
+        sizes.append(entry.size)
+        times.append(entry.mtime_ns)
+        folders.append(folder_numbers.setdefault(entry.folder, len(folder_numbers)))
     if unreadable:
         log.warning(f"{len(unreadable)} folders in {root} cannot be read, such as {unreadable[0]}")
-    return found
+    named = [split_and_label(os.fsencode(folder).decode("utf-8", "backslashreplace")) for folder in folder_numbers]
+    rows = np.fromiter(faults, np.int64, len(faults))
+    status = _scattered(len(paths), rows, [fault[0] for fault in faults.values()])
+    reason = _scattered(len(paths), rows, [fault[1] for fault in faults.values()])
+    ids, number = pa.array(paths, pa.string()), pa.array(folders, pa.int32())
+    columns = {
+        "id": ids,
+        "path": ids,
+        "split": pa.array([split for split, _ in named], pa.string()).take(number),
+        "label": pa.array([label for _, label in named], pa.string()).take(number),
+        "bytes": pa.array(sizes, pa.int64()),
+        "mtime_ns": pa.array(times, pa.int64()),
+        "status": status,
+        "reason": reason,
+    }
+    return pa.table(columns).sort_by("id")
 
 
-def _walk(root: Path, unreadable: list[OSError]) -> Iterator[str]:
-    seen = {_identity(root)}
-    for folder, folders, files in os.walk(root, onerror=unreadable.append, followlinks=True):
-        fresh = {name: _identity(Path(folder) / name) for name in sorted(folders) if not name.startswith(".")}
-        folders[:] = [name for name, identity in fresh.items() if identity not in seen]
-        seen |= set(fresh.values())
-        for name in files:
-            if not name.startswith(".") and Path(name).suffix.lower() in MEDIA_SUFFIXES:
-                yield (Path(folder) / name).relative_to(root).as_posix()
+class _Entry(NamedTuple):
+    """A file, or a link to a folder that is not followed."""
+
+    folder: str
+    """Path below the root, empty or with a slash at its end."""
+    name: str
+    size: int = 0
+    mtime_ns: int = 0
+    status: str | None = None
+    reason: str | None = None
 
 
-def _identity(folder: Path) -> tuple[int, int]:
-    stat = folder.stat()
-    return stat.st_dev, stat.st_ino
+def _walk(root: Path, allow_links: bool, unreadable: list[OSError]) -> Iterator[_Entry]:
+    waiting, links = [""], list[str]()  # links come last: a folder has its own name wherever it is below the root
+    seen: set[tuple[int, int]] = set()
+    while waiting or links:
+        folder = waiting.pop() if waiting else links.pop(0)
+        try:
+            identity = os.stat(root / folder)
+            if (identity.st_dev, identity.st_ino) in seen:
+                continue
+            seen.add((identity.st_dev, identity.st_ino))
+            entries = os.scandir(root / folder)
+        except OSError as error:
+            unreadable.append(error)
+            continue
+        with entries:
+            for entry in entries:
+                name = entry.name
+                if name[0] == ".":
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(f"{folder}{name}/")
+                    continue
+                is_media = name[name.rfind(".") :].lower() in MEDIA_SUFFIXES
+                if entry.is_symlink():
+                    to_folder = entry.is_dir()
+                    if not is_media and not to_folder:
+                        continue
+                    target = os.path.realpath(entry.path)
+                    leaves = not Path(target).is_relative_to(root) and os.path.exists(target)
+                    if leaves and not allow_links:
+                        if to_folder:
+                            log.warning(f"{entry.path} is a link to the folder {target}: see its reason, refused")
+                        what = "a folder" if to_folder else "a file"
+                        reason = f"a link to {what} outside of data.root, {target!a}: allow it with data.allow_links"
+                        yield _Entry(folder, name, status="refused", reason=reason)
+                        continue
+                    if to_folder:
+                        links.append(f"{folder}{name}/")
+                        continue
+                if is_media:
+                    yield _file(folder, entry)
+
+
+def _file(folder: str, entry: os.DirEntry[str]) -> _Entry:
+    try:
+        found = entry.stat()
+    except OSError as error:  # a link to nothing, or deleted a moment ago
+        return _Entry(folder, entry.name, status="vanished", reason=error.strerror or str(error))
+    if not stat.S_ISREG(found.st_mode):  # opening a pipe would wait for ever
+        return _Entry(folder, entry.name, status="refused", reason="not a file but a pipe, a socket or a device")
+    return _Entry(folder, entry.name, found.st_size, found.st_mtime_ns)
 
 
 def split_and_label(path: str) -> tuple[str, str | None]:
@@ -106,58 +213,74 @@ def split_and_label(path: str) -> tuple[str, str | None]:
     return split, folders[0] if folders else None
 
 
-def _row(root: Path, path: str) -> dict[str, Any]:
-    try:
-        stat = (root / path).stat()
-        size, mtime_ns = stat.st_size, stat.st_mtime_ns
-    except OSError:  # a link to nothing, or deleted a moment ago: probing it gives the reason
-        size, mtime_ns = 0, 0
-    refused = {}
-    if not _is_utf8(path):
-        path = os.fsencode(path).decode("utf-8", "backslashreplace")
-        refused = {"status": "refused", "reason": "the file's name is not UTF-8: rename it"}
-    split, label = split_and_label(path)
-    row = {"id": path, "path": path, "split": split, "label": label, "bytes": size, "mtime_ns": mtime_ns}
-    return row | refused
-
-
 def _is_utf8(path: str) -> bool:
     try:
         path.encode("utf-8")
-    except UnicodeEncodeError:  # os.walk hides bytes that are not UTF-8 in lone surrogates
+    except UnicodeEncodeError:  # names that are not UTF-8 have their bytes in lone surrogates
         return False
     return True
 
 
-def _fingerprint(row: dict[str, Any]) -> tuple[str, int, int]:
-    return row["id"], row["bytes"], row["mtime_ns"]
+def _scattered(length: int, rows: np.ndarray, values: list[str | None]) -> pa.Array:
+    """A column of nulls with some values in some rows."""
+    place = np.full(length, -1)
+    place[rows] = np.arange(len(rows))
+    return pa.array(values, pa.string()).take(pa.array(place, mask=place < 0))
 
 
-def _remembered(store: Path, journal: Path) -> Iterator[dict[str, Any]]:
-    if store.exists():
-        yield from read_manifest(store).to_pylist()
+def _remembered(store: Path, journal: Path) -> pa.Table:
+    """What is known of files from earlier scans, the newest first."""
+    tables = []
     if journal.exists():
-        for line in journal.read_text(encoding="utf-8").splitlines():
-            try:
-                yield json.loads(line)
-            except ValueError:  # the scan was killed in the middle of this line
-                continue
+        with journal.open(encoding="utf-8") as file:
+            while lines := list(islice(file, 50_000)):  # a block at a time: dicts take much more room than columns
+                rows = [row for row in map(_parse, lines) if row]
+                tables.append(pa.Table.from_pylist(rows[::-1], schema=_REMEMBERED))
+    tables.reverse()
+    if store.exists():
+        tables.append(read_manifest(store).select(_REMEMBERED.names).replace_schema_metadata())
+    return pa.concat_tables([*tables, _REMEMBERED.empty_table()])
 
 
-def _probe_all(root: Path, rows: list[dict[str, Any]], workers: int) -> Iterable[dict[str, Any]]:
-    with worker_pool(workers, len(rows)) as pool:
-        jobs = pool.map(_probe_one, [str(root)] * len(rows), rows, chunksize=8)
-        yield from follow(jobs, "scanning", len(rows))
-
-
-def _probe_one(root: str, row: dict[str, Any]) -> dict[str, Any]:
+def _parse(line: str) -> dict[str, object]:
     try:
-        info = probe(Path(root) / row["path"])
-    except MediaError as error:
-        return {**row, "status": error.reason, "reason": error.detail}
-    return {**row, **asdict(info), "status": "ok", "reason": None}
+        return dict(json.loads(line))
+    except ValueError:  # the scan was killed in the middle of this line
+        return {}
 
 
-def worker_pool(workers: int, num_jobs: int) -> ProcessPoolExecutor:
-    """Processes for independent jobs; 0 workers: one a core.  Fresh processes, because forked FFmpeg may hang."""
-    return ProcessPoolExecutor(max(1, min(workers or os.cpu_count() or 1, num_jobs)), get_context("forkserver"))
+def _match(listing: pa.Table, known: pa.Table) -> np.ndarray:
+    """Row of `known` with the same path, size and time for each listed file, the first of several; -1 for none."""
+    keys = [
+        pc.binary_join_element_wise(*(table[name].cast(pa.string()) for name in ("mtime_ns", "bytes", "id")), " ")
+        for table in (listing, known)
+    ]
+    return pc.fill_null(pc.index_in(keys[0], value_set=keys[1].combine_chunks()), -1).to_numpy()
+
+
+def _join(listing: pa.Table, known: pa.Table) -> pa.Table:
+    place = _match(listing, known)
+    told = pc.is_valid(listing["status"]).to_numpy()
+    rows = known.take(pa.array(place, mask=told | (place < 0)))
+    columns = {name: (listing if name in _LISTED else rows)[name] for name in SCHEMA.names}
+    for name in ("status", "reason"):
+        columns[name] = pc.if_else(pa.array(told), listing[name], rows[name])
+    return pa.table(columns, schema=SCHEMA)
+
+
+def _probe_all(root: Path, files: pa.Table, journal: Path, workers: int, deadline_s: float) -> None:
+    """Probe files and write what is found to the journal, line by line."""
+    jobs = (
+        tuple(row.values()) for batch in files.to_batches(max_chunksize=10_000) for row in batch.to_pylist()
+    )  # dicts of a block at a time
+    results = run_jobs(
+        partial(probe_file, str(root)), jobs, workers=workers, deadline_s=deadline_s, memory_bytes=PROBE_MEMORY
+    )
+    ids, sizes, times = (files[name].combine_chunks() for name in ("id", "bytes", "mtime_ns"))
+    with journal.open("a", encoding="utf-8") as file:
+        file.write("\n")  # the last line may be half a line
+        for number, found in follow(results, "scanning", len(files)):
+            row = {"status": found.reason, "reason": found.detail} if isinstance(found, Failure) else found
+            key = {"id": ids[number].as_py(), "bytes": sizes[number].as_py(), "mtime_ns": times[number].as_py()}
+            file.write(json.dumps(key | row) + "\n")
+            file.flush()

@@ -21,7 +21,7 @@ def crude_features(rows: pa.Table, cache: DecodedCache | None) -> dict[str, np.n
     for clip_id, path in follow(zip(ids, paths, strict=True), "crude features", len(ids)):
         recording = cache[clip_id] if cache else decode_recording(media_root(rows) / path, size=32, sample_rate=8000)
         colours.append(recording.frames.mean((0, 1, 2)))
-        power = np.square(recording.waveform, dtype=np.float64).mean() if recording.waveform.size else 0.0
+        power = np.square(recording.waveform / 32768).mean() if recording.waveform.size else 0.0
         levels.append(10 * np.log10(power + 1e-12))
     return {
         "mean colour": np.array(colours),

@@ -60,7 +60,7 @@ class Augment(nn.Module):
             frames = batch.inputs["video"]
             result["video"] = self._random_video(frames, draws) if random else self._plain_video(frames)
         if "audio" in batch.inputs:
-            waveform = batch.inputs["audio"]
+            waveform = batch.inputs["audio"].float() / 32768
             result["audio"] = self._random_audio(waveform, draws) if random else self._plain_audio(waveform)
         return result
 

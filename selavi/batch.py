@@ -19,7 +19,7 @@ class DecodedClip:
     video: Tensor | None
     """(T, h, w, 3) uint8, or None where the run has no video modality."""
     audio: Tensor | None
-    """(S,) float32 in [-1, 1], mono, or None where the run has no audio modality."""
+    """(S,) int16, mono, or None where the run has no audio modality."""
     present: dict[str, bool]
     draws: Tensor
     """(NUM_DRAWS,) float32 in [0, 1): a pure function of (seed, epoch, clip id)."""
@@ -29,12 +29,12 @@ class DecodedClip:
 
 @dataclass(frozen=True)
 class ClipBatch:
-    """B clips, still as integers and samples; everything else happens on the device in whole batches."""
+    """B clips, still as integers; everything else happens on the device in whole batches."""
 
     index: Tensor
     """(B,) int64."""
     inputs: dict[str, Tensor]
-    """video (B, T, h, w, 3) uint8 and audio (B, S) float32, as far as the run has them."""
+    """video (B, T, h, w, 3) uint8 and audio (B, S) int16, as far as the run has them."""
     present: dict[str, Tensor]
     """(B,) bool for each modality."""
     draws: Tensor

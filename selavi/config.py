@@ -31,6 +31,12 @@ class DataConfig:
 
     root: str = "data/media"
     """Folder of media: {root}/{split}/{class}/{file}, {root}/{class}/{file}, or files alone."""
+    list: str = ""
+    """An official list: only the clips it names are used, with its splits and labels; several files as a pattern."""
+    source: Literal["auto", "vggsound", "kinetics", "kinetics_sounds", "ave", "ucf101", "hmdb51", "folder", "table"] = (
+        "auto"
+    )
+    """Format of `list`; auto: by its content.  kinetics_sounds without a list: SeLaVi's 32 classes of the folders."""
     demo: bool = False
     """Generate the demo set in `root` where it is not there yet."""
     train_split: str = "train"
@@ -45,15 +51,31 @@ class DataConfig:
     """Scans and decoded media are kept here between runs."""
     cache_gb: float = 0.0
     """Media are decoded once into a memory-mapped file if that needs at most this many GB; 0: decode each time."""
+    shard_cache_gb: float = 20.0
+    """Prepared shards of a URL are kept in `cache_dir` up to so many GB; the least recently used go first."""
+    shuffle_shards: int = 16
+    """Clips of a URL's shards are shuffled over about so many shards, which the shard cache should hold."""
     max_bad_fraction: float = 0.1
     """A larger share of unreadable files stops the run before training."""
+    audio_policy: Literal["require", "mask", "zeros"] = "mask"
+    """Clips without sound or silent, where `audio` is a modality.  require: not used; mask: used without their sound,
+    which neither trains nor votes; zeros: used, and their sound is zeros."""
+    timeout_s: float = 30.0
+    """Seconds that one clip may take to decode, or one file to probe."""
+    allow_links: bool = False
+    """Follow links that lead out of `root`; else they are refused."""
 
     def __post_init__(self) -> None:
+        if not self.list and self.source not in ("auto", "folder", "kinetics_sounds"):
+            raise ValueError(f"data.source={self.source} needs a list: set data.list to its file")
         _require(0.04 <= self.clip_s <= 600, "data.clip_s", "0.04 to 600 seconds", self.clip_s)
         _require(self.num_workers >= 0, "data.num_workers", "0 or more", self.num_workers)
         _require(self.scan_workers >= 0, "data.scan_workers", "0 or more", self.scan_workers)
         _require(self.cache_gb >= 0, "data.cache_gb", "0 or more", self.cache_gb)
+        _require(self.shard_cache_gb >= 0, "data.shard_cache_gb", "0 or more", self.shard_cache_gb)
+        _require(self.shuffle_shards >= 1, "data.shuffle_shards", "at least 1", self.shuffle_shards)
         _require(0 <= self.max_bad_fraction <= 1, "data.max_bad_fraction", "in [0, 1]", self.max_bad_fraction)
+        _require(self.timeout_s > 0, "data.timeout_s", "above 0", self.timeout_s)
 
 
 @dataclass

@@ -1,6 +1,10 @@
 """Media files in and out: the only user of PyAV."""
 
-from collections.abc import Iterator, Sequence
+import stat
+import time
+from bisect import bisect_left, bisect_right
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -13,7 +17,9 @@ from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.codec.context import Flags
 from av.container import InputContainer
-from av.video.frame import VideoFrame
+from av.packet import Packet
+from av.stream import Disposition
+from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
@@ -28,6 +34,7 @@ def encode_clip(
     crf: int = 23,
     gop: int = 12,
     audio_bitrate: int = 48_000,
+    fast_decode: bool = False,
 ) -> None:
     """Write an .mp4 of H.264 (yuv420p) and AAC (mono).
 
@@ -36,12 +43,13 @@ def encode_clip(
     Args:
         path: file to write; the container is MP4 whatever the suffix, so a temporary name will do.
         frames: (T, h, w, 3) uint8 RGB, h and w even.
-        waveform: (S,) float32 in [-1, 1], or None for a file without a sound track.
+        waveform: (S,) int16, or float32 in [-1, 1]; None for a file without a sound track.
         fps: frames a second.
         sample_rate: samples a second of `waveform`; one that AAC knows (8000, 16000, 24000, 44100 ...).
         crf: constant rate factor of x264, 0 (lossless) to 51 (worst).
         gop: frames from one key frame to the next: few make seeking fast and the file larger.
         audio_bitrate: bits a second of the sound track.
+        fast_decode: leave out what makes H.264 small and slow to read (deblocking, arithmetic coding).
 
     Raises:
         ValueError: the arrays have another shape or type.
@@ -51,15 +59,18 @@ def encode_clip(
     num_frames, height, width, _ = frames.shape
     if height % 2 or width % 2:
         raise ValueError(f"expected an even height and width (yuv420p halves both), got {height} x {width}")
-    if waveform is not None and (waveform.ndim != 1 or waveform.dtype != np.float32 or waveform.size == 0):
-        raise ValueError(f"expected waveform (S,) float32, got {waveform.shape} {waveform.dtype}")
+    if waveform is not None and (
+        waveform.ndim != 1 or waveform.dtype not in (np.int16, np.float32) or waveform.size == 0
+    ):
+        raise ValueError(f"expected waveform (S,) int16 or float32, got {waveform.shape} {waveform.dtype}")
 
     rate = Fraction(fps).limit_denominator(1001)
     # Bit-exact muxing leaves out the library's version and the creation time.
     with av.open(str(path), "w", format="mp4", options={"fflags": "+bitexact", "movflags": "+faststart"}) as container:
         video: VideoStream = container.add_stream("libx264", rate=rate)
         video.width, video.height, video.pix_fmt = width, height, "yuv420p"
-        video.options = {"crf": str(crf), "preset": "veryfast"}
+        tune = {"tune": "fastdecode"} if fast_decode else {}
+        video.options = {"crf": str(crf), "preset": "veryfast", **tune}
         video.gop_size = gop
         video.max_b_frames = 0  # time stamps then start at 0 and need no edit list
         video.thread_count = 1  # x264 divides the picture among threads, which changes the bytes
@@ -72,12 +83,14 @@ def encode_clip(
             audio.codec_context.flags |= Flags.bitexact
 
         for index in range(num_frames):
-            frame = VideoFrame.from_ndarray(frames[index], format="rgb24")
+            # Converted here: what the encoder does by itself gave other bytes in one encoding of a hundred.
+            frame = VideoFrame.from_ndarray(frames[index], format="rgb24").reformat(format="yuv420p")
             frame.pts, frame.time_base = index, 1 / rate
             container.mux(video.encode(frame))
         container.mux(video.encode(None))
         if audio is not None and waveform is not None:
-            planes = np.ascontiguousarray(waveform)[None]
+            samples = waveform.astype(np.float32) / 32768 if waveform.dtype == np.int16 else waveform
+            planes = np.ascontiguousarray(samples)[None]
             sound = AudioFrame.from_ndarray(planes, format="fltp", layout="mono")
             sound.sample_rate, sound.pts, sound.time_base = sample_rate, 0, Fraction(1, sample_rate)
             container.mux(audio.encode(sound))
@@ -88,7 +101,7 @@ class MediaError(Exception):
     """A file that cannot be used, and why.
 
     Attributes:
-        reason: one word: vanished, empty, not_media, no_video, corrupt.
+        reason: one word: vanished, empty, refused, not_media, no_video, corrupt, timeout.
     """
 
     def __init__(self, path: Path, reason: str, detail: str) -> None:
@@ -104,11 +117,27 @@ class MediaInfo:
     """What a file holds, as far as the tools need it."""
 
     duration_s: float
+    """Seconds of the picture."""
     fps: float
     width: int
     height: int
     audio_state: str
-    """ok, silent (nothing above SILENCE in the first SILENCE_S seconds) or absent."""
+    """ok, silent (nothing above SILENCE in the first SILENCE_S seconds of sound) or absent."""
+    audio_s: float
+    """Seconds of sound, 0 where there is none."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a file may claim to hold.  A file that claims more is refused before anything of that size is allocated."""
+
+    pixels: int = 4096 * 4096
+    duration_s: float = 24 * 3600.0
+    streams: int = 32
+    sample_rate: int = 192_000
+    channels: int = 24
+    recording_bytes: int = 8 << 30
+    """Of the frames that decode_recording returns."""
 
 
 @dataclass(frozen=True)
@@ -118,109 +147,141 @@ class Recording:
     frames: np.ndarray
     """(T, h, w, 3) uint8, the short side resized."""
     times_s: np.ndarray
-    """(T,) float64, ascending, from the start of the file."""
+    """(T,) float64, ascending, from the start of the picture."""
     waveform: np.ndarray
-    """(S,) float32 in [-1, 1], mono, from the start of the file; S = 0 without sound."""
+    """(S,) int16, mono, from the start of the picture; S = 0 without sound."""
 
 
-SILENCE = 1e-3
+SILENCE = 33  # of 32768: 60 dB below the loudest
 SILENCE_S = 30.0
+LIMITS = Limits()
+DEADLINE_S = 30.0
+
+_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,wav,mp3,flac,aac"
+"""Containers of one file: formats that name other files (concat, hls, dash, image sequences) are not among them."""
+_SKIPPABLE = {"h264", "mpeg4", "mpeg2video", "mpeg1video"}
+"""Codecs whose frames that no other frame refers to can be left out without changing any other bit.  In HEVC such a
+frame may still be referred to by a higher temporal layer."""
+_TIMED = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "mpegts"}
+"""Containers whose packets carry right times from any place on.  Others are decoded from their start."""
+_LOOK_AHEAD = 1000
+"""Packets that may wait for what follows them; many more times than frames can be reordered."""
 _BROKEN = (av.FFmpegError, EOFError, IndexError, MemoryError, OSError, ValueError)
 
 
-def probe(path: Path) -> MediaInfo:
-    """Open a file, decode its first frame and its sound up to SILENCE_S seconds.
+def probe(path: Path, limits: Limits = LIMITS, *, deadline_s: float = DEADLINE_S) -> MediaInfo:
+    """Open a file, decode its first frame and the first SILENCE_S seconds of its sound.
+
+    Of several pictures or sound tracks the first counts; a cover picture is none.
 
     Raises:
-        MediaError: the file cannot be read, has no picture, or nothing of it can be decoded.
+        MediaError: the file cannot be read, is over a limit, has no picture, is cut off, nothing of it can be decoded,
+            or that took longer than `deadline_s`.
     """
-    with _open(path) as container:
-        video = container.streams.video[0]
-        first = next(container.decode(video), None)
+    with _open(path, limits, deadline_s) as file:
+        first = next(_timed_frames(file), None)
         if first is None:
             raise MediaError(path, "corrupt", "no frame can be decoded")
-        width, height = (first.height, first.width) if first.rotation % 180 else (first.width, first.height)
-        fps = float(video.average_rate or video.guessed_rate or 0)
-        duration_s = (container.duration or 0) / av.time_base
-        if duration_s <= 0:  # some containers do not say: the last packet does
-            container.seek(0)
-            ends = [
-                float((p.pts + (p.duration or 0)) * p.time_base) for p in container.demux(video) if p.pts is not None
-            ]
-            duration_s = max(ends, default=0.0) - _start_s(container)
-        state = "absent"
-        if container.streams.audio:
-            container.seek(0)
-            waveform, _ = _sound(container, 0.0, SILENCE_S, 8000)
-            state = "absent" if waveform.size == 0 else "ok" if np.abs(waveform).max() > SILENCE else "silent"
-    return MediaInfo(duration_s, fps, width, height, state)
+        frame = first[1]
+        width, height = (frame.height, frame.width) if frame.rotation % 180 else (frame.width, frame.height)
+        fps = float(file.video.average_rate or file.video.guessed_rate or 0)
+        state, audio_s = "absent", 0.0
+        if file.audio is not None:
+            file.seek(file.audio, float("-inf"))
+            heard_s = max(0.0, _seconds(file.audio, file.audio.start_time) - file.origin_s) + SILENCE_S
+            waveform, _ = _sound(file, float("-inf"), heard_s, 8000)
+            state = "absent" if waveform.size == 0 else "ok" if loudest(waveform) > SILENCE else "silent"
+        lengths = _lengths(file)
+        duration_s = lengths[file.video.index]
+        if file.audio is not None and state != "absent":
+            audio_s = lengths[file.audio.index]
+        if duration_s > limits.duration_s:
+            raise MediaError(path, "refused", f"{duration_s:.0f} s, the limit is {limits.duration_s:.0f} s")
+        if "mov" in file.container.format.name:
+            _require_whole(path)
+    return MediaInfo(duration_s, fps, width, height, state, audio_s)
 
 
 def decode_clip(
-    path: Path, start_s: float, clip_s: float, *, num_frames: int, size: int, offset: float, sample_rate: int
+    path: Path,
+    start_s: float,
+    clip_s: float,
+    *,
+    num_frames: int,
+    size: int,
+    offset: float,
+    sample_rate: int,
+    deadline_s: float = DEADLINE_S,
+    limits: Limits = LIMITS,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Decode the window [start_s, start_s + clip_s) of a file and nothing else.
+    """Decode the window [start_s, start_s + clip_s) of a file and, as far as its codec permits, nothing else.
 
     Args:
         path: media file.
-        start_s: start of the window, in seconds from the start of the file.
+        start_s: start of the window, in seconds from the start of the picture.
         clip_s: length of the window in seconds.
         num_frames: frames wanted, evenly spaced from the start of the window; 0 for none.
         size: side of the square frames; the short side is resized to it and the long side cropped.
         offset: where the square lies on the long side, from 0 (left or top) to 1.
         sample_rate: of the sound, in samples a second; 0 for none.
+        deadline_s: seconds that this may take.  Checked between packets: a call into the libraries that never
+            returns is not ended.
+        limits: what the file may claim to hold.
 
     Returns:
-        Frames (num_frames, size, size, 3) uint8 and the waveform (round(clip_s * sample_rate),) float32 in [-1, 1],
-        None where the file has no sound in the window.
+        Frames (num_frames, size, size, 3) uint8 and the waveform (round(clip_s * sample_rate),) int16, None
+        where the file has no sound in the window.
 
     Raises:
         MediaError: see there.
     """
     frames = np.zeros((0, size, size, 3), np.uint8)
     waveform = None
-    with _open(path) as container:
+    with _open(path, limits, deadline_s) as file:
         if num_frames:
-            wanted_s = frame_times(start_s, clip_s, num_frames)
-            decoded = list(_frames_between(container, wanted_s[0], wanted_s[-1]))
-            if not decoded:
-                raise MediaError(path, "corrupt", f"no frame in the window at {start_s:.3f} s")
-            times_s = np.array([time_s for time_s, _ in decoded])
-            resize = VideoReformatter()
-            used = latest_frames(times_s, wanted_s)
-            squares = {i: crop_square(_to_rgb(decoded[i][1], size, resize), offset) for i in set(used.tolist())}
-            frames = np.stack([squares[i] for i in used])
-        if sample_rate and container.streams.audio:
+            to_rgb = _Resize(size)
+            squares = _pictures(
+                file, frame_times(start_s, clip_s, num_frames), lambda f: crop_square(to_rgb(f), offset)
+            )
+            frames = np.stack(squares)
+        if sample_rate and file.audio is not None:
             margin_s = 0.05  # for the resampler to settle
-            _seek(container, container.streams.audio[0], max(0.0, start_s - 0.3))  # codecs overlap their blocks
-            sound, first_s = _sound(container, start_s - margin_s, start_s + clip_s + margin_s, sample_rate)
+            # The codecs overlap their blocks: the first ones after a seek are not yet what they should be.
+            file.seek(file.audio, start_s - margin_s - 0.15)
+            sound, first_s = _sound(file, start_s - margin_s, start_s + clip_s + margin_s, sample_rate)
             waveform = cut_waveform(sound, start_s - first_s, clip_s, sample_rate)
     return frames, waveform
 
 
-def decode_recording(path: Path, *, size: int, sample_rate: int) -> Recording:
+def decode_recording(path: Path, *, size: int, sample_rate: int, limits: Limits = LIMITS) -> Recording:
     """Decode a whole file: frames with the short side resized to `size`, and the sound.
 
     Raises:
         MediaError: see there.
     """
-    with _open(path) as container:
-        resize = VideoReformatter()
-        decoded = [(t, _to_rgb(frame, size, resize)) for t, frame in _frames_between(container, 0.0, float("inf"))]
-        if not decoded:
+    with _open(path, limits, float("inf")) as file:
+        to_rgb = _Resize(size)
+        times_s, frames, taken = [], [], 0
+        for time_s, frame in _timed_frames(file):
+            times_s.append(time_s)
+            frames.append(to_rgb(frame))
+            taken += frames[-1].size
+            if taken > limits.recording_bytes:
+                raise MediaError(path, "refused", f"over {limits.recording_bytes / 1e9:.1f} GB once decoded")
+        if not frames:
             raise MediaError(path, "corrupt", "no frame can be decoded")
-        waveform = np.zeros(0, np.float32)
-        if container.streams.audio:
-            container.seek(0)
-            sound, first_s = _sound(container, 0.0, float("inf"), sample_rate)
+        waveform = np.zeros(0, np.int16)
+        if file.audio is not None:
+            file.seek(file.audio, float("-inf"))
+            sound, first_s = _sound(file, 0.0, float("inf"), sample_rate)
+            skip = round(first_s * sample_rate)
             if sound.size:
-                waveform = np.concatenate([np.zeros(max(0, round(first_s * sample_rate)), np.float32), sound])
-    times_s, frames = zip(*decoded, strict=True)
-    return Recording(np.stack(frames), np.array(times_s), waveform)
+                waveform = np.concatenate([np.zeros(max(0, skip), np.int16), sound[max(0, -skip) :]])
+        return Recording(np.stack(frames), np.array(times_s), waveform)
 
 
 def decode_frames_at(path: Path, times_s: Sequence[float], short_side: int) -> np.ndarray:
-    """Decode the frames shown at some ascending times (in seconds from the start of the file).
+    """Decode the frames shown at some ascending times (in seconds from the start of the picture).
 
     Returns:
         (len(times_s), h, w, 3) uint8 with the short side resized to `short_side`.
@@ -228,13 +289,8 @@ def decode_frames_at(path: Path, times_s: Sequence[float], short_side: int) -> n
     Raises:
         MediaError: see there.
     """
-    with _open(path) as container:
-        decoded = list(_frames_between(container, times_s[0], times_s[-1]))
-        if not decoded:
-            raise MediaError(path, "corrupt", f"no frame at {times_s[0]:.3f} s")
-        resize = VideoReformatter()
-        used = latest_frames(np.array([t for t, _ in decoded]), np.asarray(times_s))
-        return np.stack([_to_rgb(decoded[i][1], short_side, resize) for i in used])
+    with _open(path, LIMITS, DEADLINE_S) as file:
+        return np.stack(_pictures(file, np.asarray(times_s, float), _Resize(short_side)))
 
 
 def frame_times(start_s: float, clip_s: float, num_frames: int) -> np.ndarray:
@@ -256,103 +312,395 @@ def crop_square(frames: np.ndarray, offset: float) -> np.ndarray:
 
 
 def cut_waveform(waveform: np.ndarray, start_s: float, clip_s: float, sample_rate: int) -> np.ndarray | None:
-    """Cut [start_s, start_s + clip_s) from (S,) samples, zeros where there is none; None where nothing is left."""
+    """Cut [start_s, start_s + clip_s) from (S,) int16 samples, zeros where there are none; None if nothing is left."""
     length, first = round(clip_s * sample_rate), round(start_s * sample_rate)
     piece = waveform[max(first, 0) : max(first + length, 0)]
     if piece.size == 0:
         return None
     before = min(max(-first, 0), length)
-    return np.pad(piece, (before, length - before - piece.size)).astype(np.float32)
+    return np.pad(piece, (before, length - before - piece.size))
+
+
+def loudest(waveform: np.ndarray) -> int:
+    """Largest distance from 0 of (S,) int16 samples, 0 for none: up to 32768, which int16 itself cannot hold."""
+    return max(int(waveform.max()), -int(waveform.min())) if waveform.size else 0
+
+
+@dataclass
+class _File:
+    """An open file, and the two streams that are read of it."""
+
+    path: Path
+    container: InputContainer
+    video: VideoStream
+    audio: AudioStream | None
+    origin_s: float
+    """When the picture begins on the clock of the streams; every time outside this module counts from there."""
+    until_s: float
+
+    def seek(self, stream: VideoStream | AudioStream, time_s: float) -> None:
+        """Go to the last key frame of a stream at or before a time; to the start for times before it."""
+        # A second before the start is early enough, even for sound, whose first block begins before it is heard.
+        earliest_s = _seconds(stream, stream.start_time) - 1
+        ticks = int(max(time_s + self.origin_s, earliest_s) / float(stream.time_base or 1))
+        try:
+            self.container.seek(ticks, stream=stream)
+        except av.FFmpegError:  # no key frame that early
+            self.container.seek(0)
+
+    def packets(self, stream: VideoStream | AudioStream) -> Iterator[Packet]:
+        """Packets of a stream from here to the end, under the deadline."""
+        for packet in self.container.demux(stream):
+            self.check()
+            if packet.size:  # an empty one would end the decoding
+                yield packet
+
+    def check(self) -> None:
+        """Raise MediaError where the deadline has passed."""
+        if time.monotonic() > self.until_s:
+            raise MediaError(self.path, "timeout", "decoding it took longer than allowed")
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[InputContainer]:
+def _open(path: Path, limits: Limits, deadline_s: float) -> Iterator[_File]:
     """Open a local media file that has a picture; every fault of the libraries becomes a MediaError."""
+    until_s = time.monotonic() + deadline_s
     try:
-        if path.stat().st_size == 0:
-            raise MediaError(path, "empty", "0 bytes")
-    except OSError as error:
-        raise MediaError(path, "vanished", error.strerror or str(error)) from error
+        found = path.stat()
+    except (OSError, ValueError) as error:
+        raise MediaError(path, "vanished", getattr(error, "strerror", None) or str(error)) from error
+    if not stat.S_ISREG(found.st_mode):
+        raise MediaError(path, "refused", "not a regular file")
+    if found.st_size == 0:
+        raise MediaError(path, "empty", "0 bytes")
+    options = {
+        "protocol_whitelist": "file",
+        "format_whitelist": _FORMATS,
+        "max_streams": str(limits.streams + 1),  # one more, so that it is seen to be too many
+        "max_pixels": str(limits.pixels),  # while the library looks for the streams
+    }
+    timeout = None if deadline_s == float("inf") else deadline_s
     try:
-        container = av.open(str(path), options={"protocol_whitelist": "file"}, metadata_errors="replace")
+        # "file:" keeps a name such as concat:x from being read as a protocol
+        container = av.open(f"file:{path}", "r", options=options, metadata_errors="replace", timeout=timeout)
+    except av.error.ExitError as error:
+        raise MediaError(path, "timeout", f"opening it took longer than {deadline_s:g} s") from error
+    except av.FileNotFoundError as error:
+        raise MediaError(path, "vanished", str(error)) from error
+    except (av.PermissionError, av.ArgumentError, MemoryError) as error:
+        raise MediaError(path, "refused", f"not a container that is read here, or over a limit ({error})") from error
     except _BROKEN as error:
         raise MediaError(path, "not_media", str(error) or type(error).__name__) from error
     with container:
-        if not container.streams.video:
-            raise MediaError(path, "no_video", "no picture stream")
-        for stream in (*container.streams.video, *container.streams.audio):
-            stream.codec_context.thread_count = 1  # the loader's processes are the parallelism
         try:
-            yield container
+            video, audio = _choose_streams(path, container, limits)
+            start = video.start_time
+            origin_s = (container.start_time or 0) / av.time_base if start is None else _seconds(video, start)
+            yield _File(path, container, video, audio, origin_s, until_s)
+        except av.error.ExitError as error:
+            raise MediaError(path, "timeout", f"reading it took longer than {deadline_s:g} s") from error
         except _BROKEN as error:
             raise MediaError(path, "corrupt", str(error) or type(error).__name__) from error
 
 
-def _start_s(container: InputContainer) -> float:
-    """When the file begins on the clock of its streams; every time outside this module counts from there."""
-    return (container.start_time or 0) / av.time_base
+def _choose_streams(path: Path, container: InputContainer, limits: Limits) -> tuple[VideoStream, AudioStream | None]:
+    """The first picture and the first sound track, ready to be decoded by one thread."""
+
+    def require(name: str, value: float, limit: float) -> None:
+        if value > limit:
+            raise MediaError(path, "refused", f"{value:.0f} {name}, the limit is {limit:.0f}")
+
+    require("streams", len(container.streams), limits.streams)
+    require("seconds", (container.duration or 0) / av.time_base, limits.duration_s)
+    pictures = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    if not pictures:
+        raise MediaError(path, "no_video", "no picture stream")
+    video, audio = pictures[0], next(iter(container.streams.audio), None)
+    if video.codec_context is None:
+        raise MediaError(path, "refused", "no decoder for its picture")
+    if audio is not None and audio.codec_context is None:
+        audio = None
+    require("pixels", video.codec_context.width * video.codec_context.height, limits.pixels)
+    video.codec_context.options = {"max_pixels": str(limits.pixels)}
+    if audio is not None:
+        require("samples a second", audio.codec_context.sample_rate, limits.sample_rate)
+        require("channels", audio.codec_context.layout.nb_channels, limits.channels)
+    for stream in (video, audio):
+        if stream is not None:
+            require("seconds", _seconds(stream, stream.duration), limits.duration_s)
+            stream.codec_context.thread_count = 1  # the loader's processes are the parallelism
+    return video, audio
 
 
-def _seek(container: InputContainer, stream: VideoStream | AudioStream, time_s: float) -> None:
-    container.seek(int((time_s + _start_s(container)) / (stream.time_base or Fraction(1, av.time_base))), stream=stream)
+def _seconds(stream: VideoStream | AudioStream, ticks: int | None) -> float:
+    return float((ticks or 0) * (stream.time_base or 0))
 
 
-def _frames_between(container: InputContainer, first_s: float, last_s: float) -> Iterator[tuple[float, VideoFrame]]:
-    """Yield (time, frame) from the frame on screen at first_s to the one on screen at last_s."""
-    frames = _timed_frames(container)
-    if first_s > 0:
-        _seek(container, container.streams.video[0], first_s)
-        landed = next(frames, None)
-        if landed is not None and landed[0] <= first_s:
-            frames = chain([landed], frames)
-        else:  # some containers (.ts) know no earlier key frame: read from the start
-            container.seek(0)
-            frames = _timed_frames(container)
-    earlier = None
-    for time_s, frame in frames:
-        if time_s > last_s + 1e-6:
+def _lengths(file: _File) -> dict[int, float]:
+    """Seconds of each stream: what the container says, else until the end of the last packet."""
+    both = [stream for stream in (file.video, file.audio) if stream is not None]
+    told = [stream for stream in both if stream.duration and file.container.format.name in _TIMED]
+    lengths = {stream.index: _seconds(stream, stream.duration) for stream in told}
+    streams = [stream for stream in both if stream.index not in lengths]
+    if not streams:
+        return lengths
+    ends: dict[int, float] = {}
+    # Reading the last half minute is enough if every stream shows up in it.
+    near_end = (file.container.start_time or 0) + (file.container.duration or 0) - 30 * av.time_base
+    for place in (near_end, float("-inf")) if near_end > 0 else (float("-inf"),):
+        file.seek(file.video, place / av.time_base - file.origin_s)
+        for packet in file.container.demux(*streams):
+            file.check()
+            if packet.pts is not None:
+                stream = next(stream for stream in streams if stream.index == packet.stream_index)
+                end_s = _seconds(stream, packet.pts + (packet.duration or 0) - (stream.start_time or 0))
+                ends[stream.index] = max(end_s, ends.get(stream.index, 0.0))
+        if len(ends) == len(streams):
             break
-        if time_s <= first_s:
-            earlier = (time_s, frame)
-            continue
-        if earlier is not None:
-            yield earlier
-            earlier = None
-        yield time_s, frame
-    if earlier is not None:
-        yield earlier
+    return lengths | {stream.index: ends.get(stream.index, 0.0) for stream in streams}
 
 
-def _timed_frames(container: InputContainer) -> Iterator[tuple[float, VideoFrame]]:
-    for frame in container.decode(container.streams.video[0]):
-        if frame.time is not None:
-            yield frame.time - _start_s(container), frame
+def _require_whole(path: Path) -> None:
+    """Raise MediaError where the boxes of an MP4 file reach beyond its end."""
+    size, at = path.stat().st_size, 0
+    with path.open("rb") as file:
+        while at + 8 <= size:
+            file.seek(at)
+            header = file.read(16)
+            length, kind = int.from_bytes(header[:4], "big"), header[4:8]
+            if length == 1:  # the length is in the eight bytes that follow
+                length = int.from_bytes(header[8:16], "big")
+            if kind not in (b"ftyp", b"mdat", b"moov", b"moof", b"free", b"skip", b"wide") or length < 8:
+                return  # length 0: to the end of the file; other boxes, or rubbish behind the last one
+            at += length
+    if at > size:
+        raise MediaError(path, "corrupt", f"cut off: {size} of {at} bytes")
 
 
-def _to_rgb(frame: VideoFrame, short_side: int, resize: VideoReformatter) -> np.ndarray:
-    """Resize in swscale so that the short side has `short_side` pixels, convert to RGB, turn upright: (h, w, 3)."""
-    scale = short_side / min(frame.width, frame.height)
-    width, height = (max(short_side, round(side * scale)) for side in (frame.width, frame.height))
-    rgb = resize.reformat(frame, width, height, "rgb24", interpolation=Interpolation.AREA).to_ndarray()
-    return np.rot90(rgb, frame.rotation // 90) if frame.rotation % 360 else rgb
+def _pictures(file: _File, wanted_s: np.ndarray, convert: Callable[[VideoFrame], np.ndarray]) -> list[np.ndarray]:
+    """What is on screen at ascending times, as latest_frames says; frames are converted as they come."""
+    # Some containers (.ts) land behind the time that was asked for.
+    for earlier_s in (0.0, 12.0) if file.container.format.name in _TIMED else ():
+        found = _pictures_by_packets(file, wanted_s, max(0.0, wanted_s[0] - earlier_s), convert)
+        if found is not None:
+            return found
+        if wanted_s[0] <= earlier_s:
+            break
+    return _pictures_by_frames(file, wanted_s, convert)
 
 
-def _sound(container: InputContainer, first_s: float, last_s: float, sample_rate: int) -> tuple[np.ndarray, float]:
-    """Decode sound from the current position until last_s; return mono samples and the time of the first one."""
-    resampler = av.AudioResampler(format="flt", layout="mono", rate=sample_rate)
-    begin_s, pieces = None, []
-    for frame in container.decode(container.streams.audio[0]):
-        if frame.time is None:
-            continue
-        time_s = frame.time - _start_s(container)
+def _pictures_by_packets(
+    file: _File, wanted_s: np.ndarray, from_s: float, convert: Callable[[VideoFrame], np.ndarray]
+) -> list[np.ndarray] | None:
+    """Find out from the packets which frames are wanted, and let the decoder skip others as far as that is exact.
+
+    A packet is decided on as soon as those read after it show whether its frame is on screen at a wanted time: packets
+    come ordered by decoding time (dts), and none has an earlier presentation time (pts).
+
+    Returns:
+        None where the packets do not say enough or a wanted frame does not come out of the decoder.
+    """
+    stream, context = file.video, file.video.codec_context
+    ticks_per_s = 1 / float(stream.time_base or 1)
+    # The frame on screen at a wanted time is the last one whose pts is not above its bound.
+    bounds = np.floor((wanted_s + file.origin_s + 1e-6) * ticks_per_s).astype(np.int64).tolist()
+    sought = from_s > 0
+    file.seek(stream, from_s if sought else float("-inf"))
+    intra = context.codec.intra_only
+    skippable = context.name in _SKIPPABLE
+    shown: list[int] = []  # pts of all packets so far, ascending
+    waiting: deque[Packet] = deque()
+    wanted: set[int] = set()
+    pictures: dict[int, np.ndarray] = {}
+    known = None  # every frame with a pts up to here has been read
+    begun = ended = False
+    first_pts = 0
+    entered = not sought  # by an intra frame: streams with periodic refresh have entries that take time to recover
+
+    def decode(packet: Packet | None) -> None:
+        nonlocal entered
+        for frame in context.decode(packet):
+            entered = entered or (frame.pts == first_pts and frame.pict_type == PictureType.I)
+            if frame.pts in wanted and not frame.is_corrupt:
+                pictures[frame.pts] = convert(frame)
+
+    def is_wanted(packet: Packet) -> bool | None:
+        """None: what has been read does not tell."""
+        at = bisect_left(bounds, packet.pts)
+        if packet.pts is None or packet.is_discard or at == len(bounds):
+            return False
+        following = bisect_right(shown, packet.pts)
+        if following < len(shown) and shown[following] <= bounds[at]:
+            return False
+        return True if ended or (known is not None and known >= bounds[at]) else None
+
+    packets = file.packets(stream)
+    try:
+        while not ended:
+            packet = next(packets, None)
+            if packet is None:
+                ended = True
+            elif packet.pts is None or (packet.dts is not None and packet.dts > packet.pts):
+                return None
+            elif sought and not begun and not packet.is_keyframe:
+                continue
+            elif sought and not begun and packet.pts > bounds[0]:
+                return None
+            else:
+                first_pts = first_pts if begun else packet.pts
+                begun = True
+                at = bisect_left(shown, packet.pts)
+                if len(waiting) == _LOOK_AHEAD or (at < len(shown) and shown[at] == packet.pts):
+                    return None
+                if not packet.is_discard:
+                    shown.insert(at, packet.pts)
+                waiting.append(packet)
+                known = packet.dts
+                ended = known is not None and known >= bounds[-1]
+            while waiting:
+                verdict = is_wanted(waiting[0])
+                if verdict is None:
+                    break
+                packet = waiting.popleft()
+                if verdict and packet.pts is not None:
+                    wanted.add(packet.pts)
+                elif intra or (ended and not any(is_wanted(later) for later in waiting)):
+                    continue
+                if skippable:
+                    context.skip_frame = "DEFAULT" if verdict else "NONREF"
+                decode(packet)
+        decode(None)
+    except av.InvalidDataError:
+        return None
+    finally:
+        context.skip_frame = "DEFAULT"
+    if not entered or any(pts not in pictures for pts in wanted):
+        return None
+    chosen = [bisect_right(shown, bound) - 1 for bound in bounds]
+    if min(chosen) < 0 or any(shown[at] not in pictures for at in chosen):
+        return None
+    return [pictures[shown[at]] for at in chosen]
+
+
+def _pictures_by_frames(
+    file: _File, wanted_s: np.ndarray, convert: Callable[[VideoFrame], np.ndarray]
+) -> list[np.ndarray]:
+    """Decode everything from the start of the file, and go by the times of the frames."""
+    file.seek(file.video, float("-inf"))
+    latest: VideoFrame | None = None
+    picture: np.ndarray | None = None
+    found: list[np.ndarray] = []
+
+    def take() -> None:
+        nonlocal picture
+        if latest is None:
+            raise MediaError(file.path, "corrupt", f"no frame at {wanted_s[0]:.3f} s")
+        if latest.is_corrupt:
+            raise MediaError(file.path, "corrupt", f"the frame at {wanted_s[len(found)]:.3f} s is damaged")
+        picture = convert(latest) if picture is None else picture
+        found.append(picture)
+
+    for time_s, frame in _timed_frames(file):
+        while latest is not None and len(found) < len(wanted_s) and time_s > wanted_s[len(found)] + 1e-6:
+            take()
+        if len(found) == len(wanted_s):
+            return found
+        latest, picture = frame, None
+    while len(found) < len(wanted_s):
+        take()
+    return found
+
+
+def _timed_frames(file: _File) -> Iterator[tuple[float, VideoFrame]]:
+    """Every frame from here to the end; a file may begin between two key frames, with what cannot be decoded."""
+    begun = False
+    for packet in chain(file.packets(file.video), [None]):
+        begun = begun or packet is None or packet.is_keyframe
+        for frame in file.video.codec_context.decode(packet) if begun else ():
+            if frame.pts is not None:
+                yield _seconds(file.video, frame.pts) - file.origin_s, frame
+
+
+class _Resize:
+    """Frame -> (h, w, 3) uint8 RGB, upright, the short side resized inside swscale."""
+
+    def __init__(self, short_side: int) -> None:
+        self.short_side, self.reformatter = short_side, VideoReformatter()
+
+    def __call__(self, frame: VideoFrame) -> np.ndarray:
+        scale = self.short_side / min(frame.width, frame.height)
+        width, height = (max(self.short_side, round(side * scale)) for side in (frame.width, frame.height))
+        # Into planes swscale resizes nearly three times as fast as into rgb24, to the same bits.
+        planes = self.reformatter.reformat(frame, width, height, "gbrp", interpolation=Interpolation.AREA)
+        rgb = planes.to_ndarray()
+        return np.rot90(rgb, frame.rotation // 90) if frame.rotation % 360 else rgb
+
+
+def _sound(file: _File, first_s: float, last_s: float, sample_rate: int) -> tuple[np.ndarray, float]:
+    """Decode sound from the current position until last_s; return mono samples and the time of the first one.
+
+    Samples lie where their time stamps say: gaps are filled with silence.  All of it is resampled at once, which takes
+    a third of the time of doing so block by block.
+    """
+    assert file.audio is not None
+    stream, context = file.audio, file.audio.codec_context
+    begin_s, pieces, length, kind = 0.0, [], 0, None
+
+    def add(frame: AudioFrame) -> bool:
+        """Whether more is wanted."""
+        nonlocal begin_s, length, kind
+        if frame.pts is None or not frame.samples:
+            return True
+        time_s = _seconds(stream, frame.pts) - file.origin_s
         if time_s >= last_s:
-            break
+            return False
         if time_s + frame.samples / frame.sample_rate <= first_s:
-            continue
-        begin_s = time_s if begin_s is None else begin_s
-        frame.pts = None
-        pieces += [piece.to_ndarray()[0] for piece in resampler.resample(frame)]
-    if begin_s is None:
-        return np.zeros(0, np.float32), 0.0
-    pieces += [piece.to_ndarray()[0] for piece in resampler.resample(None)]
-    return np.concatenate(pieces), begin_s
+            return True
+        values = frame.to_ndarray()
+        if kind is None:
+            begin_s, kind = time_s, (frame.format.name, frame.layout.name, frame.sample_rate)
+        elif kind != (frame.format.name, frame.layout.name, frame.sample_rate):
+            raise ValueError(f"the sound changes from {kind} in the middle")
+        missing = round((time_s - begin_s) * frame.sample_rate) - length
+        if missing > _GAP_S * frame.sample_rate:
+            if missing > _LONGEST_GAP_S * frame.sample_rate:
+                raise ValueError(f"{missing / frame.sample_rate:.0f} s are missing in the sound")
+            per_sample = values.shape[1] // frame.samples
+            zero = 128 if values.dtype == np.uint8 else 0
+            pieces.append(np.full((len(values), missing * per_sample), zero, values.dtype))
+            length += missing
+        pieces.append(values)
+        length += frame.samples
+        return True
+
+    def read() -> None:
+        fault = None
+        for packet in chain(file.packets(stream), [None]):
+            try:
+                frames = context.decode(packet)
+            except av.InvalidDataError as error:
+                if kind is not None:
+                    raise
+                fault = error  # after a seek the first packet may be a part of one
+                continue
+            for frame in frames:
+                fault = None
+                if not add(frame):
+                    return
+        if fault is not None:
+            raise fault
+
+    read()
+    if kind is None:
+        return np.zeros(0, np.int16), 0.0
+    whole = AudioFrame.from_ndarray(np.concatenate(pieces, 1), format=kind[0], layout=kind[1])
+    whole.sample_rate = kind[2]
+    resampler = av.AudioResampler(format="s16", layout="mono", rate=sample_rate)
+    blocks = [*resampler.resample(whole), *resampler.resample(None)]
+    samples = [block.to_ndarray()[0] for block in blocks]
+    return (np.concatenate(samples) if samples else np.zeros(0, np.int16)), begin_s
+
+
+_GAP_S = 0.02
+"""Time stamps are often rounded to milliseconds: what is shorter is no gap."""
+_LONGEST_GAP_S = 3600.0

@@ -164,7 +164,66 @@ def test_a_file_that_only_fails_when_decoded_is_found_by_the_cache(own: Callable
 def test_no_sound_in_any_file_is_refused(own: Callable[..., Config], name: str) -> None:
     with pytest.raises(UsageError, match=r"none of the 3 training files .* has sound; .*modalities=\[video\]"):
         prepare_data(own([name] * 3))
+    with pytest.raises(UsageError, match=r"none of the 3 training files .* has sound"):
+        prepare_data(own([], "data.audio_policy=require"))
     prepare_data(own([name] * 3, "modalities=[video]"))
+
+
+@pytest.mark.parametrize("policy", ["require", "mask", "zeros"])
+def test_the_audio_policy_says_which_clips_are_used(own: Callable[..., Config], policy: str) -> None:
+    config = own(["plain", "mute", "silent", "plain", "plain"], f"data.audio_policy={policy}")
+    manifest, media = prepare_data(config)  # what the policy leaves out is no bad file
+    left_out = {"require": {1: "no_audio", 2: "silent"}}.get(policy, {})
+    assert manifest["status"].to_pylist() == [left_out.get(row, "ok") for row in range(5)]
+    assert len(ClipDataModule(config, manifest, media).ids) == 5 - len(left_out)
+
+
+@pytest.mark.parametrize("allowed", [0.5, 0.2])
+def test_a_file_that_changes_after_the_scan_is_counted(
+    own: Callable[..., Config], tmp_path: Path, allowed: float
+) -> None:
+    """Fault test 11: the second epoch finds one file gone and one replaced."""
+    config = own(["plain"] * 4, "data.cache_gb=0", "optim.batch_size=4", f"data.max_bad_fraction={allowed}")
+    data = ClipDataModule(config, *prepare_data(config))
+    (batch,) = data.train_dataloader()
+    assert batch.errors == []
+    folder = tmp_path / "own" / "train" / "square"
+    (folder / "00_plain.mp4").unlink()
+    (folder / "02_plain.mp4").write_bytes((folder / "01_plain.mp4").read_bytes() + b"more")
+    (batch,) = data.train_dataloader()
+    assert sorted((row, reason.split(":")[0]) for row, reason in batch.errors) == [(0, "vanished"), (2, "changed")]
+    manifest, _ = prepare_data(config)  # a new run probes what has changed, and does not miss what is gone
+    assert manifest["id"].to_pylist() == [f"train/square/0{n}_plain.mp4" for n in (1, 2, 3)]
+    assert manifest["bytes"][1].as_py() == (folder / "02_plain.mp4").stat().st_size
+
+
+def test_failures_of_decoding_ahead_are_found_again_without_decoding(
+    own: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = own(["plain"] * 4, "data.max_bad_fraction=0.5")
+    path = tmp_path / "own" / "train" / "square" / "02_plain.mp4"
+    prepare_data(own([], "data.cache_gb=0"))
+    stat = path.stat()
+    path.write_bytes(bytes(stat.st_size))
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    manifest, media = prepare_data(config)
+    assert manifest["status"].to_pylist() == ["ok", "ok", "not_media", "ok"]
+    monkeypatch.setattr("datamodules.cache._decode_all", lambda *_: pytest.fail("decoded again"))
+    again = cached(config, manifest)  # as after a run, from its own manifest
+    assert again is not None and again.folder == media.folder
+    assert prepare_data(own([], "data.max_bad_fraction=0.5", "data.clip_s=2"))[1].folder == media.folder
+
+
+def test_a_list_chooses_clips_and_says_so(
+    own: Callable[..., Config], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "list.csv").write_text(
+        "path,label,split\ntrain/square/00_plain.mp4,a,train\ntrain/square/02_plain.mp4,b,train\nno.mp4,b,train\n"
+    )
+    config = own(["plain"] * 4, f"data.list={tmp_path / 'list.csv'}")
+    data = ClipDataModule(config, *prepare_data(config))
+    assert (len(data.ids), data.labels) == (2, ["a", "b"])
+    assert "using 2 of 3 clips of list.csv: 1 without a file (such as no.mp4)" in caplog.text
 
 
 def test_more_clusters_than_clips_are_refused(own: Callable[..., Config]) -> None:

@@ -5,14 +5,19 @@ import pytest
 
 from datamodules.manifest import (
     SCHEMA,
+    STATUSES,
+    bad,
     describe_bad,
+    judge,
     mark_unusable,
     media_root,
+    probed,
     read_manifest,
     select_split,
     usable,
     write_manifest,
 )
+from datamodules.triage import ADVICE, triage
 from selavi.errors import UsageError
 
 
@@ -68,3 +73,92 @@ def test_rows_are_marked_and_nothing_else_changes(manifest: pa.Table) -> None:
 def test_bad_files_are_counted_by_reason(manifest: pa.Table) -> None:
     assert describe_bad(manifest) == "2 corrupt (such as test/3.mp4); 1 empty (such as train/1.mp4)"
     assert describe_bad(usable(manifest)) == ""
+
+
+# ---- judgement ----
+
+FACTS = [  # id, duration_s, audio_state, audio_s, status
+    ("good", 2.0, "ok", 2.0, "ok"),
+    ("short", 0.5, "ok", 2.0, "ok"),
+    ("mute", 2.0, "absent", 0.0, "ok"),
+    ("silent", 2.0, "silent", 2.0, "ok"),
+    ("little sound", 2.0, "ok", 0.5, "ok"),
+    ("broken", None, None, None, "corrupt"),
+    ("short and mute", 0.5, "absent", 0.0, "ok"),
+    ("just long enough", 1.0 - 1e-6, "ok", 1.0 - 1e-6, "ok"),
+]
+
+
+@pytest.fixture
+def facts() -> pa.Table:
+    names = ("id", "duration_s", "audio_state", "audio_s", "status")
+    rows = [dict(zip(names, row, strict=True)) | {"split": "train"} for row in FACTS]
+    rows[5]["reason"] = "no frame can be decoded"
+    return pa.Table.from_pylist(rows, schema=SCHEMA.with_metadata({"root": "/r", "list": "{}"}))
+
+
+def verdicts(table: pa.Table) -> dict[str, str]:
+    return {row["id"]: row["status"] for row in table.to_pylist() if row["status"] != "ok"}
+
+
+ALWAYS = {"short": "too_short", "broken": "corrupt", "short and mute": "too_short"}
+STRICT = ALWAYS | {"mute": "no_audio", "silent": "silent", "little sound": "too_short"}
+BOTH = ["video", "audio"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "modalities", "expected"),
+    [
+        ("require", BOTH, STRICT),
+        ("mask", BOTH, ALWAYS),
+        ("zeros", BOTH, ALWAYS),
+        ("require", ["video"], ALWAYS),
+        ("mask", ["audio"], STRICT),  # nothing would be left of a masked clip
+        ("zeros", ["audio"], ALWAYS),
+    ],
+)
+def test_facts_become_statuses(facts: pa.Table, policy: str, modalities: list[str], expected: dict[str, str]) -> None:
+    before = facts.to_pylist()
+    judged = judge(facts, clip_s=1.0, audio_policy=policy, modalities=modalities)
+    assert verdicts(judged) == expected
+    assert facts.to_pylist() == before
+    assert judged.schema.equals(facts.schema, check_metadata=True)
+    reasons = dict(zip(judged["id"].to_pylist(), judged["reason"].to_pylist(), strict=True))
+    assert {name for name, reason in reasons.items() if reason} == expected.keys()
+    assert reasons["short"] == "0.50 s, data.clip_s=1.0"
+    assert reasons["broken"] == "no frame can be decoded"
+
+
+def test_a_judged_manifest_is_judged_anew(facts: pa.Table) -> None:
+    strict = judge(facts, clip_s=1.9, audio_policy="require", modalities=BOTH)
+    lenient = judge(strict, clip_s=1.0, audio_policy="mask", modalities=BOTH)
+    assert lenient.equals(judge(facts, clip_s=1.0, audio_policy="mask", modalities=BOTH))
+    marked = mark_unusable(facts, {"good": ("corrupt", "why")})
+    assert verdicts(judge(marked, clip_s=1.0, audio_policy="mask", modalities=BOTH))["good"] == "corrupt"
+
+
+def test_what_the_policy_leaves_out_is_no_fault(facts: pa.Table) -> None:
+    judged = judge(facts, clip_s=1.0, audio_policy="require", modalities=BOTH)
+    assert bad(judged)["id"].to_pylist() == ["short", "little sound", "broken", "short and mute"]
+    assert "broken" not in probed(judged)["id"].to_pylist()
+    assert len(probed(judged)) == len(FACTS) - 1
+
+
+def test_the_triage_report_counts_explains_and_gives_examples(facts: pa.Table) -> None:
+    rows = facts.to_pylist()
+    for number, row in enumerate(rows):
+        row |= {"path": f"{row['id']}.mp4", "width": 48, "height": 32 + number}
+    rows += [dict(rows[5], id=f"b{n}", path=f"b\x1b[2J{n}.mp4") for n in range(7)]
+    table = pa.Table.from_pylist(rows, schema=facts.schema)
+    text = triage(judge(table, clip_s=1.0, audio_policy="require", modalities=BOTH), clip_s=1.0, audio_policy="require")
+    assert "15 files, for clips of 1 s and audio_policy=require." in text
+    counts = {line.split("|")[1].strip(): line.split("|")[2].strip() for line in text.splitlines() if "%" in line}
+    assert counts == {"ok": "2", "silent": "1", "no_audio": "1", "too_short": "3", "corrupt": "8"}
+    assert "- broken.mp4: no frame can be decoded" in text
+    assert "and 3 more: the rows of the manifest with status corrupt" in text
+    assert "\x1b" not in text and "b\\x1b[2J0.mp4" in text
+    assert "Usable: 0.0 hours; splits train 2;" in text
+
+
+def test_there_is_advice_for_every_status() -> None:
+    assert ADVICE.keys() == set(STATUSES) - {"ok"}

@@ -20,10 +20,10 @@ def test_a_long_job_says_where_it_is(capsys: pytest.CaptureFixture[str], monkeyp
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
     list(follow(range(10), "scanning", 10, "clips"))
     assert capsys.readouterr().err.splitlines() == [
-        "scanning: 3 of 10 clips, 28 s left",
-        "scanning: 6 of 10 clips, 16 s left",
-        "scanning: 9 of 10 clips, 4 s left",
-        "scanning: 10 clips in 44 s",
+        "scanning: 3 of 10 clips, 0.25 clips/s, 28 s left",
+        "scanning: 6 of 10 clips, 0.25 clips/s, 16 s left",
+        "scanning: 9 of 10 clips, 0.25 clips/s, 4 s left",
+        "scanning: 10 clips in 44 s, 0.227 clips/s",
     ]
 
 

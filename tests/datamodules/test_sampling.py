@@ -111,3 +111,52 @@ def test_a_labelling_pass_has_views_of_its_own() -> None:
     sampler = AllSampler(3, 0, 1, "label")
     sampler.set_epoch(6)
     assert list(sampler) == [ViewKey(0, "label", 6), ViewKey(1, "label", 6), ViewKey(2, "label", 6)]
+
+
+def walks(num_clips: int, world_size: int, num_mixed: int, epoch: int = 0) -> tuple[np.ndarray, list[list[int]]]:
+    """Shard of each clip, and the rows that each rank sees."""
+    shards = np.random.default_rng(1).permutation(np.repeat(np.arange(num_clips // 50), 50))
+    samplers = [TrainSampler(num_clips, 4, 0, rank, world_size, shards, num_mixed) for rank in range(world_size)]
+    for sampler in samplers:
+        sampler.set_epoch(epoch)
+    assert all(list(sampler) == list(sampler) for sampler in samplers)
+    return shards, [[key.row for key in sampler] for sampler in samplers]
+
+
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_a_walk_reads_a_few_shards_at_a_time_and_each_clip_once(world_size: int) -> None:
+    shards, parts = walks(3000, world_size, num_mixed=4)
+    rows = [row for part in parts for row in part]
+    assert len(rows) == len(set(rows)) == 3000
+    assert len({len(part) for part in parts}) == 1
+    for part in parts:
+        visited = shards[part]
+        first, last = {}, {}
+        for place, shard in enumerate(visited.tolist()):
+            first.setdefault(shard, place)
+            last[shard] = place
+        open_now = [sum(first[s] <= place <= last[s] for s in first) for place in range(0, len(part), 50)]
+        assert max(open_now) <= 4 + 2
+        assert len(first) <= 60 // world_size + 2  # of its own, but for those on the border of two ranks
+    mixed = shards[parts[0]]
+    assert np.mean([len(set(mixed[n : n + 20].tolist())) for n in range(200, 800)]) > 3
+
+
+def test_a_walk_is_another_one_in_each_epoch() -> None:
+    _, (first,) = walks(1000, 1, 3)
+    _, (second,) = walks(1000, 1, 3, epoch=1)
+    shards, (again,) = walks(1000, 1, 3)
+    assert first == again != second
+    order = [shard for n, shard in enumerate(shards[first]) if shard not in shards[first][:n]]
+    assert order != [shard for n, shard in enumerate(shards[second]) if shard not in shards[second][:n]]
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_all_clips_come_shard_by_shard(world_size: int) -> None:
+    shards = np.array([2, 0, 1, 0, 2, 2, 1, 0])
+    parts = [list(AllSampler(8, rank, world_size, "eval", 2, shards)) for rank in range(world_size)]
+    assert sorted(key for part in parts for key in part) == [
+        ViewKey(row, "eval", v) for row in range(8) for v in (0, 1)
+    ]
+    for part in parts:
+        assert shards[[key.row for key in part]].tolist() == sorted(shards[[key.row for key in part]].tolist())

@@ -1,14 +1,18 @@
+import csv
 import json
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
+from datamodules import probing
 from datamodules import scan as scan_module
-from datamodules.manifest import SCHEMA, media_root
-from datamodules.scan import find_media, scan, split_and_label
+from datamodules.manifest import SCHEMA, STATUSES, judge, media_root
+from datamodules.scan import list_media, scan, split_and_label
+from datamodules.workers import Failure
 from selavi.errors import UsageError
 from selavi.media import MediaError, MediaInfo
 
@@ -28,27 +32,19 @@ class Probe:
             raise MediaError(path, "vanished", "No such file or directory")
         if path.stat().st_size == 0:
             raise MediaError(path, "empty", "0 bytes")
-        return MediaInfo(2.0, 12.0, 48, 32, "ok")
+        return MediaInfo(2.0, 12.0, 48, 32, "ok", 2.0)
 
 
-class Pool:
-    """One process, this one."""
-
-    def __enter__(self) -> "Pool":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def map(self, function, *columns, chunksize: int) -> Iterator[object]:
-        return map(function, *columns)
+def run_here(function, jobs, **_: object) -> Iterator[tuple[int, object]]:
+    """run_jobs in this process."""
+    return ((number, function(job)) for number, job in enumerate(jobs))
 
 
 @pytest.fixture
 def probe(monkeypatch: pytest.MonkeyPatch) -> Probe:
     probe = Probe()
-    monkeypatch.setattr(scan_module, "probe", probe)
-    monkeypatch.setattr(scan_module, "worker_pool", lambda *_: Pool())
+    monkeypatch.setattr(probing, "probe", probe)
+    monkeypatch.setattr(scan_module, "run_jobs", run_here)
     return probe
 
 
@@ -77,18 +73,38 @@ def test_folders_say_split_and_class(path: str, expected: tuple[str, str | None]
     assert split_and_label(path) == expected
 
 
+def find_media(root: Path, allow_links: bool = False) -> list[str]:
+    return list_media(root, allow_links)["id"].to_pylist()
+
+
 def test_media_files_are_found_at_any_depth(tmp_path: Path) -> None:
     tree(tmp_path, "b/2.MP4", "a.webm", "b/c/d/3.mkv", ".hidden/4.mp4", "b/.5.mp4", "b/notes.txt", "b/6.mp4.part")
     assert find_media(tmp_path) == ["a.webm", "b/2.MP4", "b/c/d/3.mkv"]
 
 
-def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
+def test_links_out_of_the_root_are_refused_unless_allowed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     tree(tmp_path / "elsewhere", "1.mp4")
-    tree(tmp_path / "root", "fan/2.mp4")
-    (tmp_path / "root" / "ball").symlink_to(tmp_path / "elsewhere")
-    (tmp_path / "root" / "loop").symlink_to(tmp_path / "root")
-    (tmp_path / "root" / "fan" / "again").symlink_to(tmp_path / "elsewhere")
-    assert find_media(tmp_path / "root") == ["ball/1.mp4", "fan/2.mp4"]
+    root = tree(tmp_path / "root", "fan/2.mp4")
+    (root / "ball").symlink_to(tmp_path / "elsewhere")
+    (root / "loop").symlink_to(root)
+    (root / "fan" / "again").symlink_to(tmp_path / "elsewhere")
+    (root / "fan" / "out.mp4").symlink_to(tmp_path / "elsewhere" / "1.mp4")
+    (root / "fan" / "in.mp4").symlink_to(root / "fan" / "2.mp4")
+    (root / "fan" / "notes.txt").symlink_to(tmp_path / "elsewhere" / "1.mp4")
+    table = list_media(root)
+    assert table["id"].to_pylist() == ["ball", "fan/2.mp4", "fan/again", "fan/in.mp4", "fan/out.mp4"]
+    assert table["status"].to_pylist() == ["refused", None, "refused", None, "refused"]
+    assert "a link to a folder outside of data.root, " in table["reason"][0].as_py()
+    assert "elsewhere/1.mp4': allow it with data.allow_links" in table["reason"][4].as_py()
+    assert f"{root}/ball is a link to the folder {tmp_path}/elsewhere" in caplog.text
+    assert find_media(root, allow_links=True) == ["ball/1.mp4", "fan/2.mp4", "fan/in.mp4", "fan/out.mp4"]
+
+
+def test_what_is_not_a_file_is_never_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.mp4")
+    table = scan(tmp_path, tmp_path / "cache")
+    assert table["status"].to_pylist() == ["refused"]
+    assert "a pipe" in table["reason"][0].as_py()
 
 
 def test_a_folder_that_cannot_be_read_is_told_of(
@@ -216,3 +232,71 @@ def test_a_root_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     root = tree(tmp_path / os.fsdecode(b"b\xe4d"), "1.mp4")
     with pytest.raises(UsageError, match="name is not UTF-8; rename it"):
         scan(root, tmp_path / "cache")
+
+
+# ---- files that are hostile, or not there any more ----
+
+
+def test_what_changes_while_it_is_read_is_not_remembered(tmp_path: Path, probe: Probe) -> None:
+    root = tree(tmp_path / "root", "1.mp4", "2.mp4", "3.mp4")
+    growing, leaving = root / "1.mp4", root / "2.mp4"
+    real = probe.__call__
+
+    def probing_while_others_write(path: Path) -> MediaInfo:
+        info = real(path)
+        if path == growing:
+            growing.write_bytes(b"x" * 20)
+        if path == leaving:
+            leaving.unlink()
+        return info
+
+    probing.probe = probing_while_others_write  # the fixture puts the real one back
+    table = scan(root, tmp_path / "cache")
+    assert table["status"].to_pylist() == ["changed", "vanished", "ok"]
+    leaving.write_bytes(b"x" * 10)
+    assert scan(root, tmp_path / "cache")["status"].to_pylist() == ["changed", "vanished", "ok"]
+    probing.probe = probe
+    leaving.write_bytes(b"x" * 10)
+    assert scan(root, tmp_path / "cache")["status"].to_pylist() == ["ok", "ok", "ok"]
+    assert probe.asked.count("3.mp4") == 1
+
+
+def test_an_unknown_exception_of_a_decoder_is_one_bad_file(
+    tmp_path: Path, probe: Probe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tree(tmp_path / "root", "1.mp4")
+    monkeypatch.setattr(probing, "probe", lambda path: 1 // 0)
+    row = scan(root, tmp_path / "cache").to_pylist()[0]
+    assert (row["status"], row["reason"]) == ("corrupt", "ZeroDivisionError: integer division or modulo by zero")
+
+
+def test_retry_probes_what_could_not_be_used(tmp_path: Path, probe: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tree(tmp_path / "root", "1.mp4", "2.mp4")
+    failing = [(0, Failure("timeout", "took more than 30 s")), (1, {"status": "ok", "duration_s": 2.0})]
+    monkeypatch.setattr(scan_module, "run_jobs", lambda *_, **__: iter(failing))
+    assert scan(root, tmp_path / "cache")["status"].to_pylist() == ["timeout", "ok"]
+    monkeypatch.setattr(scan_module, "run_jobs", run_here)
+    assert scan(root, tmp_path / "cache")["status"].to_pylist() == ["timeout", "ok"]
+    assert probe.asked == []
+    assert scan(root, tmp_path / "cache", retry=True)["status"].to_pylist() == ["ok", "ok"]
+    assert probe.asked == ["1.mp4"]
+
+
+@pytest.mark.parametrize(("policy", "column"), [("require", "expect_require"), ("mask", "expect_mask")])
+def test_odd_media_end_as_expected(shared: Path, odd_scan: pa.Table, policy: str, column: str) -> None:
+    with (shared / "data" / "oddmedia" / "manifest.csv").open(newline="", encoding="utf-8") as file:
+        expected = {row["file"]: row[column].split("|") for row in csv.DictReader(file)}
+    judged = judge(odd_scan, clip_s=1.0, audio_policy=policy, modalities=["video", "audio"])
+    found = dict(zip(judged["id"].to_pylist(), judged["status"].to_pylist(), strict=True))
+    assert found.keys() == expected.keys()
+    wrong = {name: (found[name], expected[name]) for name in found if found[name] not in expected[name]}
+    assert not wrong
+    assert set(found.values()) <= set(STATUSES)
+
+
+@pytest.fixture(scope="module")
+def odd_scan(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> pa.Table:
+    folder = shared / "data" / "oddmedia"
+    if not folder.is_dir():
+        pytest.skip(f"no test data in {folder}")
+    return scan(folder, tmp_path_factory.mktemp("cache"), workers=1)

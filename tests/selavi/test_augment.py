@@ -33,6 +33,11 @@ def sounds(num_clips: int, num_samples: int, seed: int = 0) -> Tensor:
     return 0.3 * tones + 0.05 * torch.randn(num_clips, num_samples, generator=generator)
 
 
+def samples(waveform: Tensor) -> Tensor:
+    """What a loader gives."""
+    return (waveform * 32768).round().to(torch.int16)
+
+
 # ---- log-mel ----
 
 
@@ -240,7 +245,7 @@ def batch(rows: list[int]) -> ClipBatch:
     yes = torch.ones(len(rows), dtype=torch.bool)
     return ClipBatch(
         torch.tensor(rows),
-        {"video": frames[rows], "audio": sounds(6, 8000)[rows]},
+        {"video": frames[rows], "audio": samples(sounds(6, 8000))[rows]},
         {"video": yes, "audio": yes},
         numbers[rows],
         [],
@@ -283,10 +288,11 @@ def test_volume_changes_the_amplitude() -> None:
     config = AudioConfig(standardise="none", volume_jitter=0.5)
     quiet, loud = batch([0]), batch([0])
     quiet.draws[:], loud.draws[:] = 0.0, 0.999999
-    waveform = sounds(1, 24000)
+    sound = samples(sounds(1, 24000))
+    waveform = sound.float() / 32768
     views = []
     for clips in (quiet, loud):
-        clips.inputs["audio"] = waveform
+        clips.inputs["audio"] = sound
         views.append(Augment(VIDEO, config)(clips, True)["audio"])
     expected = LogMel(config)(waveform * 0.5), LogMel(config)(waveform * 1.5)
     torch.testing.assert_close(views[0], expected[0], atol=1e-3, rtol=1e-3)

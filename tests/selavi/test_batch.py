@@ -7,7 +7,7 @@ from selavi.batch import NUM_DRAWS, DecodedClip, collate
 def clip(index: int, side: int = 4, video: bool = True, error: str | None = None) -> DecodedClip:
     frames = torch.full((2, side, side, 3), index, dtype=torch.uint8)
     present = {"video": video, "audio": error is None}
-    return DecodedClip(index, frames, torch.full((8,), index / 10), present, torch.full((NUM_DRAWS,), 0.5), error)
+    return DecodedClip(index, frames, torch.full((8,), 100 * index, dtype=torch.int16), present, torch.full((NUM_DRAWS,), 0.5), error)
 
 
 def test_clips_become_a_batch() -> None:
@@ -16,6 +16,7 @@ def test_clips_become_a_batch() -> None:
     assert batch.inputs["video"].shape == (3, 2, 4, 4, 3)
     assert batch.inputs["video"].dtype == torch.uint8
     assert batch.inputs["audio"].shape == (3, 8)
+    assert batch.inputs["audio"].dtype == torch.int16
     assert batch.inputs["video"][:, 0, 0, 0, 0].tolist() == [3, 1, 7]
     assert batch.present["video"].tolist() == [True, False, False]
     assert batch.present["audio"].tolist() == [True, True, False]
@@ -32,7 +33,7 @@ def test_a_batch_of_one_keeps_its_axis() -> None:
 
 
 def test_one_modality_is_enough() -> None:
-    alone = DecodedClip(0, None, torch.zeros(8), {"audio": True}, torch.zeros(NUM_DRAWS))
+    alone = DecodedClip(0, None, torch.zeros(8, dtype=torch.int16), {"audio": True}, torch.zeros(NUM_DRAWS))
     batch = collate([alone, alone])
     assert set(batch.inputs) == set(batch.present) == {"audio"}
 

@@ -87,7 +87,7 @@ def test_a_square_is_cut_from_the_long_side(offset: float, first: int) -> None:
 
 
 def test_a_waveform_is_cut_and_padded() -> None:
-    sound = np.arange(1, 11, dtype=np.float32)
+    sound = np.arange(1, 11, dtype=np.int16)
 
     def cut(start_s: float) -> list[float] | None:
         piece = cut_waveform(sound, start_s, 0.4, 10)
@@ -169,7 +169,7 @@ def test_a_window_shows_its_frames(media: Path) -> None:
         frames, waveform = clip(media / "plain.mp4", start_s)
         assert frames.shape == (6, 32, 32, 3)
         assert frames.dtype == np.uint8
-        assert waveform is not None and waveform.shape == (8000,) and waveform.dtype == np.float32
+        assert waveform is not None and waveform.shape == (8000,) and waveform.dtype == np.int16
         wanted = [12 * start_s + 2 * i - 8 for i in range(6)]  # 12 frames a second, every second one, 8 columns cut
         for frame, column in zip(frames, wanted, strict=True):
             if 0 < column < 24:
@@ -185,7 +185,7 @@ def test_a_window_equals_the_same_cut_of_the_whole_file(media: Path, start_s: fl
     np.testing.assert_array_equal(frames, crop_square(whole.frames[used], 0.5))
     expected = cut_waveform(whole.waveform, start_s, 1.0, 8000)
     assert waveform is not None and expected is not None
-    np.testing.assert_allclose(waveform, expected, atol=2e-3)
+    np.testing.assert_allclose(waveform, expected, atol=65)
 
 
 @pytest.mark.parametrize("sample_rate", [16_000, 11_025])
@@ -196,7 +196,7 @@ def test_resampled_windows_agree_with_the_whole_file(media: Path, sample_rate: i
     expected = cut_waveform(whole.waveform, 0.7, 1.0, sample_rate)
     assert waveform is not None and expected is not None
     assert waveform.shape == (sample_rate,)
-    assert np.abs(waveform - expected).mean() < 0.03  # a window may be off by a part of a sample
+    assert np.abs(waveform.astype(float) - expected).mean() < 1000  # a window may be off by a part of a sample
 
 
 def test_a_window_has_the_sound_of_its_time(media: Path, chirp: np.ndarray) -> None:
@@ -218,7 +218,7 @@ def test_a_file_without_sound_has_none(media: Path) -> None:
 def test_sound_that_ends_early_is_filled_with_silence(media: Path) -> None:
     _, waveform = clip(media / "short_sound.mp4", 1.0)
     assert waveform is not None and waveform.shape == (8000,)
-    assert np.abs(waveform[:3500]).max() > 0.3
+    assert waveform[:3500].max() > 10_000
     assert (waveform[5200:] == 0).all()
     assert clip(media / "short_sound.mp4", 2.0)[1] is None
 
@@ -288,16 +288,41 @@ def test_an_odd_file_is_refused(odd_media: Path, name: str) -> None:
     assert caught.value.reason in FAULTS[name]
 
 
-def test_every_odd_file_ends_in_a_result_or_a_media_error(odd_media: Path) -> None:
+def test_every_odd_file_ends_as_its_manifest_says(odd_media: Path) -> None:
     with (odd_media / "manifest.csv").open(newline="", encoding="utf-8") as file:
-        names = [row["file"] for row in csv.DictReader(file)]
-    for name in names:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 38
+    for row in rows:
         try:
-            duration_s = probe(odd_media / name).duration_s
-            for start_s in (0.0, max(0.0, duration_s - 1.0)):
-                assert clip(odd_media / name, start_s)[0].shape == (6, 32, 32, 3)
+            info = probe(odd_media / row["file"])
+            for start_s in (0.0, max(0.0, info.duration_s - 1.0)):
+                assert clip(odd_media / row["file"], start_s)[0].shape == (6, 32, 32, 3)
+            status = "too_short" if info.duration_s < 0.999 else "ok"
+            state = "silent" if info.audio_state == "silent" else "no_audio" if info.audio_state == "absent" else "ok"
         except MediaError as error:
+            status = state = error.reason
             assert error.detail
+        assert status in row["expect_mask"].split("|"), row["file"]
+        if status == "ok" and (state != "ok" or info.audio_s > 0.999):
+            assert state in row["expect_require"].split("|"), row["file"]
+
+
+def test_lengths_of_picture_and_sound_are_told_apart(odd_media: Path) -> None:
+    expected = {
+        "plain.mp4": (2.0, 2.0),
+        "no_audio.mp4": (2.0, 0.0),
+        "audio_longer_than_video.mp4": (0.3, 4.0),
+        "audio_shorter_than_video.mp4": (2.0, 0.5),
+        "audio_starts_late.mkv": (2.0, 1.0),
+        "truncated_half.mkv": (0.9, 0.8),
+        "mjpeg_pcm.avi": (2.0, 2.0),
+    }
+    for name, (picture_s, sound_s) in expected.items():
+        info = probe(odd_media / name)
+        assert (info.duration_s, info.audio_s) == (
+            pytest.approx(picture_s, abs=0.06),
+            pytest.approx(sound_s, abs=0.06),
+        ), name
 
 
 def test_a_turned_picture_is_upright(odd_media: Path) -> None:

@@ -1,0 +1,233 @@
+"""Batches from loader processes, any of which may hang or die."""
+
+import logging
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Sampler, get_worker_info
+
+from datamodules.dataset import ClipDataset, ClipReader
+from datamodules.sampling import AllSampler, TrainSampler, ViewKey
+from selavi.batch import ClipBatch, collate
+from selavi.errors import UsageError
+from selavi.media import MediaError
+
+POLL_S = 5.0
+"""How long a batch is waited for before looking whether all processes are well."""
+PREFETCH = 2
+"""Batches on their way from each process."""
+SHARED_MEMORY = Path("/dev/shm")
+
+log = logging.getLogger("selavi")
+
+
+class WatchedReader:
+    """A ClipReader that says, in shared memory, which row each loader process is reading and since when."""
+
+    def __init__(self, reader: ClipReader, num_workers: int) -> None:
+        self.reader = reader
+        self.now = torch.full((num_workers, 2), -1.0, dtype=torch.float64).share_memory_()
+        self.given_up: dict[int, tuple[str, str]] = {}
+
+    def read(
+        self, row: int, start_s: float, clip_s: float, *, num_frames: int, size: int, offset: float, sample_rate: int
+    ) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Read one window; see ClipReader.
+
+        Raises:
+            MediaError: also where a process that read this row was lost before.
+        """
+        if row in self.given_up:
+            raise MediaError(Path(), *self.given_up[row])
+        worker = get_worker_info()
+        if worker is not None:
+            self.now[worker.id, 1] = time.monotonic()
+            self.now[worker.id, 0] = row
+        try:
+            return self.reader.read(
+                row, start_s, clip_s, num_frames=num_frames, size=size, offset=offset, sample_rate=sample_rate
+            )
+        finally:
+            if worker is not None:
+                self.now[worker.id, 0] = -1
+
+
+@dataclass(frozen=True)
+class _Lost:
+    """A loader process that died or hangs."""
+
+    number: int
+    pid: int
+    row: int
+    """What it was reading; -1 for nothing."""
+    exit_code: int | None
+    """None: it hangs."""
+
+    def describe(self, clip_id: str | None) -> str:
+        what = "hangs"
+        if self.exit_code is not None:
+            killed = f"was killed by {signal.Signals(-self.exit_code).name}" if self.exit_code < 0 else None
+            what = killed or f"ended with exit code {self.exit_code}"
+        return f"loader process {self.number} (pid {self.pid}) {what}" + (f" at clip {clip_id}" if clip_id else "")
+
+
+class Loader:
+    """A pass over a dataset in batches, as a DataLoader gives them, that outlives its processes.
+
+    Where a process hangs at a clip, or the same clip kills it twice, the clip is given up (it comes without any
+    modality, with its reason) and the pass goes on.  Any other death is forgiven once in a pass.  Views are a function
+    of their key, so a pass that was taken up again gives what an unbroken one would have given.
+
+    Args:
+        dataset: its reader is replaced by a WatchedReader.
+        sampler: keys of a pass, in order; Lightning calls its set_epoch.
+        batch_size: clips a batch.
+        num_workers: processes; 0: this one, which nothing protects.
+        timeout_s: seconds that a clip may take; a process that takes more than twice as long hangs.
+        pin_memory: for a faster way to a GPU.
+    """
+
+    def __init__(
+        self,
+        dataset: ClipDataset,
+        sampler: TrainSampler | AllSampler,
+        batch_size: int,
+        *,
+        num_workers: int,
+        timeout_s: float,
+        pin_memory: bool,
+    ) -> None:
+        self.dataset, self.sampler, self.batch_size = dataset, sampler, batch_size
+        self.num_workers, self.hang_s, self.pin_memory = num_workers, 2 * timeout_s + 1.0, pin_memory
+        self.watched = dataset.reader = WatchedReader(dataset.reader, num_workers)
+        self.keys = _KeysFrom(sampler)
+        self._loader: DataLoader | None = None
+
+    def __len__(self) -> int:
+        return -(-len(self.sampler) // self.batch_size)
+
+    def __iter__(self) -> Iterator[ClipBatch]:
+        """Yield the batches of a pass.
+
+        Raises:
+            RuntimeError: processes died twice in this pass, at different clips.
+        """
+        delivered = 0
+        suspects: set[int] | None = None  # rows that were being read when a process died; None: none died yet
+        while True:
+            batches = self._start(delivered)
+            lost: list[_Lost] = []
+            while not lost:
+                try:
+                    batch = next(batches)
+                except StopIteration:
+                    return
+                except (RuntimeError, OSError, EOFError) as error:
+                    waited = str(error).startswith("DataLoader timed out")
+                    if not waited:
+                        time.sleep(0.2)  # a broken connection is seen before the end of its process
+                    lost = self._lost(batches)
+                    if not lost and not waited:
+                        raise
+                    continue
+                delivered += 1
+                yield batch
+            del batches
+            suspects = self._judge(lost, suspects, delivered)
+            self._stop(lost)
+
+    def _start(self, delivered: int) -> Iterator[ClipBatch]:
+        self.keys.skip = delivered * self.batch_size
+        if self._loader is None:
+            self._loader = DataLoader(
+                self.dataset,
+                self.batch_size,
+                sampler=self.keys,
+                num_workers=self.num_workers,
+                collate_fn=collate,
+                pin_memory=self.pin_memory,
+                timeout=POLL_S if self.num_workers else 0,
+                persistent_workers=self.num_workers > 0,
+                prefetch_factor=PREFETCH if self.num_workers else None,
+                multiprocessing_context="forkserver" if self.num_workers else None,  # forked FFmpeg may hang
+            )
+        return iter(self._loader)
+
+    def _lost(self, batches: Iterator[ClipBatch]) -> list[_Lost]:
+        found = []
+        for number, process in enumerate(getattr(batches, "_workers", [])):  # torch has no public way to its processes
+            row, since_s = self.watched.now[number].tolist()
+            hangs = row >= 0 and time.monotonic() - since_s > self.hang_s
+            if hangs or not process.is_alive():
+                found.append(_Lost(number, process.pid, int(row), process.exitcode))
+        return found
+
+    def _judge(self, lost: list[_Lost], suspects: set[int] | None, delivered: int) -> set[int] | None:
+        """Give up clips that make processes hang or die; stop where processes die of something else."""
+        died = [process for process in lost if process.exit_code is not None]
+        told = "; ".join(p.describe(self.dataset.ids[p.row].as_py() if p.row >= 0 else None) for p in lost)
+        for process in lost:
+            if process.exit_code is None:
+                self.watched.given_up[process.row] = (
+                    "timeout",
+                    f"took more than {self.hang_s:g} s in a loader process",
+                )
+            elif suspects is not None and process.row in suspects:
+                self.watched.given_up[process.row] = ("corrupt", "the loader process that read it died twice")
+        unexplained = [process for process in died if process.row not in self.watched.given_up]
+        if unexplained and suspects is not None:
+            first = delivered * self.batch_size
+            rows = [key.row for key in islice(self.sampler, first, first + 5)]
+            clips = ", ".join(self.dataset.ids[row].as_py() for row in rows)
+            raise RuntimeError(
+                f"{told}; it is the second time in this pass, at batch {delivered} ({clips} ...). Killed processes are "
+                "mostly a lack of memory: lower data.num_workers or the batch size, or look at what dmesg says"
+            )
+        log.warning(f"{told}; new loader processes go on at batch {delivered} of this pass")
+        if not died:
+            return suspects
+        return {process.row for process in died if process.row >= 0} | (suspects or set())
+
+    def _stop(self, lost: list[_Lost]) -> None:
+        for number, process in enumerate(getattr(getattr(self._loader, "_iterator", None), "_workers", [])):
+            if any(one.number == number and one.exit_code is None for one in lost):
+                process.kill()
+        self._loader = None  # the last reference: its processes end
+        self.watched.now.fill_(-1)
+
+
+class _KeysFrom(Sampler[ViewKey]):
+    """The keys of a sampler without the first `skip`."""
+
+    def __init__(self, sampler: TrainSampler | AllSampler) -> None:
+        self.sampler, self.skip = sampler, 0
+
+    def __iter__(self) -> Iterator[ViewKey]:
+        return islice(iter(self.sampler), self.skip, None)
+
+    def __len__(self) -> int:
+        return len(self.sampler) - self.skip
+
+
+def require_shared_memory(batch_bytes: int, num_workers: int) -> None:
+    """Raise UsageError where batches on their way from loader processes do not fit into shared memory.
+
+    A process that writes over its end dies of a bus error, in the middle of a run.
+    """
+    needed = batch_bytes * num_workers * PREFETCH
+    if not SHARED_MEMORY.is_dir():
+        return
+    free = shutil.disk_usage(SHARED_MEMORY).free
+    if free < needed:
+        raise UsageError(
+            f"{SHARED_MEMORY} has {free / 2**20:.0f} MB free, but {num_workers} loader processes have up to "
+            f"{needed / 2**20:.0f} MB of batches on their way there; give it more (docker run "
+            f"--shm-size={-(-2 * needed // 2**30)}g), or lower data.num_workers or the batch size"
+        )

@@ -1,0 +1,35 @@
+"""What a scan's worker does with one file.  Imports selavi.media alone, so that workers start soon and stay small."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from selavi.media import MediaError, probe
+
+
+def probe_file(root: str, file: tuple[str, int, int]) -> dict[str, Any]:
+    """Probe one file of a listing.
+
+    Args:
+        root: folder that the path starts from.
+        file: (path, bytes, mtime_ns) as listed.
+
+    Returns:
+        Columns of the manifest: facts and status `ok`, or status and reason.
+    """
+    path, size, mtime_ns = file
+    try:
+        facts = asdict(probe(Path(root) / path))
+    except MediaError as error:
+        return {"status": error.reason, "reason": error.detail}
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever a hostile file makes of a library: one bad file, not the end of a scan
+        return {"status": "corrupt", "reason": f"{type(error).__name__}: {error}"}
+    try:
+        now = (Path(root) / path).stat()
+    except OSError as error:
+        return {"status": "vanished", "reason": error.strerror or str(error)}
+    if (now.st_size, now.st_mtime_ns) != (size, mtime_ns):
+        return {"status": "changed", "reason": "it was being written while it was probed: scan again"}
+    return {**facts, "status": "ok", "reason": None}

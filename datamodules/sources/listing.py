@@ -1,0 +1,230 @@
+"""What every parser of a list returns, and how a list file is read: text (also .gz) or Parquet."""
+
+import csv
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from datamodules.scan import MEDIA_SUFFIXES
+from selavi.errors import UsageError
+
+LISTING_SCHEMA = pa.schema(
+    [
+        ("name", pa.string()),  # what `Listing.by` says
+        ("label", pa.string()),  # null where the list gives none
+        ("split", pa.string()),  # null where the list gives none
+        ("id", pa.string()),  # null where the list gives none
+    ]
+)
+
+SUFFIX = rf"(?i:\.(?:{'|'.join(sorted(suffix[1:] for suffix in MEDIA_SUFFIXES))}))"
+VIDEO = r"[A-Za-z0-9_-]{11}"  # a YouTube id; it may begin with - or _, and hold _ anywhere
+NUMBER = r"[0-9]{1,9}(?:\.[0-9]{1,6})?"
+# Anchored by the id's length, because an id such as abc_000_123 looks like a name with times.
+CLIP_NAME = rf"^(?P<youtube>{VIDEO})(?:_(?P<start>{NUMBER})(?:_(?P<end>{NUMBER}))?)?(?:{SUFFIX})?$"
+
+SAMPLE_LINES, SAMPLE_BYTES = 20, 1 << 16
+
+# Column names in the wild, best first; compared in lower case, with _ for spaces and without a leading #.
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "video": ("youtube_id", "video_id", "ytid", "yt_id"),
+    "start": ("time_start", "start_s", "start_seconds", "start_second", "start_time", "start"),
+    "end": ("time_end", "end_s", "end_seconds", "end_second", "end_time", "end"),
+    "path": (
+        "path",
+        "file_path",
+        "filepath",
+        "video_path",
+        "file_name",
+        "filename",
+        "file",
+        "video",
+        "clip",
+        "video_id",
+        "youtube_id",
+    ),
+    "label": ("label", "class", "class_name", "label_name", "category"),
+    "split": ("split", "subset", "partition", "set", "train/test_split"),
+    "id": ("id", "clip_id"),
+}
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The rows of a list, in its order.
+
+    by: what a name names.  clip: a YouTube id, with a start or without; path: a media file; class: a whole class.
+    rows: LISTING_SCHEMA.
+    """
+
+    by: Literal["clip", "path", "class"]
+    rows: pa.Table
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The beginning of a list file: its first lines that are not empty, or a Parquet file's column names."""
+
+    path: Path
+    lines: tuple[str, ...]
+    parquet_columns: tuple[str, ...] | None = None
+
+    def cells(self, delimiter: str = ",") -> list[list[str]]:
+        """The lines as CSV."""
+        return [[cell.strip() for cell in row] for row in csv.reader(self.lines, delimiter=delimiter)]
+
+
+@dataclass(frozen=True)
+class Source:
+    """One list format.
+
+    title: what the user reads, such as "a VGG-Sound list"; example: one line of it.
+    fits: whether a file's beginning is of this format; read: the whole file.
+    """
+
+    title: str
+    example: str
+    fits: Callable[[Sample], bool]
+    read: Callable[[Sample], Listing]
+
+    def refuse(self, sample: Sample, why: str) -> UsageError:
+        """The error for a file that is not of this format."""
+        return UsageError(f"{sample.path} was read as {self.title}, but {why}; a line of one is: {self.example}")
+
+
+def take_sample(path: Path) -> Sample:
+    """Read a file's beginning.
+
+    Raises:
+        UsageError: it cannot be read, is empty or is not UTF-8.
+    """
+    try:
+        with pa.input_stream(str(path), compression="detect") as file:  # by suffix: .gz
+            head = file.read(SAMPLE_BYTES)
+    except OSError as error:
+        raise UsageError(f"data.list={path} cannot be read: {error}") from error
+    if head[:4] == b"PAR1":
+        try:
+            return Sample(path, (), tuple(pq.read_schema(path).names))
+        except (pa.ArrowException, OSError) as error:
+            raise UsageError(f"data.list={path} begins like Parquet, but cannot be read: {error}") from error
+    if len(head) == SAMPLE_BYTES and b"\n" in head:
+        head = head[: head.rindex(b"\n")]  # the last line may be cut, in the middle of a letter
+    try:
+        text = head.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"data.list={path} is neither UTF-8 text nor Parquet ({error}); save it as UTF-8") from error
+    lines = [line for line in text.splitlines() if line.strip()]
+    if not lines:
+        raise UsageError(f"data.list={path} is empty; download the list again")
+    return Sample(path, tuple(lines[:SAMPLE_LINES]))
+
+
+def read_columns(sample: Sample, delimiter: str | None, skip_header: bool, wanted: Sequence[int]) -> list[pa.Array]:
+    """Read some columns of a whole text file as strings without outer white space, by position.
+
+    Args:
+        sample: of the file.
+        delimiter: between cells, which may be quoted; None: a line is one cell, and quotes mean nothing.
+        skip_header: leave out the first line.
+        wanted: the columns' places, in the order of the result.
+
+    Raises:
+        UsageError: a line has more or fewer cells than the first.
+    """
+    width = len(sample.cells(delimiter)[0]) if delimiter else 1
+    names = [str(column) for column in range(width)]
+    try:
+        with pa.input_stream(str(sample.path), compression="detect") as file:
+            table = pyarrow.csv.read_csv(
+                file,
+                pyarrow.csv.ReadOptions(column_names=names),
+                # A control character splits nothing.
+                pyarrow.csv.ParseOptions(delimiter=delimiter or "\x1f", quote_char='"' if delimiter else False),
+                pyarrow.csv.ConvertOptions(
+                    column_types=dict.fromkeys(names, pa.string()), include_columns=[names[column] for column in wanted]
+                ),
+            )
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"data.list={sample.path} cannot be read as lines of {width} columns: {error}") from error
+    table = table.slice(1 if skip_header else 0)
+    return [pc.utf8_trim_whitespace(column).combine_chunks() for column in table.columns]
+
+
+def find_columns(header: Sequence[str], roles: Sequence[str]) -> dict[str, int]:
+    """Which of `roles` a header names, and in which column; no column is found twice."""
+    names = [name.strip().lstrip("#").strip().lower().replace(" ", "_") for name in header]
+    found: dict[str, int] = {}
+    for role in roles:
+        for name in COLUMNS[role]:
+            if name in names and names.index(name) not in found.values():
+                found[role] = names.index(name)
+                break
+    return found
+
+
+def matches(pattern: str, cells: Sequence[str]) -> bool:
+    """Whether every cell is of `pattern`, from its first letter to its last."""
+    return all(re.fullmatch(pattern, cell) for cell in cells)
+
+
+def listing(
+    by: Literal["clip", "path", "class"],
+    sample: Sample,
+    name: pa.Array,
+    label: pa.Array | None = None,
+    split: pa.Array | None = None,
+    clip_id: pa.Array | None = None,
+) -> Listing:
+    """Build a Listing; where the list has no splits, its file name may say one (split_of_file)."""
+    if split is None:
+        split = pa.repeat(pa.scalar(split_of_file(sample.path), pa.string()), len(name))
+    nothing = pa.nulls(len(name), pa.string())
+    columns = [name] + [nothing if column is None else _none_for_empty(column) for column in (label, split, clip_id)]
+    return Listing(by, pa.table(columns, schema=LISTING_SCHEMA))
+
+
+def clip_listing(
+    source: Source,
+    sample: Sample,
+    name: pa.Array,
+    start: pa.Array | None = None,
+    label: pa.Array | None = None,
+    split: pa.Array | None = None,
+) -> Listing:
+    """Build a Listing of YouTube clips, named {id}, {id}_{start} or {id}_{start}_{end}.
+
+    Raises:
+        UsageError: a name is none; the message gives the row.
+    """
+    if start is not None:
+        name = pc.binary_join_element_wise(name, start, "_")
+    good = pc.match_substring_regex(name, CLIP_NAME).to_numpy(zero_copy_only=False)
+    if not good.all():
+        row = int(np.flatnonzero(~good)[0])
+        raise source.refuse(
+            sample,
+            f"row {row + 1} names {name[row].as_py()!r}, which is not the 11 characters of a YouTube id"
+            + (" with a start in seconds" if start is not None else "")
+            + " (a spreadsheet may have changed it)",
+        )
+    return listing("clip", sample, name, label, split)
+
+
+def split_of_file(path: Path) -> str | None:
+    """The one split that a list's file name tells: test.csv, my_train.txt, trainSet.txt, testlist01.txt, AStest.csv."""
+    words = r"(?<![a-z])(train|validate|validation|valid|val|test)(?:[Ll]ist|[Ss]et)?(?![a-z])"
+    found = set(re.findall(words, path.name))
+    return found.pop() if len(found) == 1 else None
+
+
+def _none_for_empty(column: pa.Array) -> pa.Array:
+    return pc.if_else(pc.equal(column, ""), pa.scalar(None, pa.string()), column)
