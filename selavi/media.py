@@ -361,6 +361,11 @@ class _File:
             raise MediaError(self.path, "timeout", "decoding it took longer than allowed")
 
 
+def _say(error: Exception) -> str:
+    """A library's words without the number and the path that it puts around them."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
 @contextmanager
 def _open(path: Path, limits: Limits, deadline_s: float) -> Iterator[_File]:
     """Open a local media file that has a picture; every fault of the libraries becomes a MediaError."""
@@ -368,7 +373,7 @@ def _open(path: Path, limits: Limits, deadline_s: float) -> Iterator[_File]:
     try:
         found = path.stat()
     except (OSError, ValueError) as error:
-        raise MediaError(path, "vanished", getattr(error, "strerror", None) or str(error)) from error
+        raise MediaError(path, "vanished", _say(error)) from error
     if not stat.S_ISREG(found.st_mode):
         raise MediaError(path, "refused", "not a regular file")
     if found.st_size == 0:
@@ -386,11 +391,13 @@ def _open(path: Path, limits: Limits, deadline_s: float) -> Iterator[_File]:
     except av.error.ExitError as error:
         raise MediaError(path, "timeout", f"opening it took longer than {deadline_s:g} s") from error
     except av.FileNotFoundError as error:
-        raise MediaError(path, "vanished", str(error)) from error
+        raise MediaError(path, "vanished", _say(error)) from error
     except (av.PermissionError, av.ArgumentError, MemoryError) as error:
-        raise MediaError(path, "refused", f"not a container that is read here, or over a limit ({error})") from error
+        raise MediaError(
+            path, "refused", f"not a container that is read here, or over a limit ({_say(error)})"
+        ) from error
     except _BROKEN as error:
-        raise MediaError(path, "not_media", str(error) or type(error).__name__) from error
+        raise MediaError(path, "not_media", _say(error)) from error
     with container:
         try:
             video, audio = _choose_streams(path, container, limits)
@@ -400,7 +407,7 @@ def _open(path: Path, limits: Limits, deadline_s: float) -> Iterator[_File]:
         except av.error.ExitError as error:
             raise MediaError(path, "timeout", f"reading it took longer than {deadline_s:g} s") from error
         except _BROKEN as error:
-            raise MediaError(path, "corrupt", str(error) or type(error).__name__) from error
+            raise MediaError(path, "corrupt", _say(error)) from error
 
 
 def _choose_streams(path: Path, container: InputContainer, limits: Limits) -> tuple[VideoStream, AudioStream | None]:

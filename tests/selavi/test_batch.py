@@ -7,7 +7,9 @@ from selavi.batch import NUM_DRAWS, DecodedClip, collate
 def clip(index: int, side: int = 4, video: bool = True, error: str | None = None) -> DecodedClip:
     frames = torch.full((2, side, side, 3), index, dtype=torch.uint8)
     present = {"video": video, "audio": error is None}
-    return DecodedClip(index, frames, torch.full((8,), 100 * index, dtype=torch.int16), present, torch.full((NUM_DRAWS,), 0.5), error)
+    return DecodedClip(
+        index, frames, torch.full((8,), 100 * index, dtype=torch.int16), present, torch.full((NUM_DRAWS,), 0.5), error
+    )
 
 
 def test_clips_become_a_batch() -> None:

@@ -79,7 +79,9 @@ def bombs(tmp_path: Path, media: Path) -> dict[str, Path]:
     data = bytearray((media / "mute.mp4").read_bytes().replace(b"edts", b"free"))
     scale = data.index(b"mdhd") + 16
     data[scale : scale + 4] = struct.pack(">I", 1)
-    data[scale + 4 : scale + 8] = struct.pack(">I", 360_000)  # seconds now
+    delta = data.index(b"stts") + 16
+    data[delta : delta + 4] = struct.pack(">I", 36_000)  # seconds now: 36 frames of ten hours
+    data[scale + 4 : scale + 8] = struct.pack(">I", 36 * 36_000)
     hours.write_bytes(data)
     streams = write_avi(tmp_path / "streams.mkv", "libx264", 40)
     return {p.stem: p for p in (pixels, header, rate, channels, hours, streams)}
