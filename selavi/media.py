@@ -20,6 +20,7 @@ from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Disposition
 from av.video.frame import PictureType, VideoFrame
+from av.video.plane import VideoPlane
 from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
@@ -304,7 +305,7 @@ def latest_frames(times_s: np.ndarray, wanted_s: np.ndarray) -> np.ndarray:
 
 
 def crop_square(frames: np.ndarray, offset: float) -> np.ndarray:
-    """Cut a square as large as the short side from (..., h, w, 3), at `offset` in [0, 1] along the long side."""
+    """Cut a square as large as the short side from (..., h, w, C), at `offset` in [0, 1] along the long side."""
     height, width = frames.shape[-3:-1]
     side = min(height, width)
     top, left = round((height - side) * offset), round((width - side) * offset)
@@ -629,18 +630,26 @@ def _timed_frames(file: _File) -> Iterator[tuple[float, VideoFrame]]:
 
 
 class _Resize:
-    """Frame -> (h, w, 3) uint8 RGB, upright, the short side resized inside swscale."""
+    """Frame -> (h, w, 3) uint8 RGB, upright, the short side resized inside swscale; with an offset, a square of it."""
 
-    def __init__(self, short_side: int) -> None:
-        self.short_side, self.reformatter = short_side, VideoReformatter()
+    def __init__(self, short_side: int, offset: float | None = None) -> None:
+        self.short_side, self.offset, self.reformatter = short_side, offset, VideoReformatter()
 
     def __call__(self, frame: VideoFrame) -> np.ndarray:
         scale = self.short_side / min(frame.width, frame.height)
         width, height = (max(self.short_side, round(side * scale)) for side in (frame.width, frame.height))
-        # Into planes swscale resizes nearly three times as fast as into rgb24, to the same bits.
-        planes = self.reformatter.reformat(frame, width, height, "gbrp", interpolation=Interpolation.AREA)
-        rgb = planes.to_ndarray()
-        return np.rot90(rgb, frame.rotation // 90) if frame.rotation % 360 else rgb
+        # Into planes, on one thread, swscale takes a quarter of the time that it takes into rgb24, to the same bits.
+        resized = self.reformatter.reformat(frame, width, height, "gbrp", interpolation=Interpolation.AREA, threads=1)
+        green, blue, red = (self._cut(plane, frame.rotation // 90) for plane in resized.planes)
+        rgb = np.empty((*red.shape, 3), np.uint8)
+        rgb[..., 0], rgb[..., 1], rgb[..., 2] = red, green, blue
+        return rgb
+
+    def _cut(self, plane: VideoPlane, quarter_turns: int) -> np.ndarray:
+        samples = np.frombuffer(plane, np.uint8)  # type: ignore[call-overload]
+        values = samples.reshape(-1, plane.line_size)[: plane.height, : plane.width]
+        upright = np.rot90(values, quarter_turns)
+        return upright if self.offset is None else crop_square(upright[..., None], self.offset)[..., 0]
 
 
 def _sound(file: _File, first_s: float, last_s: float, sample_rate: int) -> tuple[np.ndarray, float]:

@@ -1,6 +1,7 @@
 """What several tests share: a tiny generated set, settings that train on it in seconds, odd files."""
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,11 @@ from selavi.config import Config, load_config
 from selavi.media import encode_clip
 
 torch.set_num_threads(1)  # the models are tiny, and the machine may have one core to spare
+
+# Tests run in the background (`make test &`) ignore Ctrl-C, and so would the processes that they interrupt.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 TINY = """\
 data: {num_workers: 0, scan_workers: 1, max_bad_fraction: 0.2, cache_gb: 1}

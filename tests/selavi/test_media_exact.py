@@ -126,8 +126,8 @@ def test_most_files_need_no_whole_decoding(folder: Path, name: str, monkeypatch:
 def test_frames_before_the_window_are_skipped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A decoder that was asked for everything would make the bit-exact shortcut worthless."""
     count = []
-    original = selavi.media.crop_square
-    monkeypatch.setattr(selavi.media, "crop_square", lambda *a: count.append(1) or original(*a))
+    original = selavi.media._Resize.__call__
+    monkeypatch.setattr(selavi.media._Resize, "__call__", lambda *a: count.append(1) or original(*a))
     window(folder / "many_b.mp4", 2.0, 0.5, 4)
     assert len(count) == 4  # only what is wanted is resized
 

@@ -1,0 +1,428 @@
+"""Speed from files to tensors on one core: clips a second, of one second each, at the same output.
+
+python benchmarks/clips.py                      every section, each in a process of its own
+python benchmarks/clips.py --section video      one of them; its figures replace the earlier ones in the results
+
+The files are generated once into a folder below the system's temporary one: 10 s of moving texture with sound, 340 x
+256, 30 frames a second, H.264 with key frames every 250 frames, 44.1 kHz stereo AAC.  Every way reads the same windows
+in turn, round after round, and medians over the rounds are reported.
+
+`official` stands for the usual way, written for this comparison: seek, every frame of the window to RGB at full
+resolution, resizing in floating point, the sound through a process of the ffmpeg command, log filter banks in numpy.
+The ffmpeg command comes from the system or from `pip install imageio-ffmpeg`; without one the sound is read inside this
+process, which is faster, and the results say so.  torchcodec and decord2 are optional; torchcodec also wants the shared
+libraries of FFmpeg on LD_LIBRARY_PATH.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import av
+import numpy as np
+import torch
+from av.video.reformatter import Interpolation
+from common import RESULTS, machine
+from torch.nn.functional import interpolate
+
+from datamodules.prepare import PrepareSettings, prepare
+from datamodules.scan import scan
+from datamodules.shards import open_shards
+from selavi.augment import LogMel
+from selavi.config import AudioConfig
+from selavi.media import decode_clip, encode_clip, frame_times
+
+FOLDER = Path(tempfile.gettempdir()) / "selavi-benchmark-clips"
+NUM_FILES, SECONDS, FPS, HEIGHT, WIDTH = 6, 10, 30, 256, 340
+SIZE, CLIP_S, RATE = 112, 1.0, 24_000
+Window = tuple[Path, float]
+Way = Callable[[Path, float, int], Any]
+
+
+# ---- files ----
+
+
+def make_files() -> list[Path]:
+    """The original files."""
+    media = FOLDER / "media" / "train"
+    media.mkdir(parents=True, exist_ok=True)
+    paths = [media / f"{number}.mp4" for number in range(NUM_FILES)]
+    for number, path in enumerate(paths):
+        if not path.exists():
+            temporary = path.with_suffix(".tmp")
+            write_original(temporary, number)
+            temporary.rename(path)
+    return paths
+
+
+def write_original(path: Path, seed: int) -> None:
+    """One film: a textured ground that pans, a patch of another texture that crosses it, grain; noise for sound."""
+    rng = np.random.default_rng(seed)
+    texture = sum(
+        np.kron(rng.normal(0, strength, (1200 // cell, 1600 // cell, 3)), np.ones((cell, cell, 1)))
+        for cell, strength in ((80, 40), (20, 18), (4, 8))
+    )
+    texture = np.clip(128 + texture, 0, 255)
+    with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
+        video = container.add_stream("libx264", rate=FPS)
+        video.width, video.height, video.pix_fmt, video.gop_size = WIDTH, HEIGHT, "yuv420p", 250
+        video.options, video.thread_count = {"preset": "medium", "crf": "25"}, 1
+        audio = container.add_stream("aac", rate=44_100, layout="stereo")
+        audio.bit_rate = 128_000
+        for index in range(SECONDS * FPS):
+            x, y = int(300 + 200 * np.sin(index / 60 + seed)), int(300 + 150 * np.cos(index / 50))
+            picture = texture[y : y + HEIGHT, x : x + WIDTH].copy()
+            left = (3 * index) % (WIDTH - 90)
+            picture[80:180, left : left + 90] = texture[1000:1100, 100 + index % 40 : 190 + index % 40]
+            picture = np.clip(picture + rng.normal(0, 2, picture.shape), 0, 255).astype(np.uint8)
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = index, Fraction(1, FPS)
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+        sound = np.cumsum(rng.normal(0, 1, (2, SECONDS * 44_100)), 1)
+        sound = np.diff(sound, prepend=0, axis=1) * 0.05 + 0.2 * np.sin(np.arange(sound.shape[1]) / 30)
+        block = av.AudioFrame.from_ndarray(sound.astype(np.float32), format="fltp", layout="stereo")
+        block.sample_rate, block.pts, block.time_base = 44_100, 0, Fraction(1, 44_100)
+        container.mux([*audio.encode(block), *audio.encode(None)])
+
+
+def make_prepared(paths: Sequence[Path], name: str) -> Path:
+    """The originals as shards or as small files, by tools/prepare.py's function."""
+    out = FOLDER / name
+    if not (out / "done").exists():
+        shutil.rmtree(out, ignore_errors=True)
+        manifest = scan(paths[0].parents[1], FOLDER / "cache", workers=1)
+        prepare(manifest, out, PrepareSettings(format=name, size=128, sample_rate=RATE), workers=1)  # type: ignore[arg-type]
+        (out / "done").touch()
+    return out
+
+
+def windows(paths: Sequence[Path], count: int) -> list[Window]:
+    """The windows that every way reads."""
+    rng = np.random.default_rng(0)
+    return [(paths[i % len(paths)], float(rng.uniform(0, SECONDS - CLIP_S))) for i in range(count)]
+
+
+def bytes_of(path: Path) -> int:
+    """Bytes of a file, or of all files of a folder."""
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files)
+
+
+# ---- the usual way ----
+
+
+def official_video(path: Path, start_s: float, num_frames: int) -> torch.Tensor:
+    """Every frame of the window at full resolution, then float resizing."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1
+        container.seek(int(start_s / stream.time_base), stream=stream)
+        pictures = []
+        for frame in container.decode(stream):
+            if frame.time >= start_s + CLIP_S:
+                break
+            if frame.time >= start_s - 0.5 / FPS:
+                pictures.append(frame.to_ndarray(format="rgb24"))
+    chosen = np.linspace(0, len(pictures) - 1, num_frames).round().astype(int)
+    clip = torch.from_numpy(np.stack([pictures[i] for i in chosen])).permute(0, 3, 1, 2).float()
+    width = round(WIDTH * SIZE / HEIGHT)
+    clip = interpolate(clip / 255, (SIZE, width), mode="bilinear", align_corners=False)
+    left = (width - SIZE) // 2
+    return clip[..., left : left + SIZE]
+
+
+def find_ffmpeg() -> str | None:
+    """The ffmpeg command."""
+    if find_spec("imageio_ffmpeg"):
+        import imageio_ffmpeg
+
+        return str(imageio_ffmpeg.get_ffmpeg_exe())
+    return shutil.which("ffmpeg")
+
+
+def official_sound(path: Path, start_s: float, ffmpeg: str | None) -> np.ndarray:
+    """A process for each clip."""
+    if ffmpeg is None:
+        sound = decode_clip(path, start_s, CLIP_S, num_frames=0, size=SIZE, offset=0.5, sample_rate=RATE)[1]
+        assert sound is not None
+        return sound.astype(np.float64) / 32768
+    command = [ffmpeg, "-v", "error", "-threads", "1", "-ss", f"{start_s:.3f}", "-t", f"{CLIP_S}", "-i", str(path)]
+    command += ["-vn", "-ac", "1", "-ar", str(RATE), "-f", "s16le", "-"]
+    done = subprocess.run(command, capture_output=True, check=True)
+    return np.frombuffer(done.stdout, "<i2") / 32768
+
+
+def official_logmel(waveform: np.ndarray) -> np.ndarray:
+    """Logarithm of mel filter banks, frame by frame in float64: pre-emphasis, 20 ms windows every 10 ms."""
+    config = AudioConfig()
+    emphasised = np.append(waveform[0], waveform[1:] - 0.97 * waveform[:-1])
+    length, hop = round(config.window_s * RATE), round(config.hop_s * RATE)
+    starts = np.arange(0, len(emphasised) - length + 1, hop)
+    frames = emphasised[starts[:, None] + np.arange(length)]
+    power = np.abs(np.fft.rfft(frames, config.num_fft)) ** 2 / config.num_fft
+    return np.log(power @ _filters(config.num_mels, config.num_fft).T + 1e-10)
+
+
+_FILTERS: dict[tuple[int, int], np.ndarray] = {}
+
+
+def _filters(count: int, num_fft: int) -> np.ndarray:
+    """Triangles, evenly spaced in mel; made once, as a loader would keep them."""
+    if (count, num_fft) not in _FILTERS:
+        mel = np.linspace(0, 2595 * np.log10(1 + RATE / 2 / 700), count + 2)
+        edges = 700 * (10 ** (mel / 2595) - 1)
+        at = np.arange(num_fft // 2 + 1) * RATE / num_fft
+        rise = (at - edges[:-2, None]) / np.diff(edges)[:-1, None]
+        fall = (edges[2:, None] - at) / np.diff(edges)[1:, None]
+        _FILTERS[count, num_fft] = np.clip(np.minimum(rise, fall), 0, None)
+    return _FILTERS[count, num_fft]
+
+
+# ---- the others ----
+
+
+def libav(path: Path, start_s: float, num_frames: int, *, skip: bool = True) -> int:
+    """Decode the frames of the window with the same skipping, and throw them away."""
+    last_s = frame_times(start_s, CLIP_S, num_frames)[-1]
+    count = 0
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        context, base = stream.codec_context, float(stream.time_base)
+        context.thread_count = 1
+        container.seek(int(start_s / stream.time_base), stream=stream)
+        for packet in container.demux(stream):
+            if packet.pts is None or (packet.dts or 0) * base > last_s:
+                break
+            context.skip_frame = "NONREF" if skip and packet.pts * base <= start_s - 1 / FPS else "DEFAULT"
+            count += sum(frame.time > start_s - 1 / FPS for frame in context.decode(packet))
+        return count + len(context.decode(None))
+
+
+def swscale_only(path: Path, start_s: float, num_frames: int) -> int:
+    """Seek, decode everything, resize in swscale: the plain PyAV way."""
+    count = 0
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1
+        container.seek(int(start_s / stream.time_base), stream=stream)
+        for frame in container.decode(stream):
+            if frame.time >= start_s + CLIP_S:
+                break
+            if frame.time > start_s - 1 / FPS:
+                frame.reformat(149, SIZE, "rgb24", interpolation=Interpolation.AREA).to_ndarray()
+                count += 1
+    return count
+
+
+def torchcodec_way() -> Way | None:
+    """Torchcodec's reader, or None where it is not installed."""
+    try:
+        from torchcodec.decoders import VideoDecoder
+
+        VideoDecoder(str(make_files()[0]))
+    except (ImportError, OSError, RuntimeError) as error:
+        print(f"torchcodec is left out: {str(error).splitlines()[0]}", file=sys.stderr)
+        return None
+
+    def read(path: Path, start_s: float, num_frames: int) -> torch.Tensor:
+        decoder = VideoDecoder(str(path), num_ffmpeg_threads=1, seek_mode="approximate")
+        frames = decoder.get_frames_played_at(frame_times(start_s, CLIP_S, num_frames).tolist()).data
+        resized = interpolate(frames, (SIZE, round(WIDTH * SIZE / HEIGHT)), mode="bilinear", antialias=True)
+        return resized[..., 18 : 18 + SIZE].permute(0, 2, 3, 1).contiguous()
+
+    return read
+
+
+def decord_way() -> Way | None:
+    """decord2's reader, which resizes inside its decoder, or None where it is not installed."""
+    try:
+        import decord
+    except (ImportError, OSError, RuntimeError) as error:
+        print(f"decord2 is left out: {str(error).splitlines()[0]}", file=sys.stderr)
+        return None
+
+    def read(path: Path, start_s: float, num_frames: int) -> np.ndarray:
+        reader = decord.VideoReader(str(path), width=149, height=SIZE, num_threads=1)
+        used = np.floor(frame_times(start_s, CLIP_S, num_frames) * FPS + 1e-6).astype(int)
+        return np.ascontiguousarray(reader.get_batch(used).asnumpy()[:, :, 18 : 18 + SIZE])
+
+    return read
+
+
+# ---- sections ----
+
+
+def rates(
+    ways: dict[str, Callable[[Window], Any]], over: dict[str, Sequence[Window]], num_rounds: int
+) -> dict[str, float]:
+    """Clips a second of each way: medians over interleaved rounds."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(num_rounds + 1):  # the first one warms up
+        for name, way in ways.items():
+            began = time.perf_counter()
+            for window in over[name]:
+                way(window)
+            if number:
+                times[name].append((time.perf_counter() - began) / len(over[name]))
+    return {name: 1 / median(values) for name, values in times.items()}
+
+
+def section_video(num_rounds: int) -> dict[str, Any]:
+    """The picture alone, 30 and 16 frames of a second."""
+    paths = make_files()
+    chosen = windows(paths, 12)
+    result: dict[str, Any] = {"bytes_per_file": {"original": median(map(bytes_of, paths))}}
+    optional = {"torchcodec": torchcodec_way(), "decord2": decord_way()}
+    for num_frames in (30, 16):
+
+        def ours(path: Path, start_s: float, num_frames: int) -> Any:
+            return decode_clip(path, start_s, CLIP_S, num_frames=num_frames, size=SIZE, offset=0.5, sample_rate=0)
+
+        ways: dict[str, Way] = {"official": official_video, "ours": ours, "libav, same skipping": libav}
+        ways |= {"PyAV, resized in swscale": swscale_only}
+        ways |= {name: way for name, way in optional.items() if way is not None}
+        calls = {name: lambda w, way=way, n=num_frames: way(*w, n) for name, way in ways.items()}
+        found = rates(calls, dict.fromkeys(calls, chosen), num_rounds)
+        result[f"{num_frames} frames"] = {
+            "clips_per_s": found,
+            "ours_times_official": found["ours"] / found["official"],
+            "ours_share_of_libav": found["ours"] / found["libav, same skipping"],
+            "ours_times_peers": {name: found["ours"] / found[name] for name in optional if name in found},
+        }
+    return result
+
+
+def section_end_to_end(num_rounds: int) -> dict[str, Any]:
+    """From a file to (video, log-mel), 30 frames and a second of sound."""
+    paths = make_files()
+    chosen = windows(paths, 12)
+    ffmpeg = find_ffmpeg()
+    log_mel = LogMel(AudioConfig(sample_rate=RATE))
+    num_frames = 30
+
+    def official(window: Window) -> Any:
+        return official_video(*window, num_frames), official_logmel(official_sound(*window, ffmpeg))
+
+    def finish(frames: Any, waveform: Any) -> Any:
+        with torch.no_grad():
+            return frames, log_mel(torch.from_numpy(waveform)[None].float() / 32768)
+
+    def from_file(window: Window) -> Any:
+        return finish(
+            *decode_clip(*window, CLIP_S, num_frames=num_frames, size=SIZE, offset=0.5, sample_rate=RATE)
+        )  # fmt: skip
+
+    def from_small_file(window: Window) -> Any:
+        return finish(*decode_clip(*window, CLIP_S, num_frames=num_frames, size=128, offset=0.5, sample_rate=RATE))
+
+    shards, files = make_prepared(paths, "shards"), make_prepared(paths, "files")
+    rows, reader = open_shards(str(shards), FOLDER / "cache", 1.0)
+    assert reader is not None
+    reader = reader.select(rows, size=128, sample_rate=RATE)
+    row_of = {Path(path).stem: row for row, path in enumerate(rows["path"].to_pylist())}
+
+    def from_shards(window: Window) -> Any:
+        path, start_s = window
+        return finish(
+            *reader.read(
+                row_of[path.stem], start_s, CLIP_S, num_frames=num_frames, size=128, offset=0.5, sample_rate=RATE
+            )
+        )
+
+    small = {path.stem: path for path in files.rglob("*.mp4")}
+    fast = FOLDER / "fast"
+    for path in paths:  # the same small files, with what encode_clip's fast_decode leaves out
+        if not (fast / path.name).exists():
+            fast.mkdir(exist_ok=True)
+            write_fast(path, fast / path.name)
+    ways = {
+        "official": official,
+        "ours, original files": from_file,
+        "ours, small files": from_small_file,
+        "ours, small files, fast_decode": from_small_file,
+        "ours, shards": from_shards,
+    }
+    over: dict[str, Sequence[Window]] = dict.fromkeys(ways, chosen)
+    over["ours, small files"] = [(small[path.stem], start_s) for path, start_s in chosen]
+    over["ours, small files, fast_decode"] = [(fast / path.name, start_s) for path, start_s in chosen]
+    found = rates(ways, over, num_rounds)
+    silence = np.zeros(RATE, np.int16)
+    parts = {
+        "official video": lambda w: official_video(*w, num_frames),
+        "official sound": lambda w: official_sound(*w, ffmpeg),
+        "ours video": lambda w: decode_clip(
+            *w, CLIP_S, num_frames=num_frames, size=SIZE, offset=0.5, sample_rate=0
+        ),
+        "ours sound": lambda w: decode_clip(*w, CLIP_S, num_frames=0, size=SIZE, offset=0.5, sample_rate=RATE),
+        "ours log-mel": lambda w: finish(None, silence),
+        "official log-mel": lambda w: official_logmel(silence / 32768),
+    }  # fmt: skip
+    return {
+        "ffmpeg": "a process" if ffmpeg else "not found: the sound of `official` is read inside the process",
+        "clips_per_s": found,
+        "times_official": {name: rate / found["official"] for name, rate in found.items() if name != "official"},
+        "parts_ms": {name: 1e3 / rate for name, rate in rates(parts, dict.fromkeys(parts, chosen), num_rounds).items()},
+        "bytes_per_file": {
+            "original": median(map(bytes_of, paths)),
+            "small files": median(map(bytes_of, small.values())),
+            "small files, fast_decode": median(bytes_of(fast / path.name) for path in paths),
+            "shards": bytes_of(shards) / len(paths),
+        },
+    }
+
+
+def write_fast(path: Path, target: Path) -> None:
+    """Re-encode one original as a small file that is quick to decode."""
+    from selavi.media import decode_recording
+
+    recording = decode_recording(path, size=128, sample_rate=RATE)
+    frames = recording.frames[:, :, : recording.frames.shape[2] // 2 * 2]
+    encode_clip(target, frames, recording.waveform, fps=FPS, sample_rate=RATE, gop=8, fast_decode=True)
+
+
+SECTIONS: dict[str, Callable[[int], dict[str, Any]]] = {"video": section_video, "end to end": section_end_to_end}
+
+
+def run_section(name: str, num_rounds: int) -> None:
+    """Run one section in this process, on one core, and put its figures into the results."""
+    torch.set_num_threads(1)
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    figures = SECTIONS[name](num_rounds)
+    path = RESULTS / "clips.json"
+    results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    found = machine() | {"load": os.getloadavg()[0], "av": av.__version__, "date": time.strftime("%Y-%m-%d %H:%M")}
+    results[name] = {"machine": found, "rounds": num_rounds, "figures": figures}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps({name: results[name]}, indent=2))
+
+
+def main() -> None:
+    """Run one section, or each in a process of its own."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--section", choices=list(SECTIONS))
+    parser.add_argument("--rounds", type=int, default=9)
+    args = parser.parse_args()
+    if args.section:
+        run_section(args.section, args.rounds)
+        return
+    make_files()
+    for name in SECTIONS:
+        command = [sys.executable, __file__, "--section", name, "--rounds", str(args.rounds)]
+        subprocess.run(command, check=True)
+
+
+if __name__ == "__main__":
+    main()
