@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from common import markdown_table
 from torch import Tensor
 
 from selavi.labelling.alignment import align, alignment_cost
@@ -560,12 +561,6 @@ def plot(results: dict[str, Any]) -> str:
     )
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
 def page_of_labels(results: dict[str, Any]) -> str:
     """Time to labels, a line for each score table."""
     cases = {name.removeprefix("labels, "): entry["figures"] for name, entry in results.items() if "labels" in name}
@@ -585,7 +580,7 @@ def page_of_labels(results: dict[str, Any]) -> str:
         )
     header = ["scores", "selavi, cold", "selavi, warm", "scaling, its own rule", "scaling, equal error"]
     header += ["POT sinkhorn", "POT sinkhorn_log", "same labels"]
-    return "## Time to labels\n\n" + table(header, rows)
+    return "## Time to labels\n\n" + markdown_table(header, rows)
 
 
 def page_of_reads(figures: dict[str, Any]) -> str:
@@ -594,7 +589,7 @@ def page_of_reads(figures: dict[str, Any]) -> str:
     limit = (
         f"The limit is the faster of torch's sum and maximum over the same table: {figures['bandwidth_gb_s']:.1f} GB/s."
     )
-    return f"## One read of the table\n\n{limit}\n\n" + table(["", "ms", "share of the limit"], rows)
+    return f"## One read of the table\n\n{limit}\n\n" + markdown_table(["", "ms", "share of the limit"], rows)
 
 
 def page_of_passes(figures: dict[str, Any]) -> str:
@@ -603,8 +598,9 @@ def page_of_passes(figures: dict[str, Any]) -> str:
     for name, found in figures.items():
         each = [f"{found[s]['passes']} ({found[s]['hessians']}), {found[s]['seconds']:.2f} s" for s in ("cold", "warm")]
         rows.append([name, *each])
-    return "## Passes to a marginal error of 1e-6\n\nIn brackets: how often the Hessian was summed.\n\n" + table(
-        ["clips x clusters", "cold", "warm"], rows
+    return (
+        "## Passes to a marginal error of 1e-6\n\nIn brackets: how often the Hessian was summed.\n\n"
+        + markdown_table(["clips x clusters", "cold", "warm"], rows)
     )
 
 
@@ -617,7 +613,7 @@ def page_of_the_rest(results: dict[str, Any]) -> str:
         rows += [
             [f"100,000 x {k}", f"{f['ns_per_entry']:.3f} ns an entry"] for k, f in figures["by_num_clusters"].items()
         ]
-        parts.append("## Growth of a pass\n\n" + table(["clips x clusters", "time"], rows))
+        parts.append("## Growth of a pass\n\n" + markdown_table(["clips x clusters", "time"], rows))
     rows = []
     if "memory" in results:
         f = results["memory"]["figures"]
@@ -652,7 +648,7 @@ def page_of_the_rest(results: dict[str, Any]) -> str:
             [f"alignment of two modalities, {name}", f"{f['cost_s']:.1f} s costs, {f['assign_s']:.1f} s assignment", ""]
             for name, f in results["alignment"]["figures"].items()
         ]
-    parts.append("## Whole labellings, memory, alignment\n\n" + table(["", "time", "peak memory"], rows))
+    parts.append("## Whole labellings, memory, alignment\n\n" + markdown_table(["", "time", "peak memory"], rows))
     if "small" in results:
         rows = [
             [k, f"{1e3 * v['ours']:.1f}", f"{1e3 * (v['scaling, original rule'] + v['sharpening']):.1f}"]
@@ -660,9 +656,9 @@ def page_of_the_rest(results: dict[str, Any]) -> str:
         ]
         parts.append(
             "## A million entries\n\nFrom the scores to the labels.\n\n"
-            + table(["clips x clusters", "selavi, ms", "scaling, its own rule, ms"], rows)
+            + markdown_table(["clips x clusters", "selavi, ms", "scaling, its own rule, ms"], rows)
         )
-    return "\n".join(parts)
+    return "\n\n".join(parts)
 
 
 def page(results: dict[str, Any]) -> str:
@@ -679,7 +675,7 @@ of the logits) or come from a training on the digits of small_sets.md with 309 c
 of each of 2,000 clips, early, in the middle and at the end. Labels are those of an L1 error of the cluster masses of at
 most 1e-6. `warm` starts from the potentials of a table that differs by a tenth (drawn) or a twentieth (trained) of its
 spread. Scaling is Sinkhorn's algorithm in float64, two matrix-vector products an iteration, stopped by the original's
-rule (which leaves errors of 1e-5 and more) or at the same error as ours. POT's times are seconds an iteration times the
+rule or at the same error as ours. POT's times are seconds an iteration times the
 iterations that scaling takes to the same error.
 
 ![Time to labels](../images/transport.svg)
@@ -689,7 +685,7 @@ iterations that scaling takes to the same error.
         parts.append(page_of_reads(results["pass"]["figures"]))
     if "passes" in results:
         parts.append(page_of_passes(results["passes"]["figures"]))
-    return "\n".join([*parts, page_of_the_rest(results)])
+    return "\n\n".join([*parts, page_of_the_rest(results)]) + "\n"
 
 
 def main() -> None:
