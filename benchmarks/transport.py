@@ -25,6 +25,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import common
 import numpy as np
 import torch
 from common import markdown_table
@@ -483,7 +484,7 @@ SECTIONS: dict[str, Callable[..., dict[str, Any]]] = {
 
 def machine(device: str) -> dict[str, Any]:
     """What the figures were taken on."""
-    name = torch.cuda.get_device_name() if device != "cpu" else _cpu_name()
+    name = torch.cuda.get_device_name() if device != "cpu" else common.machine()["processor"]
     return {
         "device": name,
         "threads": torch.get_num_threads(),
@@ -492,13 +493,6 @@ def machine(device: str) -> dict[str, Any]:
         "torch": torch.__version__,
         "date": time.strftime("%Y-%m-%d %H:%M"),
     }
-
-
-def _cpu_name() -> str:
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            return line.split(":")[1].strip()
-    return platform.processor()
 
 
 def results_path(device: str) -> Path:

@@ -123,7 +123,7 @@ def run_probe(code: str, timeout_s: float = 120.0) -> Outcome:
 
 
 def installed() -> tuple[list[str], dict[str, str | None]]:
-    """What selavi requires (lines such as `av>=15.1`), and the versions there are, None for what is not installed."""
+    """What selavi requires (lines such as `av>=18.1`), and the versions there are, None for what is not installed."""
     try:
         required = metadata.requires("selavi") or []
     except metadata.PackageNotFoundError:
@@ -215,7 +215,7 @@ def check_decoding(folder: Path) -> Check:
     frames[round(moment_s * fps) :][:3] = 220
     waveform = np.zeros(2 * rate, np.float32)
     waveform[round(moment_s * rate) :][:80] = 0.8 * np.sin(np.arange(80))
-    name, advice = "decode test", "python -m pip install --force-reinstall 'av>=15.1'; if it stays, report it as a bug"
+    name, advice = "decode test", "python -m pip install --force-reinstall 'av>=18.1'; if it stays, report it as a bug"
     try:
         media.encode_clip(folder / "doctor.mp4", frames, waveform, fps=fps, sample_rate=rate)
         seen, heard = media.decode_clip(
