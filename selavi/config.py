@@ -200,6 +200,14 @@ class HeadsConfig:
 class LabellingConfig:
     """When clips are labelled and how (SeLaVi, sections 3.1 to 3.3)."""
 
+    source: Literal["joint", "own", "cross", "concat"] = "joint"
+    """What labels come from.  joint: all modalities' heads together (SeLaVi; of one modality, SeLa); own: each
+    modality labels itself; cross: each is labelled by the other (XDC); concat: the concatenated features.  Under own
+    and cross every modality has labels of its own, and heads are numbered through: those of video, then of audio."""
+    method: Literal["transport", "kmeans"] = "transport"
+    """transport: the heads' probabilities, with given cluster sizes; kmeans: K-means on the encoders' features, each
+    standardised, of length 1 a clip and modality (DeepCluster, XDC); cluster sizes are free and clips of small
+    clusters weigh more in the loss.  The settings of sizes, sharpness and tolerance belong to transport."""
     num_labellings: int = 100
     """Points of the schedule; the last one falls on the end of training."""
     power: float = 1.5
@@ -231,7 +239,7 @@ class LabellingConfig:
     weights: dict[str, float] = field(default_factory=lambda: {"video": 1.0, "audio": 1.0})
     """Weight of each modality's log-probabilities."""
     align_modalities: bool = True
-    """Permute the audio heads to agree with the video heads before the first labelling."""
+    """Permute the audio heads to agree with the video heads before the first labelling, where they vote together."""
     batch_size: int = 64
     """Clips encoded at once, on one device, where no gradient is needed."""
     warmup_batches: int = 20
@@ -259,6 +267,10 @@ class LabellingConfig:
             "above 0 (leave a modality out with modalities=[...])",
             self.weights,
         )
+        if self.method == "kmeans":
+            for key, plain in (("size_strength", 0.0), ("fraction", 1.0)):
+                found = getattr(self, key)
+                _require(found == plain, f"labelling.{key}", f"{plain:g} with labelling.method=kmeans", found)
         if isinstance(self.marginal, list):
             positive = all(isinstance(share, int | float) and 0 < share < math.inf for share in self.marginal)
             _require(positive, "labelling.marginal", "a list of positive shares", self.marginal)
@@ -338,7 +350,7 @@ class Config:
     resume: Literal["never", "auto", "must"] = "never"
     """never: refuse an existing run folder; auto: go on where it stopped, or start; must: go on or fail."""
     modalities: list[str] = field(default_factory=lambda: list(MODALITIES))
-    """[video, audio] is SeLaVi; one alone is SeLa on that modality."""
+    """[video, audio] is SeLaVi; one alone is SeLa on that modality.  Other recipes: labelling.source and method."""
     data: DataConfig = field(default_factory=DataConfig)
     video: VideoConfig = field(default_factory=VideoConfig)
     audio: AudioConfig = field(default_factory=AudioConfig)
@@ -365,6 +377,7 @@ class Config:
             f"at most heads.num_heads = {self.heads.num_heads}",
             self.labelling.head_groups,
         )
+        self._check_source()
         if isinstance(self.labelling.marginal, list):
             _require(
                 len(self.labelling.marginal) == self.heads.num_clusters,
@@ -374,6 +387,46 @@ class Config:
             )
         for section, key, number in _numbers(self):
             _require(math.isfinite(number), f"{section}{key}", "a finite number", number)
+
+    def _check_source(self) -> None:
+        source, method = self.labelling.source, self.labelling.method
+        if len(self.modalities) == 1:
+            known = "joint or own with one modality, which has no other to learn from or to be joined with"
+            _require(source in ("joint", "own"), "labelling.source", known, source)
+        elif method == "kmeans":
+            known = "concat (K-means on all features together), own or cross with labelling.method=kmeans"
+            _require(source != "joint", "labelling.source", known, source)
+
+    @property
+    def branches(self) -> list[str]:
+        """What has heads of its own: each modality, or `concat` where heads read the concatenated features."""
+        fused = self.labelling.source == "concat" and self.labelling.method == "transport"
+        return ["concat"] if fused else self.modalities
+
+    @property
+    def voters(self) -> list[list[str]]:
+        """The branches whose heads decide together, a list for each set of labels.
+
+        One set that serves all branches, or under own and cross one for each modality.  The label bank has the
+        heads of the first set, then those of the second.
+        """
+        separate = self.labelling.source in ("own", "cross")
+        return [[name] for name in self.branches] if separate else [self.branches]
+
+    @property
+    def num_label_heads(self) -> int:
+        """Columns of the label bank: `heads.num_heads` for each set of labels."""
+        return len(self.voters) * self.heads.num_heads
+
+    @property
+    def branch_weights(self) -> dict[str, float]:
+        """Weight of each branch's vote."""
+        return {name: self.labelling.weights.get(name, 1.0) for name in self.branches}
+
+    @property
+    def plan_sharpness(self) -> float:
+        """Exponent on the scores in the rows that tell how sure a label is; K-means has no plan: 1."""
+        return self.labelling.sharpness if self.labelling.method == "transport" else 1.0
 
 
 def find_config(path: Path, shipped: Path) -> Path:

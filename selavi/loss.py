@@ -7,18 +7,50 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def multi_head_loss(logits: Tensor, labels: Tensor, present: Tensor) -> Tensor:
+def multi_head_loss(logits: Tensor, labels: Tensor, present: Tensor, weights: Tensor | None = None) -> Tensor:
     """Mean cross-entropy of (H, B, K) logits with (B, H) pseudo-labels over the heads and the clips present (B,).
 
-    A label of -1 (a partial labelling left the clip out) does not count.
+    A label of -1 (a partial labelling left the clip out, or it lacks the modality that labels) does not count.
+    `weights` (B, H) says how much each label counts; without it all count alike.
     """
     num_heads = len(logits)
     targets = labels.T.flatten()
     each = F.cross_entropy(logits.flatten(0, 1).float(), targets, reduction="none", ignore_index=-1)
     weight = present.to(each).expand(num_heads, -1).flatten() * (targets >= 0)
-    return (each * weight).sum() / weight.sum().clamp(min=1)
+    if weights is not None:
+        weight = weight * weights.T.flatten()
+    return (each * weight).sum() / weight.sum().clamp(min=torch.finfo(weight.dtype).tiny)
 
 
-def selavi_loss(logits: Mapping[str, Tensor], labels: Tensor, present: Mapping[str, Tensor]) -> Tensor:
-    """Mean over the modalities of multi_head_loss: one label for each clip and head, shared by the modalities."""
-    return torch.stack([multi_head_loss(z, labels, present[name]) for name, z in logits.items()]).mean()
+def selavi_loss(
+    logits: Mapping[str, Tensor],
+    labels: Tensor,
+    present: Mapping[str, Tensor],
+    weights: Tensor | None = None,
+) -> Tensor:
+    """Mean over the branches (modalities, or their concatenation) of multi_head_loss.
+
+    Args:
+        logits: (H, B, K) a branch.
+        labels: (B, H), shared by the branches (SeLaVi); or (B, M x H) where each of M has its own (own and cross
+            labels): the first H columns are those of the first branch in `logits`, and so on.
+        present: (B,) bool a branch.
+        weights: of the labels, in the same shape.
+
+    Raises:
+        ValueError: another number of columns.
+    """
+    num_heads = len(next(iter(logits.values())))
+    sets = labels.split(num_heads, 1)
+    if labels.shape[1] not in (num_heads, len(logits) * num_heads):
+        raise ValueError(
+            f"expected labels of {num_heads} heads, or of {num_heads} for each of {', '.join(logits)}, "
+            f"got {tuple(labels.shape)}"
+        )
+    parts = [None] * len(sets) if weights is None else list(weights.split(num_heads, 1))
+    return torch.stack(
+        [
+            multi_head_loss(z, sets[number % len(sets)], present[name], parts[number % len(sets)])
+            for number, (name, z) in enumerate(logits.items())
+        ]
+    ).mean()

@@ -23,7 +23,7 @@ class Predictions:
     rows: Tensor
     """(n,) ascending."""
     clusters: Tensor
-    """(n, H)."""
+    """(n, H); where each modality has labels of its own, the heads of the first, then of the second."""
     sure: ClipStatistics
     errors: dict[int, str]
     """Why each of the other clips, by row, could not be decoded."""
@@ -41,8 +41,11 @@ def predict(
 ) -> Predictions:
     """Assign each clip to the likeliest cluster of every head.
 
-    The log-probabilities are averaged over the views and, weighted, over the modalities; the plan row of the
-    last labelling, softmax(sharpness * score + potential), gives the cluster and how sure it is.
+    The log-probabilities are averaged over the views and, weighted, over the modalities that vote together; the
+    plan row of the last labelling, softmax(sharpness * score + potential), gives the cluster and how sure it is.
+    K-means leaves potentials of 0, and there the row is that of the heads' probabilities.  A clip that lacks the
+    modality of a head (own and cross labels) goes to the cluster with the largest potential, with the confidence of
+    a guess.
 
     Args:
         model: in evaluation mode.
@@ -51,34 +54,37 @@ def predict(
         num_clips: N.
         num_views: views of each clip.
         config: of the run.
-        potentials: (H, K) of the last labelling.
+        potentials: (H, K) of the last labelling, as the label bank keeps them.
 
     Raises:
         DataError: no clip at all could be decoded.
     """
-    num_heads = config.heads.num_heads
-    weights = {name: config.labelling.weights[name] for name in config.modalities}
-    clusters = torch.full((num_clips, num_heads), -1)
-    sure = torch.full((4, num_clips, num_heads), torch.nan)
+    num_heads, sharpness = config.heads.num_heads, config.plan_sharpness
+    clusters = torch.full((num_clips, config.num_label_heads), -1)
+    sure = torch.full((4, num_clips, config.num_label_heads), torch.nan)
     errors: dict[int, str] = {}
     for batch in batches:
         rows = batch.index[::num_views].cpu()
-        logits = model(augment(batch, random=False))
-        present = {name: _per_clip(p.float(), num_views) > 0 for name, p in batch.present.items()}
+        logits = model(augment(batch, random=False), batch.present)
+        of_views = model.branch_present(batch.present)
+        present = {name: _per_clip(p.float(), num_views) > 0 for name, p in of_views.items()}
         decoded = torch.stack(list(present.values())).any(0)
         errors |= {row: reason for row, reason in batch.errors if not decoded[rows == row].any()}
-        for head in range(num_heads):
+        for column in range(config.num_label_heads):
+            voters, head = config.voters[column // num_heads], column % num_heads
             log_probabilities = {
-                name: _mean_over_views(z[head].float().log_softmax(1), batch.present[name], num_views)
-                for name, z in logits.items()
+                name: _mean_over_views(logits[name][head].float().log_softmax(1), of_views[name], num_views)
+                for name in voters
             }
-            scores = combine_scores(log_probabilities, weights, present)
-            potential = potentials[head].to(scores.device)
-            clusters[rows, head] = (config.labelling.sharpness * scores + potential).argmax(1).cpu()
-            each = row_statistics(scores, potential, config.labelling.sharpness)
-            agreement = modality_agreement(log_probabilities, present)
+            voting = {name: present[name] for name in voters}
+            weights = {name: config.branch_weights[name] for name in voters}
+            scores = combine_scores(log_probabilities, weights, voting)
+            potential = potentials[column].to(scores.device)
+            clusters[rows, column] = (sharpness * scores + potential).argmax(1).cpu()
+            each = row_statistics(scores, potential, sharpness)
+            agreement = modality_agreement(log_probabilities, voting)
             for kind, values in enumerate((*each, agreement)):
-                sure[kind, rows, head] = values.float().cpu()
+                sure[kind, rows, column] = values.float().cpu()
     if len(errors) == num_clips:
         raise DataError(f"none of the {num_clips} clips could be decoded; the first: {errors[min(errors)]}")
     kept = torch.tensor([row for row in range(num_clips) if row not in errors], dtype=torch.int64)

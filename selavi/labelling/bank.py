@@ -10,12 +10,23 @@ from selavi.errors import UsageError
 
 
 class LabelBank:
-    """(N, H) pseudo-labels, addressed by the clips' rows, and the potentials that gave them."""
+    """(N, H) pseudo-labels, addressed by the clips' rows, and what goes with them.
+
+    Where each modality has labels of its own, H counts the heads of the first modality, then those of the second;
+    column h is what that head learns.
+
+    Attributes:
+        labels: (N, H) int32; -1 for none.
+        potentials: (H, K) that belong to the scores of these heads; 0 under K-means.
+        weights: (H, K) float32, what a clip of each cluster counts in the loss.
+        num_labellings: so far.
+    """
 
     def __init__(self, ids: Sequence[str], num_heads: int, num_clusters: int) -> None:
         self.ids = list(ids)
         self.labels = torch.full((len(ids), num_heads), -1, dtype=torch.int32)
         self.potentials = torch.zeros(num_heads, num_clusters, dtype=torch.float64)
+        self.weights = torch.ones(num_heads, num_clusters)
         self.num_labellings = 0
 
     def __getitem__(self, index: Tensor) -> Tensor:
@@ -28,12 +39,18 @@ class LabelBank:
             raise RuntimeError("the label bank was read before the first labelling")
         return self.labels[index.cpu()].long().to(index.device)
 
+    def clip_weights(self, index: Tensor) -> Tensor:
+        """What some rows (B,) count in the loss of each head, (B, H) float32, on their device."""
+        labels = self[index.cpu()].clamp(min=0)
+        return self.weights.T.gather(0, labels).to(index.device)
+
     def state_dict(self) -> dict[str, Any]:
         """Everything, fit for torch.load(weights_only=True)."""
         return {
             "ids": self.ids,
             "labels": self.labels,
             "potentials": self.potentials,
+            "weights": self.weights,
             "num_labellings": self.num_labellings,
         }
 
@@ -49,12 +66,12 @@ class LabelBank:
                 f"the checkpoint labels {len(state['ids'])} clips, the data now has {len(self.ids)}, {kept} of them "
                 "the same; bring back the media the run began with, or start a new run with another run_dir"
             )
-        for name in ("labels", "potentials"):
+        for name in ("labels", "potentials", "weights"):
             found, expected = tuple(state[name].shape), tuple(getattr(self, name).shape)
             if found != expected:
                 raise UsageError(
                     f"the checkpoint's {name} have shape {found}, this configuration needs {expected}; "
                     "use the configuration of the run, or another run_dir"
                 )
-        self.labels, self.potentials = state["labels"].clone(), state["potentials"].clone()
+        self.labels, self.potentials, self.weights = (state[n].clone() for n in ("labels", "potentials", "weights"))
         self.num_labellings = state["num_labellings"]

@@ -71,10 +71,10 @@ class LabellingCallback(pl.Callback):
         def collect(pass_number: int) -> FeatureTable:
             batches = self._labelling_batches(trainer, pass_number)
             encoded = module.encode(batches, random=not last)
-            return collect_features(encoded, module.model.num_features, module.device)
+            return collect_features(encoded, module.model.branch_features, module.device)
 
-        def permute(modality: str, head: int, permutation: Tensor) -> None:
-            module.model.permute_clusters(modality, head, permutation.to(module.device))
+        def permute(branch: str, head: int, permutation: Tensor) -> None:
+            module.model.permute_clusters(branch, head, permutation.to(module.device))
 
         with torch.no_grad(), trainer.precision_plugin.forward_context():
             report, self.statistics = self.labeller.relabel(
@@ -208,17 +208,19 @@ class Progress(pl.Callback):
             churn = "" if np.isnan(report.churn) else f", churn {report.churn:.1%}"
             labels = "" if nmi is None else f", nmi {nmi:.3f}"
             wrong = "" if report.converged else ", NOT CONVERGED"
+            error = "" if report.marginal_error is None else f", marginal error {report.marginal_error:.1e}"
             self.say(
-                f"labelling {report.number + 1}/{planned}: {report.num_passes} passes, marginal error "
-                f"{report.marginal_error:.1e}{wrong}, {report.used_clusters:.1f}/{self.config.heads.num_clusters}"
+                f"labelling {report.number + 1}/{planned}: {report.num_passes} passes"
+                f"{error}{wrong}, {report.used_clusters:.1f}/{self.config.heads.num_clusters}"
                 f" clusters used{churn}{labels}, {report.seconds:.1f} s"
             )
             empty = self.config.heads.num_clusters - report.used_clusters
             if empty and not self.told_of_empty and report.number >= planned // 4:  # the first ones may well leave some
                 self.told_of_empty = True
+                sharper = "raise labelling.sharpness or " if self.config.labelling.method == "transport" else ""
                 self.say(
                     f"{empty:.1f} of {self.config.heads.num_clusters} clusters hold no clip (mean over the heads); if "
-                    "it stays so, raise labelling.sharpness or lower heads.num_clusters or optim.lr"
+                    f"it stays so, {sharper}lower heads.num_clusters or optim.lr"
                 )
 
     def say(self, line: str) -> None:

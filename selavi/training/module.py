@@ -41,13 +41,13 @@ class SelaviModule(pl.LightningModule):
             torch.manual_seed(mix(config.seed, "model"))
             self.model = SelaviModel(config)
         self.augment = Augment(config.video, config.audio)
-        self.label_bank = LabelBank(ids, config.heads.num_heads, config.heads.num_clusters)
+        self.label_bank = LabelBank(ids, config.num_label_heads, config.heads.num_clusters)
 
     def training_step(self, batch: ClipBatch, _: int) -> Tensor:
         """Cross-entropy of every head with the clip's pseudo-label."""
-        labels = self.label_bank[batch.index]
-        logits = self.model(self.augment(batch, random=True))
-        loss = selavi_loss(logits, labels, batch.present)
+        labels, weights = self.label_bank[batch.index], self.label_bank.clip_weights(batch.index)
+        logits = self.model(self.augment(batch, random=True), batch.present)
+        loss = selavi_loss(logits, labels, self.model.branch_present(batch.present), weights)
         self.log("train/loss", loss)
         return loss
 
@@ -58,10 +58,10 @@ class SelaviModule(pl.LightningModule):
     def encode(
         self, batches: Iterator[ClipBatch], random: bool
     ) -> Iterator[tuple[Tensor, dict[str, Tensor], Mapping[str, Tensor]]]:
-        """Yield (index, features, present) of batches, on the device."""
+        """Yield (index, features, present) of batches, on the device, as the heads take them."""
         for batch in batches:
             batch = batch.to(self.device)
-            yield batch.index, self.model.features(self.augment(batch, random)), batch.present
+            yield batch.index, *self.model.join(self.model.features(self.augment(batch, random)), batch.present)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """SGD with its warm-up, stepped after every batch."""

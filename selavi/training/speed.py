@@ -53,7 +53,8 @@ def measure_model(config: Config, budget_s: float) -> ModelSpeed:
         batch = batch.to(device)
         labels = torch.zeros(len(batch.index), heads.num_heads, dtype=torch.int64, device=device)
         with precision():
-            loss = selavi_loss(model(augment(batch, random=True)), labels, batch.present)
+            logits = model(augment(batch, random=True), batch.present)
+            loss = selavi_loss(logits, labels, model.branch_present(batch.present))
         optimizer.zero_grad()
         loss.backward()
         if clip is not None:
