@@ -1,50 +1,121 @@
-"""Choose a head without labels: the one that agrees most with the others."""
+"""Choose a head without labels.  Axes: N clips, H heads, K clusters, D features."""
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 
 from selavi.evaluation.metrics import contingency_matrix, normalised_mutual_information
 
+Criterion = Literal["agreement", "modalities", "probe"]
+CRITERIA: tuple[str, ...] = get_args(Criterion)
+
 
 @dataclass(frozen=True)
 class HeadChoice:
-    """The chosen head and what speaks for it.
+    """The chosen head and what speaks for each.
 
     Attributes:
         head: number of the chosen head.
-        agreement: (H,) mean NMI of each head with the other heads; NaN where there is one head.
+        criterion: whose highest score chose it.
+        scores: (H,) by criterion; NaN where a head has none.
     """
 
     head: int
-    agreement: np.ndarray
+    criterion: str
+    scores: dict[str, np.ndarray]
 
 
-def choose_head(assignments: np.ndarray) -> HeadChoice:
-    """Choose the head with the highest mean NMI with the other heads.
+def choose_head(
+    assignments: np.ndarray,
+    criterion: str = "agreement",
+    *,
+    modality_agreement: np.ndarray | None = None,
+    features: np.ndarray | None = None,
+) -> HeadChoice:
+    """Choose the head that scores highest by a criterion that knows no label.
 
-    Of heads that agree equally the lowest number is chosen, and head 0 where there is one.  A head that has
-    put every clip in one cluster agrees with no other: two such heads share no information, though their NMI
-    is 1.
+    agreement: mean NMI with the other heads.  modalities: mean over the clips of what both modalities' probabilities
+    share.  probe: how often a linear classifier on the features, learned from every second clip, finds the cluster of
+    the others.  Of heads that score equally the lowest number is chosen, and head 0 where no head has a score.
 
     Args:
         assignments: (N, H) integers, the cluster of each clip under each head, not negative.
+        criterion: one of CRITERIA; the others are scored too where their input is given.
+        modality_agreement: (N, H) in [0, 1]; NaN for a clip with one modality.
+        features: (N, D) of the encoders.
 
     Raises:
-        ValueError: another shape, or no clip, or no head.
+        ValueError: another shape, no clip, no head, an unknown criterion, or one whose input is missing or says
+            nothing.
     """
     if assignments.ndim != 2 or 0 in assignments.shape:
         raise ValueError(f"expected assignments (N, H) with N and H at least 1, got {assignments.shape}")
+    scores = {"agreement": _agreement(assignments)}
+    if modality_agreement is not None and np.isfinite(modality_agreement).any():
+        known = np.isfinite(modality_agreement)
+        sums = np.where(known, modality_agreement, 0.0).sum(0)
+        scores["modalities"] = np.divide(sums, known.sum(0), out=np.full(len(sums), np.nan), where=known.any(0))
+    if features is not None:
+        scores["probe"] = np.array([probe_score(features, column) for column in assignments.T])
+    if criterion not in scores:
+        known_criteria = f"one of {', '.join(scores)}"
+        raise ValueError(f"heads can be chosen by {known_criteria} here, not by {criterion!r}")
+    # Sums of equal numbers in another order differ in the last bits, which must not decide.
+    ranked = np.where(np.isnan(scores[criterion]), -1.0, scores[criterion].round(12))
+    return HeadChoice(int(ranked.argmax()), criterion, scores)
+
+
+def probe_score(features: np.ndarray, clusters: np.ndarray) -> float:
+    """How often a ridge classifier, learned from the even clips, finds the cluster of the odd ones.
+
+    Least squares from standardised features to cluster indicators with a penalty of 1 % of the number of clips
+    (the columns have variance 1); the cost is linear in clips.  NaN with fewer than two clips.
+
+    Args:
+        features: (N, D), in an order that has nothing to do with the clusters.
+        clusters: (N,) integers, not negative.
+
+    Raises:
+        ValueError: shapes that do not fit.
+    """
+    if features.ndim != 2 or len(features) != len(clusters):
+        raise ValueError(f"expected features (N, D) and clusters (N,), got {features.shape} and {clusters.shape}")
+    if len(features) < 2:
+        return float("nan")
+    values = features.astype(np.float64)
+    values -= values[::2].mean(0)
+    values /= values[::2].std(0) + 1e-12
+    known, num_clusters = clusters[::2], int(clusters.max()) + 1
+    gram = values[::2].T @ values[::2]
+    gram[np.diag_indices_from(gram)] += 0.01 * len(known)
+    sums = np.zeros((num_clusters, values.shape[1]))
+    np.add.at(sums, known, values[::2])
+    sizes = np.bincount(known, minlength=num_clusters)
+    weights = np.linalg.solve(gram, sums.T)
+    right = 0
+    for block in range(1, len(values), 2 * 8192):
+        rows = slice(block, block + 2 * 8192, 2)
+        found = (values[rows] @ weights + sizes / len(known)).argmax(1)
+        right += int((found == clusters[rows]).sum())
+    return right / (len(values) // 2)
+
+
+def _agreement(assignments: np.ndarray) -> np.ndarray:
+    """Mean NMI of each head with the others; NaN of a single one.
+
+    A head that has put every clip in one cluster agrees with no other: two such heads share no information, though
+    their NMI is 1.
+    """
     num_heads = assignments.shape[1]
     if num_heads == 1:
-        return HeadChoice(0, np.full(1, np.nan))
+        return np.full(1, np.nan)
     pairs = np.zeros((num_heads, num_heads))
     for first in range(num_heads):
         for second in range(first):
             pairs[first, second] = pairs[second, first] = _shared(assignments[:, first], assignments[:, second])
-    agreement = pairs.sum(1) / (num_heads - 1)
-    # Sums of equal numbers in another order differ in the last bits, which must not decide.
-    return HeadChoice(int(agreement.round(12).argmax()), agreement)
+    means: np.ndarray = pairs.sum(1) / (num_heads - 1)
+    return means
 
 
 def _shared(first: np.ndarray, second: np.ndarray) -> float:

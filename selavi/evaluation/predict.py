@@ -24,6 +24,8 @@ class Predictions:
     """(n,) ascending."""
     clusters: Tensor
     """(n, H); where each modality has labels of its own, the heads of the first, then of the second."""
+    alone: dict[str, Tensor]
+    """(n, H) by modality, where modalities vote together: what it says alone, -1 for a clip that lacks it."""
     sure: ClipStatistics
     errors: dict[int, str]
     """Why each of the other clips, by row, could not be decoded."""
@@ -61,6 +63,7 @@ def predict(
     """
     num_heads, sharpness = config.heads.num_heads, config.plan_sharpness
     clusters = torch.full((num_clips, config.num_label_heads), -1)
+    alone = {name: torch.full_like(clusters, -1) for names in config.voters if len(names) > 1 for name in names}
     sure = torch.full((4, num_clips, config.num_label_heads), torch.nan)
     errors: dict[int, str] = {}
     for batch in batches:
@@ -81,6 +84,9 @@ def predict(
             scores = combine_scores(log_probabilities, weights, voting)
             potential = potentials[column].to(scores.device)
             clusters[rows, column] = (sharpness * scores + potential).argmax(1).cpu()
+            for name in alone:
+                own = (sharpness * log_probabilities[name] + potential).argmax(1)
+                alone[name][rows, column] = torch.where(present[name], own, -1).cpu()
             each = row_statistics(scores, potential, sharpness)
             agreement = modality_agreement(log_probabilities, voting)
             for kind, values in enumerate((*each, agreement)):
@@ -88,7 +94,8 @@ def predict(
     if len(errors) == num_clips:
         raise DataError(f"none of the {num_clips} clips could be decoded; the first: {errors[min(errors)]}")
     kept = torch.tensor([row for row in range(num_clips) if row not in errors], dtype=torch.int64)
-    return Predictions(kept, clusters[kept], ClipStatistics(*sure[:, kept]), errors)
+    alone = {name: found[kept] for name, found in alone.items()}
+    return Predictions(kept, clusters[kept], alone, ClipStatistics(*sure[:, kept]), errors)
 
 
 def _per_clip(values: Tensor, num_views: int) -> Tensor:
