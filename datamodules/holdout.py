@@ -5,7 +5,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
+from datamodules.manifest import media_root, select_split, usable
 from selavi.errors import UsageError
 from selavi.randomness import mix
 
@@ -58,3 +61,33 @@ def hold_out(ids: Sequence[str], labels: Sequence[str], *, fraction: float, seed
             held[groups[name]] = True
             taken += len(groups[name])
     return held
+
+
+def split_off(manifest: pa.Table, split: str, name: str, *, fraction: float, seed: int, group: str) -> pa.Table:
+    """Move a part of a split's usable clips to a split of its own; clips without a label leave the manifest.
+
+    Args:
+        manifest: judged.
+        split: to take clips from.
+        name: of the new split.
+        fraction: see hold_out, and the other arguments too.
+        seed: see there.
+        group: see there.
+
+    Raises:
+        UsageError: there are no labels, no class has two groups of clips, or as hold_out.
+    """
+    labelled = manifest.filter(pc.is_valid(manifest["label"]))
+    rows = usable(select_split(labelled, split)) if len(labelled) else labelled
+    if not len(rows):
+        raise UsageError(
+            f"no usable clip of split {split!r} of {media_root(manifest)} has a label; labels are the folders' names "
+            "or those of data.list"
+        )
+    ids = rows["id"].to_pylist()
+    held = hold_out(ids, rows["label"].to_pylist(), fraction=fraction, seed=seed, group=group)
+    if not held.any():
+        raise UsageError(f"no class of split {split!r} has two clips (or groups of clips), so none can be held out")
+    moved = pc.is_in(labelled["id"], pa.array(np.array(ids, dtype=object)[held], pa.string()))
+    column = labelled.schema.get_field_index("split")
+    return labelled.set_column(column, "split", pc.if_else(moved, name, labelled["split"]))

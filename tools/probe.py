@@ -11,12 +11,9 @@ from typing import Any
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        prog="selavi-probe",
-        description=__doc__,
-        epilog="Example: python tools/probe.py runs/vggsound data.root=/data/ucf101 "
-        "'data.list=/lists/*list0{fold}.txt' --folds 1 2 3 --group ucf101",
-    )
+    example = "Example: python tools/probe.py runs/vggsound data.root=/data/ucf101 "
+    example += "'data.list=/lists/*list0{fold}.txt' --folds 1 2 3 --group ucf101"
+    parser = argparse.ArgumentParser(prog="selavi-probe", description=__doc__, epilog=example)
     parser.add_argument("run", type=Path, metavar="RUN", help="run folder, such as runs/demo")
     parser.add_argument("overrides", nargs="*", metavar="data.key=value", help="other clips, or other windows of them")
     parser.add_argument("--split", default="test", help="clips to measure on (default: test)")
@@ -39,13 +36,13 @@ def measure(run: Any, fold: str | None, args: argparse.Namespace) -> tuple[Any, 
     check_request(args.split, config.data.train_split, args.views)
     manifest, media = (run.manifest, cached(config, run.manifest)) if own else prepare_data(config)
     data, device = ClipDataModule(config, manifest, media), best_device(config.trainer.accelerator)
-    labels = data.train_rows["label"].to_pylist()
-    kinds = [label or "" for label in labels]
+    kinds = [label or "" for label in data.train_rows["label"].to_pylist()]
     held_out = hold_out(data.ids, kinds, fraction=0.2, seed=config.seed, group=args.group)
     rows = []
     for encoders, make in {"trained": load_model, "untrained": untrained_model}.items():
         if encoders == "trained" or args.untrained:
-            model, augment = (part.to(device) for part in make(run))
+            model, augment = make(run)
+            model, augment = model.to(device), augment.to(device)
             sides = []
             for split in (config.data.train_split, args.split):
                 loader, table = data.evaluation_loader(split, args.views)

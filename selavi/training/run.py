@@ -137,8 +137,8 @@ def write_labels(run_dir: Path, split: str, ids: list[str], labels: torch.Tensor
     return path
 
 
-def make_trainer(config: Config, callbacks: list[pl.Callback]) -> pl.Trainer:
-    """A Lightning trainer with our checkpoints and loggers and without its own bar.
+def make_trainer(config: Config, callbacks: list[pl.Callback], kind: str = "label_bank") -> pl.Trainer:
+    """A Lightning trainer with our checkpoints, of a kind, and loggers, and without its own bar.
 
     Raises:
         UsageError: this machine cannot do what the section `trainer` asks for.
@@ -170,7 +170,7 @@ def make_trainer(config: Config, callbacks: list[pl.Callback]) -> pl.Trainer:
             log_every_n_steps=settings.log_every_n_steps,
             sync_batchnorm=synced,
             callbacks=[*callbacks, checkpoint],
-            plugins=[AtomicCheckpointIO()],
+            plugins=[AtomicCheckpointIO(kind)],
             use_distributed_sampler=False,
             enable_progress_bar=False,
             enable_model_summary=False,
