@@ -97,11 +97,15 @@ class ClipDataModule(pl.LightningDataModule):
         sampler.set_epoch(pass_number)
         return loader
 
-    def evaluation_loader(self, split: str, num_views: int = 1) -> tuple[Loader, pa.Table]:
-        """Evenly spaced, unaugmented views of every clip of a split, a clip's views in a row; and the rows."""
+    def evaluation_loader(self, split: str, num_views: int = 1, num_crops: int = 1) -> tuple[Loader, pa.Table]:
+        """Evenly spaced, unaugmented views of every clip of a split, a clip's views in a row; and the rows.
+
+        With `num_crops` above 1 each window comes so many times, as squares from one end of the long side to the other.
+        """
         rows = usable(select_split(self.manifest, split))
         reader = self._reader(rows)
-        dataset = ClipDataset(rows, self.config, reader, num_views)
+        dataset = ClipDataset(rows, self.config, reader, num_views, num_crops)
+        num_views *= num_crops
         sampler = AllSampler(len(rows), rank(), world_size(), "eval", num_views, _order(reader))
         batch_size = self.config.labelling.batch_size * num_views
         self._require_shared_memory(batch_size)

@@ -100,11 +100,19 @@ class ClipDataset(Dataset[DecodedClip]):
         rows: rows of a manifest.
         config: of the run.
         reader: reads the recordings of these rows; by default their files.
-        num_views: how many evenly spaced views the stream `eval` has.
+        num_views: how many evenly spaced windows the stream `eval` has.
+        num_crops: how many squares of each of these windows it has.
     """
 
-    def __init__(self, rows: pa.Table, config: Config, reader: ClipReader | None = None, num_views: int = 1) -> None:
-        self.config, self.num_views = config, num_views
+    def __init__(
+        self,
+        rows: pa.Table,
+        config: Config,
+        reader: ClipReader | None = None,
+        num_views: int = 1,
+        num_crops: int = 1,
+    ) -> None:
+        self.config, self.num_views, self.num_crops = config, num_views, num_crops
         self.reader = FileReader(rows, config.data.timeout_s) if reader is None else reader
         # Columns, never a Python object a row: a million of those take seconds and gigabytes in every process.
         self.ids = rows["id"].combine_chunks()
@@ -120,7 +128,7 @@ class ClipDataset(Dataset[DecodedClip]):
         config, row = self.config, key.row
         duration_s, clip_s = float(self.durations_s[row]), config.data.clip_s
         span = (
-            even_span(key.epoch, self.num_views, duration_s, clip_s)
+            even_span(key.epoch, self.num_views, duration_s, clip_s, self.num_crops)
             if key.stream == "eval"
             else random_span(config.seed, key, self.ids[row].as_py(), duration_s, clip_s)
         )

@@ -39,10 +39,12 @@ def random_span(seed: int, key: ViewKey, clip_id: str, duration_s: float, clip_s
     return ClipSpan(u[0] * max(0.0, duration_s - clip_s), clip_s, u[1], u[2:])
 
 
-def even_span(view: int, num_views: int, duration_s: float, clip_s: float) -> ClipSpan:
-    """Window number `view` of `num_views`, from the middle of the square."""
-    start_s = clip_starts(duration_s, clip_s, num_views)[view]
-    return ClipSpan(start_s, clip_s, 0.5, np.full(NUM_DRAWS, 0.5))
+def even_span(view: int, num_views: int, duration_s: float, clip_s: float, num_crops: int = 1) -> ClipSpan:
+    """View number `view` of `num_views` windows with `num_crops` squares each: the middle one, or from end to end."""
+    window, crop = divmod(view, num_crops)
+    start_s = clip_starts(duration_s, clip_s, num_views)[window]
+    offset = crop / (num_crops - 1) if num_crops > 1 else 0.5
+    return ClipSpan(start_s, clip_s, offset, np.full(NUM_DRAWS, 0.5))
 
 
 def clip_starts(duration_s: float, clip_s: float, num_clips: int) -> list[float]:

@@ -340,6 +340,53 @@ class TrainerConfig:
 
 
 @dataclass
+class FinetuneConfig:
+    """Training one encoder of a finished run on labels (tools/finetune.py); the defaults are the published protocol.
+
+    An epoch sees one window of each clip.  The published 12 epochs of 10 windows each are 120 of these.
+    """
+
+    modality: Literal["video", "audio"] = "video"
+    """Whose encoder is trained."""
+    start: Literal["run", "random"] = "run"
+    """run: from the run's weights; random: the same encoder from new ones, which the run's have to beat."""
+    encoder_lr: float = 0.1
+    """Learning rate of the encoder as a share of `optim.lr`, which is the classifier's."""
+    milestones: list[int] = field(default_factory=lambda: [60, 100])
+    """After so many epochs the rate is multiplied by `gamma`."""
+    gamma: float = 0.05
+    """See `milestones`."""
+    validation_fraction: float = 0.1
+    """Share of the training clips of each class that is not trained on but chooses the best epoch."""
+    group: str = ""
+    """What keeps clips of one recording on one side: ucf101, hmdb51, or a regular expression that matches the part of
+    a clip's id which they share; empty: nothing."""
+    validation_every: int = 10
+    """Epochs from one validation to the next; the last epoch is always validated."""
+    validation_views: int = 3
+    """Evenly spaced views of a clip whose logits are averaged in validation."""
+    test_views: int = 10
+    """The same for the test clips."""
+    test_crops: Literal[1, 3] = 3
+    """Squares of each test view: 1, the middle; 3, also both ends of the long side."""
+
+    def __post_init__(self) -> None:
+        _require(self.encoder_lr >= 0, "finetune.encoder_lr", "0 or more", self.encoder_lr)
+        _require(self.gamma > 0, "finetune.gamma", "above 0", self.gamma)
+        _require(
+            all(epoch >= 1 for epoch in self.milestones), "finetune.milestones", "numbers of epochs", self.milestones
+        )
+        _require(
+            0 < self.validation_fraction < 1,
+            "finetune.validation_fraction",
+            "above 0 and below 1",
+            self.validation_fraction,
+        )
+        for key in ("validation_every", "validation_views", "test_views"):
+            _require(getattr(self, key) >= 1, f"finetune.{key}", "at least 1", getattr(self, key))
+
+
+@dataclass
 class Config:
     """A whole run."""
 
@@ -359,6 +406,7 @@ class Config:
     labelling: LabellingConfig = field(default_factory=LabellingConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
 
     def __post_init__(self) -> None:
         known = [name for name in MODALITIES if name in self.modalities]

@@ -11,7 +11,14 @@ from selavi.errors import UsageError
 
 
 class AtomicCheckpointIO(CheckpointIO):
-    """Lightning's own way moves the file across file systems and hides a refused permission; this one does not."""
+    """Lightning's own way moves the file across file systems and hides a refused permission; this one does not.
+
+    Args:
+        kind: of the checkpoints that are read; see read_checkpoint.
+    """
+
+    def __init__(self, kind: str = "label_bank") -> None:
+        self.kind = kind
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write next to the old file, flush, replace."""
@@ -26,15 +33,19 @@ class AtomicCheckpointIO(CheckpointIO):
         Raises:
             UsageError: the file is missing, damaged, or holds anything else.
         """
-        return read_checkpoint(Path(path))
+        return read_checkpoint(Path(path), self.kind)
 
     def remove_checkpoint(self, path: str | Path) -> None:
         """Delete one file."""
         Path(path).unlink(missing_ok=True)
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
+def read_checkpoint(path: Path, kind: str = "label_bank") -> dict[str, Any]:
     """Load a checkpoint onto the CPU with weights_only=True.
+
+    Args:
+        path: file.
+        kind: what it must hold: `label_bank` for one of tools/train.py, `classifier` for one of tools/finetune.py.
 
     Raises:
         UsageError: see load_checkpoint.
@@ -46,8 +57,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except Exception as error:  # torch raises many types for a damaged file
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UsageError(f"{path} is not a checkpoint of selavi, or it is damaged: {first}") from error
-    if not isinstance(checkpoint, dict) or "label_bank" not in checkpoint:
-        raise UsageError(f"{path} is not a checkpoint of selavi: it holds no label bank")
+    if not isinstance(checkpoint, dict) or kind not in checkpoint:
+        raise UsageError(f"{path} is not a checkpoint of selavi's that fits here: it holds no {kind.replace('_', ' ')}")
     return checkpoint
 
 

@@ -1,0 +1,81 @@
+"""Fine-tune a finished run's encoder on labels; held-out training clips choose the epoch, which is tested once."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    example = "Example: python tools/finetune.py runs/vggsound --config finetune_ucf101 data.root=/data/ucf101 "
+    example += "'data.list=/lists/*list0{fold}.txt' --folds 1 2 3 run_dir=runs/vggsound-ucf101"
+    parser = argparse.ArgumentParser(prog="selavi-finetune", description=__doc__, epilog=example)
+    parser.add_argument("run", type=Path, metavar="RUN", help="run folder whose encoder is trained on")
+    parser.add_argument("--config", type=Path, required=True, help="YAML file, or one of selavi's own by its name")
+    parser.add_argument("--folds", nargs="+", help="of an official list: each takes the place of {fold} in data.list")
+    parser.add_argument("--split", default="test", help="clips to test on (default: test)")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that go before the file's")
+    return parser.parse_intermixed_args(argv)
+
+
+def fine_tune(config: Any, run: Any, config_path: Path, split: str) -> dict[str, Any]:
+    """One fold: train, choose the epoch, test; or find it done."""
+    from datamodules.clips import ClipDataModule, prepare_data
+    from datamodules.holdout import split_off
+    from datamodules.manifest import select_split, usable
+    from selavi.training import finetune as ft
+    from selavi.training.callbacks import Progress, StopOnSignal
+    from selavi.training.run import make_trainer, resume_point, start_run
+
+    point = resume_point(config)
+    if point.finished:
+        return ft.read_finetuning(config, split)
+    manifest, media = prepare_data(config)
+    settings = config.finetune
+    manifest = split_off(manifest, config.data.train_split, ft.VALIDATION, **ft.holding_out(config))
+    tested = select_split(manifest, split)
+    data = ClipDataModule(config, manifest, media)
+    batches, held_out = data.evaluation_loader(ft.VALIDATION, settings.validation_views)
+    progress = Progress(config, data.ids)
+    validation = ft.Validation(config, lambda: batches, held_out["label"].to_pylist(), progress.say)
+    trainer = make_trainer(config, [validation, progress, StopOnSignal()], ft.KIND)
+    module = ft.FinetuneModule(
+        config, run, data.train_rows["label"].to_pylist(), data.steps_per_epoch(trainer.world_size)
+    )
+    module.check_checkpoint(point.checkpoint)
+    if trainer.is_global_zero:
+        _lock = start_run(config, config_path, manifest)  # held until this function ends
+        progress.say(f"{len(data.ids)} clips to learn from, {len(held_out)} held out; into {config.run_dir}")
+    trainer.fit(module, datamodule=data, ckpt_path=point.checkpoint, weights_only=True)
+    best = ft.load_best(module)
+    loader, rows = data.evaluation_loader(split, settings.test_views, settings.test_crops)
+    test = module.score(loader, rows["label"].to_pylist(), settings.test_views * settings.test_crops)
+    return ft.finish_finetuning(module, best, test, split, len(tested) - len(usable(tested)))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the tool; returns the exit code."""
+    args = parse(argv)
+    from selavi.cli import run_tool
+
+    def action() -> None:
+        from selavi.config import find_config, load_config
+        from selavi.training.finetune import finetune_config, format_finetuning
+        from selavi.training.run import load_run
+
+        path = find_config(args.config, CONFIGS)
+        given, run, results = load_config(path, args.overrides), load_run(args.run), {}
+        for fold in args.folds or [None]:
+            config = finetune_config(given, args.overrides, run, fold)
+            results[f"fold {fold}" if fold else "all"] = fine_tune(config, run, path, args.split)
+        print(format_finetuning(results))
+        print(f"\nfull figures: eval/finetune_{args.split}.json in {given.run_dir}", file=sys.stderr)
+
+    return run_tool(action)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
