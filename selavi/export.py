@@ -107,6 +107,15 @@ def assignments(labels: pa.Table) -> np.ndarray:
     return labels["cluster"].to_numpy().reshape(-1, num_heads)
 
 
+def agreement_of_modalities(run_dir: Path, split: str) -> np.ndarray | None:
+    """(N, H) modality_agreement of RUN/labels/SPLIT.parquet, NaN for a clip with one modality; None without a file."""
+    if not (run_dir / "labels" / f"{split}.parquet").exists():
+        return None
+    labels = read_labels(run_dir, split)
+    num_heads = int(pc.max(labels["head"]).as_py()) + 1
+    return labels["modality_agreement"].to_numpy().reshape(-1, num_heads)
+
+
 def write_cluster_table(table: pa.Table, run_dir: Path) -> tuple[Path, Path]:
     """Write RUN/clusters.parquet and its twin RUN/clusters.csv; each appears whole or not at all.
 

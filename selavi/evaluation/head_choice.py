@@ -40,9 +40,9 @@ def choose_head(
     the others.  Of heads that score equally the lowest number is chosen, and head 0 where no head has a score.
 
     Args:
-        assignments: (N, H) integers, the cluster of each clip under each head, not negative.
+        assignments: (N, H) integers, the cluster of each clip under each head; clips with a -1 do not count.
         criterion: one of CRITERIA; the others are scored too where their input is given.
-        modality_agreement: (N, H) in [0, 1]; NaN for a clip with one modality.
+        modality_agreement: (M, H) in [0, 1], of any clips; NaN for a clip with one modality.
         features: (N, D) of the encoders.
 
     Raises:
@@ -51,13 +51,17 @@ def choose_head(
     """
     if assignments.ndim != 2 or 0 in assignments.shape:
         raise ValueError(f"expected assignments (N, H) with N and H at least 1, got {assignments.shape}")
+    complete = np.all(assignments >= 0, axis=1)
+    assignments = assignments[complete]
+    if not len(assignments):
+        raise ValueError(f"none of {len(complete)} clips has a cluster under every head")
     scores = {"agreement": _agreement(assignments)}
     if modality_agreement is not None and np.isfinite(modality_agreement).any():
         known = np.isfinite(modality_agreement)
         sums = np.where(known, modality_agreement, 0.0).sum(0)
         scores["modalities"] = np.divide(sums, known.sum(0), out=np.full(len(sums), np.nan), where=known.any(0))
     if features is not None:
-        scores["probe"] = np.array([probe_score(features, column) for column in assignments.T])
+        scores["probe"] = np.array([probe_score(features[complete], column) for column in assignments.T])
     if criterion not in scores:
         known_criteria = f"one of {', '.join(scores)}"
         raise ValueError(f"heads can be chosen by {known_criteria} here, not by {criterion!r}")

@@ -1,6 +1,7 @@
 """The table that cluster_eval prints and the JSON it writes."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,14 @@ import numpy as np
 
 from selavi.atomic import write_text
 from selavi.evaluation.baselines import kmeans_nmi
-from selavi.evaluation.head_choice import choose_head
+from selavi.evaluation.head_choice import HeadChoice
 from selavi.evaluation.metrics import describe_clusters, evaluate_clusters
 
+_REASONS = {
+    "agreement": "by agreement with the other heads (mean NMI)",
+    "modalities": "by what both modalities' probabilities share",
+    "probe": "by how well a linear classifier finds its clusters",
+}
 COLUMNS = ("nmi", "ami", "ari", "accuracy", "purity", "mean_entropy", "used_clusters")
 
 
@@ -18,8 +24,9 @@ def evaluate_heads(
     split: str,
     clusters: np.ndarray,
     labels: list[str | None],
-    train_assignments: np.ndarray,
+    choice: HeadChoice,
     num_clusters: int,
+    alone: Mapping[str, np.ndarray],
 ) -> dict[str, Any]:
     """Score every head.
 
@@ -27,33 +34,41 @@ def evaluate_heads(
         split: name of the clips scored.
         clusters: (N, H) cluster of each clip under each head.
         labels: human label of each clip; None where there is none, and such clips are left out of the scores.
-        train_assignments: (M, H) labels of the training clips; the chosen head is the one whose labels agree
-            most with the other heads', so no human label takes part in the choice.
+        choice: of a head on the training clips; no human label takes part in it.
         num_clusters: K.
+        alone: (N, H) what a modality says alone, -1 for a clip that lacks it.
 
     Returns:
-        split, heads (one entry each), chosen, and where there are labels oracle: the head with the highest
-        NMI, which nobody could pick without labels.
+        split, heads (one entry each), chosen, and where there are labels alone (the chosen head by modality, over the
+        clips that have it) and oracle: the head with the highest NMI, which nobody could pick without labels.
     """
     known = np.array([label is not None for label in labels])
     num_heads = clusters.shape[1]
-    chosen = choose_head(train_assignments)
     heads: list[dict[str, Any]]
     if known.any():
         named = [label for label in labels if label is not None]
         heads = [evaluate_clusters(named, clusters[known, head], num_clusters) for head in range(num_heads)]
     else:
         heads = [describe_clusters(clusters[:, head], num_clusters) for head in range(num_heads)]
-    for entry, agreement in zip(heads, chosen.agreement.tolist(), strict=True):
-        entry["agreement"] = None if np.isnan(agreement) else agreement
+    for criterion, scores in choice.scores.items():
+        for entry, score in zip(heads, scores.tolist(), strict=True):
+            entry[criterion] = None if np.isnan(score) else score
     result: dict[str, Any] = {
         "split": split,
         "labelled": bool(known.any()),
         "unlabelled_clips": int((~known).sum()),
         "heads": heads,
-        "chosen": {"head": chosen.head, **heads[chosen.head]},
+        "chosen_by": choice.criterion,
+        "chosen": {"head": choice.head, **heads[choice.head]},
     }
     if known.any():
+        result["alone"] = {}
+        for name, found in alone.items():
+            column = found[known, choice.head]
+            judged = column >= 0
+            if judged.any():
+                of_judged = [label for label, is_judged in zip(named, judged.tolist(), strict=True) if is_judged]
+                result["alone"][name] = evaluate_clusters(of_judged, column[judged], num_clusters)
         best = max(range(num_heads), key=lambda head: heads[head]["nmi"])
         result["oracle"] = {"head": best, **heads[best]}
     return result
@@ -87,6 +102,7 @@ def format_table(result: dict[str, Any]) -> str:
     rows += [
         ("mean", mean),
         (f"chosen (head {result['chosen']['head']})", result["chosen"]),
+        *((f"  {name} alone", entry) for name, entry in result["alone"].items()),
         (f"oracle (head {result['oracle']['head']})", result["oracle"]),
     ]
     lines = [
@@ -95,9 +111,8 @@ def format_table(result: dict[str, Any]) -> str:
     ]
     for name, entry in rows:
         lines.append(f"{name:18}" + _figures(entry))
-    lines.append(
-        "chosen: without labels, by agreement with the other heads; oracle: the best NMI, known only with labels"
-    )
+    reason = _REASONS[result["chosen_by"]]
+    lines.append(f"chosen: without labels, {reason}; oracle: the best NMI, known only with labels")
     return "\n".join(lines + _format_yardsticks(result) + _format_undecodable(result))
 
 
@@ -143,5 +158,5 @@ def _format_unlabelled(result: dict[str, Any]) -> str:
         lines.append(
             f"{f'head {number}':18}" + "".join(f"{entry[name]:14.3f}" for name in columns) + f"{agreement:>14}"
         )
-    lines.append(f"chosen: head {result['chosen']['head']}, which agrees most with the other heads (mean NMI)")
+    lines.append(f"chosen: head {result['chosen']['head']}, {_REASONS[result['chosen_by']]}")
     return "\n".join(lines + _format_undecodable(result))

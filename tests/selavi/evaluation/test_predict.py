@@ -1,0 +1,69 @@
+"""Clusters of views: averaged over views and modalities, and what each modality says alone."""
+
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from selavi.config import Config, HeadsConfig, LabellingConfig
+from selavi.errors import DataError
+from selavi.evaluation.predict import predict
+
+
+class FakeModel:
+    """Logits that are the batch's video and audio themselves, (B, K) for one head."""
+
+    def __call__(self, inputs: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: values[None] for name, values in inputs.items()}
+
+    def branch_present(self, present: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return present
+
+
+def run(video: list[list[float]], audio: list[list[float]], *, has_audio: list[bool], num_views: int, **kw: Any) -> Any:
+    num_views_in_all = len(video)
+    batch: Any = SimpleNamespace(
+        index=torch.arange(num_views_in_all // num_views).repeat_interleave(num_views),
+        present={
+            "video": torch.tensor(kw.get("has_video", [True] * num_views_in_all)),
+            "audio": torch.tensor(has_audio),
+        },
+        errors=kw.get("errors", []),
+    )
+    config = Config(
+        heads=HeadsConfig(num_heads=1, num_clusters=3), labelling=LabellingConfig(head_groups=1, sharpness=2.0)
+    )
+    potentials = torch.tensor([kw.get("potentials", [0.0, 0.0, 0.0])], dtype=torch.float64)
+    inputs = {"video": torch.tensor(video), "audio": torch.tensor(audio)}
+    model: Any = FakeModel()
+    augment: Any = lambda batch, random: inputs  # noqa: E731
+    return predict(model, augment, [batch], num_views_in_all // num_views, num_views, config, potentials)
+
+
+def test_views_and_modalities_are_averaged_and_each_modality_is_also_asked_alone() -> None:
+    # The mean over the views: video 0 and 1 alike, a little of 1; audio for 2 a little. Together 1.
+    video = [[2.0, 2.5, 0.0], [2.0, 2.0, 0.0]]
+    audio = [[0.0, 3.0, 3.1], [0.0, 3.0, 3.1]]
+    found = run(video, audio, has_audio=[True, True], num_views=2)
+    assert found.clusters.tolist() == [[1]]
+    assert {name: clusters.tolist() for name, clusters in found.alone.items()} == {"video": [[1]], "audio": [[2]]}
+
+
+def test_potentials_count_for_all_and_a_missing_modality_says_nothing() -> None:
+    video, audio = [[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]], [[0.0, 0.0, 9.0], [0.0, 0.0, 9.0]]
+    found = run(video, audio, has_audio=[False, True], num_views=1, potentials=[0.0, 5.0, 0.0])
+    assert found.clusters.tolist() == [[1], [2]]  # 2 * 1 < 5; 2 * (9 - 1) / 2 > 5
+    assert found.alone["audio"].tolist() == [[-1], [2]]
+    assert found.alone["video"].tolist() == [[1], [1]]
+
+
+def test_clips_that_could_not_be_decoded_are_left_out_and_none_at_all_is_an_error() -> None:
+    rows = {"video": [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], "audio": [[0.0] * 3] * 2}
+    found = run(**rows, has_audio=[False] * 2, has_video=[False, True], num_views=1, errors=[(0, "corrupt")])
+    assert (found.rows.tolist(), found.clusters.tolist(), found.errors) == ([1], [[1]], {0: "corrupt"})
+    assert found.alone["video"].tolist() == [[1]]
+    with pytest.raises(DataError, match="none of the 2 clips could be decoded; the first: corrupt"):
+        run(**rows, has_audio=[False] * 2, has_video=[False] * 2, num_views=1, errors=[(0, "corrupt"), (1, "x")])
