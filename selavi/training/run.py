@@ -27,6 +27,7 @@ from selavi.errors import UsageError
 from selavi.labelling.bank import LabelBank
 from selavi.labelling.labeller import ClipStatistics
 from selavi.model import SelaviModel
+from selavi.randomness import mix
 from selavi.training.checkpoint import AtomicCheckpointIO, last_checkpoint, read_checkpoint
 
 log = logging.getLogger("selavi")
@@ -218,6 +219,39 @@ def load_run(folder: Path) -> Run:
     return Run(folder, config, manifest, read_checkpoint(last_checkpoint(folder)))
 
 
+def on_other_clips(run: Run, overrides: list[str], fold: str | None = None) -> Config:
+    """A run's settings for clips that it was not trained on: only where the clips are and how they are cut changes.
+
+    Args:
+        run: whose encoders will see them.
+        overrides: `data.key=value` and `video.key=value`; nothing but data.cache_dir is kept of the run's own data
+            where data.root is among them.
+        fold: takes the place of {fold} in data.list.
+
+    Raises:
+        UsageError: other settings, which belong to the encoders; or no {fold} in data.list.
+    """
+    for override in overrides:
+        if not override.startswith(("data.", "video.", "labelling.batch_size=")):
+            raise UsageError(
+                f"{override} cannot be changed: the encoders of {run.folder} were trained with it; "
+                "data.*, video.* and labelling.batch_size can"
+            )
+    if any(override.startswith("data.root=") for override in overrides):
+        # A demo set is not generated in a user's folder, and a list belongs to its own clips.
+        overrides = ["data.demo=false", "data.list=", "data.source=auto", *overrides]
+    unclustered = ["heads.num_heads=1", "heads.num_clusters=2", "labelling.head_groups=1", "labelling.marginal=uniform"]
+    config = load_config(run.folder / "config.resolved.yaml", [f"run_dir={run.folder}", *unclustered, *overrides])
+    if fold is not None:
+        if "{fold}" not in config.data.list:
+            raise UsageError(
+                f"folds need data.list with {{fold}} in the place of the number, such as "
+                f"'data.list=/lists/*list0{{fold}}.txt'; got data.list={config.data.list!r}"
+            )
+        config.data.list = config.data.list.replace("{fold}", fold)
+    return config
+
+
 def load_model(run: Run) -> tuple[SelaviModel, Augment]:
     """Rebuild a run's model, in evaluation mode, and its augmentation.
 
@@ -234,6 +268,14 @@ def load_model(run: Run) -> tuple[SelaviModel, Augment]:
             detail = " ".join(str(error).split())[:300]
             raise UsageError(f"the checkpoint in {run.folder} does not fit its settings: {detail}") from error
     return model.eval(), augment
+
+
+def untrained_model(run: Run) -> tuple[SelaviModel, Augment]:
+    """The model that a run began with, in evaluation mode, and its augmentation: what training has to beat."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(mix(run.config.seed, "model"))
+        model = SelaviModel(run.config)
+    return model.eval(), Augment(run.config.video, run.config.audio)
 
 
 def next_steps(run_dir: str) -> str:
