@@ -148,3 +148,37 @@ def test_the_defaults_are_the_published_run() -> None:
     assert (config.optim.lr, config.optim.momentum, config.optim.weight_decay) == (0.01, 0.9, 1e-5)
     assert (config.labelling.num_labellings, config.labelling.power, config.labelling.sharpness) == (100, 1.5, 20.0)
     assert (config.trainer.max_epochs, config.labelling.head_groups, config.labelling.marginal) == (200, 2, "gaussian")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["modalities=[video]", "labelling.source=cross"], "must be joint or own with one modality"),
+        (["modalities=[audio]", "labelling.source=concat"], "must be joint or own with one modality"),
+        (["labelling.method=kmeans"], "labelling.source must be concat .*, own or cross with labelling.method=kmeans"),
+        (["labelling.method=kmeans", "labelling.source=own", "labelling.fraction=0.5"], "fraction must be 1 with"),
+        (["labelling.method=kmeans", "labelling.source=own", "labelling.size_strength=2"], "size_strength must be 0"),
+    ],
+)
+def test_labels_that_mean_nothing_are_refused(overrides: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        load_config(None, overrides)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "branches", "voters"),
+    [
+        ([], ["video", "audio"], [["video", "audio"]]),
+        (["modalities=[audio]"], ["audio"], [["audio"]]),
+        (["modalities=[audio]", "labelling.source=own", "labelling.method=kmeans"], ["audio"], [["audio"]]),
+        (["labelling.source=cross"], ["video", "audio"], [["video"], ["audio"]]),
+        (["labelling.source=concat"], ["concat"], [["concat"]]),
+        (["labelling.source=concat", "labelling.method=kmeans"], ["video", "audio"], [["video", "audio"]]),
+    ],
+)
+def test_who_has_heads_and_who_votes(overrides: list[str], branches: list[str], voters: list[list[str]]) -> None:
+    config = load_config(None, overrides)
+    assert (config.branches, config.voters) == (branches, voters)
+    assert config.num_label_heads == 10 * len(voters)
+    assert list(config.branch_weights) == branches
+    assert config.plan_sharpness == (1 if config.labelling.method == "kmeans" else 20)

@@ -76,3 +76,31 @@ def test_a_clip_without_a_label_does_not_count() -> None:
     expected = torch.stack([-logits[h, b].log_softmax(0)[labels[b, h]] for h, b in counted]).mean()
     torch.testing.assert_close(multi_head_loss(logits, labels, present), expected)
     assert multi_head_loss(logits, torch.full_like(labels, -1), present).item() == 0
+
+
+def test_each_modality_learns_its_own_labels(logits: dict[str, torch.Tensor]) -> None:
+    everyone = torch.ones(B, dtype=torch.bool)
+    both = torch.randint(0, K, (B, 2 * H), generator=torch.Generator().manual_seed(4))
+    expected = 0.5 * (
+        multi_head_loss(logits["video"], both[:, :H], everyone)
+        + multi_head_loss(logits["audio"], both[:, H:], everyone)
+    )
+    torch.testing.assert_close(selavi_loss(logits, both, {"video": everyone, "audio": everyone}), expected)
+    with pytest.raises(ValueError, match=r"of 3 heads, or of 3 for each of video, audio, got \(6, 5\)"):
+        selavi_loss(logits, both[:, :5], {"video": everyone, "audio": everyone})
+
+
+def test_weights_say_how_much_a_label_counts(logits: dict[str, torch.Tensor], labels: torch.Tensor) -> None:
+    everyone = {name: torch.ones(B, dtype=torch.bool) for name in logits}
+    weights = torch.rand(B, H, generator=torch.Generator().manual_seed(5))
+    each = torch.stack([-logits["video"][h, b].log_softmax(0)[labels[b, h]] for b in range(B) for h in range(H)])
+    expected = (each * weights.flatten()).sum() / weights.sum()
+    torch.testing.assert_close(multi_head_loss(logits["video"], labels, everyone["video"], weights), expected)
+    torch.testing.assert_close(
+        selavi_loss(logits, labels, everyone, torch.ones(B, H)), selavi_loss(logits, labels, everyone)
+    )
+    own = torch.cat([weights, 3 * weights], 1)  # the scale of a modality's weights does not matter
+    torch.testing.assert_close(
+        selavi_loss(logits, torch.cat([labels, labels], 1), everyone, own),
+        selavi_loss(logits, labels, everyone, weights),
+    )

@@ -55,3 +55,16 @@ def test_a_bank_of_something_else_is_refused(other: LabelBank, message: str) -> 
         bank.load_state_dict(other.state_dict())
     assert bank.num_labellings == 0
     assert (bank.labels == -1).all()
+
+
+def test_clips_weigh_what_their_cluster_does() -> None:
+    bank = filled()
+    assert torch.equal(bank.clip_weights(torch.tensor([2, 0])), torch.ones(2, 2))
+    bank.weights = torch.tensor([[1.0, 2.0, 4.0], [0.5, 0.25, 8.0]])
+    bank.labels[1, 0] = -1
+    for row in (0, 2, 3):
+        expected = [bank.weights[head, bank.labels[row, head]].item() for head in range(2)]
+        assert bank.clip_weights(torch.tensor([row]))[0].tolist() == expected
+    other = LabelBank(list("abcd"), 2, 3)
+    other.load_state_dict(bank.state_dict())
+    assert torch.equal(other.weights, bank.weights)

@@ -8,6 +8,7 @@ from selavi.config import Config, load_config
 from selavi.errors import NumericError
 from selavi.labelling import labeller
 from selavi.labelling.bank import LabelBank
+from selavi.labelling.kmeans import unit_features
 from selavi.labelling.labeller import FeatureTable, Labeller, collect_features
 from selavi.labelling.transport import assign
 
@@ -299,3 +300,124 @@ def test_sizes_may_follow_the_clips(bank: LabelBank, override: str) -> None:
     report, _ = World(settings(override)).relabel(bank)
     assert report.converged
     assert bank.labels.min() >= 0
+
+
+# ---- whose features make a label, and how ----
+
+
+def wide_bank(config: Config) -> LabelBank:
+    return LabelBank([str(n) for n in range(N)], config.num_label_heads, K)
+
+
+def alone(world: World, name: str, head: int) -> Tensor:
+    """Labels by transport of one modality's log-probabilities."""
+    scores = world.head_logits(world.features(0), [head])[name][0].log_softmax(1)
+    return assign(scores, torch.full((K,), 1 / K), sharpness=20.0).labels
+
+
+@pytest.mark.parametrize(("source", "makers"), [("own", ("video", "audio")), ("cross", ("audio", "video"))])
+def test_each_modality_has_labels_of_its_own(source: str, makers: tuple[str, str]) -> None:
+    config = settings(f"labelling.source={source}", "labelling.head_groups=1")
+    world, bank = World(config, signal=0.5), wide_bank(config)
+    world.relabel(bank)
+    assert bank.labels.shape == (N, 8)
+    assert world.permuted == []  # they never vote together
+    for number, maker in enumerate(makers):
+        for head in range(4):
+            assert torch.equal(bank.labels[:, 4 * number + head].long(), alone(world, maker, head))
+    assert not torch.equal(bank.labels[:, :4], bank.labels[:, 4:])
+    # potentials stay with the heads whose scores they belong to, whoever learns the labels
+    for number, name in enumerate(("video", "audio")):
+        scores = world.head_logits(world.features(0), [2])[name][0].log_softmax(1)
+        plan = (20.0 * scores.double() + bank.potentials[4 * number + 2]).softmax(1)
+        torch.testing.assert_close(plan.mean(0), torch.full((K,), 1 / K, dtype=torch.float64), atol=1e-5, rtol=0)
+
+
+def test_a_clip_without_the_modality_that_labels_has_no_label_until_the_end() -> None:
+    for source, lacking in (("own", slice(4, 8)), ("cross", slice(0, 4))):
+        for method in ("transport", "kmeans"):
+            config = settings(f"labelling.source={source}", f"labelling.method={method}", "labelling.head_groups=1")
+            world, bank = World(config), wide_bank(config)
+            world.present["audio"][::3] = False
+            world.clean["audio"] = world.clean["audio"].masked_fill(~world.present["audio"][:, None], float("nan"))
+            world.relabel(bank)
+            expected = torch.zeros(N, 8, dtype=torch.bool)
+            expected[::3, lacking] = True
+            assert torch.equal(bank.labels == -1, expected)
+            _, sure = world.relabel(bank, statistics=True)
+            assert sure is not None
+            assert bank.labels.min() >= 0
+            assert not sure.confidence.isnan().any()
+            if source == "own":  # nobody knows: a guess
+                assert (bank.labels[::3, 4:] == bank.labels[0, 4:]).all()
+                if method == "kmeans":
+                    torch.testing.assert_close(sure.confidence[::3, 4:], torch.full((N // 3, 4), 1 / K))
+            else:  # the picture's heads say what they have learned
+                said = world.head_logits(world.features(1), list(range(4)))["video"].log_softmax(2)
+                said = 20 * said.double() + bank.potentials[:4, None] if method == "transport" else said.double()
+                assert torch.equal(bank.labels[::3, :4].long(), said.argmax(2).T[::3])
+
+
+@pytest.mark.parametrize("source", ["own", "cross", "concat"])
+def test_kmeans_labels_are_of_the_features(source: str) -> None:
+    config = settings(f"labelling.source={source}", "labelling.method=kmeans")
+    world, bank = World(config), wide_bank(config)
+    world.clean["video"] = world.clean["video"][torch.randperm(N, generator=torch.Generator().manual_seed(0))]
+    report, _ = world.relabel(bank)
+    assert report.marginal_error is None and report.num_passes >= 2
+    assert world.heads_asked == []
+    assert (bank.potentials == 0).all()
+
+    def finds(column: int) -> bool:
+        matrix = torch.zeros(K, K).index_put_(
+            (world.truth, bank.labels[:, column].long()), torch.ones(N), accumulate=True
+        )
+        return bool((matrix.amax(1) / matrix.sum(1) > 0.9).all())
+
+    found = [finds(column) for column in range(config.num_label_heads)]
+    # The picture's clips were shuffled against the truth, so only the sound's features can find it.
+    knowing = {"own": [False] * 4 + [True] * 4, "cross": [True] * 4 + [False] * 4, "concat": [False] * 4}
+    assert sum(a == b for a, b in zip(found, knowing[source], strict=True)) >= len(found) - 1  # a start may be poor
+
+
+def test_concatenated_features_are_clustered_side_by_side() -> None:
+    config = settings("labelling.source=concat", "labelling.method=kmeans", "labelling.head_groups=1")
+    world, bank = World(config, signal=1.0), wide_bank(config)
+    world.relabel(bank)
+    features = world.features(0)
+    everywhere = torch.ones(N, dtype=torch.bool)
+    unit = torch.cat([unit_features(features[name], everywhere) for name in ("video", "audio")], 1)
+    for column in bank.labels.T.long():
+        means = torch.stack([unit[column == k].mean(0) for k in range(K)])
+        nearest = torch.cdist(unit, means).argmin(1)
+        assert (nearest == column).float().mean() > 0.95  # the last pass may have moved one or two
+
+
+def test_clusters_keep_their_names_from_one_clustering_to_the_next() -> None:
+    config = settings("labelling.source=concat", "labelling.method=kmeans")
+    world, bank = World(config), wide_bank(config)
+    world.relabel(bank)
+    report, _ = world.relabel(bank)  # other views of the same clips
+    assert report.churn < 0.1
+
+
+def test_clips_of_small_clusters_weigh_more_under_kmeans() -> None:
+    config = settings("modalities=[video]", "labelling.method=kmeans", "labelling.head_groups=1")
+    world, bank = World(config), wide_bank(config)
+    world.clean["video"][: N // 2] = world.clean["video"][0]  # half of the clips alike
+    world.relabel(bank)
+    weights = bank.clip_weights(torch.arange(N))
+    for head in range(4):
+        column = bank.labels[:, head].long()
+        each = torch.zeros(K).index_add(0, column, weights[:, head])
+        used = each[each > 0]
+        torch.testing.assert_close(used, torch.full_like(used, N / len(used)))
+    assert weights.max() > 1.5 * weights.min()
+
+
+def test_features_that_are_not_finite_stop_the_run() -> None:
+    config = settings("labelling.source=concat", "labelling.method=kmeans")
+    world = World(config)
+    world.clean["audio"][3] = float("nan")
+    with pytest.raises(NumericError, match=r"features that are not finite: training has diverged; lower optim\.lr"):
+        world.relabel(wide_bank(config))
