@@ -19,6 +19,7 @@ from av.codec.context import Flags
 from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Disposition
+from av.video.codeccontext import VideoCodecContext
 from av.video.frame import PictureType, VideoFrame
 from av.video.plane import VideoPlane
 from av.video.reformatter import Interpolation, VideoReformatter
@@ -96,6 +97,45 @@ def encode_clip(
             sound.sample_rate, sound.pts, sound.time_base = sample_rate, 0, Fraction(1, sample_rate)
             container.mux(audio.encode(sound))
             container.mux(audio.encode(None))
+
+
+def recompress(frames: np.ndarray, *, fps: float | Fraction, crf: int) -> np.ndarray:
+    """Encode frames as H.264 (yuv420p, the preset of encode_clip) and decode them again, in memory.
+
+    Args:
+        frames: (T, h, w, 3) uint8 RGB.  Where h or w is odd the last row or column is doubled on the way.
+        fps: frames a second, which the encoder spends its bits by.
+        crf: constant rate factor of x264, 0 (lossless but for the colours' resolution) to 51 (worst).
+
+    Returns:
+        (T, h, w, 3) uint8: what is left of them.
+
+    Raises:
+        ValueError: the array has another shape or type, or crf lies outside of its range.
+    """
+    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or 0 in frames.shape:
+        raise ValueError(f"expected frames (T, h, w, 3) uint8, got {frames.shape} {frames.dtype}")
+    if not 0 <= crf <= 51:
+        raise ValueError(f"expected a crf of 0 to 51, got {crf}")
+    height, width = frames.shape[1:3]
+    even = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), "edge")
+    rate = Fraction(fps).limit_denominator(1001)
+    encoder: VideoCodecContext = av.CodecContext.create("libx264", "w")
+    encoder.width, encoder.height, encoder.pix_fmt = even.shape[2], even.shape[1], "yuv420p"
+    encoder.framerate, encoder.time_base = rate, 1 / rate
+    encoder.options = {"crf": str(crf), "preset": "veryfast"}
+    encoder.max_b_frames = 0
+    encoder.thread_count = 1  # see encode_clip
+    packets = []
+    for index, picture in enumerate(even):
+        frame = VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p")
+        frame.pts, frame.time_base = index, 1 / rate
+        packets += encoder.encode(frame)
+    decoder: VideoCodecContext = av.CodecContext.create("h264", "r")
+    decoder.thread_count = 1
+    shown = [frame for packet in (*packets, *encoder.encode(None), None) for frame in decoder.decode(packet)]
+    assert len(shown) == len(frames), f"{len(shown)} of {len(frames)} frames came back"
+    return np.stack([frame.to_ndarray(format="rgb24") for frame in shown])[:, :height, :width]
 
 
 class MediaError(Exception):

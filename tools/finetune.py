@@ -10,7 +10,7 @@ CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    example = "Example: python tools/finetune.py runs/vggsound --config finetune_ucf101 data.root=/data/ucf101 "
+    example = "Example: python tools/finetune.py runs/vggsound --config finetune_ucf101 data.root=/ucf101 "
     example += "'data.list=/lists/*list0{fold}.txt' --folds 1 2 3 run_dir=runs/vggsound-ucf101"
     parser = argparse.ArgumentParser(prog="selavi-finetune", description=__doc__, epilog=example)
     parser.add_argument("run", type=Path, metavar="RUN", help="run folder whose encoder is trained on")
@@ -34,9 +34,8 @@ def fine_tune(config: Any, run: Any, config_path: Path, split: str) -> dict[str,
     if point.finished:
         return ft.read_finetuning(config, split)
     manifest, media = prepare_data(config)
-    settings = config.finetune
     manifest = split_off(manifest, config.data.train_split, ft.VALIDATION, **ft.holding_out(config))
-    tested = select_split(manifest, split)
+    settings, tested = config.finetune, select_split(manifest, split)
     data = ClipDataModule(config, manifest, media)
     batches, held_out = data.evaluation_loader(ft.VALIDATION, settings.validation_views)
     progress = Progress(config, data.ids)

@@ -53,7 +53,7 @@ def check_request(split: str, train_split: str, num_views: int) -> None:
 def encode_batch(
     model: SelaviModel, augment: Augment, batch: ClipBatch, num_views: int
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Encode whole clips: of each modality the mean over the views that have it, each view scaled to length 1.
+    """Encode whole clips; see average_views.
 
     Args:
         model: in evaluation mode; its device is used.
@@ -65,14 +65,30 @@ def encode_batch(
         Features (B / V, D) and whether the clip has the modality (B / V,), on the device.
     """
     batch = batch.to(next(model.parameters()).device)
-    features, present = {}, {}
-    for name, each in model.features(augment(batch, random=False)).items():
-        weights = batch.present[name].float().unflatten(0, (-1, num_views))[..., None]
+    return average_views(model.features(augment(batch, random=False)), batch.present, num_views)
+
+
+def average_views(
+    features: Mapping[str, Tensor], present: Mapping[str, Tensor], num_views: int
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The mean over the views of a clip that have a modality, each view's features scaled to length 1.
+
+    Args:
+        features: (B, D) a modality, `num_views` views of each clip in a row.
+        present: (B,) bool a modality.
+        num_views: V.
+
+    Returns:
+        Features (B / V, D), zeros where no view has the modality, and whether one has (B / V,).
+    """
+    averaged, there = {}, {}
+    for name, each in features.items():
+        weights = present[name].float().unflatten(0, (-1, num_views))[..., None]
         views = F.normalize(each.float(), dim=1).unflatten(0, (-1, num_views))
         count = weights.sum(1)
-        features[name] = (views * weights).sum(1) / count.clamp(min=1)
-        present[name] = count[:, 0] > 0
-    return features, present
+        averaged[name] = (views * weights).sum(1) / count.clamp(min=1)
+        there[name] = count[:, 0] > 0
+    return averaged, there
 
 
 def encode_clips(
