@@ -29,7 +29,7 @@ from selavi.labelling.kmeans import cluster, label_means, start_centres, unit_fe
 from selavi.labelling.marginals import estimate_marginal, make_marginal, order_marginal
 from selavi.labelling.schedule import labelled_fraction
 from selavi.labelling.scores import combine_scores, modality_agreement
-from selavi.labelling.tables import BlockTable, HalfTable, Table, make_table
+from selavi.labelling.tables import MAX_SAMPLE_BYTES, BlockTable, HalfTable, Table, make_table
 from selavi.labelling.transport import assign, row_statistics
 from selavi.randomness import mix
 
@@ -287,8 +287,8 @@ class Labeller:
                 f"labelling holds a float{bits} table of {num_scores * bits / 8e9:.2g} GB, at most {peak_gb:.2g} GB "
                 "beside the features"
             )
-        sample = max(8192, 16 * self.num_clusters) * 4  # transport's largest sample of rows is below this or N / 4
-        peak_gb = min(sample, num_rows / 4) * self.num_clusters * 4e-9 + self._block_gb()
+        sample_gb = min(2 * MAX_SAMPLE_BYTES * 1e-9, num_rows * self.num_clusters * 2e-9)  # one and the next
+        peak_gb = sample_gb + self._block_gb()
         return (
             f"a table of {num_scores * 4e-9:.3g} GB is over labelling.memory_gb={self.config.memory_gb:g}: scores are "
             f"computed anew for each pass, at most {peak_gb:.2g} GB beside the features"

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 # Up to this many clusters the curvature is a K x K matrix; above, the large entries of the plan stay in their rows.
 MAX_DENSE_CLUSTERS = 1024
+# A larger sample of a table that is computed anew at each read is computed anew as well.
+MAX_SAMPLE_BYTES = 256 << 20
 
 _BLOCK_ELEMENTS = 1 << 18  # float64 entries held at a time on a CPU: 2 MiB, about a core's cache
 _GPU_BLOCK_ELEMENTS = 1 << 25  # entries held at a time on a GPU: 128 MiB of float32
@@ -93,7 +95,7 @@ class Table(Protocol):
         ...
 
     def sample(self, stride: int) -> Table:
-        """Every stride-th row, num_rows // stride of them, as a table in memory."""
+        """Every stride-th row, num_rows // stride of them; in memory, or computed anew where the table is."""
         ...
 
     def survey(self, forbidden: Tensor, sharpness: float) -> Survey:
@@ -335,7 +337,7 @@ class BlockTable:
     Args:
         num_rows: N.
         num_clusters: K.
-        rows: the scores (n, K) of a slice of the clips; the same ones whenever it is asked.
+        rows: the scores (n, K) of a slice of the clips, which may have a step; the same ones whenever it is asked.
         rows_per_block: clips asked for at a time.
         device: where the scores are.
     """
@@ -378,11 +380,20 @@ class BlockTable:
                 yield rows, DenseTable(scores, torch.float32)
 
     def sample(self, stride: int) -> Table:
-        """Every stride-th row, as a table in memory."""
-        # Cloned, since a view would keep its whole block.
-        chosen = [scores[-rows.start % stride :: stride].clone() for rows, scores in self.blocks()]
-        empty = torch.zeros(0, self.num_clusters, device=self.device)
-        scores = (torch.cat(chosen) if chosen else empty)[: self.num_rows // stride]
+        """Every stride-th row; in memory where they are few."""
+        num_rows = self.num_rows // stride
+
+        def rows(chosen: slice) -> Tensor:
+            return self.rows(slice(chosen.start * stride, (chosen.stop - 1) * stride + 1, stride))
+
+        few = BlockTable(num_rows, self.num_clusters, rows, self._rows_per_block, self.device)
+        few._is_exact = self._is_exact
+        if num_rows * self.num_clusters * 4 > MAX_SAMPLE_BYTES:
+            return few
+        scores = torch.empty(0, self.num_clusters, device=self.device)
+        for chosen, block in few.blocks():
+            scores = scores if len(scores) else block.new_empty(num_rows, self.num_clusters)
+            scores[chosen] = block
         if self._is_exact or scores.dtype != torch.float32:
             return DenseTable(scores, torch.float64)
         return FusedTable(scores) if scores.device.type == "cpu" else DenseTable(scores, torch.float32)

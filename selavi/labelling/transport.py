@@ -47,7 +47,8 @@ _FLOAT32_TOL = 2e-7
 # Newton with continuation.  Steps are measured by their range (max - min over the clusters, in nats), because
 # the dual is near its quadratic model over a few nats of any potential.  The values had nearly the fewest
 # passes in total over golden, random and N = K tables.
-_START_SPREAD = 3.0  # spread of the scaled scores at which the continuation begins
+_MILD_SPREAD = 7.0  # spread of the scaled scores (nats) up to which there is no continuation
+_START_SPREAD = 3.0  # else the one at which it begins
 _SHARPNESS_RATIO = 2.5  # from one stage of the continuation to the next
 _ADVANCE_RANGE = 8.0  # longest Newton step with which a stage may be left
 _MAX_STEP_RANGE = 6.0  # a longer Newton step is cut to this
@@ -476,7 +477,8 @@ class _Solver:
         return _Level(table, num_rows, num_rows / self.overview.num_rows, max(tol, self.all_rows.tol))
 
     def _cold_newton(self) -> None:
-        fraction = 1 / max(1.0, self.overview.spread / _START_SPREAD)
+        steps_up = self.overview.spread > _MILD_SPREAD
+        fraction = _START_SPREAD / self.overview.spread if steps_up else 1.0
         self._newton(self._start_at(fraction), fraction * self.sharpness)
 
     def _start_at(self, fraction: float) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from scipy.optimize import linprog
 from torch import Tensor
 
-from selavi.labelling import transport
+from selavi.labelling import tables, transport
 from selavi.labelling.tables import BlockTable, DenseTable, FusedTable
 from selavi.labelling.transport import assign, assign_reference
 
@@ -64,19 +64,28 @@ def test_a_sample_that_misses_a_cluster_does_no_harm() -> None:
     assert set(np.flatnonzero(found.labels.numpy() == 9)) <= {1, 1001, 2001, 3001}
 
 
-def test_scores_by_blocks_give_the_labels_of_the_stored_table() -> None:
+@pytest.mark.parametrize("sample_bytes", [1 << 28, 1 << 18], ids=["samples kept", "samples computed anew"])
+def test_scores_by_blocks_give_the_labels_of_the_stored_table(
+    monkeypatch: pytest.MonkeyPatch, sample_bytes: int
+) -> None:
+    monkeypatch.setattr(tables, "MAX_SAMPLE_BYTES", sample_bytes)
     scores = log_table(3, 40_000, 30)
-    calls = []
+    calls: list[int] = []
 
     def rows(chosen: slice) -> Tensor:
-        calls.append(chosen)
+        calls.append(len(range(*chosen.indices(len(scores)))))
         return scores[chosen].clone()
 
     found = assign(BlockTable(40_000, 30, rows, 1111, scores.device), uniform(30))
     stored = assign(scores, uniform(30))
     assert found.converged
     assert torch.equal(found.labels, stored.labels)
-    assert max(chosen.stop - chosen.start for chosen in calls) <= 1111
+    assert max(calls) <= 1111
+    # The survey, the solver's passes and the labels; a sample costs its rows alone.
+    assert sum(calls) <= (found.num_passes + 3) * len(scores)
+    sample = BlockTable(40_000, 30, rows, 1111, scores.device).sample(4)
+    assert isinstance(sample, BlockTable) == (sample_bytes == 1 << 18)
+    assert torch.equal(torch.cat([block for _, block in sample.blocks()]), scores[::4])
 
 
 # Inputs without a comfortable answer, read in float32.
