@@ -6,8 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-EXAMPLES = """Three ways:
-  compare.py --config configs/small.yaml --recipes sela-video concat xdc selavi --seeds 0 1 2 data.root=DIR
+EXAMPLES = """  compare.py --config small --recipes sela-video concat xdc selavi --seeds 0 1 2 data.root=DIR
   compare.py --runs runs/a runs/b         video, audio, both side by side, and both before any training
   compare.py --arrays features.npy --ids ids.txt --labels labels.csv"""
 
@@ -43,12 +42,12 @@ def encode_run(folder: Path, split: str, num_views: int, scaling: str) -> tuple[
     from selavi.evaluation.probes import best_device, encode_clips
     from selavi.training.run import load_model, load_run, untrained_model
 
-    run, each = load_run(folder), list[Any]()
+    run = load_run(folder)
     data = ClipDataModule(run.config, run.manifest, cached(run.config, run.manifest))
-    for model, augment in (load_model(run), untrained_model(run)):
-        (loader, table), device = data.evaluation_loader(split, num_views), best_device(run.config.trainer.accelerator)
-        each.append(encode_clips(model.to(device), augment.to(device), loader, len(table), num_views))
-    return kinds_of_run(each[0], each[1], table["label"].to_pylist(), scaling), run.config.heads.num_clusters
+    (loader, table), device = data.evaluation_loader(split, num_views), best_device(run.config.trainer.accelerator)
+    models = (load_model(run), untrained_model(run))
+    seen = [encode_clips(m.to(device), a.to(device), loader, len(table), num_views) for m, a in models]
+    return kinds_of_run(seen[0], seen[1], table["label"].to_pylist(), scaling), run.config.heads.num_clusters
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -63,10 +62,7 @@ def main(argv: list[str] | None = None) -> int:
 
         protocol = cp.Protocol(args.methods, args.seeds, args.scale, args.clusters, args.views)
         if args.recipes:
-            tools, config = (
-                (train.main, cluster_eval.main),
-                find_config(args.config, Path(__file__).parents[1] / "configs"),
-            )
+            tools, config = (train.main, cluster_eval.main), find_config(args.config, train.CONFIGS)
             rows = cp.train_recipes(args.recipes, args.seeds, config, args.settings, args.splits, args.out, *tools)
         elif args.runs:
             rows = cp.cluster_runs(args.runs, args.splits, protocol, encode_run)

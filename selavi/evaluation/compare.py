@@ -272,6 +272,9 @@ def cluster_arrays(arrays: Sequence[Path], ids: Path | None, labels: Path | None
         raise UsageError("arrays need --ids (a line for each row) and --labels (a table with the columns id and label)")
     names = read_ids(ids)
     told = read_id_labels(labels, names)
+    left_out = sum(label is None for label in told)
+    if left_out:
+        print(f"{left_out} of {len(names)} ids have an empty label and are left out", file=sys.stderr)
     known = np.array([label is not None for label in told])
     kept = [label for label in told if label is not None]
     if not kept:
@@ -420,4 +423,6 @@ def read_id_labels(path: Path, ids: Sequence[str]) -> list[str | None]:
         raise UsageError(
             f"{len(unknown)} of {len(ids)} ids have no row among the {len(known)} of {path}, such as {unknown[0]!r}"
         )
+    if len(known) > len(ids):
+        print(f"{len(known) - len(ids)} of {len(known)} rows of {path} belong to none of the ids", file=sys.stderr)
     return [known[clip_id] for clip_id in ids]
