@@ -1,7 +1,8 @@
-"""K-means on given features: the yardstick that a clustering has to beat.
+"""Clusters without learning any: K-means and others on given features, the yardsticks that a clustering has to beat.
 
-With mean frame colour, loudness, file size or duration as features it shows whether a data set has a back
-door, that is whether its classes can be told apart without looking or listening.
+With the features of an encoder it is the protocol "pre-train, then K-means" that the SeLaVi paper compares with.
+With mean frame colour, loudness, file size or duration as features it shows whether a data set has a back door, that
+is whether its classes can be told apart without looking or listening.
 """
 
 import warnings
@@ -10,6 +11,80 @@ from typing import Any
 import numpy as np
 
 from selavi.evaluation.metrics import contingency_matrix, normalised_mutual_information
+
+SCALINGS = ("standardise+l2", "standardise", "l2", "none")
+"""What is done to features first; standardise: each column to mean 0 and deviation 1; l2: each clip to length 1."""
+METHODS = ("kmeans", "spectral", "agglomerative")
+MAX_SMALL = 20_000
+"""Most clips for the methods whose memory grows with the square of the clips."""
+
+
+def scale_features(features: np.ndarray, how: str) -> np.ndarray:
+    """Scale (N, D) features as one of SCALINGS says; a constant column becomes 0, and so stays a row of 0.
+
+    Raises:
+        ValueError: another word, another shape, or values that are not finite.
+    """
+    if how not in SCALINGS:
+        raise ValueError(f"features are scaled by one of {SCALINGS}, got {how!r}")
+    scaled: np.ndarray = np.asarray(features, dtype=np.float32)
+    if scaled.ndim != 2 or not len(scaled):
+        raise ValueError(f"expected features (N, D) with N at least 1, got {scaled.shape}")
+    _require_finite(scaled)
+    if "standardise" in how:
+        scaled = _standardise(scaled).astype(np.float32)
+    if "l2" in how:
+        lengths = np.linalg.norm(scaled, axis=1, keepdims=True)
+        scaled = scaled / np.where(lengths > 0, lengths, 1)
+    return scaled
+
+
+def cluster_features(
+    features: np.ndarray, num_clusters: int, *, method: str = "kmeans", seed: int = 0, num_starts: int = 10
+) -> np.ndarray:
+    """Cluster features as they are.
+
+    Args:
+        features: (N, D).
+        num_clusters: K, at most N.
+        method: kmeans (the best of `num_starts` starts, k-means++); spectral (on the graph of the 10 nearest
+            neighbours); agglomerative (Ward).  The latter two are for MAX_SMALL clips at most.
+        seed: of the starts; agglomerative needs none.
+        num_starts: of K-means.
+
+    Returns:
+        (N,) int64.
+
+    Raises:
+        ValueError: another method, K > N, or too many clips for it.
+    """
+    from sklearn.cluster import AgglomerativeClustering, KMeans, SpectralClustering
+    from sklearn.exceptions import ConvergenceWarning
+
+    if method not in METHODS:
+        raise ValueError(f"the methods are {METHODS}, got {method!r}")
+    if not 1 <= num_clusters <= len(features):
+        raise ValueError(f"expected 1 to {len(features)} clusters for {len(features)} clips, got {num_clusters}")
+    if method != "kmeans" and len(features) > MAX_SMALL:
+        raise ValueError(
+            f"{method} clustering takes memory by the square of the clips: {MAX_SMALL} at most, got {len(features)}; "
+            "use kmeans"
+        )
+    with warnings.catch_warnings():
+        # Fewer distinct points than clusters (all clips of one duration) is an answer here, not a fault.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        # A graph of neighbours in several parts is what clusters that are apart look like.
+        warnings.filterwarnings("ignore", message="Graph is not fully connected")
+        if method == "agglomerative":
+            found = AgglomerativeClustering(num_clusters).fit_predict(features)
+        elif method == "spectral":
+            neighbours = min(10, len(features) - 1)
+            found = SpectralClustering(
+                num_clusters, affinity="nearest_neighbors", n_neighbors=neighbours, random_state=seed
+            ).fit_predict(features)
+        else:
+            found = KMeans(num_clusters, n_init=num_starts, random_state=seed).fit_predict(features)
+    return np.asarray(found, dtype=np.int64)
 
 
 def kmeans_nmi(features: np.ndarray, labels: Any, num_clusters: int, seed: int) -> float:
@@ -25,24 +100,25 @@ def kmeans_nmi(features: np.ndarray, labels: Any, num_clusters: int, seed: int) 
     Raises:
         ValueError: shapes that do not fit, K > N, or values that are not finite.
     """
-    from sklearn.cluster import KMeans
-    from sklearn.exceptions import ConvergenceWarning
-
     columns = np.asarray(features, dtype=np.float64)
     columns = columns[:, None] if columns.ndim == 1 else columns
     if columns.ndim != 2 or columns.shape[0] != len(labels):
         raise ValueError(f"expected features (N, D) and N labels, got {np.shape(features)} and {len(labels)} labels")
-    if not 1 <= num_clusters <= len(columns):
-        raise ValueError(f"expected 1 to {len(columns)} clusters for {len(columns)} clips, got {num_clusters}")
-    faulty = int((~np.isfinite(columns).all(1)).sum())
-    if faulty:
-        raise ValueError(f"the features of {faulty} of {len(columns)} clips are not finite: leave these clips out")
-    spread = columns.std(0)
+    _require_finite(columns)
+    clusters = cluster_features(_standardise(columns), num_clusters, seed=seed)
+    return normalised_mutual_information(contingency_matrix(labels, clusters))
+
+
+def _standardise(columns: np.ndarray) -> np.ndarray:
+    """Mean 0 and deviation 1 of each column; a constant one becomes 0."""
+    spread = columns.std(0, dtype=np.float64)
     # Of equal values the mean, and so the deviation, can be off in the last bit: infinity turns them into 0.
     spread[(np.ptp(columns, axis=0) == 0) | (spread == 0)] = np.inf
-    standardised = (columns - columns.mean(0)) / spread
-    with warnings.catch_warnings():
-        # Fewer distinct points than clusters (all clips of one duration) is an answer here, not a fault.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        clusters = KMeans(num_clusters, n_init=10, random_state=seed).fit_predict(standardised)
-    return normalised_mutual_information(contingency_matrix(labels, clusters))
+    standardised: np.ndarray = (columns - columns.mean(0, dtype=np.float64)) / spread
+    return standardised
+
+
+def _require_finite(features: np.ndarray) -> None:
+    faulty = int((~np.isfinite(features).all(1)).sum())
+    if faulty:
+        raise ValueError(f"the features of {faulty} of {len(features)} clips are not finite: leave these clips out")

@@ -1,0 +1,428 @@
+"""Clusterings side by side, several seeds each: recipes that were trained, and K-means on features that were not.
+
+A row is one measurement: {name, seed, split, nmi, ami, ari, ...}.  Rows of one name and split differ in the seed.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from selavi.atomic import write_text
+from selavi.config import Config, as_dict, load_config
+from selavi.errors import UsageError
+from selavi.evaluation.baselines import METHODS, SCALINGS, cluster_features, scale_features
+from selavi.evaluation.metrics import evaluate_clusters
+from selavi.evaluation.plots import Bars, Figure, bar_chart
+from selavi.evaluation.probes import ClipFeatures
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How given features are clustered."""
+
+    methods: Sequence[str]
+    """Of baselines.METHODS."""
+    seeds: Sequence[int]
+    """Of the starts; agglomerative clustering knows none and is done once."""
+    scaling: str
+    """Of baselines.SCALINGS."""
+    num_clusters: int = 0
+    """K; 0: as many as the run has, or as there are distinct labels."""
+    num_views: int = 3
+    """Of each clip of a run, whose features are averaged."""
+
+    def __post_init__(self) -> None:
+        unknown = [method for method in self.methods if method not in METHODS]
+        if unknown:
+            raise UsageError(f"no method {', '.join(unknown)}; there are {', '.join(METHODS)}")
+        if self.scaling not in SCALINGS:
+            raise UsageError(f"features are scaled by {', '.join(SCALINGS)}, got {self.scaling}")
+        if self.num_clusters < 0 or self.num_views < 1:
+            raise UsageError(f"clusters and views must be at least 1, got {self.num_clusters} and {self.num_views}")
+
+
+Kinds = Mapping[str, tuple[np.ndarray, list[str]]]
+"""Scaled features (N, D) and N labels, by kind of features."""
+
+RECIPES: dict[str, tuple[str, ...]] = {
+    "sela-video": ("modalities=[video]",),
+    "sela-audio": ("modalities=[audio]",),
+    "sela-both": ("labelling.source=own",),
+    "concat": ("labelling.source=concat",),
+    "swapped": ("labelling.source=cross",),
+    "selavi": (),
+    "deepcluster": ("modalities=[video]", "labelling.method=kmeans"),
+    "deepcluster-audio": ("modalities=[audio]", "labelling.method=kmeans"),
+    "sdc": ("labelling.source=own", "labelling.method=kmeans"),
+    "xdc": ("labelling.source=cross", "labelling.method=kmeans"),
+    "cdc": ("labelling.source=concat", "labelling.method=kmeans"),
+}
+"""Settings that make a recipe of any configuration of video and audio; docs/method.md explains each."""
+
+FIGURES = ("nmi", "ami", "ari", "accuracy", "purity", "mean_entropy", "used_clusters", "n")
+_SHOWN = ("nmi", "ami", "ari", "accuracy")
+
+
+def check_recipes(names: Sequence[str], seeds: Sequence[int]) -> None:
+    """Raise UsageError for recipes that are not there, or what is named twice."""
+    unknown = [name for name in names if name not in RECIPES]
+    if unknown:
+        raise UsageError(f"no recipe {', '.join(unknown)}; there are {', '.join(RECIPES)}")
+    if len(set(names)) < len(names) or len(set(seeds)) < len(seeds):
+        raise UsageError(f"each recipe and each seed once, got {' '.join(names)} and {' '.join(map(str, seeds))}")
+
+
+def recipe_row(name: str, seed: int, run_dir: Path, split: str) -> Row:
+    """What tools/cluster_eval.py measured of a finished run; the head is the one chosen without labels.
+
+    Beside the figures: the oracle's NMI, the mean NMI of the heads, and under own and cross labels that of each
+    modality's heads.
+    """
+    measured = json.loads((run_dir / "eval" / f"metrics_{split}.json").read_text(encoding="utf-8"))
+    if not measured["labelled"]:
+        raise UsageError(f"no clip of split {split} has a label, so recipes cannot be compared on it")
+    heads = [entry["nmi"] for entry in measured["heads"]]
+    told = {"oracle_nmi": measured["oracle"]["nmi"], "mean_nmi": mean(heads)}
+    if name in ("sela-both", "swapped", "sdc", "xdc"):
+        half = len(heads) // 2
+        told |= {"video_nmi": mean(heads[:half]), "audio_nmi": mean(heads[half:])}
+    figures = {figure: measured["chosen"][figure] for figure in FIGURES}
+    return {"name": name, "seed": seed, "split": split, **figures, **told}
+
+
+def train_recipes(
+    names: Sequence[str],
+    seeds: Sequence[int],
+    config_path: Path,
+    settings: Sequence[str],
+    splits: Sequence[str],
+    folder: Path,
+    train: Callable[[list[str]], int],
+    measure: Callable[[list[str]], int],
+) -> list[Row]:
+    """Train and measure recipes, one seed of one recipe after the other, and write the table after each.
+
+    A run lies in FOLDER/NAME-seedSEED-DIGEST, where the digest stands for all settings.  One that is finished is not
+    trained again, one that was stopped goes on.
+
+    Args:
+        names: of RECIPES, in the order of the table.
+        seeds: each recipe is trained with each.
+        config_path: what the recipes change.
+        settings: `section.key=value` for all recipes, which go before the file's and behind the recipe's.
+        splits: to measure on.
+        folder: of the runs and the table.
+        train: arguments of tools/train.py -> exit code.
+        measure: arguments of tools/cluster_eval.py -> exit code.
+
+    Raises:
+        UsageError: an unknown recipe, wrong settings, or a split without labels.
+        RecipeFailed: a tool ended with another exit code than 0; it has said why.
+    """
+    check_recipes(names, seeds)
+    rows: list[Row] = []
+    jobs = [(name, seed) for seed in seeds for name in names]
+    for number, (name, seed) in enumerate(jobs, 1):
+        overrides = [*settings, *RECIPES[name], f"seed={seed}"]
+        run_dir = folder / f"{name}-seed{seed}-{_digest(load_config(config_path, overrides))}"
+        print(f"\n{number}/{len(jobs)}: {name}, seed {seed}, in {run_dir}", file=sys.stderr)
+        if not (run_dir / "status.json").exists():
+            code = train(["--config", str(config_path), *overrides, f"run_dir={run_dir}", "resume=auto"])
+            if code:
+                raise RecipeFailed(code, name, seed)
+        for split in splits:
+            if not (run_dir / "eval" / f"metrics_{split}.json").exists():
+                with redirect_stdout(sys.stderr):
+                    code = measure([str(run_dir), "--split", split])
+                if code:
+                    raise RecipeFailed(code, name, seed)
+            rows.append(recipe_row(name, seed, run_dir, split))
+        write_comparison(order_rows(rows, names), folder)
+    return order_rows(rows, names)
+
+
+class RecipeFailed(UsageError):
+    """A tool ended early; the comparison ends with its exit code."""
+
+    def __init__(self, exit_code: int, name: str, seed: int) -> None:
+        super().__init__(f"{name} with seed {seed} ended early (see above); the same command goes on from here")
+        self.exit_code = exit_code
+
+
+def order_rows(rows: Iterable[Row], names: Sequence[str]) -> list[Row]:
+    """Rows by name as given, then in their order: all seeds of a recipe together."""
+    return sorted(rows, key=lambda row: names.index(row["name"]))
+
+
+def _digest(config: Config) -> str:
+    settings = {key: value for key, value in as_dict(config).items() if key not in ("run_dir", "resume")}
+    return hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=4).hexdigest()
+
+
+def features_of_clips(clips: ClipFeatures, labels: Sequence[str | None], how: str) -> Kinds:
+    """Scaled features and labels of the clips that have both: of each modality, and of several side by side.
+
+    Args:
+        clips: N clips; one that lacks a modality has zeros in its place beside the others.
+        labels: of the N clips; None where there is none.
+        how: one of baselines.SCALINGS, for each modality by itself, so that all count alike.
+
+    Raises:
+        UsageError: none of the clips has a label.
+    """
+    names = list(clips.features)
+    known = np.array([label is not None for label in labels])
+    found = {}
+    for kind in [[name] for name in names] + ([names] if len(names) > 1 else []):
+        kept = known & np.stack([clips.present[name].numpy() for name in kind]).any(0)
+        if not kept.any():
+            raise UsageError(f"none of the clips that have {' or '.join(kind)} has a label to score clusters by")
+        there = {name: clips.present[name].numpy()[kept] for name in kind}
+        parts = [_scale_present(clips.features[name].numpy()[kept], there[name], how) for name in kind]
+        told = [label for label, keep in zip(labels, kept, strict=True) if keep and label is not None]
+        found["+".join(kind)] = (np.concatenate(parts, 1), told)
+    return found
+
+
+def kinds_of_run(trained: ClipFeatures, untrained: ClipFeatures, labels: Sequence[str | None], how: str) -> Kinds:
+    """features_of_clips, and the same of all modalities from encoders that saw no training: random features."""
+    kinds = features_of_clips(untrained, labels, how)
+    last = list(kinds)[-1]
+    return {**features_of_clips(trained, labels, how), f"untrained {last}": kinds[last]}
+
+
+def _scale_present(features: np.ndarray, present: np.ndarray, how: str) -> np.ndarray:
+    scaled = np.zeros(features.shape, np.float32)
+    if present.any():
+        scaled[present] = scale_features(features[present], how)
+    return scaled
+
+
+def cluster_kinds(kinds: Kinds, split: str, num_clusters: int, protocol: Protocol) -> list[Row]:
+    """Cluster each kind once for each method and seed, and score the clusters on the same clips.
+
+    Raises:
+        UsageError: the clips cannot be clustered so (see cluster_features).
+    """
+    rows = []
+    for kind, (features, labels) in kinds.items():
+        for method in protocol.methods:
+            for seed in protocol.seeds[:1] if method == "agglomerative" else protocol.seeds:
+                try:
+                    found = cluster_features(features, num_clusters, method=method, seed=seed)
+                except ValueError as error:
+                    raise UsageError(f"{kind}: {error}") from error
+                scores = evaluate_clusters(labels, found, num_clusters)
+                told = {"name": f"{method} on {kind}", "seed": seed, "split": split}
+                rows.append({**told, **{figure: scores[figure] for figure in FIGURES}})
+    return rows
+
+
+def cluster_runs(
+    runs: Sequence[Path],
+    splits: Sequence[str],
+    protocol: Protocol,
+    encode: Callable[[Path, str, int, str], tuple[Kinds, int]],
+) -> list[Row]:
+    """Cluster the features of runs.
+
+    Args:
+        runs: their folders.
+        splits: clips to cluster, each by itself.
+        protocol: how.
+        encode: (run, split, number of views, scaling) -> its kinds of features, and its K.
+    """
+    rows = []
+    for run in runs:
+        for split in splits:
+            kinds, num_clusters = encode(run, split, protocol.num_views, protocol.scaling)
+            named = {f"{kind} of {run.name}" if len(runs) > 1 else kind: found for kind, found in kinds.items()}
+            rows += cluster_kinds(named, split, protocol.num_clusters or num_clusters, protocol)
+    return rows
+
+
+def cluster_arrays(arrays: Sequence[Path], ids: Path | None, labels: Path | None, protocol: Protocol) -> list[Row]:
+    """K-means and others on arrays of features, each by itself, and of several all of them side by side.
+
+    Args:
+        arrays: .npy files (N, D), whose rows are the same clips.
+        ids: N lines of text.
+        labels: CSV or Parquet with the columns id and label; clips with an empty label are left out.
+        protocol: how.
+
+    Raises:
+        UsageError: files that cannot be read or do not match, or no label at all.
+    """
+    if ids is None or labels is None:
+        raise UsageError("arrays need --ids (a line for each row) and --labels (a table with the columns id and label)")
+    names = read_ids(ids)
+    told = read_id_labels(labels, names)
+    left_out = sum(label is None for label in told)
+    if left_out:
+        print(f"{left_out} of {len(names)} ids have an empty label and are left out", file=sys.stderr)
+    known = np.array([label is not None for label in told])
+    kept = [label for label in told if label is not None]
+    if not kept:
+        raise UsageError(f"none of the {len(names)} ids has a label in {labels}")
+    parts = {}
+    for path in arrays:
+        try:
+            parts[path.stem] = scale_features(read_features(path, len(names))[known], protocol.scaling)
+        except UsageError:
+            raise
+        except ValueError as error:
+            raise UsageError(f"{path}: {error}") from error
+    if len(parts) < len(arrays):
+        raise UsageError(f"two of the arrays have one name: {', '.join(map(str, arrays))}")
+    kinds = {name: (part, kept) for name, part in parts.items()}
+    if len(parts) > 1:
+        kinds["+".join(parts)] = (np.concatenate(list(parts.values()), 1), kept)
+    return cluster_kinds(kinds, "all", protocol.num_clusters or len(set(kept)), protocol)
+
+
+def summarise(rows: Iterable[Row]) -> list[Row]:
+    """One entry for each name and split: seeds, and of every figure its mean, deviation, lowest and highest.
+
+    The deviation is that of the sample, None of a single seed.
+    """
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row["name"], row["split"]), []).append(row)
+    found = []
+    for (name, split), group in groups.items():
+        entry: Row = {"name": name, "split": split, "seeds": [row["seed"] for row in group]}
+        for figure in group[0]:
+            values = [row[figure] for row in group]
+            if figure not in ("name", "seed", "split") and all(isinstance(value, int | float) for value in values):
+                entry[figure] = {
+                    "mean": mean(values),
+                    "sd": stdev(values) if len(values) > 1 else None,
+                    "low": min(values),
+                    "high": max(values),
+                }
+        found.append(entry)
+    return found
+
+
+def format_summary(rows: Sequence[Row]) -> str:
+    """A table to read: a line for each name and split, the mean and the deviation over the seeds."""
+    summary = summarise(rows)
+    width = max(len(entry["name"]) for entry in summary) + 2
+    splits = max(len(entry["split"]) for entry in summary) + 2
+    lines = [" " * width + f"{'':{splits}}{'seeds':>6}" + "".join(f"{name:>16}" for name in _SHOWN)]
+    for entry in summary:
+        cells = "".join(f"{_told(entry[figure]):>16}" for figure in _SHOWN)
+        lines.append(f"{entry['name']:{width}}{entry['split']:{splits}}{len(entry['seeds']):6d}{cells}")
+    lines.append("mean +- deviation over the seeds; of trained recipes, the head chosen without labels")
+    return "\n".join(lines)
+
+
+def _told(figure: Mapping[str, float | None]) -> str:
+    deviation = figure["sd"]
+    return f"{figure['mean']:.3f}" + ("" if deviation is None else f" +- {deviation:.3f}")
+
+
+def write_comparison(rows: Sequence[Row], folder: Path, title: str = "Clusterings compared") -> list[Path]:
+    """Write compare.json (rows and summary), compare.csv (rows) and compare.png (NMI) into a folder."""
+    paths = [folder / f"compare.{suffix}" for suffix in ("json", "csv", "png")]
+    write_text(paths[0], json.dumps({"rows": list(rows), "summary": summarise(rows)}, indent=2) + "\n")
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(paths[1], text.getvalue())
+    plot_summary(rows, title).save(paths[2])
+    return paths
+
+
+def plot_summary(rows: Sequence[Row], title: str) -> Figure:
+    """NMI as bars: a group for each name, a bar for each split, whiskers from the lowest to the highest seed."""
+    summary = summarise(rows)
+    names = list(dict.fromkeys(entry["name"] for entry in summary))
+    splits = list(dict.fromkeys(entry["split"] for entry in summary))
+    cells = {(entry["name"], entry["split"]): entry["nmi"] for entry in summary}
+    missing = {"mean": float("nan"), "low": float("nan"), "high": float("nan")}
+    most = max(len(entry["seeds"]) for entry in summary)
+    bars = []
+    for split in splits:
+        each = [cells.get((name, split), missing) for name in names]
+        spread = {end: [cell[end] for cell in each] for end in ("low", "high")} if most > 1 else {}
+        bars.append(Bars(split, [cell["mean"] for cell in each], **spread))
+    about = f"NMI, mean of up to {most} seeds (whiskers: lowest and highest seed)" if most > 1 else "NMI, one seed"
+    return bar_chart(names, bars, title=title, value_label=about)
+
+
+def read_ids(path: Path) -> list[str]:
+    """The ids of an array's rows: a line of text each.
+
+    Raises:
+        UsageError: the file cannot be read, or an id occurs twice.
+    """
+    try:
+        ids = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read the ids in {path}: {error}") from error
+    if len(set(ids)) != len(ids):
+        raise UsageError(f"{len(ids) - len(set(ids))} of the {len(ids)} ids in {path} are there more than once")
+    return ids
+
+
+def read_features(path: Path, num_rows: int) -> np.ndarray:
+    """An .npy file of (N, D) numbers; nothing in it is run.
+
+    Raises:
+        UsageError: it cannot be read, or has another shape than the ids say.
+    """
+    try:
+        features = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UsageError(f"{path} is not an array that numpy.save wrote: {error}") from error
+    if not isinstance(features, np.ndarray) or features.ndim != 2 or features.dtype.kind not in "fiu":
+        raise UsageError(
+            f"expected one array (N, D) of numbers in {path}, found {getattr(features, 'shape', 'several')}"
+        )
+    if len(features) != num_rows:
+        raise UsageError(f"{path} has {len(features)} rows, but there are {num_rows} ids")
+    return features
+
+
+def read_id_labels(path: Path, ids: Sequence[str]) -> list[str | None]:
+    """Labels of the ids, in their order, from the columns id and label of a CSV or Parquet file.
+
+    Raises:
+        UsageError: it cannot be read, lacks a column, names an id twice, or does not know all ids; with counts.
+    """
+    try:
+        table = pq.read_table(path) if path.suffix == ".parquet" else pa_csv.read_csv(path)
+    except (OSError, pa.ArrowException) as error:
+        raise UsageError(f"cannot read the labels in {path}: {error}") from error
+    if not {"id", "label"} <= set(table.column_names):
+        raise UsageError(f"{path} needs the columns id and label, it has {', '.join(table.column_names)}")
+    names = table["id"].cast(pa.string()).to_pylist()
+    known = dict(zip(names, table["label"].cast(pa.string()).to_pylist(), strict=True))
+    if len(known) != len(names):
+        raise UsageError(f"{len(names) - len(known)} of the {len(names)} ids in {path} are there more than once")
+    unknown = [clip_id for clip_id in ids if clip_id not in known]
+    if unknown:
+        raise UsageError(
+            f"{len(unknown)} of {len(ids)} ids have no row among the {len(known)} of {path}, such as {unknown[0]!r}"
+        )
+    if len(known) > len(ids):
+        print(f"{len(known) - len(ids)} of {len(known)} rows of {path} belong to none of the ids", file=sys.stderr)
+    return [known[clip_id] for clip_id in ids]

@@ -1,0 +1,79 @@
+"""Compare clusterings over several seeds: recipes trained with one budget, or K-means on features of runs or arrays."""
+
+import argparse
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+EXAMPLES = """  compare.py --config small --recipes sela-video concat xdc selavi --seeds 0 1 2 data.root=DIR
+  compare.py --runs runs/a runs/b         video, audio, both side by side, and both before any training
+  compare.py --arrays features.npy --ids ids.txt --labels labels.csv"""
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    shown = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="selavi-compare", description=__doc__, epilog=EXAMPLES, formatter_class=shown)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--recipes", nargs="+", metavar="NAME", help="to train, unless finished, with section.key=value")
+    what.add_argument("--runs", type=Path, nargs="+", metavar="RUN", help="run folders whose features are clustered")
+    what.add_argument("--arrays", type=Path, nargs="+", metavar="FILE.npy", help="features (N, D); also side by side")
+    parser.add_argument("--config", type=Path, default=Path("demo"), help="of the recipes (default: demo)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(default: 0 1 2)")
+    parser.add_argument("--splits", nargs="+", default=["train", "test"], help="clips to score (default: train test)")
+    parser.add_argument("--views", type=int, default=3, help="of each clip, whose features are averaged (default: 3)")
+    parser.add_argument("--ids", type=Path, help="of the arrays' rows: a line of text each")
+    parser.add_argument("--labels", type=Path, help="of the arrays' rows: CSV or Parquet with columns id and label")
+    parser.add_argument("--clusters", type=int, default=0, help="K (default: the run's, or as many as labels)")
+    parser.add_argument("--methods", nargs="+", default=["kmeans"], help="kmeans (default), spectral, agglomerative")
+    parser.add_argument("--scale", default="standardise+l2", help="standardise, l2, none or standardise+l2 (default)")
+    parser.add_argument("--out", type=Path, default=Path("runs/compare"), help="folder (default: %(default)s)")
+    words = sys.argv[1:] if argv is None else argv
+    setting = r"[a-z_]+(\.[a-z_]+)*=" if "--recipes" in words else "$"  # they may stand behind a list of words
+    settings = [word for word in words if re.match(setting, word)]
+    return parser.parse_args([word for word in words if word not in settings], argparse.Namespace(settings=settings))
+
+
+def encode_run(folder: Path, split: str, num_views: int, scaling: str) -> tuple[Any, int]:
+    """Features and labels of a run's clips, by kind of features, and how many clusters it has."""
+    from datamodules.clips import ClipDataModule, cached
+    from selavi.evaluation.compare import kinds_of_run
+    from selavi.evaluation.probes import best_device, encode_clips
+    from selavi.training.run import load_model, load_run, untrained_model
+
+    run = load_run(folder)
+    data = ClipDataModule(run.config, run.manifest, cached(run.config, run.manifest))
+    (loader, table), device = data.evaluation_loader(split, num_views), best_device(run.config.trainer.accelerator)
+    models = (load_model(run), untrained_model(run))
+    seen = [encode_clips(m.to(device), a.to(device), loader, len(table), num_views) for m, a in models]
+    return kinds_of_run(seen[0], seen[1], table["label"].to_pylist(), scaling), run.config.heads.num_clusters
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the tool; returns the exit code."""
+    args = parse(argv)
+    from selavi.cli import run_tool
+
+    def action() -> None:
+        from selavi.config import find_config
+        from selavi.evaluation import compare as cp
+        from tools import cluster_eval, train
+
+        protocol = cp.Protocol(args.methods, args.seeds, args.scale, args.clusters, args.views)
+        if args.recipes:
+            tools, config = (train.main, cluster_eval.main), find_config(args.config, train.CONFIGS)
+            rows = cp.train_recipes(args.recipes, args.seeds, config, args.settings, args.splits, args.out, *tools)
+        elif args.runs:
+            rows = cp.cluster_runs(args.runs, args.splits, protocol, encode_run)
+        else:
+            rows = cp.cluster_arrays(args.arrays, args.ids, args.labels, protocol)
+        print(cp.format_summary(rows))
+        paths = cp.write_comparison(rows, args.out)
+        print(f"\nfull figures: {paths[0]} and .csv; plot: {paths[2]}", file=sys.stderr)
+
+    return run_tool(action)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
