@@ -1,8 +1,8 @@
 """Measure how clusters hold when picture or sound is degraded: NMI against severity, for several runs."""
 
 import argparse
+import dataclasses
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,39 +24,32 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def measure_group(group: list[tuple[str, Any]], table: Any, args: argparse.Namespace) -> None:
-    """Runs that read the same clips in the same way: each clip is decoded once for all of them."""
+    """Measure runs that read the same clips in the same way: each clip is decoded once for all of them."""
     from datamodules.clips import ClipDataModule, cached
-    from datamodules.manifest import judge
     from datamodules.progress import follow
     from selavi.evaluation import degradation as dg
-    from selavi.evaluation.head_choice import choose_head
     from selavi.evaluation.probes import best_device, encode_clips
     from selavi.training.run import load_model
 
-    first = group[0][1]
-    config = replace(first.config, modalities=sorted({m for _, run in group for m in run.config.modalities}))
-    clip_s, policy = config.data.clip_s, config.data.audio_policy
-    manifest = judge(first.manifest, clip_s=clip_s, audio_policy=policy, modalities=config.modalities)
-    data, device = ClipDataModule(config, manifest, cached(config, manifest)), best_device(config.trainer.accelerator)
-    judges = []
+    judges, first = [], max((run for _, run in group), key=lambda run: len(run.config.modalities))
+    config = dataclasses.replace(
+        first.config, modalities=sorted({m for _, run in group for m in run.config.modalities})
+    )
+    data = ClipDataModule(config, first.manifest, cached(config, first.manifest))
+    device = best_device(config.trainer.accelerator)
     for name, run in group:
-        model, augment = load_model(run)
-        model, augment, bank = model.to(device), augment.to(device), run.checkpoint["label_bank"]
-        head = choose_head(bank["labels"].numpy()).head
-        lines = [dg.head_line(name, model, run.config, bank["potentials"], head, args.views)]
+        (model, augment), lines = load_model(run), []
+        model, augment = model.to(device), augment.to(device)
         if args.kmeans:
             loader, rows = data.evaluation_loader(config.data.train_split, args.views)
             clips = encode_clips(model, augment, loader, len(rows), args.views)
-            seed, num_clusters = run.config.seed, run.config.heads.num_clusters
-            lines += dg.kmeans_lines(name, clips, args.kmeans, num_clusters, seed, args.views)
-        key = dg.fingerprint(bank["potentials"])
-        judges.append(dg.Judge(str(run.folder), key, model, augment, tuple(lines)))
+            lines = dg.kmeans_lines(name, clips, args.kmeans, run.config.heads.num_clusters, run.config.seed)
+        judges.append(dg.make_judge(name, run.folder, model, augment, run.config, run.checkpoint["label_bank"], lines))
     for name in (dg.CLEAN, *(args.corruptions or dg.CORRUPTIONS)):
         if severities := table.missing(judges, name):
             loader, rows = data.evaluation_loader(args.split, args.views)
-            ids, labels = rows["id"].to_pylist(), rows["label"].to_pylist()
-            told = {"ids": ids, "labels": labels, "num_views": args.views, "seed": args.seed, "config": config}
-            table.add(dg.measure(follow(loader, name, len(loader)), name, severities, judges, **told))
+            batches = follow(loader, name, len(loader), "batches")
+            table.measure(batches, name, severities, judges, rows, config)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -65,20 +58,20 @@ def main(argv: list[str] | None = None) -> int:
     from selavi.cli import run_tool
 
     def action() -> None:
-        from selavi.evaluation.degradation import Table, check_names, format_degradation, same_clips
+        from selavi.evaluation.degradation import Table, check_names, format_degradation, same_clips, write_plots
         from selavi.training.run import load_run
 
         check_names(args.corruptions, args.views)
         table = Table(args.out, args.split, args.views, args.seed)
         groups: dict[Any, list[Any]] = {}
-        for told in args.runs:
-            name, _, folder = told.rpartition("=")
+        for name, _, folder in (told.rpartition("=") for told in args.runs):
             run = load_run(Path(folder))
             groups.setdefault(same_clips(run.config), []).append((name or run.folder.name, run))
         for group in groups.values():
             measure_group(group, table, args)
         print(format_degradation(table.rows))
-        print(f"\nfull figures: {table.path}, .csv; plots: .svg beside them", file=sys.stderr)
+        write_plots(table.rows, args.out, args.split)
+        print(f"\nfull figures: {table.path} and .csv; plots: .svg beside them", file=sys.stderr)
 
     return run_tool(action)
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -27,7 +28,10 @@ from selavi.augment import Augment
 from selavi.batch import ClipBatch
 from selavi.config import Config
 from selavi.errors import UsageError
+from selavi.evaluation.head_choice import choose_head
 from selavi.evaluation.metrics import contingency_matrix, matched_accuracy, normalised_mutual_information
+from selavi.evaluation.plots import Bars, Figure, bar_chart, line_chart
+from selavi.evaluation.plots import Line as PlotLine
 from selavi.evaluation.probes import ClipFeatures, average_views, combinations_of
 from selavi.labelling.scores import combine_scores
 from selavi.media import recompress
@@ -36,6 +40,8 @@ from selavi.randomness import mix
 
 CLEAN = "clean"
 """Name of what is not degraded; its severity is 0."""
+MAX_LINES = 7
+"""That one chart can show."""
 DROPPED_S = 0.05
 """Seconds of one hole in dropped sound."""
 
@@ -202,8 +208,8 @@ def same_clips(config: Config) -> tuple[Any, ...]:
     return (*where, data.clip_s, video.num_frames, video.decode_size, config.audio.sample_rate)
 
 
-Assign = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], np.ndarray]
-"""(features (B, D) a modality, present (B,)) of whole clips' views -> clusters (B / V, H)."""
+Assign = Callable[[Mapping[str, Tensor], Mapping[str, Tensor], int], np.ndarray]
+"""(features (B, D) a modality, present (B,) of whole clips' views, V) -> clusters (B / V, H)."""
 
 
 @dataclass(frozen=True)
@@ -225,7 +231,7 @@ class Judge:
 
     run: str
     key: str
-    """Tells the run's weights from others: see fingerprint."""
+    """Tells the run's last labelling from those of other runs."""
     model: SelaviModel
     augment: Augment
     lines: tuple[Line, ...]
@@ -234,11 +240,11 @@ class Judge:
 def head_clusters(
     features: Mapping[str, Tensor],
     present: Mapping[str, Tensor],
+    num_views: int,
     *,
     model: SelaviModel,
     potentials: Tensor,
     config: Config,
-    num_views: int,
 ) -> np.ndarray:
     """The likeliest cluster of every head, (B / V, H): as selavi.evaluation.predict, from features."""
     weights = {name: config.labelling.weights[name] for name in config.modalities}
@@ -256,7 +262,7 @@ def head_clusters(
 
 
 def kmeans_clusters(
-    features: Mapping[str, Tensor], present: Mapping[str, Tensor], *, centres: Tensor, kind: str, num_views: int
+    features: Mapping[str, Tensor], present: Mapping[str, Tensor], num_views: int, *, centres: Tensor, kind: str
 ) -> np.ndarray:
     """The nearest of K centres, (B / V, 1)."""
     averaged, there = average_views(features, present, num_views)
@@ -264,15 +270,34 @@ def kmeans_clusters(
     return torch.cdist(values.double(), centres.to(values.device)).argmin(1, keepdim=True).cpu().numpy()
 
 
-def head_line(name: str, model: SelaviModel, config: Config, potentials: Tensor, head: int, num_views: int) -> Line:
-    """The run's own heads; `head` is the one that was chosen without labels."""
-    assign = partial(head_clusters, model=model, potentials=potentials, config=config, num_views=num_views)
-    return Line(name, assign, head)
+def make_judge(
+    name: str,
+    run: Path,
+    model: SelaviModel,
+    augment: Augment,
+    config: Config,
+    bank: Mapping[str, Tensor],
+    kmeans: Sequence[Line] = (),
+) -> Judge:
+    """A run's own heads, of which the one chosen without labels counts, and lines of K-means.
+
+    Args:
+        name: of the line.
+        run: its folder.
+        model: in evaluation mode.
+        augment: of the same configuration and device.
+        config: of the run.
+        bank: labels (M, H) and potentials (H, K) of its last labelling.
+        kmeans: of kmeans_lines.
+    """
+    potentials = bank["potentials"]
+    assign = partial(head_clusters, model=model, potentials=potentials, config=config)
+    line = Line(name, assign, choose_head(bank["labels"].numpy()).head)
+    key = f"{mix(*(value.hex() for value in potentials.flatten().tolist())):016x}"
+    return Judge(str(run), key, model, augment, (line, *kmeans))
 
 
-def kmeans_lines(
-    name: str, clips: ClipFeatures, kinds: Iterable[str], num_clusters: int, seed: int, num_views: int
-) -> list[Line]:
+def kmeans_lines(name: str, clips: ClipFeatures, kinds: Iterable[str], num_clusters: int, seed: int) -> list[Line]:
     """K-means on features of undegraded training clips; degraded clips then go to the nearest centre.
 
     Args:
@@ -281,7 +306,6 @@ def kmeans_lines(
         kinds: names of combinations_of; those that the run does not have are left out.
         num_clusters: K.
         seed: of the ten restarts.
-        num_views: of the clips that will be assigned.
     """
     from sklearn.cluster import KMeans
 
@@ -291,14 +315,8 @@ def kmeans_lines(
             table = values[there].double().numpy()
             found = KMeans(num_clusters, n_init=10, random_state=seed).fit(table)
             centres = torch.from_numpy(found.cluster_centers_)
-            assign = partial(kmeans_clusters, centres=centres, kind=kind, num_views=num_views)
-            lines.append(Line(f"{name}, K-means on {kind}", assign, 0))
+            lines.append(Line(f"{name}, K-means on {kind}", partial(kmeans_clusters, centres=centres, kind=kind), 0))
     return lines
-
-
-def fingerprint(potentials: Tensor) -> str:
-    """Tell a run's last labelling from those of other runs: (H, K) potentials -> 16 hexadecimal digits."""
-    return f"{mix(*(value.hex() for value in potentials.flatten().tolist())):016x}"
 
 
 @torch.no_grad()
@@ -307,9 +325,8 @@ def measure(
     name: str,
     severities: Sequence[float],
     judges: Sequence[Judge],
+    clips: pa.Table,
     *,
-    ids: Sequence[str],
-    labels: Sequence[str | None],
     num_views: int,
     seed: int,
     config: Config,
@@ -321,8 +338,7 @@ def measure(
         name: a key of CORRUPTIONS, or CLEAN.
         severities: of it.
         judges: runs that see the same clips.
-        ids: (N,) of the clips.
-        labels: (N,) human labels; clips without one are not scored.
+        clips: id and label of N clips, which the batches' index counts; those without a label are not scored.
         num_views: V.
         seed: of what is random.
         config: that the views are decoded with.
@@ -333,6 +349,7 @@ def measure(
     Raises:
         UsageError: no clip has a label, or none could be decoded.
     """
+    ids, labels = clips["id"].to_pylist(), clips["label"].to_pylist()
     lines = [(judge, line) for judge in judges for line in judge.lines]
     found: dict[tuple[int, float], list[np.ndarray]] = {
         (place, severity): [] for place in range(len(lines)) for severity in severities
@@ -351,7 +368,7 @@ def measure(
                 features = judge.model.features(judge.augment(moved, random=False))
                 present = {modality: moved.present[modality] for modality in features}
                 for line in judge.lines:
-                    found[place, severity].append(line.assign(features, present))
+                    found[place, severity].append(line.assign(features, present, num_views))
                     place += 1
     if not kept:
         raise UsageError("no clip has a label and can be decoded, so there is no NMI to compute")
@@ -388,7 +405,7 @@ class Table:
             try:
                 told = json.loads(self.path.read_text(encoding="utf-8"))
                 self.rows = told.pop("rows")
-            except (ValueError, KeyError, AttributeError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise UsageError(
                     f"{self.path} is not a table of tools/degrade.py; move it, or name another --out"
                 ) from error
@@ -401,6 +418,19 @@ class Table:
         severities = (0.0,) if name == CLEAN else CORRUPTIONS[name].severities
         lines = [(line.name, judge.key) for judge in judges for line in judge.lines]
         return [s for s in severities if any((*line, name, s) not in done for line in lines)]
+
+    def measure(
+        self,
+        batches: Iterable[ClipBatch],
+        name: str,
+        severities: Sequence[float],
+        judges: Sequence[Judge],
+        clips: pa.Table,
+        config: Config,
+    ) -> None:
+        """Measure one corruption (see the function of this name) and add its rows."""
+        num_views, seed = self.settings["views"], self.settings["seed"]
+        self.add(measure(batches, name, severities, judges, clips, num_views=num_views, seed=seed, config=config))
 
     def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Take up rows, in the place of older ones of the same key, and write the JSON and the CSV."""
@@ -419,29 +449,30 @@ class Table:
         write_text(self.path.with_suffix(".csv"), text.getvalue())
 
 
-def curves(rows: Sequence[Mapping[str, Any]], name: str) -> dict[str, list[tuple[float, list[float]]]]:
-    """The points of each line under one corruption: (severity, NMI of each run), the undegraded clips first."""
-    severities = CORRUPTIONS[name].severities
-    found: dict[str, list[tuple[float, list[float]]]] = {}
-    for line in dict.fromkeys(str(row["line"]) for row in rows):
-        points = []
-        for kind, severity in ((CLEAN, 0.0), *((name, s) for s in severities)):
-            same = [
-                float(row["nmi"])
-                for row in rows
-                if (row["line"], row["corruption"], row["severity"]) == (line, kind, severity)
-            ]
-            if same:
-                points.append((severity, same))
-        found[line] = points
-    return found
+Points = list[tuple[float | None, list[float]]]
+"""(severity, NMI of each run of a line); None for the undegraded clips, which come first."""
+
+
+def curves(rows: Sequence[Mapping[str, Any]], name: str) -> dict[str, Points]:
+    """The points of each line under one corruption; none of a line that was not measured under it."""
+    found: dict[str, dict[float | None, list[float]]] = {}
+    for row in rows:
+        if row["corruption"] in (name, CLEAN):
+            severity = None if row["corruption"] == CLEAN else float(row["severity"])
+            found.setdefault(row["line"], {}).setdefault(severity, []).append(float(row["nmi"]))
+    order = (None, *CORRUPTIONS[name].severities)
+    return {
+        line: [(severity, points[severity]) for severity in order if severity in points]
+        for line, points in found.items()
+        if set(points) - {None}
+    }
 
 
 def format_degradation(rows: Sequence[Mapping[str, Any]]) -> str:
     """Tables to read: one for each corruption, a line each, its mean NMI at every severity."""
     blocks = []
     for name, corruption in CORRUPTIONS.items():
-        lines = {line: points for line, points in curves(rows, name).items() if any(s for s, _ in points)}
+        lines = curves(rows, name)
         if not lines:
             continue
         width = max(30, *(len(line) + 2 for line in lines))
@@ -449,10 +480,81 @@ def format_degradation(rows: Sequence[Mapping[str, Any]]) -> str:
         blocks.append(f"{corruption.title} ({corruption.unit}), NMI\n{'':{width}}{CLEAN:>9}{head}")
         for line, points in lines.items():
             means = {severity: float(np.mean(each)) for severity, each in points}
-            cells = (f"{means[s]:9.3f}" if s in means else f"{'-':>9}" for s in (0.0, *corruption.severities))
+            cells = (f"{means[s]:9.3f}" if s in means else f"{'-':>9}" for s in (None, *corruption.severities))
             blocks.append(f"{line:{width}}{''.join(cells)}")
         blocks.append("")
     return "\n".join(blocks).rstrip()
+
+
+def write_plots(rows: Sequence[Mapping[str, Any]], folder: Path, split: str) -> list[Path]:
+    """Draw degradation_SPLIT_CORRUPTION.svg, one line a run; of several runs of one name the mean, and their range.
+
+    Missing modalities share one chart of bars.  More than MAX_LINES lines go on in a second file, and so on.
+    """
+    lines = list(dict.fromkeys(str(row["line"]) for row in rows))
+    paths = []
+    for number, first in enumerate(range(0, len(lines), MAX_LINES)):
+        shown = lines[first : first + MAX_LINES]
+        ending = f"{f'-{number + 1}' if number else ''}.svg"
+        for name, corruption in CORRUPTIONS.items():
+            found = {line: points for line, points in curves(rows, name).items() if line in shown}
+            if found and corruption.degrade is not None:
+                figure = _chart(found, corruption, split)
+                paths.append(figure.save(folder / f"degradation_{split}_{name}{ending}"))
+        missing = {name: curves(rows, name) for name, corruption in CORRUPTIONS.items() if corruption.degrade is None}
+        if any(line in each for each in missing.values() for line in shown):
+            figure = _bars(missing, shown, split)
+            paths.append(figure.save(folder / f"degradation_{split}_missing{ending}"))
+    return paths
+
+
+def _chart(found: Mapping[str, Points], corruption: Corruption, split: str) -> Figure:
+    places = {severity: place for place, severity in enumerate((None, *corruption.severities))}
+    drawn = []
+    for line, points in found.items():
+        several = any(len(each) > 1 for _, each in points)
+        drawn.append(
+            PlotLine(
+                line,
+                x=[places[severity] for severity, _ in points],
+                y=[float(np.mean(each)) for _, each in points],
+                low=[min(each) for _, each in points] if several else None,
+                high=[max(each) for _, each in points] if several else None,
+            )
+        )
+    return line_chart(
+        drawn,
+        title=f"{corruption.title.capitalize()}, {_about(found, split)}",
+        x_label=f"{corruption.unit}: from mild to worst",
+        y_label="NMI",
+        x_ticks=[(place, CLEAN if severity is None else f"{severity:g}") for severity, place in places.items()],
+        x_range=(0, len(places) - 1),
+        y_range=(0.0, 1.05 * max(0.1, *(value for points in found.values() for _, each in points for value in each))),
+    )
+
+
+def _bars(missing: Mapping[str, Mapping[str, Points]], shown: Sequence[str], split: str) -> Figure:
+    every = {line: points for each in missing.values() for line, points in each.items() if line in shown}
+
+    def series(title: str, values: Mapping[str, Sequence[float]]) -> Bars:
+        each = [values.get(line) or [float("nan")] for line in every]
+        several = any(len(runs) > 1 for runs in each)
+        return Bars(
+            title,
+            [float(np.mean(runs)) for runs in each],
+            low=[min(runs) for runs in each] if several else None,
+            high=[max(runs) for runs in each] if several else None,
+        )
+
+    bars = [series(CLEAN, {line: dict(points).get(None, []) for line, points in every.items()})]
+    for name, found in missing.items():
+        bars.append(series(CORRUPTIONS[name].title, {line: points[-1][1] for line, points in found.items()}))
+    return bar_chart(list(every), bars, title=f"A modality missing, {_about(every, split)}", value_label="NMI")
+
+
+def _about(found: Mapping[str, Points], split: str) -> str:
+    most = max(len(each) for points in found.values() for _, each in points)
+    return f"{split} clips" + (f"; mean and range of {most} runs" if most > 1 else "")
 
 
 def _scored(batch: ClipBatch, labels: Sequence[str | None], num_views: int) -> ClipBatch:

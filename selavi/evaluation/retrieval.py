@@ -44,9 +44,9 @@ def nearest(
         raise ValueError(f"expected 1 to {num_gallery} nearest clips of a gallery of {num_gallery}, got {num_nearest}")
     if not (queries.isfinite().all() and gallery.isfinite().all()):
         raise ValueError("expected finite features, found inf or nan")
-    normalised = F.normalize(gallery.float(), dim=1)
+    normalised = F.normalize(gallery.double(), dim=1)  # float32 would let the size of a block decide near ties
     rows, similarities = [], []
-    for block in F.normalize(queries.float(), dim=1).split(query_block):
+    for block in F.normalize(queries.double(), dim=1).split(query_block):
         best = torch.empty(len(block), 0, dtype=torch.int64, device=block.device)
         for first in range(0, num_gallery, gallery_block):
             part = normalised[first : first + gallery_block]
