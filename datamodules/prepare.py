@@ -469,7 +469,7 @@ def encode_file(job: Job, *, root: str, settings: PrepareSettings) -> None:
     waveform = recording.waveform if recording.waveform.size else None
     target.parent.mkdir(parents=True, exist_ok=True)
     with _renamed(target) as temporary:
-        encode_clip(temporary, frames, waveform, fps=fps, sample_rate=settings.sample_rate, gop=8)
+        encode_clip(temporary, frames, waveform, fps=fps, sample_rate=settings.sample_rate, gop=8, fast_decode=True)
         written = decode_recording(temporary, size=settings.size, sample_rate=settings.sample_rate)
         _require_alike(path, written.frames, frames)
         if (written.waveform.size > 0) != (waveform is not None):
