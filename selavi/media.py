@@ -99,12 +99,17 @@ def encode_clip(
             container.mux(video.encode(frame))
         container.mux(video.encode(None))
         if audio is not None and waveform is not None:
-            samples = waveform.astype(np.float32) / 32768 if waveform.dtype == np.int16 else waveform
-            planes = np.ascontiguousarray(samples)[None]
-            sound = AudioFrame.from_ndarray(planes, format="fltp", layout="mono")
-            sound.sample_rate, sound.pts, sound.time_base = sample_rate, 0, Fraction(1, sample_rate)
-            container.mux(audio.encode(sound))
+            for first in range(0, len(waveform), _ENCODED_AT_ONCE):
+                samples = waveform[first : first + _ENCODED_AT_ONCE]
+                samples = samples.astype(np.float32) / 32768 if samples.dtype == np.int16 else samples
+                sound = AudioFrame.from_ndarray(np.ascontiguousarray(samples)[None], format="fltp", layout="mono")
+                sound.sample_rate, sound.pts, sound.time_base = sample_rate, first, Fraction(1, sample_rate)
+                container.mux(audio.encode(sound))
             container.mux(audio.encode(None))
+
+
+_ENCODED_AT_ONCE = 1_000_000
+"""Samples."""
 
 
 class MediaError(Exception):
