@@ -142,11 +142,8 @@ def _order(reader: ClipReader | None) -> np.ndarray | None:
 
 def cached(config: Config, manifest: pa.Table) -> Media:
     """Where the clips of a finished run's manifest come from, nothing decoded twice."""
-    if is_prepared(config.data.root):
-        shards = open_shards(config.data.root, Path(config.data.cache_dir), config.data.shard_cache_gb)[1]
-        if shards is not None:
-            return shards
-    return _decode_ahead(config, manifest)[0]
+    prepared = open_prepared(config)
+    return _decode_ahead(config, manifest)[0] if prepared is None or prepared[1] is None else prepared[1]
 
 
 def prepare_data(config: Config) -> tuple[pa.Table, Media]:
@@ -172,9 +169,10 @@ def prepare_manifest(config: Config) -> tuple[pa.Table, Media]:
         DataError: more than data.max_bad_fraction of the files cannot be used.
     """
     data = config.data
-    manifest, media = _find(config)
+    media: Media
+    manifest, media = open_prepared(config) or (_scan(config), None)
     manifest, told = apply_list(manifest, data.list, data.source)
-    manifest = judge(manifest, clip_s=data.clip_s, audio_policy=data.audio_policy, modalities=config.modalities)
+    manifest = judge_for(config, manifest)
     check_bad_fraction(manifest, data.max_bad_fraction)
     if media is None:
         media, faults = _decode_ahead(config, manifest)
@@ -199,18 +197,27 @@ def prepare_manifest(config: Config) -> tuple[pa.Table, Media]:
     return manifest, media
 
 
-def _find(config: Config) -> tuple[pa.Table, Media]:
+def open_prepared(config: Config) -> tuple[pa.Table, ShardReader | None] | None:
+    """The manifest and the reader (None: of files) of prepared clips; None where `data.root` is a folder of media."""
     data = config.data
-    if is_prepared(data.root):
-        return open_shards(data.root, Path(data.cache_dir), data.shard_cache_gb)
-    manifest = scan(
+    return open_shards(data.root, Path(data.cache_dir), data.shard_cache_gb) if is_prepared(data.root) else None
+
+
+def _scan(config: Config) -> pa.Table:
+    data = config.data
+    return scan(
         Path(data.root),
         Path(data.cache_dir),
         data.scan_workers,
         deadline_s=data.timeout_s,
         allow_links=data.allow_links,
     )
-    return manifest, None
+
+
+def judge_for(config: Config, manifest: pa.Table) -> pa.Table:
+    """Turn facts into the statuses of this run; see datamodules.manifest.judge."""
+    data = config.data
+    return judge(manifest, clip_s=data.clip_s, audio_policy=data.audio_policy, modalities=config.modalities)
 
 
 def _decode_ahead(config: Config, manifest: pa.Table) -> tuple[DecodedCache | None, dict[str, tuple[str, str]]]:

@@ -10,13 +10,14 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from hashlib import blake2b
+from mmap import ACCESS_READ, mmap
 from pathlib import Path, PurePosixPath
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -31,8 +32,6 @@ from datamodules.shards import (
     INDEX,
     MARK,
     VERSION,
-    decode_jpegs,
-    encode_jpegs,
     frames_name,
     pack_sample,
     tar_name,
@@ -41,11 +40,20 @@ from datamodules.shards import (
 from datamodules.workers import Failure, run_jobs
 from selavi.atomic import hold, write_atomically, write_text
 from selavi.errors import UsageError
-from selavi.media import MediaError, Recording, decode_recording, encode_clip, latest_frames
+from selavi.media import (
+    MediaError,
+    decode_jpegs,
+    decode_sound,
+    encode_clip,
+    encode_jpeg,
+    stream_frames,
+)
 from selavi.randomness import mix
 
 PLAN, WORK, LOCK = "prepare.json", "parts", "prepare.lock"
-_MEMORY_BYTES = 8 * 2**30
+_MEMORY_BYTES = 4 * 2**30
+"""Memory for one clip."""
+Picture = TypeVar("Picture")
 _ONLY_OUT = {PLAN, WORK, LOCK, MARK, "manifest.parquet", "index.parquet"}
 
 
@@ -56,6 +64,8 @@ class PrepareSettings:
     format: Literal["shards", "files"] = "shards"
     size: int = 128
     """Pixels of the short side."""
+    aspect: float = 1.0
+    """The long side is cut, from both ends, to at most so many times the short one; 0: not at all."""
     fps: float = 0.0
     """At most so many frames a second are kept; 0: all."""
     sample_rate: int = 24000
@@ -72,6 +82,7 @@ class PrepareSettings:
 
         require(self.format in ("shards", "files"), "format", "shards or files", self.format)
         require(16 <= self.size <= 1024 and self.size % 2 == 0, "size", "an even number from 16 to 1024", self.size)
+        require(self.aspect == 0 or 1 <= self.aspect <= 100, "aspect", "0, or 1 to 100", self.aspect)
         require(0 <= self.fps <= 1000, "fps", "0 to 1000", self.fps)
         require(1000 <= self.sample_rate <= 192_000, "sample-rate", "1000 to 192000", self.sample_rate)
         require(1 <= self.quality <= 100, "quality", "1 to 100", self.quality)
@@ -318,9 +329,10 @@ class _Shards:
                     status = {"status": fault.reason, "reason": fault.detail}
                     index.append({"id": clip_id, "shard": shard, "first_frame": num_frames} | empty | status)
                     continue
-                piece = self._part(place).read_bytes()
-                sample = unpack_sample(piece)
-                frames = sample.frames.copy()
+                with _mapped(self._part(place)) as piece:
+                    sample, length = unpack_sample(piece), len(piece)
+                    tar.write(piece)
+                frames = sample.frames
                 frames["at"] += at
                 records.append(frames)
                 index.append(
@@ -335,8 +347,7 @@ class _Shards:
                         "reason": None,
                     }
                 )
-                tar.write(piece)
-                at, num_frames = at + len(piece), num_frames + len(frames)
+                at, num_frames = at + length, num_frames + len(frames)
             tar.write(bytes(1024))  # the end of a tar
         with write_atomically(self.out / frames_name(shard)) as temporary, temporary.open("wb") as file:
             np.save(file, np.concatenate(records))
@@ -423,7 +434,8 @@ def estimate_bytes(rows: pa.Table, settings: PrepareSettings) -> np.ndarray:
     width, height, seconds, fps = (
         np.nan_to_num(rows[name].to_numpy().astype(np.float64)) for name in ("width", "height", "duration_s", "fps")
     )
-    pixels = settings.size**2 * np.maximum(width, height) / np.maximum(np.minimum(width, height), 1)
+    aspect = np.maximum(width, height) / np.maximum(np.minimum(width, height), 1)
+    pixels = settings.size**2 * (np.minimum(aspect, settings.aspect) if settings.aspect else aspect)
     fps = np.minimum(fps, settings.fps) if settings.fps else fps
     bytes_per_pixel = 0.38 * 10 ** ((settings.quality - 90) / 40)  # of ordinary video frames as JPEG, 4:2:0
     return seconds * (fps * pixels * bytes_per_pixel + settings.sample_rate * 2) + 4096
@@ -436,20 +448,27 @@ def encode_part(job: Job, *, root: str, settings: PrepareSettings) -> None:
         MediaError: the original cannot be read, or what was written is not what was meant.
     """
     path = Path(root) / job.facts["path"]
-    recording = _decode(path, job.facts, settings)
+    require_unchanged(path, job.facts["bytes"], job.facts["mtime_ns"])
     facts = {name: job.facts[name] for name in ("id", "split", "label", "duration_s")}
-    height, width = recording.frames.shape[1:3]
-    facts |= {"height": height, "width": width, "sample_rate": settings.sample_rate}
-    jpegs = encode_jpegs(recording.frames, settings.quality)
-    piece = pack_sample(job.key, facts, jpegs, recording.times_s, recording.waveform)
+    jpegs: list[bytes] = []
+    times_s: list[float] = []
+    for time_s, frame in _frames(path, job.facts, settings):
+        jpegs.append(encode_jpeg(frame, settings.quality))
+        times_s.append(time_s)
+        _require_alike(path, decode_jpegs(jpegs[-1:])[0], _thumbnail(frame))
+        facts |= {"height": frame.shape[0], "width": frame.shape[1], "sample_rate": settings.sample_rate}
+    waveform = decode_sound(path, sample_rate=settings.sample_rate)
     with _renamed(Path(job.target)) as temporary:
-        temporary.write_bytes(piece)
-        written = temporary.read_bytes()
-        sample = unpack_sample(written)
-        ranges = zip(sample.frames["at"].tolist(), sample.frames["bytes"].tolist(), strict=True)
-        _require_alike(path, decode_jpegs([written[at : at + length] for at, length in ranges]), recording.frames)
-        if written != piece:
-            raise MediaError(path, "corrupt", "reads back differently from what was written: check the disk")
+        with temporary.open("wb") as file:
+            file.writelines(pack_sample(job.key, facts, jpegs, times_s, waveform))
+        with _mapped(temporary) as written:
+            at = 0
+            for piece in pack_sample(job.key, facts, jpegs, times_s, waveform):
+                if written[at : at + len(piece)] != piece:
+                    raise MediaError(path, "corrupt", "reads back differently from what was written: check the disk")
+                at += len(piece)
+            if at != len(written) or unpack_sample(written).num_samples != len(waveform):
+                raise MediaError(path, "corrupt", "reads back with another length: check the disk")
 
 
 def encode_file(job: Job, *, root: str, settings: PrepareSettings) -> None:
@@ -459,40 +478,99 @@ def encode_file(job: Job, *, root: str, settings: PrepareSettings) -> None:
         MediaError: the original cannot be read, or what was written is not what was meant.
     """
     path, target = Path(root) / job.facts["path"], Path(job.target)
-    recording = _decode(path, job.facts, settings)
-    fps = job.facts["fps"] or (len(recording.times_s) / max(job.facts["duration_s"], 1e-3))
+    require_unchanged(path, job.facts["bytes"], job.facts["mtime_ns"])
+    duration_s, fps = job.facts["duration_s"], job.facts["fps"]
+    if not fps:
+        fps = sum(1 for _ in _frames(path, job.facts, settings)) / max(duration_s, 1e-3)
     fps = min(fps, settings.fps) if settings.fps else fps
     # A constant rate that starts at 0, also where the original's varies: no frame is off by more than one.
-    times_s = np.arange(max(1, round(job.facts["duration_s"] * fps))) / fps
-    frames = recording.frames[latest_frames(recording.times_s, times_s)]
-    frames = frames[:, : frames.shape[1] // 2 * 2, : frames.shape[2] // 2 * 2]
-    waveform = recording.waveform if recording.waveform.size else None
+    times_s = np.arange(max(1, round(duration_s * fps))) / fps
+    seen: list[np.ndarray] = []
+
+    def pictures() -> Iterator[np.ndarray]:
+        for frame in on_screen(_frames(path, job.facts, settings), times_s.tolist()):
+            even = frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2]
+            seen.append(_thumbnail(even))
+            yield even
+
+    waveform = decode_sound(path, sample_rate=settings.sample_rate)
+    sound = waveform if waveform.size else None
     target.parent.mkdir(parents=True, exist_ok=True)
     with _renamed(target) as temporary:
-        encode_clip(temporary, frames, waveform, fps=fps, sample_rate=settings.sample_rate, gop=8)
-        written = decode_recording(temporary, size=settings.size, sample_rate=settings.sample_rate)
-        _require_alike(path, written.frames, frames)
-        if (written.waveform.size > 0) != (waveform is not None):
+        encode_clip(
+            temporary, pictures(), sound, fps=fps, sample_rate=settings.sample_rate, gop=8, fast_decode=True
+        )  # fmt: skip
+        written = 0
+        for _, frame in stream_frames(temporary, size=settings.size):
+            if written < len(seen):
+                _require_alike(path, frame, seen[written])
+            written += 1
+        if written != len(seen):
+            raise MediaError(path, "corrupt", f"reads back as {written} frames, expected {len(seen)}")
+        if (decode_sound(temporary, sample_rate=settings.sample_rate).size > 0) != (sound is not None):
             raise MediaError(path, "corrupt", "the sound does not read back")
 
 
-def _decode(path: Path, facts: dict, settings: PrepareSettings) -> Recording:
-    require_unchanged(path, facts["bytes"], facts["mtime_ns"])
-    recording = decode_recording(path, size=settings.size, sample_rate=settings.sample_rate)
-    if settings.fps and settings.fps < facts["fps"]:
-        grid = np.arange(0, recording.times_s[-1] + 1e-6, 1 / settings.fps)
-        kept = np.unique(latest_frames(recording.times_s, grid))
-        recording = Recording(recording.frames[kept], recording.times_s[kept], recording.waveform)
-    return recording
+def _frames(path: Path, facts: dict, settings: PrepareSettings) -> Iterator[tuple[float, np.ndarray]]:
+    """Frames of an original to be stored, and when each is shown."""
+    frames = stream_frames(path, size=settings.size)
+    frames = thin(frames, settings.fps) if settings.fps and settings.fps < (facts["fps"] or 0) else frames
+    for time_s, frame in frames:
+        yield time_s, _cut(frame, settings.aspect)
 
 
-def _require_alike(path: Path, written: np.ndarray, frames: np.ndarray) -> None:
-    if written.shape != frames.shape:
-        raise MediaError(path, "corrupt", f"reads back as {written.shape}, expected {frames.shape}")
-    for one, other in zip(written, frames, strict=True):
-        difference = np.abs(one.astype(np.int16) - other).mean()
-        if difference > 64:  # lossy coding of noise gives 40, another picture 85
-            raise MediaError(path, "corrupt", f"reads back {difference:.0f} levels a pixel off")
+def _cut(frame: np.ndarray, aspect: float) -> np.ndarray:
+    """The middle of (h, w, 3), its long side at most `aspect` times the short one; 0: all of it."""
+    height, width, _ = frame.shape
+    longest = int(min(height, width) * aspect) if aspect else max(height, width)
+    top, left = (max(0, side - longest) // 2 for side in (height, width))
+    return frame[top : top + longest, left : left + longest]
+
+
+def thin(frames: Iterable[tuple[float, Picture]], fps: float) -> Iterator[tuple[float, Picture]]:
+    """Of frames in the order of their times, those that are on screen at a multiple of 1 / fps, each once."""
+    latest, number, step_s = None, 0, 1 / fps
+    for time_s, frame in frames:
+        if latest is not None and number * step_s + 1e-6 < time_s:
+            yield latest
+            while number * step_s + 1e-6 < time_s:
+                number += 1
+        latest = time_s, frame
+    if latest is not None and number * step_s < latest[0] + 1e-6:
+        yield latest
+
+
+def on_screen(frames: Iterable[tuple[float, Picture]], wanted_s: Iterable[float]) -> Iterator[Picture]:
+    """The frame on screen at each wanted time, ascending, as latest_frames says, holding one frame at a time."""
+    stream = iter(frames)
+    latest = next(stream)[1]
+    following = next(stream, None)
+    for time_s in wanted_s:
+        while following is not None and following[0] <= time_s + 1e-6:
+            latest, following = following[1], next(stream, None)
+        yield latest
+
+
+def _thumbnail(frame: np.ndarray) -> np.ndarray:
+    """Means of blocks of 8 x 8 pixels: lossy coding leaves them as they are, and another picture has others."""
+    height, width = (side // 8 for side in frame.shape[:2])
+    blocks = frame[: height * 8, : width * 8].reshape(height, 8, width, 8, 3)
+    return blocks.mean((1, 3)).astype(np.uint8)
+
+
+def _require_alike(path: Path, written: np.ndarray, thumbnail: np.ndarray) -> None:
+    found = _thumbnail(written)
+    if found.shape != thumbnail.shape:
+        raise MediaError(path, "corrupt", f"reads back as {written.shape}, not as it was written")
+    difference = np.abs(found.astype(np.int16) - thumbnail).mean()
+    if difference > 24:  # coding gives up to 7 with saturated noise, another picture of real films mostly 38 and more
+        raise MediaError(path, "corrupt", f"reads back {difference:.0f} levels a pixel off")
+
+
+@contextmanager
+def _mapped(path: Path) -> Iterator[mmap]:
+    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+        yield content
 
 
 @contextmanager

@@ -13,9 +13,10 @@ import shutil
 import tarfile
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from mmap import mmap
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import torch
 from scipy.signal import resample_poly
-from torch.nn.functional import interpolate
-from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
 
 from selavi.atomic import hold, locked
 from selavi.errors import UsageError
-from selavi.media import MediaError, crop_square, cut_waveform, frame_times, latest_frames
+from selavi.media import MediaError, cut_waveform, decode_jpegs, frame_times, latest_frames
 
 MARK = "shards.json"
 VERSION = 1
@@ -62,26 +60,10 @@ def frames_name(shard: int) -> str:
     return f"shard-{shard:06d}.frames.npy"
 
 
-def encode_jpegs(frames: np.ndarray, quality: int) -> list[bytes]:
-    """Encode (T, h, w, 3) uint8 as JPEG files with a quality of 1 to 100."""
-    planes = torch.from_numpy(np.ascontiguousarray(frames.transpose(0, 3, 1, 2)))
-    return [encode_jpeg(image, quality).numpy().tobytes() for image in planes]
-
-
-def decode_jpegs(files: Sequence[bytes | memoryview]) -> np.ndarray:
-    """Decode JPEG files of one size to (T, h, w, 3) uint8.
-
-    Raises:
-        RuntimeError: one of them is no JPEG.
-    """
-    images = [torch.frombuffer(bytearray(file), dtype=torch.uint8) for file in files]
-    return np.stack([decode_jpeg(image, ImageReadMode.RGB).permute(1, 2, 0).numpy() for image in images])
-
-
 def pack_sample(
-    key: str, facts: dict[str, Any], frames: Sequence[bytes], times_s: np.ndarray, waveform: np.ndarray
-) -> bytes:
-    """Write the tar members of one clip.
+    key: str, facts: dict[str, Any], frames: Sequence[bytes], times_s: Sequence[float], waveform: np.ndarray
+) -> Iterator[bytes]:
+    """Give the tar members of one clip, in pieces: hours of frames are never copied together.
 
     Args:
         key: name of the members; no dot, since a reader splits names at the first one.
@@ -90,23 +72,23 @@ def pack_sample(
         times_s: (T,) when each is shown.
         waveform: (S,) int16.
 
-    Returns:
-        A piece of a tar: pieces one after the other and two blocks of zeros make a tar.
+    Yields:
+        Pieces of a tar; two blocks of zeros behind the last clip end it.
     """
-    description = facts | {"times_s": times_s.tolist(), "frame_bytes": [len(frame) for frame in frames]}
+    description = facts | {"times_s": list(times_s), "frame_bytes": [len(frame) for frame in frames]}
     sound = io.BytesIO()
-    np.save(sound, waveform.astype("<i2"))
-    members = {
-        "json": json.dumps(description, ensure_ascii=False).encode(),
-        "mjpeg": b"".join(frames),
-        "npy": sound.getvalue(),
+    np.save(sound, waveform.astype("<i2", copy=False))
+    members: dict[str, Sequence[bytes]] = {
+        "json": [json.dumps(description, ensure_ascii=False).encode()],
+        "mjpeg": frames,
+        "npy": [sound.getvalue()],
     }
-    piece = bytearray()
     for suffix, content in members.items():
         header = tarfile.TarInfo(f"{key}.{suffix}")  # time 0 and owner 0: equal clips give equal bytes
-        header.size = len(content)
-        piece += header.tobuf(tarfile.GNU_FORMAT) + content + bytes(-len(content) % _BLOCK)
-    return bytes(piece)
+        header.size = sum(map(len, content))
+        yield header.tobuf(tarfile.GNU_FORMAT)
+        yield from content
+        yield bytes(-header.size % _BLOCK)
 
 
 @dataclass(frozen=True)
@@ -120,29 +102,29 @@ class Sample:
     num_samples: int
 
 
-def unpack_sample(piece: bytes) -> Sample:
-    """Read back what pack_sample wrote.
+def unpack_sample(piece: bytes | mmap) -> Sample:
+    """Read back what pack_sample gave, all of it in one; the frames themselves are not touched.
 
     Raises:
         ValueError, tarfile.TarError: it is something else.
     """
-    at, content, begins = 0, {}, {}
+    at, sizes, begins = 0, {}, {}
     for suffix in ("json", "mjpeg", "npy"):
         header = tarfile.TarInfo.frombuf(piece[at : at + _BLOCK], "utf-8", "strict")
         if not header.name.endswith(f".{suffix}"):
             raise ValueError(f"expected a member .{suffix}, found {header.name}")
-        begins[suffix] = at + _BLOCK
-        content[suffix] = piece[at + _BLOCK : at + _BLOCK + header.size]
+        begins[suffix], sizes[suffix] = at + _BLOCK, header.size
         at += _BLOCK + -(-header.size // _BLOCK) * _BLOCK
-    facts = json.loads(content["json"])
+    facts, sound = (piece[begins[name] : begins[name] + sizes[name]] for name in ("json", "npy"))
+    facts = json.loads(facts)
     lengths = np.array(facts.pop("frame_bytes"), dtype=np.int64)
     frames = np.zeros(len(lengths), FRAME)
     frames["at"] = begins["mjpeg"] + np.cumsum(lengths) - lengths
     frames["bytes"], frames["time_s"] = lengths, facts.pop("times_s")
-    waveform = np.load(io.BytesIO(content["npy"]), allow_pickle=False)
-    if lengths.sum() != len(content["mjpeg"]) or waveform.dtype != np.int16:
+    waveform = np.load(io.BytesIO(sound), allow_pickle=False)
+    if lengths.sum() != sizes["mjpeg"] or waveform.dtype != np.int16 or at != len(piece):
         raise ValueError(f"{facts.get('id')}: the frames or the sound have another length than the index says")
-    return Sample(facts, frames, begins["npy"] + len(content["npy"]) - waveform.nbytes, len(waveform))
+    return Sample(facts, frames, begins["npy"] + sizes["npy"] - waveform.nbytes, len(waveform))
 
 
 def is_prepared(root: str) -> bool:
@@ -283,12 +265,8 @@ class ShardReader:
         content = memoryview(_read(tar, begin, int(chosen["at"][-1] + chosen["bytes"][-1]) - begin))
         starts = (chosen["at"] - begin).tolist()
         jpegs = [content[at : at + length] for at, length in zip(starts, chosen["bytes"].tolist(), strict=True)]
-        frames = crop_square(decode_jpegs(jpegs), offset)
-        if size != self.size:
-            planes = torch.from_numpy(np.ascontiguousarray(frames.transpose(0, 3, 1, 2)))
-            smaller = interpolate(planes, (size, size), mode="bilinear", antialias=True)
-            frames = smaller.permute(0, 2, 3, 1).numpy()
-        return np.ascontiguousarray(frames[place])
+        frames = decode_jpegs(jpegs, size=0 if size == self.size else size, offset=offset)
+        return frames if len(distinct) == num_frames else frames[place]
 
     def _sound(self, tar: int, row: int, start_s: float, clip_s: float, sample_rate: int) -> np.ndarray | None:
         stored, count = self.sample_rate, int(self.num_samples[row])

@@ -12,13 +12,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datamodules.cache import build_cache, estimate_gb
-from datamodules.clips import ClipDataModule, Media
+from datamodules.clips import ClipDataModule, Media, judge_for, open_prepared
 from datamodules.doctor import Advice, Check, Machine
-from datamodules.manifest import SCHEMA, bad, describe_bad, judge, mark_unusable, probed, select_split, usable
+from datamodules.manifest import SCHEMA, bad, describe_bad, mark_unusable, probed, select_split, usable
 from datamodules.prepare import PrepareSettings, prepare
 from datamodules.probing import probe_file
 from datamodules.scan import list_media, require_media
-from datamodules.shards import is_prepared, open_shards
+from datamodules.shards import open_shards
+from datamodules.sources import apply_list
 from datamodules.workers import Failure, run_jobs
 from selavi.config import Config
 from selavi.randomness import mix
@@ -61,24 +62,22 @@ def find_sample(config: Config, budget_s: float) -> Sample | None:
     Nothing is generated and nothing is written where a run would look.  None where the demo set is not there yet.
 
     Raises:
-        UsageError: there is no folder, no media file, or no file of the split to train on.
+        UsageError: there is no folder, no media file, no file of the list, or none of the split to train on.
     """
-    data, policy = config.data, config.data.audio_policy
-    if is_prepared(data.root):
-        manifest, media = open_shards(data.root, Path(data.cache_dir), data.shard_cache_gb)
-        manifest = judge(manifest, clip_s=data.clip_s, audio_policy=policy, modalities=config.modalities)
-        return Sample(manifest, media, len(manifest))
+    data = config.data
+    prepared = open_prepared(config)
+    if prepared is not None:
+        manifest = judge_for(config, apply_list(prepared[0], data.list, data.source)[0])
+        return Sample(manifest, prepared[1], len(manifest))
     if data.demo and not Path(data.root).is_dir():
         return None
     require_media(Path(data.root), data.allow_links)
     root = Path(data.root).resolve()
     listing = list_media(root, data.allow_links).replace_schema_metadata({"root": str(root)})
-    if not data.list:  # which a list may name in any way
-        listing = select_split(listing, data.train_split)
+    listing = select_split(apply_list(listing, data.list, data.source)[0], data.train_split)
     order = np.random.default_rng(mix(config.seed, "doctor")).permutation(len(listing))[:_SAMPLED]
     manifest = _probe(root, listing.take(order), data.timeout_s, budget_s)
-    manifest = judge(manifest, clip_s=data.clip_s, audio_policy=policy, modalities=config.modalities)
-    return Sample(manifest, None, len(listing))
+    return Sample(judge_for(config, manifest), None, len(listing))
 
 
 def check_sample(sample: Sample | None, config: Config) -> Check:
@@ -175,9 +174,7 @@ def faster_data(config: Config, sample: Sample, machine: Machine, folder: Path, 
         settings = PrepareSettings(form, size, sample_rate=config.audio.sample_rate)
         prepare(few.manifest, out, settings, workers=machine.cores, deadline_s=20.0)
         manifest, media = open_shards(str(out), folder, 0.0)
-        judged = judge(
-            manifest, clip_s=config.data.clip_s, audio_policy=config.data.audio_policy, modalities=config.modalities
-        )
+        judged = judge_for(config, manifest)
         if len(usable(judged)):
             key = f"tools/prepare.py {config.data.root} OUT --format {form} --size {size}, then data.root=OUT"
             found[key] = rate(config, judged, media)
@@ -225,7 +222,7 @@ def _clips_per_second(
     The files are repeated, so that no epoch ends in the measurement.  The first batch of every process does not
     count: it holds the start.
     """
-    rows = usable(manifest if config.data.list else select_split(manifest, config.data.train_split))
+    rows = usable(select_split(manifest, config.data.train_split))
     many = pa.concat_tables([rows] * max(1, _ROWS // len(rows))).combine_chunks()
     many = many.set_column(many.schema.get_field_index("split"), "split", pa.array(["train"] * len(many)))
     config = replace(

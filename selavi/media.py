@@ -4,10 +4,11 @@ import stat
 import time
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from io import BytesIO
 from itertools import chain
 from pathlib import Path
 
@@ -24,11 +25,12 @@ from av.video.frame import PictureType, VideoFrame
 from av.video.plane import VideoPlane
 from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
+from PIL import Image
 
 
 def encode_clip(
     path: Path,
-    frames: np.ndarray,
+    frames: Iterable[np.ndarray],
     waveform: np.ndarray | None,
     *,
     fps: float | Fraction,
@@ -44,7 +46,7 @@ def encode_clip(
 
     Args:
         path: file to write; the container is MP4 whatever the suffix, so a temporary name will do.
-        frames: (T, h, w, 3) uint8 RGB, h and w even.
+        frames: (T, h, w, 3) uint8 RGB, h and w even; or (h, w, 3) one by one, none of which is kept.
         waveform: (S,) int16, or float32 in [-1, 1]; None for a file without a sound track.
         fps: frames a second.
         sample_rate: samples a second of `waveform`; one that AAC knows (8000, 16000, 24000, 44100 ...).
@@ -56,9 +58,15 @@ def encode_clip(
     Raises:
         ValueError: the arrays have another shape or type.
     """
-    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or 0 in frames.shape:
+    if isinstance(frames, np.ndarray) and (frames.ndim != 4 or not len(frames)):
         raise ValueError(f"expected frames (T, h, w, 3) uint8, got {frames.shape} {frames.dtype}")
-    num_frames, height, width, _ = frames.shape
+    pictures = iter(frames)
+    first = next(pictures, None)
+    if first is None:
+        raise ValueError("expected frames (T, h, w, 3) uint8, got none")
+    if first.ndim != 3 or first.shape[-1] != 3 or first.dtype != np.uint8 or 0 in first.shape:
+        raise ValueError(f"expected frames (T, h, w, 3) uint8, got each {first.shape} {first.dtype}")
+    height, width, _ = first.shape
     if height % 2 or width % 2:
         raise ValueError(f"expected an even height and width (yuv420p halves both), got {height} x {width}")
     if waveform is not None and (
@@ -84,19 +92,24 @@ def encode_clip(
             audio.options = {"aac_coder": "fast"}  # the default search doubles the time to write a short file
             audio.codec_context.flags |= Flags.bitexact
 
-        for index in range(num_frames):
+        for index, picture in enumerate(chain([first], pictures)):
             # Converted here: what the encoder does by itself gave other bytes in one encoding of a hundred.
-            frame = VideoFrame.from_ndarray(frames[index], format="rgb24").reformat(format="yuv420p")
+            frame = VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24").reformat(format="yuv420p")
             frame.pts, frame.time_base = index, 1 / rate
             container.mux(video.encode(frame))
         container.mux(video.encode(None))
         if audio is not None and waveform is not None:
-            samples = waveform.astype(np.float32) / 32768 if waveform.dtype == np.int16 else waveform
-            planes = np.ascontiguousarray(samples)[None]
-            sound = AudioFrame.from_ndarray(planes, format="fltp", layout="mono")
-            sound.sample_rate, sound.pts, sound.time_base = sample_rate, 0, Fraction(1, sample_rate)
-            container.mux(audio.encode(sound))
+            for first in range(0, len(waveform), _ENCODED_AT_ONCE):
+                samples = waveform[first : first + _ENCODED_AT_ONCE]
+                samples = samples.astype(np.float32) / 32768 if samples.dtype == np.int16 else samples
+                sound = AudioFrame.from_ndarray(np.ascontiguousarray(samples)[None], format="fltp", layout="mono")
+                sound.sample_rate, sound.pts, sound.time_base = sample_rate, first, Fraction(1, sample_rate)
+                container.mux(audio.encode(sound))
             container.mux(audio.encode(None))
+
+
+_ENCODED_AT_ONCE = 1_000_000
+"""Samples."""
 
 
 def recompress(frames: np.ndarray, *, fps: float | Fraction, crf: int) -> np.ndarray:
@@ -300,25 +313,100 @@ def decode_recording(path: Path, *, size: int, sample_rate: int, limits: Limits 
     Raises:
         MediaError: see there.
     """
+    times_s, frames, taken = [], [], 0
+    for time_s, frame in stream_frames(path, size=size, limits=limits):
+        times_s.append(time_s)
+        frames.append(frame)
+        taken += frame.size
+        if taken > limits.recording_bytes:
+            raise MediaError(path, "refused", f"over {limits.recording_bytes / 1e9:.1f} GB once decoded")
+    waveform = decode_sound(path, sample_rate=sample_rate, limits=limits)
+    return Recording(np.stack(frames), np.array(times_s), waveform)
+
+
+def stream_frames(path: Path, *, size: int, limits: Limits = LIMITS) -> Iterator[tuple[float, np.ndarray]]:
+    """Decode every frame of a file, one at a time.
+
+    Yields:
+        Seconds from the start of the picture, ascending, and the frame, (h, w, 3) uint8 with the short side resized to
+        `size`; all frames of one shape.
+
+    Raises:
+        MediaError: see there.
+    """
     with _open(path, limits, float("inf")) as file:
-        to_rgb = _Resize(size)
-        times_s, frames, taken = [], [], 0
+        to_rgb, shape = _Resize(size), None
         for time_s, frame in _timed_frames(file):
-            times_s.append(time_s)
-            frames.append(to_rgb(frame))
-            taken += frames[-1].size
-            if taken > limits.recording_bytes:
-                raise MediaError(path, "refused", f"over {limits.recording_bytes / 1e9:.1f} GB once decoded")
-        if not frames:
+            picture = to_rgb(frame)
+            shape = shape or picture.shape
+            if picture.shape != shape:
+                raise ValueError(f"the picture changes from {shape[1]} x {shape[0]} to another shape")
+            yield time_s, picture
+        if shape is None:
             raise MediaError(path, "corrupt", "no frame can be decoded")
-        waveform = np.zeros(0, np.int16)
-        if file.audio is not None:
-            file.seek(file.audio, float("-inf"))
-            sound, first_s = _sound(file, 0.0, float("inf"), sample_rate)
-            skip = round(first_s * sample_rate)
-            if sound.size:
-                waveform = np.concatenate([np.zeros(max(0, skip), np.int16), sound[max(0, -skip) :]])
-        return Recording(np.stack(frames), np.array(times_s), waveform)
+
+
+def decode_sound(path: Path, *, sample_rate: int, limits: Limits = LIMITS) -> np.ndarray:
+    """Decode the whole sound of a file: (S,) int16, mono, from the start of the picture; S = 0 without sound.
+
+    Raises:
+        MediaError: see there.
+    """
+    with _open(path, limits, float("inf")) as file:
+        if file.audio is None:
+            return np.zeros(0, np.int16)
+        file.seek(file.audio, float("-inf"))
+        sound, first_s = _sound(file, 0.0, float("inf"), sample_rate)
+        skip = round(first_s * sample_rate)
+        return np.concatenate([np.zeros(max(0, skip), np.int16), sound[max(0, -skip) :]]) if sound.size else sound
+
+
+def encode_jpeg(frame: np.ndarray, quality: int) -> bytes:
+    """Encode (h, w, 3) uint8 as a JPEG file with a quality of 1 to 100, colour at half the resolution."""
+    file = BytesIO()
+    Image.fromarray(frame).save(file, "JPEG", quality=quality)
+    return file.getvalue()
+
+
+def decode_jpegs(files: Sequence[bytes | memoryview], *, size: int = 0, offset: float | None = None) -> np.ndarray:
+    """Decode JPEG files of one size.
+
+    FFmpeg's decoder takes three quarters of the time of libjpeg's (benchmarks/prepared.py).
+
+    Args:
+        files: one or more.
+        size: pixels to which the short side is resized; 0: as it is.
+        offset: cut squares at this place of the long side, as crop_square does; None: whole frames.
+
+    Returns:
+        (T, h, w, 3) uint8.
+
+    Raises:
+        ValueError: one of them is no JPEG, is damaged, or has another size than the first.
+    """
+    context = VideoCodecContext.create("mjpeg", "r")
+    context.thread_count = 1
+    context.options = {"err_detect": "explode"}  # else half a file is half a picture
+    resize, reformatter = _Resize(size, offset), VideoReformatter()
+    pictures: np.ndarray | None = None
+    for number, file in enumerate(files):
+        frames = context.decode(Packet(bytes(file))) if len(file) else []
+        if len(frames) != 1:
+            raise ValueError(f"expected one picture in a JPEG file of {len(file)} bytes, found {len(frames)}")
+        if size:
+            picture = resize(frames[0])
+        else:  # without resizing, swscale's way into rgb24 is the fastest
+            plane = reformatter.reformat(frames[0], format="rgb24", threads=1).planes[0]
+            samples = np.frombuffer(plane, np.uint8)  # type: ignore[call-overload]
+            lines = samples.reshape(-1, plane.line_size)[:, : 3 * plane.width]
+            picture = lines.reshape(plane.height, plane.width, 3)
+            picture = picture if offset is None else crop_square(picture, offset)
+        if pictures is None:
+            pictures = np.empty((len(files), *picture.shape), np.uint8)
+        pictures[number] = picture
+    if pictures is None:
+        raise ValueError("expected JPEG files, got none")
+    return pictures
 
 
 def decode_frames_at(path: Path, times_s: Sequence[float], short_side: int) -> np.ndarray:
@@ -695,16 +783,38 @@ class _Resize:
 def _sound(file: _File, first_s: float, last_s: float, sample_rate: int) -> tuple[np.ndarray, float]:
     """Decode sound from the current position until last_s; return mono samples and the time of the first one.
 
-    Samples lie where their time stamps say: gaps are filled with silence.  All of it is resampled at once, which takes
-    a third of the time of doing so block by block.
+    Samples lie where their time stamps say: gaps are filled with silence.  Half a minute is resampled at once: that
+    takes a third of the time of doing so block by block, and no other memory for hours of it.
     """
     assert file.audio is not None
     stream, context = file.audio, file.audio.codec_context
-    begin_s, pieces, length, kind = 0.0, [], 0, None
+    begin_s, length, kind = 0.0, 0, None
+    pieces: list[np.ndarray] = []
+    num_pending = 0
+    resampler = av.AudioResampler(format="s16", layout="mono", rate=sample_rate)
+    resampled: list[np.ndarray] = []
+
+    def append(values: np.ndarray, num_samples: int) -> None:
+        nonlocal length, num_pending
+        assert kind is not None
+        pieces.append(values)
+        length += num_samples
+        num_pending += num_samples
+        if num_pending >= _RESAMPLED_S * kind[2]:
+            resample()
+
+    def resample() -> None:
+        nonlocal num_pending
+        assert kind is not None
+        whole = AudioFrame.from_ndarray(np.concatenate(pieces, 1), format=kind[0], layout=kind[1])
+        whole.sample_rate = kind[2]
+        resampled.extend(block.to_ndarray()[0] for block in resampler.resample(whole))
+        pieces.clear()
+        num_pending = 0
 
     def add(frame: AudioFrame) -> bool:
         """Whether more is wanted."""
-        nonlocal begin_s, length, kind
+        nonlocal begin_s, kind
         if frame.pts is None or not frame.samples:
             return True
         time_s = _seconds(stream, frame.pts) - file.origin_s
@@ -723,10 +833,8 @@ def _sound(file: _File, first_s: float, last_s: float, sample_rate: int) -> tupl
                 raise ValueError(f"{missing / frame.sample_rate:.0f} s are missing in the sound")
             per_sample = values.shape[1] // frame.samples
             zero = 128 if values.dtype == np.uint8 else 0
-            pieces.append(np.full((len(values), missing * per_sample), zero, values.dtype))
-            length += missing
-        pieces.append(values)
-        length += frame.samples
+            append(np.full((len(values), missing * per_sample), zero, values.dtype), missing)
+        append(values, frame.samples)
         return True
 
     def read() -> None:
@@ -749,14 +857,14 @@ def _sound(file: _File, first_s: float, last_s: float, sample_rate: int) -> tupl
     read()
     if kind is None:
         return np.zeros(0, np.int16), 0.0
-    whole = AudioFrame.from_ndarray(np.concatenate(pieces, 1), format=kind[0], layout=kind[1])
-    whole.sample_rate = kind[2]
-    resampler = av.AudioResampler(format="s16", layout="mono", rate=sample_rate)
-    blocks = [*resampler.resample(whole), *resampler.resample(None)]
-    samples = [block.to_ndarray()[0] for block in blocks]
-    return (np.concatenate(samples) if samples else np.zeros(0, np.int16)), begin_s
+    if pieces:
+        resample()
+    resampled.extend(block.to_ndarray()[0] for block in resampler.resample(None))
+    return (np.concatenate(resampled) if resampled else np.zeros(0, np.int16)), begin_s
 
 
+_RESAMPLED_S = 30.0
+"""Sound that is resampled at once."""
 _GAP_S = 0.02
 """Time stamps are often rounded to milliseconds: what is shorter is no gap."""
 _LONGEST_GAP_S = 3600.0

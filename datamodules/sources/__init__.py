@@ -54,7 +54,7 @@ def apply_list(manifest: pa.Table, list_path: str, source: str) -> tuple[pa.Tabl
     folder counts, else the first.
 
     Args:
-        manifest: as scanned, before it is judged.
+        manifest: as scanned, before it is judged; or files as listed, whose status is null where it is not known.
         list_path: a file, or several as a pattern (`.../*list01.txt`); "": no list.
         source: `auto` or a key of SOURCES.  Without a list, `kinetics_sounds` keeps SeLaVi's 32 classes.
 
@@ -207,7 +207,7 @@ def _one_file_a_clip(manifest: pa.Table, listing: Listing, joined: Join) -> np.n
     if np.bincount(clips, minlength=1).max() <= 1:
         return files
     found, listed = manifest.take(files), listing.rows.take(rows)
-    good = pc.equal(found["status"], "ok").to_numpy()
+    good = pc.fill_null(pc.equal(found["status"], "ok"), True).to_numpy()  # null: nobody has looked yet
     same = {
         name: pc.equal(folded(found[name]), folded(listed[name])).to_numpy(zero_copy_only=False)
         for name in ("label", "split")

@@ -4,7 +4,11 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -12,16 +16,21 @@ import pytest
 
 from datamodules.manifest import read_manifest, usable
 from datamodules.prepare import (
+    Job,
     PrepareSettings,
     assign_shards,
     describe_summary,
+    encode_file,
+    encode_part,
     estimate_bytes,
+    on_screen,
     prepare,
+    thin,
 )
 from datamodules.scan import scan
 from datamodules.shards import FRAME, open_shards, tar_name
 from selavi.errors import UsageError
-from selavi.media import decode_clip, encode_clip, probe
+from selavi.media import MediaError, decode_clip, encode_clip, encode_jpeg, latest_frames, probe, stream_frames
 from tools import prepare as tool
 
 SMALL = ["--size", "32", "--sample-rate", "8000", "--shard-mb", "1", "--workers", "1"]
@@ -128,7 +137,7 @@ def test_what_fails_is_left_out_and_named(odd: tuple[Path, pa.Table], tmp_path: 
         paths = dict(zip(made["id"].to_pylist(), made["path"].to_pylist(), strict=True))
         assert paths["train/mute.avi"] == "train/mute.avi.mp4"
         info = probe(tmp_path / "out" / paths["train/a.b.c/ä ö/-x_1.2.mp4"])
-        assert (info.width, info.height, info.audio_state) == (48, 32, "ok")
+        assert (info.width, info.height, info.audio_state) == (32, 32, "ok")
 
 
 def test_fewer_frames_a_second_keep_their_times(media: Path, tmp_path: Path) -> None:
@@ -136,7 +145,7 @@ def test_fewer_frames_a_second_keep_their_times(media: Path, tmp_path: Path) -> 
     root.mkdir()
     (root / "plain.mp4").write_bytes((media / "plain.mp4").read_bytes())
     rows = scan(root, tmp_path / "cache", 1)
-    prepare(rows, tmp_path / "out", PrepareSettings(size=32, sample_rate=8000, fps=4), workers=1)
+    prepare(rows, tmp_path / "out", PrepareSettings(size=32, aspect=0, sample_rate=8000, fps=4), workers=1)
     records = np.load(tmp_path / "out" / "shard-000000.frames.npy")
     assert records.dtype == FRAME
     assert records["time_s"] == pytest.approx(np.arange(12) / 4, abs=1e-3)
@@ -147,6 +156,74 @@ def test_fewer_frames_a_second_keep_their_times(media: Path, tmp_path: Path) -> 
     seen, _ = decode_clip(root / "plain.mp4", 1.0, 1.0, **wanted)
     assert kept is not None
     assert np.abs(kept.astype(int) - seen).mean() < 6
+
+
+def varied_times(seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return np.cumsum(rng.choice([0.01, 0.04, 0.04, 0.3], rng.integers(1, 60))) - 0.01 * (seed % 3)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_one_frame_at_a_time_gives_what_all_times_together_say(seed: int) -> None:
+    times_s = varied_times(seed)
+    for fps in (2.0, 24.0, 25.0, 29.97, 90.0):
+        grid = np.arange(0, times_s[-1] + 1e-6, 1 / fps)
+        kept = list(thin(zip(times_s.tolist(), range(len(times_s)), strict=True), fps))
+        assert [frame for _, frame in kept] == np.unique(latest_frames(times_s, grid)).tolist()
+        wanted = np.arange(50) / fps
+        shown = list(on_screen(zip(times_s.tolist(), range(len(times_s)), strict=True), wanted.tolist()))
+        assert shown == latest_frames(times_s, wanted).tolist()
+
+
+@pytest.mark.parametrize("kind", ["shards", "files"])
+def test_few_frames_of_a_long_recording_are_in_memory(
+    many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Literal["shards", "files"]
+) -> None:
+    frame, most, alive = np.zeros((32, 48, 3), np.uint8), 0, 0
+
+    def forget() -> None:
+        nonlocal alive
+        alive -= 1
+
+    def long(path: Path, *, size: int) -> Iterator[tuple[float, np.ndarray]]:
+        nonlocal most, alive
+        if path.name.startswith("."):  # what was written
+            yield from stream_frames(path, size=size)
+            return
+        for number in range(300):
+            picture = frame.copy().view(Frame)
+            alive += 1
+            most = max(most, alive)
+            weakref.finalize(picture, forget)
+            yield number / 12, picture
+
+    monkeypatch.setattr("datamodules.prepare.stream_frames", long)
+    facts = scan(many, tmp_path / "cache", 1).to_pylist()[0] | {"duration_s": 25.0}
+    encode = {"shards": encode_part, "files": encode_file}[kind]
+    encode(Job("0", facts, str(tmp_path / "0.part")), root=str(many), settings=PrepareSettings(kind, size=32))
+    assert 1 <= most <= 5
+
+
+class Frame(np.ndarray):
+    """An array that can be watched."""
+
+
+@pytest.mark.parametrize("kind", ["shards", "files"])
+def test_what_reads_back_as_another_picture_is_a_fault(
+    many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Literal["shards", "files"]
+) -> None:
+    if kind == "shards":
+        jpeg = encode_jpeg(np.full((32, 32, 3), 255, np.uint8), 90)
+        monkeypatch.setattr("datamodules.prepare.encode_jpeg", lambda frame, quality: jpeg)
+    else:
+        dark = partial(map, lambda frame: 255 - frame)
+        monkeypatch.setattr("datamodules.prepare.encode_clip", lambda p, f, w, **k: encode_clip(p, dark(f), w, **k))
+    encode = {"shards": encode_part, "files": encode_file}[kind]
+    job = Job("0", scan(many, tmp_path / "cache", 1).to_pylist()[0], str(tmp_path / "out" / "0.mp4"))
+    (tmp_path / "out").mkdir()
+    with pytest.raises(MediaError, match=r"corrupt: reads back \d+ levels a pixel off"):
+        encode(job, root=str(many), settings=PrepareSettings(kind, size=32, sample_rate=8000))
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_places_that_are_refused(many: Path, tmp_path: Path) -> None:
@@ -169,7 +246,16 @@ def test_places_that_are_refused(many: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"format": "zip"}, {"size": 33}, {"fps": -1}, {"quality": 0}, {"shard_mb": 0}, {"sample_rate": 10}]
+    "wrong",
+    [
+        {"format": "zip"},
+        {"size": 33},
+        {"aspect": 0.5},
+        {"fps": -1},
+        {"quality": 0},
+        {"shard_mb": 0},
+        {"sample_rate": 10},
+    ],
 )
 def test_settings_that_are_refused(wrong: dict) -> None:
     name = next(iter(wrong)).replace("_", "-")

@@ -17,8 +17,6 @@ from datamodules.sampling import TrainSampler, ViewKey
 from datamodules.scan import scan
 from datamodules.shards import (
     ShardReader,
-    decode_jpegs,
-    encode_jpegs,
     is_prepared,
     open_shards,
     pack_sample,
@@ -28,7 +26,7 @@ from datamodules.shards import (
 from selavi.batch import ClipBatch, collate
 from selavi.config import Config
 from selavi.errors import UsageError
-from selavi.media import MediaError, encode_clip
+from selavi.media import MediaError, decode_clip, decode_jpegs, decode_recording, encode_clip, encode_jpeg
 
 Tiny = Callable[..., Config]
 RATE = 8000
@@ -71,11 +69,11 @@ def test_a_packed_clip_is_what_was_packed() -> None:
     rng = np.random.default_rng(0)
     frames = np.kron(rng.integers(0, 255, (5, 4, 6, 3)), np.ones((1, 8, 8, 1))).astype(np.uint8)
     waveform = rng.integers(-32768, 32767, 777).astype(np.int16)
-    jpegs, times_s = encode_jpegs(frames, 100), np.array([0, 0.04, 0.08, 0.2, 0.24])
+    jpegs, times_s = [encode_jpeg(frame, 100) for frame in frames], [0, 0.04, 0.08, 0.2, 0.24]
     facts = {"id": "train/ä.b/…c.d.mp4", "label": None}
-    piece = pack_sample("000000007", facts, jpegs, times_s, waveform)
+    piece = b"".join(pack_sample("000000007", facts, jpegs, times_s, waveform))
     assert len(piece) % 512 == 0
-    assert piece == pack_sample("000000007", facts, jpegs, times_s, waveform)
+    assert piece == b"".join(pack_sample("000000007", facts, jpegs, times_s, waveform))
     sample = unpack_sample(piece)
     assert sample.facts == facts
     assert (sample.frames["time_s"] == times_s).all()
@@ -86,6 +84,8 @@ def test_a_packed_clip_is_what_was_packed() -> None:
     assert (sound == waveform).all()
     with pytest.raises(ValueError, match=r"expected a member \.json"):
         unpack_sample(piece[512 * (piece.index(b".mjpeg") // 512) :])
+    with pytest.raises(ValueError, match="another length than the index says"):
+        unpack_sample(piece + bytes(512))
 
 
 def test_the_webdataset_library_reads_the_shards(shards: Path, manifest: pa.Table) -> None:
@@ -143,6 +143,45 @@ def test_smaller_frames_and_a_lower_rate_are_made_from_what_is_there(
         reader.select(rows, size=48, sample_rate=RATE)
     with pytest.raises(UsageError, match=r"hold 8000 samples a second, audio.sample_rate=16000: set audio.sample_rate"):
         reader.select(rows, size=32, sample_rate=16000)
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pa.Table]:
+    """A picture of 96 x 48, the left third red, the middle green, the right blue; and the same upright."""
+    root = tmp_path_factory.mktemp("wide") / "media"
+    root.mkdir()
+    frames = np.zeros((24, 48, 96, 3), np.uint8)
+    frames[..., :32, 0] = frames[..., 32:64, 1] = frames[..., 64:, 2] = 230
+    encode_clip(root / "0.mp4", frames, None, fps=12, sample_rate=RATE)
+    encode_clip(root / "1.mp4", np.ascontiguousarray(frames.transpose(0, 2, 1, 3)), None, fps=12, sample_rate=RATE)
+    return root, scan(root, root.parent / "cache", 1)
+
+
+@pytest.mark.parametrize("kind", ["shards", "files"])
+@pytest.mark.parametrize(("aspect", "shape"), [(1, (32, 32)), (1.5, (32, 48)), (0, (32, 64))])
+def test_as_much_of_the_long_side_is_stored_as_asked_for(
+    wide: tuple[Path, pa.Table], tmp_path: Path, kind: str, aspect: float, shape: tuple[int, int]
+) -> None:
+    root, rows = wide
+    prepare(rows, tmp_path / "out", PrepareSettings(kind, size=32, aspect=aspect, sample_rate=RATE), workers=1)
+    rows, shards = open_shards(str(tmp_path / "out"), tmp_path, 0)
+    reader = shards.select(rows, size=32, sample_rate=0) if shards else FileReader(rows, 30)
+    for row in (0, 1):
+        if shards:
+            piece = (tmp_path / "out" / tar_name(0)).read_bytes()
+            at = int(shards.index["first_frame"][row].as_py())
+            record = np.load(tmp_path / "out" / "shard-000000.frames.npy")[at]
+            stored = decode_jpegs([piece[record["at"] : record["at"] + record["bytes"]]])[0]
+        else:
+            stored = decode_recording(tmp_path / "out" / f"{row}.mp4", size=32, sample_rate=RATE).frames[0]
+        assert stored.shape[:2] == (shape if row == 0 else shape[::-1])
+        for offset in (0.0, 0.5, 1.0):
+            wanted = dict(num_frames=3, size=32, sample_rate=0)
+            found, _ = reader.read(row, 0.5, 1.0, offset=offset, **wanted)
+            place = offset if aspect == 0 else 0.5 + (offset - 0.5) * (aspect - 1)
+            expected, _ = decode_clip(root / f"{row}.mp4", 0.5, 1.0, offset=place, **wanted)
+            assert found is not None and found.shape == expected.shape
+            assert np.abs(found.astype(int) - expected).mean() < 8
 
 
 def test_a_broken_shard_is_a_fault_of_its_clips(shards: Path, rows: pa.Table, tmp_path: Path, tiny: Tiny) -> None:

@@ -71,6 +71,24 @@ def test_a_sample_stands_for_the_folder(tiny, demo_set: Path) -> None:
     assert throughput.cache_gb(tiny(), half) == pytest.approx(throughput.cache_gb(tiny(), sample), rel=0.2)
 
 
+def test_a_list_chooses_the_files_that_are_looked_at(tiny, demo_set: Path, tmp_path: Path) -> None:
+    """With its splits: the demo set's own test clips become the training clips here."""
+    names = sorted(path.relative_to(demo_set).as_posix() for path in (demo_set / "test").rglob("*.mp4"))
+    lines = [f"{name},x,{'train' if number < 5 else 'test'}" for number, name in enumerate(names)]
+    (tmp_path / "list.csv").write_text("\n".join(["path,label,split", *lines, names[0] + ",y,train"]) + "\n")
+    config = tiny(f"data.list={tmp_path / 'list.csv'}")
+    sample = throughput.find_sample(config, 60.0)
+    assert sample is not None and sample.num_files == 5
+    assert sorted(sample.manifest["id"].to_pylist()) == names[:5]
+    throughput.measure_data(config, sample, tmp_path, 0.1)
+    (tmp_path / "twice.csv").write_text(f"path\n{Path(names[0]).name}\n")  # a name that several files have
+    sample = throughput.find_sample(tiny(f"data.list={tmp_path / 'twice.csv'}", "data.train_split=test"), 60.0)
+    assert sample is not None and sample.num_files == 1
+    (tmp_path / "none.csv").write_text("path\nno/such.mp4\n")
+    with pytest.raises(UsageError, match="none of its 1 clips is in"):
+        throughput.find_sample(tiny(f"data.list={tmp_path / 'none.csv'}"), 1.0)
+
+
 def test_bad_files_are_counted_and_none_is_a_problem(tiny, media: Path) -> None:
     config = tiny(f"data.root={media}")
     sample = throughput.find_sample(config, 60.0)
