@@ -1,4 +1,4 @@
-"""Measure the clusters of one or more runs: NMI, ARI, accuracy, purity, for every head and the label-free choice."""
+"""Measure the clusters of runs, for every head and the label-free choice, or those of a file: NMI, ARI, accuracy ..."""
 
 import argparse
 import sys
@@ -8,7 +8,9 @@ from pathlib import Path
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="selavi-cluster-eval", description=__doc__)
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders, such as runs/demo")
+    parser.add_argument("runs", type=Path, nargs="*", metavar="RUN", help="run folders, such as runs/demo")
+    parser.add_argument("--clusters", type=Path, help="instead of runs: CSV or Parquet of anyone's (id, cluster)")
+    parser.add_argument("--labels", type=Path, help="CSV or Parquet of (id, label) for the clips of --clusters")
     parser.add_argument("--split", default="train", help="which clips to measure on (default: train)")
     about = "evenly spaced views of each clip whose log-probabilities are averaged (default: 3)"
     parser.add_argument("--views", type=int, default=3, help=about)
@@ -29,6 +31,12 @@ def main(argv: list[str] | None = None) -> int:
     def action() -> None:
         if args.views < 1:
             raise UsageError(f"--views must be at least 1, got {args.views}")
+        if not bool(args.runs) == (not args.clusters) == (not args.labels):
+            raise UsageError("expected run folders, or --clusters FILE and --labels FILE together")
+        if args.clusters:
+            from selavi.evaluation.external import evaluate_files, format_scores
+
+            return print(format_scores(evaluate_files(args.clusters, args.labels)))
         from selavi.evaluation.report import format_comparison, format_table
         from tools.measuring import evaluate
 

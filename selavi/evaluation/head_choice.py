@@ -124,6 +124,6 @@ def _agreement(assignments: np.ndarray) -> np.ndarray:
 
 def _shared(first: np.ndarray, second: np.ndarray) -> float:
     contingency = contingency_matrix(first, second)
-    if contingency.any(1).sum() == 1 or contingency.any(0).sum() == 1:
+    if contingency.label_names.size == 1 or contingency.cluster_names.size == 1:
         return 0.0
     return normalised_mutual_information(contingency)
