@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
 
             return print(format_scores(evaluate_files(args.clusters, args.labels)))
         from selavi.evaluation.report import format_comparison, format_table
-        from tools.measuring import evaluate
+        from tools._measuring import evaluate
 
         results = {str(run): evaluate(run, args.split, args.views, args.choose, args.yardsticks) for run in args.runs}
         print(format_table(next(iter(results.values()))) if len(results) == 1 else format_comparison(results))
