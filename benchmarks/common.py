@@ -66,15 +66,15 @@ def run_job(job: Job, folders: Mapping[str, Path]) -> dict[str, Any]:
         return {**json.loads(kept.read_text(encoding="utf-8")), "row": job.row}
     shutil.rmtree(ROOT / run_dir, ignore_errors=True)
     began = time.monotonic()
-    _run_tool([*job.train_command(), f"run_dir={run_dir}"], folders)
+    run_tool([*job.train_command(), f"run_dir={run_dir}"], folders)
     train_s = time.monotonic() - began
-    commands = [_shown([*job.train_command(), f"run_dir={run_dir}"])]
+    commands = [shown([*job.train_command(), f"run_dir={run_dir}"])]
     measured: dict[str, Any] = {}
     for split in job.splits:
         command = ["tools/cluster_eval.py", str(run_dir), "--split", split]
         command += ["--yardsticks"] if job.yardsticks else []
-        _run_tool(command, folders)
-        commands.append(_shown(command))
+        run_tool(command, folders)
+        commands.append(shown(command))
         metrics = json.loads((ROOT / run_dir / "eval" / f"metrics_{split}.json").read_text(encoding="utf-8"))
         measured[split] = {
             "chosen": _figures(metrics["chosen"]),
@@ -174,8 +174,13 @@ def spread(values: Sequence[float]) -> str:
     return each if len(values) == 1 else f"{each} (mean {mean(values):.3f})"
 
 
-def _run_tool(arguments: Sequence[str], folders: Mapping[str, Path]) -> None:
-    print("\n$ " + _shown(arguments), file=sys.stderr, flush=True)
+def run_tool(arguments: Sequence[str], folders: Mapping[str, Path]) -> None:
+    """Run a tool from the repository's root; $NAMES in its arguments stand for folders.
+
+    Raises:
+        SystemExit: it failed; its own message has been printed.
+    """
+    print("\n$ " + shown(arguments), file=sys.stderr, flush=True)
     real = list(arguments)
     for name, folder in folders.items():
         real = [argument.replace(f"${name}", str(folder)) for argument in real]
@@ -184,7 +189,8 @@ def _run_tool(arguments: Sequence[str], folders: Mapping[str, Path]) -> None:
         sys.exit(code)
 
 
-def _shown(arguments: Sequence[str]) -> str:
+def shown(arguments: Sequence[str]) -> str:
+    """A command as one would type it."""
     return " ".join(["python", *(f"'{part}'" if "[" in part else part for part in arguments)])
 
 

@@ -74,6 +74,8 @@ RECIPES: dict[str, tuple[str, ...]] = {
 }
 """Settings that make a recipe of any configuration of video and audio; docs/method.md explains each."""
 
+SEPARATE = ("sela-both", "swapped", "sdc", "xdc")
+"""Recipes in which each modality has labels of its own: half of the heads are the video's, half the audio's."""
 FIGURES = ("nmi", "ami", "ari", "accuracy", "purity", "mean_entropy", "used_clusters", "n")
 _SHOWN = ("nmi", "ami", "ari", "accuracy")
 
@@ -98,7 +100,7 @@ def recipe_row(name: str, seed: int, run_dir: Path, split: str) -> Row:
         raise UsageError(f"no clip of split {split} has a label, so recipes cannot be compared on it")
     heads = [entry["nmi"] for entry in measured["heads"]]
     told = {"oracle_nmi": measured["oracle"]["nmi"], "mean_nmi": mean(heads)}
-    if name in ("sela-both", "swapped", "sdc", "xdc"):
+    if name in SEPARATE:
         half = len(heads) // 2
         told |= {"video_nmi": mean(heads[:half]), "audio_nmi": mean(heads[half:])}
     figures = {figure: measured["chosen"][figure] for figure in FIGURES}
@@ -117,7 +119,7 @@ def train_recipes(
 ) -> list[Row]:
     """Train and measure recipes, one seed of one recipe after the other, and write the table after each.
 
-    A run lies in FOLDER/NAME-seedSEED-DIGEST, where the digest stands for all settings.  One that is finished is not
+    A run lies in FOLDER/NAME-seedSEED-DIGEST, where the digest stands for the settings.  One that is finished is not
     trained again, one that was stopped goes on.
 
     Args:
@@ -170,8 +172,15 @@ def order_rows(rows: Iterable[Row], names: Sequence[str]) -> list[Row]:
 
 
 def _digest(config: Config) -> str:
-    settings = {key: value for key, value in as_dict(config).items() if key not in ("run_dir", "resume")}
-    return hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=4).hexdigest()
+    """Of the settings that differ from the defaults, so that a setting added later leaves old runs findable."""
+    plain = as_dict(Config())
+    told = []
+    for key, value in as_dict(config).items():
+        if isinstance(value, dict):
+            told += [f"{key}.{name}={part}" for name, part in value.items() if part != plain[key].get(name)]
+        elif key not in ("run_dir", "resume") and value != plain[key]:
+            told.append(f"{key}={value}")
+    return hashlib.blake2b("\n".join(sorted(told)).encode(), digest_size=4).hexdigest()
 
 
 def features_of_clips(clips: ClipFeatures, labels: Sequence[str | None], how: str) -> Kinds:

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from selavi.evaluation.baselines import kmeans_nmi
+from selavi.evaluation.baselines import cluster_features, kmeans_nmi, scale_features
+from selavi.evaluation.metrics import contingency_matrix, normalised_mutual_information
 
 
 def blobs(num_clips: int = 90) -> tuple[np.ndarray, np.ndarray]:
@@ -53,3 +54,45 @@ def test_wrong_input_is_refused() -> None:
     features[4, 1] = np.nan
     with pytest.raises(ValueError, match="1 of 90 clips are not finite"):
         kmeans_nmi(features, labels, 3, seed=0)
+
+
+# ---- any features, scaled and clustered ----
+
+
+@pytest.mark.parametrize("method", ["kmeans", "spectral", "agglomerative"])
+def test_every_method_finds_what_is_apart(method: str) -> None:
+    features, labels = blobs()
+    found = cluster_features(features, 3, method=method, seed=1)
+    assert found.shape == (90,) and found.dtype == np.int64
+    assert normalised_mutual_information(contingency_matrix(labels, found)) == pytest.approx(1.0)
+
+
+def test_features_are_scaled_as_asked() -> None:
+    features = np.random.default_rng(0).normal(3, [1, 10, 100], (50, 3)).astype(np.float32)
+    features[:, 1] = 4
+    standard = scale_features(features, "standardise")
+    np.testing.assert_allclose(standard.mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose(standard.std(0), [1, 0, 1], atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(scale_features(features, "l2"), axis=1), 1, atol=1e-6)
+    both = scale_features(features, "standardise+l2")
+    np.testing.assert_allclose(both, standard / np.linalg.norm(standard, axis=1, keepdims=True), atol=1e-6)
+    assert np.array_equal(scale_features(features, "none"), features)
+    assert (scale_features(np.zeros((4, 2)), "l2") == 0).all()
+
+
+def test_what_cannot_be_clustered_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    features, _ = blobs()
+    with pytest.raises(ValueError, match=r"scaled by one of .* got 'whiten'"):
+        scale_features(features, "whiten")
+    with pytest.raises(ValueError, match=r"\(N, D\) with N at least 1, got \(90,\)"):
+        scale_features(features[:, 0], "l2")
+    with pytest.raises(ValueError, match="2 of 90 clips are not finite"):
+        scale_features(np.where(np.arange(90)[:, None] < 2, np.inf, features), "l2")
+    with pytest.raises(ValueError, match=r"the methods are .* got 'dbscan'"):
+        cluster_features(features, 3, method="dbscan")
+    with pytest.raises(ValueError, match="expected 1 to 90 clusters for 90 clips, got 0"):
+        cluster_features(features, 0)
+    monkeypatch.setattr("selavi.evaluation.baselines.MAX_SMALL", 80)
+    with pytest.raises(ValueError, match="square of the clips: 80 at most, got 90; use kmeans"):
+        cluster_features(features, 3, method="spectral")
+    cluster_features(features, 3)
