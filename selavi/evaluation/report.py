@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,24 @@ import numpy as np
 
 from selavi.atomic import write_text
 from selavi.evaluation.baselines import kmeans_nmi
+from selavi.evaluation.consensus import consensus
 from selavi.evaluation.head_choice import HeadChoice
-from selavi.evaluation.metrics import describe_clusters, evaluate_clusters
+from selavi.evaluation.metrics import (
+    bootstrap_intervals,
+    contingency_matrix,
+    describe_clusters,
+    evaluate_clusters,
+    score_contingency,
+)
 
 _REASONS = {
     "agreement": "by agreement with the other heads (mean NMI)",
     "modalities": "by what both modalities' probabilities share",
     "probe": "by how well a linear classifier finds its clusters",
 }
-COLUMNS = ("nmi", "ami", "ari", "accuracy", "purity", "mean_entropy", "used_clusters")
+COLUMNS = ("nmi", "ami", "ari", "accuracy", "purity", "mean_purity", "mean_entropy", "used_clusters")
+WITH_INTERVALS = ("nmi", "ari", "accuracy", "purity")
+LEVEL, NUM_RESAMPLES = 0.95, 200
 
 
 def evaluate_heads(
@@ -40,14 +50,17 @@ def evaluate_heads(
 
     Returns:
         split, heads (one entry each), chosen, and where there are labels alone (the chosen head by modality, over the
-        clips that have it) and oracle: the head with the highest NMI, which nobody could pick without labels.
+        clips that have it), consensus (one clustering that all heads agree on), oracle (the head with the highest NMI,
+        which nobody could pick without labels) and intervals of the chosen head's scores over resampled clips (low,
+        high, bias by score; level).
     """
     known = np.array([label is not None for label in labels])
     num_heads = clusters.shape[1]
     heads: list[dict[str, Any]]
     if known.any():
         named = [label for label in labels if label is not None]
-        heads = [evaluate_clusters(named, clusters[known, head], num_clusters) for head in range(num_heads)]
+        tables = [contingency_matrix(named, clusters[known, head], num_clusters) for head in range(num_heads)]
+        heads = [score_contingency(table) for table in tables]
     else:
         heads = [describe_clusters(clusters[:, head], num_clusters) for head in range(num_heads)]
     for criterion, scores in choice.scores.items():
@@ -69,8 +82,13 @@ def evaluate_heads(
             if judged.any():
                 of_judged = [label for label, is_judged in zip(named, judged.tolist(), strict=True) if is_judged]
                 result["alone"][name] = evaluate_clusters(of_judged, column[judged], num_clusters)
+        if num_heads > 1:
+            agreed = consensus(clusters, num_clusters).clusters[known]
+            result["consensus"] = evaluate_clusters(named, agreed, num_clusters)
         best = max(range(num_heads), key=lambda head: heads[head]["nmi"])
         result["oracle"] = {"head": best, **heads[best]}
+        intervals = bootstrap_intervals(tables[choice.head], num_resamples=NUM_RESAMPLES, level=LEVEL)
+        result["intervals"] = {name: asdict(interval) for name, interval in intervals.items()} | {"level": LEVEL}
     return result
 
 
@@ -103,16 +121,19 @@ def format_table(result: dict[str, Any]) -> str:
         ("mean", mean),
         (f"chosen (head {result['chosen']['head']})", result["chosen"]),
         *((f"  {name} alone", entry) for name, entry in result["alone"].items()),
+        *((name, result[name]) for name in ("consensus",) if name in result),
         (f"oracle (head {result['oracle']['head']})", result["oracle"]),
     ]
     lines = [
         f"{result['chosen']['n']} clips of split {result['split']}",
-        f"{'':18}" + "".join(f"{name:>14}" for name in COLUMNS),
+        f"{'':18}" + _header(),
     ]
     for name, entry in rows:
         lines.append(f"{name:18}" + _figures(entry))
+    lines += _format_intervals(result)
     reason = _REASONS[result["chosen_by"]]
-    lines.append(f"chosen: without labels, {reason}; oracle: the best NMI, known only with labels")
+    lines.append(f"chosen: without labels, {reason}; consensus: what all heads agree on, without labels")
+    lines.append("oracle: the best NMI, known only with labels")
     return "\n".join(lines + _format_yardsticks(result) + _format_undecodable(result))
 
 
@@ -122,7 +143,7 @@ def format_comparison(results: dict[str, dict[str, Any]]) -> str:
     if not all(result["labelled"] for result in results.values()):
         return "\n\n".join(f"{run}\n{format_table(result)}" for run, result in results.items())
     width = max(map(len, results)) + 2
-    lines = [f"chosen heads on split {first['split']}", " " * width + "".join(f"{name:>14}" for name in COLUMNS)]
+    lines = [f"chosen heads on split {first['split']}", " " * width + _header()]
     for run, result in results.items():
         lines.append(f"{run:{width}}" + _figures(result["chosen"]))
     return "\n".join(lines + _format_yardsticks(first))
@@ -143,8 +164,22 @@ def _format_undecodable(result: dict[str, Any]) -> list[str]:
     return [f"{len(undecodable)} clips could not be decoded and are left out, such as {path} ({reason})"]
 
 
+def _format_intervals(result: dict[str, Any]) -> list[str]:
+    found = result["intervals"]
+    ends = ", ".join(f"{name} {found[name]['low']:.3f} to {found[name]['high']:.3f}" for name in WITH_INTERVALS)
+    return [f"{found['level']:.0%} interval, chosen head: {ends}"]
+
+
+def _header() -> str:
+    return "".join(f"{name:>{_width(name)}}" for name in COLUMNS)
+
+
 def _figures(entry: dict[str, Any]) -> str:
-    return "".join(f"{entry[name]:14.3f}" for name in COLUMNS[:-1]) + f"{entry['used_clusters']:14.1f}"
+    return "".join(f"{entry[name]:{_width(name)}.{1 if name == 'used_clusters' else 3}f}" for name in COLUMNS)
+
+
+def _width(name: str) -> int:
+    return max(8, len(name) + 2)
 
 
 def _format_unlabelled(result: dict[str, Any]) -> str:

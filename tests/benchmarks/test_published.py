@@ -1,6 +1,7 @@
 """Published figures are those of benchmarks/results: pages and README are made from them, nothing by hand."""
 
 import importlib
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from types import ModuleType
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-MODULES = ("common", "demo", "small_sets")
+MODULES = ("common", "demo", "small_sets", "metrics")
 
 
 @pytest.fixture
@@ -26,6 +27,12 @@ def test_the_page_shows_the_results(benchmarks: dict[str, ModuleType], name: str
         pytest.skip(f"not measured yet: python benchmarks/{name}.py")
     runs = benchmarks["common"].load_runs(name)
     assert (ROOT / "docs" / "results" / f"{name}.md").read_text(encoding="utf-8") == benchmarks[name].page(runs)
+
+
+def test_the_page_of_metrics_shows_the_results(benchmarks: dict[str, ModuleType]) -> None:
+    results = json.loads((ROOT / "benchmarks" / "results" / "metrics.json").read_text(encoding="utf-8"))
+    shown = (ROOT / "docs" / "results" / "metrics.md").read_text(encoding="utf-8")
+    assert shown == benchmarks["metrics"].page(results)
 
 
 def test_the_readme_shows_the_results(benchmarks: dict[str, ModuleType]) -> None:
