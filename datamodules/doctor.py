@@ -397,7 +397,8 @@ def clip_bytes(config: "Config") -> int:
 def check_machine(machine: Machine, config: "Config") -> list[Check]:
     """Compare a machine with what a run's loaders need.
 
-    Training and labelling have loaders of their own; in a labelling the batches of both are on their way.
+    Training and labelling have loaders of their own; in a labelling the batches of both are on their way, and one of
+    each is in use.
     """
     data, workers = config.data, config.data.num_workers
     checks = []
@@ -415,7 +416,7 @@ def check_machine(machine: Machine, config: "Config") -> list[Check]:
     else:
         checks.append(Check("machine", "memory", "ok", text))
 
-    needed = clip_bytes(config) * (config.optim.batch_size + config.labelling.batch_size) * PREFETCH * workers
+    needed = clip_bytes(config) * (config.optim.batch_size + config.labelling.batch_size) * (PREFETCH * workers + 1)
     text = f"{_gb(machine.shared_bytes)} free, {_gb(needed)} needed ({workers} loader processes)"
     if not workers or machine.shared_bytes < 0:
         text = "not used: data.num_workers=0" if not workers else "there is none"

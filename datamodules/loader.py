@@ -21,6 +21,8 @@ from selavi.media import MediaError
 
 POLL_S = 5.0
 """How long a batch is waited for before looking whether all processes are well."""
+IDLE_S = 60.0
+"""A batch that has not come while no process read anything for so long is lost."""
 PREFETCH = 2
 """Batches on their way from each process."""
 SHARED_MEMORY = Path("/dev/shm")
@@ -33,7 +35,8 @@ class WatchedReader:
 
     def __init__(self, reader: ClipReader, num_workers: int) -> None:
         self.reader = reader
-        self.now = torch.full((num_workers, 2), -1.0, dtype=torch.float64).share_memory_()
+        # The row, or -1 for none, and when it was begun or ended; 0: never.
+        self.now = torch.tensor([[-1.0, 0.0]] * num_workers, dtype=torch.float64).share_memory_()
         self.given_up: dict[int, tuple[str, str]] = {}
 
     def read(
@@ -56,6 +59,7 @@ class WatchedReader:
             )
         finally:
             if worker is not None:
+                self.now[worker.id, 1] = time.monotonic()
                 self.now[worker.id, 0] = -1
 
 
@@ -117,7 +121,7 @@ class Loader:
         """Yield the batches of a pass.
 
         Raises:
-            RuntimeError: processes died twice in this pass, at different clips.
+            RuntimeError: processes died twice in this pass, at different clips; or a batch was lost on its way.
         """
         delivered = 0
         suspects: set[int] | None = None  # rows that were being read when a process died; None: none died yet
@@ -136,6 +140,12 @@ class Loader:
                     lost = self._lost(batches)
                     if not lost and not waited:
                         raise
+                    if not lost and self._idle():
+                        raise RuntimeError(
+                            f"batch {delivered} of this pass did not arrive though all loader processes wait for work; "
+                            f"they may have said why above. Mostly {SHARED_MEMORY} is full: give it more room, or "
+                            "lower data.num_workers or the batch size"
+                        ) from error
                     continue
                 delivered += 1
                 yield batch
@@ -169,6 +179,11 @@ class Loader:
                 found.append(_Lost(number, process.pid, int(row), process.exitcode))
         return found
 
+    def _idle(self) -> bool:
+        """Whether processes have read clips, but none does now or did so lately."""
+        rows, since_s = self.watched.now.T
+        return bool((rows < 0).all() and since_s.max() > 0 and time.monotonic() - since_s.max() > IDLE_S)
+
     def _judge(self, lost: list[_Lost], suspects: set[int] | None, delivered: int) -> set[int] | None:
         """Give up clips that make processes hang or die; stop where processes die of something else."""
         died = [process for process in lost if process.exit_code is not None]
@@ -200,7 +215,7 @@ class Loader:
             if any(one.number == number and one.exit_code is None for one in lost):
                 process.kill()
         self._loader = None  # the last reference: its processes end
-        self.watched.now.fill_(-1)
+        self.watched.now[:] = torch.tensor([-1.0, 0.0], dtype=torch.float64)
 
 
 class _KeysFrom(Sampler[ViewKey]):
@@ -217,17 +232,17 @@ class _KeysFrom(Sampler[ViewKey]):
 
 
 def require_shared_memory(batch_bytes: int, num_workers: int) -> None:
-    """Raise UsageError where batches on their way from loader processes do not fit into shared memory.
+    """Raise UsageError where batches on their way from loader processes, and one in use, do not fit into shared memory.
 
-    A process that writes over its end dies of a bus error, in the middle of a run.
+    In the middle of a run a process that finds no room there loses its batch, or dies of a bus error.
     """
-    needed = batch_bytes * num_workers * PREFETCH
-    if not SHARED_MEMORY.is_dir():
+    if not num_workers or not SHARED_MEMORY.is_dir():
         return
+    needed = batch_bytes * (num_workers * PREFETCH + 1)
     free = shutil.disk_usage(SHARED_MEMORY).free
     if free < needed:
         raise UsageError(
             f"{SHARED_MEMORY} has {free / 2**20:.0f} MB free, but {num_workers} loader processes have up to "
-            f"{needed / 2**20:.0f} MB of batches on their way there; give it more (docker run "
+            f"{needed / 2**20:.0f} MB of batches there; give it more (docker run "
             f"--shm-size={-(-2 * needed // 2**30)}g), or lower data.num_workers or the batch size"
         )

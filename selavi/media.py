@@ -99,11 +99,11 @@ def encode_clip(
             container.mux(video.encode(frame))
         container.mux(video.encode(None))
         if audio is not None and waveform is not None:
-            for begin in range(0, len(waveform), _ENCODED_AT_ONCE):
-                samples = waveform[begin : begin + _ENCODED_AT_ONCE]
+            for at in range(0, len(waveform), _ENCODED_AT_ONCE):
+                samples = waveform[at : at + _ENCODED_AT_ONCE]
                 samples = samples.astype(np.float32) / 32768 if samples.dtype == np.int16 else samples
                 sound = AudioFrame.from_ndarray(np.ascontiguousarray(samples)[None], format="fltp", layout="mono")
-                sound.sample_rate, sound.pts, sound.time_base = sample_rate, begin, Fraction(1, sample_rate)
+                sound.sample_rate, sound.pts, sound.time_base = sample_rate, at, Fraction(1, sample_rate)
                 container.mux(audio.encode(sound))
             container.mux(audio.encode(None))
 

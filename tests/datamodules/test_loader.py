@@ -1,8 +1,13 @@
 import os
+import re
+import shlex
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,10 +19,11 @@ from datamodules.clips import ClipDataModule, prepare_data
 from datamodules.dataset import ClipDataset, FileReader
 from datamodules.loader import Loader, WatchedReader, require_shared_memory
 from datamodules.sampling import AllSampler
-from selavi.batch import ClipBatch
+from selavi.batch import ClipBatch, DecodedClip
 from selavi.config import Config
 from selavi.errors import UsageError
 from selavi.media import MediaError
+from selavi.training.checkpoint import last_checkpoint, read_checkpoint
 
 Tiny = Callable[..., Config]
 
@@ -130,13 +136,92 @@ def test_errors_of_the_code_are_not_taken_for_a_lost_process(make: Callable[...,
 def test_too_little_shared_memory_is_told_before_a_run(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage("/")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=16 << 20))
-    with pytest.raises(UsageError, match=r"/dev/shm has 16 MB free, but 4 loader processes have up to 80 MB of"):
+    with pytest.raises(UsageError, match=r"/dev/shm has 16 MB free, but 4 loader processes have up to 90 MB of"):
         require_shared_memory(10 << 20, 4)
     require_shared_memory(10 << 20, 0)
     config = tiny("data.num_workers=4", "video.decode_size=512", "video.num_frames=8")
     manifest, media = prepare_data(tiny())
     with pytest.raises(UsageError, match=r"--shm-size=.*lower data.num_workers or the batch size"):
         ClipDataModule(config, manifest, media)
+
+
+def unsendable(samples: list[DecodedClip]) -> object:
+    """A batch that gets lost: it cannot cross to another process, as when there is no room for it."""
+    return lambda: samples
+
+
+def test_a_batch_that_gets_lost_ends_the_run(make: Callable[..., Loader], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loader_module, "IDLE_S", 2.0)
+    monkeypatch.setattr(loader_module, "collate", unsendable)
+    with pytest.raises(RuntimeError, match="batch 0 of this pass did not arrive though all loader processes wait"):
+        list(make(dies=()))
+
+
+def in_little_shared_memory(size: str, *command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command with a /dev/shm of its own; skip where that is not permitted."""
+    if not shutil.which("unshare"):
+        pytest.skip("no unshare command")
+    shell = f"mount -t tmpfs -o size={size} tmpfs /dev/shm && exec {shlex.join(command)}"
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(["unshare", "-m", "sh", "-c", shell], capture_output=True, text=True, env=environment)
+    if re.search("unshare: |mount: |mount failed|permission denied", done.stderr, re.IGNORECASE):
+        pytest.skip(f"no mount of its own: {done.stderr[:200]}")
+    return done
+
+
+@pytest.mark.parametrize(("decode_size", "code"), [(256, 0), (288, 2)])
+def test_a_run_in_16_mb_of_shared_memory(
+    repository: Path, tiny_yaml: Path, tmp_path: Path, decode_size: int, code: int
+) -> None:
+    """Fault test 10: batches that just fit train, others are refused before anything begins."""
+    settings = ["data.num_workers=1", "data.cache_gb=0", f"video.decode_size={decode_size}", "trainer.max_epochs=1"]
+    settings += ["labelling.batch_size=4", "optim.batch_size=8", f"run_dir={tmp_path / 'run'}"]
+    assert 3 * 2 * 256**2 * (8 + 4) * 3 < 16 << 20 < 3 * 2 * 288**2 * (8 + 4) * 3
+    train = str(repository / "tools" / "train.py")
+    done = in_little_shared_memory("16m", sys.executable, train, "--config", str(tiny_yaml), *settings)
+    assert done.returncode == code, done.stderr
+    assert ("/dev/shm has 16 MB free, but 1 loader processes have up to 17 MB of batches there" in done.stderr) == (
+        code == 2
+    )
+    assert (tmp_path / "run").exists() == (code == 0)
+
+
+def loader_processes(pid: int) -> list[int]:
+    """Children of the children of a process: its own are the fork server and the resource tracker."""
+    parents = {}
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            parents[int(entry.parent.name)] = int(entry.read_text().rpartition(")")[2].split()[1])
+    return [child for child, parent in parents.items() if parents.get(parent) == pid]
+
+
+def test_a_run_whose_loader_processes_are_killed_twice_ends_with_its_checkpoint(
+    repository: Path, tiny_yaml: Path, tmp_path: Path
+) -> None:
+    """Fault test 9, the whole program."""
+    folder = tmp_path / "run"
+    command = [sys.executable, str(repository / "tools" / "train.py"), "--config", str(tiny_yaml)]
+    settings = ["data.num_workers=1", "data.cache_gb=0", "trainer.max_epochs=500", f"run_dir={folder}"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([*command, *settings], stderr=subprocess.PIPE, text=True, env=environment)
+    try:
+        give_up = time.monotonic() + 200
+        while not last_checkpoint(folder).exists() and process.poll() is None and time.monotonic() < give_up:
+            time.sleep(0.05)
+        while process.poll() is None and time.monotonic() < give_up:
+            for pid in loader_processes(process.pid):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.05)
+        _, error = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 1, error
+    assert re.search(
+        r"loader process 0 \(pid \d+\) was killed by SIGKILL.*; new loader processes go on at batch", error
+    )
+    assert re.search(r"was killed by SIGKILL.*; it is the second time in this pass, at batch \d+ \(train/", error)
+    assert read_checkpoint(last_checkpoint(folder))["label_bank"]["num_labellings"] >= 1
 
 
 def test_a_clip_that_fails_is_not_taken_for_one_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:

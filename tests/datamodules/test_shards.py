@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from datamodules.clips import ClipDataModule, cached, prepare_data
 from datamodules.dataset import ClipDataset, FileReader
 from datamodules.manifest import select_split, usable
 from datamodules.prepare import PrepareSettings, prepare
@@ -240,6 +241,49 @@ def test_the_same_clips_whatever_the_workers_and_after_a_resume(
     again.set_epoch(3)
     for one, other in zip(alone[2:], batches(dataset, list(again)[16:], 0), strict=True):
         assert torch.equal(one.index, other.index) and torch.equal(one.inputs["video"], other.inputs["video"])
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_ranks_share_the_clips_of_shards(
+    tiny: Tiny, shards: Path, manifest: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, remote: bool
+) -> None:
+    root = f"file://{shards}" if remote else str(shards)
+    seen: dict[str, list[list[int]]] = {"train": [], "label": [], "eval": []}
+    for rank in range(3):
+        monkeypatch.setattr("datamodules.clips.rank", lambda rank=rank: rank)
+        monkeypatch.setattr("datamodules.clips.world_size", lambda: 3)
+        config = tiny(
+            f"data.root={root}", f"data.cache_dir={tmp_path}", "data.shard_cache_gb=0.02", "optim.batch_size=5"
+        )
+        data = ClipDataModule(config, *prepare_data(config))
+        assert data.ids == usable(select_split(manifest, "train"))["id"].to_pylist()
+        assert data.steps_per_epoch(3) == len(data.train_dataloader()) == 2
+        loaders = {"train": data.train_dataloader(), "label": data.labelling_loader(1)}
+        loaders["eval"], _ = data.evaluation_loader("test", num_views=2)
+        for name, loader in loaders.items():
+            found = list(loader)
+            assert [batch.errors for batch in found] == [[]] * len(found)
+            seen[name].append(torch.cat([batch.index for batch in found]).tolist())
+    assert [len(rows) for rows in seen["train"]] == [10, 10, 10]
+    assert len({row for rows in seen["train"] for row in rows}) == 30  # of 32: two wait
+    assert sorted(row for rows in seen["label"] for row in rows) == list(range(32))
+    assert sorted(row for rows in seen["eval"] for row in rows) == sorted([*range(16), *range(16)])
+    if remote:  # each shard on one rank, as far as may be
+        reader = select(opened(root, tmp_path), usable(select_split(manifest, "train")))
+        per_rank = [len({int(reader.shards[row]) for row in rows}) for rows in seen["label"]]
+        assert sum(per_rank) <= len(np.unique(reader.shards)) + 2
+
+
+def test_shards_train_as_the_files_do(tiny: Tiny, shards: Path, tmp_path: Path) -> None:
+    """The same windows in the same order; a data module over shards resumes and evaluates by the same ids."""
+    configs = [tiny("data.cache_gb=0"), tiny(f"data.root={shards}")]
+    modules = [ClipDataModule(config, *prepare_data(config)) for config in configs]
+    assert modules[0].ids == modules[1].ids and modules[0].labels == modules[1].labels
+    for one, other in zip(*(list(module.train_dataloader()) for module in modules), strict=True):
+        assert torch.equal(one.index, other.index) and torch.equal(one.draws, other.draws)
+        assert (one.inputs["video"].double() - other.inputs["video"].double()).abs().mean() < 5
+        assert all(torch.equal(one.present[name], other.present[name]) for name in one.present)
+    assert isinstance(cached(configs[1], modules[1].manifest), ShardReader)  # as cluster_eval opens a finished run
 
 
 # ---- remote shards ----
