@@ -14,9 +14,10 @@ PACKAGES = ("selavi", "datamodules", "tools")
 LEAVES = {"errors", "atomic", "randomness"}
 ROWS: list[set[str]] = [
     LEAVES,
-    {"config", "batch", "media", "distributed"},
+    {"config", "batch", "media", "distributed", "safetensors"},
     {"encoders", "heads", "loss", "augment", "labelling", "evaluation.metrics", "export"},
     {"model"},
+    {"pretrained"},
     {"training", "evaluation", "gallery", "cli"},
 ]
 # Rooms that see less than the rows above them.
