@@ -342,7 +342,8 @@ def _fill(
     if differing:
         fitting = ""
         if theirs is not None:
-            pairs = [(key, getattr(theirs.encoders, key)) for key in vars(theirs.encoders) if key != "init"]
+            read = tuple(f"{prefix.split('.')[1]}_" for prefix in prefixes)
+            pairs = [(key, value) for key, value in vars(theirs.encoders).items() if key.startswith(read)]
             other = [f"encoders.{key}={value}" for key, value in pairs if value != getattr(config.encoders, key)]
             fitting = f"; they need {' '.join(other)}" if other else ""
         more = f" and {len(differing) - 1} more" if len(differing) > 1 else ""
@@ -417,9 +418,7 @@ def export_program(loaded: Pretrained, path: Path) -> None:
     program = torch.export.export(ClusterModel(loaded), clips, dynamic_shapes=_batch_axis(loaded))
     # through a file object: torch.export would refuse a name that does not end in .pt2
     with write_atomically(path) as temporary, temporary.open("wb") as file, warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message="No complete tensor"
-        )  # channels-last weights are
+        warnings.filterwarnings("ignore", message="No complete tensor")  # channels-last weights are
         torch.export.save(program, file)
 
 

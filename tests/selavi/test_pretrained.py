@@ -211,8 +211,8 @@ def test_overrides_go_before_the_settings_of_a_file(tmp_path: Path) -> None:
         (lambda s: s.pop("mlp_a2.block_forward.8.bias"), "lacks mlp_a2.block_forward.8.bias$"),
         (lambda s: [s.pop(n) for n in [*s] if n.startswith("mlp_v2.")], "2 video and 3 audio heads"),
         (lambda s: [s.pop(n) for n in [*s] if n.startswith("mlp_")], "no heads mlp_v0"),
-        (lambda s: s.update({"mlp_v0.weight": torch.ones(2)}), "has not, such as mlp_v0.weight"),
-        (lambda s: s.update({"teacher.weight": torch.ones(2)}), "has not, such as teacher.weight"),
+        (lambda s: s.update({"mlp_v0.weight": torch.ones(2)}), "does not have, such as mlp_v0.weight"),
+        (lambda s: s.update({"teacher.weight": torch.ones(2)}), "does not have, such as teacher.weight"),
         (lambda s: s.pop("video_network.base.layer3.0.conv1.1.bias"), "layer3.0.conv1.1.bias is missing"),
         (lambda s: s.pop("video_network.base.stem.3.weight"), "lacks the video encoder's stem.3.weight"),
         (lambda s: s.update({"audio_network.base.layer1.2.bn1.bias": torch.ones(8)}), "layer1.2.bn1.bias is unknown"),
@@ -543,7 +543,7 @@ def test_onnx_names_the_packages_that_it_needs(tiny: Tiny, tmp_path: Path, monke
 # ---- the tool ----
 
 
-def test_the_tool_writes_a_run_beside_it(
+def test_the_tool_writes_all_that_is_asked_for(
     finished_run: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert convert.main([str(finished_run), "--to", "safetensors", "torch", "--out", str(tmp_path)]) == 0
