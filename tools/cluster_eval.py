@@ -22,6 +22,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         action="store_true",
         help="also K-means on mean colour, loudness, file size and duration: what a back door would give",
     )
+    parser.add_argument("--report", action="store_true", help="also a page with figures: RUN/eval/report_SPLIT.html")
     return parser.parse_args(argv)
 
 
@@ -49,6 +50,10 @@ def evaluate(run_dir: Path, args: argparse.Namespace) -> dict[str, Any]:
 
         result["yardsticks"] = yardsticks(crude_features(rows, data.cache), labels, num_clusters, config.seed)
     write_metrics(result, run.folder)
+    if args.report:
+        from selavi.evaluation.report_page import write_report
+
+        print(f"report: {write_report(run.folder, result, predictions, labels, config)}", file=sys.stderr)
     return result
 
 
