@@ -5,8 +5,10 @@ whatever batch, worker or rank it is in.
 """
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 import torchaudio
@@ -49,23 +51,35 @@ class Augment(nn.Module):
     def __init__(self, video: VideoConfig, audio: AudioConfig) -> None:
         super().__init__()
         self.video, self.audio = video, audio
-        self.log_mel = LogMel(audio)
+        self.log_mel = LogFilterBank(audio) if audio.filter_bank == "psf" else LogMel(audio)
+        self.register_buffer("mean", torch.tensor(video.mean).view(3, 1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(video.std).view(3, 1, 1, 1), persistent=False)
+        self.mean: Tensor
+        self.std: Tensor
 
     @torch.no_grad()
     def forward(self, batch: ClipBatch, random: bool) -> dict[str, Tensor]:
         """Transform a batch; `random=False` takes the whole square, unmirrored, and the sound as it is."""
+        if not random:
+            return self.plain(batch.inputs)
         draws = Draws(*batch.draws.T[: len(Draws._fields)])
         result = {}
         if "video" in batch.inputs:
-            frames = batch.inputs["video"]
-            result["video"] = self._random_video(frames, draws) if random else self._plain_video(frames)
+            result["video"] = self._random_video(batch.inputs["video"], draws)
         if "audio" in batch.inputs:
-            waveform = batch.inputs["audio"].float() / 32768
-            result["audio"] = self._random_audio(waveform, draws) if random else self._plain_audio(waveform)
+            result["audio"] = self._random_audio(_waveform(batch.inputs["audio"]), draws)
         return result
 
-    def _plain_video(self, frames: Tensor) -> Tensor:
-        return _normalise(crop_resize(_planes(frames), self.video.size, *_centre(frames)))
+    def plain(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Transform clips, video (B, T, h, w, 3) uint8 and audio (B, S) int16, without anything random."""
+        result = {}
+        if "video" in inputs:
+            frames = inputs["video"]
+            result["video"] = self._normalise(crop_resize(_planes(frames), self.video.size, *_centre(frames)))
+        if "audio" in inputs:
+            spectrogram = self.log_mel(_waveform(inputs["audio"]))
+            result["audio"] = standardise(spectrogram, self.audio.standardise)
+        return result
 
     def _random_video(self, frames: Tensor, draws: Draws) -> Tensor:
         low, high = self.video.crop_fraction
@@ -74,10 +88,10 @@ class Augment(nn.Module):
         x = crop_resize(_planes(frames), self.video.size, side, draws.crop_x, draws.crop_y, flipped)
         if self.video.colour_jitter > 0 or self.video.greyscale > 0:
             x = jitter_colour(x, self.video.colour_jitter, self.video.greyscale, draws)
-        return _normalise(x)
+        return self._normalise(x)
 
-    def _plain_audio(self, waveform: Tensor) -> Tensor:
-        return standardise(self.log_mel(waveform), self.audio.standardise)
+    def _normalise(self, clips: Tensor) -> Tensor:
+        return (clips / 255 - self.mean) / self.std
 
     def _random_audio(self, waveform: Tensor, draws: Draws) -> Tensor:
         gain = 1 + self.audio.volume_jitter * (2 * draws.volume - 1)
@@ -120,10 +134,60 @@ class LogMel(nn.Module):
             return (self.mel(padded) + self.FLOOR).log()[:, None]
 
 
+class LogFilterBank(nn.Module):
+    """Waveform (B, S) -> natural logarithm of filter-bank energies (B, 1, F, T'), as the official weights expect it.
+
+    The rule is that of python_speech_features' logfbank: samples on the scale of 16 bits, pre-emphasis 0.97 over the
+    clip, frames without a window (the last one filled up with zeros), power spectrum over `num_fft`, triangular
+    filters between whole bins of the transform, and float64's epsilon in place of 0.  Filters narrower than a bin
+    are 0 throughout, and so their rows are ln(epsilon) = -36.04: 38 of 257 at 24 kHz and 1024 samples.
+    """
+
+    PREEMPHASIS = 0.97
+    EPSILON = torch.finfo(torch.float64).eps
+
+    def __init__(self, config: AudioConfig) -> None:
+        super().__init__()
+        self.num_fft = config.num_fft
+        self.window, self.hop = (int(s * config.sample_rate + 0.5) for s in (config.window_s, config.hop_s))
+        filters = _triangles(config.sample_rate, config.num_fft, config.num_mels)
+        self.register_buffer("filters", filters, persistent=False)
+        self.filters: Tensor
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """(B, S) float32 in [-1, 1] -> (B, 1, F, T')."""
+        samples = waveform * 32768
+        emphasised = torch.cat([samples[:, :1], samples[:, 1:] - self.PREEMPHASIS * samples[:, :-1]], 1)
+        num_frames = 1 + math.ceil(max(0, samples.shape[1] - self.window) / self.hop)
+        missing = (num_frames - 1) * self.hop + self.window - samples.shape[1]
+        frames = F.pad(emphasised, (0, missing)).unfold(1, self.window, self.hop)
+        with torch.autocast(waveform.device.type, enabled=False):
+            power = torch.fft.rfft(frames.float(), self.num_fft).abs().square() / self.num_fft
+            energies = power @ self.filters.T
+            return energies.where(energies != 0, self.EPSILON).log().transpose(1, 2)[:, None]
+
+
+def _triangles(sample_rate: int, num_fft: int, num_filters: int) -> Tensor:
+    """Triangles (F, num_fft // 2 + 1) float32 that rise from 0 to 1 and fall to 0 between neighbours of F + 2 bins.
+
+    The bins are equally spaced in mels, 2595 log10(1 + Hz / 700), from 0 to half the sample rate.
+    """
+    mels = np.linspace(0, 2595 * np.log10(1 + sample_rate / 2 / 700), num_filters + 2)
+    edges = np.floor((num_fft + 1) * 700 * (10 ** (mels / 2595) - 1) / sample_rate)
+    low, peak, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
+    at = np.arange(num_fft // 2 + 1)
+    with np.errstate(divide="ignore", invalid="ignore"):  # sides without a bin, which are not taken
+        rising = np.where((at >= low) & (at < peak), (at - low) / (peak - low), 0)
+        falling = np.where((at >= peak) & (at < high), (high - at) / (high - peak), 0)
+    return torch.from_numpy(rising + falling).float()
+
+
 def standardise(spectrogram: Tensor, how: str) -> Tensor:
-    """`clip`: zero mean and unit variance over each (1, F, T'); `none`: unchanged."""
+    """`clip`: zero mean and unit variance over each (1, F, T'); `fixed`: (x - 1.93) / 17.89; `none`: unchanged."""
     if how == "none":
         return spectrogram
+    if how == "fixed":
+        return (spectrogram - 1.93) / 17.89  # the official evaluation's figures for its training set
     std, mean = torch.std_mean(spectrogram, (1, 2, 3), keepdim=True)
     return (spectrogram - mean) / (std + 1e-3)
 
@@ -199,7 +263,7 @@ def crop_resize(planes: Tensor, size: int, side: Tensor, x: Tensor, y: Tensor, f
         ],
         1,
     )
-    grid = F.affine_grid(theta, [len(planes), 1, size, size], align_corners=False)
+    grid = F.affine_grid(theta, [planes.shape[0], 1, size, size], align_corners=False)
     cut = F.grid_sample(planes.flatten(1, 2), grid, padding_mode="border", align_corners=False)
     return cut.unflatten(1, planes.shape[1:3])
 
@@ -238,6 +302,11 @@ def jitter_colour(clips: Tensor, strength: float, greyscale: float, draws: Draws
     return mapped.clamp_(0, 255).view_as(clips)
 
 
+def _waveform(samples: Tensor) -> Tensor:
+    """(B, S) int16 -> float32 in [-1, 1]."""
+    return samples.float() / 32768
+
+
 def _planes(frames: Tensor) -> Tensor:
     """(B, T, h, w, 3) uint8 -> (B, 3, T, h, w) float32 in [0, 255]."""
     return frames.permute(0, 4, 1, 2, 3).float()
@@ -245,9 +314,5 @@ def _planes(frames: Tensor) -> Tensor:
 
 def _centre(frames: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """side, x, y, flip of the whole square."""
-    whole = torch.ones(len(frames), device=frames.device)
-    return whole, whole / 2, whole / 2, torch.zeros(len(frames), dtype=torch.bool, device=frames.device)
-
-
-def _normalise(clips: Tensor) -> Tensor:
-    return (clips / 255 - 0.45) / 0.225  # mean and deviation of every colour, as in the official code
+    whole = torch.ones(frames.shape[0], device=frames.device)
+    return whole, whole / 2, whole / 2, torch.zeros(frames.shape[0], dtype=torch.bool, device=frames.device)

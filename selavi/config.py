@@ -96,6 +96,10 @@ class VideoConfig:
     """Largest relative change of brightness, contrast and saturation; the hue turns by up to a quarter of it."""
     greyscale: float = 0.0
     """Probability of a clip without colour."""
+    mean: tuple[float, float, float] = (0.45, 0.45, 0.45)
+    """Subtracted from red, green and blue, in [0, 1], before the encoder; released weights expect their own."""
+    std: tuple[float, float, float] = (0.225, 0.225, 0.225)
+    """What the colours are divided by after that."""
 
     def __post_init__(self) -> None:
         low, high = self.crop_fraction
@@ -106,6 +110,8 @@ class VideoConfig:
         _require(0 <= self.flip <= 1, "video.flip", "in [0, 1]", self.flip)
         _require(0 <= self.colour_jitter < 1, "video.colour_jitter", "in [0, 1)", self.colour_jitter)
         _require(0 <= self.greyscale <= 1, "video.greyscale", "in [0, 1]", self.greyscale)
+        _require(all(0 <= mean <= 1 for mean in self.mean), "video.mean", "three numbers in [0, 1]", self.mean)
+        _require(all(std > 0 for std in self.std), "video.std", "three numbers above 0", self.std)
 
 
 @dataclass
@@ -122,8 +128,12 @@ class AudioConfig:
     """Seconds of a window."""
     hop_s: float = 0.01
     """Seconds from one window to the next."""
-    standardise: Literal["clip", "none"] = "clip"
-    """clip: zero mean and unit variance over each spectrogram, so loudness does not count; none: as the original."""
+    filter_bank: Literal["slaney", "psf"] = "slaney"
+    """slaney: Slaney's mel filters on Hann windows of samples in [-1, 1]; psf: what the official weights were trained
+    on, the filters of python_speech_features on pre-emphasised 16-bit samples, without a window."""
+    standardise: Literal["clip", "none", "fixed"] = "clip"
+    """clip: zero mean and unit variance over each spectrogram, so loudness does not count; none: as the original
+    trains; fixed: less 1.93, over 17.89, as the original evaluates (sensible with psf only)."""
     volume_jitter: float = 0.1
     """Largest relative change of the amplitude."""
     shift_mel: float = 0.0
@@ -148,6 +158,12 @@ class AudioConfig:
             f"above 0 and at most num_fft / sample_rate = {self.num_fft / self.sample_rate:.4f} s",
             self.window_s,
         )
+        _require(
+            self.standardise != "fixed" or self.filter_bank == "psf",
+            "audio.standardise",
+            "clip or none with audio.filter_bank=slaney (its figures belong to psf)",
+            self.standardise,
+        )
         _require(0 <= self.shift_time <= 1, "audio.shift_time", "in [0, 1]", self.shift_time)
         for key in ("volume_jitter", "shift_mel", "mask_time", "mask_mel"):
             _require(0 <= getattr(self, key) < 1, f"audio.{key}", "in [0, 1)", getattr(self, key))
@@ -166,6 +182,12 @@ class EncodersConfig:
     """Channels of the first stage; 64 is that of the original."""
     audio_depth: Literal[9, 18] = 9
     """ResNet-9 has one residual block a stage, ResNet-18 two."""
+    video_layout: Literal["torchvision", "vmz"] = "torchvision"
+    """torchvision: as its R(2+1)D-18; vmz: as XDC's weights, where the channels between the spatial and the temporal
+    convolution follow from each pair's own input, and batch norm adds 0.001 to the variance."""
+    init: str = ""
+    """Start the encoders from these weights: a run, a folder of tools/convert.py, or a released file; empty: at
+    random.  The heads always start at random."""
 
     def __post_init__(self) -> None:
         for key in ("video_width", "audio_width"):

@@ -14,9 +14,10 @@ PACKAGES = ("selavi", "datamodules", "tools")
 LEAVES = {"errors", "atomic", "randomness"}
 ROWS: list[set[str]] = [
     LEAVES,
-    {"config", "batch", "media", "distributed"},
+    {"config", "batch", "media", "distributed", "safetensors"},
     {"encoders", "heads", "loss", "augment", "labelling", "evaluation.metrics", "export"},
     {"model"},
+    {"pretrained"},
     {"training", "evaluation", "gallery", "cli"},
 ]
 # Rooms that see less than the rows above them.
@@ -30,10 +31,10 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "av": ("selavi/media.py",),
     "pytorch_lightning": ("selavi/training/", "datamodules/clips.py", "tools/"),
     "lightning": (),  # the same library under a second name
-    "jinja2": ("selavi/gallery/", "selavi/evaluation/report.py"),
-    "markupsafe": ("selavi/gallery/", "selavi/evaluation/report.py"),
+    "jinja2": ("selavi/gallery/", "selavi/evaluation/report_page.py"),
+    "markupsafe": ("selavi/gallery/", "selavi/evaluation/report_page.py"),
 }
-HTML_IN = ("selavi/gallery/", "selavi/evaluation/report.py")
+HTML_IN = ("selavi/gallery/", "selavi/evaluation/report_page.py")
 HTML_TAG = re.compile(r"<(html|body|div|span|p|table|tr|td|a|img|video|audio|script|style|h[1-6])(\s[^>]*)?>")
 MAX_TOOL_LINES = 80
 
@@ -200,7 +201,7 @@ def test_a_planted_violation_is_found(tmp_path: Path, path: str, source: str, pr
     [
         ("selavi/training/module.py", "import pytorch_lightning as pl\nfrom selavi.model import Model"),
         ("selavi/training/callbacks.py", "from selavi.evaluation.metrics import nmi\nfrom . import optim"),
-        ("selavi/evaluation/report.py", 'import jinja2\nfrom .metrics import nmi\npage = "<table><tr>"'),
+        ("selavi/evaluation/report_page.py", 'import jinja2\nfrom .metrics import nmi\npage = "<table><tr>"'),
         ("selavi/evaluation/metrics.py", "import numpy\nfrom selavi.errors import UsageError"),
         ("selavi/gallery/page.py", "import jinja2\nfrom selavi import __version__, atomic, export, media"),
         ("selavi/media.py", "import av\nfrom selavi.errors import DataError"),

@@ -1,5 +1,7 @@
 """What tools/cluster_eval.py does with one run; imported late, for its imports are slow."""
 
+import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +11,14 @@ from selavi.evaluation.head_choice import choose_head
 from selavi.evaluation.predict import predict
 from selavi.evaluation.probes import combinations_of, encode_clips
 from selavi.evaluation.report import evaluate_heads, write_metrics, yardsticks
+from selavi.evaluation.report_page import write_report
 from selavi.export import agreement_of_modalities
 from selavi.training.run import load_model, load_run, write_labels
 
 
-def evaluate(run_dir: Path, split: str, num_views: int, criterion: str, with_yardsticks: bool) -> dict[str, Any]:
+def evaluate(run_dir: Path, args: argparse.Namespace) -> dict[str, Any]:
     """Predict every clip of the split, score, write RUN/eval/metrics_SPLIT.json and RUN/labels/SPLIT.parquet."""
+    split, num_views = args.split, args.views
     run = load_run(run_dir)
     config, bank = run.config, run.checkpoint["label_bank"]
     data = ClipDataModule(config, run.manifest, cached(config, run.manifest))
@@ -25,19 +29,21 @@ def evaluate(run_dir: Path, split: str, num_views: int, criterion: str, with_yar
     if split != config.data.train_split:  # those have the labels of the last labelling already
         write_labels(run.folder, split, rows["id"].to_pylist(), predictions.clusters, predictions.sure)
     features = None
-    if criterion == "probe":
+    if args.choose == "probe":
         loader, train_rows = data.evaluation_loader(config.data.train_split, num_views)
         encoded = encode_clips(model, augment, loader, len(train_rows), num_views)
         row_of = {clip_id: row for row, clip_id in enumerate(train_rows["id"].to_pylist())}
         features = list(combinations_of(encoded).values())[-1][0].numpy()  # of all modalities
         features = features[[row_of[clip_id] for clip_id in bank["ids"]]]
     shared = agreement_of_modalities(run.folder, config.data.train_split)
-    choice = choose_head(bank["labels"].numpy(), criterion, modality_agreement=shared, features=features)
+    choice = choose_head(bank["labels"].numpy(), args.choose, modality_agreement=shared, features=features)
     labels, num_clusters = rows["label"].to_pylist(), config.heads.num_clusters
     alone = {name: found.numpy() for name, found in predictions.alone.items()}
     result = evaluate_heads(split, predictions.clusters.numpy(), labels, choice, num_clusters, alone)
     result["undecodable"] = {paths[row]: reason for row, reason in predictions.errors.items()}
-    if with_yardsticks and result["labelled"]:
+    if args.yardsticks and result["labelled"]:
         result["yardsticks"] = yardsticks(crude_features(rows, data.cache), labels, num_clusters, config.seed)
     write_metrics(result, run.folder)
+    if args.report:
+        print(f"report: {write_report(run.folder, result, predictions, labels, config)}", file=sys.stderr)
     return result

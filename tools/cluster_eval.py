@@ -19,6 +19,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     about = "how a head is chosen without labels: by agreement with the other heads (default), by what both "
     about += "modalities' probabilities share, or by how well a linear classifier on the features finds its clusters"
     parser.add_argument("--choose", choices=("agreement", "modalities", "probe"), default="agreement", help=about)
+    parser.add_argument("--report", action="store_true", help="also a page with figures: RUN/eval/report_SPLIT.html")
     return parser.parse_args(argv)
 
 
@@ -40,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
         from selavi.evaluation.report import format_comparison, format_table
         from tools._measuring import evaluate
 
-        results = {str(run): evaluate(run, args.split, args.views, args.choose, args.yardsticks) for run in args.runs}
+        results = {str(run): evaluate(run, args) for run in args.runs}
         print(format_table(next(iter(results.values()))) if len(results) == 1 else format_comparison(results))
         where = " ".join(f"{run}/eval/metrics_{args.split}.json" for run in args.runs)
         print(f"\nfull figures: {where}", file=sys.stderr)

@@ -1,5 +1,7 @@
 """R(2+1)D (Tran et al., CVPR 2018, arXiv 1711.11248) of any width, from torchvision's blocks."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torchvision.models.video.resnet import BasicBlock, Conv2Plus1D
@@ -9,12 +11,16 @@ class R2Plus1D(nn.Module):
     """Clips (B, 3, T, h, w) -> features (B, 8 * width).
 
     width=64, depth=18 has the parameters of torchvision's r2plus1d_18 without `fc`, under the same names.
+    Layout vmz has the names and shapes of XDC's weights: torchvision gives both pairs of convolutions in a block the
+    intermediate channels of the first, VMZ (and the paper) each its own (pytorch/vision issue 1265); and the
+    batch norms' epsilon is Caffe2's.
     Convolutions start from Kaiming's normal distribution (fan out), batch norm from scale 1 and shift 0.
     """
 
-    def __init__(self, width: int = 64, depth: int = 18) -> None:
+    def __init__(self, width: int = 64, depth: int = 18, layout: Literal["torchvision", "vmz"] = "torchvision") -> None:
         super().__init__()
         blocks = {10: 1, 18: 2}[depth]
+        pair = _OwnChannels if layout == "vmz" else Conv2Plus1D
         stem_width = max(3, 45 * width // 64)  # torchvision: 45 spatial filters for 64 outputs
         self.stem = nn.Sequential(
             nn.Conv3d(3, stem_width, (1, 7, 7), stride=(1, 2, 2), padding=(0, 3, 3), bias=False),
@@ -24,11 +30,15 @@ class R2Plus1D(nn.Module):
             nn.BatchNorm3d(width),
             nn.ReLU(inplace=True),
         )
-        self.layer1 = _stage(width, width, blocks, stride=1)
-        self.layer2 = _stage(width, 2 * width, blocks, stride=2)
-        self.layer3 = _stage(2 * width, 4 * width, blocks, stride=2)
-        self.layer4 = _stage(4 * width, 8 * width, blocks, stride=2)
+        self.layer1 = _stage(width, width, blocks, 1, pair)
+        self.layer2 = _stage(width, 2 * width, blocks, 2, pair)
+        self.layer3 = _stage(2 * width, 4 * width, blocks, 2, pair)
+        self.layer4 = _stage(4 * width, 8 * width, blocks, 2, pair)
         self.num_features = 8 * width
+        if layout == "vmz":
+            for layer in self.modules():
+                if isinstance(layer, nn.BatchNorm3d):
+                    layer.eps = 1e-3
         initialise(self)
         self.to(memory_format=torch.channels_last_3d)  # the faster layout for 3-D convolutions
 
@@ -55,9 +65,17 @@ def initialise(module: nn.Module) -> None:
             nn.init.zeros_(layer.bias)
 
 
-def _stage(width_in: int, width: int, blocks: int, stride: int) -> nn.Sequential:
+class _OwnChannels(Conv2Plus1D):
+    """A pair of convolutions with as many parameters as the 3x3x3 one between the same channels (paper: M_i)."""
+
+    def __init__(self, in_planes: int, out_planes: int, midplanes: int, stride: int = 1, padding: int = 1) -> None:
+        own = 27 * in_planes * out_planes // (9 * in_planes + 3 * out_planes)
+        super().__init__(in_planes, out_planes, own, stride, padding)
+
+
+def _stage(width_in: int, width: int, blocks: int, stride: int, pair: type[Conv2Plus1D]) -> nn.Sequential:
     shortcut = None
     if stride != 1 or width_in != width:
         shortcut = nn.Sequential(nn.Conv3d(width_in, width, 1, stride=stride, bias=False), nn.BatchNorm3d(width))
-    first = BasicBlock(width_in, width, Conv2Plus1D, stride, shortcut)
-    return nn.Sequential(first, *(BasicBlock(width, width, Conv2Plus1D) for _ in range(blocks - 1)))
+    first = BasicBlock(width_in, width, pair, stride, shortcut)
+    return nn.Sequential(first, *(BasicBlock(width, width, pair) for _ in range(blocks - 1)))

@@ -19,6 +19,7 @@ from selavi.errors import UsageError
 from selavi.labelling.bank import LabelBank
 from selavi.loss import selavi_loss
 from selavi.model import SelaviModel
+from selavi.pretrained import load_encoders
 from selavi.randomness import mix
 from selavi.training.checkpoint import read_checkpoint
 from selavi.training.optim import lr_factor, make_optimizer
@@ -40,6 +41,8 @@ class SelaviModule(pl.LightningModule):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(mix(config.seed, "model"))
             self.model = SelaviModel(config)
+        if config.encoders.init:
+            load_encoders(self.model, config, Path(config.encoders.init))
         self.augment = Augment(config.video, config.audio)
         self.label_bank = LabelBank(ids, config.num_label_heads, config.heads.num_clusters)
 

@@ -1,0 +1,482 @@
+"""One HTML page on the clusters of a run: scores of all heads, sizes, labels, confidence, training.
+
+The page holds everything it shows, in light and dark; its figures also lie beside it as SVG and PNG.
+Axes: N clips, L labels, K clusters.
+"""
+
+import csv
+import math
+from base64 import b64encode
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+
+from selavi.atomic import write_text
+from selavi.config import Config
+from selavi.evaluation.metrics import Metrics
+from selavi.evaluation.plots import (
+    Figure,
+    Line,
+    _Area,
+    _axes,
+    _box,
+    _Frame,
+    _number,
+    _Stroke,
+    _Text,
+    _ticks,
+    line_chart,
+)
+from selavi.evaluation.predict import Predictions
+from selavi.evaluation.report import COLUMNS
+from selavi.labelling.labeller import Labeller
+
+LARGEST_MATRIX = 400  # labels and clusters that are shown, the most frequent ones
+NAMED_ROWS = 60  # up to so many are named at the matrix
+SHOWN_CLUSTERS = 8  # of the purest and of the most mixed
+SMALLEST_SHOWN = 5  # labelled clips of a cluster in these lists
+NUM_BINS = 10  # of the confidence, of equally many clips
+_SMALLEST_SHARE = 0.02  # of a cluster, for a cell of the matrix to be drawn
+_DARK, _RED, _BAR = "#1b3a6b", "#b0413e", "#8fb3dc"
+_COLUMN_NAMES = {
+    "nmi": "NMI",
+    "ami": "AMI",
+    "ari": "ARI",
+    "accuracy": "Accuracy",
+    "purity": "Purity",
+    "mean_entropy": "Mean entropy, nats",
+    "used_clusters": "Clusters used",
+    "agreement": "Agreement",
+    "size_min": "Smallest",
+    "size_median": "Median size",
+    "size_max": "Largest",
+    "size_entropy": "Size entropy",
+}
+
+
+@dataclass(frozen=True)
+class ClusterSummary:
+    """What labels say of one cluster.
+
+    Attributes:
+        cluster: its number.
+        size: its clips.
+        purity: share of its labelled clips that carry the most common label.
+        entropy: of the labels inside, in nats.
+        confidence: mean over its clips.
+        labels: the three most common labels and their shares.
+    """
+
+    cluster: int
+    size: int
+    purity: float
+    entropy: float
+    confidence: float
+    labels: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """A figure with its place on the page."""
+
+    name: str
+    title: str
+    figure: Figure
+    text: str
+
+
+def write_report(
+    run_dir: Path, result: dict[str, Any], predictions: Predictions, labels: list[str | None], config: Config
+) -> Path:
+    """Write RUN/eval/report_SPLIT.html, and its figures into RUN/eval/report_SPLIT/.
+
+    Args:
+        run_dir: the run, for its name and the curves of metrics.csv.
+        result: of evaluate_heads, for the same clips; its chosen head is the one that is shown.
+        predictions: clusters and confidence of n clips under every head.
+        labels: (n,) human labels, None where there is none; without any the page says less.
+        config: of the run.
+
+    Returns:
+        The path of the page.
+    """
+    head, split = int(result["chosen"]["head"]), str(result["split"])
+    clusters, confidence = predictions.clusters[:, head].numpy(), predictions.sure.confidence[:, head].numpy()
+    num_clusters = config.heads.num_clusters
+    sizes = np.bincount(clusters, minlength=num_clusters)
+    figures = [_sizes_figure(sizes, target_sizes(config, head, len(clusters)))]
+    summaries: list[ClusterSummary] = []
+    known = np.array([label is not None for label in labels])
+    if known.any():
+        names, rows = np.unique(np.array(labels, dtype=object)[known].astype(str), return_inverse=True)
+        cells = count_cells(rows, clusters[known], num_clusters)
+        summaries = summarise(cells, names, sizes, clusters, confidence, num_clusters)
+        figures.append(_matrix_figure(cells, names))
+        figures += _calibration_figure(confidence[known], hits(cells, rows, clusters[known], num_clusters))
+    figures += _training_figures(read_curves(run_dir), num_clusters)
+    folder = run_dir / "eval" / f"report_{split}"
+    for shown in figures:
+        for suffix in (".svg", ".png"):
+            shown.figure.save(folder / f"{shown.name}{suffix}")
+    page = run_dir / "eval" / f"report_{split}.html"
+    write_text(page, _render(run_dir, result, config, figures, summaries, len(clusters), folder.name))
+    return page
+
+
+def target_sizes(config: Config, head: int, num_clips: int) -> np.ndarray | None:
+    """The sizes that the run's marginal asks for, (K,) from the largest, for so many clips; None where it is estimated."""
+    marginal = Labeller(config).marginals[head]
+    if marginal is None:
+        return None
+    if config.labelling.marginal_order == "inverse":  # what the transport is then given: see order_marginal
+        marginal = marginal.reciprocal() / marginal.reciprocal().sum()
+    return marginal.sort(descending=True).values.numpy() * num_clips
+
+
+# ---- labels and clusters ----
+
+Cells = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Label, cluster and number of clips of each pair that occurs, by cluster and, within it, from the most common."""
+
+
+def count_cells(rows: np.ndarray, clusters: np.ndarray, num_clusters: int) -> Cells:
+    """Count the clips of each label (N,) in each cluster (N,); no L x K table."""
+    cells, counts = np.unique(rows.astype(np.int64) * num_clusters + clusters, return_counts=True)
+    label, cluster = cells // num_clusters, cells % num_clusters
+    order = np.lexsort((label, -counts, cluster))
+    return label[order], cluster[order], counts[order]
+
+
+def hits(cells: Cells, rows: np.ndarray, clusters: np.ndarray, num_clusters: int) -> np.ndarray:
+    """(N,) bool: the clip carries the most common label of its cluster."""
+    label, cluster, _ = cells
+    used, first = np.unique(cluster, return_index=True)
+    top = np.full(num_clusters, -1)
+    top[used] = label[first]
+    return top[clusters] == rows
+
+
+def summarise(
+    cells: Cells,
+    names: np.ndarray,
+    sizes: np.ndarray,
+    clusters: np.ndarray,
+    confidence: np.ndarray,
+    num_clusters: int,
+) -> list[ClusterSummary]:
+    """Describe every cluster with labels, the purest first, of equally pure ones the largest."""
+    label, cluster, counts = cells
+    mean_confidence = np.bincount(clusters, confidence, num_clusters) / np.maximum(sizes, 1)
+    used, first = np.unique(cluster, return_index=True)
+    found = []
+    for number, start, end in zip(used.tolist(), first, [*first[1:], len(cluster)], strict=True):
+        shares = counts[start:end] / counts[start:end].sum()
+        top = tuple((str(names[label[i]]), float(shares[i - start])) for i in range(start, min(end, start + 3)))
+        entropy = max(0.0, float(-(shares * np.log(shares)).sum()))
+        found.append(
+            ClusterSummary(number, int(sizes[number]), top[0][1], entropy, float(mean_confidence[number]), top)
+        )
+    return sorted(found, key=lambda entry: (-entry.purity, -entry.size, entry.cluster))
+
+
+def ordered_matrix(cells: Cells, num_labels: int, largest: int = LARGEST_MATRIX) -> tuple[np.ndarray, ...]:
+    """Choose and order labels and clusters so that what belongs together lies together.
+
+    Labels that share clusters become neighbours (optimal leaf ordering); each cluster stands in the column of the
+    label it is matched with (Hungarian), further clusters after it by the mean place of their labels.
+
+    Args:
+        cells: of count_cells.
+        num_labels: L.
+        largest: most labels and clusters, the most frequent ones.
+
+    Returns:
+        labels (l,), clusters (k,) and counts (l, k), in order; rows of labels without a clip in these clusters stay.
+    """
+    from scipy.cluster.hierarchy import leaves_list, linkage
+    from scipy.optimize import linear_sum_assignment
+
+    label, cluster, counts = cells
+    label_sizes = np.bincount(label, counts, num_labels)
+    cluster_sizes = np.bincount(cluster, counts)
+    labels = np.sort(np.argsort(-label_sizes, kind="stable")[:largest])
+    clusters = np.sort(np.argsort(-cluster_sizes, kind="stable")[: min(largest, int((cluster_sizes > 0).sum()))])
+    shown = np.isin(label, labels) & np.isin(cluster, clusters)
+    matrix = np.zeros((len(labels), len(clusters)), np.int64)
+    matrix[np.searchsorted(labels, label[shown]), np.searchsorted(clusters, cluster[shown])] = counts[shown]
+    if len(labels) > 2:
+        profile = np.sqrt(matrix / np.maximum(matrix.sum(1, keepdims=True), 1))  # Hellinger: distances are bounded
+        order = leaves_list(linkage(profile, "average", optimal_ordering=True))
+        labels, matrix = labels[order], matrix[order]
+    place = (matrix * np.arange(len(labels))[:, None]).sum(0) / np.maximum(matrix.sum(0), 1)
+    matched_rows, matched_columns = linear_sum_assignment(matrix, maximize=True)
+    place[matched_columns] = matched_rows - 0.5  # before those that only lie about there
+    order = np.argsort(place, kind="stable")
+    return labels, clusters[order], matrix[:, order]
+
+
+def calibration(confidence: np.ndarray, hit: np.ndarray, num_bins: int = NUM_BINS) -> list[tuple[float, float, int]]:
+    """Mean confidence, share of hits and number of clips, in bins of equally many clips; equal values stay together."""
+    order = np.argsort(confidence, kind="stable")
+    edges = {0, len(order)}
+    for number in range(1, num_bins):
+        value = confidence[order[number * len(order) // num_bins]]
+        edges.add(int(np.searchsorted(confidence[order], value)))
+    bins = sorted(edges)
+    parts = [order[start:end] for start, end in zip(bins, bins[1:], strict=False)]
+    return [(float(confidence[part].mean()), float(hit[part].mean()), len(part)) for part in parts]
+
+
+def read_curves(run_dir: Path) -> dict[str, list[tuple[float, float]]]:
+    """(step, value) of each column of RUN/metrics.csv, with those of the earlier parts of a resumed run."""
+    curves: dict[str, dict[float, float]] = {}
+    parts = sorted(run_dir.glob("metrics.*.csv"), key=lambda path: int(path.name.split(".")[1]))
+    for path in [*parts, run_dir / "metrics.csv"]:
+        if not path.exists():
+            continue
+        with path.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                for name, text in row.items():
+                    if text and name not in ("step", "epoch") and math.isfinite(float(text)):
+                        curves.setdefault(name, {})[float(row["step"])] = float(text)
+    return {name: sorted(points.items()) for name, points in curves.items()}
+
+
+# ---- figures ----
+
+
+def _sizes_figure(sizes: np.ndarray, targets: np.ndarray | None) -> _Shown:
+    ordered = np.sort(sizes)[::-1]
+    num_clusters, highest = len(ordered), float(max(ordered[0], 0 if targets is None else targets[0]))
+    figure = Figure(860, 340)
+    area = _Frame(72, 840, 44, 284, (0.0, float(num_clusters)), (0.0, highest * 1.05))
+    marks = [(x, _number(x)) for x in _ticks(0, num_clusters)]
+    heights = [(y, _number(y)) for y in _ticks(0, highest * 1.05)]
+    _axes(figure, area, "Cluster sizes", "clusters, from the largest to the smallest", "clips", marks, heights)
+    if num_clusters <= 150:
+        for rank, size in enumerate(ordered.tolist()):
+            left, top = area.place(rank + 0.1, size)
+            right, bottom = area.place(rank + 0.9, 0)
+            figure.shapes.append(_Area([(left, top), (right, top), (right, bottom), (left, bottom)], _BAR))
+    else:
+        figure.shapes.append(_Area([area.place(0, 0), *_steps(area, ordered), area.place(num_clusters, 0)], _BAR))
+    figure.shapes += [_Area([(612, 10), (630, 10), (630, 24), (612, 24)], _BAR), _Text((638, 17), "found")]
+    empty = int((sizes == 0).sum())
+    text = f"{num_clusters - empty:,} of {num_clusters:,} clusters hold a clip; sizes run from {ordered[-1]:,} to "
+    text += f"{ordered[0]:,} clips."
+    if targets is not None:
+        figure.shapes.append(_Stroke(_steps(area, targets), _RED, 2))
+        figure.shapes += [_Stroke([(708, 17), (732, 17)], _RED, 2), _Text((740, 17), "marginal")]
+        text += " The line is what the marginal asks for, scaled to these clips; both are sorted."
+    return _Shown("sizes", "Cluster sizes", figure, text)
+
+
+def _steps(area: _Frame, values: Iterable[float]) -> list[tuple[float, float]]:
+    return [area.place(rank + side, value) for rank, value in enumerate(values) for side in (0, 1)]
+
+
+def _matrix_figure(cells: Cells, names: np.ndarray) -> _Shown:
+    labels, clusters, matrix = ordered_matrix(cells, len(names))
+    shares = matrix / np.maximum(matrix.sum(0), 1)
+    named_rows, named_columns = len(labels) <= NAMED_ROWS, len(clusters) <= NAMED_ROWS
+    texts = [_shortened(str(names[label])) for label in labels] if named_rows else []
+    left = 36 + max([7.4 * len(text) for text in texts], default=24)
+    width = max(4.0 if named_columns else 1.0, min(34.0, (900 - left) / len(clusters)))
+    height = min(24.0, max(1.5, 620 / len(labels))) if not named_rows else max(16.0, min(24.0, width))
+    top, bottom = 72.0, 72.0 + height * len(labels)
+    right = left + width * len(clusters)
+    figure = Figure(max(right + 16, left + 420), bottom + 54)
+    figure.shapes.append(_Text((12, 18), "Labels and clusters", size=15))
+    for row, column in np.argwhere(shares >= _SMALLEST_SHARE).tolist():
+        x, y = left + width * column, top + height * row
+        corners = [(x, y), (x + width, y), (x + width, y + height), (x, y + height)]
+        figure.shapes.append(_Area(corners, _DARK, round(float(shares[row, column]), 2)))
+    corners = [(left, top), (right, top), (right, bottom), (left, bottom), (left, top)]
+    figure.shapes.append(_Stroke(corners, "#222222", 1))
+    if named_rows:
+        for row, text in enumerate(texts):
+            y = top + height * (row + 0.5)
+            figure.shapes.append(_Text((left - 8, y), text, size=12, anchor="end"))
+            if row:
+                figure.shapes.append(_Stroke([(left, y - height / 2), (right, y - height / 2)], "#dddddd", 0.6))
+    if named_columns:
+        for column, cluster in enumerate(clusters.tolist()):
+            at = (left + width * (column + 0.5), top - 12)
+            figure.shapes.append(_Text(at, str(cluster), size=min(12.0, 0.55 * width), anchor="middle"))
+    figure.shapes.append(_Text(((left + right) / 2, 44), "cluster", anchor="middle"))
+    if not named_rows:
+        figure.shapes.append(_Text((left - 16, (top + bottom) / 2), "label", anchor="middle", upright=True))
+    x = left
+    figure.shapes.append(_Text((x, bottom + 28), "share of the cluster:", size=12))
+    for number, share in enumerate((0.1, 0.25, 0.5, 0.75, 1.0)):
+        x = left + 132 + 62 * number
+        figure.shapes += [_box(x, bottom + 20, x + 18, bottom + 36, "#ffffff")]
+        corners = [(x, bottom + 20), (x + 18, bottom + 20), (x + 18, bottom + 36), (x, bottom + 36)]
+        figure.shapes += [_Area(corners, _DARK, share), _Text((x + 23, bottom + 28), f"{share:.0%}", size=12)]
+    text = "The darker, the larger the share of the cluster that carries the label. Labels that share clusters are "
+    text += "neighbours; a cluster stands under the label it is matched with."
+    if len(labels) < len(names) or len(clusters) < len(np.unique(cells[1])):
+        text += f" Shown are the {len(labels)} most frequent labels of {len(names):,} and the {len(clusters)} largest "
+        text += f"clusters of {len(np.unique(cells[1])):,}."
+    return _Shown("labels", "Labels and clusters", figure, text)
+
+
+def _shortened(text: str, longest: int = 28) -> str:
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def _calibration_figure(confidence: np.ndarray, hit: np.ndarray) -> list[_Shown]:
+    bins = calibration(confidence, hit)
+    if len(bins) < 2:  # every clip equally sure: a point is no curve, and its figures are in the table
+        return []
+    figure = line_chart(
+        [
+            Line("clips, in bins", [x for x, _, _ in bins], [y for _, y, _ in bins]),
+            Line("as sure as right", [0.0, 1.0], [0.0, 1.0]),
+        ],
+        title="Confidence and purity",
+        x_label="mean confidence of the bin",
+        y_label="share with the cluster's main label",
+        x_range=(0.0, 1.0),
+        y_range=(0.0, 1.0),
+        size=(860, 400),
+    )
+    text = (
+        f"Each point holds about {sum(n for *_, n in bins) // len(bins):,} clips of similar confidence. Below the "
+        f"dashed line clips are surer than their cluster is pure: on average {confidence.mean():.2f} sure and "
+        f"{hit.mean():.2f} right."
+    )
+    return [_Shown("confidence", "Confidence and purity", figure, text)]
+
+
+def _training_figures(curves: dict[str, list[tuple[float, float]]], num_clusters: int) -> list[_Shown]:
+    def line(name: str, column: str) -> list[Line]:
+        points = _thinned(curves.get(column, []))
+        return [Line(name, [x for x, _ in points], [y for _, y in points])] if len(points) > 1 else []
+
+    charts: list[tuple[str, str, str, tuple[float, float] | None, list[Line], str]] = [
+        (
+            "loss",
+            "Training loss",
+            "cross-entropy, nats",
+            None,
+            line("loss", "train/loss"),
+            f"Cross-entropy with the pseudo-labels; guessing among {num_clusters:,} clusters costs "
+            f"{math.log(num_clusters):.2f} nats.",
+        ),
+        (
+            "labelling",
+            "Labellings",
+            "share, or NMI",
+            (0.0, 1.0),
+            [*line("churn", "labelling/churn"), *line("NMI with the labels", "labelling/nmi")],
+            "Churn is the share of clips whose cluster a labelling changed. NMI, where there are labels, is the mean of "
+            "the heads on the training clips.",
+        ),
+    ]
+    return [
+        _Shown(
+            name,
+            title,
+            line_chart(lines, title=title, x_label="step", y_label=unit, y_range=limits, size=(860, 340)),
+            text,
+        )
+        for name, title, unit, limits, lines, text in charts
+        if lines
+    ]
+
+
+def _thinned(points: list[tuple[float, float]], most: int = 60) -> list[tuple[float, float]]:
+    """Means of neighbours, so that a long run gives a line and no cloud."""
+    if len(points) <= most:
+        return points
+    parts = np.array_split(np.array(points), most)
+    return [(float(part[:, 0].mean()), float(part[:, 1].mean())) for part in parts]
+
+
+# ---- the page ----
+
+
+def _render(
+    run_dir: Path,
+    result: dict[str, Any],
+    config: Config,
+    figures: list[_Shown],
+    summaries: list[ClusterSummary],
+    num_clips: int,
+    folder: str,
+) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("selavi.evaluation"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(grouped="{:,}".format, percent="{:.0%}".format, two="{:.2f}".format)
+    assert environment.loader is not None
+    style = environment.loader.get_source(environment, "report.css")[0]
+    columns = [*(COLUMNS if result["labelled"] else _UNLABELLED), "agreement"]
+    listed = [entry for entry in summaries if entry.size >= SMALLEST_SHOWN]
+    half = min(SHOWN_CLUSTERS, (len(listed) + 1) // 2)
+    return environment.get_template(
+        "report.html.j2"
+    ).render(
+        run=run_dir.resolve().name,
+        split=result["split"],
+        labelled=result["labelled"],
+        num_clips=num_clips,
+        num_unlabelled=result["unlabelled_clips"],
+        num_clusters=config.heads.num_clusters,
+        modalities=config.modalities,
+        chosen=result["chosen"],
+        oracle=result.get("oracle"),
+        headline=[(_title(name), _cell(result["chosen"], name)) for name in columns[:5]],
+        columns=[_title(name) for name in columns],
+        rows=_rows(result, columns),
+        figures=[(shown, Markup(shown.figure.svg())) for shown in figures],  # its texts are escaped by plots.py
+        folder=folder,
+        purest=listed[:half],
+        mixed=sorted(listed[half:], key=lambda entry: -entry.entropy)[:SHOWN_CLUSTERS],
+        smallest=SMALLEST_SHOWN,
+        style=Markup(style),  # our own file
+        policy=f"default-src 'none'; style-src 'sha256-{b64encode(sha256(style.encode()).digest()).decode()}'; "
+        "base-uri 'none'; form-action 'none'",
+    )
+
+
+_UNLABELLED = ("used_clusters", "size_min", "size_median", "size_max", "size_entropy")
+
+
+def _rows(result: dict[str, Any], columns: list[str]) -> list[tuple[str, list[str], bool]]:
+    """Name, cells and whether it is the chosen head, of each line of the table."""
+    heads = result["heads"]
+    chosen, oracle = result["chosen"]["head"], result.get("oracle", {}).get("head")
+    rows = []
+    for number, entry in enumerate(heads):
+        marks = [text for text, head in (("chosen", chosen), ("oracle", oracle)) if head == number]
+        name = f"head {number}" + (f" ({', '.join(marks)})" if marks else "")
+        rows.append((name, [_cell(entry, column) for column in columns], number == chosen))
+    if len(heads) > 1:
+        mean = {
+            name: float(np.mean([entry[name] for entry in heads])) for name in columns if heads[0].get(name) is not None
+        }
+        rows.append(("mean", [_cell(mean, column) for column in columns], False))
+    return rows
+
+
+def _title(name: str) -> str:
+    return _COLUMN_NAMES.get(name, name.replace("_", " "))
+
+
+def _cell(entry: dict[str, Any] | Metrics, name: str) -> str:
+    value = entry.get(name)
+    if value is None:
+        return "–"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"

@@ -1,0 +1,77 @@
+"""Write the weights of a run, or released ones, for other programs: safetensors and settings, torch.export, ONNX."""
+
+import argparse
+import sys
+from pathlib import Path
+
+FILES = {"torch": "model.pt2", "onnx": "model.onnx"}
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        prog="selavi-convert",
+        description=__doc__,
+        epilog="Example: python tools/convert.py runs/demo --to safetensors torch",
+    )
+    parser.add_argument(
+        "weights",
+        type=Path,
+        help="a run folder; a folder that this tool wrote; a file of the official SeLaVi release, or an R(2+1)D-18 of "
+        "torchvision or XDC",
+    )
+    parser.add_argument(
+        "--to",
+        nargs="+",
+        choices=["safetensors", *FILES],
+        default=["safetensors"],
+        help="safetensors: weights.safetensors and config.yaml (default); torch: model.pt2; onnx: model.onnx",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=None,
+        help="folder to write into (default: RUN/export, or for a file its name without ending, here)",
+    )
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="section.key=value",
+        help="settings that go before those of the weights, such as audio.standardise=fixed",
+    )
+    return parser.parse_args(argv)
+
+
+def convert(args: argparse.Namespace) -> None:
+    """Load, write, say what can be done with it."""
+    from selavi.pretrained import export_onnx, export_program, load, write_weights
+
+    out = args.out or (args.weights / "export" if args.weights.is_dir() else Path(args.weights.name.split(".")[0]))
+    loaded = load(args.weights, args.set)
+    print(f"{loaded.source}: {' and '.join(loaded.config.modalities)}", file=sys.stderr)
+    if "safetensors" in args.to:
+        print("weights: {}\n         {}".format(*write_weights(loaded, out)), file=sys.stderr)
+    for kind, export in (("torch", export_program), ("onnx", export_onnx)):
+        if kind in args.to:
+            export(loaded, out / FILES[kind])
+            print(f"{kind + ':':8} {out / FILES[kind]}", file=sys.stderr)
+    if "safetensors" in args.to:
+        print(
+            f"Next: train from them   python tools/train.py --config {out}/config.yaml encoders.init={out} "
+            "data.root=... run_dir=...\n      in Python         "
+            f'selavi.pretrained.load("{out}")',
+            file=sys.stderr,
+        )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the tool; returns the exit code."""
+    args = parse(argv)
+    from selavi.cli import run_tool
+
+    return run_tool(lambda: convert(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
