@@ -5,8 +5,9 @@
     python benchmarks/recipes.py --sets av_objects --trial trainer.max_epochs=1     a trial; printed, not published
 
 Every recipe has the settings of benchmarks/small_sets.py with fewer epochs (BUDGETS), so that many rows fit in a day;
-only the labels differ.  The page is written after each run, so that one still filling can be published.  A row is made once: it is found in the run's
-folder or in benchmarks/results/recipes.json.  The sets are not distributed; see benchmarks/small_sets.py.
+only the labels differ.  The page is written after each run, so that one still filling can be published.  A row is made
+once: it is found in the run's folder or in benchmarks/results/recipes.json.  The sets are not distributed; see
+benchmarks/small_sets.py.
 """
 
 import argparse
