@@ -10,7 +10,7 @@ from datamodules.yardsticks import crude_features
 from selavi.evaluation.head_choice import choose_head
 from selavi.evaluation.predict import predict
 from selavi.evaluation.probes import combinations_of, encode_clips
-from selavi.evaluation.report import evaluate_heads, write_metrics, yardsticks
+from selavi.evaluation.report import coarser, evaluate_heads, write_metrics, yardsticks
 from selavi.evaluation.report_page import write_report
 from selavi.export import agreement_of_modalities
 from selavi.training.run import load_model, load_run, write_labels
@@ -41,6 +41,9 @@ def evaluate(run_dir: Path, args: argparse.Namespace) -> dict[str, Any]:
     alone = {name: found.numpy() for name, found in predictions.alone.items()}
     result = evaluate_heads(split, predictions.clusters.numpy(), labels, choice, num_clusters, alone)
     result["undecodable"] = {paths[row]: reason for row, reason in predictions.errors.items()}
+    if args.merge:
+        found = predictions.clusters.numpy()
+        result["coarser"] = coarser(found, labels, choice.head, num_clusters, args.merge, config.seed)
     if args.yardsticks and result["labelled"]:
         result["yardsticks"] = yardsticks(crude_features(rows, data.cache), labels, num_clusters, config.seed)
     write_metrics(result, run.folder)

@@ -19,6 +19,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     about = "how a head is chosen without labels: by agreement with the other heads (default), by what both "
     about += "modalities' probabilities share, or by how well a linear classifier on the features finds its clusters"
     parser.add_argument("--choose", choices=("agreement", "modalities", "probe"), default="agreement", help=about)
+    about = "also merge the clusters to K, by what the other heads make of them, and say how the heads then agree"
+    parser.add_argument("--merge", type=int, nargs="+", default=[], metavar="K", help=about)
     parser.add_argument("--report", action="store_true", help="also a page with figures: RUN/eval/report_SPLIT.html")
     return parser.parse_args(argv)
 

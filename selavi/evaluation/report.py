@@ -1,7 +1,7 @@
 """The table that cluster_eval prints and the JSON it writes."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from selavi.atomic import write_text
+from selavi.errors import UsageError
 from selavi.evaluation.baselines import kmeans_nmi
-from selavi.evaluation.consensus import consensus
+from selavi.evaluation.consensus import agreement_over_k, co_occurrence_profiles, consensus, merge_tree
 from selavi.evaluation.head_choice import HeadChoice
 from selavi.evaluation.metrics import (
     bootstrap_intervals,
@@ -92,6 +93,46 @@ def evaluate_heads(
     return result
 
 
+def coarser(
+    clusters: np.ndarray, labels: list[str | None], head: int, num_clusters: int, num_groups: Sequence[int], seed: int
+) -> list[dict[str, Any]]:
+    """Merge clusters to fewer, for several k: how well the heads then agree, without labels, and what labels say.
+
+    Args:
+        clusters: (N, H), two heads or more.
+        labels: human label of each clip or None.
+        head: whose clusters are merged.
+        num_clusters: K.
+        num_groups: the k, each in [1, K].
+        seed: of the halves that agreement_over_k draws.
+
+    Returns:
+        For each k: num_groups, agreement (nmi, ami and ari between the merged heads), size_entropy, groups (the group
+        of each of the head's clusters), and where there are labels the scores of the merged head.
+
+    Raises:
+        UsageError: one head, or a k outside [1, K].
+    """
+    if clusters.shape[1] < 2:
+        raise UsageError("clusters are merged by what other heads make of them, and the run has one head")
+    outside = [k for k in num_groups if not 1 <= k <= num_clusters]
+    if outside:
+        raise UsageError(
+            f"the run has {num_clusters} clusters: they can be merged to 1 to so many, not to {outside[0]}"
+        )
+    tree = merge_tree(co_occurrence_profiles(clusters, head, num_clusters))
+    known = np.array([label is not None for label in labels])
+    named = [label for label in labels if label is not None]
+    found = []
+    for coarse in agreement_over_k(clusters, num_clusters, num_groups, seed=seed):
+        groups = tree.cut(coarse.num_groups)
+        entry = asdict(coarse) | {"groups": groups.tolist()}
+        if known.any():
+            entry["scores"] = evaluate_clusters(named, groups[clusters[known, head]], coarse.num_groups)
+        found.append(entry)
+    return found
+
+
 def yardsticks(
     features: dict[str, np.ndarray], labels: list[str | None], num_clusters: int, seed: int
 ) -> dict[str, float]:
@@ -134,7 +175,7 @@ def format_table(result: dict[str, Any]) -> str:
     reason = _REASONS[result["chosen_by"]]
     lines.append(f"chosen: without labels, {reason}; consensus: what all heads agree on, without labels")
     lines.append("oracle: the best NMI, known only with labels")
-    return "\n".join(lines + _format_yardsticks(result) + _format_undecodable(result))
+    return "\n".join(lines + _format_coarser(result) + _format_yardsticks(result) + _format_undecodable(result))
 
 
 def format_comparison(results: dict[str, dict[str, Any]]) -> str:
@@ -154,6 +195,18 @@ def _format_yardsticks(result: dict[str, Any]) -> list[str]:
         return []
     figures = ", ".join(f"{name} {nmi:.3f}" for name, nmi in result["yardsticks"].items())
     return [f"nmi of K-means on crude features: {figures}"]
+
+
+def _format_coarser(result: dict[str, Any]) -> list[str]:
+    lines = []
+    for entry in result.get("coarser", []):
+        agreement, scores = entry["agreement"], entry.get("scores")
+        told = f"; nmi {scores['nmi']:.3f}, accuracy {scores['accuracy']:.3f}" if scores else ""
+        lines.append(
+            f"merged to {entry['num_groups']:5}: heads agree by ami {agreement['ami']:.3f}, sizes' entropy "
+            f"{entry['size_entropy']:.3f}{told}"
+        )
+    return lines
 
 
 def _format_undecodable(result: dict[str, Any]) -> list[str]:
@@ -194,4 +247,4 @@ def _format_unlabelled(result: dict[str, Any]) -> str:
             f"{f'head {number}':18}" + "".join(f"{entry[name]:14.3f}" for name in columns) + f"{agreement:>14}"
         )
     lines.append(f"chosen: head {result['chosen']['head']}, {_REASONS[result['chosen_by']]}")
-    return "\n".join(lines + _format_undecodable(result))
+    return "\n".join(lines + _format_coarser(result) + _format_undecodable(result))
