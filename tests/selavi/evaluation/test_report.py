@@ -1,8 +1,11 @@
 import numpy as np
 import pytest
 
+from selavi.errors import UsageError
+from selavi.evaluation.consensus import consensus
+from selavi.evaluation.head_choice import choose_head
 from selavi.evaluation.metrics import bootstrap_intervals, contingency_matrix, evaluate_clusters
-from selavi.evaluation.report import COLUMNS, evaluate_heads, format_comparison, format_table
+from selavi.evaluation.report import COLUMNS, coarser, evaluate_heads, format_comparison, format_table
 
 K = 4
 
@@ -20,7 +23,7 @@ def heads(num_clips: int = 200) -> tuple[np.ndarray, list[str | None]]:
 
 def test_every_head_is_scored_on_the_labelled_clips() -> None:
     clusters, labels = heads()
-    result = evaluate_heads("test", clusters, labels, clusters, K)
+    result = evaluate_heads("test", clusters, labels, choose_head(clusters), K, {})
     known = [clip for clip, label in enumerate(labels) if label is not None]
     named = [labels[clip] for clip in known]
     for head, entry in enumerate(result["heads"]):
@@ -37,7 +40,7 @@ def test_every_head_is_scored_on_the_labelled_clips() -> None:
 
 def test_the_table_shows_every_column_under_its_name() -> None:
     clusters, labels = heads()
-    result = evaluate_heads("test", clusters, labels, clusters, K)
+    result = evaluate_heads("test", clusters, labels, choose_head(clusters), K, {})
     lines = format_table(result).splitlines()
     header = next(line for line in lines if "nmi" in line)
     assert header.split() == list(COLUMNS)
@@ -55,6 +58,55 @@ def test_the_table_shows_every_column_under_its_name() -> None:
 
 def test_without_labels_there_are_sizes_and_no_intervals() -> None:
     clusters, _ = heads()
-    result = evaluate_heads("test", clusters, [None] * 200, clusters, K)
+    result = evaluate_heads("test", clusters, [None] * 200, choose_head(clusters), K, {})
     assert "intervals" not in result and "oracle" not in result
     assert "none has a label" in format_table(result)
+
+
+def test_each_modality_alone_is_scored_on_the_clips_that_have_it_and_the_consensus_beside_it() -> None:
+    clusters, labels = heads()
+    silent = np.arange(len(clusters)) % 3 == 0
+    alone = {"video": clusters, "audio": np.where(silent[:, None], -1, clusters)}
+    result = evaluate_heads("test", clusters, labels, choose_head(clusters), K, alone)
+    heard = [clip for clip, label in enumerate(labels) if label is not None and not silent[clip]]
+    assert result["alone"]["audio"] == evaluate_clusters([labels[clip] for clip in heard], clusters[heard, 1], K)
+    assert result["alone"]["video"].items() <= result["chosen"].items()
+    known = [clip for clip, label in enumerate(labels) if label is not None]
+    agreed = consensus(clusters, K).clusters[known]
+    assert result["consensus"] == evaluate_clusters([labels[clip] for clip in known], agreed, K)
+    table = format_table(result)
+    assert [name for name in ("  video alone", "  audio alone", "consensus ") if f"\n{name}" not in table] == []
+
+
+@pytest.mark.parametrize("criterion", ["agreement", "modalities", "probe"])
+def test_the_table_says_how_the_head_was_chosen(criterion: str) -> None:
+    clusters, labels = heads()
+    inputs = {"modality_agreement": np.full(clusters.shape, 0.5), "features": np.eye(K)[clusters[:, 0]]}
+    choice = choose_head(clusters, criterion, **inputs)
+    result = evaluate_heads("test", clusters, labels, choice, K, {})
+    told = {"agreement": "other heads", "modalities": "both modalities", "probe": "linear classifier"}[criterion]
+    assert told in format_table(result)
+    assert (result["chosen_by"], result["chosen"]["head"]) == (criterion, choice.head)
+    assert all(entry["modalities"] == 0.5 for entry in result["heads"])
+
+
+def test_merged_clusters_are_those_of_the_tree_and_are_scored() -> None:
+    clusters, labels = heads(400)
+    split = clusters * 2 + np.random.default_rng(1).integers(0, 2, clusters.shape)  # each cluster cut in two at random
+    [fine, coarse] = coarser(split, labels, 1, 2 * K, [2 * K, K], seed=0)
+    known = [clip for clip, label in enumerate(labels) if label is not None]
+    assert fine["groups"] == list(range(2 * K))
+    assert coarse["groups"] == [0, 0, 1, 1, 2, 2, 3, 3]  # the halves find each other again
+    assert coarse["scores"] == evaluate_clusters([labels[clip] for clip in known], clusters[known, 1], K)
+    assert coarse["agreement"]["ami"] > fine["agreement"]["ami"]
+    table = format_table(evaluate_heads("test", clusters, labels, choose_head(clusters), K, {}) | {"coarser": [coarse]})
+    assert f"merged to     4: heads agree by ami {coarse['agreement']['ami']:.3f}" in table
+    assert "scores" not in coarser(split, [None] * 400, 1, 2 * K, [K], seed=0)[0]
+
+
+def test_what_cannot_be_merged_is_refused() -> None:
+    clusters, labels = heads()
+    with pytest.raises(UsageError, match="the run has one head"):
+        coarser(clusters[:, :1], labels, 0, K, [2], seed=0)
+    with pytest.raises(UsageError, match="merged to 1 to so many, not to 9"):
+        coarser(clusters, labels, 0, K, [2, 9], seed=0)
