@@ -24,7 +24,7 @@ TINY = """\
 data: {num_workers: 0, scan_workers: 1, max_bad_fraction: 0.2, cache_gb: 1}
 video: {num_frames: 2, decode_size: 32, size: 24, crop_fraction: [0.7, 1.0]}
 audio: {sample_rate: 8000, num_mels: 32, num_fft: 256, window_s: 0.032, hop_s: 0.016, tone_jitter: 0.5}
-encoders: {video_width: 4, video_depth: 10, audio_width: 4}
+encoders: {video_width: 4, video_depth: 10, audio_width: 8}
 heads: {num_heads: 2, num_clusters: 8, dropout: 0.1}
 labelling: {marginal: uniform, num_labellings: 4, head_groups: 2, batch_size: 16, warmup_batches: 2}
 optim: {batch_size: 8, lr: 0.05, lr_clips: 8, warmup_epochs: 1}
