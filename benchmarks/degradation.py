@@ -1,6 +1,6 @@
 """The talk's curve: NMI against how badly picture or sound is degraded, from runs that are trained already.
 
-    python benchmarks/degradation.py --name avobjects --kmeans video+audio SeLaVi=runs/... SeLaVi=runs/... video=runs/...
+    python benchmarks/degradation.py SeLaVi=runs/... SeLaVi=runs/... video=runs/... --name avobjects --kmeans video+audio
 
 Runs of one name differ in their seed.  Any run folders will do, such as those of benchmarks/recipes.py and
 benchmarks/small_sets.py.  What has been measured is kept in runs/benchmarks/degradation/NAME and not measured again.
@@ -67,10 +67,11 @@ def page(result: Mapping[str, Any]) -> str:
     clips = sorted({row["clips"] for row in rows})
     return f"""# Degraded clips: {name}
 
-NMI of clusters with the labels of {" and ".join(map(str, clips))} clips of split {split}, {result["views"]} views each,
-when their picture or their sound is degraded ([representation.md](../representation.md) says how). A line is a run's own
-clusters, of the head that was chosen without labels, or K-means fitted to features of undegraded training clips. Where
-a line has several runs (seeds), a cell is their mean and their range. Nothing was trained on degraded clips.
+NMI of clusters with the labels of {" and ".join(map(str, clips))} clips of split {split}, {result["views"]} views
+each, when their picture or their sound is degraded ([representation.md](../representation.md) says how). A line is a
+run's own clusters, of the head that was chosen without labels, or K-means fitted to features of undegraded training
+clips. Where a line has several runs (seeds), a cell is their mean and their range. Nothing was trained on degraded
+clips.
 
 {describe_machine([result])}
 

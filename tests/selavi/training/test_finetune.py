@@ -194,6 +194,7 @@ def test_fine_tuning_goes_on_where_it_stopped_and_tests_once(
     found, expected = result(tmp_path / "again"), result(tmp_path / "whole")
     assert found == expected
     assert found["test"]["clips"] == 16 and found["test"]["left_out"] == 0  # type: ignore[index]
+    assert found["test"]["accuracy_all"] == found["test"]["accuracy"]  # type: ignore[index]
     assert fit(tmp_path / "again", "trainer.max_epochs=3", "resume=auto") == 0
     assert scores == [8, 8, 8, 16]  # finished: read, not tested again
 
