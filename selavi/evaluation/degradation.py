@@ -554,7 +554,7 @@ def _bars(missing: Mapping[str, Mapping[str, Points]], shown: Sequence[str], spl
 
 def _about(found: Mapping[str, Points], split: str) -> str:
     most = max(len(each) for points in found.values() for _, each in points)
-    return f"{split} clips" + (f"; mean and range of {most} runs" if most > 1 else "")
+    return f"{split} clips" + (f"; mean and range where a line has several runs, {most} at most" if most > 1 else "")
 
 
 def _scored(batch: ClipBatch, labels: Sequence[str | None], num_views: int) -> ClipBatch:

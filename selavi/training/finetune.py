@@ -283,14 +283,15 @@ def finish_finetuning(
         validation: of the best epoch.
         test: from FinetuneModule.score.
         split: that was tested on.
-        left_out: files of the split that could not be used at all.
+        left_out: files of the split that could not be used at all; accuracy_all counts them as wrong.
     """
     run_dir = Path(module.config.run_dir)
+    of_all = test["accuracy"] * test["clips"] / (test["clips"] + left_out)
     result = {
         "from": module.source | {"start": module.config.finetune.start},
         "classes": len(module.classes),
         "split": split,
-        "test": {**test, "left_out": left_out},
+        "test": {**test, "left_out": left_out, "accuracy_all": of_all},
         "validation": dict(validation),
     }
     write_text(run_dir / "eval" / f"finetune_{split}.json", json.dumps(result, indent=2) + "\n")

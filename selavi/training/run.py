@@ -239,7 +239,7 @@ def on_other_clips(run: Run, overrides: list[str], fold: str | None = None) -> C
             )
     if any(override.startswith("data.root=") for override in overrides):
         # A demo set is not generated in a user's folder, and a list belongs to its own clips.
-        overrides = ["data.demo=false", "data.list=", "data.source=auto", *overrides]
+        overrides = ["data.demo=false", "data.list=''", "data.source=auto", *overrides]
     unclustered = ["heads.num_heads=1", "heads.num_clusters=2", "labelling.head_groups=1", "labelling.marginal=uniform"]
     config = load_config(run.folder / "config.resolved.yaml", [f"run_dir={run.folder}", *unclustered, *overrides])
     if fold is not None:

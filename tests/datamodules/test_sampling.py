@@ -40,6 +40,14 @@ def test_known_starts() -> None:
     assert even_span(0, 1, 0.5, 1).start_s == 0
 
 
+def test_three_squares_of_each_window() -> None:
+    spans = [even_span(view, 2, 11, 1, num_crops=3) for view in range(6)]
+    assert [(span.start_s, span.offset) for span in spans] == [
+        (start_s, offset) for start_s in (0, 10) for offset in (0, 0.5, 1)
+    ]
+    assert even_span(1, 2, 11, 1).offset == 0.5
+
+
 def test_a_span_is_a_function_of_seed_stream_epoch_and_id() -> None:
     def span(seed: int = 0, stream: str = "train", epoch: int = 0, clip_id: str = "a") -> tuple[float, float, float]:
         found = random_span(seed, ViewKey(3, stream, epoch), clip_id, 10.0, 1.0)  # type: ignore[arg-type]

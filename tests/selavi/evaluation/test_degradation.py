@@ -284,7 +284,7 @@ def test_a_plot_for_each_corruption_and_one_for_missing_modalities(tmp_path: Pat
     found = [path.name for path in dg.write_plots(rows, tmp_path, "test")]
     assert found == ["degradation_test_blur.svg", "degradation_test_missing.svg", "degradation_test_blur-2.svg"]
     text = (tmp_path / found[0]).read_text()
-    assert "Blurred picture, test clips; mean and range of 2 runs" in text
+    assert "Blurred picture, test clips; mean and range where a line has several runs, 2 at most" in text
     assert "deviation, share of the side: from mild to worst" in text
     assert "run 6" in text and "run 7" not in text
     assert "run 8" in (tmp_path / found[2]).read_text()
