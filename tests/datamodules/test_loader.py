@@ -203,7 +203,8 @@ def test_a_run_whose_loader_processes_are_killed_twice_ends_with_its_checkpoint(
     command = [sys.executable, str(repository / "tools" / "train.py"), "--config", str(tiny_yaml)]
     settings = ["data.num_workers=1", "data.cache_gb=0", "trainer.max_epochs=500", f"run_dir={folder}"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([*command, *settings], stderr=subprocess.PIPE, text=True, env=environment)
+    with (tmp_path / "error").open("w") as file:  # a pipe would stay open as long as any of its processes
+        process = subprocess.Popen([*command, *settings], stderr=file, env=environment)
     try:
         give_up = time.monotonic() + 200
         while not last_checkpoint(folder).exists() and process.poll() is None and time.monotonic() < give_up:
@@ -213,10 +214,11 @@ def test_a_run_whose_loader_processes_are_killed_twice_ends_with_its_checkpoint(
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             time.sleep(0.05)
-        _, error = process.communicate(timeout=60)
+        code = process.wait(60)
     finally:
         process.kill()
-    assert process.returncode == 1, error
+    error = (tmp_path / "error").read_text()
+    assert code == 1, error
     assert re.search(
         r"loader process 0 \(pid \d+\) was killed by SIGKILL.*; new loader processes go on at batch", error
     )
