@@ -13,6 +13,7 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -69,14 +70,14 @@ def jobs(small_set: SmallSet, recipes: Sequence[str], seeds: Sequence[int], tria
     found = []
     for seed in seeds:
         for recipe in recipes:
+            row = f"{small_set.name}, {recipe}"
             if recipe in SHARED:
                 [job] = small_sets.jobs(small_set, [SHARED[recipe]], [seed], trial)
-                slug, name, overrides = job.slug, job.name, job.overrides
+                found.append(replace(job, row=row))
             else:
-                slug, name = "recipes", f"{small_set.folder}-{recipe}-seed{seed}"
                 overrides = (f"data.root=${small_set.variable}", *small_set.overrides, *SETTINGS[recipe], *trial)
-            row = f"{small_set.name}, {recipe}"
-            found.append(Job(slug, name, row, seed, "configs/small.yaml", overrides, SPLITS))
+                name = f"{small_set.folder}-{recipe}-seed{seed}"
+                found.append(Job("recipes", name, row, seed, "configs/small.yaml", overrides, SPLITS))
     return found
 
 
