@@ -77,6 +77,8 @@ RECIPES: dict[str, tuple[str, ...]] = {
 SEPARATE = ("sela-both", "swapped", "sdc", "xdc")
 """Recipes in which each modality has labels of its own: half of the heads are the video's, half the audio's."""
 FIGURES = ("nmi", "ami", "ari", "accuracy", "purity", "mean_entropy", "used_clusters", "n")
+# Where things are and how fast they go, not what is computed.
+_FREE = {"run_dir", "resume", "data.cache_dir", "data.cache_gb", "data.num_workers", "data.scan_workers"}
 _SHOWN = ("nmi", "ami", "ari", "accuracy")
 
 
@@ -173,14 +175,16 @@ def order_rows(rows: Iterable[Row], names: Sequence[str]) -> list[Row]:
 
 def _digest(config: Config) -> str:
     """Of the settings that differ from the defaults, so that a setting added later leaves old runs findable."""
-    plain = as_dict(Config())
-    told = []
-    for key, value in as_dict(config).items():
-        if isinstance(value, dict):
-            told += [f"{key}.{name}={part}" for name, part in value.items() if part != plain[key].get(name)]
-        elif key not in ("run_dir", "resume") and value != plain[key]:
-            told.append(f"{key}={value}")
-    return hashlib.blake2b("\n".join(sorted(told)).encode(), digest_size=4).hexdigest()
+    plain, told = _flat(as_dict(Config())), _flat(as_dict(config))
+    lines = sorted(f"{key}={told[key]}" for key in told.keys() - _FREE if told[key] != plain.get(key))
+    return hashlib.blake2b("\n".join(lines).encode(), digest_size=4).hexdigest()
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return found
 
 
 def features_of_clips(clips: ClipFeatures, labels: Sequence[str | None], how: str) -> Kinds:

@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-MODULES = ("common", "demo", "small_sets", "metrics")
+MODULES = ("common", "demo", "small_sets", "metrics", "recipes")
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def benchmarks(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, ModuleType
         del sys.modules[name]
 
 
-@pytest.mark.parametrize("name", ["demo", "small_sets"])
+@pytest.mark.parametrize("name", ["demo", "small_sets", "recipes"])
 def test_the_page_shows_the_results(benchmarks: dict[str, ModuleType], name: str) -> None:
     if not (ROOT / "benchmarks" / "results" / f"{name}.json").exists():
         pytest.skip(f"not measured yet: python benchmarks/{name}.py")
@@ -72,3 +72,45 @@ def test_every_job_is_a_valid_configuration(benchmarks: dict[str, ModuleType]) -
     for job in jobs:
         found = load_config(ROOT / job.config, [*job.overrides, f"seed={job.seed}"]).modalities
         assert ("video" in job.row, "sound" in job.row) == ("video" in found, "audio" in found)
+
+
+def test_recipes_share_what_small_sets_train(benchmarks: dict[str, ModuleType]) -> None:
+    from selavi.config import load_config
+
+    small, recipes = benchmarks["small_sets"], benchmarks["recipes"]
+    for small_set in small.SETS.values():
+        jobs = recipes.jobs(small_set, list(recipes.RECIPES), [0, 1], [])
+        assert len({job.run_dir() for job in jobs}) == len(jobs) == 2 * len(recipes.RECIPES)
+        shared = {job.run_dir() for job in small.jobs(small_set, list(small.MODALITIES), [0, 1], [])}
+        assert shared <= {job.run_dir() for job in jobs}
+        configs = [load_config(ROOT / job.config, list(job.overrides)) for job in jobs]
+        assert len({(config.trainer.max_epochs, config.labelling.num_labellings) for config in configs}) == 1
+
+
+def test_a_table_of_recipes_that_is_still_filling_can_be_shown(benchmarks: dict[str, ModuleType]) -> None:
+    """Figures made up for the test: XDC has one seed, SeLaVi two, and of concatenation there is none."""
+    recipes = benchmarks["recipes"]
+
+    def run(recipe: str, seed: int, nmi: float) -> dict[str, object]:
+        figures = {"nmi": nmi, "ari": nmi / 2, "accuracy": nmi}
+        kmeans = {
+            f"kmeans on {kind}": {"nmi": 0.5} for kind in ("video", "audio", "video+audio", "untrained video+audio")
+        }
+        of_split = {"chosen": figures, "kmeans": kmeans, "modalities": {"video": 0.11, "audio": 0.22}}
+        environment = {
+            "machine": {"processor": "a processor", "cores": 2, "memory_gb": 1},
+            "python": "3", "versions": {"torch": "2", "av": "1"}, "device": "cpu", "git_commit": "abc",
+        }  # fmt: skip
+        splits = {split: of_split for split in ("train", "test")}
+        row = f"AV-objects, {recipe}"
+        told = {"row": row, "seed": seed, "splits": splits, "train_seconds": 60, "commands": ["train", "measure"]}
+        return {**told, "environment": environment}
+
+    page = recipes.page([run("selavi", 0, 0.8), run("xdc", 0, 0.6), run("selavi", 1, 0.9)])
+    assert "| SeLaVi | 2 | 0.800 0.900 (mean 0.850) |" in page
+    assert "| XDC | 1 | 0.600 |" in page
+    assert "| concatenation (SeLa on both features) | 0 |" in page
+    assert "| XDC | 1 | 0.110 | 0.220 | 0.110 | 0.220 |" in page
+    assert "Joint labels beat swapped ones (XDC): train NMI higher in 1 of 1 seeds, by +0.200 on average" in page
+    assert "K-means on the features of the same encoders: train NMI higher in 2 of 2 seeds, by +0.350" in page
+    assert "AV-digits" not in page.split("## AV-objects")[1]

@@ -95,6 +95,8 @@ def test_what_is_finished_is_not_run_again(config: Path) -> None:
     rows = run(tools, ["xdc", "selavi"], [0, 1], config)
     assert len(rows) == 8
     assert len(tools.trained) == 4 and len(tools.measured) == 8
+    run(tools, ["xdc"], [0], config, "data.cache_dir=elsewhere", "trainer.max_epochs=200")  # the default: nothing new
+    assert len(tools.trained) == 4
     run(tools, ["xdc"], [0], config, "trainer.max_epochs=7")  # other settings are another run
     assert len(tools.trained) == 5
 
