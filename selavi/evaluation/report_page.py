@@ -84,7 +84,7 @@ class ClusterSummary:
         purity: share of its labelled clips that carry the most common label.
         entropy: of the labels inside, in nats.
         confidence: mean over its clips.
-        labels: the three most common labels and their shares.
+        labels: the three most common labels of at least half a percent, and their shares.
     """
 
     cluster: int
@@ -194,7 +194,11 @@ def summarise(
     found = []
     for number, start, end in zip(used.tolist(), first, [*first[1:], len(cluster)], strict=True):
         shares = counts[start:end] / counts[start:end].sum()
-        top = tuple((str(names[label[i]]), float(shares[i - start])) for i in range(start, min(end, start + 3)))
+        top = tuple(
+            (str(names[label[i]]), float(shares[i - start]))
+            for i in range(start, min(end, start + 3))
+            if shares[i - start] >= 0.005
+        )
         entropy = max(0.0, float(-(shares * np.log(shares)).sum()))
         found.append(
             ClusterSummary(number, int(sizes[number]), top[0][1], entropy, float(mean_confidence[number]), top)
