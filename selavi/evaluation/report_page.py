@@ -10,6 +10,7 @@ from base64 import b64encode
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,20 @@ SHOWN_CLUSTERS = 8  # of the purest and of the most mixed
 SMALLEST_SHOWN = 5  # labelled clips of a cluster in these lists
 NUM_BINS = 10  # of the confidence, of equally many clips
 _SMALLEST_SHARE = 0.02  # of a cluster, for a cell of the matrix to be drawn
-_DARK, _RED, _BAR = "#1b3a6b", "#b0413e", "#8fb3dc"
+_RED, _BAR = "#b0413e", "#8fb3dc"
+# From a tenth of a cluster to all of it; report.css names the same ten.
+_TINTS = (
+    "#e8ebf0",
+    "#d1d8e1",
+    "#bbc4d3",
+    "#a4b0c4",
+    "#8d9cb5",
+    "#7689a6",
+    "#5f7597",
+    "#496189",
+    "#324e7a",
+    "#1b3a6b",
+)
 _COLUMN_NAMES = {
     "nmi": "NMI",
     "ami": "AMI",
@@ -70,7 +84,7 @@ class ClusterSummary:
         purity: share of its labelled clips that carry the most common label.
         entropy: of the labels inside, in nats.
         confidence: mean over its clips.
-        labels: the three most common labels and their shares.
+        labels: the three most common labels of at least half a percent, and their shares.
     """
 
     cluster: int
@@ -130,7 +144,10 @@ def write_report(
 
 
 def target_sizes(config: Config, head: int, num_clips: int) -> np.ndarray | None:
-    """The sizes that the run's marginal asks for, (K,) from the largest, for so many clips; None where it is estimated."""
+    """The sizes that the run's marginal asks for, (K,) from the largest, scaled to so many clips.
+
+    None where the marginal is estimated from the clusters themselves.
+    """
     marginal = Labeller(config).marginals[head]
     if marginal is None:
         return None
@@ -177,7 +194,11 @@ def summarise(
     found = []
     for number, start, end in zip(used.tolist(), first, [*first[1:], len(cluster)], strict=True):
         shares = counts[start:end] / counts[start:end].sum()
-        top = tuple((str(names[label[i]]), float(shares[i - start])) for i in range(start, min(end, start + 3)))
+        top = tuple(
+            (str(names[label[i]]), float(shares[i - start]))
+            for i in range(start, min(end, start + 3))
+            if shares[i - start] >= 0.005
+        )
         entropy = max(0.0, float(-(shares * np.log(shares)).sum()))
         found.append(
             ClusterSummary(number, int(sizes[number]), top[0][1], entropy, float(mean_confidence[number]), top)
@@ -229,7 +250,7 @@ def calibration(confidence: np.ndarray, hit: np.ndarray, num_bins: int = NUM_BIN
         value = confidence[order[number * len(order) // num_bins]]
         edges.add(int(np.searchsorted(confidence[order], value)))
     bins = sorted(edges)
-    parts = [order[start:end] for start, end in zip(bins, bins[1:], strict=False)]
+    parts = [order[start:end] for start, end in pairwise(bins)]
     return [(float(confidence[part].mean()), float(hit[part].mean()), len(part)) for part in parts]
 
 
@@ -257,8 +278,10 @@ def _sizes_figure(sizes: np.ndarray, targets: np.ndarray | None) -> _Shown:
     figure = Figure(860, 340)
     area = _Frame(72, 840, 44, 284, (0.0, float(num_clusters)), (0.0, highest * 1.05))
     marks = [(x, _number(x)) for x in _ticks(0, num_clusters)]
+    if num_clusters <= 40:
+        marks = [(rank + 0.5, str(cluster)) for rank, cluster in enumerate(np.argsort(-sizes, kind="stable"))]
     heights = [(y, _number(y)) for y in _ticks(0, highest * 1.05)]
-    _axes(figure, area, "Cluster sizes", "clusters, from the largest to the smallest", "clips", marks, heights)
+    _axes(figure, area, "Cluster sizes", "cluster, from the largest to the smallest", "clips", marks, heights)
     if num_clusters <= 150:
         for rank, size in enumerate(ordered.tolist()):
             left, top = area.place(rank + 0.1, size)
@@ -287,16 +310,16 @@ def _matrix_figure(cells: Cells, names: np.ndarray) -> _Shown:
     named_rows, named_columns = len(labels) <= NAMED_ROWS, len(clusters) <= NAMED_ROWS
     texts = [_shortened(str(names[label])) for label in labels] if named_rows else []
     left = 36 + max([7.4 * len(text) for text in texts], default=24)
-    width = max(4.0 if named_columns else 1.0, min(34.0, (900 - left) / len(clusters)))
-    height = min(24.0, max(1.5, 620 / len(labels))) if not named_rows else max(16.0, min(24.0, width))
+    width = max(4.0 if named_columns else 1.0, min(52.0, (900 - left) / len(clusters)))
+    height = min(24.0, max(1.5, 620 / len(labels))) if not named_rows else max(16.0, min(28.0, width))
     top, bottom = 72.0, 72.0 + height * len(labels)
     right = left + width * len(clusters)
-    figure = Figure(max(right + 16, left + 420), bottom + 54)
+    figure = Figure(max(right + 16, left + 470), bottom + 54)
     figure.shapes.append(_Text((12, 18), "Labels and clusters", size=15))
     for row, column in np.argwhere(shares >= _SMALLEST_SHARE).tolist():
         x, y = left + width * column, top + height * row
         corners = [(x, y), (x + width, y), (x + width, y + height), (x, y + height)]
-        figure.shapes.append(_Area(corners, _DARK, round(float(shares[row, column]), 2)))
+        figure.shapes.append(_Area(corners, _tint(float(shares[row, column]))))
     corners = [(left, top), (right, top), (right, bottom), (left, bottom), (left, top)]
     figure.shapes.append(_Stroke(corners, "#222222", 1))
     if named_rows:
@@ -318,13 +341,17 @@ def _matrix_figure(cells: Cells, names: np.ndarray) -> _Shown:
         x = left + 132 + 62 * number
         figure.shapes += [_box(x, bottom + 20, x + 18, bottom + 36, "#ffffff")]
         corners = [(x, bottom + 20), (x + 18, bottom + 20), (x + 18, bottom + 36), (x, bottom + 36)]
-        figure.shapes += [_Area(corners, _DARK, share), _Text((x + 23, bottom + 28), f"{share:.0%}", size=12)]
-    text = "The darker, the larger the share of the cluster that carries the label. Labels that share clusters are "
-    text += "neighbours; a cluster stands under the label it is matched with."
+        figure.shapes += [_Area(corners, _tint(share)), _Text((x + 23, bottom + 28), f"{share:.0%}", size=12)]
+    text = "The stronger the tint, the larger the share of the cluster that has the label. Labels that share clusters "
+    text += "are neighbours; a cluster stands under the label it is matched with."
     if len(labels) < len(names) or len(clusters) < len(np.unique(cells[1])):
         text += f" Shown are the {len(labels)} most frequent labels of {len(names):,} and the {len(clusters)} largest "
         text += f"clusters of {len(np.unique(cells[1])):,}."
     return _Shown("labels", "Labels and clusters", figure, text)
+
+
+def _tint(share: float) -> str:
+    return _TINTS[max(0, math.ceil(10 * share - 1e-9) - 1)]
 
 
 def _shortened(text: str, longest: int = 28) -> str:
@@ -335,22 +362,24 @@ def _calibration_figure(confidence: np.ndarray, hit: np.ndarray) -> list[_Shown]
     bins = calibration(confidence, hit)
     if len(bins) < 2:  # every clip equally sure: a point is no curve, and its figures are in the table
         return []
+    sizes = np.array([size for *_, size in bins])
+    middles = (100 * (sizes.cumsum() - sizes / 2) / sizes.sum()).tolist()  # confidences crowd near 1, ranks do not
     figure = line_chart(
         [
-            Line("clips, in bins", [x for x, _, _ in bins], [y for _, y, _ in bins]),
-            Line("as sure as right", [0.0, 1.0], [0.0, 1.0]),
+            Line("mean confidence", middles, [sure for sure, _, _ in bins]),
+            Line("main label's share", middles, [right for _, right, _ in bins]),
         ],
         title="Confidence and purity",
-        x_label="mean confidence of the bin",
-        y_label="share with the cluster's main label",
-        x_range=(0.0, 1.0),
+        x_label="percent of the clips, from the least to the most sure",
+        y_label="confidence, or share",
+        x_range=(0.0, 100.0),
         y_range=(0.0, 1.0),
-        size=(860, 400),
+        size=(860, 360),
     )
     text = (
-        f"Each point holds about {sum(n for *_, n in bins) // len(bins):,} clips of similar confidence. Below the "
-        f"dashed line clips are surer than their cluster is pure: on average {confidence.mean():.2f} sure and "
-        f"{hit.mean():.2f} right."
+        f"Clips in {len(bins)} bins by their confidence. Where it can be trusted, the share of clips that carry their "
+        "cluster's most common label rises with it; where that share is below it, clips are surer than their cluster "
+        f"is pure. Over all: {confidence.mean():.2f} sure, {hit.mean():.2f} right."
     )
     return [_Shown("confidence", "Confidence and purity", figure, text)]
 
@@ -376,8 +405,8 @@ def _training_figures(curves: dict[str, list[tuple[float, float]]], num_clusters
             "share, or NMI",
             (0.0, 1.0),
             [*line("churn", "labelling/churn"), *line("NMI with the labels", "labelling/nmi")],
-            "Churn is the share of clips whose cluster a labelling changed. NMI, where there are labels, is the mean of "
-            "the heads on the training clips.",
+            "Churn is the share of clips whose cluster a labelling changed. NMI, where there are labels, is the mean "
+            "of the heads on the training clips.",
         ),
     ]
     return [
@@ -451,6 +480,7 @@ def _render(
     )
 
 
+_COUNTS = ("used_clusters", "size_min", "size_median", "size_max")
 _UNLABELLED = ("used_clusters", "size_min", "size_median", "size_max", "size_entropy")
 
 
@@ -464,9 +494,8 @@ def _rows(result: dict[str, Any], columns: list[str]) -> list[tuple[str, list[st
         name = f"head {number}" + (f" ({', '.join(marks)})" if marks else "")
         rows.append((name, [_cell(entry, column) for column in columns], number == chosen))
     if len(heads) > 1:
-        mean = {
-            name: float(np.mean([entry[name] for entry in heads])) for name in columns if heads[0].get(name) is not None
-        }
+        known = [name for name in columns if heads[0].get(name) is not None]
+        mean = {name: float(np.mean([entry[name] for entry in heads])) for name in known}
         rows.append(("mean", [_cell(mean, column) for column in columns], False))
     return rows
 
@@ -479,4 +508,6 @@ def _cell(entry: dict[str, Any] | Metrics, name: str) -> str:
     value = entry.get(name)
     if value is None:
         return "–"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.1f}" if name in _COUNTS else f"{value:.3f}"
