@@ -31,6 +31,7 @@ def evaluate(run_dir: Path, args: argparse.Namespace) -> dict[str, Any]:
     from datamodules.clips import ClipDataModule, cached
     from selavi.evaluation.predict import predict
     from selavi.evaluation.report import evaluate_heads, write_metrics, yardsticks
+    from selavi.evaluation.report_page import write_report
     from selavi.training.run import load_model, load_run, write_labels
 
     run = load_run(run_dir)
@@ -51,8 +52,6 @@ def evaluate(run_dir: Path, args: argparse.Namespace) -> dict[str, Any]:
         result["yardsticks"] = yardsticks(crude_features(rows, data.cache), labels, num_clusters, config.seed)
     write_metrics(result, run.folder)
     if args.report:
-        from selavi.evaluation.report_page import write_report
-
         print(f"report: {write_report(run.folder, result, predictions, labels, config)}", file=sys.stderr)
     return result
 
