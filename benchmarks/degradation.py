@@ -1,6 +1,6 @@
 """The talk's curve: NMI against how badly picture or sound is degraded, from runs that are trained already.
 
-    python benchmarks/degradation.py SeLaVi=runs/... SeLaVi=runs/... video=runs/... --name avobjects --kmeans video+audio
+    python benchmarks/degradation.py SeLaVi=runs/... SeLaVi=runs/... video=runs/... --name avobjects
 
 Runs of one name differ in their seed.  Any run folders will do, such as those of benchmarks/recipes.py and
 benchmarks/small_sets.py.  What has been measured is kept in runs/benchmarks/degradation/NAME and not measured again.
