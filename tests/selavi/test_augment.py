@@ -7,6 +7,7 @@ from torch import Tensor
 from selavi.augment import (
     Augment,
     Draws,
+    LogFilterBank,
     LogMel,
     colour_tone,
     crop_resize,
@@ -73,6 +74,34 @@ def test_a_second_in_windows_of_20_ms_gives_99_columns() -> None:
     log_mel = LogMel(AudioConfig())
     assert log_mel(sounds(3, 24000)).shape == (3, 1, 257, 99)
     assert log_mel(sounds(1, 48000)).shape == (1, 1, 257, 199)
+
+
+@pytest.mark.parametrize(("sample_rate", "num_empty"), [(24000, 38), (48000, 56)])
+def test_the_originals_filter_bank_by_its_rule(sample_rate: int, num_empty: int) -> None:
+    """One frame at a time, in float64; the numbers of empty filters are those known of the original."""
+    config = AudioConfig(sample_rate=sample_rate, filter_bank="psf")
+    bank = LogFilterBank(config)
+    assert (bank.filters.sum(1) == 0).sum() == num_empty
+    window, hop = sample_rate // 50, sample_rate // 100
+    waveform = sounds(1, sample_rate // 5 + 7)  # the last frame is filled up
+    signal = waveform[0].double().numpy() * 32768
+    emphasised = np.concatenate([signal[:1], signal[1:] - 0.97 * signal[:-1], np.zeros(window)])
+    num_frames = 1 + -(-(len(signal) - window) // hop)
+    found = bank(waveform)[0, 0]
+    assert found.shape == (257, num_frames)
+    for frame in (0, 5, num_frames - 1):
+        power = np.abs(np.fft.rfft(emphasised[frame * hop : frame * hop + window], 1024)) ** 2 / 1024
+        energies = bank.filters.double().numpy() @ power
+        expected = np.log(np.where(energies == 0, np.finfo(float).eps, energies))
+        np.testing.assert_allclose(found[:, frame], expected, rtol=1e-3, atol=2e-3)
+    assert bank(torch.zeros(1, sample_rate)).unique().item() == pytest.approx(-36.0437, abs=1e-4)
+
+
+def test_fixed_figures_standardise_the_originals_bank_only() -> None:
+    spectrogram = torch.tensor([1.93, 1.93 + 17.89]).view(1, 1, 1, 2)
+    torch.testing.assert_close(standardise(spectrogram, "fixed").flatten(), torch.tensor([0.0, 1.0]))
+    with pytest.raises(ValueError, match=r"audio\.standardise must be clip or none with audio\.filter_bank=slaney"):
+        AudioConfig(standardise="fixed")
 
 
 def test_a_column_hears_its_own_window_only() -> None:
