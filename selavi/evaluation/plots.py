@@ -63,14 +63,14 @@ class Bars:
 
 
 @dataclass(frozen=True)
-class _Stroke:
+class Stroke:
     points: Sequence[Point]
     colour: str
     width: float
 
 
 @dataclass(frozen=True)
-class _Area:
+class Area:
     points: Sequence[Point]
     fill: str
     opacity: float = 1.0
@@ -78,7 +78,7 @@ class _Area:
 
 
 @dataclass(frozen=True)
-class _Text:
+class Text:
     at: Point
     text: str
     size: float = _FONT
@@ -92,7 +92,7 @@ class Figure:
 
     width: float
     height: float
-    shapes: list[_Stroke | _Area | _Text] = field(default_factory=list)
+    shapes: list[Stroke | Area | Text] = field(default_factory=list)
 
     def svg(self) -> str:
         """The page as SVG text."""
@@ -112,11 +112,11 @@ class Figure:
         fine = scale * _SUPERSAMPLING
         image = Image.new("RGB", (round(self.width * fine), round(self.height * fine)), "white")
         for shape in self.shapes:
-            if not isinstance(shape, _Text):
+            if not isinstance(shape, Text):
                 _draw_shape(image, shape, fine)
         image = image.resize((round(self.width * scale), round(self.height * scale)), Image.Resampling.LANCZOS)
         for shape in self.shapes:  # letters are smoothed by the font's own renderer
-            if isinstance(shape, _Text):
+            if isinstance(shape, Text):
                 _draw_text(image, shape, scale)
         file = io.BytesIO()
         image.save(file, "PNG", optimize=True)
@@ -170,24 +170,26 @@ def line_chart(
     bottom, top = y_range or _padded(_reach(seen))
     figure = Figure(*size)
     legend_width = 44 + max(_text_width(line.name) for line in lines)
-    area = _Frame(72, size[0] - legend_width - 12, 40, size[1] - 56, ends, (bottom, top))
-    x_marks = list(x_ticks) if x_ticks is not None else [(x, _number(x)) for x in _ticks(min(ends), max(ends))]
-    _axes(figure, area, title, x_label, y_label, x_marks, [(y, _number(y)) for y in _ticks(bottom, top)])
+    area = Frame(72, size[0] - legend_width - 12, 40, size[1] - 56, ends, (bottom, top))
+    x_marks = (
+        list(x_ticks) if x_ticks is not None else [(x, format_number(x)) for x in find_ticks(min(ends), max(ends))]
+    )
+    draw_axes(figure, area, title, x_label, y_label, x_marks, [(y, format_number(y)) for y in find_ticks(bottom, top)])
     styles = list(zip(_COLOURS, _DASHES, _MARKERS, strict=True))
     for line, (colour, _, _) in zip(lines, styles, strict=False):  # bands lie below all lines
         for run in _runs([line.x, line.low or (), line.high or ()]):
             forth = [area.place(x, low) for x, low, _ in run]
-            figure.shapes.append(_Area([*forth, *(area.place(x, high) for x, _, high in reversed(run))], colour, 0.18))
+            figure.shapes.append(Area([*forth, *(area.place(x, high) for x, _, high in reversed(run))], colour, 0.18))
     for number, (line, (colour, dashes, marker)) in enumerate(zip(lines, styles, strict=False)):
         for run in _runs([line.x, line.y]):
             points = [area.place(*point) for point in run]
-            figure.shapes += [_Stroke(part, colour, 2) for part in _dashed(points, dashes)]
+            figure.shapes += [Stroke(part, colour, 2) for part in _dashed(points, dashes)]
             for point in points:
                 figure.shapes += _marker(marker, point, colour)
         y = area.top + 10 + 22 * number
         x = area.right + 12
-        figure.shapes += [_Stroke(part, colour, 2) for part in _dashed([(x, y), (x + 28, y)], dashes)]
-        figure.shapes += [*_marker(marker, (x + 14, y), colour), _Text((x + 34, y), line.name)]
+        figure.shapes += [Stroke(part, colour, 2) for part in _dashed([(x, y), (x + 28, y)], dashes)]
+        figure.shapes += [*_marker(marker, (x + 14, y), colour), Text((x + 34, y), line.name)]
     return figure
 
 
@@ -225,34 +227,34 @@ def bar_chart(
     height = top + step * len(groups) + gap / 2 + 56
     left = 20 + max(_text_width(name) for name in groups)
     figure = Figure(width, height)
-    area = _Frame(left, width - 60, top, height - 56, (low, high), (0.0, 1.0))
-    _axes(figure, area, title, value_label, "", [(x, _number(x)) for x in _ticks(low, high)], [])
+    area = Frame(left, width - 60, top, height - 56, (low, high), (0.0, 1.0))
+    draw_axes(figure, area, title, value_label, "", [(x, format_number(x)) for x in find_ticks(low, high)], [])
     x = area.left
     for series, colour in zip(bars if legend else [], _FILLS, strict=False):
-        figure.shapes += [_box(x, 34, x + 18, 34 + 12, colour), _Text((x + 24, 40), series.name)]
+        figure.shapes += [box(x, 34, x + 18, 34 + 12, colour), Text((x + 24, 40), series.name)]
         x += 44 + _text_width(series.name)
     for row, group in enumerate(groups):
         y = top + gap / 2 + row * step
-        figure.shapes.append(_Text((left - 8, y + thickness * len(bars) / 2), group, anchor="end"))
+        figure.shapes.append(Text((left - 8, y + thickness * len(bars) / 2), group, anchor="end"))
         for series, colour in zip(bars, _FILLS, strict=False):
             value = series.values[row]
             if math.isfinite(value):
                 start, end = area.place(max(low, min(0.0, high)), 0)[0], area.place(value, 0)[0]
-                figure.shapes.append(_box(start, y, end, y + thickness - 3, colour))
+                figure.shapes.append(box(start, y, end, y + thickness - 3, colour))
                 middle, furthest = y + (thickness - 3) / 2, end
                 if series.low is not None and series.high is not None:
                     ends = [area.place(v, 0)[0] for v in (series.low[row], series.high[row])]
-                    figure.shapes += [_Stroke([(ends[0], middle), (ends[1], middle)], "#ffffff", 4.5)]
-                    figure.shapes += [_Stroke([(ends[0], middle), (ends[1], middle)], _INK, 1.5)]
-                    figure.shapes += [_Stroke([(e, middle - 4), (e, middle + 4)], _INK, 1.5) for e in ends]
+                    figure.shapes += [Stroke([(ends[0], middle), (ends[1], middle)], "#ffffff", 4.5)]
+                    figure.shapes += [Stroke([(ends[0], middle), (ends[1], middle)], _INK, 1.5)]
+                    figure.shapes += [Stroke([(e, middle - 4), (e, middle + 4)], _INK, 1.5) for e in ends]
                     furthest = max(end, ends[1])
-                figure.shapes.append(_Text((furthest + 6, middle), f"{value:.3f}", size=11))
+                figure.shapes.append(Text((furthest + 6, middle), f"{value:.3f}", size=11))
             y += thickness
     return figure
 
 
 @dataclass(frozen=True)
-class _Frame:
+class Frame:
     """The chart's rectangle on the page and the values at its sides."""
 
     left: float
@@ -271,37 +273,37 @@ class _Frame:
         )
 
 
-def _axes(
+def draw_axes(
     figure: Figure,
-    area: _Frame,
+    area: Frame,
     title: str,
     x_label: str,
     y_label: str,
     x_ticks: Sequence[tuple[float, str]],
     y_ticks: Sequence[tuple[float, str]],
 ) -> None:
-    figure.shapes.append(_Text((12, 18), title, size=15))
+    figure.shapes.append(Text((12, 18), title, size=15))
     for value, text in x_ticks:
         x = area.place(value, 0)[0]
-        figure.shapes.append(_Stroke([(x, area.top), (x, area.bottom)], _GRID, 1))
-        figure.shapes.append(_Text((x, area.bottom + 14), text, size=12, anchor="middle"))
+        figure.shapes.append(Stroke([(x, area.top), (x, area.bottom)], _GRID, 1))
+        figure.shapes.append(Text((x, area.bottom + 14), text, size=12, anchor="middle"))
     for value, text in y_ticks:
         y = area.place(0, value)[1]
-        figure.shapes.append(_Stroke([(area.left, y), (area.right, y)], _GRID, 1))
-        figure.shapes.append(_Text((area.left - 8, y), text, size=12, anchor="end"))
+        figure.shapes.append(Stroke([(area.left, y), (area.right, y)], _GRID, 1))
+        figure.shapes.append(Text((area.left - 8, y), text, size=12, anchor="end"))
     corner = [(area.left, area.top), (area.left, area.bottom), (area.right, area.bottom)]
-    figure.shapes.append(_Stroke(corner, _INK, 1.2))
-    figure.shapes.append(_Text(((area.left + area.right) / 2, area.bottom + 38), x_label, anchor="middle"))
+    figure.shapes.append(Stroke(corner, _INK, 1.2))
+    figure.shapes.append(Text(((area.left + area.right) / 2, area.bottom + 38), x_label, anchor="middle"))
     if y_label:
-        figure.shapes.append(_Text((18, (area.top + area.bottom) / 2), y_label, anchor="middle", upright=True))
+        figure.shapes.append(Text((18, (area.top + area.bottom) / 2), y_label, anchor="middle", upright=True))
 
 
-def _marker(kind: str, at: Point, colour: str) -> list[_Stroke | _Area]:
+def _marker(kind: str, at: Point, colour: str) -> list[Stroke | Area]:
     x, y = at
     r = 4.5
     if kind in ("cross", "plus"):
         arms = ((-r, -r, r, r), (-r, r, r, -r)) if kind == "cross" else ((-r, 0, r, 0), (0, -r, 0, r))
-        return [_Stroke([(x + a, y + b), (x + c, y + d)], colour, 2) for a, b, c, d in arms]
+        return [Stroke([(x + a, y + b), (x + c, y + d)], colour, 2) for a, b, c, d in arms]
     if kind == "circle":
         corners = [(r * math.cos(a * math.pi / 8), r * math.sin(a * math.pi / 8)) for a in range(16)]
     else:
@@ -311,11 +313,11 @@ def _marker(kind: str, at: Point, colour: str) -> list[_Stroke | _Area]:
             "up": [(0, -r - 1), (r + 1, r), (-r - 1, r)],
             "down": [(0, r + 1), (r + 1, -r), (-r - 1, -r)],
         }[kind]
-    return [_Area([(x + dx, y + dy) for dx, dy in corners], colour, outline="#ffffff")]
+    return [Area([(x + dx, y + dy) for dx, dy in corners], colour, outline="#ffffff")]
 
 
-def _box(left: float, top: float, right: float, bottom: float, colour: str) -> _Area:
-    return _Area([(left, top), (right, top), (right, bottom), (left, bottom)], colour, outline=_INK)
+def box(left: float, top: float, right: float, bottom: float, colour: str) -> Area:
+    return Area([(left, top), (right, top), (right, bottom), (left, bottom)], colour, outline=_INK)
 
 
 def _dashed(points: Sequence[Point], dashes: Sequence[float]) -> list[list[Point]]:
@@ -349,7 +351,7 @@ def _runs(columns: Sequence[Sequence[float]]) -> list[list[tuple[float, ...]]]:
     return [run for run in found if run]
 
 
-def _ticks(low: float, high: float, most: int = 7) -> list[float]:
+def find_ticks(low: float, high: float, most: int = 7) -> list[float]:
     """Round numbers from low to high."""
     step = 10 ** math.floor(math.log10((high - low) / most))
     step = next(step * factor for factor in (1, 2, 5, 10) if (high - low) / (step * factor) <= most)
@@ -357,7 +359,7 @@ def _ticks(low: float, high: float, most: int = 7) -> list[float]:
     return [number * step for number in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-def _number(value: float) -> str:
+def format_number(value: float) -> str:
     return f"{value:.6g}" if value else "0"
 
 
@@ -390,8 +392,8 @@ def _check_lengths(name: str, expected: int, **columns: Sequence[float] | None) 
 # ---- SVG ----
 
 
-def _svg_shape(shape: _Stroke | _Area | _Text) -> str:
-    if isinstance(shape, _Text):
+def _svg_shape(shape: Stroke | Area | Text) -> str:
+    if isinstance(shape, Text):
         x, y = shape.at
         turned = f' transform="rotate(-90 {x:.1f} {y:.1f})"' if shape.upright else ""
         return (
@@ -399,7 +401,7 @@ def _svg_shape(shape: _Stroke | _Area | _Text) -> str:
             f'text-anchor="{shape.anchor}"{turned}>{escape(shape.text)}</text>'
         )
     points = " ".join(f"{x:.1f},{y:.1f}" for x, y in shape.points)
-    if isinstance(shape, _Stroke):
+    if isinstance(shape, Stroke):
         return f'<polyline points="{points}" fill="none" stroke="{shape.colour}" stroke-width="{shape.width:g}"/>'
     outline = f' stroke="{shape.outline}" stroke-width="0.8"' if shape.outline else ""
     return f'<polygon points="{points}" fill="{shape.fill}" fill-opacity="{shape.opacity:g}"{outline}/>'
@@ -408,11 +410,11 @@ def _svg_shape(shape: _Stroke | _Area | _Text) -> str:
 # ---- PNG ----
 
 
-def _draw_shape(image: Any, shape: _Stroke | _Area, fine: float) -> None:
+def _draw_shape(image: Any, shape: Stroke | Area, fine: float) -> None:
     from PIL import Image, ImageDraw
 
     points = [(x * fine, y * fine) for x, y in shape.points]
-    if isinstance(shape, _Stroke):
+    if isinstance(shape, Stroke):
         ImageDraw.Draw(image).line(points, fill=shape.colour, width=max(1, round(shape.width * fine)), joint="curve")
         return
     if shape.opacity < 1:
@@ -426,7 +428,7 @@ def _draw_shape(image: Any, shape: _Stroke | _Area, fine: float) -> None:
         ImageDraw.Draw(image).line(closed, fill=shape.outline, width=max(1, round(0.8 * fine)), joint="curve")
 
 
-def _draw_text(image: Any, shape: _Text, scale: float) -> None:
+def _draw_text(image: Any, shape: Text, scale: float) -> None:
     from PIL import Image, ImageDraw
 
     font, (x, y) = _font(shape.size * scale), (shape.at[0] * scale, shape.at[1] * scale)

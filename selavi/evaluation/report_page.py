@@ -22,16 +22,16 @@ from selavi.atomic import write_text
 from selavi.config import Config
 from selavi.evaluation.metrics import Metrics
 from selavi.evaluation.plots import (
+    Area,
     Figure,
+    Frame,
     Line,
-    _Area,
-    _axes,
-    _box,
-    _Frame,
-    _number,
-    _Stroke,
-    _Text,
-    _ticks,
+    Stroke,
+    Text,
+    box,
+    draw_axes,
+    find_ticks,
+    format_number,
     line_chart,
 )
 from selavi.evaluation.predict import Predictions
@@ -276,31 +276,31 @@ def _sizes_figure(sizes: np.ndarray, targets: np.ndarray | None) -> _Shown:
     ordered = np.sort(sizes)[::-1]
     num_clusters, highest = len(ordered), float(max(ordered[0], 0 if targets is None else targets[0]))
     figure = Figure(860, 340)
-    area = _Frame(72, 840, 44, 284, (0.0, float(num_clusters)), (0.0, highest * 1.05))
-    marks = [(x, _number(x)) for x in _ticks(0, num_clusters)]
+    area = Frame(72, 840, 44, 284, (0.0, float(num_clusters)), (0.0, highest * 1.05))
+    marks = [(x, format_number(x)) for x in find_ticks(0, num_clusters)]
     if num_clusters <= 40:
         marks = [(rank + 0.5, str(cluster)) for rank, cluster in enumerate(np.argsort(-sizes, kind="stable"))]
-    heights = [(y, _number(y)) for y in _ticks(0, highest * 1.05)]
-    _axes(figure, area, "Cluster sizes", "cluster, from the largest to the smallest", "clips", marks, heights)
+    heights = [(y, format_number(y)) for y in find_ticks(0, highest * 1.05)]
+    draw_axes(figure, area, "Cluster sizes", "cluster, from the largest to the smallest", "clips", marks, heights)
     if num_clusters <= 150:
         for rank, size in enumerate(ordered.tolist()):
             left, top = area.place(rank + 0.1, size)
             right, bottom = area.place(rank + 0.9, 0)
-            figure.shapes.append(_Area([(left, top), (right, top), (right, bottom), (left, bottom)], _BAR))
+            figure.shapes.append(Area([(left, top), (right, top), (right, bottom), (left, bottom)], _BAR))
     else:
-        figure.shapes.append(_Area([area.place(0, 0), *_steps(area, ordered), area.place(num_clusters, 0)], _BAR))
-    figure.shapes += [_Area([(612, 10), (630, 10), (630, 24), (612, 24)], _BAR), _Text((638, 17), "found")]
+        figure.shapes.append(Area([area.place(0, 0), *_steps(area, ordered), area.place(num_clusters, 0)], _BAR))
+    figure.shapes += [Area([(612, 10), (630, 10), (630, 24), (612, 24)], _BAR), Text((638, 17), "found")]
     empty = int((sizes == 0).sum())
     text = f"{num_clusters - empty:,} of {num_clusters:,} clusters hold a clip; sizes run from {ordered[-1]:,} to "
     text += f"{ordered[0]:,} clips."
     if targets is not None:
-        figure.shapes.append(_Stroke(_steps(area, targets), _RED, 2))
-        figure.shapes += [_Stroke([(708, 17), (732, 17)], _RED, 2), _Text((740, 17), "marginal")]
+        figure.shapes.append(Stroke(_steps(area, targets), _RED, 2))
+        figure.shapes += [Stroke([(708, 17), (732, 17)], _RED, 2), Text((740, 17), "marginal")]
         text += " The line is what the marginal asks for, scaled to these clips; both are sorted."
     return _Shown("sizes", "Cluster sizes", figure, text)
 
 
-def _steps(area: _Frame, values: Iterable[float]) -> list[tuple[float, float]]:
+def _steps(area: Frame, values: Iterable[float]) -> list[tuple[float, float]]:
     return [area.place(rank + side, value) for rank, value in enumerate(values) for side in (0, 1)]
 
 
@@ -315,33 +315,33 @@ def _matrix_figure(cells: Cells, names: np.ndarray) -> _Shown:
     top, bottom = 72.0, 72.0 + height * len(labels)
     right = left + width * len(clusters)
     figure = Figure(max(right + 16, left + 470), bottom + 54)
-    figure.shapes.append(_Text((12, 18), "Labels and clusters", size=15))
+    figure.shapes.append(Text((12, 18), "Labels and clusters", size=15))
     for row, column in np.argwhere(shares >= _SMALLEST_SHARE).tolist():
         x, y = left + width * column, top + height * row
         corners = [(x, y), (x + width, y), (x + width, y + height), (x, y + height)]
-        figure.shapes.append(_Area(corners, _tint(float(shares[row, column]))))
+        figure.shapes.append(Area(corners, _tint(float(shares[row, column]))))
     corners = [(left, top), (right, top), (right, bottom), (left, bottom), (left, top)]
-    figure.shapes.append(_Stroke(corners, "#222222", 1))
+    figure.shapes.append(Stroke(corners, "#222222", 1))
     if named_rows:
         for row, text in enumerate(texts):
             y = top + height * (row + 0.5)
-            figure.shapes.append(_Text((left - 8, y), text, size=12, anchor="end"))
+            figure.shapes.append(Text((left - 8, y), text, size=12, anchor="end"))
             if row:
-                figure.shapes.append(_Stroke([(left, y - height / 2), (right, y - height / 2)], "#dddddd", 0.6))
+                figure.shapes.append(Stroke([(left, y - height / 2), (right, y - height / 2)], "#dddddd", 0.6))
     if named_columns:
         for column, cluster in enumerate(clusters.tolist()):
             at = (left + width * (column + 0.5), top - 12)
-            figure.shapes.append(_Text(at, str(cluster), size=min(12.0, 0.55 * width), anchor="middle"))
-    figure.shapes.append(_Text(((left + right) / 2, 44), "cluster", anchor="middle"))
+            figure.shapes.append(Text(at, str(cluster), size=min(12.0, 0.55 * width), anchor="middle"))
+    figure.shapes.append(Text(((left + right) / 2, 44), "cluster", anchor="middle"))
     if not named_rows:
-        figure.shapes.append(_Text((left - 16, (top + bottom) / 2), "label", anchor="middle", upright=True))
+        figure.shapes.append(Text((left - 16, (top + bottom) / 2), "label", anchor="middle", upright=True))
     x = left
-    figure.shapes.append(_Text((x, bottom + 28), "share of the cluster:", size=12))
+    figure.shapes.append(Text((x, bottom + 28), "share of the cluster:", size=12))
     for number, share in enumerate((0.1, 0.25, 0.5, 0.75, 1.0)):
         x = left + 132 + 62 * number
-        figure.shapes += [_box(x, bottom + 20, x + 18, bottom + 36, "#ffffff")]
+        figure.shapes += [box(x, bottom + 20, x + 18, bottom + 36, "#ffffff")]
         corners = [(x, bottom + 20), (x + 18, bottom + 20), (x + 18, bottom + 36), (x, bottom + 36)]
-        figure.shapes += [_Area(corners, _tint(share)), _Text((x + 23, bottom + 28), f"{share:.0%}", size=12)]
+        figure.shapes += [Area(corners, _tint(share)), Text((x + 23, bottom + 28), f"{share:.0%}", size=12)]
     text = "The stronger the tint, the larger the share of the cluster that has the label. Labels that share clusters "
     text += "are neighbours; a cluster stands under the label it is matched with."
     if len(labels) < len(names) or len(clusters) < len(np.unique(cells[1])):

@@ -57,7 +57,8 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
         (["trainer.max_epochs=0"], "trainer.max_epochs must be at least 1, got 0"),
         (["trainer.gradient_clip_val=-1"], "trainer.gradient_clip_val must be above 0"),
         (["encoders.video_depth=34"], "encoders.video_depth"),
-        (["encoders.audio_width=3"], "encoders.audio_width must be at least 4, got 3"),
+        (["encoders.audio_width=7"], "encoders.audio_width must be at least 8, got 7"),
+        (["encoders.video_width=3"], "encoders.video_width must be at least 4, got 3"),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",
 )

@@ -46,9 +46,9 @@ def test_convolutions_start_from_kaimings_distribution() -> None:
 
 
 def test_encoders_are_made_by_modality() -> None:
-    config = EncodersConfig(video_width=4, video_depth=10, audio_width=5)
+    config = EncodersConfig(video_width=4, video_depth=10, audio_width=9)
     assert make_encoder("video", config).num_features == 32
-    assert make_encoder("audio", config).num_features == 40
+    assert make_encoder("audio", config).num_features == 72
     with pytest.raises(ValueError, match="video and audio, not for 'smell'"):
         make_encoder("smell", config)
 
