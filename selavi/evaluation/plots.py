@@ -64,6 +64,8 @@ class Bars:
 
 @dataclass(frozen=True)
 class Stroke:
+    """A line through points."""
+
     points: Sequence[Point]
     colour: str
     width: float
@@ -71,6 +73,8 @@ class Stroke:
 
 @dataclass(frozen=True)
 class Area:
+    """A filled outline."""
+
     points: Sequence[Point]
     fill: str
     opacity: float = 1.0
@@ -79,6 +83,8 @@ class Area:
 
 @dataclass(frozen=True)
 class Text:
+    """A line of text at a point."""
+
     at: Point
     text: str
     size: float = _FONT
@@ -282,6 +288,7 @@ def draw_axes(
     x_ticks: Sequence[tuple[float, str]],
     y_ticks: Sequence[tuple[float, str]],
 ) -> None:
+    """Frame, ticks, title and labels of a chart."""
     figure.shapes.append(Text((12, 18), title, size=15))
     for value, text in x_ticks:
         x = area.place(value, 0)[0]
@@ -317,6 +324,7 @@ def _marker(kind: str, at: Point, colour: str) -> list[Stroke | Area]:
 
 
 def box(left: float, top: float, right: float, bottom: float, colour: str) -> Area:
+    """A rectangle with an outline."""
     return Area([(left, top), (right, top), (right, bottom), (left, bottom)], colour, outline=_INK)
 
 
@@ -360,6 +368,7 @@ def find_ticks(low: float, high: float, most: int = 7) -> list[float]:
 
 
 def format_number(value: float) -> str:
+    """As short as six digits allow."""
     return f"{value:.6g}" if value else "0"
 
 
