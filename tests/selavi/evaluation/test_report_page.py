@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from selavi.config import Config, load_config
+from selavi.evaluation.head_choice import choose_head
 from selavi.evaluation.predict import Predictions
 from selavi.evaluation.report import evaluate_heads
 from selavi.evaluation.report_page import (
@@ -35,8 +36,8 @@ def write(tmp_path: Path) -> Write:
         (tmp_path / "run").mkdir(exist_ok=True)
         each = torch.full(clusters.shape, sure) + torch.linspace(-0.1, 0.1, len(clusters))[:, None]
         table = torch.from_numpy(clusters)
-        predictions = Predictions(torch.arange(len(table)), table, ClipStatistics(each, each, each, each), {})
-        result = evaluate_heads("test", clusters, labels, clusters, num_clusters)
+        predictions = Predictions(torch.arange(len(table)), table, {}, ClipStatistics(each, each, each, each), {})
+        result = evaluate_heads("test", clusters, labels, choose_head(clusters), num_clusters, {})
         num_heads = [f"heads.num_heads={clusters.shape[1]}", "labelling.head_groups=1"]
         config = load_config(None, [f"heads.num_clusters={num_clusters}", *num_heads])
         page = write_report(tmp_path / "run", result, predictions, labels, config)
