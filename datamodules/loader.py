@@ -1,11 +1,16 @@
 """Batches from loader processes, any of which may hang or die."""
 
 import logging
+import os
+import select
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -167,6 +172,7 @@ class Loader:
                 persistent_workers=self.num_workers > 0,
                 prefetch_factor=PREFETCH if self.num_workers else None,
                 multiprocessing_context="forkserver" if self.num_workers else None,  # forked FFmpeg may hang
+                worker_init_fn=partial(_end_with, os.getpid()),
             )
         return iter(self._loader)
 
@@ -216,6 +222,17 @@ class Loader:
                 process.kill()
         self._loader = None  # the last reference: its processes end
         self.watched.now[:] = torch.tensor([-1.0, 0.0], dtype=torch.float64)
+
+
+def _end_with(pid: int, _: int) -> None:
+    """End this loader process when the one that started it is gone; torch only looks at the fork server, its parent."""
+
+    def watch() -> None:
+        with suppress(ProcessLookupError):
+            select.select([os.pidfd_open(pid)], [], [])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 class _KeysFrom(Sampler[ViewKey]):

@@ -226,6 +226,25 @@ def test_a_run_whose_loader_processes_are_killed_twice_ends_with_its_checkpoint(
     assert read_checkpoint(last_checkpoint(folder))["label_bank"]["num_labellings"] >= 1
 
 
+def test_no_loader_process_outlives_its_run(repository: Path, tiny_yaml: Path, tmp_path: Path) -> None:
+    command = [sys.executable, str(repository / "tools" / "train.py"), "--config", str(tiny_yaml)]
+    settings = ["data.num_workers=2", "data.cache_gb=0", "trainer.max_epochs=500", f"run_dir={tmp_path / 'run'}"]
+    process = subprocess.Popen([*command, *settings], env=os.environ | {"OMP_NUM_THREADS": "1"})
+    try:
+        give_up = time.monotonic() + 200
+        while not last_checkpoint(tmp_path / "run").exists() and time.monotonic() < give_up:
+            assert process.poll() is None
+            time.sleep(0.05)
+        helpers = loader_processes(process.pid)
+    finally:
+        process.kill()
+    process.wait()
+    assert len(helpers) >= 2
+    while any(Path(f"/proc/{pid}").exists() for pid in helpers) and time.monotonic() < give_up:
+        time.sleep(0.05)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in helpers)
+
+
 def test_a_clip_that_fails_is_not_taken_for_one_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that waits for work after a failure is reading nothing."""
     seen = []
