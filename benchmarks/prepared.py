@@ -207,8 +207,8 @@ def numbers(results: Mapping[str, Any]) -> str:
     short, long = ([f"{memory[form][str(minutes)]:.0f}" for form in ("shards", "files")] for minutes in MINUTES)
     parts = [
         f"Measured by `benchmarks/prepared.py` on one core ({made['processor']}), {results['date']}, on "
-        f"{figures['real']['small files']['clips']} real clips and on generated films full of texture and grain, which "
-        "are the worst case.",
+        f"{figures['real']['small files']['clips']} real clips (112 pixels, enlarged, so smoother than most) and on "
+        "generated films full of texture and grain.",
         markdown_table(header, rows),
         f"FFmpeg's JPEG decoder reads {worth[0]} times the frames of torchvision's and Pillow's on real films "
         f"({worth[1]} on the others), at quality 90. Small files take {kilobytes[0]} ({kilobytes[1]}) kB a second; "

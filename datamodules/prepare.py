@@ -64,7 +64,7 @@ class PrepareSettings:
     format: Literal["shards", "files"] = "shards"
     size: int = 128
     """Pixels of the short side."""
-    aspect: float = 1.0
+    aspect: float = 0.0
     """The long side is cut, from both ends, to at most so many times the short one; 0: not at all."""
     fps: float = 0.0
     """At most so many frames a second are kept; 0: all."""

@@ -16,7 +16,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("out", type=Path, help="folder to write; empty, or left by an interrupted run: it goes on")
     parser.add_argument("--format", default="shards", help="shards (default): tar, JPEG and int16; files: small .mp4")
     parser.add_argument("--size", type=int, default=128, help="pixels of the short side (default: 128)")
-    parser.add_argument("--aspect", type=float, default=1, help="longest side kept, in short ones; 0: all (default: 1)")
+    parser.add_argument("--aspect", type=float, default=0, help="longest side kept, in short ones; 0: all (default)")
     parser.add_argument("--fps", type=float, default=0, help="keep at most so many frames a second (default: all)")
     parser.add_argument("--sample-rate", type=int, default=24000, help="of the sound (default: 24000)")
     parser.add_argument("--quality", type=int, default=90, help="of the JPEG frames, 1 to 100 (default: 90)")
