@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from importlib.util import find_spec
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -377,7 +378,7 @@ def section_end_to_end(num_rounds: int) -> dict[str, Any]:
 def loader_of(root: Path, num_workers: int, *overrides: str) -> tuple[ClipDataModule, int]:
     """The data module that training uses on a folder, and its number of clips."""
     settings = [f"data.root={root}", f"data.num_workers={num_workers}", f"data.cache_dir={FOLDER / 'cache'}"]
-    config = load_config(None, [*settings, "trainer.accelerator=cpu", *overrides])
+    config = load_config(None, [*settings, "heads.num_clusters=2", "trainer.accelerator=cpu", *overrides])
     manifest, media = prepare_data(config)
     return ClipDataModule(config, manifest, media), len(manifest)
 
@@ -397,6 +398,7 @@ def section_loader(num_rounds: int) -> dict[str, Any]:
     """The loader of training, two processes against one, on the original files; each process on a core of its own."""
     many = make_many(make_files(), 120)
     rates: dict[int, list[float]] = {1: [], 2: []}
+    bare: dict[int, list[float]] = {1: [], 2: []}
     for number in range(num_rounds):
         for workers in rates:
             data, num_clips = loader_of(many, workers, "optim.batch_size=4", "labelling.batch_size=4")
@@ -407,12 +409,31 @@ def section_loader(num_rounds: int) -> dict[str, Any]:
                 else:
                     count += len(batch.index)
             rates[workers].append(count / (time.perf_counter() - began))
-    medians = {workers: median(values) for workers, values in rates.items()}
+        for workers, of_workers in bare.items():
+            of_workers.append(bare_rate(workers))
+    medians, limits = ({n: median(values) for n, values in found.items()} for found in (rates, bare))
     return {
         "clips": num_clips,
         "clips_per_s": {f"{workers} workers": rate for workers, rate in medians.items()},
         "two_times_one": medians[2] / medians[1],
+        "bare_clips_per_s": {f"{workers} processes": rate for workers, rate in limits.items()},
+        "bare_two_times_one": limits[2] / limits[1],
     }
+
+
+def bare_rate(num_processes: int) -> float:
+    """Clips a second of processes that decode and keep nothing: what the machine gives."""
+    with get_context("spawn").Pool(num_processes, torch.set_num_threads, (1,)) as pool:
+        chosen = windows(make_files(), 40 * num_processes)
+        pool.map(decode_only, chosen[: 2 * num_processes], chunksize=2)  # imports
+        began = time.perf_counter()
+        pool.map(decode_only, chosen, chunksize=4)
+        return len(chosen) / (time.perf_counter() - began)
+
+
+def decode_only(window: Window) -> None:
+    """One clip as the loader decodes it."""
+    decode_clip(*window, CLIP_S, num_frames=30, size=144, offset=0.5, sample_rate=RATE)
 
 
 def section_memory(num_rounds: int) -> dict[str, Any]:
@@ -530,7 +551,8 @@ Milliseconds of the parts, for the original files:
 
 Two loader processes give {loader["two_times_one"]:.2f} times the clips of one
 ({loader["clips_per_s"]["2 workers"]:.0f} against {loader["clips_per_s"]["1 workers"]:.0f} a second, original files, two
-cores). Over {memory["clips"]:,} clips the memory of the loader and its process goes from
+cores); two bare processes that decode and keep nothing give {loader["bare_two_times_one"]:.2f} times one, which is what
+this machine has. Over {memory["clips"]:,} clips the memory of the loader and its process goes from
 {used["after 2,000 clips"]:.0f} to {used["at the end"]:.0f} MB, a slope of {memory["slope_mb_per_1000_clips"]:.2f} MB
 for 1,000 clips.
 """
