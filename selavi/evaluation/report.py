@@ -21,7 +21,7 @@ from selavi.evaluation.metrics import (
     score_contingency,
 )
 
-_REASONS = {
+REASONS = {
     "agreement": "by agreement with the other heads (mean NMI)",
     "modalities": "by what both modalities' probabilities share",
     "probe": "by how well a linear classifier finds its clusters",
@@ -172,7 +172,7 @@ def format_table(result: dict[str, Any]) -> str:
     for name, entry in rows:
         lines.append(f"{name:18}" + _figures(entry))
     lines += _format_intervals(result)
-    reason = _REASONS[result["chosen_by"]]
+    reason = REASONS[result["chosen_by"]]
     lines.append(f"chosen: without labels, {reason}; consensus: what all heads agree on, without labels")
     lines.append("oracle: the best NMI, known only with labels")
     return "\n".join(lines + _format_coarser(result) + _format_yardsticks(result) + _format_undecodable(result))
@@ -246,5 +246,5 @@ def _format_unlabelled(result: dict[str, Any]) -> str:
         lines.append(
             f"{f'head {number}':18}" + "".join(f"{entry[name]:14.3f}" for name in columns) + f"{agreement:>14}"
         )
-    lines.append(f"chosen: head {result['chosen']['head']}, {_REASONS[result['chosen_by']]}")
+    lines.append(f"chosen: head {result['chosen']['head']}, {REASONS[result['chosen_by']]}")
     return "\n".join(lines + _format_coarser(result) + _format_undecodable(result))

@@ -35,7 +35,7 @@ from selavi.evaluation.plots import (
     line_chart,
 )
 from selavi.evaluation.predict import Predictions
-from selavi.evaluation.report import COLUMNS
+from selavi.evaluation.report import COLUMNS, REASONS
 from selavi.labelling.labeller import Labeller
 
 LARGEST_MATRIX = 400  # labels and clusters that are shown, the most frequent ones
@@ -64,8 +64,9 @@ _COLUMN_NAMES = {
     "ari": "ARI",
     "accuracy": "Accuracy",
     "purity": "Purity",
-    "mean_entropy": "Mean entropy, nats",
-    "used_clusters": "Clusters used",
+    "mean_purity": "Mean purity",
+    "mean_entropy": "Entropy",
+    "used_clusters": "Used",
     "agreement": "Agreement",
     "size_min": "Smallest",
     "size_median": "Median size",
@@ -468,6 +469,8 @@ def _render(
         oracle=result.get("oracle"),
         headline=[(_title(name), _cell(result["chosen"], name)) for name in columns[:5]],
         columns=[_title(name) for name in columns],
+        reason=REASONS[result["chosen_by"]],
+        consensus="consensus" in result,
         rows=_rows(result, columns),
         figures=[(shown, Markup(shown.figure.svg())) for shown in figures],  # its texts are escaped by plots.py
         folder=folder,
@@ -497,6 +500,8 @@ def _rows(result: dict[str, Any], columns: list[str]) -> list[tuple[str, list[st
         known = [name for name in columns if heads[0].get(name) is not None]
         mean = {name: float(np.mean([entry[name] for entry in heads])) for name in known}
         rows.append(("mean", [_cell(mean, column) for column in columns], False))
+    if "consensus" in result:
+        rows.append(("consensus", [_cell(result["consensus"], column) for column in columns], False))
     return rows
 
 
