@@ -198,13 +198,12 @@ def _pairs(
 
 
 def _table(of_recipe: Mapping[str, Sequence[Mapping[str, Any]]], names: Sequence[str]) -> str:
-    header = ["recipe", "seeds", *(f"{split} {name}" for split in SPLITS for name in COLUMNS.values()), "minutes"]
+    header = ["recipe", "seeds", *(f"{split} {name}" for split in SPLITS for name in COLUMNS.values())]
     rows = []
     for name in names:
         each = of_recipe.get(name, [])
         cells = [_cell(each, split, "chosen", column) for split in SPLITS for column in COLUMNS]
-        minutes = f"{mean(run['train_seconds'] for run in each) / 60:.0f}" if each else ""
-        rows.append([RECIPES[name], len_of(each), *cells, minutes])
+        rows.append([RECIPES[name], len_of(each), *cells])
     return markdown_table(header, rows)
 
 
