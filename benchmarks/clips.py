@@ -520,8 +520,6 @@ def page(results: dict[str, Any]) -> str:
         for way, rate in whole["clips_per_s"].items()
     ]
     parts = [[name, f"{ms:.2f}"] for name, ms in whole["parts_ms"].items()]
-    loader, memory = results["loader"]["figures"], results["memory"]["figures"]
-    used = memory["resident_mb"]
     return f"""# From files to tensors: measured
 
 Written by `python benchmarks/clips.py --page` from benchmarks/results/clips.json. {machine_["processor"]}, one core,
@@ -546,16 +544,28 @@ the limit.
 Milliseconds of the parts, for the original files:
 
 {markdown_table(["", "ms"], parts)}
+{page_of_loader(results)}"""
 
-## The loader
 
-Two loader processes give {loader["two_times_one"]:.2f} times the clips of one
-({loader["clips_per_s"]["2 workers"]:.0f} against {loader["clips_per_s"]["1 workers"]:.0f} a second, original files, two
-cores); two bare processes that decode and keep nothing give {loader["bare_two_times_one"]:.2f} times one, which is what
-this machine has. Over {memory["clips"]:,} clips the memory of the loader and its process goes from
-{used["after 2,000 clips"]:.0f} to {used["at the end"]:.0f} MB, a slope of {memory["slope_mb_per_1000_clips"]:.2f} MB
-for 1,000 clips.
+def page_of_loader(results: dict[str, Any]) -> str:
+    """What has been measured of the loader."""
+    told = ""
+    if "loader" in results:
+        found = results["loader"]["figures"]
+        one, two = found["clips_per_s"].values()
+        told += f"""
+Two loader processes give {found["two_times_one"]:.2f} times the clips of one ({two:.0f} against {one:.0f} a second,
+original files, two cores). Two bare processes that decode and keep nothing give {found["bare_two_times_one"]:.2f} times
+one: what this machine has.
 """
+    if "memory" in results:
+        found = results["memory"]["figures"]
+        first, last = found["resident_mb"].values()
+        told += f"""
+Over {found["clips"]:,} clips the memory of the loader and its process goes from {first:.0f} to {last:.0f} MB, a
+slope of {found["slope_mb_per_1000_clips"]:.2f} MB for 1,000 clips.
+"""
+    return f"\n## The loader\n{told}" if told else ""
 
 
 def main() -> None:

@@ -110,8 +110,8 @@ All recipes are settings of one program ([method.md](../method.md#the-neighbours
 encoders, augmentation, epochs, number of labellings and heads; only where labels come from differs. The budget is less
 than half of that of small_sets.md (40 epochs on AV-objects, 20 on AV-digits), so no figure here is the best that a
 recipe can do. Nothing was tuned for any of them: the settings are those that were chosen for SeLaVi on these sets,
-which favours it. What the sets are is told in [small_sets.md](small_sets.md): **picture and sound are paired by class only**, so the modalities share
-nothing but the class, which favours labels that both can tell.
+which favours it. What the sets are is told in [small_sets.md](small_sets.md): **picture and sound are paired by class
+only**, so the modalities share nothing but the class, which favours labels that both can tell.
 
 The head of each run is chosen without labels, by its agreement with the other heads; under XDC and SDC among the heads
 of both modalities. The test clips were not seen in training. A cell shows every seed and the mean. A table with fewer
