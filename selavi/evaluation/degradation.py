@@ -32,8 +32,8 @@ from selavi.evaluation.head_choice import choose_head
 from selavi.evaluation.metrics import contingency_matrix, matched_accuracy, normalised_mutual_information
 from selavi.evaluation.plots import Bars, Figure, bar_chart, line_chart
 from selavi.evaluation.plots import Line as PlotLine
+from selavi.evaluation.predict import score_views
 from selavi.evaluation.probes import ClipFeatures, average_views, combinations_of
-from selavi.labelling.scores import combine_scores
 from selavi.media import recompress
 from selavi.model import SelaviModel
 from selavi.randomness import mix
@@ -247,17 +247,11 @@ def head_clusters(
     config: Config,
 ) -> np.ndarray:
     """The likeliest cluster of every head, (B / V, H): as selavi.evaluation.predict, from features."""
-    weights = {name: config.labelling.weights[name] for name in config.modalities}
-    there = {name: mask.unflatten(0, (-1, num_views)) for name, mask in present.items()}
-    found = []
-    for head, potential in enumerate(potentials):
-        means = {}
-        for name, logits in model.logits(features, [head]).items():
-            views = logits[0].float().log_softmax(1).unflatten(0, (-1, num_views))
-            weight = there[name].float()[..., None]
-            means[name] = (views * weight).sum(1) / weight.sum(1).clamp(min=1)
-        scores = combine_scores(means, weights, {name: mask.any(1) for name, mask in there.items()})
-        found.append((config.labelling.sharpness * scores + potential.to(scores.device)).argmax(1))
+    joined, there = model.join(features, present)
+    logits, found = model.logits(joined), []
+    for column, potential in enumerate(potentials):
+        _, _, scores = score_views(logits, there, num_views, column, config)
+        found.append((config.plan_sharpness * scores + potential.to(scores.device)).argmax(1))
     return torch.stack(found, 1).cpu().numpy()
 
 

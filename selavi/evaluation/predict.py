@@ -1,6 +1,6 @@
 """Clusters of clips, seen in training or not, from their evenly spaced, unaugmented views."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -61,7 +61,7 @@ def predict(
     Raises:
         DataError: no clip at all could be decoded.
     """
-    num_heads, sharpness = config.heads.num_heads, config.plan_sharpness
+    sharpness = config.plan_sharpness
     clusters = torch.full((num_clips, config.num_label_heads), -1)
     alone = {name: torch.full_like(clusters, -1) for names in config.voters if len(names) > 1 for name in names}
     sure = torch.full((4, num_clips, config.num_label_heads), torch.nan)
@@ -74,14 +74,7 @@ def predict(
         decoded = torch.stack(list(present.values())).any(0)
         errors |= {row: reason for row, reason in batch.errors if not decoded[rows == row].any()}
         for column in range(config.num_label_heads):
-            voters, head = config.voters[column // num_heads], column % num_heads
-            log_probabilities = {
-                name: _mean_over_views(logits[name][head].float().log_softmax(1), of_views[name], num_views)
-                for name in voters
-            }
-            voting = {name: present[name] for name in voters}
-            weights = {name: config.branch_weights[name] for name in voters}
-            scores = combine_scores(log_probabilities, weights, voting)
+            log_probabilities, voting, scores = score_views(logits, of_views, num_views, column, config)
             potential = potentials[column].to(scores.device)
             clusters[rows, column] = (sharpness * scores + potential).argmax(1).cpu()
             for name in alone:
@@ -96,6 +89,30 @@ def predict(
     kept = torch.tensor([row for row in range(num_clips) if row not in errors], dtype=torch.int64)
     alone = {name: found[kept] for name, found in alone.items()}
     return Predictions(kept, clusters[kept], alone, ClipStatistics(*sure[:, kept]), errors)
+
+
+def score_views(
+    logits: Mapping[str, Tensor], present: Mapping[str, Tensor], num_views: int, column: int, config: Config
+) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
+    """Average the log-probabilities of one column of the label bank over views and voters.
+
+    Args:
+        logits: (H, B, K) a branch, `num_views` views of each clip in a row.
+        present: (B,) bool a branch.
+        num_views: V.
+        column: of the label bank.
+        config: of the run.
+
+    Returns:
+        Log-probabilities (B / V, K) and presence (B / V,) of each voter, and scores (B / V, K).
+    """
+    voters, head = config.voters[column // config.heads.num_heads], column % config.heads.num_heads
+    log_probabilities = {
+        name: _mean_over_views(logits[name][head].float().log_softmax(1), present[name], num_views) for name in voters
+    }
+    voting = {name: _per_clip(present[name].float(), num_views) > 0 for name in voters}
+    weights = {name: config.branch_weights[name] for name in voters}
+    return log_probabilities, voting, combine_scores(log_probabilities, weights, voting)
 
 
 def _per_clip(values: Tensor, num_views: int) -> Tensor:
