@@ -60,7 +60,7 @@ class SelaviModel(nn.Module):
         """
         some = next(iter(features.values()))
         if present is None:
-            present = {name: torch.ones(len(some), dtype=torch.bool, device=some.device) for name in features}
+            present = {name: torch.ones(some.shape[0], dtype=torch.bool, device=some.device) for name in features}
         if not self.fused:
             return dict(features), dict(present)
         kept = [torch.where(present[name][:, None], features[name], 0.0) for name in self.encoders]

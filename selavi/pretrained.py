@@ -364,7 +364,8 @@ class ClusterModel(nn.Module):
 
     Inputs, in the order of the run's modalities: video (B, T, h, w, 3) uint8 with the sides decode_size, audio (B, S)
     int16.  Outputs: features (B, D) of each modality, then, where there are heads, probabilities (H, B, K): the rows
-    of the last labelling's plan, softmax(sharpness * mean log-probability + potential).  Every clip is taken to have
+    of the last labelling's plan, softmax(sharpness * mean log-probability + potential), for each
+    head of the label bank.  Every clip is taken to have
     all modalities.
     """
 
@@ -372,9 +373,7 @@ class ClusterModel(nn.Module):
         super().__init__()
         config = loaded.config
         self.model, self.augment, self.modalities = loaded.model, loaded.augment, config.modalities
-        weights = [config.labelling.weights[name] for name in self.modalities]
-        self.shares = [weight / sum(weights) for weight in weights]
-        self.sharpness = config.labelling.sharpness
+        self.voters, self.weights, self.sharpness = config.voters, config.branch_weights, config.plan_sharpness
         self.has_heads = loaded.potentials is not None
         potentials = loaded.potentials if loaded.potentials is not None else torch.zeros(0)
         self.register_buffer("potentials", potentials.float())
@@ -386,11 +385,12 @@ class ClusterModel(nn.Module):
         features = self.model.features(self.augment.plain(dict(zip(self.modalities, inputs, strict=True))))
         outputs = [features[name] for name in self.modalities]
         if self.has_heads:
-            logits = self.model.logits(features)
-            each = [
-                share * logits[name].log_softmax(2) for share, name in zip(self.shares, self.modalities, strict=True)
-            ]
-            outputs.append((self.sharpness * torch.stack(each).sum(0) + self.potentials[:, None]).softmax(2))
+            logits = self.model.logits(self.model.join(features)[0])
+            scores = []
+            for voters in self.voters:
+                weighed = [self.weights[name] * logits[name].log_softmax(2) for name in voters]
+                scores.append(torch.stack(weighed).sum(0) / sum(self.weights[name] for name in voters))
+            outputs.append((self.sharpness * torch.cat(scores) + self.potentials[:, None]).softmax(2))
         return tuple(outputs)
 
     def output_names(self) -> list[str]:

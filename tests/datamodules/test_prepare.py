@@ -137,7 +137,7 @@ def test_what_fails_is_left_out_and_named(odd: tuple[Path, pa.Table], tmp_path: 
         paths = dict(zip(made["id"].to_pylist(), made["path"].to_pylist(), strict=True))
         assert paths["train/mute.avi"] == "train/mute.avi.mp4"
         info = probe(tmp_path / "out" / paths["train/a.b.c/ä ö/-x_1.2.mp4"])
-        assert (info.width, info.height, info.audio_state) == (32, 32, "ok")
+        assert (info.width, info.height, info.audio_state) == (48, 32, "ok")
 
 
 def test_fewer_frames_a_second_keep_their_times(media: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from selavi.config import Config, load_config
 from selavi.encoders.audio import AudioResNet
 from selavi.encoders.video import R2Plus1D
 from selavi.errors import UsageError
+from selavi.evaluation.predict import score_views
 from selavi.labelling.scores import combine_scores
 from selavi.pretrained import (
     NON_COMMERCIAL,
@@ -503,9 +504,29 @@ def test_the_graph_gives_the_plans_rows(tiny: Tiny) -> None:
     assert ClusterModel(loaded).output_names() == ["video_features", "audio_features", "probabilities"]
 
 
+@pytest.mark.parametrize("source", ["own", "cross", "concat"])
+def test_the_graph_has_every_head_of_the_label_bank(tiny: Tiny, source: str) -> None:
+    loaded = with_heads(tiny(f"labelling.source={source}"))
+    clips = example_clips(loaded.config, 3)
+    probabilities = ClusterModel(loaded)(*clips)[-1]
+    present = {name: torch.ones(3, dtype=torch.bool) for name in ("video", "audio")}
+    inputs = loaded.augment.plain({"video": clips[0], "audio": clips[1]})
+    assert loaded.potentials is not None
+    assert probabilities.shape[0] == loaded.config.num_label_heads == len(loaded.potentials)
+    with torch.no_grad():
+        logits = loaded.model(inputs, present)
+    for column, potential in enumerate(loaded.potentials):
+        _, _, scores = score_views(logits, loaded.model.branch_present(present), 1, column, loaded.config)
+        row = (loaded.config.plan_sharpness * scores + potential).softmax(1)
+        torch.testing.assert_close(probabilities[column].double(), row, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("bank", ["slaney", "psf"])
-def test_torch_export_gives_the_same_for_any_number_of_clips(tiny: Tiny, tmp_path: Path, bank: str) -> None:
-    loaded = with_heads(tiny(f"audio.filter_bank={bank}"))
+@pytest.mark.parametrize("source", ["joint", "concat"])
+def test_torch_export_gives_the_same_for_any_number_of_clips(
+    tiny: Tiny, tmp_path: Path, bank: str, source: str
+) -> None:
+    loaded = with_heads(tiny(f"audio.filter_bank={bank}", f"labelling.source={source}"))
     export_program(loaded, tmp_path / "model.pt2")
     program = torch.export.load(tmp_path / "model.pt2").module()
     for num_clips in (1, 5):
