@@ -65,9 +65,10 @@ def page(result: Mapping[str, Any]) -> str:
         shown.add(image)
         sections.append(f"## {corruption.title.capitalize()}\n\n{picture}{markdown_table(header, cells)}\n")
     clips = sorted({row["clips"] for row in rows})
+    counted = "one view" if result["views"] == 1 else f"{result['views']} views"
     return f"""# Degraded clips: {name}
 
-NMI of clusters with the labels of {" and ".join(map(str, clips))} clips of split {split}, {result["views"]} views
+NMI of clusters with the labels of {" and ".join(map(str, clips))} clips of split {split}, {counted}
 each, when their picture or their sound is degraded ([representation.md](../representation.md) says how). A line is a
 run's own clusters, of the head that was chosen without labels, or K-means fitted to features of undegraded training
 clips. Where a line has several runs (seeds), a cell is their mean and their range. Nothing was trained on degraded

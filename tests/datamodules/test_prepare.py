@@ -213,8 +213,10 @@ def test_what_reads_back_as_another_picture_is_a_fault(
     many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Literal["shards", "files"]
 ) -> None:
     if kind == "shards":
-        jpeg = encode_jpeg(np.full((32, 32, 3), 255, np.uint8), 90)
-        monkeypatch.setattr("datamodules.prepare.encode_jpeg", lambda frame, quality: jpeg)
+        white = partial(np.full_like, fill_value=255)
+        monkeypatch.setattr(
+            "datamodules.prepare.encode_jpeg", lambda frame, quality: encode_jpeg(white(frame), quality)
+        )
     else:
         dark = partial(map, lambda frame: 255 - frame)
         monkeypatch.setattr("datamodules.prepare.encode_clip", lambda p, f, w, **k: encode_clip(p, dark(f), w, **k))
