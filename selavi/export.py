@@ -103,17 +103,19 @@ def read_labels(run_dir: Path, split: str) -> pa.Table:
 
 def assignments(labels: pa.Table) -> np.ndarray:
     """The (N, H) clusters of a table that read_labels gave."""
-    num_heads = int(pc.max(labels["head"]).as_py()) + 1
-    return labels["cluster"].to_numpy().reshape(-1, num_heads)
+    return _by_head(labels, "cluster")
 
 
 def agreement_of_modalities(run_dir: Path, split: str) -> np.ndarray | None:
     """(N, H) modality_agreement of RUN/labels/SPLIT.parquet, NaN for a clip with one modality; None without a file."""
     if not (run_dir / "labels" / f"{split}.parquet").exists():
         return None
-    labels = read_labels(run_dir, split)
+    return _by_head(read_labels(run_dir, split), "modality_agreement")
+
+
+def _by_head(labels: pa.Table, column: str) -> np.ndarray:
     num_heads = int(pc.max(labels["head"]).as_py()) + 1
-    return labels["modality_agreement"].to_numpy().reshape(-1, num_heads)
+    return labels[column].to_numpy().reshape(-1, num_heads)
 
 
 def write_cluster_table(table: pa.Table, run_dir: Path) -> tuple[Path, Path]:

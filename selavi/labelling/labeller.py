@@ -226,10 +226,7 @@ class Labeller:
         """(n, D) what K-means sees: each modality standardised and of length 1, side by side."""
         unit = torch.cat([unit_features(table.features[name], table.present[name]) for name in voters], 1)
         if all_sum(unit.isfinite().logical_not().any().double()).item():
-            raise NumericError(
-                "the encoders give features that are not finite: training has diverged; lower optim.lr, or train "
-                "with trainer.precision=32-true"
-            )
+            raise _diverged("the encoders give features")
         return unit
 
     def _cluster(self, unit: Tensor, index: Tensor, bank: LabelBank, head: int, column: int) -> _Found:
@@ -331,7 +328,7 @@ class Labeller:
             if len(scores):
                 scores[chosen] = block
         if all_sum(num_faults).item():  # every rank stops, whichever has the fault
-            raise _diverged(head)
+            raise _diverged(f"head {head} gives scores")
         if bits == 32:
             return make_table(scores)
         return HalfTable(computed) if bits else computed
@@ -373,7 +370,7 @@ class Labeller:
                 )
         costs = {pair: all_sum(cost) for pair, cost in costs.items()}
         if not all(cost.isfinite().all() for cost in costs.values()):
-            raise _diverged(head)
+            raise _diverged(f"head {head} gives scores")
         for name, permutation in align_all(costs, voters).items():
             permute_clusters(name, head, permutation)
 
@@ -399,10 +396,9 @@ def collect_features(
     )
 
 
-def _diverged(head: int) -> NumericError:
+def _diverged(what: str) -> NumericError:
     return NumericError(
-        f"head {head} gives scores that are not finite: training has diverged; lower optim.lr, or train with "
-        "trainer.precision=32-true"
+        f"{what} that are not finite: training has diverged; lower optim.lr, or train with trainer.precision=32-true"
     )
 
 
