@@ -113,3 +113,19 @@ def finished_run(tiny_yaml: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     folder = tmp_path_factory.mktemp("finished") / "run"
     assert train.main(["--config", str(tiny_yaml), f"run_dir={folder}"]) == 0
     return folder
+
+
+class Trap:
+    """Touches a file when it is unpickled."""
+
+    def __init__(self, sprung: Path) -> None:
+        self.sprung = sprung
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.sprung,)
+
+
+@pytest.fixture
+def trap() -> Callable[[Path], object]:
+    """`trap(path)` touches the path when it is unpickled."""
+    return Trap

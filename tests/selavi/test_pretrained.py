@@ -234,21 +234,11 @@ def test_other_networks_are_refused(
 # ---- files that are none, or more ----
 
 
-class Trap:
-    """Touches a file when it is unpickled."""
-
-    def __init__(self, sprung: Path) -> None:
-        self.sprung = sprung
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (self.sprung,)
-
-
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-def test_no_code_of_a_file_is_run(tmp_path: Path) -> None:
+def test_no_code_of_a_file_is_run(tmp_path: Path, trap: Callable[[Path], object]) -> None:
     sprung = tmp_path / "sprung"
-    torch.save({"model": narrow_network().state_dict(), "dist": Trap(sprung)}, tmp_path / "trap.pth")
-    (tmp_path / "pickle.pth").write_bytes(pickle.dumps(Trap(sprung)))
+    torch.save({"model": narrow_network().state_dict(), "dist": trap(sprung)}, tmp_path / "trap.pth")
+    (tmp_path / "pickle.pth").write_bytes(pickle.dumps(trap(sprung)))
     for name in ("trap.pth", "pickle.pth"):
         with pytest.raises(UsageError, match=name):
             load(tmp_path / name)

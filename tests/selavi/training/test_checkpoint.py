@@ -1,4 +1,5 @@
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -61,21 +62,11 @@ def test_a_damaged_file_is_named(tmp_path: Path, checkpoint: dict[str, Any]) -> 
         read_checkpoint(tmp_path / "none.ckpt")
 
 
-class Trap:
-    """Touches a file when it is unpickled."""
-
-    def __init__(self, sprung: Path) -> None:
-        self.sprung = sprung
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (self.sprung,)
-
-
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-def test_no_code_of_a_file_is_run(tmp_path: Path) -> None:
+def test_no_code_of_a_file_is_run(tmp_path: Path, trap: Callable[[Path], object]) -> None:
     sprung = tmp_path / "sprung"
-    torch.save({"label_bank": Trap(sprung)}, tmp_path / "trap.ckpt")
-    (tmp_path / "pickle.ckpt").write_bytes(pickle.dumps(Trap(sprung)))
+    torch.save({"label_bank": trap(sprung)}, tmp_path / "trap.ckpt")
+    (tmp_path / "pickle.ckpt").write_bytes(pickle.dumps(trap(sprung)))
     for name in ("trap.ckpt", "pickle.ckpt"):
         with pytest.raises(UsageError, match="is not a checkpoint of selavi, or it is damaged"):
             read_checkpoint(tmp_path / name)
