@@ -48,6 +48,9 @@ _FLOAT32_TOL = 2e-7
 # the dual is near its quadratic model over a few nats of any potential.  The values had nearly the fewest
 # passes in total over golden, random and N = K tables.
 _MILD_SPREAD = 7.0  # spread of the scaled scores (nats) up to which there is no continuation
+_FEW_ROWS_PER_CLUSTER = 32  # with fewer, and mild scores, a Hessian costs more than the passes that it saves
+_ANDERSON_MEMORY = 8
+_ANDERSON_PATIENCE = 8  # passes without the error falling by half
 _START_SPREAD = 3.0  # else the one at which it begins
 _SHARPNESS_RATIO = 2.5  # from one stage of the continuation to the next
 _ADVANCE_RANGE = 8.0  # longest Newton step with which a stage may be left
@@ -446,13 +449,13 @@ class _Solver:
                 if start is not None:
                     self._newton(start, self.sharpness, warm=True)
                 if not self.level.is_solved():
-                    self._cold_newton()
+                    self._cold_start()
                 start = self.level.best
             self.level = self.all_rows
             if start is not None and start is not warm:
                 self._newton(start, self.sharpness)
         if not self.all_rows.is_solved():
-            self._cold_newton()
+            self._cold_start()
         if not self.all_rows.is_solved():
             self._scaling(self.start if self.all_rows.best is None else self.all_rows.best)
 
@@ -476,8 +479,12 @@ class _Solver:
         tol = _SAMPLE_ERROR * (len(self.full_target) / num_rows) ** 0.5
         return _Level(table, num_rows, num_rows / self.overview.num_rows, max(tol, self.all_rows.tol))
 
-    def _cold_newton(self) -> None:
+    def _cold_start(self) -> None:
         steps_up = self.overview.spread > _MILD_SPREAD
+        if not steps_up and self.level.num_rows < _FEW_ROWS_PER_CLUSTER * len(self.target):
+            self._anderson(self.start)
+            if self.level.is_solved():
+                return
         fraction = _START_SPREAD / self.overview.spread if steps_up else 1.0
         self._newton(self._start_at(fraction), fraction * self.sharpness)
 
@@ -734,6 +741,36 @@ class _Solver:
             if length > longest:
                 step = step * (longest / length)
             slope, error = (sums.gradient @ step).item(), sums.error
+            potentials = potentials + step
+
+    def _anderson(self, potentials: Tensor) -> None:
+        """Scaling, each step of it mixed with the last ones so that the residual is least (Anderson 1965).
+
+        It is left where it stalls: Newton then takes over.
+        """
+        points: list[Tensor] = []
+        residuals: list[Tensor] = []
+        mark_error, mark_pass = math.inf, self.num_reads
+        weights = self.target.sqrt()[:, None]
+        while self._may_read():
+            sums = self._pass(potentials, self.sharpness, curvature=False)
+            if sums.error <= self.level.tol:
+                return
+            if sums.error < 0.5 * mark_error:
+                mark_error, mark_pass = sums.error, self.num_reads
+            elif self.num_reads - mark_pass >= _ANDERSON_PATIENCE * self.level.share:
+                return
+            points = [*points[-_ANDERSON_MEMORY:], potentials]
+            residuals = [*residuals[-_ANDERSON_MEMORY:], self.response * (sums.target.log() - sums.masses.log())]
+            step = residuals[-1]
+            if len(points) > 1:
+                moves, changes = torch.stack(points, 1).diff(dim=1), torch.stack(residuals, 1).diff(dim=1)
+                mix = torch.linalg.lstsq(weights * changes, weights * step[:, None]).solution
+                step = step - ((moves + changes) @ mix)[:, 0]
+            # As for Newton steps: the same number on all processes.
+            step = self.sum_ranks(step) / self.overview.num_ranks
+            if not bool(step.isfinite().all()):
+                return
             potentials = potentials + step
 
     def _longest_step(self, sharpness: float) -> float:

@@ -396,6 +396,20 @@ def test_plain_scaling_takes_over(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.equal(found.labels, expected.labels)
 
 
+def test_mild_scores_of_few_clips_a_cluster_need_no_curvature(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores, marginal = log_table(14, 600, 60, 0.3), random_marginal(14, 60)
+    found = assign(scores, marginal)
+    expected = assign_reference(scores, marginal)
+    assert found.converged
+    assert found.num_hessians == 0
+    assert found.num_passes < 0.7 * expected.num_passes
+    assert torch.equal(found.labels, expected.labels)
+    monkeypatch.setattr(transport, "_ANDERSON_PATIENCE", 1)
+    by_newton = assign(scores, marginal)
+    assert by_newton.num_hessians > 0, "Newton takes over where the mixing stalls"
+    assert torch.equal(by_newton.labels, expected.labels)
+
+
 @pytest.mark.parametrize("spread", [0.01, 0.1, 1.0, 3.0])
 @pytest.mark.parametrize("kind", [DenseTable, FusedTable])
 def test_many_clusters_need_no_matrix(kind: type, spread: float, monkeypatch: pytest.MonkeyPatch) -> None:
