@@ -1,6 +1,7 @@
 import os
 import pickle
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 
 import fsspec
@@ -8,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader
 
 from datamodules.clips import ClipDataModule, cached, prepare_data
@@ -241,6 +243,24 @@ def test_the_same_clips_whatever_the_workers_and_after_a_resume(
     again.set_epoch(3)
     for one, other in zip(alone[2:], batches(dataset, list(again)[16:], 0), strict=True):
         assert torch.equal(one.index, other.index) and torch.equal(one.inputs["video"], other.inputs["video"])
+
+
+def test_pictures_of_any_huffman_tables() -> None:
+    rng = np.random.default_rng(0)
+    pictures = [np.kron(rng.integers(0, 256, (4, 4, 3), np.uint8), np.ones((8, 8, 1), np.uint8)) for _ in range(6)]
+    ours = [encode_jpeg(picture, 90) for picture in pictures[:3]]
+    others = []
+    for picture in pictures[3:]:
+        file = BytesIO()
+        Image.fromarray(picture).save(file, "JPEG", quality=90, optimize=True)
+        others.append(file.getvalue())
+    mixed = [ours[0], others[0], ours[1], others[1], others[2], ours[2]]
+    alone = [decode_jpegs([file])[0] for file in mixed]
+    assert np.array_equal(decode_jpegs(mixed), np.stack(alone))
+    for file, picture in zip(mixed, alone, strict=True):
+        assert (
+            np.abs(np.asarray(Image.open(BytesIO(file)), int) - picture).mean() < 12
+        )  # colours are interpolated otherwise
 
 
 @pytest.mark.parametrize("remote", [False, True])
