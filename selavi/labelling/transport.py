@@ -48,6 +48,8 @@ _FLOAT32_TOL = 2e-7
 # the dual is near its quadratic model over a few nats of any potential.  The values had nearly the fewest
 # passes in total over golden, random and N = K tables.
 _MILD_SPREAD = 7.0  # spread of the scaled scores (nats) up to which there is no continuation
+_HARD_SPREAD = 40.0  # from which, with few rows a cluster, even potentials of an earlier labelling ...
+_WARM_FRACTION = 0.6  # ... go through one stage of the continuation
 _FEW_ROWS_PER_CLUSTER = 32  # with fewer, and mild scores, a Hessian costs more than the passes that it saves
 _ANDERSON_MEMORY = 8
 _ANDERSON_PATIENCE = 8  # passes without the error falling by half
@@ -57,7 +59,8 @@ _ADVANCE_RANGE = 8.0  # longest Newton step with which a stage may be left
 _MAX_STEP_RANGE = 6.0  # a longer Newton step is cut to this
 _STEP_SPREADS = 0.5  # or than this many spreads of the scaled scores, where clips are many
 _MANY_ROWS_PER_CLUSTER = 4
-_CHORD_ERROR = 3e-3  # marginal error below which the Hessian is kept
+_CHORD_ERROR = 3e-3  # marginal error below which the Hessian is kept ...
+_CHORD_ERROR_LARGE = 1e-5  # ... and where it is not formed, so that it costs little more than the masses
 _MAX_BACKTRACKS = 20  # in a row
 _MAX_SINGULAR = 20  # solves repeated with more damping
 _PATIENCE = 25  # passes of one stage without the error falling by 10 %
@@ -441,7 +444,9 @@ class _Solver:
         """Find the potentials; they and their error are in `all_rows`."""
         warm = self._warm_start(initial_potentials)
         if warm is not None:
-            self._newton(warm, self.sharpness, warm=True)
+            hard = self.overview.spread > _HARD_SPREAD and self._has_few_rows()
+            fraction = _WARM_FRACTION if hard else 1.0
+            self._newton(self._proportional(warm, fraction), fraction * self.sharpness, warm=True)
         if not self.all_rows.is_solved():
             start = warm
             for stride in self._sample_strides():
@@ -481,12 +486,15 @@ class _Solver:
 
     def _cold_start(self) -> None:
         steps_up = self.overview.spread > _MILD_SPREAD
-        if not steps_up and self.level.num_rows < _FEW_ROWS_PER_CLUSTER * len(self.target):
+        if not steps_up and self._has_few_rows():
             self._anderson(self.start)
             if self.level.is_solved():
                 return
         fraction = _START_SPREAD / self.overview.spread if steps_up else 1.0
         self._newton(self._start_at(fraction), fraction * self.sharpness)
+
+    def _has_few_rows(self) -> bool:
+        return self.level.num_rows < _FEW_ROWS_PER_CLUSTER * len(self.target)
 
     def _start_at(self, fraction: float) -> Tensor:
         """Potentials that are right where all clips have the mean scores."""
@@ -680,13 +688,14 @@ class _Solver:
         reads_before = self.num_reads
         curved: _Sums | None = None  # the last sums at this sharpness that came with a Hessian
         slow = False
+        chord_error = _CHORD_ERROR if len(self.full_target) <= MAX_DENSE_CLUSTERS else _CHORD_ERROR_LARGE
         while self._may_read():
             if self._is_last_read() and sharpness < self.sharpness:
                 # The last pass must tell the error of what is returned.
                 potentials, step = self._proportional(potentials, self.sharpness / sharpness), None
                 sharpness = self.sharpness
             # Near the end an earlier Hessian does, as long as each step gains a digit.
-            reuse = curved is not None and step is not None and error < _CHORD_ERROR and not slow
+            reuse = curved is not None and step is not None and error < chord_error and not slow
             sums = self._pass(potentials, sharpness, curvature=not reuse)
             slow = slow or (reuse and sums.error > 0.1 * error)
             if not reuse or curved is None:

@@ -410,6 +410,18 @@ def test_mild_scores_of_few_clips_a_cluster_need_no_curvature(monkeypatch: pytes
     assert torch.equal(by_newton.labels, expected.labels)
 
 
+def test_a_warm_start_of_hard_scores_with_few_clips_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores, marginal = log_table(15, 4000, 300, 3.0), random_marginal(15, 300)
+    before = assign(scores, marginal).potentials
+    moved = scores + 0.15 * torch.randn(scores.shape, generator=torch.Generator().manual_seed(0))
+    staged = assign(moved, marginal, initial_potentials=before)
+    monkeypatch.setattr(transport, "_WARM_FRACTION", 1.0)
+    direct = assign(moved, marginal, initial_potentials=before)
+    assert staged.converged and direct.converged
+    assert torch.equal(staged.labels, direct.labels)
+    assert staged.num_passes <= min(8, direct.num_passes)
+
+
 @pytest.mark.parametrize("spread", [0.01, 0.1, 1.0, 3.0])
 @pytest.mark.parametrize("kind", [DenseTable, FusedTable])
 def test_many_clusters_need_no_matrix(kind: type, spread: float, monkeypatch: pytest.MonkeyPatch) -> None:
