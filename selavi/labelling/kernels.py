@@ -73,9 +73,17 @@ def _in_threads(kernel: Callable[..., None], num_chunks: int, *arguments: object
         return
     # More tasks than threads, so that a thread that the machine holds up does not hold up all.
     bounds = np.linspace(0, num_chunks, min(num_chunks, 4 * num_threads) + 1).astype(int)
-    pool = _pool(num_threads)
-    for done in [pool.submit(kernel, *pair, *arguments) for pair in pairwise(bounds.tolist())]:
-        done.result()
+    tasks = iter(list(pairwise(bounds.tolist())))
+
+    def work() -> None:
+        for pair in tasks:  # of a list: threads may share its iterator
+            kernel(*pair, *arguments)
+
+    # This thread is one of them: to wake another one takes as long as it works on a small table.
+    others = [_pool(num_threads - 1).submit(work) for _ in range(num_threads - 1)]
+    work()
+    for other in others:
+        other.result()
 
 
 @functools.cache

@@ -770,7 +770,7 @@ class _Solver:
             elif self.num_reads - mark_pass >= _ANDERSON_PATIENCE * self.level.share:
                 return
             points = [*points[-_ANDERSON_MEMORY:], potentials]
-            residuals = [*residuals[-_ANDERSON_MEMORY:], self.response * (sums.target.log() - sums.masses.log())]
+            residuals = [*residuals[-_ANDERSON_MEMORY:], -self.response * (sums.masses / sums.target).log()]
             step = residuals[-1]
             if len(points) > 1:
                 moves, changes = torch.stack(points, 1).diff(dim=1), torch.stack(residuals, 1).diff(dim=1)

@@ -419,7 +419,7 @@ def test_a_warm_start_of_hard_scores_with_few_clips_a_cluster(monkeypatch: pytes
     direct = assign(moved, marginal, initial_potentials=before)
     assert staged.converged and direct.converged
     assert torch.equal(staged.labels, direct.labels)
-    assert staged.num_passes <= min(8, direct.num_passes)
+    assert staged.num_passes < direct.num_passes
 
 
 @pytest.mark.parametrize("spread", [0.01, 0.1, 1.0, 3.0])
