@@ -59,7 +59,9 @@ def playable(path: Path) -> str | None:
     "Can" means that the current Chromium, Firefox and Safari all do, in the containers and codecs of _PLAYED with
     8 bits a colour at 4:2:0 (AV1 also at 10 bits; Safari plays AV1 only where the device decodes it).  Only the first
     picture and the first sound track count, and a file whose sound alone is unknown counts as not playable.  What
-    lies behind the header is not looked at: a damaged file may pass.
+    lies behind the header is not looked at: a damaged file may pass.  Chromium 156 was seen to play all of these; of
+    what is not in the list it plays some (Matroska, 4:2:2), and of some others it drops the picture or the sound and
+    reports no error (HEVC, MPEG-4 part 2, AC-3).
 
     Returns:
         Words such as "HEVC video", "AC-3 sound", "AVI container", "H.264 video in yuv422p10le", "unreadable file
