@@ -134,14 +134,14 @@ def find_evidence(
     branches, column = config.voters[head // config.heads.num_heads], head % config.heads.num_heads
     names = explained_modalities(config, head)
     inputs = augment(batch, random=False)
-    places, features = {}, {}
+    places, features, is_last = {}, {}, {}
     for name, encoder in model.encoders.items():
         rows = batch.present[name].nonzero()[:, 0]
         blank = inputs[name].new_zeros(len(batch.index), model.num_features[name])
         features[name] = blank
         if name in names and len(rows):
             stage, place = _positions(encoder, inputs[name][rows])
-            places[name] = place.requires_grad_()
+            places[name], is_last[name] = place.requires_grad_(), stage == 3
             with torch.enable_grad():
                 features[name] = blank.index_put((rows,), _finish(encoder, stage, places[name]).to(blank.dtype))
     maps = {}
@@ -153,6 +153,7 @@ def find_evidence(
         gradients = torch.autograd.grad(score, list(places.values())) if places else ()
     for (name, place), gradient in zip(places.items(), gradients, strict=True):
         found = (place.detach() * gradient).sum(1).float().cpu()
+        found = found if is_last[name] else _smooth(found)
         maps[name] = found.new_zeros(len(batch.index), *found.shape[1:])
         maps[name][batch.present[name].cpu()] = found
     return maps
@@ -161,6 +162,20 @@ def find_evidence(
 def score_of(logits: Tensor, clusters: Tensor) -> Tensor:
     """What is explained: (B, K) logits and (B, 1) clusters -> (B,) the cluster's logit minus the mean of all."""
     return logits.gather(1, clusters)[:, 0] - logits.mean(1)
+
+
+def _smooth(found: Tensor) -> Tensor:
+    """Weight neighbours 1 2 1 along each axis of (B, ...).
+
+    The stages behind skip every other position, and only those that they keep get gradient through their shortcuts.
+    """
+    for axis in range(1, found.ndim):
+        first, last = (found.narrow(axis, at, 1) for at in (0, found.shape[axis] - 1))
+        length = found.shape[axis]
+        before = torch.cat([first, found.narrow(axis, 0, length - 1)], axis)
+        after = torch.cat([found.narrow(axis, 1, length - 1), last], axis)
+        found = (before + 2 * found + after) / 4
+    return found
 
 
 @torch.no_grad()
