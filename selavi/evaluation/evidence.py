@@ -315,7 +315,7 @@ class EvidenceWriter:
 
     def __init__(self, path: Path, key: str) -> None:
         self.path, self.folder = path, path.with_name(f".{path.name}.parts")
-        self.schema = SCHEMA.with_metadata({"selavi_key": key})
+        self.key, self.schema = key, SCHEMA.with_metadata({"selavi_key": key})
         self.sources = [source for source in self._sources() if self._is_current(source)]
         self.known: dict[str, int] = {}
         """The cluster of each clip that is there."""
@@ -344,7 +344,7 @@ class EvidenceWriter:
 
     def _is_current(self, source: Path) -> bool:
         found = pq.read_schema(source)
-        return bool(found.equals(self.schema, check_metadata=True))
+        return found.names == self.schema.names and (found.metadata or {}).get(b"selavi_key") == self.key.encode()
 
     def _flush(self) -> None:
         if not self._pending:
