@@ -114,7 +114,14 @@ def explained_modalities(config: Config, head: int) -> list[str]:
 
 
 def find_evidence(
-    model: SelaviModel, augment: Augment, batch: ClipBatch, clusters: Tensor, head: int, config: Config
+    model: SelaviModel,
+    augment: Augment,
+    batch: ClipBatch,
+    clusters: Tensor,
+    head: int,
+    config: Config,
+    *,
+    min_positions: int = MIN_POSITIONS,
 ) -> dict[str, Tensor]:
     """Compute the maps of windows.
 
@@ -125,6 +132,7 @@ def find_evidence(
         clusters: (B,) the cluster to explain, of each.
         head: column of the label bank (beyond the heads of the first modality where each has labels of its own).
         config: of the run.
+        min_positions: along each side of a map, where a stage has as many; 1 takes the last map.
 
     Returns:
         The part of each position in the score, float32 on the CPU, of each modality that the head reads: video
@@ -140,7 +148,7 @@ def find_evidence(
         blank = inputs[name].new_zeros(len(batch.index), model.num_features[name])
         features[name] = blank
         if name in names and len(rows):
-            stage, place = _positions(encoder, inputs[name][rows])
+            stage, place = _positions(encoder, inputs[name][rows], min_positions)
             places[name], is_last[name] = place.requires_grad_(), stage == 3
             with torch.enable_grad():
                 features[name] = blank.index_put((rows,), _finish(encoder, stage, places[name]).to(blank.dtype))
@@ -179,7 +187,7 @@ def _smooth(found: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _positions(encoder: nn.Module, inputs: Tensor) -> tuple[int, Tensor]:
+def _positions(encoder: nn.Module, inputs: Tensor, least: int) -> tuple[int, Tensor]:
     """The number of the deepest stage that has positions enough, and its output (B, C, [T,] ., .)."""
     outputs: list[Tensor] = []
     stages = _stages(encoder)
@@ -189,7 +197,7 @@ def _positions(encoder: nn.Module, inputs: Tensor) -> tuple[int, Tensor]:
     finally:
         for hook in hooks:
             hook.remove()
-    enough = [number for number, output in enumerate(outputs) if min(output.shape[-2:]) >= MIN_POSITIONS]
+    enough = [number for number, output in enumerate(outputs) if min(output.shape[-2:]) >= least]
     chosen = enough[-1] if enough else 0
     return chosen, outputs[chosen].detach().clone()
 

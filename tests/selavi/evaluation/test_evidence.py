@@ -46,16 +46,13 @@ def make(config: Config, num_clips: int = 3) -> tuple[SelaviModel, Augment, Clip
 
 
 @pytest.mark.parametrize("recipe", ["separate", "concat"])
-def test_at_the_last_map_the_parts_add_up_to_the_score(
-    tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, recipe: str
-) -> None:
+def test_at_the_last_map_the_parts_add_up_to_the_score(tiny: Callable[..., Config], recipe: str) -> None:
     """Zhou et al., CVPR 2016: the logit of a linear head is the sum of its class activation map, and the bias."""
-    monkeypatch.setattr(evidence, "MIN_POSITIONS", 1)
     changes = ["labelling.source=concat"] if recipe == "concat" else []
     config = tiny("heads.kind=linear", *changes)
     model, augment, batch = make(config)
     clusters, head = torch.tensor([5, 0, 2]), 1
-    maps = find_evidence(model, augment, batch, clusters, head, config)
+    maps = find_evidence(model, augment, batch, clusters, head, config, min_positions=1)
     with torch.no_grad():
         logits = model(augment(batch, random=False), batch.present)
         totals = {name: found.flatten(1).sum(1) for name, found in maps.items()}
@@ -69,15 +66,12 @@ def test_at_the_last_map_the_parts_add_up_to_the_score(
 
 
 @pytest.mark.parametrize("kind", ["mlp", "linear"])
-def test_the_map_is_activation_times_gradient(
-    tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
+def test_the_map_is_activation_times_gradient(tiny: Callable[..., Config], kind: str) -> None:
     """Against a gradient taken by hand, from the features that the head reads."""
-    monkeypatch.setattr(evidence, "MIN_POSITIONS", 1)
     config = tiny(f"heads.kind={kind}")
     model, augment, batch = make(config)
     clusters = torch.tensor([1, 1, 7])
-    found = find_evidence(model, augment, batch, clusters, 0, config)["audio"]
+    found = find_evidence(model, augment, batch, clusters, 0, config, min_positions=1)["audio"]
     outputs: list[torch.Tensor] = []
     hook = model.encoders["audio"].layer4.register_forward_hook(lambda _, __, output: outputs.append(output.detach()))
     features = model.features(augment(batch, random=False))["audio"].detach().requires_grad_()
