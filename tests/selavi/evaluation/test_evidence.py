@@ -6,13 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 import torch
 import torch.nn.functional as F
 
+from datamodules.clips import judge_for, open_prepared
+from datamodules.prepare import PrepareSettings, prepare
+from datamodules.scan import scan
 from selavi.augment import Augment
 from selavi.batch import ClipBatch
-from selavi.config import Config
+from selavi.config import Config, load_config
 from selavi.errors import UsageError
 from selavi.evaluation import evidence
 from selavi.evaluation.evidence import EvidenceWriter, Place, assemble, find_evidence, plan_windows, read_evidence
@@ -218,3 +222,28 @@ def test_the_evidence_of_a_run(finished_run: Path, tmp_path: Path) -> None:
         assert each.video.shape == (4, 32, 32) and each.audio.shape[0] == evidence.BANDS
     with pytest.raises(UsageError, match="no label of head 1"):
         evidence_for(run, "train", 1, ["none"])
+
+
+def test_prepared_shards_give_the_evidence_of_their_files(
+    finished_run: Path, demo_set: Path, cache_dir: Path, tmp_path: Path
+) -> None:
+    """The run of `finished_run`, as if it had been trained on shards of the same clips."""
+    shards, run = tmp_path / "shards", tmp_path / "run"
+    manifest = scan(demo_set, cache_dir, 1)
+    prepare(manifest, shards, PrepareSettings("shards", 64, 0, 0, 8000, 95, 256), workers=1)
+    shutil.copytree(finished_run, run)
+    settings = run / "config.resolved.yaml"
+    settings.write_text(settings.read_text().replace(f"root: {demo_set}", f"root: {shards}"))
+    opened = open_prepared(load_config(settings))
+    assert opened is not None and opened[1] is not None
+    pq.write_table(judge_for(load_config(settings), opened[0]), run / "manifest.parquet")
+    labels = read_labels(run, "train")
+    ids = labels["id"].to_pylist()[:4]
+    other = tmp_path / "other"
+    shutil.copytree(finished_run, other)
+    here, there = (list(read_evidence(evidence_for(folder, "train", 0, ids))) for folder in (run, other))
+    assert [each.id for each in here] == [each.id for each in there] and here
+    for mine, theirs in zip(here, there, strict=True):
+        assert mine.video is not None and theirs.video is not None and mine.audio is not None
+        assert mine.video.shape == theirs.video.shape and mine.audio.shape == theirs.audio.shape  # type: ignore[union-attr]
+        assert np.corrcoef(mine.video.ravel(), theirs.video.ravel())[0, 1] > 0.6  # JPEG lies between them
