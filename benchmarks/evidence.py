@@ -179,13 +179,17 @@ columns.
 
 ## What this shows
 
-Of the maps that the gallery shows (the second rows): of the picture, the hottest place lies on something drawn in
-{video["hit"]:.0%} of the clips, with another clip's map in {video["hit_other"]:.0%}; covering the hot fifth costs {video["loss"]:.2f} nats
-against {video["loss_other"]:.2f}. Of the sound, the hottest moment follows a strike in {audio["hit"]:.0%} against {audio["hit_other"]:.0%}, the hot fifth alone
-keeps a probability of {audio["kept"]:.2f} against {audio["kept_other"]:.2f}, and covering it costs {audio["loss"]:.2f}: a sound repeats itself, and what is left
-suffices. So the maps say more than chance about what the model uses, and they are no segmentation: in most clips
-the hottest place is beside the object. The last map, which is the textbook's, is the coarser and the worse one here.
-One run, one head.
+Of the maps that the gallery shows (the second rows):
+
+- Picture: the hottest place lies on something drawn in {video["hit"]:.0%} of the clips, with another clip's map in
+  {video["hit_other"]:.0%}. Covering the hot fifth costs {video["loss"]:.2f} nats against {video["loss_other"]:.2f}.
+- Sound: the hottest moment follows a strike in {audio["hit"]:.0%} against {audio["hit_other"]:.0%}. The hot fifth
+  alone keeps a probability of {audio["kept"]:.2f} against {audio["kept_other"]:.2f}; covering it costs
+  {audio["loss"]:.2f} nats: a sound repeats itself, and what is left suffices.
+
+So the maps say more than chance about what the model uses, and they are no segmentation: in most clips the hottest
+place is beside the object. The last map, which is the textbook's, is the coarser and the worse one here. One run, one
+head.
 
 {describe_machine(runs)}
 """
