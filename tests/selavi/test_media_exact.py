@@ -7,8 +7,18 @@ import av
 import numpy as np
 import pytest
 
-import selavi.media
-from selavi.media import MediaError, crop_square, decode_clip, decode_recording, frame_times, latest_frames, probe
+import selavi.media.decoding
+import selavi.media.pictures
+from selavi.media import (
+    MediaError,
+    crop_square,
+    decode_clip,
+    decode_recording,
+    encode_clip,
+    frame_times,
+    latest_frames,
+    probe,
+)
 
 FPS, RATE = 30, 16_000
 FLASH, CLICK_S = 47, 47 / 30
@@ -116,8 +126,8 @@ def test_a_window_has_the_frames_of_a_whole_decoding(folder: Path, name: str) ->
 def test_most_files_need_no_whole_decoding(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The exceptions: where no earlier key frame can be found, or decoding does not begin at one."""
     calls = []
-    original = selavi.media._pictures_by_frames
-    monkeypatch.setattr(selavi.media, "_pictures_by_frames", lambda *a: calls.append(1) or original(*a))
+    original = selavi.media.decoding._pictures_by_frames
+    monkeypatch.setattr(selavi.media.decoding, "_pictures_by_frames", lambda *a: calls.append(1) or original(*a))
     for start_s in (0.7, 1.3, 2.2):
         window(folder / name, start_s)
     assert not calls or name in ("refresh.mp4", "headless.ts", "old.mpg")
@@ -126,8 +136,8 @@ def test_most_files_need_no_whole_decoding(folder: Path, name: str, monkeypatch:
 def test_frames_before_the_window_are_skipped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A decoder that was asked for everything would make the bit-exact shortcut worthless."""
     count = []
-    original = selavi.media._Resize.__call__
-    monkeypatch.setattr(selavi.media._Resize, "__call__", lambda *a: count.append(1) or original(*a))
+    original = selavi.media.pictures.Resize.__call__
+    monkeypatch.setattr(selavi.media.pictures.Resize, "__call__", lambda *a: count.append(1) or original(*a))
     window(folder / "many_b.mp4", 2.0, 0.5, 4)
     assert len(count) == 4  # only what is wanted is resized
 
@@ -187,3 +197,12 @@ def test_a_clip_over_its_deadline_is_given_up(folder: Path) -> None:
             folder / "plain.mp4", 1.0, 1.0, num_frames=4, size=32, offset=0.5, sample_rate=0, deadline_s=1e-9
         )  # fmt: skip
     assert caught.value.reason == "timeout"
+
+
+@pytest.mark.parametrize("width", [48, 50, 52, 54, 56, 58, 62, 66])
+def test_a_picture_of_the_wanted_size_is_whole(tmp_path: Path, width: int) -> None:
+    """The library's unscaled way into planes leaves the last columns of widths that are 2 to 8 above 16 n unwritten."""
+    encode_clip(tmp_path / "a.mp4", np.full((4, 48, width, 3), 200, np.uint8), None, fps=4, sample_rate=8000)
+    frames = decode_recording(tmp_path / "a.mp4", size=48, sample_rate=8000).frames
+    assert frames.shape == (4, 48, width, 3)
+    assert frames.min() > 190 and frames.max() < 210
