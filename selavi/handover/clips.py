@@ -50,7 +50,7 @@ class Clips:
 
     @cached_property
     def media(self) -> list[str]:
-        """The media file of each clip.
+        """The media file of each clip, below the real path of media_root.
 
         Raises:
             UsageError: one is not there, or lies outside of media_root, by its path or by a link.
@@ -70,7 +70,7 @@ class Clips:
                 outside.append(path)
             elif not os.path.isfile(real):
                 missing.append(path)
-            found.append(media)
+            found.append(os.path.join(real_root, os.path.relpath(media, root)))
         if outside:
             raise UsageError(
                 f"{len(outside)} of {len(found)} clips lie outside of the media folder {root}, for example "

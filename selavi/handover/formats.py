@@ -19,6 +19,7 @@ from selavi.handover.folder import Folder, file_name, media_name
 
 _AUDIO = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac")
 _CVAT_MAX_LABEL = 64
+_CVAT_ATTRIBUTES = ("cluster", "confidence")
 _PCA_ROWS = 200_000
 _SCORES = ("confidence", "margin", "entropy", "modality_agreement")
 
@@ -81,23 +82,36 @@ def cvat(clips: Clips, folder: Folder, link: str) -> Path:
             ),
         )
     for row, name in zip(clips.rows(), names, strict=True):
-        root = ElementTree.Element("annotations")
-        ElementTree.SubElement(root, "version").text = "1.1"
-        image = ElementTree.SubElement(root, "image", id="0", name="frame_000000")
-        tag = ElementTree.SubElement(image, "tag", label=labels[row["cluster"]], source="auto")
-        for attribute in ("cluster", "confidence"):
-            ElementTree.SubElement(tag, "attribute", name=attribute).text = str(row[attribute])
         with folder.file(name) as temporary:
-            ElementTree.ElementTree(root).write(temporary, encoding="utf-8", xml_declaration=True)
+            _cvat_annotations(row, labels[row["cluster"]]).write(temporary, encoding="utf-8", xml_declaration=True)
     with folder.file("labels.json") as temporary:
-        # a text attribute has one value, its default; CVAT takes any number then
-        attributes = [
-            {"name": name, "mutable": False, "input_type": "text", "default_value": "", "values": [""]}
-            for name in ("cluster", "confidence")
-        ]
-        distinct = sorted(set(labels.values()))
-        _write_json(temporary, [{"name": name, "type": "tag", "attributes": attributes} for name in distinct])
+        _write_json(temporary, [_cvat_label(name) for name in sorted(set(labels.values()))])
     return folder.path
+
+
+def _cvat_label(name: str) -> dict[str, Any]:
+    """A label of CVAT's label constructor; its attributes are texts, as a number would need a range and a step."""
+    text = {"mutable": False, "input_type": "text", "default_value": "", "values": [""]}
+    return {"name": name, "type": "tag", "attributes": [{"name": attribute, **text} for attribute in _CVAT_ATTRIBUTES]}
+
+
+def _cvat_annotations(row: dict[str, Any], label: str) -> ElementTree.ElementTree:
+    """CVAT's XML 1.1 of one task: its label and a tag on the first frame."""
+    root = ElementTree.Element("annotations")
+    ElementTree.SubElement(root, "version").text = "1.1"
+    labels = ElementTree.SubElement(ElementTree.SubElement(ElementTree.SubElement(root, "meta"), "task"), "labels")
+    known = ElementTree.SubElement(labels, "label")
+    ElementTree.SubElement(known, "name").text = label
+    ElementTree.SubElement(known, "type").text = "tag"
+    attributes = ElementTree.SubElement(known, "attributes")
+    image = ElementTree.SubElement(root, "image", id="0", name="frame_000000")
+    tag = ElementTree.SubElement(image, "tag", label=label, source="auto")
+    for name in _CVAT_ATTRIBUTES:
+        attribute = ElementTree.SubElement(attributes, "attribute")
+        for key, value in (("name", name), ("mutable", "False"), ("input_type", "text"), ("default_value", "")):
+            ElementTree.SubElement(attribute, key).text = value
+        ElementTree.SubElement(tag, "attribute", name=name).text = str(row[name])
+    return ElementTree.ElementTree(root)
 
 
 def labelstudio(clips: Clips, folder: Folder, link: str) -> Path:
@@ -109,8 +123,8 @@ def labelstudio(clips: Clips, folder: Folder, link: str) -> Path:
     if link == "copy":
         served = list(_paths(clips, folder, link))
     else:
-        served = [os.path.relpath(media, os.path.abspath(clips.media_root)) for media in clips.media]
-    kind = "Audio" if len(clips) and all(path.lower().endswith(_AUDIO) for path in served) else "Video"
+        served = [os.path.relpath(media, os.path.realpath(clips.media_root)) for media in clips.media]
+    kind = "Audio" if all(path.lower().endswith(_AUDIO) for path in served) else "Video"
     with folder.file("tasks.json") as temporary, temporary.open("w", encoding="utf-8") as file:
         _write_list(file, (_labelstudio_task(row, path) for row, path in zip(clips.rows(), served, strict=True)))
     view = ElementTree.Element("View")
@@ -156,7 +170,7 @@ def embedding_atlas(clips: Clips, folder: Folder, link: str) -> Path:
     folder.claim(["clips.parquet"])
     table = _with_media(clips, folder, link)
     project = _principal_components(clips, name)
-    points = np.concatenate([project(block) for block in clips.feature_blocks(name)] or [np.zeros((0, 2), np.float32)])
+    points = np.concatenate([project(block) for block in clips.feature_blocks(name)])
     table = table.append_column("x", pa.array(points[:, 0])).append_column("y", pa.array(points[:, 1]))
     with folder.file("clips.parquet") as temporary:
         pq.write_table(table, temporary)
@@ -214,9 +228,9 @@ def _need_features(clips: Clips, wanted_by: str) -> str:
 
 
 def _paths(clips: Clips, folder: Folder, link: str) -> list[str]:
-    """The media as seen from the folder; copied into it where they shall be."""
+    """The media as seen from the folder's real path; copied into it where they shall be."""
     if link == "relative":
-        return [os.path.relpath(media, os.path.abspath(folder.path)) for media in clips.media]
+        return [os.path.relpath(media, os.path.realpath(folder.path)) for media in clips.media]
     names = [media_name(row["id"], row["path"]) for row in clips.rows()]
     folder.claim(names)
     for name, media in zip(names, clips.media, strict=True):
@@ -232,16 +246,16 @@ def _principal_components(clips: Clips, name: str) -> Callable[[np.ndarray], np.
     """(n, D) -> (n, 2), fitted to at most _PCA_ROWS clips at even distances."""
     from sklearn.decomposition import PCA
 
-    step = -(-len(clips) // _PCA_ROWS)
+    step = -(-len(clips) // _PCA_ROWS)  # at least 1: there are clips
     rows, seen = [], 0
     for block in clips.feature_blocks(name):
-        rows.append(block[-seen % max(step, 1) :: max(step, 1)])
+        rows.append(block[-seen % step :: step])
         seen += len(block)
-    if not rows:
-        return lambda block: block[:, :2]
     some = np.concatenate(rows)
     if not np.isfinite(some).all():
         raise UsageError(f"the {name} features hold numbers that are not finite")
+    if len(some) == 1:
+        return lambda block: np.zeros((len(block), 2), np.float32)
     pca = PCA(n_components=min(2, *some.shape), svd_solver="covariance_eigh").fit(some)
 
     def project(block: np.ndarray) -> np.ndarray:
@@ -256,10 +270,10 @@ def _write_blocks(table: pa.Table, path: Path, blocks: dict[str, Iterator[np.nda
     """Write a table with (n, D) float32 blocks as further columns, BLOCK rows at a time."""
     writer = None
     try:
-        for start in range(0, max(len(table), 1), BLOCK):
+        for start in range(0, len(table), BLOCK):
             part = table.slice(start, BLOCK)
             for name, rows in blocks.items():
-                block = next(rows, np.zeros((0, 1), np.float32))
+                block = next(rows)
                 offsets = np.arange(len(block) + 1, dtype=np.int32) * block.shape[1]
                 part = part.append_column(name, pa.ListArray.from_arrays(offsets, block.reshape(-1)))
             writer = writer or pq.ParquetWriter(path, part.schema)
