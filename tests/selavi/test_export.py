@@ -179,7 +179,7 @@ def test_a_failed_write_leaves_the_older_table(tmp_path: Path, monkeypatch: pyte
 texts = st.one_of(st.none(), st.text(max_size=6), st.text("\"',;\r\n\t\0\x1b\u2028-=", max_size=6))
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.tuples(texts, texts, st.one_of(st.none(), st.integers(-1, 9))), max_size=6))
 def test_any_text_comes_back_from_csv(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str | None, str | None, int | None]]

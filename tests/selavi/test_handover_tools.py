@@ -202,7 +202,7 @@ print(json.dumps({"version": __version__, "metadata": metadata}))
 
 
 def test_cvat_accepts_the_labels_and_the_annotations(out: Path, tmp_path: Path) -> None:
-    """The SDK checks the labels as it sends them; datumaro reads the XML, with an image for the frame that is tagged."""
+    """The SDK checks the labels as it sends them; datumaro reads the XML beside an image for the tagged frame."""
     script = """
 import importlib.metadata, json, pathlib, shutil, sys
 import datumaro
