@@ -218,7 +218,7 @@ found = []
 for number, clip in enumerate(json.loads((source / "clips.json").read_text())):
     folder = pathlib.Path(f"task{number}")
     (folder / "images").mkdir(parents=True)
-    Image.new("RGB", (48, 32)).save(folder / "images" / "frame_000000.png")
+    Image.new("RGB", (48, 32)).save(folder / "images" / "frame_000000", "PNG")  # the name that CVAT gives the frame
     shutil.copy(source / clip["annotations"], folder / "annotations.xml")
     dataset = datumaro.Dataset.import_from(str(folder), "cvat")
     names = dataset.categories()[datumaro.AnnotationType.label]
