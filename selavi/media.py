@@ -171,9 +171,10 @@ class MediaInfo:
     """What a file holds, as far as the tools need it."""
 
     duration_s: float
-    """Seconds of the picture."""
+    """Seconds of the picture; of the sound where there is no picture."""
     fps: float
     width: int
+    """0 where there is no picture, and so are height and fps."""
     height: int
     audio_state: str
     """ok, silent (nothing above SILENCE in the first SILENCE_S seconds of sound) or absent."""
@@ -223,22 +224,33 @@ _LOOK_AHEAD = 1000
 _BROKEN = (av.FFmpegError, EOFError, IndexError, MemoryError, OSError, ValueError)
 
 
-def probe(path: Path, limits: Limits = LIMITS, *, deadline_s: float = DEADLINE_S) -> MediaInfo:
+def probe(
+    path: Path, limits: Limits = LIMITS, *, deadline_s: float = DEADLINE_S, needs_picture: bool = True
+) -> MediaInfo:
     """Open a file, decode its first frame and the first SILENCE_S seconds of its sound.
 
     Of several pictures or sound tracks the first counts; a cover picture is none.
+
+    Args:
+        path: media file.
+        limits: what the file may claim to hold.
+        deadline_s: seconds that this may take.
+        needs_picture: False: a file with sound alone will do.
 
     Raises:
         MediaError: the file cannot be read, is over a limit, has no picture, is cut off, nothing of it can be decoded,
             or that took longer than `deadline_s`.
     """
-    with _open(path, limits, deadline_s) as file:
-        first = next(_timed_frames(file), None)
-        if first is None:
-            raise MediaError(path, "corrupt", "no frame can be decoded")
-        frame = first[1]
-        width, height = (frame.height, frame.width) if frame.rotation % 180 else (frame.width, frame.height)
-        fps = float(file.video.average_rate or file.video.guessed_rate or 0)
+    with _open(path, limits, deadline_s, needs_picture) as file:
+        width = height = 0
+        fps = 0.0
+        if file.picture is not None:
+            first = next(_timed_frames(file), None)
+            if first is None:
+                raise MediaError(path, "corrupt", "no frame can be decoded")
+            frame = first[1]
+            width, height = (frame.height, frame.width) if frame.rotation % 180 else (frame.width, frame.height)
+            fps = float(file.video.average_rate or file.video.guessed_rate or 0)
         state, audio_s = "absent", 0.0
         if file.audio is not None:
             file.seek(file.audio, float("-inf"))
@@ -246,9 +258,9 @@ def probe(path: Path, limits: Limits = LIMITS, *, deadline_s: float = DEADLINE_S
             waveform, _ = _sound(file, float("-inf"), heard_s, 8000)
             state = "absent" if waveform.size == 0 else "ok" if loudest(waveform) > SILENCE else "silent"
         lengths = _lengths(file)
-        duration_s = lengths[file.video.index]
         if file.audio is not None and state != "absent":
             audio_s = lengths[file.audio.index]
+        duration_s = audio_s if file.picture is None else lengths[file.video.index]
         if duration_s > limits.duration_s:
             raise MediaError(path, "refused", f"{duration_s:.0f} s, the limit is {limits.duration_s:.0f} s")
         if "mov" in file.container.format.name:
@@ -274,7 +286,8 @@ def decode_clip(
         path: media file.
         start_s: start of the window, in seconds from the start of the picture.
         clip_s: length of the window in seconds.
-        num_frames: frames wanted, evenly spaced from the start of the window; 0 for none.
+        num_frames: frames wanted, evenly spaced from the start of the window; 0 for none, and a file with sound alone
+            will do: its times then count from the start of the sound.
         size: side of the square frames; the short side is resized to it and the long side cropped.
         offset: where the square lies on the long side, from 0 (left or top) to 1.
         sample_rate: of the sound, in samples a second; 0 for none.
@@ -291,7 +304,7 @@ def decode_clip(
     """
     frames = np.zeros((0, size, size, 3), np.uint8)
     waveform = None
-    with _open(path, limits, deadline_s) as file:
+    with _open(path, limits, deadline_s, needs_picture=num_frames > 0) as file:
         if num_frames:
             to_rgb = _Resize(size)
             squares = _pictures(
@@ -461,11 +474,18 @@ class _File:
 
     path: Path
     container: InputContainer
-    video: VideoStream
+    picture: VideoStream | None
     audio: AudioStream | None
     origin_s: float
-    """When the picture begins on the clock of the streams; every time outside this module counts from there."""
+    """When the picture begins on the clock of the streams, or the sound where there is no picture; every time outside
+    this module counts from there."""
     until_s: float
+
+    @property
+    def video(self) -> VideoStream:
+        """The picture of a file that has one."""
+        assert self.picture is not None, f"{self.path} was opened for its sound"
+        return self.picture
 
     def seek(self, stream: VideoStream | AudioStream, time_s: float) -> None:
         """Go to the last key frame of a stream at or before a time; to the start for times before it."""
@@ -496,8 +516,8 @@ def _say(error: Exception) -> str:
 
 
 @contextmanager
-def _open(path: Path, limits: Limits, deadline_s: float) -> Iterator[_File]:
-    """Open a local media file that has a picture; every fault of the libraries becomes a MediaError."""
+def _open(path: Path, limits: Limits, deadline_s: float, needs_picture: bool = True) -> Iterator[_File]:
+    """Open a local media file, by default one that has a picture; a library's fault becomes a MediaError."""
     until_s = time.monotonic() + deadline_s
     try:
         found = path.stat()
@@ -529,18 +549,22 @@ def _open(path: Path, limits: Limits, deadline_s: float) -> Iterator[_File]:
         raise MediaError(path, "not_media", _say(error)) from error
     with container:
         try:
-            video, audio = _choose_streams(path, container, limits)
-            start = video.start_time
-            origin_s = (container.start_time or 0) / av.time_base if start is None else _seconds(video, start)
-            yield _File(path, container, video, audio, origin_s, until_s)
+            picture, audio = _choose_streams(path, container, limits, needs_picture)
+            origin_s = (container.start_time or 0) / av.time_base
+            leading = picture or audio
+            if leading is not None and leading.start_time is not None:
+                origin_s = _seconds(leading, leading.start_time)
+            yield _File(path, container, picture, audio, origin_s, until_s)
         except av.error.ExitError as error:
             raise MediaError(path, "timeout", f"reading it took longer than {deadline_s:g} s") from error
         except _BROKEN as error:
             raise MediaError(path, "corrupt", _say(error)) from error
 
 
-def _choose_streams(path: Path, container: InputContainer, limits: Limits) -> tuple[VideoStream, AudioStream | None]:
-    """The first picture and the first sound track, ready to be decoded by one thread."""
+def _choose_streams(
+    path: Path, container: InputContainer, limits: Limits, needs_picture: bool
+) -> tuple[VideoStream | None, AudioStream | None]:
+    """The first picture and the first sound track, one of them at least, ready to be decoded by one thread."""
 
     def require(name: str, value: float, limit: float) -> None:
         if value > limit:
@@ -549,15 +573,16 @@ def _choose_streams(path: Path, container: InputContainer, limits: Limits) -> tu
     require("streams", len(container.streams), limits.streams)
     require("seconds", (container.duration or 0) / av.time_base, limits.duration_s)
     pictures = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-    if not pictures:
-        raise MediaError(path, "no_video", "no picture stream")
-    video, audio = pictures[0], next(iter(container.streams.audio), None)
-    if video.codec_context is None:
-        raise MediaError(path, "refused", "no decoder for its picture")
+    video, audio = next(iter(pictures), None), next(iter(container.streams.audio), None)
     if audio is not None and audio.codec_context is None:
         audio = None
-    require("pixels", video.codec_context.width * video.codec_context.height, limits.pixels)
-    video.codec_context.options = {"max_pixels": str(limits.pixels)}
+    if video is None and (needs_picture or audio is None):
+        raise MediaError(path, "no_video", "no picture stream" + ("" if needs_picture else ", and no sound"))
+    if video is not None:
+        if video.codec_context is None:
+            raise MediaError(path, "refused", "no decoder for its picture")
+        require("pixels", video.codec_context.width * video.codec_context.height, limits.pixels)
+        video.codec_context.options = {"max_pixels": str(limits.pixels)}
     if audio is not None:
         require("samples a second", audio.codec_context.sample_rate, limits.sample_rate)
         require("channels", audio.codec_context.layout.nb_channels, limits.channels)
@@ -574,7 +599,7 @@ def _seconds(stream: VideoStream | AudioStream, ticks: int | None) -> float:
 
 def _lengths(file: _File) -> dict[int, float]:
     """Seconds of each stream: what the container says, else until the end of the last packet."""
-    both = [stream for stream in (file.video, file.audio) if stream is not None]
+    both = [stream for stream in (file.picture, file.audio) if stream is not None]
     told = [stream for stream in both if stream.duration and file.container.format.name in _TIMED]
     lengths = {stream.index: _seconds(stream, stream.duration) for stream in told}
     streams = [stream for stream in both if stream.index not in lengths]
@@ -584,7 +609,7 @@ def _lengths(file: _File) -> dict[int, float]:
     # Reading the last half minute is enough if every stream shows up in it.
     near_end = (file.container.start_time or 0) + (file.container.duration or 0) - 30 * av.time_base
     for place in (near_end, float("-inf")) if near_end > 0 else (float("-inf"),):
-        file.seek(file.video, place / av.time_base - file.origin_s)
+        file.seek(both[0], place / av.time_base - file.origin_s)
         for packet in file.container.demux(*streams):
             file.check()
             if packet.pts is not None:
