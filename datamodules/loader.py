@@ -301,7 +301,7 @@ def decoded_bytes(config: Config) -> int:
     return frames + 2 * samples
 
 
-def require_shared_memory(batch_bytes: int, num_workers: int) -> None:
+def require_shared_memory(batch_bytes: int, num_workers: int, setting: str = "data.num_workers") -> None:
     """Raise UsageError where batches on their way from loader processes, and one in use, do not fit into shared memory.
 
     In the middle of a run a process that finds no room there loses its batch, or dies of a bus error.
@@ -314,5 +314,5 @@ def require_shared_memory(batch_bytes: int, num_workers: int) -> None:
         raise UsageError(
             f"{SHARED_MEMORY} has {free / 2**20:.0f} MB free, but {num_workers} loader processes have up to "
             f"{needed / 2**20:.0f} MB of batches there; give it more (docker run "
-            f"--shm-size={-(-2 * needed // 2**30)}g), or lower data.num_workers or the batch size"
+            f"--shm-size={-(-2 * needed // 2**30)}g), or lower {setting} or the batch size"
         )

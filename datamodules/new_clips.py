@@ -31,7 +31,8 @@ from selavi.config import Config
 from selavi.errors import UsageError
 from selavi.media import MediaError
 
-LIST, SETTINGS, LOCK, PARTS = "manifest.parquet", "assign.json", ".lock", "parts"
+LIST, SETTINGS, LOCK = "manifest.parquet", "assign.json", ".lock"
+_MOST_WORKERS = 16
 _READABLE = (None, "ok", "silent", "no_audio", "too_short")
 """Statuses of files that can be read; the others come from other settings, or say that the file was never opened."""
 
@@ -39,7 +40,7 @@ _READABLE = (None, "ok", "silent", "no_audio", "too_short")
 # ---- the list ----
 
 
-def list_clips(paths: Sequence[str], config: Config, *, sound_files: bool, allow_links: bool = False) -> pa.Table:
+def list_clips(paths: Sequence[str], config: Config, sound_files: bool, allow_links: bool = False) -> pa.Table:
     """List the clips of files and folders, of one manifest, or of one folder of tools/prepare.py.
 
     Args:
@@ -156,16 +157,15 @@ def _as_manifest(columns: Mapping[str, Any], num_rows: int) -> pa.Table:
     )
 
 
-def fix_list(out: Path, settings: Mapping[str, Any], make: Callable[[], pa.Table], shard_clips: int) -> None:
+def fix_list(out: Path, settings: Mapping[str, Any], make: Callable[[], pa.Table]) -> None:
     """Write the list of clips and the settings into a folder, or find the same settings there.
 
     Processes that begin together wait for the one that makes the list.
 
     Args:
         out: the folder.
-        settings: what the results depend on, in plain JSON types.
+        settings: what the results depend on, in plain JSON types; with shard_clips, the clips of a shard.
         make: lists the clips.
-        shard_clips: clips of a shard.
 
     Raises:
         UsageError: the folder was begun with other settings, or holds something else.
@@ -177,7 +177,7 @@ def fix_list(out: Path, settings: Mapping[str, Any], make: Callable[[], pa.Table
             return _require_same(out, json.loads(path.read_text(encoding="utf-8")), json.loads(json.dumps(settings)))
         table = make()
         with write_atomically(out / LIST) as temporary:
-            pq.write_table(table, temporary, row_group_size=shard_clips)
+            pq.write_table(table, temporary, row_group_size=settings["shard_clips"])
         write_text(path, json.dumps(settings, indent=1) + "\n")  # last: it says that the list is whole
 
 
@@ -199,9 +199,10 @@ def _require_same(out: Path, before: dict[str, Any], now: dict[str, Any]) -> Non
         )
 
 
-def shard_name(shard: int, num_shards: int) -> str:
-    """Name of a shard's files, without a suffix."""
-    return f"{shard:0{max(5, len(str(num_shards - 1)))}d}"
+def default_out(run_dir: Path, paths: Sequence[str]) -> Path:
+    """RUN/assigned/NAME, with the name of the first path."""
+    first = paths[0].rstrip("/") if "://" in paths[0] else os.path.abspath(paths[0])
+    return run_dir / "assigned" / (Path(first).name.removesuffix(".parquet") or "root")
 
 
 def task_of(text: str | None, environment: Mapping[str, str]) -> tuple[int, int]:
@@ -372,20 +373,20 @@ class NewClips:
 
 
 class ClipList:
-    """The clips of a list that fix_list has written, shard by shard.
+    """The clips of a list that fix_list has written, shard by shard, and the files of each shard.
 
     Attributes:
+        out: the folder.
         num_clips: of the whole list.
         num_shards: of it.
         sorted_by_id: whether the rows are, from the first to the last.
     """
 
     def __init__(self, out: Path, config: Config, modalities: Sequence[str], shard_clips: int) -> None:
+        self.out, self.config, self.shard_clips = out, config, shard_clips
         file = pq.ParquetFile(out / LIST)
         self.num_clips, self.num_shards = file.metadata.num_rows, file.metadata.num_row_groups
-        self.shard_clips, self.config, self.modalities = shard_clips, config, modalities
-        metadata = file.schema_arrow.metadata
-        prepared = metadata.get(b"prepared", b"").decode()
+        prepared = file.schema_arrow.metadata.get(b"prepared", b"").decode()
         self.sorted_by_id = "://" not in prepared
         shards = None
         if prepared:
@@ -398,16 +399,55 @@ class ClipList:
         """The rows of one shard."""
         return self.reader.rows_of(shard)
 
-    def loader(self, shards: Sequence[int], num_views: int, *, num_workers: int, pin_memory: bool) -> Loader:
+    def count(self, shard: int) -> int:
+        """How many clips a shard has."""
+        return min(self.shard_clips, self.num_clips - shard * self.shard_clips)
+
+    def part(self, shard: int) -> Path:
+        """Where the labels of a shard are, once it is done."""
+        return self.out / "parts" / f"{self._name(shard)}.parquet"
+
+    def features(self, shard: int) -> Path:
+        """Where its features are, where they were asked for."""
+        return self.out / "features" / f"{self._name(shard)}.safetensors"
+
+    def _name(self, shard: int) -> str:
+        return f"{shard:0{max(5, len(str(self.num_shards - 1)))}d}"
+
+    def done(self) -> list[Path]:
+        """The parts that are there, in order."""
+        there = set(os.listdir(self.out / "parts")) if (self.out / "parts").exists() else set()
+        return [part for part in map(self.part, range(self.num_shards)) if part.name in there]
+
+    def todo(self, number: int, count: int) -> list[int]:
+        """The shards of a task that are not done; what a killed one left of them half done is removed."""
+        done = {part.name for part in self.done()}
+        todo = [shard for shard in range(number, self.num_shards, count) if self.part(shard).name not in done]
+        names = {f".{path.name}." for shard in todo for path in (self.part(shard), self.features(shard))}
+        for folder in ("parts", "features"):
+            for half in (self.out / folder).glob(".*.tmp"):
+                if re.sub(r"\d+\.tmp$", "", half.name) in names:
+                    half.unlink(missing_ok=True)
+        return todo
+
+    def loader(self, shards: Sequence[int], num_views: int, workers: int | None, *, pin_memory: bool) -> Loader:
         """Views of every clip of some shards, in their order; a batch holds whole clips of one shard.
+
+        Args:
+            shards: ascending.
+            num_views: V.
+            workers: processes that decode; None: one for each core, or each that this process of torchrun's has.
+            pin_memory: for a faster way to a GPU.
 
         Raises:
             UsageError: the batches of the loader processes do not fit into shared memory.
         """
         size = self.shard_clips
-        rows = [np.arange(shard * size, min((shard + 1) * size, self.num_clips)) for shard in shards]
+        cores = len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        num_workers = min(max(cores, 1), _MOST_WORKERS) if workers is None else workers
+        rows = [shard * size + np.arange(self.count(shard)) for shard in shards]
         batch_size = min(self.config.labelling.batch_size, size) * num_views
-        require_shared_memory(batch_size * decoded_bytes(self.config), num_workers)
+        require_shared_memory(batch_size * decoded_bytes(self.config), num_workers, "--workers")
         return Loader(
             NewClips(self.reader, num_views),
             RowSampler(np.concatenate(rows), num_views),
