@@ -38,9 +38,11 @@ def assign(args: argparse.Namespace) -> None:
         fix_list(out, settings, partial(list_clips, args.paths, config, "audio" in modalities, args.allow_links))
     clips = ClipList(out, config, settings["modalities"], settings["shard_clips"])
     limit = config.data.max_bad_fraction if args.max_bad_fraction is None else args.max_bad_fraction
-    if not args.merge_only:
-        _label(run, clips, clips.todo(number, count), settings, limit, args.workers)
+    if not args.merge_only and (todo := clips.todo(number, count)):
+        _label(run, clips, todo, settings, limit, args.workers)
     missing = clips.num_shards - len(clips.done())
+    if missing and args.merge_only:
+        raise UsageError(f"{missing} of {clips.num_shards} shards in {out} are not labelled yet: label them first")
     if missing:
         told = f"{missing} of {clips.num_shards} shards in {out} are still to come; the task that ends last merges them"
         return print(f"task {number}/{count} is done: {told}", file=sys.stderr)
@@ -51,8 +53,6 @@ def _label(
     run: Run, clips: ClipList, todo: list[int], settings: dict[str, Any], limit: float, workers: int | None
 ) -> None:
     print(f"{clips.out}: {clips.num_clips} clips; {len(todo)} of {clips.num_shards} shards to do here", file=sys.stderr)
-    if not todo:
-        return
     device, views = best_device(run.config.trainer.accelerator), settings["views"]
     loader = clips.loader(todo, views, workers, pin_memory=device.type == "cuda")
     total = sum(clips.count(shard) for shard in todo)
