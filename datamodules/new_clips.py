@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from datamodules.dataset import ClipReader, Facts, FileReader, as_clip, read_view
+from datamodules.dataset import ClipReader, Facts, FileReader, as_clip, read_view, require_unchanged
 from datamodules.loader import Loader, decoded_bytes, require_shared_memory
 from datamodules.manifest import SCHEMA, SLACK_S, media_root, read_manifest
 from datamodules.probing import probe_file
@@ -302,6 +302,7 @@ class ListReader:
             raise MediaError(path, known["status"], known["reason"] or "")
         if known["duration_s"] is None:
             file = (known["path"], known["bytes"], known["mtime_ns"])
+            require_unchanged(path, *file[1:])
             known = probe_file(str(root), file, needs_picture=not by_sound)
             if known["status"] != "ok":
                 raise MediaError(path, known["status"], known["reason"])
