@@ -225,6 +225,8 @@ def task_of(text: str | None, environment: Mapping[str, str]) -> tuple[int, int]
         first, step = (int(environment.get(f"SLURM_ARRAY_TASK_{name}", d)) for name, d in (("MIN", 0), ("STEP", 1)))
         number = (int(environment["SLURM_ARRAY_TASK_ID"]) - first) // step
         count = int(environment["SLURM_ARRAY_TASK_COUNT"])
+        if number >= count:
+            raise UsageError("the SLURM array has gaps: submit a whole one, such as --array=0-31, or give --task i/n")
     ranks = int(environment.get("WORLD_SIZE", 1))
     return number * ranks + int(environment.get("RANK", 0)), count * ranks
 

@@ -50,6 +50,13 @@ def test_a_share_that_is_none(text: str) -> None:
         task_of(text, {})
 
 
+def test_an_array_with_gaps_is_refused() -> None:
+    """Of --array=7,19 the second would be number 12 of 2, and shards would be left out in silence."""
+    environment = {"SLURM_ARRAY_TASK_ID": "19", "SLURM_ARRAY_TASK_MIN": "7", "SLURM_ARRAY_TASK_COUNT": "2"}
+    with pytest.raises(UsageError, match="the SLURM array has gaps"):
+        task_of(None, environment)
+
+
 def facts(**changes: Any) -> dict[str, Any]:
     return {"duration_s": 3.0, "width": 64, "audio_state": "ok", "audio_s": 2.5} | changes
 
@@ -121,6 +128,7 @@ def test_views_are_those_of_evaluation(demo_set: Path, cache_dir: Path, tmp_path
     for row, view in ((0, 0), (4, 2), (5, 1), (15, 2), (2, 1)):
         one, other = new[ViewKey(row, "eval", view)], expected[ViewKey(row, "eval", view)]
         assert one.index == row and one.error is None and one.present == other.present
+        assert one.video is not None and other.video is not None and one.audio is not None and other.audio is not None
         assert torch.equal(one.video, other.video) and torch.equal(one.audio, other.audio)
         assert new.id_of(row) == expected.id_of(row)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.audio.stream import AudioStream
 
 from selavi.media import MediaError, decode_clip, probe
 
@@ -14,7 +15,7 @@ RATE = 16_000
 def write(path: Path, codec: str, samples: np.ndarray, rate: int = RATE) -> Path:
     """Mono sound in a container by the file's suffix."""
     with av.open(str(path), "w") as container:
-        sound = container.add_stream(codec, rate=rate, layout="mono")
+        sound: AudioStream = container.add_stream(codec, rate=rate, layout="mono")
         frame = av.AudioFrame.from_ndarray((samples * 32767).astype("<i2")[None], format="s16", layout="mono")
         frame.sample_rate = rate
         resampler = av.AudioResampler(format=sound.codec_context.format, layout="mono", rate=rate)

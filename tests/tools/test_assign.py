@@ -11,6 +11,7 @@ import time
 import wave
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -50,7 +51,7 @@ def label(run: Path, tmp_path: Path) -> Assign:
     return call
 
 
-def rows(table: pa.Table, *columns: str) -> list[tuple[object, ...]]:
+def rows(table: pa.Table, *columns: str) -> list[tuple[Any, ...]]:
     return list(zip(*(table[name].to_pylist() for name in columns), strict=True))
 
 
@@ -171,7 +172,7 @@ def odd_clips(media: Path, tmp_path: Path, chirp: np.ndarray) -> Path:
     return folder
 
 
-def by_id(table: pa.Table) -> dict[str, tuple[object, ...]]:
+def by_id(table: pa.Table) -> dict[str, tuple[Any, ...]]:
     return {str(row[0]): row[1:] for row in rows(table, "id", *FIGURES)}
 
 
