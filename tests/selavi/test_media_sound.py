@@ -15,7 +15,8 @@ RATE = 16_000
 def write(path: Path, codec: str, samples: np.ndarray, rate: int = RATE) -> Path:
     """Mono sound in a container by the file's suffix."""
     with av.open(str(path), "w") as container:
-        sound: AudioStream = container.add_stream(codec, rate=rate, layout="mono")
+        sound = container.add_stream(codec, rate=rate, layout="mono")
+        assert isinstance(sound, AudioStream)
         frame = av.AudioFrame.from_ndarray((samples * 32767).astype("<i2")[None], format="s16", layout="mono")
         frame.sample_rate = rate
         resampler = av.AudioResampler(format=sound.codec_context.format, layout="mono", rate=rate)
@@ -23,8 +24,8 @@ def write(path: Path, codec: str, samples: np.ndarray, rate: int = RATE) -> Path
         fifo = av.AudioFifo()
         for piece in resampler.resample(frame):
             fifo.write(piece)
-        while piece := fifo.read(size or 1024, partial=True):
-            container.mux(sound.encode(piece))
+        while block := fifo.read(size or 1024, partial=True):
+            container.mux(sound.encode(block))
         container.mux(sound.encode(None))
     return path
 
