@@ -319,7 +319,7 @@ def merge_parts(
 ) -> tuple[Path, Path]:
     """Merge the labels of all shards, sorted by id and head, with ranks and names, into Parquet and CSV.
 
-    The parts are read twice, a few at a time; what is held of all rows is some 30 bytes each, for the ranks.
+    The parts are read twice, a few at a time; what is held of all rows is less than 100 bytes each, for the ranks.
     Where they are not in the order of their ids the whole table is held.
 
     Args:
