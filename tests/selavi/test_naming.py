@@ -178,7 +178,7 @@ def test_columns_in_any_order_some_left_out_and_a_byte_order_mark(tmp_path: Path
         ("0,1,,dog,,yes\n", r"line 2, column rejected: expected 1 or nothing, got 'yes'"),
         ("0,1,,dog,\n", r"line 2: expected 6 cells, found 5"),
         ("0,1,,dog,,,\n", r"line 2: expected 6 cells, found 7"),
-        ('0,1,,"dog\n\nor cat",,\n\n0,1,,cat,,\n', r"line 6, column cluster: a second row about cluster 1 .* is line 2"),
+        ('0,1,,"dog\n\nor cat",,\n\n0,1,,cat,,\n', r"line 6, column cluster: a second row about cluster 1 .* line 2"),
         ("0,1,a,,2,\n0,3,a,,,1\n", r"line 3, column id: a second row about clip 'a' of head 0; the first is line 2"),
         ("0,1,a,dog,2,\n", r"line 2, column name: expected nothing in a row about one clip, got 'dog'"),
         ("0,1,,,2,1\n", r"line 2, column rejected: cluster 1 cannot both be rejected and go into cluster 2"),
