@@ -46,7 +46,7 @@ def assign(args: argparse.Namespace) -> None:
     if missing:
         told = f"{missing} of {clips.num_shards} shards in {out} are still to come; the task that ends last merges them"
         return print(f"task {number}/{count} is done: {told}", file=sys.stderr)
-    _merge(run, clips, settings, limit)
+    _merge(run, clips, settings, limit, args.spreadsheet_safe)
 
 
 def _label(
@@ -70,10 +70,11 @@ def _label(
         raise
 
 
-def _merge(run: Run, clips: ClipList, settings: dict[str, Any], limit: float) -> None:
+def _merge(run: Run, clips: ClipList, settings: dict[str, Any], limit: float, safe: bool) -> None:
     path = run.folder / "names.csv"
     with locked(clips.out / LOCK):
         counts, names = assigned.count_statuses(clips.done()), read_names(path) if path.exists() else None
         assigned.check_bad(counts, clips, limit)
-        paths = assigned.merge_parts(clips.done(), clips.out, settings["nearest"], names, clips.sorted_by_id)
+        kinds = {"sorted_by_id": clips.sorted_by_id, "spreadsheet_safe": safe}
+        paths = assigned.merge_parts(clips.done(), clips.out, settings["nearest"], names, **kinds)
     print(assigned.describe(counts, paths, run.folder, names is not None), file=sys.stderr)

@@ -23,7 +23,7 @@ from selavi.config import Config, as_dict
 from selavi.errors import DataError, UsageError
 from selavi.evaluation.head_choice import choose_head
 from selavi.evaluation.predict import BatchPredictions, predict_batch
-from selavi.export import CLUSTER_SCHEMA
+from selavi.export import CLUSTER_SCHEMA, safe_in_spreadsheets
 from selavi.model import SelaviModel
 from selavi.naming import Names
 from selavi.safetensors import write_tensors
@@ -315,7 +315,13 @@ def _filled(columns: Mapping[str, pa.Array], num_rows: int) -> pa.Table:
 
 
 def merge_parts(
-    parts: Sequence[Path], out: Path, num_nearest: int, names: Names | None, sorted_by_id: bool
+    parts: Sequence[Path],
+    out: Path,
+    num_nearest: int,
+    names: Names | None,
+    *,
+    sorted_by_id: bool,
+    spreadsheet_safe: bool = False,
 ) -> tuple[Path, Path]:
     """Merge the labels of all shards, sorted by id and head, with ranks and names, into Parquet and CSV.
 
@@ -329,6 +335,7 @@ def merge_parts(
         names: whose decisions about clusters are applied: names, merges, rejections.  Those about single clips are
             about the clips that the run was trained on.
         sorted_by_id: whether the rows are, from the first part to the last.
+        spreadsheet_safe: of the CSV; see selavi.export.write_table.
 
     Returns:
         The two paths.
@@ -356,7 +363,8 @@ def merge_parts(
             table = _assigned(piece, ranks[at : at + len(piece)], names, num_nearest)
             at += len(piece)
             parquet_writer.write_table(table)
-            csv_writer.write_table(_flat(table, num_nearest))
+            flat = _flat(table, num_nearest)
+            csv_writer.write_table(safe_in_spreadsheets(flat) if spreadsheet_safe else flat)
     return paths
 
 

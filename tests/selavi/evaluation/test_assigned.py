@@ -1,3 +1,4 @@
+import csv
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,20 @@ def test_parts_in_any_order_merge_to_the_same_table(tmp_path: Path) -> None:
     assert table["rank_in_cluster"].to_pylist() == [2, 2, 1, 1, 0, 0]  # e is surer than c than a; f than d than b
     text = (tmp_path / "sorted" / "assignments.csv").read_text().splitlines()
     assert text[1].endswith(',"dog",1,0.25,2,0.25')
+
+
+def test_cells_that_a_spreadsheet_would_run(tmp_path: Path) -> None:
+    found = [predictions([0], [[True]], {"video": [True], "audio": [True]}, {})]
+    hostile = '=cmd|"/c calc"!A1,\n<b>.mp4'
+    pq.write_table(assigned.part_table(listed(hostile), 0, found, [0], make_config()), tmp_path / "part.parquet")
+    for safe in (False, True):
+        paths = assigned.merge_parts(
+            [tmp_path / "part.parquet"], tmp_path, 2, None, sorted_by_id=True, spreadsheet_safe=safe
+        )
+        assert pq.read_table(paths[0])["id"].to_pylist() == [hostile]
+        with paths[1].open(newline="", encoding="utf-8") as file:
+            (row,) = csv.DictReader(file)
+        assert row["id"] == row["path"] == ("'" if safe else "") + hostile
 
 
 class Clips:
