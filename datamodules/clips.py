@@ -13,7 +13,7 @@ import pytorch_lightning as pl
 
 from datamodules.cache import DecodedCache, build_cache, estimate_gb
 from datamodules.dataset import ClipDataset, ClipReader
-from datamodules.loader import Loader, require_shared_memory
+from datamodules.loader import Loader, decoded_bytes, require_shared_memory
 from datamodules.manifest import bad, describe_bad, judge, mark_unusable, probed, select_split, usable
 from datamodules.sampling import AllSampler, TrainSampler, Window, WindowSampler
 from datamodules.scan import require_media, scan
@@ -138,10 +138,7 @@ class ClipDataModule(pl.LightningDataModule):
         )
 
     def _require_shared_memory(self, batch_size: int) -> None:
-        config = self.config
-        frames = 3 * config.video.num_frames * config.video.decode_size**2 if "video" in config.modalities else 0
-        samples = round(config.data.clip_s * config.audio.sample_rate) if "audio" in config.modalities else 0
-        require_shared_memory(batch_size * (frames + 2 * samples), config.data.num_workers)
+        require_shared_memory(batch_size * decoded_bytes(self.config), self.config.data.num_workers)
 
 
 def _order(reader: ClipReader | None) -> np.ndarray | None:

@@ -1,6 +1,7 @@
 """One view of one clip, decoded; a file that fails becomes a clip without any modality."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -40,6 +41,28 @@ class ClipReader(Protocol):
 
         Raises:
             MediaError: the recording cannot be read.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What can be read of a recording."""
+
+    duration_s: float
+    """Windows lie in [0, duration_s)."""
+    pictured: bool
+    audible: bool
+
+
+class ProbingReader(ClipReader, Protocol):
+    """A ClipReader of recordings that need not have been probed before."""
+
+    def facts(self, row: int) -> Facts:
+        """Probe the recording in a row.
+
+        Raises:
+            MediaError: it cannot be read, or nothing of it can be used.
         """
         ...
 
@@ -127,41 +150,18 @@ class ClipDataset(Dataset[DecodedClip]):
     def __len__(self) -> int:
         return len(self.ids)
 
+    def id_of(self, row: int) -> str:
+        """The clip's id."""
+        clip_id: str = self.ids[row].as_py()
+        return clip_id
+
     def __getitem__(self, key: ViewKey) -> DecodedClip:
         config, row = self.config, key.row
         span, wanted = self._span(key)
-        clip_s = span.clip_s
-        error, frames, waveform = None, None, None
-        size = config.video.decode_size
-        num_frames = config.video.num_frames if "video" in wanted else 0
-        sample_rate = config.audio.sample_rate if "audio" in wanted and self.audible[row] else 0
-        if num_frames or sample_rate:
-            try:
-                frames, waveform = self.reader.read(
-                    row,
-                    span.start_s,
-                    clip_s,
-                    num_frames=num_frames,
-                    size=size,
-                    offset=span.offset,
-                    sample_rate=sample_rate,
-                )
-            except MediaError as fault:
-                error = f"{fault.reason}: {fault.detail}"
-
-        decoded: dict[str, torch.Tensor | None] = {"video": None, "audio": None}
-        present = {}
-        if "video" in config.modalities:
-            present["video"] = frames is not None
-            blank = np.zeros((config.video.num_frames, size, size, 3), np.uint8) if frames is None else frames
-            decoded["video"] = torch.from_numpy(blank)
-        if "audio" in config.modalities:
-            zeros_count = config.data.audio_policy == "zeros" and "audio" in wanted and error is None
-            present["audio"] = waveform is not None or zeros_count
-            silence = np.zeros(round(clip_s * config.audio.sample_rate), np.int16) if waveform is None else waveform
-            decoded["audio"] = torch.from_numpy(silence)
-        draws = torch.from_numpy(span.draws.astype(np.float32))
-        return DecodedClip(row, decoded["video"], decoded["audio"], present, draws, error)
+        audible = "audio" in wanted and bool(self.audible[row])
+        clip = read_view(self.reader, row, span, config, pictured="video" in wanted, audible=audible)
+        clip.present.update({name: False for name in clip.present if name not in wanted})
+        return clip
 
     def _span(self, key: ViewKey) -> tuple[ClipSpan, Sequence[str]]:
         """The window, and the modalities to read there."""
@@ -172,3 +172,70 @@ class ClipDataset(Dataset[DecodedClip]):
         if key.stream == "eval":
             return even_span(key.epoch, self.num_views, duration_s, clip_s, self.num_crops), config.modalities
         return random_span(config.seed, key, self.ids[key.row].as_py(), duration_s, clip_s), config.modalities
+
+
+def read_view(
+    reader: ClipReader, row: int, span: ClipSpan, config: Config, *, pictured: bool = True, audible: bool = True
+) -> DecodedClip:
+    """Read one view of the recording in a row; where that fails, it is a clip without any modality.
+
+    Args:
+        reader: of a table that has this row.
+        row: of the table; becomes the clip's index.
+        span: which window and square.
+        config: of the run.
+        pictured: whether the recording has a picture to be read.
+        audible: whether it has a sound to be read.
+    """
+    size = config.video.decode_size
+    num_frames = config.video.num_frames if pictured and "video" in config.modalities else 0
+    sample_rate = config.audio.sample_rate if audible and "audio" in config.modalities else 0
+    if not num_frames and not sample_rate:
+        return as_clip(row, span, config, None, None)
+    try:
+        frames, waveform = reader.read(
+            row,
+            span.start_s,
+            span.clip_s,
+            num_frames=num_frames,
+            size=size,
+            offset=span.offset,
+            sample_rate=sample_rate,
+        )
+    except MediaError as fault:
+        return as_clip(row, span, config, None, None, f"{fault.reason}: {fault.detail}")
+    return as_clip(row, span, config, frames, waveform)
+
+
+def as_clip(
+    row: int,
+    span: ClipSpan,
+    config: Config,
+    frames: np.ndarray | None,
+    waveform: np.ndarray | None,
+    error: str | None = None,
+) -> DecodedClip:
+    """Tensors of one view, zeros for what is missing.
+
+    Args:
+        row: the clip's index.
+        span: of the view.
+        config: of the run; with data.audio_policy `zeros`, missing sound counts as present.
+        frames: (T, size, size, 3) uint8.
+        waveform: (S,) int16.
+        error: why nothing could be decoded.
+    """
+    size, clip_s = config.video.decode_size, config.data.clip_s
+    decoded: dict[str, torch.Tensor | None] = {"video": None, "audio": None}
+    present = {}
+    if "video" in config.modalities:
+        present["video"] = frames is not None
+        blank = np.zeros((config.video.num_frames, size, size, 3), np.uint8) if frames is None else frames
+        decoded["video"] = torch.from_numpy(blank)
+    if "audio" in config.modalities:
+        zeros_count = config.data.audio_policy == "zeros" and error is None
+        present["audio"] = waveform is not None or zeros_count
+        silence = np.zeros(round(clip_s * config.audio.sample_rate), np.int16) if waveform is None else waveform
+        decoded["audio"] = torch.from_numpy(silence)
+    draws = torch.from_numpy(span.draws.astype(np.float32))
+    return DecodedClip(row, decoded["video"], decoded["audio"], present, draws, error)

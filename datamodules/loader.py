@@ -7,20 +7,22 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterator, Sized
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Protocol, cast
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Sampler, get_worker_info
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from datamodules.dataset import ClipDataset, ClipReader
-from datamodules.sampling import AllSampler, TrainSampler, ViewKey, WindowSampler
-from selavi.batch import ClipBatch, collate
+from datamodules.dataset import ClipReader, Facts, ProbingReader
+from datamodules.sampling import ViewKey
+from selavi.batch import ClipBatch, DecodedClip, collate
+from selavi.config import Config
 from selavi.errors import UsageError
 from selavi.media import MediaError
 
@@ -52,6 +54,27 @@ class WatchedReader:
         Raises:
             MediaError: also where a process that read this row was lost before.
         """
+        with self.watching(row):
+            return self.reader.read(
+                row, start_s, clip_s, num_frames=num_frames, size=size, offset=offset, sample_rate=sample_rate
+            )
+
+    def facts(self, row: int) -> Facts:
+        """Probe one recording; see ProbingReader.
+
+        Raises:
+            MediaError: also where a process that read this row was lost before.
+        """
+        with self.watching(row):
+            return cast(ProbingReader, self.reader).facts(row)
+
+    @contextmanager
+    def watching(self, row: int) -> Iterator[None]:
+        """Say that this row is being read.
+
+        Raises:
+            MediaError: a process that read this row was lost before.
+        """
         if row in self.given_up:
             raise MediaError(Path(), *self.given_up[row])
         worker = get_worker_info()
@@ -59,13 +82,23 @@ class WatchedReader:
             self.now[worker.id, 1] = time.monotonic()
             self.now[worker.id, 0] = row
         try:
-            return self.reader.read(
-                row, start_s, clip_s, num_frames=num_frames, size=size, offset=offset, sample_rate=sample_rate
-            )
+            yield
         finally:
             if worker is not None:
                 self.now[worker.id, 1] = time.monotonic()
                 self.now[worker.id, 0] = -1
+
+
+class Clips(Protocol):
+    """A dataset whose clips come from a reader that can be exchanged."""
+
+    reader: ClipReader
+
+    def id_of(self, row: int) -> str:
+        """The id of a clip, for messages."""
+        ...
+
+    def __getitem__(self, key: ViewKey) -> DecodedClip: ...
 
 
 @dataclass(frozen=True)
@@ -101,26 +134,28 @@ class Loader:
         num_workers: processes; 0: this one, which nothing protects.
         timeout_s: seconds that a clip may take; a process that takes more than twice as long hangs.
         pin_memory: for a faster way to a GPU.
+        block: no batch crosses a multiple of so many rows; 0: every batch but the last is full.
     """
 
     def __init__(
         self,
-        dataset: ClipDataset,
-        sampler: TrainSampler | AllSampler | WindowSampler,
+        dataset: Clips,
+        sampler: Sampler[ViewKey],
         batch_size: int,
         *,
         num_workers: int,
         timeout_s: float,
         pin_memory: bool,
+        block: int = 0,
     ) -> None:
-        self.dataset, self.sampler, self.batch_size = dataset, sampler, batch_size
+        self.dataset, self.sampler = dataset, sampler
         self.num_workers, self.hang_s, self.pin_memory = num_workers, 2 * timeout_s + 1.0, pin_memory
         self.watched = dataset.reader = WatchedReader(dataset.reader, num_workers)
-        self.keys = _KeysFrom(sampler)
+        self.batches = _Batches(sampler, batch_size, block)
         self._loader: DataLoader | None = None
 
     def __len__(self) -> int:
-        return -(-len(self.sampler) // self.batch_size)
+        return len(self.batches)
 
     def __iter__(self) -> Iterator[ClipBatch]:
         """Yield the batches of a pass.
@@ -159,12 +194,11 @@ class Loader:
             self._stop(lost)
 
     def _start(self, delivered: int) -> Iterator[ClipBatch]:
-        self.keys.skip = delivered * self.batch_size
+        self.batches.skip = delivered
         if self._loader is None:
             self._loader = DataLoader(
-                self.dataset,
-                self.batch_size,
-                sampler=self.keys,
+                cast(Dataset[DecodedClip], self.dataset),
+                batch_sampler=self.batches,
                 num_workers=self.num_workers,
                 collate_fn=collate,
                 pin_memory=self.pin_memory,
@@ -193,7 +227,7 @@ class Loader:
     def _judge(self, lost: list[_Lost], suspects: set[int] | None, delivered: int) -> set[int] | None:
         """Give up clips that make processes hang or die; stop where processes die of something else."""
         died = [process for process in lost if process.exit_code is not None]
-        told = "; ".join(p.describe(self.dataset.ids[p.row].as_py() if p.row >= 0 else None) for p in lost)
+        told = "; ".join(p.describe(self.dataset.id_of(p.row) if p.row >= 0 else None) for p in lost)
         for process in lost:
             if process.exit_code is None:
                 self.watched.given_up[process.row] = (
@@ -204,9 +238,8 @@ class Loader:
                 self.watched.given_up[process.row] = ("corrupt", "the loader process that read it died twice")
         unexplained = [process for process in died if process.row not in self.watched.given_up]
         if unexplained and suspects is not None:
-            first = delivered * self.batch_size
-            rows = [key.row for key in islice(self.sampler, first, first + 5)]
-            clips = ", ".join(self.dataset.ids[row].as_py() for row in rows)
+            self.batches.skip = delivered
+            clips = ", ".join(self.dataset.id_of(key.row) for key in next(iter(self.batches))[:5])
             raise RuntimeError(
                 f"{told}; it is the second time in this pass, at batch {delivered} ({clips} ...). Killed processes are "
                 "mostly a lack of memory: lower data.num_workers or the batch size, or look at what dmesg says"
@@ -235,20 +268,40 @@ def _end_with(pid: int, _: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-class _KeysFrom(Sampler[ViewKey]):
-    """The keys of a sampler without the first `skip`."""
+class _Batches(Sampler[list[ViewKey]]):
+    """Batches of a sampler's keys without the first `skip`."""
 
-    def __init__(self, sampler: TrainSampler | AllSampler | WindowSampler) -> None:
-        self.sampler, self.skip = sampler, 0
+    def __init__(self, sampler: Sampler[ViewKey], batch_size: int, block: int) -> None:
+        self.sampler, self.batch_size, self.block, self.skip = sampler, batch_size, block, 0
 
-    def __iter__(self) -> Iterator[ViewKey]:
-        return islice(iter(self.sampler), self.skip, None)
+    def __iter__(self) -> Iterator[list[ViewKey]]:
+        return islice(self._all(), self.skip, None)
 
     def __len__(self) -> int:
-        return len(self.sampler) - self.skip
+        if self.block:
+            return sum(1 for _ in self._all())
+        return -(-len(cast(Sized, self.sampler)) // self.batch_size)
+
+    def _all(self) -> Iterator[list[ViewKey]]:
+        batch: list[ViewKey] = []
+        for key in self.sampler:
+            crosses = batch and self.block and key.row // self.block != batch[0].row // self.block
+            if crosses or len(batch) == self.batch_size:
+                yield batch
+                batch = []
+            batch.append(key)
+        if batch:
+            yield batch
 
 
-def require_shared_memory(batch_bytes: int, num_workers: int) -> None:
+def decoded_bytes(config: Config) -> int:
+    """Of one clip, as the loader processes send it."""
+    frames = 3 * config.video.num_frames * config.video.decode_size**2 if "video" in config.modalities else 0
+    samples = round(config.data.clip_s * config.audio.sample_rate) if "audio" in config.modalities else 0
+    return frames + 2 * samples
+
+
+def require_shared_memory(batch_bytes: int, num_workers: int, setting: str = "data.num_workers") -> None:
     """Raise UsageError where batches on their way from loader processes, and one in use, do not fit into shared memory.
 
     In the middle of a run a process that finds no room there loses its batch, or dies of a bus error.
@@ -261,5 +314,5 @@ def require_shared_memory(batch_bytes: int, num_workers: int) -> None:
         raise UsageError(
             f"{SHARED_MEMORY} has {free / 2**20:.0f} MB free, but {num_workers} loader processes have up to "
             f"{needed / 2**20:.0f} MB of batches there; give it more (docker run "
-            f"--shm-size={-(-2 * needed // 2**30)}g), or lower data.num_workers or the batch size"
+            f"--shm-size={-(-2 * needed // 2**30)}g), or lower {setting} or the batch size"
         )

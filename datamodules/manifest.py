@@ -52,7 +52,7 @@ STATUSES = (
 
 _BY_CHOICE = ("silent", "no_audio")
 _JUDGED = ("ok", "too_short", *_BY_CHOICE)
-_SLACK_S = 1e-3
+SLACK_S = 1e-3
 """Durations are sums of rounded time stamps."""
 
 
@@ -128,12 +128,12 @@ def judge(manifest: pa.Table, *, clip_s: float, audio_policy: str, modalities: S
         for name in ("absent", "silent", "ok")
     }
     verdicts = (
-        ("too_short", duration_s < clip_s - _SLACK_S, lambda row: f"{duration_s[row]:.2f} s, data.clip_s={clip_s}"),
+        ("too_short", duration_s < clip_s - SLACK_S, lambda row: f"{duration_s[row]:.2f} s, data.clip_s={clip_s}"),
         ("no_audio", state["absent"], lambda row: "no sound track, or an empty one"),
         ("silent", state["silent"], lambda row: "its sound track is silent"),
         (
             "too_short",
-            state["ok"] & (audio_s < clip_s - _SLACK_S),
+            state["ok"] & (audio_s < clip_s - SLACK_S),
             lambda row: f"{audio_s[row]:.2f} s of sound, data.clip_s={clip_s}",
         ),
     )

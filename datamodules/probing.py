@@ -7,19 +7,20 @@ from typing import Any
 from selavi.media import MediaError, probe
 
 
-def probe_file(root: str, file: tuple[str, int, int]) -> dict[str, Any]:
+def probe_file(root: str, file: tuple[str, int, int], needs_picture: bool = True) -> dict[str, Any]:
     """Probe one file of a listing.
 
     Args:
         root: folder that the path starts from.
         file: (path, bytes, mtime_ns) as listed.
+        needs_picture: False: a file with sound alone will do.
 
     Returns:
         Columns of the manifest: facts and status `ok`, or status and reason.
     """
     path, size, mtime_ns = file
     try:
-        facts = asdict(probe(Path(root) / path))
+        facts = asdict(probe(Path(root) / path, needs_picture=needs_picture))
     except MediaError as error:
         return {"status": error.reason, "reason": error.detail}
     except MemoryError:

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -12,19 +12,32 @@ Item = TypeVar("Item")
 LOG_EVERY_S = 10.0
 
 
-def follow(items: Iterable[Item], what: str, total: int, unit: str = "files") -> Iterator[Item]:
+def follow(
+    items: Iterable[Item], what: str, total: int, unit: str = "files", count: Callable[[Item], int] = lambda _: 1
+) -> Iterator[Item]:
     """Yield the items and show on standard error how far they are, how fast and how long it will take.
 
     Where that is no terminal, a line every LOG_EVERY_S seconds and one at the end take the place of the bar, whose
     carriage returns would fill a log.
+
+    Args:
+        items: what is yielded.
+        what: is done to them, as the first word of a line.
+        total: how many units all of them are.
+        unit: name of what is counted.
+        count: how many units an item is.
     """
     if sys.stderr.isatty():
-        yield from tqdm(items, what, total, unit=f" {unit}", dynamic_ncols=True, file=sys.stderr)
+        with tqdm(desc=what, total=total, unit=f" {unit}", dynamic_ncols=True, file=sys.stderr) as bar:
+            for item in items:
+                yield item
+                bar.update(count(item))
         return
     began = said = time.monotonic()
     done = 0
-    for done, item in enumerate(items, 1):
+    for item in items:
         yield item
+        done += count(item)
         now = time.monotonic()
         if now - said > LOG_EVERY_S and done < total:
             said = now

@@ -172,3 +172,16 @@ class WindowSampler(Sampler[ViewKey]):
 
     def __len__(self) -> int:
         return sum(self.num_windows)
+
+
+class RowSampler(Sampler[ViewKey]):
+    """Given rows in the order given, `num_views` evenly spaced views of each in a row."""
+
+    def __init__(self, rows: np.ndarray, num_views: int) -> None:
+        self.rows, self.num_views = rows, num_views
+
+    def __iter__(self) -> Iterator[ViewKey]:
+        return (ViewKey(row, "eval", view) for row in map(int, self.rows) for view in range(self.num_views))
+
+    def __len__(self) -> int:
+        return len(self.rows) * self.num_views

@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -22,6 +22,8 @@ from datamodules.workers import Failure, run_jobs
 from selavi.errors import UsageError
 
 MEDIA_SUFFIXES = {".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".ts", ".mpg", ".mpeg", ".m4a"}
+SOUND_SUFFIXES = {".wav", ".mp3", ".flac", ".m4a", ".aac", ".ogg", ".oga", ".opus", ".mka"}
+"""Of files with sound alone, which training does not use and tools/assign.py does."""
 SPLITS = {"train", "val", "valid", "validate", "validation", "test"}
 PROBE_MEMORY = 2 << 30
 """Bytes that a worker may take to probe a file."""
@@ -90,8 +92,8 @@ def require_media(root: Path, allow_links: bool = False) -> None:
         raise UsageError(f"data.root={root}: no media file in it (looked for {', '.join(sorted(MEDIA_SUFFIXES))})")
 
 
-def list_media(root: Path, allow_links: bool = False) -> pa.Table:
-    """List every file below `root` with a media suffix, ordered by id; hidden ones are left out.
+def list_media(root: Path, allow_links: bool = False, suffixes: Set[str] = MEDIA_SUFFIXES) -> pa.Table:
+    """List every file below `root` with one of these suffixes, ordered by id; hidden ones are left out.
 
     No folder is read twice.  Links may lead anywhere below `root`; one that leads out of it is `refused` unless
     `allow_links`.  A warning tells of folders that cannot be read and of links to folders that are refused.
@@ -107,7 +109,7 @@ def list_media(root: Path, allow_links: bool = False) -> pa.Table:
     folders: list[int] = []
     faults: dict[int, tuple[str, str | None]] = {}
     folder_numbers: dict[str, int] = {}
-    for entry in _walk(root, allow_links, unreadable):
+    for entry in _walk(root, allow_links, unreadable, suffixes):
         path = entry.folder + entry.name
         if entry.status is not None:
             faults[len(paths)] = (entry.status, entry.reason)
@@ -150,7 +152,9 @@ class _Entry(NamedTuple):
     reason: str | None = None
 
 
-def _walk(root: Path, allow_links: bool, unreadable: list[OSError]) -> Iterator[_Entry]:
+def _walk(
+    root: Path, allow_links: bool, unreadable: list[OSError], suffixes: Set[str] = MEDIA_SUFFIXES
+) -> Iterator[_Entry]:
     waiting, links = [""], list[str]()  # links come last: a folder has its own name wherever it is below the root
     seen: set[tuple[int, int]] = set()
     while waiting or links:
@@ -172,7 +176,7 @@ def _walk(root: Path, allow_links: bool, unreadable: list[OSError]) -> Iterator[
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append(f"{folder}{name}/")
                     continue
-                is_media = name[name.rfind(".") :].lower() in MEDIA_SUFFIXES
+                is_media = name[name.rfind(".") :].lower() in suffixes
                 if entry.is_symlink():
                     to_folder = entry.is_dir()
                     if not is_media and not to_folder:

@@ -171,13 +171,18 @@ def write_table(table: pa.Table, path: Path, *, spreadsheet_safe: bool = False) 
             pq.write_table(table, temporary)
         return
     flat = _flat(table)
-    if spreadsheet_safe:
-        for place, field in enumerate(flat.schema):
-            if pa.types.is_string(field.type):
-                safe = pc.replace_substring_regex(flat[field.name], r"^([=+\-@\t\r])", r"'\1")
-                flat = flat.set_column(place, field, safe)
+    flat = safe_in_spreadsheets(flat) if spreadsheet_safe else flat
     with write_atomically(path) as temporary:
         pa_csv.write_csv(flat, temporary)
+
+
+def safe_in_spreadsheets(table: pa.Table) -> pa.Table:
+    """Put a ' before each text that begins with =, +, -, @, a tab or a carriage return."""
+    for place, field in enumerate(table.schema):
+        if pa.types.is_string(field.type):
+            safe = pc.replace_substring_regex(table[field.name], r"^([=+\-@\t\r])", r"'\1")
+            table = table.set_column(place, field, safe)
+    return table
 
 
 def _flat(table: pa.Table) -> pa.Table:

@@ -1,6 +1,6 @@
 """Clusters of clips, seen in training or not, from their evenly spaced, unaugmented views."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +10,7 @@ from selavi.augment import Augment
 from selavi.batch import ClipBatch
 from selavi.config import Config
 from selavi.errors import DataError
+from selavi.evaluation.probes import average_views
 from selavi.labelling.labeller import ClipStatistics
 from selavi.labelling.scores import combine_scores, modality_agreement
 from selavi.labelling.transport import row_statistics
@@ -31,7 +32,6 @@ class Predictions:
     """Why each of the other clips, by row, could not be decoded."""
 
 
-@torch.no_grad()
 def predict(
     model: SelaviModel,
     augment: Augment,
@@ -61,34 +61,122 @@ def predict(
     Raises:
         DataError: no clip at all could be decoded.
     """
-    sharpness = config.plan_sharpness
     clusters = torch.full((num_clips, config.num_label_heads), -1)
     alone = {name: torch.full_like(clusters, -1) for names in config.voters if len(names) > 1 for name in names}
     sure = torch.full((4, num_clips, config.num_label_heads), torch.nan)
     errors: dict[int, str] = {}
     for batch in batches:
-        rows = batch.index[::num_views].cpu()
-        logits = model(augment(batch, random=False), batch.present)
-        of_views = model.branch_present(batch.present)
-        present = {name: _per_clip(p.float(), num_views) > 0 for name, p in of_views.items()}
-        decoded = torch.stack(list(present.values())).any(0)
-        errors |= {row: reason for row, reason in batch.errors if not decoded[rows == row].any()}
-        for column in range(config.num_label_heads):
-            log_probabilities, voting, scores = score_views(logits, of_views, num_views, column, config)
-            potential = potentials[column].to(scores.device)
-            clusters[rows, column] = (sharpness * scores + potential).argmax(1).cpu()
-            for name in alone:
-                own = (sharpness * log_probabilities[name] + potential).argmax(1)
-                alone[name][rows, column] = torch.where(present[name], own, -1).cpu()
-            each = row_statistics(scores, potential, sharpness)
-            agreement = modality_agreement(log_probabilities, voting)
-            for kind, values in enumerate((*each, agreement)):
-                sure[kind, rows, column] = values.float().cpu()
+        found = predict_batch(model, augment, batch, num_views, config, potentials)
+        errors |= found.errors
+        clusters[found.rows], sure[:, found.rows] = found.clusters, found.sure
+        for name, own in found.alone.items():
+            alone[name][found.rows] = own
     if len(errors) == num_clips:
         raise DataError(f"none of the {num_clips} clips could be decoded; the first: {errors[min(errors)]}")
     kept = torch.tensor([row for row in range(num_clips) if row not in errors], dtype=torch.int64)
     alone = {name: found[kept] for name, found in alone.items()}
     return Predictions(kept, clusters[kept], alone, ClipStatistics(*sure[:, kept]), errors)
+
+
+@dataclass(frozen=True)
+class BatchPredictions:
+    """Of the b clips of a batch, on the CPU; C columns of the label bank were asked for."""
+
+    rows: Tensor
+    """(b,) as the batch has them."""
+    clusters: Tensor
+    """(b, C)."""
+    judged: Tensor
+    """(b, C) bool: whether the clip has a modality that the head judges by; else its cluster is a guess."""
+    alone: dict[str, Tensor]
+    """(b, C) by modality, where modalities vote together: what it says alone, -1 for a clip that lacks it."""
+    sure: Tensor
+    """(4, b, C) confidence, margin, entropy, modality agreement."""
+    nearest: Tensor
+    """(b, C, n) the likeliest clusters after the clip's own."""
+    probabilities: Tensor
+    """(b, C, n) theirs in the row that gave the cluster."""
+    features: dict[str, Tensor]
+    """(b, D) a modality: mean over its views, each of length 1; zeros for a clip that lacks it."""
+    present: dict[str, Tensor]
+    """(b,) bool a modality."""
+    errors: dict[int, str]
+    """Why clips, by row, could not be decoded."""
+
+
+@torch.no_grad()
+def predict_batch(
+    model: SelaviModel,
+    augment: Augment,
+    batch: ClipBatch,
+    num_views: int,
+    config: Config,
+    potentials: Tensor,
+    *,
+    sharpness: float | None = None,
+    columns: Sequence[int] | None = None,
+    num_nearest: int = 0,
+) -> BatchPredictions:
+    """Assign the clips of one batch; see predict.
+
+    Args:
+        model: in evaluation mode; its device is used.
+        augment: of the same configuration and device.
+        batch: whole clips, `num_views` views of each in a row.
+        num_views: V.
+        config: of the run.
+        potentials: (H, K).
+        sharpness: of the rows, softmax(sharpness * score + potential); by default that of the run's plan.
+        columns: of the label bank; by default all.
+        num_nearest: n, at most K - 1.
+    """
+    sharpness = config.plan_sharpness if sharpness is None else sharpness
+    columns = range(config.num_label_heads) if columns is None else columns
+    seen = {name: bool(there.any()) for name, there in batch.present.items()}
+    batch = batch.to(next(model.parameters()).device)
+    rows = batch.index[::num_views].cpu()
+    inputs = augment(batch, random=False)
+    # Nobody asks for the features of a modality that no clip has: a folder of sounds costs no video encoder.
+    features = {
+        name: encoder(inputs[name])
+        if seen[name]
+        else torch.zeros(len(batch.index), model.num_features[name], device=batch.index.device)
+        for name, encoder in model.encoders.items()
+    }
+    joined, of_views = model.join(features, batch.present)
+    logits = model.logits(joined)
+    present = {name: _per_clip(p.float(), num_views) > 0 for name, p in of_views.items()}
+    decoded = torch.stack(list(present.values())).any(0).cpu()
+    clusters, judged, sure, nearest, probabilities = [], [], [], [], []
+    alone: dict[str, list[Tensor]] = {name: [] for names in config.voters if len(names) > 1 for name in names}
+    for column in columns:
+        log_probabilities, voting, scores = score_views(logits, of_views, num_views, column, config)
+        potential = potentials[column].to(scores.device)
+        assigned = (sharpness * scores + potential).argmax(1)
+        clusters.append(assigned)
+        judged.append(torch.stack(list(voting.values())).any(0))
+        for name in alone:
+            own = (sharpness * log_probabilities[name] + potential).argmax(1)
+            alone[name].append(torch.where(present[name], own, -1))
+        each = (*row_statistics(scores, potential, sharpness), modality_agreement(log_probabilities, voting))
+        sure.append(torch.stack([values.float() for values in each]))
+        row = (sharpness * scores.double() + potential).softmax(1).scatter(1, assigned[:, None], -1.0)
+        likeliest = row.topk(num_nearest, 1)
+        nearest.append(likeliest.indices)
+        probabilities.append(likeliest.values.float())
+    averaged, there = average_views(features, batch.present, num_views)
+    return BatchPredictions(
+        rows,
+        torch.stack(clusters, 1).cpu(),
+        torch.stack(judged, 1).cpu(),
+        {name: torch.stack(own, 1).cpu() for name, own in alone.items()},
+        torch.stack(sure, 2).cpu(),
+        torch.stack(nearest, 1).cpu(),
+        torch.stack(probabilities, 1).cpu(),
+        {name: values.cpu() for name, values in averaged.items()},
+        {name: values.cpu() for name, values in there.items()},
+        {row: reason for row, reason in batch.errors if not decoded[rows == row].any()},
+    )
 
 
 def score_views(

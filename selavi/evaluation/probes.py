@@ -4,6 +4,7 @@ Axes: N clips, B clips of a batch, D features, C classes.
 """
 
 import json
+import os
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -274,8 +275,10 @@ def write_probes(result: Mapping[str, Any], run_dir: Path) -> Path:
 
 
 def best_device(accelerator: str) -> torch.device:
-    """A GPU where there is one, unless the run's trainer.accelerator is cpu."""
-    return torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
+    """A GPU where there is one, one of its own for each process of torchrun; not if trainer.accelerator is cpu."""
+    if accelerator == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
 
 
 def _mean_over_folds(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

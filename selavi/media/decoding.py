@@ -22,9 +22,10 @@ class MediaInfo:
     """What a file holds, as far as the tools need it."""
 
     duration_s: float
-    """Seconds of the picture."""
+    """Seconds of the picture; of the sound where there is no picture."""
     fps: float
     width: int
+    """0 where there is no picture, and so are height and fps."""
     height: int
     audio_state: str
     """ok, silent (nothing above SILENCE in the first SILENCE_S seconds of sound) or absent."""
@@ -55,22 +56,33 @@ _LOOK_AHEAD = 1000
 """Packets that may wait for what follows them; many more times than frames can be reordered."""
 
 
-def probe(path: Path, limits: Limits = LIMITS, *, deadline_s: float = DEADLINE_S) -> MediaInfo:
+def probe(
+    path: Path, limits: Limits = LIMITS, *, deadline_s: float = DEADLINE_S, needs_picture: bool = True
+) -> MediaInfo:
     """Open a file, decode its first frame and the first SILENCE_S seconds of its sound.
 
     Of several pictures or sound tracks the first counts; a cover picture is none.
+
+    Args:
+        path: media file.
+        limits: what the file may claim to hold.
+        deadline_s: seconds that this may take.
+        needs_picture: False: a file with sound alone will do.
 
     Raises:
         MediaError: the file cannot be read, is over a limit, has no picture, is cut off, nothing of it can be decoded,
             or that took longer than `deadline_s`.
     """
-    with open_file(path, limits, deadline_s) as file:
-        first = next(_timed_frames(file), None)
-        if first is None:
-            raise MediaError(path, "corrupt", "no frame can be decoded")
-        frame = first[1]
-        width, height = (frame.height, frame.width) if frame.rotation % 180 else (frame.width, frame.height)
-        fps = float(file.video.average_rate or file.video.guessed_rate or 0)
+    with open_file(path, limits, deadline_s, needs_picture) as file:
+        width = height = 0
+        fps = 0.0
+        if file.picture is not None:
+            first = next(_timed_frames(file), None)
+            if first is None:
+                raise MediaError(path, "corrupt", "no frame can be decoded")
+            frame = first[1]
+            width, height = (frame.height, frame.width) if frame.rotation % 180 else (frame.width, frame.height)
+            fps = float(file.video.average_rate or file.video.guessed_rate or 0)
         state, audio_s = "absent", 0.0
         if file.audio is not None:
             file.seek(file.audio, float("-inf"))
@@ -78,9 +90,9 @@ def probe(path: Path, limits: Limits = LIMITS, *, deadline_s: float = DEADLINE_S
             waveform, _ = _sound(file, float("-inf"), heard_s, 8000)
             state = "absent" if waveform.size == 0 else "ok" if loudest(waveform) > SILENCE else "silent"
         lengths = _lengths(file)
-        duration_s = lengths[file.video.index]
         if file.audio is not None and state != "absent":
             audio_s = lengths[file.audio.index]
+        duration_s = audio_s if file.picture is None else lengths[file.video.index]
         if duration_s > limits.duration_s:
             raise MediaError(path, "refused", f"{duration_s:.0f} s, the limit is {limits.duration_s:.0f} s")
         if "mov" in file.container.format.name:
@@ -106,7 +118,8 @@ def decode_clip(
         path: media file.
         start_s: start of the window, in seconds from the start of the picture.
         clip_s: length of the window in seconds.
-        num_frames: frames wanted, evenly spaced from the start of the window; 0 for none.
+        num_frames: frames wanted, evenly spaced from the start of the window; 0 for none, and a file with sound alone
+            will do: its times then count from the start of the sound.
         size: side of the square frames; the short side is resized to it and the long side cropped.
         offset: where the square lies on the long side, from 0 (left or top) to 1.
         sample_rate: of the sound, in samples a second; 0 for none.
@@ -123,7 +136,7 @@ def decode_clip(
     """
     frames = np.zeros((0, size, size, 3), np.uint8)
     waveform = None
-    with open_file(path, limits, deadline_s) as file:
+    with open_file(path, limits, deadline_s, needs_picture=num_frames > 0) as file:
         if num_frames:
             to_rgb = Resize(size)
             squares = _pictures(
@@ -233,7 +246,7 @@ def loudest(waveform: np.ndarray) -> int:
 
 def _lengths(file: File) -> dict[int, float]:
     """Seconds of each stream: what the container says, else until the end of the last packet."""
-    both = [stream for stream in (file.video, file.audio) if stream is not None]
+    both = [stream for stream in (file.picture, file.audio) if stream is not None]
     told = [stream for stream in both if stream.duration and file.container.format.name in _TIMED]
     lengths = {stream.index: seconds(stream, stream.duration) for stream in told}
     streams = [stream for stream in both if stream.index not in lengths]
@@ -243,7 +256,7 @@ def _lengths(file: File) -> dict[int, float]:
     # Reading the last half minute is enough if every stream shows up in it.
     near_end = (file.container.start_time or 0) + (file.container.duration or 0) - 30 * av.time_base
     for place in (near_end, float("-inf")) if near_end > 0 else (float("-inf"),):
-        file.seek(file.video, place / av.time_base - file.origin_s)
+        file.seek(both[0], place / av.time_base - file.origin_s)
         for packet in file.container.demux(*streams):
             file.check()
             if packet.pts is not None:

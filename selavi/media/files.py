@@ -57,11 +57,18 @@ class File:
 
     path: Path
     container: InputContainer
-    video: VideoStream
+    picture: VideoStream | None
     audio: AudioStream | None
     origin_s: float
-    """When the picture begins on the clock of the streams; every time outside this module counts from there."""
+    """When the picture begins on the clock of the streams, or the sound where there is no picture; every time outside
+    this package counts from there."""
     until_s: float
+
+    @property
+    def video(self) -> VideoStream:
+        """The picture of a file that has one."""
+        assert self.picture is not None, f"{self.path} was opened for its sound"
+        return self.picture
 
     def seek(self, stream: VideoStream | AudioStream, time_s: float) -> None:
         """Go to the last key frame of a stream at or before a time; to the start for times before it."""
@@ -132,16 +139,17 @@ def open_container(path: Path, limits: Limits, deadline_s: float) -> Iterator[In
 
 
 @contextmanager
-def open_file(path: Path, limits: Limits, deadline_s: float) -> Iterator[File]:
-    """Open a local media file that has a picture, as open_container does."""
+def open_file(path: Path, limits: Limits, deadline_s: float, needs_picture: bool = True) -> Iterator[File]:
+    """Open a local media file, by default one that has a picture, as open_container does."""
     until_s = time.monotonic() + deadline_s
     with open_container(path, limits, deadline_s) as container:
-        video, audio = choose_streams(path, container, limits)
-        if video is None:
-            raise MediaError(path, "no_video", "no picture stream")
-        start = video.start_time
-        origin_s = (container.start_time or 0) / av.time_base if start is None else seconds(video, start)
-        yield File(path, container, video, audio, origin_s, until_s)
+        picture, audio = choose_streams(path, container, limits)
+        leading = picture if needs_picture else picture or audio
+        if leading is None:
+            raise MediaError(path, "no_video", "no picture stream" + ("" if needs_picture else ", and no sound"))
+        start = leading.start_time
+        origin_s = (container.start_time or 0) / av.time_base if start is None else seconds(leading, start)
+        yield File(path, container, picture, audio, origin_s, until_s)
 
 
 def choose_streams(

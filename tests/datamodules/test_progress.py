@@ -27,6 +27,21 @@ def test_a_long_job_says_where_it_is(capsys: pytest.CaptureFixture[str], monkeyp
     ]
 
 
+def test_an_item_may_be_several_units(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(0, 1000, 6))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    assert list(follow(["abc", "de", "fgh"], "scanning", 8, "clips", len)) == ["abc", "de", "fgh"]
+    assert capsys.readouterr().err.splitlines() == [
+        "scanning: 5 of 8 clips, 0.417 clips/s, 7 s left",
+        "scanning: 8 clips in 24 s, 0.333 clips/s",
+    ]
+    screen = io.StringIO()
+    screen.isatty = lambda: True  # type: ignore[method-assign]
+    monkeypatch.setattr(sys, "stderr", screen)
+    list(follow(["abc", "de"], "scanning", 5, "clips", len))
+    assert "5/5" in screen.getvalue()
+
+
 def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = io.StringIO()
     screen.isatty = lambda: True  # type: ignore[method-assign]
