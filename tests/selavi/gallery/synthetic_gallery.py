@@ -34,24 +34,8 @@ HOSTILE = [
     "x" * 240,
     "__proto__",
 ]
-WORDS = [
-    "dog",
-    "cat",
-    "rain",
-    "train",
-    "piano",
-    "drum",
-    "bird",
-    "engine",
-    "surf",
-    "laugh",
-    "bell",
-    "siren",
-    "goat",
-    "choir",
-    "saw",
-    "fire",
-]
+WORDS = ["dog", "cat", "rain", "train", "piano", "drum", "bird", "engine", "surf", "laugh", "bell", "siren"]
+WORDS += ["goat", "choir", "saw", "fire"]
 
 
 def synthetic_clips(num_clips: int, num_clusters: int, num_heads: int = 2, *, hostile: bool = False, seed: int = 0):
@@ -64,7 +48,7 @@ def synthetic_clips(num_clips: int, num_clusters: int, num_heads: int = 2, *, ho
     if hostile:
         names = [f"{HOSTILE[kind % 16]} {kind // 16 or ''}" for kind in range(num_clusters)]
     stems = [HOSTILE[i % 16] if hostile else f"{WORDS[kind % 16]}_take" for i, kind in enumerate(kinds.tolist())]
-    ids = sorted((f"{i // 1000:04d}/{i:07d}_{stem}.mp4" for i, stem in enumerate(stems)), key=lambda each: each.encode())
+    ids = sorted((f"{i // 1000:04d}/{i:07d}_{stem}.mp4" for i, stem in enumerate(stems)), key=str.encode)
     labels = [names[kind] if i % 5 else None for i, kind in enumerate(kinds.tolist())]
     clips = pa.table(
         {
