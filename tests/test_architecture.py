@@ -28,7 +28,7 @@ SEEN_BY_DATAMODULES = LEAVES | ROWS[1]
 ONLY_IN: dict[str, tuple[str, ...]] = {
     "torch.distributed": ("selavi/distributed.py",),
     "omegaconf": ("selavi/config.py",),
-    "av": ("selavi/media.py",),
+    "av": ("selavi/media/",),
     "pytorch_lightning": ("selavi/training/", "datamodules/clips.py", "tools/"),
     "lightning": (),  # the same library under a second name
     "jinja2": ("selavi/gallery/", "selavi/evaluation/report_page.py"),
@@ -204,7 +204,7 @@ def test_a_planted_violation_is_found(tmp_path: Path, path: str, source: str, pr
         ("selavi/evaluation/report_page.py", 'import jinja2\nfrom .metrics import nmi\npage = "<table><tr>"'),
         ("selavi/evaluation/metrics.py", "import numpy\nfrom selavi.errors import UsageError"),
         ("selavi/gallery/page.py", "import jinja2\nfrom selavi import __version__, atomic, export, media"),
-        ("selavi/media.py", "import av\nfrom selavi.errors import DataError"),
+        ("selavi/media/files.py", "import av\nfrom selavi.errors import DataError"),
         ("selavi/export.py", '"""Cells that a <table> shows."""\nis_less = "<a" < "b>"'),
         ("selavi/distributed.py", "import torch\ntorch.distributed.get_rank()"),
         ("selavi/config.py", "def f():\n    from omegaconf import OmegaConf"),

@@ -7,7 +7,8 @@ import av
 import numpy as np
 import pytest
 
-import selavi.media
+import selavi.media.decoding
+import selavi.media.pictures
 from selavi.media import MediaError, crop_square, decode_clip, decode_recording, frame_times, latest_frames, probe
 
 FPS, RATE = 30, 16_000
@@ -116,8 +117,8 @@ def test_a_window_has_the_frames_of_a_whole_decoding(folder: Path, name: str) ->
 def test_most_files_need_no_whole_decoding(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The exceptions: where no earlier key frame can be found, or decoding does not begin at one."""
     calls = []
-    original = selavi.media._pictures_by_frames
-    monkeypatch.setattr(selavi.media, "_pictures_by_frames", lambda *a: calls.append(1) or original(*a))
+    original = selavi.media.decoding._pictures_by_frames
+    monkeypatch.setattr(selavi.media.decoding, "_pictures_by_frames", lambda *a: calls.append(1) or original(*a))
     for start_s in (0.7, 1.3, 2.2):
         window(folder / name, start_s)
     assert not calls or name in ("refresh.mp4", "headless.ts", "old.mpg")
@@ -126,8 +127,8 @@ def test_most_files_need_no_whole_decoding(folder: Path, name: str, monkeypatch:
 def test_frames_before_the_window_are_skipped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A decoder that was asked for everything would make the bit-exact shortcut worthless."""
     count = []
-    original = selavi.media._Resize.__call__
-    monkeypatch.setattr(selavi.media._Resize, "__call__", lambda *a: count.append(1) or original(*a))
+    original = selavi.media.pictures.Resize.__call__
+    monkeypatch.setattr(selavi.media.pictures.Resize, "__call__", lambda *a: count.append(1) or original(*a))
     window(folder / "many_b.mp4", 2.0, 0.5, 4)
     assert len(count) == 4  # only what is wanted is resized
 

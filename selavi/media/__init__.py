@@ -1,0 +1,50 @@
+"""Media files in and out: the only user of PyAV."""
+
+from selavi.media.browser import playable, transcode
+from selavi.media.decoding import (
+    SILENCE,
+    SILENCE_S,
+    MediaInfo,
+    Recording,
+    cut_waveform,
+    decode_clip,
+    decode_frames_at,
+    decode_recording,
+    decode_sound,
+    frame_times,
+    latest_frames,
+    loudest,
+    probe,
+    stream_frames,
+)
+from selavi.media.encoding import encode_clip, recompress
+from selavi.media.files import DEADLINE_S, LIMITS, Limits, MediaError
+from selavi.media.pictures import crop_square, decode_jpegs, encode_jpeg
+
+__all__ = [
+    "DEADLINE_S",
+    "LIMITS",
+    "SILENCE",
+    "SILENCE_S",
+    "Limits",
+    "MediaError",
+    "MediaInfo",
+    "Recording",
+    "crop_square",
+    "cut_waveform",
+    "decode_clip",
+    "decode_frames_at",
+    "decode_jpegs",
+    "decode_recording",
+    "decode_sound",
+    "encode_clip",
+    "encode_jpeg",
+    "frame_times",
+    "latest_frames",
+    "loudest",
+    "playable",
+    "probe",
+    "recompress",
+    "stream_frames",
+    "transcode",
+]
