@@ -14,7 +14,7 @@ const namesView = {
       if (chosen) this.bring(chosen.name, await chosen.text());
     });
     this.problem = make("div");
-    const run = app.index.numRun ?? app.index.run ?? "RUN";
+    const run = app.index.numRun;
     const element = make(
       "div",
       { class: "names-view" },
@@ -76,7 +76,7 @@ const namesView = {
   refresh() {
     const rows = names.sorted();
     const unsaved = names.numUnsaved();
-    const state = unsaved ? `${plural(unsaved, "edit")} not downloaded yet.` : rows.length ? "All of them are in names.csv." : "";
+    const state = unsaved ? `${plural(unsaved, "edit")} not downloaded yet.` : rows.length ? "names.csv holds them all." : "";
     this.words.textContent = rows.length
       ? `${plural(rows.length, "edit")}. ${state}`
       : "Nothing is edited yet.  Open a cluster, press n and write its name.";

@@ -81,6 +81,7 @@ const refreshHeader = () => {
   for (const link of document.querySelectorAll(".views a"))
     link.href = routeTo({ index: "", map: "map", labels: "labels", names: "names" }[link.dataset.view]);
   byId("head").value = String(app.head.head);
+  byId("head-words").textContent = app.head.head === app.index.chosenHead ? "chosen" : "";
   const unsaved = names.numUnsaved();
   byId("unsaved").textContent = unsaved ? grouped(unsaved) : "";
   byId("unsaved").hidden = !unsaved;
@@ -103,8 +104,9 @@ const start = (index) => {
   const { tile, heads } = index;
   const root = document.documentElement.style;
   root.setProperty("--tile-width", tile.width);
-  root.setProperty("--tile-height", tile.frames ? tile.height : 0);
+  root.setProperty("--tile-height", tile.height);
   root.setProperty("--sound-height", tile.spectrogram);
+  root.setProperty("--total-height", (tile.frames ? tile.height : 0) + tile.spectrogram);
   evidence.shown = index.hasEvidence && storage.read("selavi.evidence") === true;
   names.start();
   names.listeners.add(refreshAll);
@@ -115,7 +117,7 @@ const start = (index) => {
   byId("head-field").hidden = heads.length < 2;
   byId("head").replaceChildren(
     ...heads.map((head) =>
-      make("option", { value: String(head.head) }, `${head.head}${head.head === index.chosenHead ? " (chosen)" : ""}${head.agreement === null ? "" : `, agreement ${decimals(head.agreement)}`}`)),
+      make("option", { value: String(head.head), title: head.agreement === null ? null : `agreement ${decimals(head.agreement)}` }, String(head.head))),
   );
   byId("head").addEventListener("change", (event) => {
     const head = Number(event.target.value);
