@@ -61,17 +61,7 @@ def cluster_table(labels: pa.Table, manifest: pa.Table, head: int | None) -> pa.
             raise ValueError(f"expected one of the heads {heads}, got {head}")
         labels = labels.filter(pc.equal(labels["head"], head))
 
-    labels = labels.take(
-        pc.sort_indices(
-            labels,
-            sort_keys=[
-                ("head", "ascending"),
-                ("cluster", "ascending"),
-                ("confidence", "descending"),
-                ("id", "ascending"),
-            ],
-        )
-    )
+    labels = _sorted(labels)
     recordings = manifest.take(pc.index_in(labels["id"], value_set=manifest["id"].combine_chunks()))
     num_rows = labels.num_rows
     columns = {
@@ -83,6 +73,19 @@ def cluster_table(labels: pa.Table, manifest: pa.Table, head: int | None) -> pa.
     }
     columns.update({name: labels[name] for name in _LABEL_COLUMNS})
     return pa.table({name: columns[name] for name in CLUSTER_SCHEMA.names}).cast(CLUSTER_SCHEMA)
+
+
+def rank_clips(table: pa.Table) -> pa.Table:
+    """Sort a cluster table by head, cluster, confidence (falling) and id, and number rank_in_cluster anew."""
+    table = _sorted(table)
+    ranks = pa.array(_ranks(table["head"].to_numpy(), table["cluster"].to_numpy()).astype(np.int32))
+    place = table.column_names.index("rank_in_cluster")
+    return table.set_column(place, table.schema.field("rank_in_cluster"), ranks)
+
+
+def _sorted(table: pa.Table) -> pa.Table:
+    keys = [("head", "ascending"), ("cluster", "ascending"), ("confidence", "descending"), ("id", "ascending")]
+    return table.take(pc.sort_indices(table, sort_keys=keys))
 
 
 def read_labels(run_dir: Path, split: str) -> pa.Table:
