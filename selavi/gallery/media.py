@@ -178,8 +178,7 @@ def transcode_file(job: MediaJob) -> str:
     """
     if job.target.exists():
         return "kept"
-    with write_atomically(job.target) as temporary:
-        media.transcode(job.source, temporary)
+    media.transcode(job.source, job.target)
     return "made"
 
 

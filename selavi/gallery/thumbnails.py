@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from selavi.atomic import write_atomically
-from selavi.media import decode_clip, decode_frames_at, decode_sound
+from selavi.media import MediaError, decode_clip, decode_frames_at, decode_sound
 
 NUM_FRAMES = 4
 FRAME_HEIGHT = 120
@@ -117,7 +117,12 @@ def make_thumbnail(job: Job, geometry: Geometry, read: Reader) -> str:
     """
     if job.target.exists():
         return "kept"
-    picture = draw(*read(job, geometry), geometry)
+    try:
+        picture = draw(*read(job, geometry), geometry)
+    except (MediaError, MemoryError):
+        raise
+    except Exception as error:  # whatever a hostile file makes of a library: one placeholder, not the end of an export
+        raise MediaError(job.source, "corrupt", f"{type(error).__name__}: {error}") from error
     with write_atomically(job.target) as temporary:
         picture.save(temporary, "JPEG", quality=80)
     return "made"
