@@ -32,26 +32,47 @@ const parseCsv = (text) => {
   return records;
 };
 
-/** Rows of a names.csv; an Error names the line and what is wrong with it. */
+/** Rows of a names.csv, its columns in any order; an Error names the line and what is wrong with it. */
 const readCsv = (text) => {
   const [header, ...records] = parseCsv(text);
-  if (!header || header[1].join() !== NAMES_HEADER.join())
-    throw new Error(`the first line must be ${NAMES_HEADER.join(",")}`);
-  const whole = (line, column, value) => {
-    if (!/^\d{1,9}$/.test(value)) throw new Error(`line ${line}, ${column}: expected a number from 0, found “${value}”`);
-    return Number(value);
-  };
+  const columns = header?.[1] ?? [];
+  const unknown = columns.filter((name, i) => !NAMES_HEADER.includes(name) || columns.indexOf(name) !== i);
+  if (unknown.length || !columns.includes("head") || !columns.includes("cluster"))
+    throw new Error(`line 1: expected the columns ${NAMES_HEADER.join(",")}, found ${columns.join(",") || "none"}`);
+  const seen = new Set();
   return records.map(([line, cells]) => {
-    if (cells.length !== NAMES_HEADER.length) throw new Error(`line ${line}: expected 6 cells, found ${cells.length}`);
-    const [head, cluster, id, name, into, rejected] = cells;
-    if (!["", "0", "1"].includes(rejected)) throw new Error(`line ${line}, rejected: expected 1 or nothing, found “${rejected}”`);
-    return {
-      head: whole(line, "head", head),
-      cluster: whole(line, "cluster", cluster),
-      id: id || null,
-      name,
-      into: into ? whole(line, "into", into) : null,
-      rejected: rejected === "1",
+    if (cells.length !== columns.length) throw new Error(`line ${line}: expected ${columns.length} cells, found ${cells.length}`);
+    const cell = Object.fromEntries(columns.map((name, i) => [name, cells[i]]));
+    const whole = (name) => {
+      if (!/^\d{1,9}$/.test(cell[name])) throw new Error(`line ${line}, ${name}: expected a number from 0, found “${cell[name]}”`);
+      return Number(cell[name]);
     };
+    if (cell.rejected && cell.rejected !== "1") throw new Error(`line ${line}, rejected: expected 1 or nothing, found “${cell.rejected}”`);
+    const row = {
+      head: whole("head"),
+      cluster: whole("cluster"),
+      id: cell.id || null,
+      name: cell.name ?? "",
+      into: cell.into ? whole("into") : null,
+      rejected: cell.rejected === "1",
+    };
+    const about = row.id === null ? `${row.head}/${row.cluster}` : `${row.head}//${row.id}`;
+    if (seen.has(about)) throw new Error(`line ${line}: a second row about the same ${row.id === null ? "cluster" : "clip"}`);
+    if (row.rejected && row.into !== null) throw new Error(`line ${line}: a row either moves or rejects`);
+    seen.add(about);
+    return row;
+  });
+};
+
+/** A cluster whose merges lead back to it, or undefined. */
+const mergeCycle = (rows) => {
+  const into = new Map(rows.filter((row) => row.id === null && row.into !== null).map((row) => [`${row.head}/${row.cluster}`, row]));
+  return [...into.values()].find((row) => {
+    let at = row;
+    for (let steps = 0; at && steps <= into.size; steps += 1) {
+      at = into.get(`${at.head}/${at.into}`);
+      if (at === row) return true;
+    }
+    return false;
   });
 };

@@ -7,7 +7,7 @@ const namesView = {
     this.words = make("p", { class: "lede", role: "status" });
     this.body = make("tbody");
     this.rest = make("p", { class: "quiet" });
-    const file = make("input", { type: "file", accept: ".csv,text/csv", class: "unseen", id: "import", tabIndex: -1 });
+    const file = make("input", { type: "file", accept: ".csv,text/csv", id: "import", hidden: true });
     file.addEventListener("change", async () => {
       const [chosen] = file.files;
       file.value = "";
@@ -58,6 +58,8 @@ const namesView = {
       const heads = new Set(app.index.heads.map((head) => head.head));
       const strange = rows.find((row) => !heads.has(row.head));
       if (strange) throw new Error(`head ${strange.head} is not in this gallery, which holds ${[...heads].join(", ")}`);
+      const cycle = mergeCycle(rows);
+      if (cycle) throw new Error(`the merges of cluster ${cycle.cluster} lead back to it`);
       names.replaceAll(rows, `${plural(rows.length, "row")} of ${name} took the place of the edits here`);
     } catch (error) {
       this.problem.replaceChildren(fault(`${name} was not read: ${error.message}.`));
