@@ -474,7 +474,7 @@ def test_a_merge_cannot_go_in_a_circle(visit: Visit, gallery: Path) -> None:
     assert page.locator("#unsaved").inner_text() == "1"
 
 
-def test_edits_meet_a_gallery_that_was_written_anew(visit: Visit, gallery: Path, tmp_path: Path) -> None:
+def test_edits_meet_a_gallery_that_was_written_anew(visit: Visit, gallery: Path, tmp_path: Path, watch: Any) -> None:
     """Names that came with the gallery stand; edits made in the browser and not downloaded lie over them."""
     again = tmp_path / "gallery"
     (again / "data").mkdir(parents=True)
@@ -497,6 +497,7 @@ def test_edits_meet_a_gallery_that_was_written_anew(visit: Visit, gallery: Path,
     named = page.evaluate("[1, 2, 3].map((cluster) => names.overlay().nameOf(cluster))")
     assert named == ["by hand", "saved", "not saved"]
     assert page.locator("#unsaved").inner_text() == "1"
+    watch.said.clear()  # Chromium itself logs the thumbnails that were not copied
 
 
 def test_a_browser_that_keeps_nothing_is_told(visit: Visit, gallery: Path) -> None:
