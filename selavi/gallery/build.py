@@ -200,10 +200,10 @@ def write_gallery(
     }
     written.add(data.write_call(folder / "index.js", "selavi.index", index))
     write_page(report.page, about.title)
-    report.removed = data.remove_stale(folder, [".js"], written)
+    report.removed = data.remove_stale(folder, [".js", ".tmp"], written)
     for kind, names, suffix in (("thumbs", thumbnails, "jpg"), ("evidence", overlays, "png")):
         kept = {_picture(out_dir, kind, name.decode(), suffix) for name in names[names != b""].tolist()}
-        report.removed += data.remove_stale(out_dir / kind, [f".{suffix}"], kept)
+        report.removed += data.remove_stale(out_dir / kind, [f".{suffix}", ".tmp"], kept)
     return report
 
 
@@ -323,7 +323,7 @@ def _media(
             else:
                 _count(report, outcome.reason, facts["id"][number].as_py(), outcome.detail)
     if folder.exists():
-        own = {path.suffix for path in folder.iterdir() if len(path.stem) == 24}
+        own = {path.suffix for path in folder.iterdir() if len(path.stem) == 24} | {".tmp"}
         report.removed += data.remove_stale(folder, sorted(own), kept)
     without = len(clips) - len(shown)
     report.media_warning = links.describe(states, unplayable, len(wanted), mode, without)

@@ -176,9 +176,8 @@ def draw_spectrogram(sound: np.ndarray, geometry: Geometry) -> Image.Image:
     columns, bands = right - left, bottom - top
     hop = max(1, len(sound) // columns)
     window = max(1024, 1 << (hop - 1).bit_length())
-    power = melspectrogram(
-        y=sound.astype(np.float32) / 32768, sr=SAMPLE_RATE, n_fft=window, hop_length=hop, n_mels=bands
-    )
+    samples = np.pad(sound, (0, max(0, window - len(sound)))).astype(np.float32) / 32768
+    power = melspectrogram(y=samples, sr=SAMPLE_RATE, n_fft=window, hop_length=hop, n_mels=bands)
     loudness = 10 * np.log10(np.maximum(power, 1e-12) / max(float(power.max()), _FAINTEST))
     levels = np.clip(np.rint(255 * (1 + loudness / _RANGE_DB)), 0, 255).astype(np.uint8)
     return Image.fromarray(COLOURS[levels[::-1]]).resize((columns, bands), Image.Resampling.BILINEAR)
