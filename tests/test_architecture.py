@@ -16,12 +16,12 @@ ROWS: list[set[str]] = [
     LEAVES,
     {"config", "batch", "media", "distributed", "safetensors"},
     {"encoders", "heads", "loss", "augment", "labelling", "evaluation.metrics", "export"},
-    {"model"},
+    {"model", "naming", "handover"},
     {"pretrained"},
     {"training", "evaluation", "gallery", "cli"},
 ]
 # Rooms that see less than the rows above them.
-NARROWER = {"gallery": LEAVES | {"export", "media"}, "cli": LEAVES}
+NARROWER = {"gallery": LEAVES | {"export", "media", "naming", "handover"}, "cli": LEAVES}
 SEEN_BY_DATAMODULES = LEAVES | ROWS[1]
 
 # Imported, or reached as an attribute, only in files whose path starts so.
