@@ -141,6 +141,39 @@ def test_an_export_that_was_killed_goes_on(run_dir: Path) -> None:
     assert not list(run_dir.rglob("*.tmp"))
 
 
+def test_names_go_round(run_dir: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    command = [str(run_dir), "--head", "0", "--map", "none"]
+    assert export_clusters.main(command) == 0
+    assert f"export_clusters.py {run_dir} --names names.csv" in capfd.readouterr().err
+    before = pq.read_table(run_dir / "clusters.parquet")
+    one, other, *_ = sorted(set(before["cluster"].to_pylist()))
+    names = tmp_path / "names.csv"
+    name = '=dogs, "big" <b>'
+    quoted = name.replace('"', '""')
+    names.write_text(f'head,cluster,id,name,into,rejected\n0,{one},,"{quoted}",,\n0,{other},,,{one},\n')
+    key = index_of(run_dir)["key"]
+    assert export_clusters.main([*command, "--names", str(names)]) == 0
+    after = pq.read_table(run_dir / "clusters.parquet")
+    merged = before.filter(np.isin(before["cluster"].to_numpy(), [one, other]))
+    named = after.filter(after["cluster"].to_numpy() == one)
+    assert sorted(named["id"].to_pylist()) == sorted(merged["id"].to_pylist())
+    assert set(named["name"].to_pylist()) == {name}
+    index = index_of(run_dir)
+    assert index["key"] == key and [row["into"] for row in index["names"]] == [None, one]
+    assert other in [cluster["cluster"] for cluster in index["heads"][0]["clusters"]]  # edits lie over the originals
+
+    assert export_clusters.main([*command, "--spreadsheet-safe"]) == 0  # the names stay
+    assert pq.read_table(run_dir / "clusters.parquet") == after
+    assert "'=dogs" in (run_dir / "clusters.csv").read_text()
+    names.write_text("head,cluster,name\n0,1,cats\n")
+    assert export_clusters.main([*command, "--names", str(names)]) == 0
+    assert name.replace('"', '""') in (run_dir / "names.1.csv").read_text()
+    names.write_text("head,cluster,name\n0,one,cats\n")
+    kept = (run_dir / "names.csv").read_bytes()
+    assert export_clusters.main([*command, "--names", str(names)]) == 2
+    assert "line 2, column cluster" in capfd.readouterr().err and (run_dir / "names.csv").read_bytes() == kept
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
