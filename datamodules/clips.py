@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from datamodules.cache import DecodedCache, build_cache, estimate_gb
 from datamodules.dataset import ClipDataset, ClipReader
 from datamodules.loader import Loader, require_shared_memory
 from datamodules.manifest import bad, describe_bad, judge, mark_unusable, probed, select_split, usable
-from datamodules.sampling import AllSampler, TrainSampler
+from datamodules.sampling import AllSampler, TrainSampler, Window, WindowSampler
 from datamodules.scan import require_media, scan
 from datamodules.shards import ShardReader, is_prepared, open_shards
 from datamodules.sources import apply_list, describe_list
@@ -111,6 +112,12 @@ class ClipDataModule(pl.LightningDataModule):
         self._require_shared_memory(batch_size)
         return self._loader(dataset, sampler, batch_size), rows
 
+    def window_loader(self, rows: pa.Table, windows: Sequence[Sequence[Window]], batch_size: int) -> Loader:
+        """Given windows of given rows of the manifest, unaugmented, those of a clip in a row."""
+        dataset = ClipDataset(rows, self.config, self._reader(rows), windows=windows)
+        self._require_shared_memory(batch_size)
+        return self._loader(dataset, WindowSampler([len(each) for each in windows]), batch_size)
+
     def _reader(self, rows: pa.Table) -> ClipReader | None:
         if isinstance(self.media, ShardReader):
             size = self.config.video.decode_size if "video" in self.config.modalities else 0
@@ -118,7 +125,9 @@ class ClipDataModule(pl.LightningDataModule):
             return self.media.select(rows, size=size, sample_rate=sample_rate)
         return None if self.media is None else self.media.select(rows)
 
-    def _loader(self, dataset: ClipDataset, sampler: TrainSampler | AllSampler, batch_size: int) -> Loader:
+    def _loader(
+        self, dataset: ClipDataset, sampler: TrainSampler | AllSampler | WindowSampler, batch_size: int
+    ) -> Loader:
         return Loader(
             dataset,
             sampler,

@@ -1,5 +1,6 @@
 """One view of one clip, decoded; a file that fails becomes a clip without any modality."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -10,7 +11,7 @@ import torch
 from torch.utils.data import Dataset
 
 from datamodules.manifest import media_root
-from datamodules.sampling import ViewKey, even_span, random_span
+from datamodules.sampling import ClipSpan, ViewKey, Window, even_span, random_span, window_span
 from selavi.batch import DecodedClip
 from selavi.config import Config
 from selavi.media import MediaError, decode_clip
@@ -102,6 +103,7 @@ class ClipDataset(Dataset[DecodedClip]):
         reader: reads the recordings of these rows; by default their files.
         num_views: how many evenly spaced windows the stream `eval` has.
         num_crops: how many squares of each of these windows it has.
+        windows: of each row, for the stream `window`.
     """
 
     def __init__(
@@ -111,8 +113,9 @@ class ClipDataset(Dataset[DecodedClip]):
         reader: ClipReader | None = None,
         num_views: int = 1,
         num_crops: int = 1,
+        windows: Sequence[Sequence[Window]] = (),
     ) -> None:
-        self.config, self.num_views, self.num_crops = config, num_views, num_crops
+        self.config, self.num_views, self.num_crops, self.windows = config, num_views, num_crops, windows
         self.reader = FileReader(rows, config.data.timeout_s) if reader is None else reader
         # Columns, never a Python object a row: a million of those take seconds and gigabytes in every process.
         self.ids = rows["id"].combine_chunks()
@@ -126,16 +129,12 @@ class ClipDataset(Dataset[DecodedClip]):
 
     def __getitem__(self, key: ViewKey) -> DecodedClip:
         config, row = self.config, key.row
-        duration_s, clip_s = float(self.durations_s[row]), config.data.clip_s
-        span = (
-            even_span(key.epoch, self.num_views, duration_s, clip_s, self.num_crops)
-            if key.stream == "eval"
-            else random_span(config.seed, key, self.ids[row].as_py(), duration_s, clip_s)
-        )
+        span, wanted = self._span(key)
+        clip_s = span.clip_s
         error, frames, waveform = None, None, None
         size = config.video.decode_size
-        num_frames = config.video.num_frames if "video" in config.modalities else 0
-        sample_rate = config.audio.sample_rate if "audio" in config.modalities and self.audible[row] else 0
+        num_frames = config.video.num_frames if "video" in wanted else 0
+        sample_rate = config.audio.sample_rate if "audio" in wanted and self.audible[row] else 0
         if num_frames or sample_rate:
             try:
                 frames, waveform = self.reader.read(
@@ -154,12 +153,22 @@ class ClipDataset(Dataset[DecodedClip]):
         present = {}
         if "video" in config.modalities:
             present["video"] = frames is not None
-            blank = np.zeros((num_frames, size, size, 3), np.uint8) if frames is None else frames
+            blank = np.zeros((config.video.num_frames, size, size, 3), np.uint8) if frames is None else frames
             decoded["video"] = torch.from_numpy(blank)
         if "audio" in config.modalities:
-            zeros_count = config.data.audio_policy == "zeros" and error is None
+            zeros_count = config.data.audio_policy == "zeros" and "audio" in wanted and error is None
             present["audio"] = waveform is not None or zeros_count
             silence = np.zeros(round(clip_s * config.audio.sample_rate), np.int16) if waveform is None else waveform
             decoded["audio"] = torch.from_numpy(silence)
         draws = torch.from_numpy(span.draws.astype(np.float32))
         return DecodedClip(row, decoded["video"], decoded["audio"], present, draws, error)
+
+    def _span(self, key: ViewKey) -> tuple[ClipSpan, Sequence[str]]:
+        """The window, and the modalities to read there."""
+        config, duration_s, clip_s = self.config, float(self.durations_s[key.row]), self.config.data.clip_s
+        if key.stream == "window":
+            window = self.windows[key.row][key.epoch]
+            return window_span(window.start_s, clip_s), window.modalities
+        if key.stream == "eval":
+            return even_span(key.epoch, self.num_views, duration_s, clip_s, self.num_crops), config.modalities
+        return random_span(config.seed, key, self.ids[key.row].as_py(), duration_s, clip_s), config.modalities

@@ -19,7 +19,7 @@ import torch
 from torch.utils.data import DataLoader, Sampler, get_worker_info
 
 from datamodules.dataset import ClipDataset, ClipReader
-from datamodules.sampling import AllSampler, TrainSampler, ViewKey
+from datamodules.sampling import AllSampler, TrainSampler, ViewKey, WindowSampler
 from selavi.batch import ClipBatch, collate
 from selavi.errors import UsageError
 from selavi.media import MediaError
@@ -106,7 +106,7 @@ class Loader:
     def __init__(
         self,
         dataset: ClipDataset,
-        sampler: TrainSampler | AllSampler,
+        sampler: TrainSampler | AllSampler | WindowSampler,
         batch_size: int,
         *,
         num_workers: int,
@@ -238,7 +238,7 @@ def _end_with(pid: int, _: int) -> None:
 class _KeysFrom(Sampler[ViewKey]):
     """The keys of a sampler without the first `skip`."""
 
-    def __init__(self, sampler: TrainSampler | AllSampler) -> None:
+    def __init__(self, sampler: TrainSampler | AllSampler | WindowSampler) -> None:
         self.sampler, self.skip = sampler, 0
 
     def __iter__(self) -> Iterator[ViewKey]:

@@ -1,6 +1,6 @@
 """Which clip of which recording, in which order: arithmetic on (seed, epoch, clip id), without a file."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -16,9 +16,16 @@ class ViewKey(NamedTuple):
 
     row: int
     """Of the dataset: the clip's index in the label bank, in training."""
-    stream: Literal["train", "label", "eval"]
+    stream: Literal["train", "label", "eval", "window"]
     epoch: int
-    """Pass over the data; for the stream `eval` the number of the view."""
+    """Pass over the data; for the stream `eval` the number of the view, for `window` that of the window."""
+
+
+class Window(NamedTuple):
+    """A window of a recording, and which modalities are read there."""
+
+    start_s: float
+    modalities: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,11 @@ def even_span(view: int, num_views: int, duration_s: float, clip_s: float, num_c
     window, crop = divmod(view, num_crops)
     start_s = clip_starts(duration_s, clip_s, num_views)[window]
     offset = crop / (num_crops - 1) if num_crops > 1 else 0.5
+    return window_span(start_s, clip_s, offset)
+
+
+def window_span(start_s: float, clip_s: float, offset: float = 0.5) -> ClipSpan:
+    """A window without anything random in its view."""
     return ClipSpan(start_s, clip_s, offset, np.full(NUM_DRAWS, 0.5))
 
 
@@ -145,3 +157,18 @@ class AllSampler(Sampler[ViewKey]):
 
     def __len__(self) -> int:
         return len(self.indices) * self.num_views
+
+
+class WindowSampler(Sampler[ViewKey]):
+    """Given windows of every clip, those of a clip in a row; `num_windows`: how many each clip has."""
+
+    def __init__(self, num_windows: Sequence[int]) -> None:
+        self.num_windows = num_windows
+
+    def __iter__(self) -> Iterator[ViewKey]:
+        for row, count in enumerate(self.num_windows):
+            for number in range(count):
+                yield ViewKey(row, "window", number)
+
+    def __len__(self) -> int:
+        return sum(self.num_windows)

@@ -32,6 +32,7 @@ until a person names it; confidence, margin and entropy (nats) of the clip's nor
 rank_in_cluster, 0 for the most confident clip of its head and cluster; modality_agreement, null with one
 modality; the clip's label or null."""
 
+_ROWS_AT_ONCE = 1_000_000
 _LABEL_COLUMNS = ("id", "head", "cluster", "confidence", "margin", "entropy", "modality_agreement")
 _MANIFEST_COLUMNS = ("id", "path", "label")
 
@@ -62,7 +63,9 @@ def cluster_table(labels: pa.Table, manifest: pa.Table, head: int | None) -> pa.
         labels = labels.filter(pc.equal(labels["head"], head))
 
     labels = _sorted(labels)
-    recordings = manifest.take(pc.index_in(labels["id"], value_set=manifest["id"].combine_chunks()))
+    recordings = _take(
+        manifest.select(list(_MANIFEST_COLUMNS)), pc.index_in(labels["id"], value_set=manifest["id"].combine_chunks())
+    )
     num_rows = labels.num_rows
     columns = {
         "path": recordings["path"],
@@ -85,7 +88,16 @@ def rank_clips(table: pa.Table) -> pa.Table:
 
 def _sorted(table: pa.Table) -> pa.Table:
     keys = [("head", "ascending"), ("cluster", "ascending"), ("confidence", "descending"), ("id", "ascending")]
-    return table.take(pc.sort_indices(table, sort_keys=keys))
+    return _take(table, pc.sort_indices(table, sort_keys=keys))
+
+
+def _take(table: pa.Table, indices: pa.Array) -> pa.Table:
+    """table.take, which fails where the texts of a column have more than 2 GB together."""
+    fields = [field.with_type(pa.large_string()) if pa.types.is_string(field.type) else field for field in table.schema]
+    wide = table.cast(pa.schema(fields)).combine_chunks()
+    starts = range(0, max(len(indices), 1), _ROWS_AT_ONCE)
+    blocks = [wide.take(indices.slice(start, _ROWS_AT_ONCE)).cast(table.schema) for start in starts]
+    return pa.concat_tables(blocks)
 
 
 def read_labels(run_dir: Path, split: str) -> pa.Table:
@@ -121,22 +133,64 @@ def _by_head(labels: pa.Table, column: str) -> np.ndarray:
     return labels[column].to_numpy().reshape(-1, num_heads)
 
 
-def write_cluster_table(table: pa.Table, run_dir: Path) -> tuple[Path, Path]:
-    """Write RUN/clusters.parquet and its twin RUN/clusters.csv; each appears whole or not at all.
-
-    The CSV (UTF-8, one header row) holds cells as they are, null as nothing between two commas.  An id may
-    begin with '-', as those of YouTube do, or with '=', '+' or '@', which a spreadsheet takes for a formula:
-    import such columns as text there.
+def write_cluster_table(table: pa.Table, run_dir: Path, *, spreadsheet_safe: bool = False) -> tuple[Path, Path]:
+    """Write RUN/clusters.parquet and its twin RUN/clusters.csv through write_table.
 
     Returns:
         The two paths.
     """
     parquet_path, csv_path = run_dir / "clusters.parquet", run_dir / "clusters.csv"
-    with write_atomically(parquet_path) as temporary:
-        pq.write_table(table, temporary)
-    with write_atomically(csv_path) as temporary:
-        pa_csv.write_csv(table, temporary)
+    write_table(table, parquet_path)
+    write_table(table, csv_path, spreadsheet_safe=spreadsheet_safe)
     return parquet_path, csv_path
+
+
+def write_table(table: pa.Table, path: Path, *, spreadsheet_safe: bool = False) -> None:
+    """Write a table as Parquet or CSV, by the suffix of `path`, whole or not at all.
+
+    The CSV (UTF-8, one header row, lines end with a line feed) holds every text between quotes and null as nothing
+    between two commas, so any text comes back as it was.  A column `nearest`, a list of (cluster, probability) a
+    row, becomes the columns nearest_1, probability_1, nearest_2 ...; the first row tells how many.
+
+    Args:
+        table: of any columns; in CSV none may be nested but `nearest`.
+        path: ends with .parquet or .csv.
+        spreadsheet_safe: put a ' before each text of a CSV that begins with =, +, -, @, a tab or a carriage return,
+            which a spreadsheet may take for a formula and run.  Off by default, as such ids (those of YouTube begin
+            with '-' at times) are then no longer the ids.
+
+    Raises:
+        ValueError: another suffix, or spreadsheet_safe for Parquet.
+    """
+    if path.suffix not in (".parquet", ".csv"):
+        raise ValueError(f"expected a path that ends with .parquet or .csv, got {path}")
+    if path.suffix == ".parquet" and spreadsheet_safe:
+        raise ValueError(f"spreadsheet_safe is for CSV, got {path}: Parquet holds texts as they are")
+    if path.suffix == ".parquet":
+        with write_atomically(path) as temporary:
+            pq.write_table(table, temporary)
+        return
+    flat = _flat(table)
+    if spreadsheet_safe:
+        for place, field in enumerate(flat.schema):
+            if pa.types.is_string(field.type):
+                safe = pc.replace_substring_regex(flat[field.name], r"^([=+\-@\t\r])", r"'\1")
+                flat = flat.set_column(place, field, safe)
+    with write_atomically(path) as temporary:
+        pa_csv.write_csv(flat, temporary)
+
+
+def _flat(table: pa.Table) -> pa.Table:
+    """The table with two columns for each rank of `nearest`, where it has that column."""
+    if "nearest" not in table.column_names:
+        return table
+    nearest = table["nearest"].combine_chunks()
+    table = table.drop_columns(["nearest"])
+    for rank in range(len(nearest[0]) if len(nearest) else 0):
+        item = pc.list_element(nearest, rank)
+        table = table.append_column(f"nearest_{rank + 1}", pc.struct_field(item, "cluster"))
+        table = table.append_column(f"probability_{rank + 1}", pc.struct_field(item, "probability"))
+    return table
 
 
 def _require_columns(what: str, table: pa.Table, names: tuple[str, ...]) -> None:

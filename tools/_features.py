@@ -12,13 +12,13 @@ from datamodules.manifest import media_root, select_split, usable
 from datamodules.progress import follow
 from selavi.config import Config
 from selavi.errors import DataError, UsageError
-from selavi.evaluation.features import features_path, joined, kept_features
+from selavi.evaluation.features import features_path, kept_features
 from selavi.evaluation.probes import ClipFeatures, best_device, encode_clips
 from selavi.training.checkpoint import last_checkpoint
 from selavi.training.run import Run, load_model, load_run
 
 
-def features_of(run_dir: Path, split: str, ids: pa.ChunkedArray) -> tuple[np.ndarray | None, str | None]:
+def features_of(run_dir: Path, split: str, ids: pa.ChunkedArray) -> tuple[dict[str, np.ndarray], str | None]:
     """Features of some clips of a split, kept in the run folder, or why there are none.
 
     Args:
@@ -27,7 +27,7 @@ def features_of(run_dir: Path, split: str, ids: pa.ChunkedArray) -> tuple[np.nda
         ids: (N,) of the clips wanted.
 
     Returns:
-        (N, D) float16, or None and the reason in words.
+        (N, D) float16 a modality, zeros for a clip without it; or nothing and the reason in words.
     """
     try:
         run = load_run(run_dir)
@@ -35,9 +35,9 @@ def features_of(run_dir: Path, split: str, ids: pa.ChunkedArray) -> tuple[np.nda
         encoder = _Encoder(run, split)
         found = kept_features(features_path(run_dir, split), rows, last_checkpoint(run_dir), 1, encoder)
     except (UsageError, DataError) as error:
-        return None, f"the features of the clips could not be computed: {error}"
-    places = pc.index_in(ids, value_set=rows["id"].combine_chunks())
-    return joined(found)[places.to_numpy()], None
+        return {}, f"the features of the clips could not be computed: {error}"
+    places = pc.index_in(ids, value_set=rows["id"].combine_chunks()).to_numpy()
+    return {name: values.numpy()[places] for name, values in found.items()}, None
 
 
 class _Encoder:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from selavi.config import Config
 from selavi.evaluation.head_choice import HeadChoice
 from selavi.gallery.build import About, Each, Report, Source, write_gallery
 from selavi.gallery.select import Places, arrange
+from selavi.naming import Names
 from tools._features import features_of
 from tools._prepared import read_shard, write_shard
 
@@ -28,19 +30,22 @@ def gallery(
     manifest: pa.Table,
     head: int,
     choice: HeadChoice,
+    names: Names,
     each: Each,
 ) -> Report:
     """Write RUN/gallery; arguments are those of the tool and what it has read of the run."""
     clips, heads = arrange(labels, manifest)
-    features, no_map = (
-        (None, "it was left out (--map none)") if args.map == "none" else features_of(args.run, split, clips["id"])
+    found, no_map = (
+        ({}, "it was left out (--map none)") if args.map == "none" else features_of(args.run, split, clips["id"])
     )
+    features = np.concatenate(list(found.values()), 1) if found else None
     about = About(
         title=f"{args.run.resolve().name}, {split}",
         run=str(args.run),
         split=split,
         chosen_head=head,
         figures=_figures(args.run / "eval" / f"metrics_{split}.json", head),
+        names=names.rows,
         agreement_of_heads=[
             None if np.isnan(score) else round(score, 3) for score in choice.scores["agreement"].tolist()
         ],
@@ -55,13 +60,13 @@ def gallery(
 
 
 def _source(args: argparse.Namespace, config: Config, manifest: pa.Table, clips: pa.Table) -> Source:
-    source = Source(media_root(manifest), args.media, config.data.allow_links)
+    source = Source(media_root(manifest), args.media, config.data.allow_links, sample_rate=config.audio.sample_rate)
     prepared = open_prepared(config)
     if prepared is None or prepared[1] is None:
         return source
     reader = prepared[1].select(clips, size=0, sample_rate=0)
     read, write = partial(read_shard, reader=reader), partial(write_shard, reader=reader)
-    return Source(source.root, source.mode, source.allow_links, read, without_files=True, write=write)
+    return replace(source, read=read, write=write, without_files=True)
 
 
 def _figures(path: Path, head: int) -> list[tuple[str, str]]:

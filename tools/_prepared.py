@@ -8,7 +8,7 @@ from scipy.signal import resample_poly
 from datamodules.shards import ShardReader
 from selavi.atomic import write_atomically
 from selavi.gallery.media import MediaJob
-from selavi.gallery.thumbnails import SAMPLE_RATE, Geometry, Job, times_of
+from selavi.gallery.thumbnails import Geometry, Job, times_of
 from selavi.media import encode_clip
 
 _AT_ONCE = 64
@@ -27,11 +27,11 @@ def read_shard(job: Job, geometry: Geometry, *, reader: ShardReader) -> tuple[Se
         MediaError: the clip is not in the shards, or cannot be read.
     """
     frames = list(reader.frames_at(job.row, times_of(job))) if geometry.frames else []
-    stored = reader.sample_rate
+    stored, wanted = reader.sample_rate, geometry.sample_rate
     sound = reader.sound(job.row) if geometry.spectrogram else np.zeros(0, np.int16)
-    if sound.size and stored != SAMPLE_RATE:
-        common = np.gcd(SAMPLE_RATE, stored)
-        changed = resample_poly(sound.astype(np.float32), SAMPLE_RATE // common, stored // common)
+    if sound.size and stored != wanted:
+        common = np.gcd(wanted, stored)
+        changed = resample_poly(sound.astype(np.float32), wanted // common, stored // common)
         sound = np.clip(np.rint(changed), -32768, 32767).astype(np.int16)
     return frames, sound
 

@@ -24,6 +24,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     about = "how the map is drawn (default: pca); umap needs pip install 'selavi[map]'; `none` encodes no clips, so "
     about += "that there are no nearest clusters either"
     parser.add_argument("--map", choices=("pca", "umap", "tsne", "none"), default="pca", help=about)
+    about = "a names.csv that the page has written: becomes RUN/names.csv, which tables and page then follow"
+    parser.add_argument("--names", type=Path, metavar="FILE", help=about)
+    about = "put a ' before CSV cells that a spreadsheet might run as formulas; ids that begin with - or = then change"
+    parser.add_argument("--spreadsheet-safe", action="store_true", help=about)
     return parser.parse_args(argv)
 
 

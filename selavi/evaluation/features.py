@@ -7,7 +7,6 @@ the order of the split's usable rows in the manifest.  The file knows which ids 
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import torch
@@ -72,11 +71,6 @@ def kept_features(
     for file in files:
         file.unlink()
     return whole
-
-
-def joined(features: dict[str, Tensor]) -> Any:
-    """(N, D) float16 array of all modalities side by side."""
-    return torch.cat(list(features.values()), 1).numpy()
 
 
 def _rounded(clips: ClipFeatures) -> dict[str, Tensor]:

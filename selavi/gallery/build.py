@@ -19,7 +19,7 @@ from selavi.gallery.layout import Method, place_points, points_of
 from selavi.gallery.overlays import Evidence, draw_overlay
 from selavi.gallery.page import write_page
 from selavi.gallery.select import Head, HeadClusters, Places, Selector
-from selavi.gallery.thumbnails import Geometry, Job, Reader, make_thumbnail, read_file, thumbnail_name
+from selavi.gallery.thumbnails import SAMPLE_RATE, Geometry, Job, Reader, make_thumbnail, read_file, thumbnail_name
 from selavi.media import MediaError
 
 Each = Callable[[Callable[[Any], str], Iterable[Any], int, str], Iterator[tuple[int, Any]]]
@@ -41,6 +41,8 @@ class Source:
     """The reader, and `write` for --media transcode, need no media files: they have prepared clips."""
     write: links.Writer = links.transcode_file
     """Writes what --media transcode asks for."""
+    sample_rate: int = SAMPLE_RATE
+    """Of the sound that thumbnails show; see Geometry."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ def write_gallery(
     states = links.locate(clips, source.root, source.allow_links)
     report = Report(out_dir / "index.html")
 
-    geometry = _geometry(clips)
+    geometry = _geometry(clips, source.sample_rate)
     thumbnails = _thumbnails(out_dir, clips, shown, states, geometry, source, each, report)
     overlays = _overlays(out_dir, clips, geometry, evidence)
     media_of = _media(out_dir, clips, shown, states, source, each, report)
@@ -200,10 +202,10 @@ def write_gallery(
     }
     written.add(data.write_call(folder / "index.js", "selavi.index", index))
     write_page(report.page, about.title)
-    report.removed = data.remove_stale(folder, [".js"], written)
+    report.removed = data.remove_stale(folder, [".js", ".tmp"], written)
     for kind, names, suffix in (("thumbs", thumbnails, "jpg"), ("evidence", overlays, "png")):
         kept = {_picture(out_dir, kind, name.decode(), suffix) for name in names[names != b""].tolist()}
-        report.removed += data.remove_stale(out_dir / kind, [f".{suffix}"], kept)
+        report.removed += data.remove_stale(out_dir / kind, [f".{suffix}", ".tmp"], kept)
     return report
 
 
@@ -217,11 +219,11 @@ def _shown(found: Mapping[int, HeadClusters], chosen: int, num_clips: int, every
     return joined[np.sort(first)]
 
 
-def _geometry(clips: pa.Table) -> Geometry:
+def _geometry(clips: pa.Table, sample_rate: int) -> Geometry:
     sizes = clips.select(["width", "height"]).filter(pc.greater(clips["width"], 0))
     ratios = sizes["width"].to_numpy() / sizes["height"].to_numpy()
     has_sound = bool(pc.any(pc.equal(clips["audio_state"], "ok")).as_py())
-    return Geometry.of(ratios, len(ratios) > 0, has_sound)
+    return Geometry.of(ratios, len(ratios) > 0, has_sound, sample_rate)
 
 
 def _thumbnails(
@@ -323,7 +325,7 @@ def _media(
             else:
                 _count(report, outcome.reason, facts["id"][number].as_py(), outcome.detail)
     if folder.exists():
-        own = {path.suffix for path in folder.iterdir() if len(path.stem) == 24}
+        own = {path.suffix for path in folder.iterdir() if len(path.stem) == 24} | {".tmp"}
         report.removed += data.remove_stale(folder, sorted(own), kept)
     without = len(clips) - len(shown)
     report.media_warning = links.describe(states, unplayable, len(wanted), mode, without)

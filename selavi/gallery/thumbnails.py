@@ -19,7 +19,7 @@ NUM_FRAMES = 4
 FRAME_HEIGHT = 120
 SPECTROGRAM_HEIGHT = 40
 SAMPLE_RATE = 16_000
-"""Of the sound that is drawn: up to 8 kHz."""
+"""Of the sound that is drawn, where nothing else is said; the strip shows up to half of it."""
 _RATIOS = (3 / 4, 16 / 9)  # narrowest and widest frame, width over height
 _BACKGROUND = (24, 24, 27)
 _RANGE_DB = 70.0
@@ -41,19 +41,22 @@ class Geometry:
     """0 for a set without pictures."""
     spectrogram: int = SPECTROGRAM_HEIGHT
     """Height of the strip, 0 for a set without sound."""
+    sample_rate: int = SAMPLE_RATE
+    """Of the sound that is drawn: with that of the run the strip's mel bands are those that the model hears."""
 
     @staticmethod
-    def of(ratios: np.ndarray, has_pictures: bool, has_sound: bool) -> "Geometry":
+    def of(ratios: np.ndarray, has_pictures: bool, has_sound: bool, sample_rate: int = SAMPLE_RATE) -> "Geometry":
         """Frames as wide as the median recording's, within bounds.
 
         Args:
             ratios: width over height of the recordings; may be empty.
             has_pictures: whether any has frames.
             has_sound: whether any has sound.
+            sample_rate: of the sound that is drawn.
         """
         ratio = float(np.clip(np.median(ratios), *_RATIOS)) if len(ratios) else 4 / 3
         frames, spectrogram = NUM_FRAMES * has_pictures, SPECTROGRAM_HEIGHT * has_sound
-        return Geometry(round(FRAME_HEIGHT * ratio), frames=frames, spectrogram=spectrogram)
+        return Geometry(round(FRAME_HEIGHT * ratio), FRAME_HEIGHT, frames, spectrogram, sample_rate)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -89,7 +92,7 @@ class Job:
 
 
 Reader = Callable[[Job, Geometry], tuple[Sequence[np.ndarray], np.ndarray]]
-"""Gives the frames, (h, w, 3) uint8 each, and the sound, (S,) int16 of SAMPLE_RATE, of a clip."""
+"""Gives the frames, (h, w, 3) uint8 each, and the sound, (S,) int16 of geometry.sample_rate, of a clip."""
 
 
 def thumbnail_name(kind: str, clip_id: str, start_s: float, num_bytes: int | None, mtime_ns: int | None) -> str:
@@ -141,7 +144,8 @@ def read_file(job: Job, geometry: Geometry) -> tuple[Sequence[np.ndarray], np.nd
         frames = [decode_frames_at(job.source, [time_s], short_side)[0] for time_s in times_of(job)]
     sound = np.zeros(0, np.int16)
     if job.has_sound and geometry.spectrogram:
-        sound = decode_sound(job.source, sample_rate=SAMPLE_RATE) if job.duration_s <= _LONG_S else _windows(job)
+        rate = geometry.sample_rate
+        sound = decode_sound(job.source, sample_rate=rate) if job.duration_s <= _LONG_S else _windows(job, rate)
     return frames, sound
 
 
@@ -155,7 +159,7 @@ def draw(frames: Sequence[np.ndarray], sound: np.ndarray, geometry: Geometry) ->
 
     Args:
         frames: (h, w, 3) uint8 each; none for a dark place.
-        sound: (S,) int16 of SAMPLE_RATE; S = 0 for a dark place.
+        sound: (S,) int16 of geometry.sample_rate; S = 0 for a dark place.
         geometry: of the thumbnail.
     """
     picture = Image.new("RGB", geometry.size, _BACKGROUND)
@@ -176,22 +180,21 @@ def draw_spectrogram(sound: np.ndarray, geometry: Geometry) -> Image.Image:
     columns, bands = right - left, bottom - top
     hop = max(1, len(sound) // columns)
     window = max(1024, 1 << (hop - 1).bit_length())
-    power = melspectrogram(
-        y=sound.astype(np.float32) / 32768, sr=SAMPLE_RATE, n_fft=window, hop_length=hop, n_mels=bands
-    )
+    samples = np.pad(sound, (0, max(0, window - len(sound)))).astype(np.float32) / 32768
+    power = melspectrogram(y=samples, sr=geometry.sample_rate, n_fft=window, hop_length=hop, n_mels=bands)
     loudness = 10 * np.log10(np.maximum(power, 1e-12) / max(float(power.max()), _FAINTEST))
     levels = np.clip(np.rint(255 * (1 + loudness / _RANGE_DB)), 0, 255).astype(np.uint8)
     return Image.fromarray(COLOURS[levels[::-1]]).resize((columns, bands), Image.Resampling.BILINEAR)
 
 
-def _windows(job: Job) -> np.ndarray:
+def _windows(job: Job, sample_rate: int) -> np.ndarray:
     """A second of sound each at even distances."""
     pieces = []
     for start_s in np.linspace(0, job.duration_s - 1, _WINDOWS).tolist():
         piece = decode_clip(
-            job.source, job.start_s + start_s, 1.0, num_frames=0, size=1, offset=0, sample_rate=SAMPLE_RATE
+            job.source, job.start_s + start_s, 1.0, num_frames=0, size=1, offset=0, sample_rate=sample_rate
         )[1]
-        pieces.append(np.zeros(SAMPLE_RATE, np.int16) if piece is None else piece)
+        pieces.append(np.zeros(sample_rate, np.int16) if piece is None else piece)
     return np.concatenate(pieces)
 
 

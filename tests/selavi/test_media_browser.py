@@ -143,10 +143,11 @@ def test_pictures_keep_their_times_their_sound_and_stand_upright(odd: Path, tmp_
     before = decode_frames_at(odd / "rotated_90.mp4", [0.5, 1.5], 120)
     after = decode_frames_at(tmp_path / "upright.mp4", [0.5, 1.5], 120)
     assert after.shape == before.shape == (2, 160, 120, 3)
-    assert np.corrcoef(after.ravel(), before.ravel())[0, 1] > 0.95
+    alike = [np.corrcoef(np.rot90(after, turn, (1, 2)).ravel(), before.ravel())[0, 1] for turn in (0, 2)]
+    assert alike[0] > 0.95 and alike[1] < 0.5
     sounds = [decode_sound(p, sample_rate=16_000) for p in (odd / "rotated_90.mp4", tmp_path / "upright.mp4")]
     length = min(map(len, sounds))
-    assert np.corrcoef(sounds[0][:length], sounds[1][:length])[0, 1] > 0.95
+    assert np.corrcoef(sounds[0][:length], sounds[1][:length])[0, 1] > 0.9
 
 
 def test_variable_rates_keep_their_times(odd: Path, tmp_path: Path) -> None:

@@ -9,7 +9,16 @@ import pytest
 
 import selavi.media.decoding
 import selavi.media.pictures
-from selavi.media import MediaError, crop_square, decode_clip, decode_recording, frame_times, latest_frames, probe
+from selavi.media import (
+    MediaError,
+    crop_square,
+    decode_clip,
+    decode_recording,
+    encode_clip,
+    frame_times,
+    latest_frames,
+    probe,
+)
 
 FPS, RATE = 30, 16_000
 FLASH, CLICK_S = 47, 47 / 30
@@ -188,3 +197,12 @@ def test_a_clip_over_its_deadline_is_given_up(folder: Path) -> None:
             folder / "plain.mp4", 1.0, 1.0, num_frames=4, size=32, offset=0.5, sample_rate=0, deadline_s=1e-9
         )  # fmt: skip
     assert caught.value.reason == "timeout"
+
+
+@pytest.mark.parametrize("width", [48, 50, 52, 54, 56, 58, 62, 66])
+def test_a_picture_of_the_wanted_size_is_whole(tmp_path: Path, width: int) -> None:
+    """The library's unscaled way into planes leaves the last columns of widths that are 2 to 8 above 16 n unwritten."""
+    encode_clip(tmp_path / "a.mp4", np.full((4, 48, width, 3), 200, np.uint8), None, fps=4, sample_rate=8000)
+    frames = decode_recording(tmp_path / "a.mp4", size=48, sample_rate=8000).frames
+    assert frames.shape == (4, 48, width, 3)
+    assert frames.min() > 190 and frames.max() < 210

@@ -1,0 +1,150 @@
+"""What is handed over: the clips of one head that were not rejected, their classes, media and features."""
+
+import math
+import os
+import unicodedata
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from selavi.errors import UsageError
+
+BLOCK = 100_000
+"""Rows that are in memory at once as Python objects or float rows."""
+
+_CONTROL = ("Cc", "Cs", "Zl", "Zp")
+
+
+@dataclass(frozen=True)
+class Clips:
+    """N clips of one head.
+
+    Attributes:
+        table: (N rows) of a cluster table, clusters 0 and above.
+        media_root: the folder that paths start from.
+        durations_s: seconds by id, where known.
+        features: (M, D) by name, with the M ids; M may be above N.
+        num_rejected: rows that are left out.
+    """
+
+    table: pa.Table
+    media_root: Path
+    durations_s: Mapping[str, float]
+    features: Mapping[str, tuple[Any, np.ndarray]]
+    num_rejected: int
+
+    def __len__(self) -> int:
+        return self.table.num_rows
+
+    @cached_property
+    def class_names(self) -> dict[int, str]:
+        """The class of each cluster: its name, or `cluster 012`."""
+        pairs = self.table.select(["cluster", "name"]).group_by("cluster").aggregate([("name", "min")])
+        return name_classes(dict(zip(pairs["cluster"].to_pylist(), pairs["name_min"].to_pylist(), strict=True)))
+
+    @cached_property
+    def media(self) -> list[str]:
+        """The media file of each clip, below the real path of media_root.
+
+        Raises:
+            UsageError: one is not there, or lies outside of media_root, by its path or by a link.
+        """
+        root, real_root = os.path.abspath(self.media_root), os.path.realpath(self.media_root)
+        real_folders: dict[str, str] = {}
+        found, outside, missing = [], [], []
+        for path in self.table["path"].to_pylist():
+            media = os.path.normpath(os.path.join(root, path))
+            folder = os.path.dirname(media)
+            if folder not in real_folders:
+                real_folders[folder] = os.path.realpath(folder)
+            real = os.path.join(real_folders[folder], os.path.basename(media))
+            if os.path.islink(real):
+                real = os.path.realpath(real)
+            if not (media.startswith(root.rstrip("/") + "/") and real.startswith(real_root.rstrip("/") + "/")):
+                outside.append(path)
+            elif not os.path.isfile(real):
+                missing.append(path)
+            found.append(os.path.join(real_root, os.path.relpath(media, root)))
+        if outside:
+            raise UsageError(
+                f"{len(outside)} of {len(found)} clips lie outside of the media folder {root}, for example "
+                f"{outside[0]!r}: nothing from there is handed over; move the files in"
+            )
+        if missing:
+            raise UsageError(
+                f"{len(missing)} of {len(found)} media files are not in {root}, for example {missing[0]!r}: "
+                "bring them back, or scan again"
+            )
+        return found
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Each clip's row, with `class` and `duration_s` (None: unknown); numbers that are not finite are None."""
+        for batch in self.table.to_batches(max_chunksize=BLOCK):
+            for row in batch.to_pylist():
+                for name, value in row.items():
+                    if isinstance(value, float):
+                        row[name] = round(value, 6) if math.isfinite(value) else None
+                row["class"] = self.class_names[row["cluster"]]
+                row["duration_s"] = self.durations_s.get(row["id"])
+                yield row
+
+    def columns(self) -> pa.Table:
+        """The table with the columns `class` and `duration_s` behind `name`."""
+        clusters = sorted(self.class_names)
+        places = pa.array(np.searchsorted(clusters, self.table["cluster"].to_numpy()))
+        classes = pa.array([self.class_names[cluster] for cluster in clusters], pa.string()).take(places)
+        durations = [self.durations_s.get(clip_id) for clip_id in self.table["id"].to_pylist()]
+        place = self.table.column_names.index("name") + 1
+        table = self.table.add_column(place, "class", classes)
+        return table.add_column(place + 1, "duration_s", pa.array(durations, pa.float64()))
+
+    def feature_blocks(self, name: str) -> Iterator[np.ndarray]:
+        """The clips' rows of features in float32, up to BLOCK at a time.
+
+        Raises:
+            UsageError: a clip has none.
+        """
+        ids, values = self.features[name]
+        places = pc.index_in(self.table["id"], value_set=pa.array(ids, pa.string()))
+        if places.null_count:
+            first = self.table["id"].filter(pc.is_null(places))[0].as_py()
+            raise UsageError(
+                f"{places.null_count} of {len(self)} clips have no {name} features, for example {first!r}: "
+                "features and table must be of the same run and split"
+            )
+        rows = places.to_numpy()
+        for start in range(0, len(rows), BLOCK):
+            yield np.asarray(values[rows[start : start + BLOCK]], np.float32)
+
+
+def name_classes(names: Mapping[int, str | None], max_length: int = 1000) -> dict[int, str]:
+    """A class for each cluster: its name on one line, without control characters; `cluster 012` without a name.
+
+    Clusters of one name are one class.  Different names stay different, also where they look alike once they are
+    cleaned and cut to `max_length` characters: the later one gets a number.
+    """
+    classes: dict[int, str] = {}
+    taken: dict[str, str | int] = {}
+    for cluster in sorted(names, key=lambda cluster: (not names[cluster], cluster)):  # names people gave come first
+        name = names[cluster] or ""
+        plain = "".join(" " if _is_control(letter) else letter for letter in name)
+        text = " ".join(plain.split())[:max_length].strip()
+        text = text or f"cluster {cluster:03d}"
+        owner = name or cluster
+        number, base = 1, text
+        while taken.setdefault(text, owner) != owner:
+            number += 1
+            ending = f" ({number})"
+            text = base[: max_length - len(ending)] + ending
+        classes[cluster] = text
+    return classes
+
+
+def _is_control(letter: str) -> bool:
+    return unicodedata.category(letter) in _CONTROL or ord(letter) & 0xFFFE == 0xFFFE
