@@ -1,4 +1,4 @@
-"""A Chromium, galleries written by the real writers, and pages that hold every test to silence on console and network."""
+"""A Chromium, galleries by the real writers, and pages that hold each test to silence on console and network."""
 
 import os
 import shutil

@@ -16,7 +16,14 @@ from tests.selavi.gallery.synthetic_gallery import HOSTILE
 
 pytestmark = pytest.mark.browser
 
-VIEWS = {"index": "#/", "cluster": "#/cluster/1", "map": "#/map", "labels": "#/labels", "names": "#/names", "help": "#/help"}
+VIEWS = {
+    "index": "#/",
+    "cluster": "#/cluster/1",
+    "map": "#/map",
+    "labels": "#/labels",
+    "names": "#/names",
+    "help": "#/help",
+}
 Visit = Callable[..., Any]
 
 
@@ -35,8 +42,9 @@ def tiles(page: Any) -> Any:
 def playing(page: Any) -> list[dict[str, Any]]:
     """Media elements that run: are they muted, have they decoded sound?"""
     return page.evaluate(
-        "[...document.querySelectorAll('video')].filter((v) => !v.paused).map((v) => ({muted: v.muted || v.volume === 0,"
-        " time: v.currentTime, sound: v.webkitAudioDecodedByteCount, picture: v.videoWidth}))"
+        "[...document.querySelectorAll('video')].filter((v) => !v.paused).map((v) => ("
+        "{muted: v.muted || v.volume === 0, time: v.currentTime, sound: v.webkitAudioDecodedByteCount,"
+        " picture: v.videoWidth}))"
     )
 
 
@@ -62,7 +70,7 @@ def test_opens_180_000_clips_within_seconds_and_megabytes(visit: Visit, large: P
     page = visit(large)
     page.wait_for_selector("a.card")
     paint = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
-    assert paint < 10_000  # ms; measured numbers are in docs/gallery.md
+    assert paint < 10_000  # ms: a bound on breakage; `pytest -s` prints what it was
     assert page.locator("a.card").count() == 200  # the others come when scrolled to
     assert page.locator(".lede").inner_text().startswith("180,000 clips in 300 clusters")
 
@@ -72,8 +80,10 @@ def test_opens_180_000_clips_within_seconds_and_megabytes(visit: Visit, large: P
     page.fill("#search", "0179/01795")
     page.wait_for_selector(".hits a")
     heap = page.context.new_cdp_session(page).send("Runtime.getHeapUsage")["usedSize"]
+    renderer = _renderer_bytes(browser)
+    print(f"first paint {paint:.0f} ms, heap {heap / 1e6:.0f} MB, renderer {renderer / 1e6:.0f} MB")
     assert heap < 300e6
-    assert _renderer_bytes(browser) < 300e6
+    assert renderer < 300e6
 
 
 def _renderer_bytes(browser: Any) -> int:
@@ -128,7 +138,7 @@ def test_a_click_plays_with_sound_and_one_clip_sounds_at_a_time(visit: Visit, ga
     (first,) = [each for each in playing(page) if not each["muted"]]
     assert first["sound"] > 0 and first["picture"] > 0
     page.wait_for_timeout(300)
-    assert [each for each in playing(page) if not each["muted"]][0]["time"] > first["time"]
+    assert next(each for each in playing(page) if not each["muted"])["time"] > first["time"]
 
     for index in range(1, 6):
         tiles(page).nth(index).click()
@@ -202,6 +212,25 @@ def test_hearing_a_row_goes_from_clip_to_clip(visit: Visit, gallery: Path) -> No
     page.keyboard.press("p")
     for index in range(3):
         wait(page, f"document.querySelectorAll('.row.typical .clip')[{index}].classList.contains('sounding')")
+
+
+def test_evidence_lies_over_the_pictures_when_asked_for(visit: Visit, gallery: Path) -> None:
+    page = visit(gallery)
+    page.evaluate("app.index.hasEvidence = true")
+    page.goto(page.url.split("#")[0] + "#/cluster/0")
+    page.wait_for_selector(".row.odd button.tile")
+    page.evaluate("shownTiles.slice(0, 3).forEach((tile) => { tile.clip.evidence = tile.clip.thumb; })")
+    assert page.locator("img.overlay").count() == 0
+    page.keyboard.press("e")
+    assert page.get_by_role("button", name="Why this cluster").get_attribute("aria-pressed") == "true"
+    boxes = page.evaluate(
+        "[...document.querySelectorAll('img.overlay')].map((image) => [image, image.previousSibling].map("
+        "(each) => JSON.stringify(each.getBoundingClientRect())))"
+    )
+    assert len(boxes) == 6  # frames and spectrogram of three tiles
+    assert all(overlay == picture for overlay, picture in boxes)
+    page.keyboard.press("e")
+    assert page.locator("img.overlay").count() == 0
 
 
 # Keys and access
@@ -489,7 +518,9 @@ def test_edits_meet_a_gallery_that_was_written_anew(visit: Visit, gallery: Path,
 
     write(row(1, "old"))
     page = visit(again)
-    page.evaluate("edits.nameCluster(1, 'mine'); edits.nameCluster(2, 'saved'); names.saved = new Map(names.rows); names.keep()")
+    page.evaluate(
+        "edits.nameCluster(1, 'mine'); edits.nameCluster(2, 'saved'); names.saved = new Map(names.rows); names.keep()"
+    )
     page.evaluate("edits.nameCluster(3, 'not saved')")
     write(",".join([row(1, "by hand"), row(2, "saved")]))
     page.reload()
@@ -501,7 +532,9 @@ def test_edits_meet_a_gallery_that_was_written_anew(visit: Visit, gallery: Path,
 
 
 def test_a_browser_that_keeps_nothing_is_told(visit: Visit, gallery: Path) -> None:
-    refuse = "Object.defineProperty(window, 'localStorage', {get() { throw new DOMException('no', 'SecurityError'); }});"
+    refuse = (
+        "Object.defineProperty(window, 'localStorage', {get() { throw new DOMException('no', 'SecurityError'); }});"
+    )
     page = visit(gallery, "#/names", before=refuse)
     assert "keeps nothing" in page.locator(".fault-note").inner_text()
     page.goto(page.url.split("#")[0] + "#/cluster/1")

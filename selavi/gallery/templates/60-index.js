@@ -17,6 +17,7 @@ const FILTERS = {
   rejected: ["rejected", (cluster, overlay) => overlay.rejected(cluster)],
 };
 const CARDS_AT_ONCE = 200;
+const WIDEST_BAR = 44;
 
 const indexView = {
   sort: "size",
@@ -238,7 +239,7 @@ const indexView = {
     const measure = ["number", "name"].includes(this.sort) ? "size" : this.sort;
     const values = this.entries.map((entry) => SORTS[measure].value(entry) ?? 0);
     const most = Math.max(...values, 1e-9);
-    const step = width / values.length;
+    const step = Math.min(width / values.length, WIDEST_BAR);
     const gap = step > 6 ? 2 : step > 3 ? 1 : 0;
     const [named, unnamed] = [colourOf("--accent"), colourOf("--bar")];
     values.forEach((value, i) => {
@@ -258,7 +259,7 @@ const indexView = {
 
   clusterAt(event) {
     const box = this.skyline.getBoundingClientRect();
-    const at = Math.floor(((event.clientX - box.left) / box.width) * this.entries.length);
+    const at = Math.floor((event.clientX - box.left) / Math.min(box.width / this.entries.length, WIDEST_BAR));
     return this.entries[at]?.cluster ?? null;
   },
 

@@ -2,6 +2,7 @@
 
 const LIST_CLUSTERS = 60;
 const LIST_CLIPS = 48;
+const HEADING = 56; // pixels that the heading takes from the canvas
 
 const mapView = {
   data: null,
@@ -82,8 +83,8 @@ const mapView = {
 
   place() {
     const { clientWidth: width, clientHeight: height } = this.canvas;
-    const side = Math.min(width, height) * 0.92 * this.view.zoom;
-    return { width, height, side, left: width / 2 - this.view.x * side, top: height / 2 - (1 - this.view.y) * side };
+    const side = Math.min(width, height - HEADING) * 0.94 * this.view.zoom;
+    return { width, height, side, left: width / 2 - this.view.x * side, top: (height + HEADING) / 2 - (1 - this.view.y) * side };
   },
   toScreen(i, place) {
     return [place.left + (this.data.x[i] / 65535) * place.side, place.top + (1 - this.data.y[i] / 65535) * place.side];
@@ -159,7 +160,7 @@ const mapView = {
 
   zoom(factor, at = null) {
     const before = this.place();
-    const [x, y] = at ?? [before.width / 2, before.height / 2];
+    const [x, y] = at ?? [before.width / 2, (before.height + HEADING) / 2];
     const [u, v] = [(x - before.left) / before.side, (y - before.top) / before.side];
     this.view.zoom = clamp(this.view.zoom * factor, 0.5, 60);
     const after = this.place();
