@@ -53,7 +53,8 @@ def shrink(png: bytes) -> bytes:
     image = Image.open(io.BytesIO(png)).convert("RGB")
     while True:
         out = io.BytesIO()
-        image.quantize(256, dither=Image.Dither.FLOYDSTEINBERG).save(out, format="PNG", optimize=True)
+        palette = image.quantize(256)  # which does not dither unless the palette is given
+        image.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(out, format="PNG", optimize=True)
         if out.tell() <= MOST_BYTES:
             return out.getvalue()
         image = image.resize((image.width * 9 // 10, image.height * 9 // 10), Image.Resampling.LANCZOS)

@@ -37,7 +37,7 @@ class Tile {
       this.note,
       make("span", { class: "sign", "aria-hidden": "true" }, icon("play"), make("i"), make("i"), make("i")),
     );
-    if (soundOnly) this.frame.append(make("span", { class: "kind" }, icon("sound"), "sound only"));
+    if (soundOnly && tile.frames) this.frame.append(make("span", { class: "kind" }, icon("sound"), "sound only"));
     this.pick = make("input", { type: "checkbox", tabIndex: -1, "aria-label": `Select ${this.spoken()}` });
     this.name = make("span", { class: "file", title: clip.id }, userText(lastPart(clip.id)));
     this.line = make("span", { class: "line" });
@@ -66,7 +66,7 @@ class Tile {
   show() {
     const { clip, frame, sound } = this;
     if (clip.thumb) {
-      const first = picture(clip.thumb, this.frame.firstChild ? "wave" : "picture", this.spoken());
+      const first = picture(clip.thumb, this.element.classList.contains("sound-only") ? "wave" : "picture", this.spoken());
       first.addEventListener("error", () => this.blank());
       frame.prepend(first);
       if (sound) sound.prepend(picture(clip.thumb, "wave", ""));
