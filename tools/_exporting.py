@@ -2,25 +2,26 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-from datamodules.manifest import read_manifest
-from datamodules.progress import follow
-from datamodules.workers import run_jobs
+import pyarrow.compute as pc
+
+from datamodules.manifest import media_root, read_manifest
 from selavi.atomic import hold
 from selavi.config import load_config
 from selavi.errors import UsageError
 from selavi.evaluation.head_choice import choose_head
 from selavi.export import assignments, cluster_table, read_labels, write_cluster_table
-from selavi.gallery.build import Each
 from selavi.gallery.layout import require_method
+from selavi.gallery.select import arrange
+from selavi.handover import FORMATS, hand_over
 from selavi.naming import Names, apply_names, read_names, write_names
+from tools._about import Found
+from tools._features import features_of
 from tools._gallery import gallery
 
-_DEADLINE_S, _WRITING_S = 120.0, 3600.0
-_MEMORY_BYTES = 4 << 30
+_NEED_FEATURES = {"features", "embedding-atlas", "spotlight"}
 
 
 def export(args: argparse.Namespace) -> None:
@@ -29,6 +30,8 @@ def export(args: argparse.Namespace) -> None:
     if not settings.exists():
         raise UsageError(f"{args.run} is not a run folder: it has no config.resolved.yaml")
     require_method(args.map)
+    if unknown := [name for name in args.to if name not in FORMATS]:
+        raise UsageError(f"--to {unknown[0]}: expected some of {', '.join(FORMATS)}")
     config = load_config(settings)
     split = args.split or config.data.train_split
     labels, manifest = read_labels(args.run, split), read_manifest(args.run / "manifest.parquet")
@@ -45,23 +48,23 @@ def export(args: argparse.Namespace) -> None:
         names = _names(args.run / "names.csv", args.names)
         table = apply_names(table, names)
         parquet, csv = write_cluster_table(table, args.run, spreadsheet_safe=args.spreadsheet_safe)
-        report = gallery(args, config, split, labels, manifest, head, choice, names, pool(config.data.scan_workers))
-    print("\n".join(report.lines()), file=sys.stderr)
-    print(f"table: {parquet}\n       {csv}\npage:  {report.page}  (open it in a browser)", file=sys.stderr)
-    print(f"Next: name clusters in the page, download names.csv, then\n      {_next(args)}", file=sys.stderr)
-
-
-def pool(workers: int) -> Each:
-    """Runs the gallery's jobs in processes that may die, and shows how far they are."""
-
-    def each(function: Callable[[Any], str], jobs: Iterable[Any], total: int, what: str) -> Iterator[tuple[int, Any]]:
-        if not total:
-            return iter(())
-        deadline_s = _WRITING_S if what.endswith(" media") else _DEADLINE_S
-        done = run_jobs(function, jobs, workers=workers, deadline_s=deadline_s, memory_bytes=_MEMORY_BYTES)
-        return follow(done, what, total, unit="clips")
-
-    return each
+        clips, heads = arrange(labels, manifest)
+        wanted = args.map != "none" or set(args.to) & _NEED_FEATURES
+        found = features_of(args.run, split, clips["id"]) if wanted else ({}, "left out (--map none)")
+        agreement = choice.scores["agreement"]
+        report = gallery(args, Found(config, split, manifest, clips, heads, *found, head, agreement, names))
+        print("\n".join(report.lines()), file=sys.stderr)
+        print(f"table: {parquet}\n       {csv}\npage:  {report.page}  (open it in a browser)", file=sys.stderr)
+        if args.to:
+            one = table.filter(pc.equal(table["head"], head))
+            durations_s = dict(zip(clips["id"].to_pylist(), clips["duration_s"].to_pylist(), strict=True))
+            given = {name: (clips["id"], values) for name, values in found[0].items()}
+            link: Literal["relative", "copy"] = "copy" if args.media == "copy" else "relative"
+            root, out_dir = media_root(manifest), args.run / "handover"
+            hand_over(one, args.to, out_dir, media_root=root, durations_s=durations_s, features=given, link=link)
+            print(f"for {', '.join(args.to)}: see {out_dir / 'README.txt'}", file=sys.stderr)
+    again = f"python tools/export_clusters.py {args.run}{f' --split {args.split}' if args.split else ''}"
+    print(f"Next: name clusters in the page, save names.csv, then {again} --names names.csv", file=sys.stderr)
 
 
 def _names(kept: Path, given: Path | None) -> Names:
@@ -72,8 +75,3 @@ def _names(kept: Path, given: Path | None) -> Names:
             kept.rename(kept.with_name(f"names.{1 + sum(1 for _ in kept.parent.glob('names.*.csv'))}.csv"))
         write_names(names, kept)
     return names
-
-
-def _next(args: argparse.Namespace) -> str:
-    split = f" --split {args.split}" if args.split else ""
-    return f"python tools/export_clusters.py {args.run}{split} --names names.csv"

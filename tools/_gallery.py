@@ -1,79 +1,63 @@
 """How tools/export_clusters.py writes the gallery of a run; imported late, for its imports are slow."""
 
 import argparse
-import json
+import logging
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
 from datamodules.clips import open_prepared
 from datamodules.manifest import media_root
-from selavi.config import Config
-from selavi.evaluation.head_choice import HeadChoice
-from selavi.gallery.build import About, Each, Report, Source, write_gallery
-from selavi.gallery.select import Places, arrange
-from selavi.naming import Names
-from tools._features import features_of
+from selavi.errors import DataError, UsageError
+from selavi.evaluation.evidence import read_evidence
+from selavi.gallery.build import Report, Source, write_gallery
+from selavi.gallery.overlays import Evidence
+from selavi.gallery.select import Places
+from tools._about import Found, about_run
+from tools._evidence import evidence_for
+from tools._pool import pool
 from tools._prepared import read_shard, write_shard
 
-_FIGURES = {"nmi": "NMI", "ari": "ARI", "accuracy": "Accuracy", "purity": "Purity", "n": "Clips scored"}
+log = logging.getLogger("selavi")
 
 
-def gallery(
-    args: argparse.Namespace,
-    config: Config,
-    split: str,
-    labels: pa.Table,
-    manifest: pa.Table,
-    head: int,
-    choice: HeadChoice,
-    names: Names,
-    each: Each,
-) -> Report:
-    """Write RUN/gallery; arguments are those of the tool and what it has read of the run."""
-    clips, heads = arrange(labels, manifest)
-    found, no_map = (
-        ({}, "it was left out (--map none)") if args.map == "none" else features_of(args.run, split, clips["id"])
-    )
-    features = np.concatenate(list(found.values()), 1) if found else None
-    about = About(
-        title=f"{args.run.resolve().name}, {split}",
-        run=str(args.run),
-        split=split,
-        chosen_head=head,
-        figures=_figures(args.run / "eval" / f"metrics_{split}.json", head),
-        names=names.rows,
-        agreement_of_heads=[
-            None if np.isnan(score) else round(score, 3) for score in choice.scores["agreement"].tolist()
-        ],
-        seed=config.seed,
-        no_map=no_map,
-    )
-    places = None if args.clips == "all" else Places.of(int(args.clips))
-    source = _source(args, config, manifest, clips)
+def gallery(args: argparse.Namespace, run: Found) -> Report:
+    """Write RUN/gallery."""
     return write_gallery(
-        args.run / "gallery", clips, heads, about, source, places=places, features=features, method=args.map, each=each
+        args.run / "gallery",
+        run.clips,
+        run.heads,
+        about_run(args.run, run),
+        _source(args, run),
+        places=None if args.clips == "all" else Places.of(int(args.clips)),
+        features=np.concatenate(list(run.features.values()), 1) if run.features else None,
+        method=args.map,
+        explain=partial(_evidence, args.run, run.split, run.head) if args.evidence else None,
+        num_explained=args.evidence,
+        each=pool(run.config.data.scan_workers),
     )
 
 
-def _source(args: argparse.Namespace, config: Config, manifest: pa.Table, clips: pa.Table) -> Source:
-    source = Source(media_root(manifest), args.media, config.data.allow_links, sample_rate=config.audio.sample_rate)
-    prepared = open_prepared(config)
+def _evidence(run_dir: Path, split: str, head: int, ids: list[str]) -> Iterator[Evidence]:
+    """Where and when the evidence for clips lies; none, with a word about it, where it cannot be computed."""
+    try:
+        path = evidence_for(run_dir, split, head, ids)
+    except (UsageError, DataError, FileNotFoundError) as error:
+        log.warning(f"no evidence: {error}")
+        return
+    for found in read_evidence(path):
+        yield Evidence(found.id, found.video, found.audio)
+
+
+def _source(args: argparse.Namespace, run: Found) -> Source:
+    data, rate = run.config.data, run.config.audio.sample_rate
+    source = Source(media_root(run.manifest), args.media, data.allow_links, sample_rate=rate)
+    prepared = open_prepared(run.config)
     if prepared is None or prepared[1] is None:
         return source
-    reader = prepared[1].select(clips, size=0, sample_rate=0)
+    reader = prepared[1].select(run.clips, size=0, sample_rate=0)
     read, write = partial(read_shard, reader=reader), partial(write_shard, reader=reader)
     return replace(source, read=read, write=write, without_files=True)
-
-
-def _figures(path: Path, head: int) -> list[tuple[str, str]]:
-    """What tools/cluster_eval.py found for a head; nothing where it was not run."""
-    if not path.exists():
-        return []
-    found = json.loads(path.read_text(encoding="utf-8"))
-    entry = found["heads"][head] if found["labelled"] else {}
-    figures = [(name, entry[key]) for key, name in _FIGURES.items() if entry.get(key) is not None]
-    return [(name, f"{value:.3f}" if isinstance(value, float) else f"{value:,}") for name, value in figures]

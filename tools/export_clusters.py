@@ -24,10 +24,16 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     about = "how the map is drawn (default: pca); umap needs pip install 'selavi[map]'; `none` encodes no clips, so "
     about += "that there are no nearest clusters either"
     parser.add_argument("--map", choices=("pca", "umap", "tsne", "none"), default="pca", help=about)
+    about = "clips of a cluster with an overlay: where and when the evidence for it lies (default: 4; 0: none)"
+    parser.add_argument("--evidence", type=int, default=4, metavar="N", help=about)
     about = "a names.csv that the page has written: becomes RUN/names.csv, which tables and page then follow"
     parser.add_argument("--names", type=Path, metavar="FILE", help=about)
     about = "put a ' before CSV cells that a spreadsheet might run as formulas; ids that begin with - or = then change"
     parser.add_argument("--spreadsheet-safe", action="store_true", help=about)
+    about = (
+        "also write RUN/handover/FORMAT: fiftyone, videofolder, cvat, labelstudio, spotlight, embedding-atlas, features"
+    )
+    parser.add_argument("--to", nargs="+", default=[], metavar="FORMAT", help=about)
     return parser.parse_args(argv)
 
 
@@ -40,6 +46,8 @@ def main(argv: list[str] | None = None) -> int:
     def action() -> None:
         if args.clips != "all" and (not args.clips.isdigit() or args.clips == "0"):
             raise UsageError(f"--clips must be at least 1, or `all`, got {args.clips}")
+        if args.evidence < 0:
+            raise UsageError(f"--evidence must be at least 0, got {args.evidence}")
         if args.head not in ("chosen", "all") and not args.head.isdigit():
             raise UsageError(f"--head must be `chosen`, `all` or a number, got {args.head!r}")
         from tools._exporting import export

@@ -78,6 +78,8 @@ class Report:
     examples: dict[str, str] = field(default_factory=dict)
     """Why pictures are missing, by reason, with a clip each."""
     media_warning: str | None = None
+    no_map: str | None = None
+    """Why there is no map, in words."""
 
     def lines(self) -> list[str]:
         """In words."""
@@ -87,7 +89,8 @@ class Report:
                 f"{n:,} {reason} (such as {self.examples[reason]})" for reason, n in self.faults.items()
             )
             said.append(f"            {sum(self.faults.values()):,} clips have a placeholder: {reasons}")
-        return [*said, *([f"media:      {self.media_warning}"] if self.media_warning else [])]
+        said += [f"media:      {self.media_warning}"] if self.media_warning else []
+        return [*said, *([f"no map:     {self.no_map}"] if self.no_map else [])]
 
 
 def in_process(function: Callable[[Any], str], jobs: Iterable[Any], total: int, what: str) -> Iterator[tuple[int, Any]]:
@@ -109,7 +112,8 @@ def write_gallery(
     places: Places | None = None,
     features: np.ndarray | None = None,
     method: Method = "pca",
-    evidence: Iterable[Evidence] = (),
+    explain: Callable[[list[str]], Iterable[Evidence]] | None = None,
+    num_explained: int = 4,
     each: Each = in_process,
 ) -> Report:
     """Write a gallery's folder, as docs/gallery.md describes it.
@@ -125,7 +129,8 @@ def write_gallery(
         places: how many clips of a cluster have a thumbnail; None: all clips have one.
         features: (N, D), for the map, the nearest clusters and the odd clips; None where there are none.
         method: of the map.
-        evidence: of clips under the chosen head, read once.
+        explain: gives the evidence for clips, by id, under the chosen head.
+        num_explained: the most typical clips of each of its clusters that are explained.
         each: runs jobs.
 
     Raises:
@@ -142,7 +147,10 @@ def write_gallery(
 
     geometry = _geometry(clips, source.sample_rate)
     thumbnails = _thumbnails(out_dir, clips, shown, states, geometry, source, each, report)
-    overlays = _overlays(out_dir, clips, geometry, evidence)
+    overlays = np.zeros(len(clips), "S24")
+    if explain is not None:
+        rows = _most_typical(found[about.chosen_head], num_explained)
+        _draw_overlays(out_dir, clips, geometry, rows, explain, overlays)
     media_of = _media(out_dir, clips, shown, states, source, each, report)
 
     folder, written = out_dir / "data", set[Path]()
@@ -163,6 +171,7 @@ def write_gallery(
         rows = points_of(found[about.chosen_head])
         drawn = place_points(features[rows], method, about.seed)
         no_map = None if drawn else "fewer than three clips have different features"
+    report.no_map = None if drawn else no_map
     if drawn:
         written.add(data.write_map(folder, rows, drawn[0], clips, heads, thumbnails, drawn[1]))
     index = {
@@ -197,7 +206,7 @@ def write_gallery(
         ],
         "names": list(about.names),
         "hasMap": drawn is not None,
-        "noMap": no_map,
+        "noMap": report.no_map,
         "hasEvidence": bool((overlays != b"").any()),
     }
     written.add(data.write_call(folder / "index.js", "selavi.index", index))
@@ -268,19 +277,28 @@ def _thumbnails(
     return names
 
 
-def _overlays(out_dir: Path, clips: pa.Table, geometry: Geometry, evidence: Iterable[Evidence]) -> np.ndarray:
-    """Draw the evidence; (N,) names of the files, empty where there is none."""
-    names = np.zeros(len(clips), "S24")
-    ids = clips["id"].combine_chunks()
+def _most_typical(found: HeadClusters, count: int) -> np.ndarray:
+    return np.concatenate([found.clips(cluster)[cluster.typical[:count]] for cluster in found.clusters])
+
+
+def _draw_overlays(
+    out_dir: Path,
+    clips: pa.Table,
+    geometry: Geometry,
+    rows: np.ndarray,
+    explain: Callable[[list[str]], Iterable[Evidence]],
+    names: np.ndarray,
+) -> None:
+    """Draw the evidence for some clips, and put the files' names into (N,) `names`."""
+    chosen = clips.take(pa.array(rows))
+    row_of = dict(zip(chosen["id"].to_pylist(), rows.tolist(), strict=True))
     width, height = (pc.fill_null(clips[name], 0).to_numpy() for name in ("width", "height"))
-    for found in evidence:
-        row = pc.index(ids, pa.scalar(found.id)).as_py()
-        if row < 0:
-            continue
-        name = found.digest(f"{geometry} {width[row]} {height[row]}")
-        draw_overlay(_picture(out_dir, "evidence", name, "png"), found, geometry, int(width[row]), int(height[row]))
-        names[row] = name
-    return names
+    for found in explain(list(row_of)):
+        row = row_of.get(found.id)
+        if row is not None:
+            name = found.digest(f"{geometry} {width[row]} {height[row]}")
+            draw_overlay(_picture(out_dir, "evidence", name, "png"), found, geometry, int(width[row]), int(height[row]))
+            names[row] = name
 
 
 def _media(

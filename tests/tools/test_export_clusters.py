@@ -187,3 +187,23 @@ def test_wrong_arguments(run_dir: Path, arguments: list[str], message: str, capf
     assert export_clusters.main([str(run_dir), *arguments]) == 2
     assert message in capfd.readouterr().err
     assert not (run_dir / "gallery").exists()
+
+
+def test_it_hands_over_and_explains(run_dir: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert export_clusters.main([str(run_dir), "--to", "features", "labelstudio", "--map", "none"]) == 0
+    told = capfd.readouterr().err
+    assert f"see {run_dir / 'handover' / 'README.txt'}" in told
+    assert {path.name for path in (run_dir / "handover").iterdir()} >= {"features", "labelstudio", "README.txt"}
+    index = index_of(run_dir)
+    assert index["hasEvidence"] and not index["hasMap"]
+    chosen = next(head for head in index["heads"] if head["head"] == index["chosenHead"])
+    for cluster in chosen["clusters"]:
+        content = read_call(run_dir / "gallery" / "data" / f"h{chosen['head']}" / f"c{cluster['cluster']}.js")[1][1]
+        explained = [url for url in content["evidence"] if url]
+        assert explained == content["evidence"][: min(4, cluster["size"])]
+        for url, thumb in zip(content["evidence"], content["thumb"], strict=True):
+            if url:
+                with Image.open(run_dir / "gallery" / url) as overlay, Image.open(run_dir / "gallery" / thumb) as strip:
+                    assert overlay.size == strip.size and np.asarray(overlay)[..., 3].max() > 100
+    assert export_clusters.main([str(run_dir), "--to", "nothing"]) == 2
+    assert "--to nothing: expected some of fiftyone, videofolder" in capfd.readouterr().err

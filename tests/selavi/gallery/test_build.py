@@ -110,8 +110,14 @@ def test_only_shown_clips_have_pictures_unless_all_are_wanted(tmp_path: Path) ->
 
 def test_evidence_is_drawn_for_the_chosen_head(media: Path, tmp_path: Path) -> None:
     heat = np.full((4, 2, 2), 200, np.uint8)
-    evidence = [Evidence("plain.mp4", heat, None), Evidence("unknown.mp4", heat, None)]
-    _, index = build(tmp_path, media, evidence=evidence)
+    asked: list[str] = []
+
+    def explain(ids: list[str]) -> list[Evidence]:
+        asked.extend(ids)
+        return [Evidence("plain.mp4", heat, None), Evidence("unknown.mp4", heat, None)]
+
+    _, index = build(tmp_path, media, explain=explain, num_explained=1)
+    assert asked == ["plain.mp4", "empty.mp4"]  # the most typical clip of either cluster
     assert index["hasEvidence"]
     found = members(tmp_path, 0)
     urls = dict(zip(found["id"], found["evidence"], strict=True))
