@@ -5,7 +5,7 @@ READY := $(VENV)/.installed
 RUN := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-video demo-audio demo-compare test lint types check
+.PHONY: help demo demo-video demo-audio demo-compare test test-browser lint types check
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -35,6 +35,10 @@ demo-compare: demo demo-video demo-audio ## All three, side by side
 
 test: $(READY) ## Run the tests
 	$(RUN) -m pytest
+
+test-browser: $(READY) ## Open the gallery in Chromium (found on the path, or SELAVI_CHROMIUM=...) and try all of it
+	$(RUN) -m pip install --quiet --editable '.[browser]'
+	$(RUN) -m pytest tests/browser
 
 lint: $(READY) ## Check style
 	$(RUN) -m ruff check .

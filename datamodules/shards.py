@@ -14,6 +14,7 @@ import tarfile
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
 from mmap import mmap
@@ -232,33 +233,62 @@ class ShardReader:
         Raises:
             MediaError: the clip is not in the shards, or its shard cannot be fetched or read.
         """
+        with self._opened(row) as (tar, records):
+            wanted_s = frame_times(start_s, clip_s, num_frames)
+            frames = self._frames(tar, records, row, wanted_s, size, offset) if num_frames else None
+            waveform = self._sound(tar, row, start_s, clip_s, sample_rate) if sample_rate else None
+        return frames, waveform
+
+    def frames_at(self, row: int, times_s: Sequence[float]) -> np.ndarray:
+        """Read the frames shown at ascending times, in seconds from the start of the file, as they are stored.
+
+        Returns:
+            (len(times_s), h, w, 3) uint8.
+
+        Raises:
+            MediaError: see read.
+        """
+        with self._opened(row) as (tar, records):
+            return self._frames(tar, records, row, np.asarray(times_s, float), self.size, None)
+
+    def sound(self, row: int) -> np.ndarray:
+        """Read all the sound of a recording: (S,) int16 of self.sample_rate; S = 0 without sound.
+
+        Raises:
+            MediaError: see read.
+        """
+        with self._opened(row) as (tar, _):
+            return np.frombuffer(_read(tar, int(self.sound_at[row]), 2 * int(self.num_samples[row])), "<i2")
+
+    def times_s(self, row: int) -> np.ndarray:
+        """When the stored frames of a recording are shown: (T,) float64 seconds, ascending.
+
+        Raises:
+            MediaError: see read.
+        """
+        with self._opened(row) as (_, records):
+            first = int(self.first_frame[row])
+            return np.array(records["time_s"][first : first + int(self.num_frames[row])])
+
+    @contextmanager
+    def _opened(self, row: int) -> Iterator[tuple[int, np.ndarray]]:
+        """The descriptor and the frame records of a row's shard; faults become MediaErrors."""
         shard = int(self.shards[row])
         if shard < 0:
             raise MediaError(Path(self.source.root), "vanished", "the clip is not in the shards")
         try:
-            tar, records = self.source.open(shard)
-            frames = self._frames(tar, records, row, start_s, clip_s, num_frames, size, offset) if num_frames else None
-            waveform = self._sound(tar, row, start_s, clip_s, sample_rate) if sample_rate else None
+            yield self.source.open(shard)
         except FileNotFoundError as error:
             raise MediaError(Path(tar_name(shard)), "vanished", f"{self.source.root}: {error}") from error
         except (OSError, RuntimeError, ValueError) as error:
             raise MediaError(Path(tar_name(shard)), "corrupt", f"{self.source.root}: {error}") from error
-        return frames, waveform
 
     def _frames(
-        self,
-        tar: int,
-        records: np.ndarray,
-        row: int,
-        start_s: float,
-        clip_s: float,
-        num_frames: int,
-        size: int,
-        offset: float,
+        self, tar: int, records: np.ndarray, row: int, wanted_s: np.ndarray, size: int, offset: float | None
     ) -> np.ndarray:
         first = int(self.first_frame[row])
         records = records[first : first + int(self.num_frames[row])]
-        used = latest_frames(records["time_s"], frame_times(start_s, clip_s, num_frames))
+        used = latest_frames(records["time_s"], wanted_s)
         distinct, place = np.unique(used, return_inverse=True)
         chosen = records[distinct]
         begin = int(chosen["at"][0])
@@ -266,7 +296,7 @@ class ShardReader:
         starts = (chosen["at"] - begin).tolist()
         jpegs = [content[at : at + length] for at, length in zip(starts, chosen["bytes"].tolist(), strict=True)]
         frames = decode_jpegs(jpegs, size=0 if size == self.size else size, offset=offset)
-        return frames if len(distinct) == num_frames else frames[place]
+        return frames if len(distinct) == len(used) else frames[place]
 
     def _sound(self, tar: int, row: int, start_s: float, clip_s: float, sample_rate: int) -> np.ndarray | None:
         stored, count = self.sample_rate, int(self.num_samples[row])

@@ -121,8 +121,9 @@ def test_a_small_run_finds_the_classes(tmp_path: Path, capsys: pytest.CaptureFix
     assert pa_csv.read_csv(folder / "clusters.csv").column_names == table.column_names
     assert len(pa_csv.read_csv(folder / "clusters.csv")) == 192
     page = (folder / "gallery" / "index.html").read_text(encoding="utf-8")
-    assert "<video" in page
     assert "http://" not in page and "https://" not in page
+    thumbnails = list((folder / "gallery" / "thumbs").rglob("*.jpg"))
+    assert len(thumbnails) > 50 and (folder / "gallery" / "data" / "map.js").exists()
 
 
 @pytest.mark.end_to_end

@@ -1,0 +1,78 @@
+// names.csv: RFC 4180, UTF-8, one row an edit.  The tools read the same format.
+
+const NAMES_HEADER = ["head", "cluster", "id", "name", "into", "rejected"];
+
+const writeCsv = (rows) => {
+  const cell = (text) => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
+  const line = (row) =>
+    [row.head, row.cluster, row.id ?? "", row.name, row.into ?? "", row.rejected ? "1" : ""].map((value) => cell(String(value))).join(",");
+  return [NAMES_HEADER.join(","), ...rows.map(line)].map((text) => `${text}\r\n`).join("");
+};
+
+/** [[line number, cells], ...] of a CSV text; a line without any text is left out. */
+const parseCsv = (text) => {
+  const records = [];
+  const part = /("(?:[^"]|"")*"|[^",\r\n]*)(,|\r\n|\n|\r|$)/y;
+  let cells = [];
+  let line = 1;
+  let first = 1;
+  const body = text.replace(/^\ufeff/, "");
+  while (part.lastIndex < body.length || cells.length) {
+    const found = part.exec(body);
+    if (!found) throw new Error(`line ${line}: a quotation mark stands where none may`);
+    const [whole, value, end] = found;
+    cells.push(value.startsWith('"') ? value.slice(1, -1).replaceAll('""', '"') : value);
+    line += whole.split(/\r\n|\n|\r/).length - 1;
+    if (end === ",") continue;
+    if (cells.length > 1 || cells[0]) records.push([first, cells]);
+    cells = [];
+    first = line;
+    if (!end) break;
+  }
+  return records;
+};
+
+/** Rows of a names.csv, its columns in any order; an Error names the line and what is wrong with it. */
+const readCsv = (text) => {
+  const [header, ...records] = parseCsv(text);
+  const columns = header?.[1] ?? [];
+  const unknown = columns.filter((name, i) => !NAMES_HEADER.includes(name) || columns.indexOf(name) !== i);
+  if (unknown.length || !columns.includes("head") || !columns.includes("cluster"))
+    throw new Error(`line 1: expected the columns ${NAMES_HEADER.join(",")}, found ${columns.join(",") || "none"}`);
+  const seen = new Set();
+  return records.map(([line, cells]) => {
+    if (cells.length !== columns.length) throw new Error(`line ${line}: expected ${columns.length} cells, found ${cells.length}`);
+    const cell = Object.fromEntries(columns.map((name, i) => [name, cells[i]]));
+    const whole = (name) => {
+      if (!/^\d{1,9}$/.test(cell[name])) throw new Error(`line ${line}, ${name}: expected a number from 0, found “${cell[name]}”`);
+      return Number(cell[name]);
+    };
+    if (cell.rejected && cell.rejected !== "1") throw new Error(`line ${line}, rejected: expected 1 or nothing, found “${cell.rejected}”`);
+    const row = {
+      head: whole("head"),
+      cluster: whole("cluster"),
+      id: cell.id || null,
+      name: cell.name ?? "",
+      into: cell.into ? whole("into") : null,
+      rejected: cell.rejected === "1",
+    };
+    const about = row.id === null ? `${row.head}/${row.cluster}` : `${row.head}//${row.id}`;
+    if (seen.has(about)) throw new Error(`line ${line}: a second row about the same ${row.id === null ? "cluster" : "clip"}`);
+    if (row.rejected && row.into !== null) throw new Error(`line ${line}: a row either moves or rejects`);
+    seen.add(about);
+    return row;
+  });
+};
+
+/** A cluster whose merges lead back to it, or undefined. */
+const mergeCycle = (rows) => {
+  const into = new Map(rows.filter((row) => row.id === null && row.into !== null).map((row) => [`${row.head}/${row.cluster}`, row]));
+  return [...into.values()].find((row) => {
+    let at = row;
+    for (let steps = 0; at && steps <= into.size; steps += 1) {
+      at = into.get(`${at.head}/${at.into}`);
+      if (at === row) return true;
+    }
+    return false;
+  });
+};

@@ -1,0 +1,95 @@
+// Keys that work everywhere, the help, the colour scheme.
+
+const SCHEMES = ["light dark", "light", "dark"];
+const SCHEME_WORDS = { "light dark": "as the system", light: "light", dark: "dark" };
+const SCHEME_ICONS = { "light dark": "scheme", light: "sun", dark: "moon" };
+
+const scheme = {
+  start() {
+    this.set(SCHEMES.includes(storage.read("selavi.scheme")) ? storage.read("selavi.scheme") : SCHEMES[0]);
+    byId("scheme").addEventListener("click", () => {
+      const next = SCHEMES[(SCHEMES.indexOf(this.now) + 1) % SCHEMES.length];
+      storage.write("selavi.scheme", next);
+      this.set(next);
+      say(`Colours: ${SCHEME_WORDS[next]}.`);
+    });
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redrawCanvases);
+  },
+  set(now) {
+    this.now = now;
+    document.documentElement.style.colorScheme = now;
+    const label = `Colours: ${SCHEME_WORDS[now]}`;
+    const place = byId("scheme");
+    place.replaceChildren(icon(SCHEME_ICONS[now]));
+    place.title = label;
+    place.setAttribute("aria-label", label);
+    redrawCanvases();
+  },
+};
+
+const redrawCanvases = () => {
+  if (!app.index) return;
+  if (indexView.element) indexView.draw();
+  if (route.view === "map") mapView.draw();
+  if (route.view === "labels") labelsView.draw();
+};
+
+const isTyping = (element) => element.matches("input:not([type=checkbox]):not([type=range]), select, textarea");
+
+const shortcuts = {
+  "/": () => {
+    if (route.view !== "index") go(routeTo(""));
+    setTimeout(() => byId("search")?.focus(), 0);
+  },
+  "?": () => help.showModal(),
+  m: () => player.toggleMute(),
+  u: () => names.undo(),
+  Escape: () => {
+    if (player.sounding) player.listen(player.sounding);
+    else if (selection.size) clearSelection();
+    else hush();
+  },
+};
+const clusterShortcuts = {
+  j: () => neighbour(1) !== null && go(routeToCluster(neighbour(1))),
+  k: () => neighbour(-1) !== null && go(routeToCluster(neighbour(-1))),
+  n: () => clusterView.name.select(),
+  l: () => clusterView.name.select(),
+  y: () => {
+    const { suggestion } = clusterView.entry;
+    if (suggestion && !names.overlay().nameOf(clusterView.number)) edits.nameCluster(clusterView.number, suggestion);
+  },
+  e: () => byId("evidence")?.click(),
+  p: () => clusterView.rows.querySelector(".row .link")?.click(),
+};
+
+const onKey = (event) => {
+  if (help.open || event.altKey) return;
+  if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "z" && !isTyping(event.target)) {
+    event.preventDefault();
+    names.undo();
+    return;
+  }
+  if (event.ctrlKey || event.metaKey) return;
+  if (isTyping(event.target)) {
+    if (event.key === "Escape") event.target.blur();
+    return;
+  }
+  const act = shortcuts[event.key] ?? (route.view === "cluster" ? clusterShortcuts[event.key] : undefined);
+  if (act) {
+    event.preventDefault();
+    act();
+  } else if (event.key === "x") {
+    const tile = tileOf(event.target);
+    if (tile) toggleSelected(tile);
+  } else if (event.key.startsWith("Arrow") && event.target.matches("body, h1, main")) {
+    // From the heading, an arrow goes to the first tile or card.
+    const first = byId("main").querySelector("[data-grid] [tabindex='0']");
+    if (first) {
+      event.preventDefault();
+      first.focus();
+    }
+  }
+};
+
+const help = byId("help");
