@@ -217,8 +217,8 @@ in {resume["second_s"]:g} s.
 ## Data of 180,000 clips
 
 {data["clips"]:,} clips, {data["clusters"]} clusters and {data["heads"]} heads, with features, without pictures:
-figures, rows, neighbours, map and all files took {data["seconds"]:.0f} s and at most {data["peak_gb"]:.1f} GB of memory,
-of which the libraries take a part.
+figures, rows, neighbours, map and all files took {data["seconds"]:.0f} s and at most {data["peak_gb"]:.1f} GB of
+memory, of which the libraries take a part.
 
 {sizes}
 """
