@@ -32,8 +32,7 @@ def evidence_for(run_folder: Path, split: str, head: int, clip_ids: list[str]) -
     Raises:
         UsageError: the folder is no run, or clips or head are not in its labels.
     """
-    labels = read_labels(run_folder, split)
-    labels = labels.filter(pc.equal(labels["head"], head))
+    labels = read_labels(run_folder, split).filter(pc.field("head") == head)
     clusters = dict(zip(labels["id"].to_pylist(), labels["cluster"].to_pylist(), strict=True))
     unknown = [clip_id for clip_id in clip_ids if clip_id not in clusters]
     if unknown:
@@ -55,12 +54,10 @@ def _compute(run: Run, split: str, head: int, clusters: dict[str, int], writer: 
     places = [evidence.plan_windows(clip["duration_s"], clip_s, explained) for clip in clips]
     together = tuple(config.modalities) if config.branches != config.modalities else None  # read by one head
     windows = [[Window(place.start_s, together or (place.modality,)) for place in each] for each in places]
-    prepared = open_prepared(config)
-    data = ClipDataModule(config, run.manifest, prepared[1] if prepared else None)
+    data = ClipDataModule(config, run.manifest, (open_prepared(config) or (None, None))[1])  # few: none decoded ahead
     model, augment = load_model(run)
     for module in (model, augment):
         module.to(best_device(config.trainer.accelerator))
-
     errors: dict[int, str] = {}
 
     def maps() -> Iterator[dict[str, np.ndarray]]:
@@ -79,6 +76,4 @@ def _compute(run: Run, split: str, head: int, clusters: dict[str, int], writer: 
             told = clip["id"], clusters[clip["id"]], clip["duration_s"], clip_s, (clip["height"], clip["width"])
             writer.add(evidence.assemble(*told, found))
     for row, reason in list(errors.items())[:1]:
-        log.warning(
-            f"no or less evidence for {len(errors)} of {len(clips)} clips; the first, {clips[row]['id']}: {reason}"
-        )
+        log.warning(f"{len(errors)} of {len(clips)} clips lack evidence; the first, {clips[row]['id']}: {reason}")

@@ -114,7 +114,14 @@ def explained_modalities(config: Config, head: int) -> list[str]:
 
 
 def find_evidence(
-    model: SelaviModel, augment: Augment, batch: ClipBatch, clusters: Tensor, head: int, config: Config
+    model: SelaviModel,
+    augment: Augment,
+    batch: ClipBatch,
+    clusters: Tensor,
+    head: int,
+    config: Config,
+    *,
+    min_positions: int = MIN_POSITIONS,
 ) -> dict[str, Tensor]:
     """Compute the maps of windows.
 
@@ -125,6 +132,7 @@ def find_evidence(
         clusters: (B,) the cluster to explain, of each.
         head: column of the label bank (beyond the heads of the first modality where each has labels of its own).
         config: of the run.
+        min_positions: along each side of a map, where a stage has as many; 1 takes the last map.
 
     Returns:
         The part of each position in the score, float32 on the CPU, of each modality that the head reads: video
@@ -134,14 +142,14 @@ def find_evidence(
     branches, column = config.voters[head // config.heads.num_heads], head % config.heads.num_heads
     names = explained_modalities(config, head)
     inputs = augment(batch, random=False)
-    places, features = {}, {}
+    places, features, is_last = {}, {}, {}
     for name, encoder in model.encoders.items():
         rows = batch.present[name].nonzero()[:, 0]
         blank = inputs[name].new_zeros(len(batch.index), model.num_features[name])
         features[name] = blank
         if name in names and len(rows):
-            stage, place = _positions(encoder, inputs[name][rows])
-            places[name] = place.requires_grad_()
+            stage, place = _positions(encoder, inputs[name][rows], min_positions)
+            places[name], is_last[name] = place.requires_grad_(), stage == 3
             with torch.enable_grad():
                 features[name] = blank.index_put((rows,), _finish(encoder, stage, places[name]).to(blank.dtype))
     maps = {}
@@ -153,6 +161,7 @@ def find_evidence(
         gradients = torch.autograd.grad(score, list(places.values())) if places else ()
     for (name, place), gradient in zip(places.items(), gradients, strict=True):
         found = (place.detach() * gradient).sum(1).float().cpu()
+        found = found if is_last[name] else _smooth(found)
         maps[name] = found.new_zeros(len(batch.index), *found.shape[1:])
         maps[name][batch.present[name].cpu()] = found
     return maps
@@ -163,8 +172,22 @@ def score_of(logits: Tensor, clusters: Tensor) -> Tensor:
     return logits.gather(1, clusters)[:, 0] - logits.mean(1)
 
 
+def _smooth(found: Tensor) -> Tensor:
+    """Weight neighbours 1 2 1 along each axis of (B, ...).
+
+    The stages behind skip every other position, and only those that they keep get gradient through their shortcuts.
+    """
+    for axis in range(1, found.ndim):
+        first, last = (found.narrow(axis, at, 1) for at in (0, found.shape[axis] - 1))
+        length = found.shape[axis]
+        before = torch.cat([first, found.narrow(axis, 0, length - 1)], axis)
+        after = torch.cat([found.narrow(axis, 1, length - 1), last], axis)
+        found = (before + 2 * found + after) / 4
+    return found
+
+
 @torch.no_grad()
-def _positions(encoder: nn.Module, inputs: Tensor) -> tuple[int, Tensor]:
+def _positions(encoder: nn.Module, inputs: Tensor, least: int) -> tuple[int, Tensor]:
     """The number of the deepest stage that has positions enough, and its output (B, C, [T,] ., .)."""
     outputs: list[Tensor] = []
     stages = _stages(encoder)
@@ -174,7 +197,7 @@ def _positions(encoder: nn.Module, inputs: Tensor) -> tuple[int, Tensor]:
     finally:
         for hook in hooks:
             hook.remove()
-    enough = [number for number, output in enumerate(outputs) if min(output.shape[-2:]) >= MIN_POSITIONS]
+    enough = [number for number, output in enumerate(outputs) if min(output.shape[-2:]) >= least]
     chosen = enough[-1] if enough else 0
     return chosen, outputs[chosen].detach().clone()
 
@@ -300,7 +323,7 @@ class EvidenceWriter:
 
     def __init__(self, path: Path, key: str) -> None:
         self.path, self.folder = path, path.with_name(f".{path.name}.parts")
-        self.schema = SCHEMA.with_metadata({"selavi_key": key})
+        self.key, self.schema = key, SCHEMA.with_metadata({"selavi_key": key})
         self.sources = [source for source in self._sources() if self._is_current(source)]
         self.known: dict[str, int] = {}
         """The cluster of each clip that is there."""
@@ -329,7 +352,7 @@ class EvidenceWriter:
 
     def _is_current(self, source: Path) -> bool:
         found = pq.read_schema(source)
-        return bool(found.equals(self.schema, check_metadata=True))
+        return found.names == self.schema.names and (found.metadata or {}).get(b"selavi_key") == self.key.encode()
 
     def _flush(self) -> None:
         if not self._pending:
