@@ -127,7 +127,7 @@ def name_classes(names: Mapping[int, str | None], max_length: int = 1000) -> dic
     """A class for each cluster: its name on one line, without control characters; `cluster 012` without a name.
 
     Clusters of one name are one class.  Different names stay different, also where they look alike once they are
-    cleaned and cut to `max_length` characters: the later one gets a number.
+    cleaned and cut to `max_length` characters: the later one gets a number.  A name of blanks is none.
     """
     classes: dict[int, str] = {}
     taken: dict[str, str | int] = {}
@@ -135,8 +135,8 @@ def name_classes(names: Mapping[int, str | None], max_length: int = 1000) -> dic
         name = names[cluster] or ""
         plain = "".join(" " if _is_control(letter) else letter for letter in name)
         text = " ".join(plain.split())[:max_length].strip()
+        owner: str | int = name if text else cluster
         text = text or f"cluster {cluster:03d}"
-        owner = name or cluster
         number, base = 1, text
         while taken.setdefault(text, owner) != owner:
             number += 1

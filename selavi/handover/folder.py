@@ -113,8 +113,9 @@ class Folder:
 
     def _read_record(self) -> set[str]:
         record = self.path / _RECORD
-        if self.path.exists() and not self.path.is_dir():
-            raise UsageError(f"{self.path} is not a folder: hand over to another one")
+        for path in (self.path, self.path.parent):
+            if path.exists() and not path.is_dir():
+                raise UsageError(f"{path} is not a folder: hand over to another one")
         if not record.exists():
             return set()
         try:

@@ -4,10 +4,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from selavi.export import CLUSTER_SCHEMA, cluster_table, write_cluster_table
+from selavi import export
+from selavi.export import CLUSTER_SCHEMA, cluster_table, rank_clips, write_cluster_table, write_table
 
 HOSTILE_IDS = ["-dash", "=1+1", "+plus", "@at", 'quo"te', "comma, and\nnewline", "🎺", "", "NULL"]
 
@@ -170,3 +174,77 @@ def test_a_failed_write_leaves_the_older_table(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(OSError, match="No space left"):
         write_cluster_table(table, tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+texts = st.one_of(st.none(), st.text(max_size=6), st.text("\"',;\r\n\t\0\x1b\u2028-=", max_size=6))
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.tuples(texts, texts, st.one_of(st.none(), st.integers(-1, 9))), max_size=6))
+def test_any_text_comes_back_from_csv(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str | None, str | None, int | None]]
+) -> None:
+    schema = pa.schema([("id", pa.string()), ("name", pa.string()), ("cluster", pa.int32())])
+    table = pa.table([pa.array(column) for column in zip(*rows, strict=True)] or [[], [], []], schema=schema)
+    path = tmp_path_factory.mktemp("csv") / "table.csv"
+    write_table(table, path)
+    with path.open(encoding="utf-8", newline="") as file:
+        assert list(csv.reader(file)) == [
+            schema.names,
+            *[["" if cell is None else str(cell) for cell in row] for row in rows],
+        ]
+    options = pa_csv.ConvertOptions(column_types=schema, strings_can_be_null=True, quoted_strings_can_be_null=False)
+    parse = pa_csv.ParseOptions(newlines_in_values=True)
+    assert pa_csv.read_csv(path, parse_options=parse, convert_options=options).equals(table)
+
+
+def test_cells_that_a_spreadsheet_would_run_are_marked_on_request(tmp_path: Path) -> None:
+    ids = ["-dash", "=1+1", "+plus", "@at", "\ttab", "\rreturn", "\nline\n=1", "plain", "'quoted", "", "1-2"]
+    table = pa.table({"id": ids, "name": [None, *ids[1:]], "cluster": pa.array([-1] * 11, pa.int32())})
+    write_table(table, tmp_path / "safe.csv", spreadsheet_safe=True)
+    with (tmp_path / "safe.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["id"] for row in rows] == [f"'{clip_id}" for clip_id in ids[:6]] + ids[6:]
+    assert [row["name"] for row in rows] == ["", *[f"'{clip_id}" for clip_id in ids[1:6]], *ids[6:]]
+    assert {row["cluster"] for row in rows} == {"-1"}
+
+
+def test_the_twins_differ_only_where_the_spreadsheet_asks_for_it(tmp_path: Path) -> None:
+    table = cluster_table(labels_table([("-a", 0, 0, 1.0)]), manifest_table(["-a"]), 0)
+    parquet_path, csv_path = write_cluster_table(table, tmp_path, spreadsheet_safe=True)
+    assert pq.read_table(parquet_path).equals(table)
+    assert csv_path.read_text().splitlines()[1].startswith('"\'-a","media/-a",0,0,0,,1,')
+
+
+def test_nearest_clusters_are_columns_in_csv_and_a_list_in_parquet(tmp_path: Path) -> None:
+    struct = pa.struct([("cluster", pa.int32()), ("probability", pa.float32())])
+    nearest = [[{"cluster": 7, "probability": 0.25}, {"cluster": 2, "probability": 0.125}], [{"cluster": 1}, {}]]
+    table = pa.table({"id": ["a", "b"], "nearest": pa.array(nearest, pa.list_(struct))})
+    write_table(table, tmp_path / "table.parquet")
+    assert pq.read_table(tmp_path / "table.parquet").equals(table)
+    write_table(table, tmp_path / "table.csv")
+    assert (tmp_path / "table.csv").read_text().splitlines() == [
+        '"id","nearest_1","probability_1","nearest_2","probability_2"',
+        '"a",7,0.25,2,0.125',
+        '"b",1,,,',
+    ]
+    write_table(table.slice(0, 0), tmp_path / "empty.csv")
+    assert (tmp_path / "empty.csv").read_text() == '"id"\n'
+
+
+def test_other_files_than_parquet_and_csv_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"ends with \.parquet or \.csv, got .*table\.xlsx"):
+        write_table(pa.table({"id": ["a"]}), tmp_path / "table.xlsx")
+    with pytest.raises(ValueError, match="spreadsheet_safe is for CSV"):
+        write_table(pa.table({"id": ["a"]}), tmp_path / "table.parquet", spreadsheet_safe=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_rows_are_moved_a_block_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    ids = [f"clip{i}" for i in range(20)]
+    rows = [(i, head, int(rng.integers(4)), round(rng.random(), 1)) for head in range(2) for i in ids]
+    whole = cluster_table(labels_table(rows), manifest_table(ids), None)
+    monkeypatch.setattr(export, "_ROWS_AT_ONCE", 7)
+    assert cluster_table(labels_table(rows), manifest_table(ids), None).equals(whole)
+    assert rank_clips(whole.take(rng.permutation(40))).equals(whole)

@@ -238,7 +238,7 @@ rows = st.builds(
 )
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(st.lists(rows, max_size=20, unique_by=lambda row: (row["head"], row["id"] or row["cluster"])))
 def test_what_is_written_is_read_back(tmp_path_factory: pytest.TempPathFactory, some: list[dict[str, Any]]) -> None:
     path = tmp_path_factory.mktemp("names") / "names.csv"
