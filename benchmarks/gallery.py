@@ -1,6 +1,7 @@
 """Speed of the gallery's export beside that of the decoding it needs; going on after SIGKILL; size of its data.
 
 python benchmarks/gallery.py                       300 recordings, and data for 180,000 clips that do not exist
+python benchmarks/gallery.py --section data        one of rate, resume, data; the others' figures stay
 python benchmarks/gallery.py --num-clips 180000    as many recordings (hard links to 24 different ones): hours
 
 Recordings are generated: 10 s of 320 x 240 at 25 frames/s with a key frame every 5 s, as videos from the web have
@@ -37,7 +38,10 @@ CHUNK = 25
 
 def generate(folder: Path, num_clips: int) -> list[Path]:
     """Films of drifting noise and squares with chords; many names for few files."""
-    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{number:06d}.mp4" for number in range(num_clips)]
+    if folder.exists():
+        return paths
+    folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
     time_s = np.arange(SECONDS * SAMPLE_RATE) / SAMPLE_RATE
     originals = []
@@ -55,7 +59,6 @@ def generate(folder: Path, num_clips: int) -> list[Path]:
         waveform = (0.2 * np.asarray(sound)).astype(np.float32)
         encode_clip(path, frames(), waveform, fps=FPS, sample_rate=SAMPLE_RATE, gop=GOP)
         originals.append(path)
-    paths = [folder / f"{number:06d}.mp4" for number in range(num_clips)]
     for number, path in enumerate(paths):
         path.hardlink_to(originals[number % NUM_DIFFERENT])
     return paths
@@ -110,6 +113,7 @@ def export(folder: Path, num_clips: int) -> None:
 
 def section_resume(folder: Path, num_clips: int) -> dict[str, Any]:
     """Kill an export when half of its thumbnails are there, and go on."""
+    generate(folder / "media", num_clips)
     command = [sys.executable, __file__, "--export", str(folder), "--num-clips", str(num_clips)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     began = time.monotonic()
@@ -227,19 +231,26 @@ memory, of which the libraries take a part.
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num-clips", type=int, default=300, help="recordings (default: 300)")
+    about = "only these; the figures of the others stay as they are in the results"
+    parser.add_argument("--section", nargs="+", choices=("rate", "resume", "data"), help=about)
     parser.add_argument("--export", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.export:
         return export(args.export, args.num_clips)
+    known = common.RESULTS / "gallery.json"
+    run = dict(common.load_runs("gallery")[0]) if known.exists() else {}
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        run = {
-            "machine": common.machine(),
-            "rate": section_rate(folder, args.num_clips),
-            "resume": section_resume(folder, args.num_clips),
-            "data": section_data(folder),
-        }
-    common.publish("gallery", "Export of the gallery", [run], page([run]))
+        for section in args.section or SECTIONS:
+            found = SECTIONS[section](Path(name), args.num_clips)
+            run |= {section: found, "machine": common.machine()}
+            print(section, found, file=sys.stderr)
+            if set(run) >= set(SECTIONS):
+                common.publish("gallery", "Export of the gallery", [run], page([run]))
+            else:
+                known.write_text(json.dumps({"runs": [run]}), encoding="utf-8")
+
+
+SECTIONS = {"rate": section_rate, "resume": section_resume, "data": lambda folder, _: section_data(folder)}
 
 
 if __name__ == "__main__":
