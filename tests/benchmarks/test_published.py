@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-MODULES = ("common", "demo", "evidence", "small_sets", "metrics", "recipes")
+MODULES = ("common", "demo", "evidence", "small_sets", "metrics", "recipes", "gallery")
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def benchmarks(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, ModuleType
         del sys.modules[name]
 
 
-@pytest.mark.parametrize("name", ["demo", "evidence", "small_sets", "recipes"])
+@pytest.mark.parametrize("name", ["demo", "evidence", "small_sets", "recipes", "gallery"])
 def test_the_page_shows_the_results(benchmarks: dict[str, ModuleType], name: str) -> None:
     if not (ROOT / "benchmarks" / "results" / f"{name}.json").exists():
         pytest.skip(f"not measured yet: python benchmarks/{name}.py")

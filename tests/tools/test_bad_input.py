@@ -245,7 +245,7 @@ def test_other_wrong_arguments(run: Tool, copied_run: Path) -> None:
     before = snapshot(copied_run)
     for tool, arguments, message in (
         (cluster_eval, ["--views", "0"], "--views must be at least 1, got 0"),
-        (export_clusters, ["--clips", "0"], "--clips must be at least 1, got 0"),
+        (export_clusters, ["--clips", "0"], "--clips must be at least 1, or `all`, got 0"),
         (export_clusters, ["--head", "best"], "--head must be `chosen`, `all` or a number, got 'best'"),
         (export_clusters, ["--head", "7"], "expected one of the heads [0, 1], got 7"),
     ):
