@@ -234,8 +234,10 @@ class ShardReader:
             MediaError: the clip is not in the shards, or its shard cannot be fetched or read.
         """
         with self._opened(row) as (tar, records):
-            wanted_s = frame_times(start_s, clip_s, num_frames)
-            frames = self._frames(tar, records, row, wanted_s, size, offset) if num_frames else None
+            frames = None
+            if num_frames:
+                wanted_s = frame_times(start_s, clip_s, num_frames)
+                frames = self._frames(tar, records, row, wanted_s, size, offset)
             waveform = self._sound(tar, row, start_s, clip_s, sample_rate) if sample_rate else None
         return frames, waveform
 
