@@ -48,8 +48,9 @@ _FLOAT32_TOL = 2e-7
 # the dual is near its quadratic model over a few nats of any potential.  The values had nearly the fewest
 # passes in total over golden, random and N = K tables.
 _MILD_SPREAD = 7.0  # spread of the scaled scores (nats) up to which there is no continuation
-_HARD_SPREAD = 40.0  # from which, with few rows a cluster, even potentials of an earlier labelling ...
-_WARM_FRACTION = 0.7  # ... go through one stage of the continuation
+_HARD_SPREAD = 40.0  # from which, with few rows a cluster, Newton converges over short ways only: ...
+_HARD_RATIO = 1.43  # ... from one stage to the next, ...
+_WARM_FRACTION = 0.7  # ... and even potentials of an earlier labelling go through the last of them
 _FEW_ROWS_PER_CLUSTER = 32  # with fewer, and mild scores, a Hessian costs more than the passes that it saves
 _ANDERSON_MEMORY = 8
 _ANDERSON_PATIENCE = 8  # passes without the error falling by half
@@ -444,8 +445,7 @@ class _Solver:
         """Find the potentials; they and their error are in `all_rows`."""
         warm = self._warm_start(initial_potentials)
         if warm is not None:
-            hard = self.overview.spread > _HARD_SPREAD and self._has_few_rows()
-            fraction = _WARM_FRACTION if hard else 1.0
+            fraction = _WARM_FRACTION if self._is_hard() else 1.0
             self._newton(self._proportional(warm, fraction), fraction * self.sharpness, warm=True)
         if not self.all_rows.is_solved():
             start = warm
@@ -495,6 +495,9 @@ class _Solver:
 
     def _has_few_rows(self) -> bool:
         return self.level.num_rows < _FEW_ROWS_PER_CLUSTER * len(self.target)
+
+    def _is_hard(self) -> bool:
+        return self.level is self.all_rows and self.overview.spread > _HARD_SPREAD and self._has_few_rows()
 
     def _start_at(self, fraction: float) -> Tensor:
         """Potentials that are right where all clips have the mean scores."""
@@ -741,7 +744,7 @@ class _Solver:
                 return
             length = (step.max() - step.min()).item()
             if sharpness < self.sharpness and length <= _ADVANCE_RANGE:
-                following = min(self.sharpness, sharpness * _SHARPNESS_RATIO)
+                following = min(self.sharpness, sharpness * (_HARD_RATIO if self._is_hard() else _SHARPNESS_RATIO))
                 potentials = self._proportional(potentials + step, following / sharpness)
                 sharpness, step = following, None
                 mark_error, mark_pass = math.inf, self.num_reads

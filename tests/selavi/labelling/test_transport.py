@@ -410,16 +410,15 @@ def test_mild_scores_of_few_clips_a_cluster_need_no_curvature(monkeypatch: pytes
     assert torch.equal(by_newton.labels, expected.labels)
 
 
-def test_a_warm_start_of_hard_scores_with_few_clips_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    scores, marginal = log_table(15, 4000, 300, 3.0), random_marginal(15, 300)
-    before = assign(scores, marginal).potentials
-    moved = scores + 0.15 * torch.randn(scores.shape, generator=torch.Generator().manual_seed(0))
-    staged = assign(moved, marginal, initial_potentials=before)
-    monkeypatch.setattr(transport, "_WARM_FRACTION", 1.0)
-    direct = assign(moved, marginal, initial_potentials=before)
-    assert staged.converged and direct.converged
-    assert torch.equal(staged.labels, direct.labels)
-    assert staged.num_passes < direct.num_passes
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_hard_scores_of_few_clips_a_cluster_take_few_passes(seed: int) -> None:
+    scores, marginal = log_table(seed, 4000, 300, 3.0), random_marginal(seed, 300)
+    cold = assign(scores, marginal)
+    assert cold.converged and cold.num_passes <= 20  # 21 to 686 in steps of 2.5 of the sharpness
+    moved = scores + 0.15 * torch.randn(scores.shape, generator=torch.Generator().manual_seed(seed))
+    warm = assign(moved, marginal, initial_potentials=cold.potentials)
+    assert warm.converged and warm.num_passes <= 10  # 11 to 16 at the full sharpness from the start
+    assert (warm.labels == assign(moved, marginal).labels).all()
 
 
 @pytest.mark.parametrize("spread", [0.01, 0.1, 1.0, 3.0])
