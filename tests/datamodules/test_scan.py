@@ -24,7 +24,7 @@ class Probe:
         self.asked: list[str] = []
         self.die_at = -1
 
-    def __call__(self, path: Path) -> MediaInfo:
+    def __call__(self, path: Path, **_: object) -> MediaInfo:
         if len(self.asked) == self.die_at:
             raise KeyboardInterrupt
         self.asked.append(path.name)
@@ -242,7 +242,7 @@ def test_what_changes_while_it_is_read_is_not_remembered(tmp_path: Path, probe: 
     growing, leaving = root / "1.mp4", root / "2.mp4"
     real = probe.__call__
 
-    def probing_while_others_write(path: Path) -> MediaInfo:
+    def probing_while_others_write(path: Path, **_: object) -> MediaInfo:
         info = real(path)
         if path == growing:
             growing.write_bytes(b"x" * 20)
@@ -265,7 +265,7 @@ def test_an_unknown_exception_of_a_decoder_is_one_bad_file(
     tmp_path: Path, probe: Probe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = tree(tmp_path / "root", "1.mp4")
-    monkeypatch.setattr(probing, "probe", lambda path: 1 // 0)
+    monkeypatch.setattr(probing, "probe", lambda path, **_: 1 // 0)
     row = scan(root, tmp_path / "cache").to_pylist()[0]
     assert (row["status"], row["reason"]) == ("corrupt", "ZeroDivisionError: integer division or modulo by zero")
 
