@@ -4,11 +4,11 @@ The tools need hundreds of megabytes and contradict each other's requirements, s
 its script with the Python of an environment that has the tool, and is skipped without one.  To run them all:
 
     for tool in datasets renumics-spotlight label-studio-sdk embedding-atlas; do
-        python -m venv tools/$tool && tools/$tool/bin/pip install $tool; done
-    python -m venv tools/cvat && tools/cvat/bin/pip install cvat-sdk datumaro
-    python -m venv tools/fiftyone && tools/fiftyone/bin/pip install fiftyone mongomock
+        python -m venv envs/$tool && envs/$tool/bin/pip install $tool; done
+    python -m venv envs/cvat && envs/cvat/bin/pip install cvat-sdk datumaro
+    python -m venv envs/fiftyone && envs/fiftyone/bin/pip install fiftyone mongomock
 
-    SELAVI_PYTHON_DATASETS=tools/datasets/bin/python SELAVI_PYTHON_FIFTYONE=... SELAVI_PYTHON_SPOTLIGHT=... \\
+    SELAVI_PYTHON_DATASETS=envs/datasets/bin/python SELAVI_PYTHON_FIFTYONE=... SELAVI_PYTHON_SPOTLIGHT=... \\
     SELAVI_PYTHON_LABELSTUDIO=... SELAVI_PYTHON_ATLAS=... SELAVI_PYTHON_CVAT=... \\
     pytest tests/selavi/test_handover_tools.py
 
