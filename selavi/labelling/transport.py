@@ -137,8 +137,8 @@ def assign(
     """Assign N clips to K clusters whose soft sizes follow the marginal.
 
     Large problems are first solved on a sample of the rows, which leaves few reads of all rows to do.  Damped
-    Newton on the dual with continuation in the sharpness; plain log-domain scaling where Newton makes no
-    progress.  Sums over rows are float64.
+    Newton on the dual with continuation in the sharpness; Anderson-accelerated scaling where scores are mild and
+    clips few; plain log-domain scaling where Newton makes no progress.  Sums over rows are float64.
 
     Args:
         scores: (N, K) floating point, (weighted mean) log-probabilities.  -inf forbids a cluster to a clip;
