@@ -773,7 +773,7 @@ class _Solver:
             elif self.num_reads - mark_pass >= _ANDERSON_PATIENCE * self.level.share:
                 return
             points = [*points[-_ANDERSON_MEMORY:], potentials]
-            residuals = [*residuals[-_ANDERSON_MEMORY:], -self.response * (sums.masses / sums.target).log()]
+            residuals = [*residuals[-_ANDERSON_MEMORY:], self._scaling_step(sums)]
             step = residuals[-1]
             if len(points) > 1:
                 moves, changes = torch.stack(points, 1).diff(dim=1), torch.stack(residuals, 1).diff(dim=1)
@@ -814,5 +814,8 @@ class _Solver:
                 mark_error, mark_pass = sums.error, self.num_reads
             elif self.num_reads - mark_pass >= _SCALING_PATIENCE:
                 return
-            move = sums.target.log() - sums.masses.log()
-            potentials = potentials + self.response * move
+            potentials = potentials + self._scaling_step(sums)
+
+    def _scaling_step(self, sums: _Sums) -> Tensor:
+        """One round of scaling: the rows are exact by construction, and this moves the columns to their target."""
+        return -self.response * (sums.masses / sums.target).log()
