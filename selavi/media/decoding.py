@@ -14,7 +14,7 @@ from av.packet import Packet
 from av.video.frame import PictureType, VideoFrame
 
 from selavi.media.files import DEADLINE_S, LIMITS, File, Limits, MediaError, open_file, seconds
-from selavi.media.pictures import Resize, crop_square
+from selavi.media.pictures import Resize
 
 
 @dataclass(frozen=True)
@@ -136,13 +136,9 @@ def decode_clip(
     """
     frames = np.zeros((0, size, size, 3), np.uint8)
     waveform = None
-    with open_file(path, limits, deadline_s, needs_picture=num_frames > 0) as file:
+    with open_file(path, limits, deadline_s, needs_picture=num_frames > 0, by_header=True) as file:
         if num_frames:
-            to_rgb = Resize(size)
-            squares = _pictures(
-                file, frame_times(start_s, clip_s, num_frames), lambda f: crop_square(to_rgb(f), offset)
-            )
-            frames = np.stack(squares)
+            frames = np.stack(_pictures(file, frame_times(start_s, clip_s, num_frames), Resize(size, offset)))
         if sample_rate and file.audio is not None:
             margin_s = 0.05  # for the resampler to settle
             # The codecs overlap their blocks: the first ones after a seek are not yet what they should be.
@@ -215,7 +211,7 @@ def decode_frames_at(path: Path, times_s: Sequence[float], short_side: int) -> n
     Raises:
         MediaError: see there.
     """
-    with open_file(path, LIMITS, DEADLINE_S) as file:
+    with open_file(path, LIMITS, DEADLINE_S, by_header=True) as file:
         return np.stack(_pictures(file, np.asarray(times_s, float), Resize(short_side)))
 
 

