@@ -46,8 +46,8 @@ def decode_jpegs(files: Sequence[bytes | memoryview], *, size: int = 0, offset: 
         if tables:  # which the decoder has from the start; to build them anew takes a sixth of its time
             at = bytes(file[:1024]).find(tables)
             tables = tables if at >= 0 else b""  # others stay with the decoder until they are replaced
-            file = b"".join((file[:at], file[at + len(tables) :])) if tables else file
-        frames = context.decode(Packet(file)) if len(file) else []
+        content = b"".join((file[:at], file[at + len(tables) :])) if tables else bytes(file)
+        frames = context.decode(Packet(content)) if content else []
         if len(frames) != 1:
             raise ValueError(f"expected one picture in a JPEG file of {len(file)} bytes, found {len(frames)}")
         picture = resize(frames[0])
