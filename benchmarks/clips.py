@@ -17,6 +17,7 @@ libraries of FFmpeg on LD_LIBRARY_PATH.
 import argparse
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -32,12 +33,14 @@ from typing import Any
 
 import av
 import numpy as np
+import pyarrow as pa
 import torch
 from av.video.reformatter import Interpolation
 from common import PAGES, RESULTS, machine, markdown_table
 from torch.nn.functional import interpolate
 
-from datamodules.clips import ClipDataModule, prepare_data
+from datamodules.clips import ClipDataModule, judge_for, prepare_data
+from datamodules.manifest import SCHEMA, read_manifest, write_manifest
 from datamodules.prepare import PrepareSettings, prepare
 from datamodules.scan import scan
 from datamodules.shards import open_shards
@@ -476,11 +479,67 @@ def resident_mb(pid: int) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1e3
 
 
+def section_startup(num_rounds: int) -> dict[str, Any]:
+    """From a manifest of a million rows on the disk to the first key of the training order."""
+    path = FOLDER / f"manifest-{NUM_ROWS}.parquet"
+    if not path.exists():  # in another process: what it takes is not what starting takes
+        with get_context("spawn").Pool(1) as pool:
+            pool.apply(make_manifest, (path,))
+    config = load_config(None, [f"data.root={FOLDER}", "trainer.accelerator=cpu", "data.num_workers=0"])
+    peaks, seconds = [peak_mb()], []
+    for _ in range(num_rounds):
+        began = time.perf_counter()
+        data = ClipDataModule(config, judge_for(config, read_manifest(path)))
+        keys = data.train_dataloader().sampler
+        first = next(iter(keys))
+        seconds.append(time.perf_counter() - began)
+        assert len(data.ids) == NUM_ROWS and 0 <= first.row < NUM_ROWS
+        peaks.append(peak_mb())
+        del data, keys
+    return {"rows": NUM_ROWS, "seconds": median(seconds), "imports_mb": peaks[0], "peak_mb": peaks[1]}
+
+
+NUM_ROWS = 1_000_000
+
+
+def make_manifest(path: Path) -> None:
+    """A manifest as a scan writes it, of clips that are all as they should be."""
+    numbers = np.arange(NUM_ROWS)
+    ids = pa.array(
+        [f"train/class_{number % 309:03d}/{number * 7919 % 10**11:011d}_{number:06d}.mp4" for number in numbers]
+    )
+    columns: dict[str, Any] = {name: pa.nulls(NUM_ROWS, SCHEMA.field(name).type) for name in SCHEMA.names}
+    columns |= {"id": ids, "path": ids, "split": pa.array(np.repeat("train", NUM_ROWS))}
+    columns |= {
+        "label": pa.array([f"class_{number % 309:03d}" for number in numbers]),
+        "status": np.repeat("ok", NUM_ROWS),
+    }
+    columns |= {
+        "duration_s": np.full(NUM_ROWS, 10.0),
+        "fps": np.full(NUM_ROWS, 30.0),
+        "audio_s": np.full(NUM_ROWS, 10.0),
+    }
+    columns |= {
+        "width": np.full(NUM_ROWS, 340),
+        "height": np.full(NUM_ROWS, 256),
+        "audio_state": np.repeat("ok", NUM_ROWS),
+    }
+    columns |= {"bytes": 400_000 + numbers, "mtime_ns": 10**18 + numbers}
+    table = pa.table({name: pa.array(columns[name]) for name in SCHEMA.names}).cast(SCHEMA)
+    write_manifest(table.replace_schema_metadata({"root": str(FOLDER)}), path)
+
+
+def peak_mb() -> float:
+    """The most memory that this process has had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+
+
 SECTIONS: dict[str, Callable[[int], dict[str, Any]]] = {
     "video": section_video,
     "end to end": section_end_to_end,
     "loader": section_loader,
     "memory": section_memory,
+    "startup": section_startup,
 }
 ONE_CORE = ("video", "end to end")
 
@@ -564,6 +623,12 @@ one: what this machine has.
         told += f"""
 Over {found["clips"]:,} clips the memory of the loader and its process goes from {first:.0f} to {last:.0f} MB, a
 slope of {found["slope_mb_per_1000_clips"]:.2f} MB for 1,000 clips.
+"""
+    if "startup" in results:
+        found = results["startup"]["figures"]
+        told += f"""
+A manifest of {found["rows"]:,} rows is ready for training, in its random order, after {found["seconds"]:.1f} s, and the
+process has then had {found["peak_mb"]:.0f} MB at the most, {found["imports_mb"]:.0f} MB of them after its imports.
 """
     return f"\n## The loader\n{told}" if told else ""
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -11,7 +10,7 @@ import pyarrow.compute as pc
 import torch
 from torch.utils.data import Dataset
 
-from datamodules.manifest import media_root
+from datamodules.manifest import media_root, require_unchanged
 from datamodules.sampling import ClipSpan, ViewKey, Window, even_span, random_span, window_span
 from selavi.batch import DecodedClip
 from selavi.config import Config
@@ -101,20 +100,6 @@ class FileReader:
             deadline_s=self.timeout_s,
         )
         return frames if num_frames else None, waveform
-
-
-def require_unchanged(path: Path, num_bytes: int, mtime_ns: int) -> None:
-    """Check that a file is still the one that was scanned; `mtime_ns` 0: its time of change is not known.
-
-    Raises:
-        MediaError: it has vanished or changed.
-    """
-    try:
-        now = path.stat()
-    except OSError as error:
-        raise MediaError(path, "vanished", error.strerror or str(error)) from error
-    if now.st_size != num_bytes or (mtime_ns and now.st_mtime_ns != mtime_ns):
-        raise MediaError(path, "changed", f"{now.st_size} bytes, {num_bytes} when it was scanned: scan it again")
 
 
 class ClipDataset(Dataset[DecodedClip]):

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from selavi.atomic import write_atomically
 from selavi.errors import UsageError
+from selavi.media import MediaError
 
 SCHEMA = pa.schema(
     [
@@ -178,3 +179,17 @@ def _replace(manifest: pa.Table, **columns: pa.Array) -> pa.Table:
     for name, values in columns.items():
         manifest = manifest.set_column(manifest.schema.get_field_index(name), SCHEMA.field(name), values)
     return manifest
+
+
+def require_unchanged(path: Path, num_bytes: int, mtime_ns: int) -> None:
+    """Check that a file is still the one that was scanned; `mtime_ns` 0: its time of change is not known.
+
+    Raises:
+        MediaError: it has vanished or changed.
+    """
+    try:
+        now = path.stat()
+    except OSError as error:
+        raise MediaError(path, "vanished", error.strerror or str(error)) from error
+    if now.st_size != num_bytes or (mtime_ns and now.st_mtime_ns != mtime_ns):
+        raise MediaError(path, "changed", f"{now.st_size} bytes, {num_bytes} when it was scanned: scan it again")

@@ -18,9 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from datamodules.dataset import ClipReader, Facts, FileReader, as_clip, read_view, require_unchanged
+from datamodules.dataset import ClipReader, Facts, FileReader, as_clip, read_view
 from datamodules.loader import Loader, decoded_bytes, require_shared_memory
-from datamodules.manifest import SCHEMA, SLACK_S, media_root, read_manifest
+from datamodules.manifest import SCHEMA, SLACK_S, media_root, read_manifest, require_unchanged
 from datamodules.probing import probe_file
 from datamodules.sampling import RowSampler, ViewKey, even_span
 from datamodules.scan import MEDIA_SUFFIXES, SOUND_SUFFIXES, list_media, split_and_label

@@ -24,8 +24,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from datamodules.dataset import require_unchanged
-from datamodules.manifest import mark_unusable, media_root, read_manifest, usable, write_manifest
+from datamodules.manifest import (
+    mark_unusable,
+    media_root,
+    read_manifest,
+    require_unchanged,
+    usable,
+    write_manifest,
+)
 from datamodules.progress import follow
 from datamodules.shards import (
     FRAME,

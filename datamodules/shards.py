@@ -26,7 +26,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from scipy.signal import resample_poly
 
 from selavi.atomic import hold, locked
 from selavi.errors import UsageError
@@ -307,6 +306,8 @@ class ShardReader:
         last = min(max(round((start_s + clip_s + margin_s) * stored), first), count)
         samples = np.frombuffer(_read(tar, int(self.sound_at[row]) + 2 * first, 2 * (last - first)), "<i2")
         if sample_rate != stored and samples.size:
+            from scipy.signal import resample_poly  # seconds to import, in each process, and seldom needed
+
             common = np.gcd(sample_rate, stored)
             changed = resample_poly(samples.astype(np.float32), sample_rate // common, stored // common)
             samples = np.clip(np.rint(changed), -32768, 32767).astype(np.int16)

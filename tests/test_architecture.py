@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -157,6 +159,14 @@ def test_the_packages_keep_the_rules() -> None:
     assert (ROOT / "selavi/__init__.py").exists()
     broken = violations(ROOT)
     assert not broken, "\n" + "\n".join(broken)
+
+
+@pytest.mark.parametrize("module", ["datamodules.probing", "datamodules.prepare", "datamodules.scan"])
+def test_workers_that_only_read_media_start_without_torch(module: str) -> None:
+    """Each of their processes imports its module: torch and scipy.signal would cost it seconds and 500 MB."""
+    told = f"import sys, {module}; print(*({{'torch', 'scipy.signal'}} & sys.modules.keys()))"
+    found = subprocess.run([sys.executable, "-c", told], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not found.stdout.strip()
 
 
 @pytest.mark.parametrize(
