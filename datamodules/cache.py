@@ -15,7 +15,7 @@ from datamodules.progress import follow
 from datamodules.workers import Failure, run_jobs
 from selavi.media import MediaError, Recording, crop_square, cut_waveform, decode_recording, frame_times, latest_frames
 
-_VERSION = 3
+_VERSION = 4
 _FRAMES, _SOUND, _INDEX = "frames.u8", "sound.i16", "index.npz"
 _DEADLINE_S = 600.0
 _MEMORY_BYTES = 8 * 2**30

@@ -11,7 +11,7 @@ import av
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.packet import Packet
-from av.stream import Disposition
+from av.stream import Discard, Disposition
 from av.video.stream import VideoStream
 
 
@@ -74,6 +74,7 @@ class File:
 
     def seek(self, stream: VideoStream | AudioStream, time_s: float) -> None:
         """Go to the last key frame of a stream at or before a time; to the start for times before it."""
+        self.read_only(stream)
         # A second before the start is early enough, even for sound, whose first block begins before it is heard.
         earliest_s = seconds(stream, stream.start_time) - 1
         ticks = int(max(time_s + self.origin_s, earliest_s) / float(stream.time_base or 1))
@@ -84,10 +85,17 @@ class File:
 
     def packets(self, stream: VideoStream | AudioStream) -> Iterator[Packet]:
         """Packets of a stream from here to the end, under the deadline."""
+        self.read_only(stream)
         for packet in self.container.demux(stream):
             self.check()
             if packet.size:  # an empty one would end the decoding
                 yield packet
+
+    def read_only(self, *streams: VideoStream | AudioStream) -> None:
+        """Let the container skip the packets of all other streams: it need not even read them."""
+        wanted = {stream.index for stream in streams}
+        for stream in self.container.streams:
+            stream.discard = Discard.default if stream.index in wanted else Discard.all
 
     def check(self) -> None:
         """Raise MediaError where the deadline has passed."""
@@ -220,4 +228,5 @@ def choose_streams(
 
 def seconds(stream: VideoStream | AudioStream, ticks: int | None) -> float:
     """Ticks of a stream's clock in seconds; None is 0."""
-    return float((ticks or 0) * (stream.time_base or 0))
+    base = stream.time_base
+    return (ticks or 0) * base.numerator / base.denominator if base else 0.0
