@@ -50,9 +50,10 @@ from selavi.media import decode_clip, frame_times
 
 FOLDER = Path(tempfile.gettempdir()) / "selavi-benchmark-clips"
 NUM_FILES, SECONDS, FPS, HEIGHT, WIDTH = 6, 10, 30, 256, 340
-SIZE, CLIP_S, RATE = 112, 1.0, 24_000
+SIZE, STORED_SIZE, CLIP_S, RATE = 112, 128, 1.0, 24_000
 Window = tuple[Path, float]
-Way = Callable[[Path, float, int], Any]
+Decode = Callable[[Path, float, int], Any]
+Way = Callable[[Window], Any]
 
 
 # ---- files ----
@@ -102,13 +103,13 @@ def write_original(path: Path, seed: int) -> None:
         container.mux([*audio.encode(block), *audio.encode(None)])
 
 
-def make_prepared(paths: Sequence[Path], name: str, aspect: float = 0) -> Path:
+def make_prepared(paths: Sequence[Path], name: str, size: int, aspect: float = 0) -> Path:
     """The originals as shards or as small files, by tools/prepare.py's function."""
-    out = FOLDER / f"{name}-{aspect:g}"
+    out = FOLDER / f"{name}-{size}-{aspect:g}"
     if not (out / "done").exists():
         shutil.rmtree(out, ignore_errors=True)
         manifest = scan(paths[0].parents[1], FOLDER / "cache", workers=1)
-        prepare(manifest, out, PrepareSettings(format=name, size=128, aspect=aspect, sample_rate=RATE), workers=1)  # type: ignore[arg-type]
+        prepare(manifest, out, PrepareSettings(format=name, size=size, aspect=aspect, sample_rate=RATE), workers=1)  # type: ignore[arg-type]
         (out / "done").touch()
     return out
 
@@ -231,7 +232,7 @@ def swscale_only(path: Path, start_s: float, num_frames: int) -> int:
     return count
 
 
-def torchcodec_way() -> Way | None:
+def torchcodec_way() -> Decode | None:
     """Torchcodec's reader, or None where it is not installed."""
     try:
         from torchcodec.decoders import VideoDecoder
@@ -250,7 +251,7 @@ def torchcodec_way() -> Way | None:
     return read
 
 
-def decord_way() -> Way | None:
+def decord_way() -> Decode | None:
     """decord2's reader, which resizes inside its decoder, or None where it is not installed."""
     try:
         import decord
@@ -269,9 +270,7 @@ def decord_way() -> Way | None:
 # ---- sections ----
 
 
-def rates(
-    ways: dict[str, Callable[[Window], Any]], over: dict[str, Sequence[Window]], num_rounds: int
-) -> dict[str, float]:
+def rates(ways: dict[str, Way], over: dict[str, Sequence[Window]], num_rounds: int) -> dict[str, float]:
     """Clips a second of each way: medians over interleaved rounds."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(num_rounds + 1):  # the first one warms up
@@ -295,7 +294,7 @@ def section_video(num_rounds: int) -> dict[str, Any]:
         def ours(path: Path, start_s: float, num_frames: int) -> Any:
             return decode_clip(path, start_s, CLIP_S, num_frames=num_frames, size=SIZE, offset=0.5, sample_rate=0)
 
-        ways: dict[str, Way] = {"official": official_video, "ours": ours, "libav, same skipping": libav}
+        ways: dict[str, Decode] = {"official": official_video, "ours": ours, "libav, same skipping": libav}
         ways |= {"PyAV, resized in swscale": swscale_only}
         ways |= {name: way for name, way in optional.items() if way is not None}
         calls = {name: lambda w, way=way, n=num_frames: way(*w, n) for name, way in ways.items()}
@@ -329,29 +328,29 @@ def section_end_to_end(num_rounds: int) -> dict[str, Any]:
             *decode_clip(*window, CLIP_S, num_frames=num_frames, size=SIZE, offset=0.5, sample_rate=RATE)
         )  # fmt: skip
 
-    def from_shards(folder: Path) -> Callable[[Window], Any]:
+    def from_shards(folder: Path, size: int) -> Way:
         rows, reader = open_shards(str(folder), FOLDER / "cache", 1.0)
         assert reader is not None
-        reader = reader.select(rows, size=128, sample_rate=RATE)
+        reader = reader.select(rows, size=size, sample_rate=RATE)
         row_of = {Path(path).stem: row for row, path in enumerate(rows["path"].to_pylist())}
-        wanted = {"num_frames": num_frames, "size": 128, "offset": 0.5, "sample_rate": RATE}
+        wanted = {"num_frames": num_frames, "size": size, "offset": 0.5, "sample_rate": RATE}
         return lambda window: finish(*reader.read(row_of[window[0].stem], window[1], CLIP_S, **wanted))
 
-    def from_small_file(window: Window) -> Any:
-        return finish(*decode_clip(*window, CLIP_S, num_frames=num_frames, size=128, offset=0.5, sample_rate=RATE))
+    def from_small_files(folder: Path, size: int) -> Way:
+        small = {path.stem: path for path in folder.rglob("*.mp4")}
+        wanted = {"num_frames": num_frames, "size": size, "offset": 0.5, "sample_rate": RATE}
+        return lambda window: finish(*decode_clip(small[window[0].stem], window[1], CLIP_S, **wanted))
 
-    files, shards = make_prepared(paths, "files"), make_prepared(paths, "shards")
-    squares = make_prepared(paths, "shards", aspect=1)
-    small = {path.stem: path for path in files.rglob("*.mp4")}
-    ways = {
-        "official": official,
-        "ours, original files": from_file,
-        "ours, small files": from_small_file,
-        "ours, shards": from_shards(shards),
-        "ours, shards of middle squares": from_shards(squares),
-    }
+    ways: dict[str, Way] = {"official": official, "ours, original files": from_file}
+    prepared: dict[str, Path] = {}
+    for size in (SIZE, STORED_SIZE):
+        prepared[f"small files of {size}"] = make_prepared(paths, "files", size)
+        prepared[f"shards of {size}"] = make_prepared(paths, "shards", size)
+        prepared[f"shards of {size}, middle squares"] = make_prepared(paths, "shards", size, aspect=1)
+    for name, folder in prepared.items():
+        size = int(name.split(",")[0].split()[-1])
+        ways[f"ours, {name}"] = (from_shards if name.startswith("shards") else from_small_files)(folder, size)
     over: dict[str, Sequence[Window]] = dict.fromkeys(ways, chosen)
-    over["ours, small files"] = [(small[path.stem], start_s) for path, start_s in chosen]
     found = rates(ways, over, num_rounds)
     silence = np.zeros(RATE, np.int16)
     parts = {
@@ -371,9 +370,7 @@ def section_end_to_end(num_rounds: int) -> dict[str, Any]:
         "parts_ms": {name: 1e3 / rate for name, rate in rates(parts, dict.fromkeys(parts, chosen), num_rounds).items()},
         "bytes_per_file": {
             "original": median(map(bytes_of, paths)),
-            "small files": median(map(bytes_of, small.values())),
-            "shards": bytes_of(shards) / len(paths),
-            "shards of middle squares": bytes_of(squares) / len(paths),
+            **{name: bytes_of(folder) / len(paths) for name, folder in prepared.items()},
         },
     }
 
@@ -441,7 +438,7 @@ def decode_only(window: Window) -> None:
 
 def section_memory(num_rounds: int) -> dict[str, Any]:
     """Resident memory of the loader's processes over 20,000 clips of small files."""
-    files = make_many(sorted(make_prepared(make_files(), "files").rglob("*.mp4")), 120)
+    files = make_many(sorted(make_prepared(make_files(), "files", STORED_SIZE).rglob("*.mp4")), 120)
     small = ["video.num_frames=2", "video.decode_size=32", "video.size=32", "audio.sample_rate=8000"]
     small += ["data.clip_s=0.25", "optim.batch_size=6", "labelling.batch_size=6"]
     data, _ = loader_of(files, 1, *small)
@@ -596,7 +593,9 @@ the limit.
 
 ## From the file to (video, log-mel)
 
-30 frames and a second of sound. `small files` and `shards` come from tools/prepare.py.
+30 frames and a second of sound. `small files` and `shards` come from tools/prepare.py, with a short side of {SIZE}
+pixels, which is what `official` gives and `original files` gives here, or of {STORED_SIZE}, the default, which leaves
+room for random crops.
 
 {markdown_table(["", "clips a second", "times official", "kB a second of media"], flow)}
 
