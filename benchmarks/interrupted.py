@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -34,17 +35,23 @@ NOT_COMPARED = {"prepare.lock"}
 
 def make_files(folder: Path, count: int) -> None:
     """`count` films of a second in ten classes."""
-    for number in range(count):
-        path = folder / f"class_{number % 10}" / f"{number:06d}.mp4"
-        if path.exists():
-            continue
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        write_film(temporary, number)
-        if number % 100 == 99:
-            with temporary.open("r+b") as file:
-                file.truncate(temporary.stat().st_size // 2)
-        temporary.rename(path)
+    for number in range(10):
+        (folder / f"class_{number}").mkdir(parents=True, exist_ok=True)
+    with get_context("spawn").Pool() as pool:
+        pool.starmap(make_file, [(folder, number) for number in range(count)], chunksize=100)
+
+
+def make_file(folder: Path, number: int) -> None:
+    """One of them, if it is not there."""
+    path = folder / f"class_{number % 10}" / f"{number:06d}.mp4"
+    if path.exists():
+        return
+    temporary = path.with_suffix(".tmp")
+    write_film(temporary, number)
+    if number % 100 == 99:
+        with temporary.open("r+b") as file:
+            file.truncate(temporary.stat().st_size // 2)
+    temporary.rename(path)
 
 
 def write_film(path: Path, seed: int) -> None:
