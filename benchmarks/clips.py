@@ -396,7 +396,7 @@ def make_many(paths: Sequence[Path], count: int) -> Path:
 
 def section_loader(num_rounds: int) -> dict[str, Any]:
     """The loader of training, two processes against one, on the original files; each process on a core of its own."""
-    many = make_many(make_files(), 120)
+    many = make_many(make_files(), 240)
     rates: dict[int, list[float]] = {1: [], 2: []}
     bare: dict[int, list[float]] = {1: [], 2: []}
     for number in range(num_rounds):

@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-MODULES = ("common", "demo", "evidence", "small_sets", "metrics", "recipes", "gallery")
+MODULES = ("common", "demo", "evidence", "small_sets", "metrics", "recipes", "gallery", "clips", "interrupted")
 
 
 @pytest.fixture
@@ -29,10 +29,11 @@ def test_the_page_shows_the_results(benchmarks: dict[str, ModuleType], name: str
     assert (ROOT / "docs" / "results" / f"{name}.md").read_text(encoding="utf-8") == benchmarks[name].page(runs)
 
 
-def test_the_page_of_metrics_shows_the_results(benchmarks: dict[str, ModuleType]) -> None:
-    results = json.loads((ROOT / "benchmarks" / "results" / "metrics.json").read_text(encoding="utf-8"))
-    shown = (ROOT / "docs" / "results" / "metrics.md").read_text(encoding="utf-8")
-    assert shown == benchmarks["metrics"].page(results)
+@pytest.mark.parametrize("name", ["metrics", "clips", "interrupted"])
+def test_a_page_of_speeds_shows_the_results(benchmarks: dict[str, ModuleType], name: str) -> None:
+    results = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8"))
+    shown = (ROOT / "docs" / "results" / f"{name}.md").read_text(encoding="utf-8")
+    assert shown == benchmarks[name].page(results)
 
 
 def test_the_readme_shows_the_results(benchmarks: dict[str, ModuleType]) -> None:
