@@ -22,6 +22,13 @@ from selavi.evaluation.degradation import CORRUPTIONS, curves
 
 IMAGES = ROOT / "docs" / "images"
 
+REMARKS = {
+    "avdigits": """These runs had 20 epochs, in which none has learned to see the digits ([recipes.md](recipes.md)): only
+lines with sound are far enough above 0 for a degradation to take something away.
+
+""",
+}
+
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Run tools/degrade.py; returns what was measured, with the machine and the command."""
@@ -74,7 +81,7 @@ run's own clusters, of the head that was chosen without labels, or K-means fitte
 clips. Where a line has several runs (seeds), a cell is their mean and their range. Nothing was trained on degraded
 clips.
 
-{describe_machine([result])}
+{REMARKS.get(name, "")}{describe_machine([result])}
 
 ```
 {result["command"]}
