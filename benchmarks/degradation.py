@@ -23,8 +23,8 @@ from selavi.evaluation.degradation import CORRUPTIONS, curves
 IMAGES = ROOT / "docs" / "images"
 
 REMARKS = {
-    "avdigits": """These runs had 20 epochs, in which none has learned to see the digits ([recipes.md](recipes.md)): only
-lines with sound are far enough above 0 for a degradation to take something away.
+    "avdigits": """These runs had 20 epochs, in which none has learned to see the digits ([recipes.md](recipes.md)): what
+degrades the picture takes nothing away, and the lines lie closer than other seeds would.
 
 """,
 }
