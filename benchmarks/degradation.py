@@ -23,8 +23,8 @@ from selavi.evaluation.degradation import CORRUPTIONS, curves
 IMAGES = ROOT / "docs" / "images"
 
 REMARKS = {
-    "avdigits": """These runs had 20 epochs, in which none has learned to see the digits ([recipes.md](recipes.md)): what
-degrades the picture takes nothing away, and the lines lie closer than other seeds would.
+    "avdigits": """These runs had 20 epochs, in which none has learned to see the digits ([recipes.md](recipes.md)), so
+what degrades the picture takes nothing away.
 
 """,
 }
