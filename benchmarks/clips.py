@@ -270,16 +270,16 @@ def decord_way() -> Decode | None:
 # ---- sections ----
 
 
-def rates(ways: dict[str, Way], over: dict[str, Sequence[Window]], num_rounds: int) -> dict[str, float]:
+def rates(ways: dict[str, Way], over: Sequence[Window], num_rounds: int) -> dict[str, float]:
     """Clips a second of each way: medians over interleaved rounds."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(num_rounds + 1):  # the first one warms up
         for name, way in ways.items():
             began = time.perf_counter()
-            for window in over[name]:
+            for window in over:
                 way(window)
             if number:
-                times[name].append((time.perf_counter() - began) / len(over[name]))
+                times[name].append((time.perf_counter() - began) / len(over))
     return {name: 1 / median(values) for name, values in times.items()}
 
 
@@ -298,7 +298,7 @@ def section_video(num_rounds: int) -> dict[str, Any]:
         ways |= {"PyAV, resized in swscale": swscale_only}
         ways |= {name: way for name, way in optional.items() if way is not None}
         calls = {name: lambda w, way=way, n=num_frames: way(*w, n) for name, way in ways.items()}
-        found = rates(calls, dict.fromkeys(calls, chosen), num_rounds)
+        found = rates(calls, chosen, num_rounds)
         result[f"{num_frames} frames"] = {
             "clips_per_s": found,
             "ours_times_official": found["ours"] / found["official"],
@@ -344,14 +344,14 @@ def section_end_to_end(num_rounds: int) -> dict[str, Any]:
     ways: dict[str, Way] = {"official": official, "ours, original files": from_file}
     prepared: dict[str, Path] = {}
     for size in (SIZE, STORED_SIZE):
-        prepared[f"small files of {size}"] = make_prepared(paths, "files", size)
-        prepared[f"shards of {size}"] = make_prepared(paths, "shards", size)
-        prepared[f"shards of {size}, middle squares"] = make_prepared(paths, "shards", size, aspect=1)
-    for name, folder in prepared.items():
-        size = int(name.split(",")[0].split()[-1])
-        ways[f"ours, {name}"] = (from_shards if name.startswith("shards") else from_small_files)(folder, size)
-    over: dict[str, Sequence[Window]] = dict.fromkeys(ways, chosen)
-    found = rates(ways, over, num_rounds)
+        for name, reader_of, form, aspect in (
+            (f"small files of {size}", from_small_files, "files", 0),
+            (f"shards of {size}", from_shards, "shards", 0),
+            (f"shards of {size}, middle squares", from_shards, "shards", 1),
+        ):
+            prepared[name] = make_prepared(paths, form, size, aspect)
+            ways[f"ours, {name}"] = reader_of(prepared[name], size)
+    found = rates(ways, chosen, num_rounds)
     silence = np.zeros(RATE, np.int16)
     parts = {
         "official video": lambda w: official_video(*w, num_frames),
@@ -367,7 +367,7 @@ def section_end_to_end(num_rounds: int) -> dict[str, Any]:
         "ffmpeg": "a process" if ffmpeg else "not found: the sound of `official` is read inside the process",
         "clips_per_s": found,
         "times_official": {name: rate / found["official"] for name, rate in found.items() if name != "official"},
-        "parts_ms": {name: 1e3 / rate for name, rate in rates(parts, dict.fromkeys(parts, chosen), num_rounds).items()},
+        "parts_ms": {name: 1e3 / rate for name, rate in rates(parts, chosen, num_rounds).items()},
         "bytes_per_file": {
             "original": median(map(bytes_of, paths)),
             **{name: bytes_of(folder) / len(paths) for name, folder in prepared.items()},

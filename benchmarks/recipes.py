@@ -13,7 +13,7 @@ benchmarks/small_sets.py.
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -140,12 +140,7 @@ def _section(small_set: SmallSet, runs: Sequence[Mapping[str, Any]]) -> str:
     for ours, other, claim in CLAIMS:
         pairs = _pairs(of_recipe.get(ours, []), of_recipe.get(other, []))
         if pairs:
-            told = []
-            for split in SPLITS:
-                gains = [a["splits"][split]["chosen"]["nmi"] - b["splits"][split]["chosen"]["nmi"] for a, b in pairs]
-                won = sum(gain > 0 for gain in gains)
-                told.append(f"{split} NMI higher in {won} of {len(gains)} seeds, by {mean(gains):+.3f} on average")
-            claims.append(f"- {claim}: {'; '.join(told)}.")
+            claims.append(f"- {claim}: {_gained(pairs, lambda run, split: run['splits'][split]['chosen']['nmi'])}.")
     separate = [
         [
             RECIPES[name],
@@ -204,6 +199,19 @@ def _pairs(
     return [(run, by_seed[run["seed"]]) for run in ours if run["seed"] in by_seed]
 
 
+def _gained(
+    pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]],
+    nmi_of_other: Callable[[Mapping[str, Any], str], float],
+) -> str:
+    """In how many seeds the chosen head of the first of a pair is ahead, and by how much on average."""
+    told = []
+    for split in SPLITS:
+        gains = [a["splits"][split]["chosen"]["nmi"] - nmi_of_other(b, split) for a, b in pairs]
+        won = sum(gain > 0 for gain in gains)
+        told.append(f"{split} NMI higher in {won} of {len(gains)} seeds, by {mean(gains):+.3f} on average")
+    return "; ".join(told)
+
+
 def _table(of_recipe: Mapping[str, Sequence[Mapping[str, Any]]], names: Sequence[str]) -> str:
     header = ["recipe", "seeds", *(f"{split} {name}" for split in SPLITS for name in COLUMNS.values())]
     rows = []
@@ -251,12 +259,8 @@ def _kmeans_claim(of_recipe: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         pairs = _pairs(of_recipe.get("selavi", []), of_recipe.get(other, []))
         if not pairs:
             continue
-        told = []
-        for split in SPLITS:
-            gains = [a["splits"][split]["chosen"]["nmi"] - (_kmeans(b, split, "video+audio") or 0.0) for a, b in pairs]
-            won = sum(gain > 0 for gain in gains)
-            told.append(f"{split} NMI higher in {won} of {len(gains)} seeds, by {mean(gains):+.3f} on average")
-        lines.append(f"- Learning clusters beats K-means on the features of {whose}: {'; '.join(told)}.\n")
+        gained = _gained(pairs, lambda run, split: _kmeans(run, split, "video+audio") or 0.0)
+        lines.append(f"- Learning clusters beats K-means on the features of {whose}: {gained}.\n")
     return "".join(lines)
 
 
