@@ -396,15 +396,15 @@ def make_many(paths: Sequence[Path], count: int) -> Path:
 
 def section_loader(num_rounds: int) -> dict[str, Any]:
     """The loader of training, two processes against one, on the original files; each process on a core of its own."""
-    many = make_many(make_files(), 240)
+    many = make_many(make_files(), 480)
     rates: dict[int, list[float]] = {1: [], 2: []}
     bare: dict[int, list[float]] = {1: [], 2: []}
     for number in range(num_rounds):
         for workers in rates:
-            data, num_clips = loader_of(many, workers, "optim.batch_size=4", "labelling.batch_size=4")
+            data, num_clips = loader_of(many, workers, "labelling.batch_size=16")  # as training has it
             began, count = 0.0, 0
-            for batch in data.labelling_loader(number):
-                if not began:  # the processes have started and their queues are full
+            for arrived, batch in enumerate(data.labelling_loader(number), 1):
+                if arrived <= 2 * workers:  # until all processes have started and their queues are full
                     began = time.perf_counter()
                 else:
                     count += len(batch.index)

@@ -5,9 +5,9 @@
     python benchmarks/recipes.py --sets av_objects --trial trainer.max_epochs=1     a trial; printed, not published
 
 Every recipe has the settings of benchmarks/small_sets.py, on AV-objects with fewer epochs (BUDGETS) so that many rows
-fit in a day; only the labels differ.  The page is written after each run, so that one still filling can be published.  A row is made
-once: it is found in the run's folder or in benchmarks/results/recipes.json.  The sets are not distributed; see
-benchmarks/small_sets.py.
+fit in a day; only the labels differ.  The page is written after each run, so that one still filling can be published.
+A row is made once: it is found in the run's folder or in benchmarks/results/recipes.json.  The sets are not
+distributed; see benchmarks/small_sets.py.
 """
 
 import argparse
@@ -107,9 +107,9 @@ def page(runs: Sequence[Mapping[str, Any]]) -> str:
 All recipes are settings of one program ([method.md](../method.md#the-neighbours-of-selavi)) and have the same
 encoders, augmentation, epochs, number of labellings and heads; only where labels come from differs. The budget is 40
 epochs on AV-objects, less than half of that of small_sets.md, and the 45 of small_sets.md on AV-digits; no figure here
-is the best that a recipe can do. Nothing was tuned for any of them: the settings are those that were chosen for SeLaVi on these sets,
-which favours it. What the sets are is told in [small_sets.md](small_sets.md): **picture and sound are paired by class
-only**, so the modalities share nothing but the class, which favours labels that both can tell.
+is the best that a recipe can do. Nothing was tuned for any of them: the settings are those that were chosen for SeLaVi
+on these sets, which favours it. What the sets are is told in [small_sets.md](small_sets.md): **picture and sound are
+paired by class only**, so the modalities share nothing but the class, which favours labels that both can tell.
 
 The head of each run is chosen without labels, by its agreement with the other heads; under XDC and SDC among the heads
 of both modalities. The test clips were not seen in training. A cell shows every seed and the mean. A table with fewer

@@ -132,6 +132,7 @@ class ClipDataModule(pl.LightningDataModule):
             dataset,
             sampler,
             batch_size,
+            clip_bytes=decoded_bytes(self.config),
             num_workers=self.config.data.num_workers,
             timeout_s=self.config.data.timeout_s,
             pin_memory=self.config.trainer.accelerator != "cpu",

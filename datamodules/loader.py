@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -21,7 +21,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from datamodules.dataset import ClipReader, Facts, ProbingReader
 from datamodules.sampling import ViewKey
-from selavi.batch import ClipBatch, DecodedClip, collate
+from datamodules.slots import Filled, OrderedBatches, Orders, Slots
+from selavi.batch import ClipBatch, DecodedClip
 from selavi.config import Config
 from selavi.errors import UsageError
 from selavi.media import MediaError
@@ -32,6 +33,8 @@ IDLE_S = 60.0
 """A batch that has not come while no process read anything for so long is lost."""
 PREFETCH = 2
 """Batches on their way from each process."""
+IN_USE = 2
+"""Batches that have arrived: the one that is worked on while the next is asked for, and that one."""
 SHARED_MEMORY = Path("/dev/shm")
 
 log = logging.getLogger("selavi")
@@ -131,6 +134,7 @@ class Loader:
         dataset: its reader is replaced by a WatchedReader.
         sampler: keys of a pass, in order; Lightning calls its set_epoch.
         batch_size: clips a batch.
+        clip_bytes: of the inputs of a clip, as decoded_bytes says.
         num_workers: processes; 0: this one, which nothing protects.
         timeout_s: seconds that a clip may take; a process that takes more than twice as long hangs.
         pin_memory: for a faster way to a GPU.
@@ -143,6 +147,7 @@ class Loader:
         sampler: Sampler[ViewKey],
         batch_size: int,
         *,
+        clip_bytes: int,
         num_workers: int,
         timeout_s: float,
         pin_memory: bool,
@@ -152,6 +157,8 @@ class Loader:
         self.num_workers, self.hang_s, self.pin_memory = num_workers, 2 * timeout_s + 1.0, pin_memory
         self.watched = dataset.reader = WatchedReader(dataset.reader, num_workers)
         self.batches = _Batches(sampler, batch_size, block)
+        self.batch_bytes = batch_size * clip_bytes
+        self._slots: Slots | None = None
         self._loader: DataLoader | None = None
 
     def __len__(self) -> int:
@@ -188,19 +195,21 @@ class Loader:
                         ) from error
                     continue
                 delivered += 1
-                yield batch
+                yield batch.open() if isinstance(batch, Filled) else batch
             del batches
             suspects = self._judge(lost, suspects, delivered)
             self._stop(lost)
 
-    def _start(self, delivered: int) -> Iterator[ClipBatch]:
+    def _start(self, delivered: int) -> Iterator[ClipBatch | Filled]:
         self.batches.skip = delivered
+        if self._slots is None and self.num_workers:
+            self._slots = Slots(self.num_workers * PREFETCH + IN_USE, self.batch_bytes)
         if self._loader is None:
             self._loader = DataLoader(
-                cast(Dataset[DecodedClip], self.dataset),
-                batch_sampler=self.batches,
+                cast(Dataset[ClipBatch], OrderedBatches(self.dataset, self._slots)),
+                batch_sampler=cast(Sampler[list[Any]], Orders(self.batches, self._slots)),
                 num_workers=self.num_workers,
-                collate_fn=collate,
+                collate_fn=_as_it_is,
                 pin_memory=self.pin_memory,
                 timeout=POLL_S if self.num_workers else 0,
                 persistent_workers=self.num_workers > 0,
@@ -210,7 +219,7 @@ class Loader:
             )
         return iter(self._loader)
 
-    def _lost(self, batches: Iterator[ClipBatch]) -> list[_Lost]:
+    def _lost(self, batches: Iterator[ClipBatch | Filled]) -> list[_Lost]:
         found = []
         for number, process in enumerate(getattr(batches, "_workers", [])):  # torch has no public way to its processes
             row, since_s = self.watched.now[number].tolist()
@@ -255,6 +264,11 @@ class Loader:
                 process.kill()
         self._loader = None  # the last reference: its processes end
         self.watched.now[:] = torch.tensor([-1.0, 0.0], dtype=torch.float64)
+
+
+def _as_it_is(batch: Any) -> Any:
+    """In place of torch's collating: OrderedBatches has done it."""
+    return batch
 
 
 def _end_with(pid: int, _: int) -> None:
@@ -302,13 +316,13 @@ def decoded_bytes(config: Config) -> int:
 
 
 def require_shared_memory(batch_bytes: int, num_workers: int, setting: str = "data.num_workers") -> None:
-    """Raise UsageError where batches on their way from loader processes, and one in use, do not fit into shared memory.
+    """Raise UsageError where batches on their way from loader processes, and those in use, exceed shared memory.
 
     In the middle of a run a process that finds no room there loses its batch, or dies of a bus error.
     """
     if not num_workers or not SHARED_MEMORY.is_dir():
         return
-    needed = batch_bytes * (num_workers * PREFETCH + 1)
+    needed = batch_bytes * (num_workers * PREFETCH + IN_USE)
     free = shutil.disk_usage(SHARED_MEMORY).free
     if free < needed:
         raise UsageError(

@@ -455,6 +455,7 @@ class ClipList:
             NewClips(self.reader, num_views),
             RowSampler(np.concatenate(rows), num_views),
             batch_size,
+            clip_bytes=decoded_bytes(self.config),
             num_workers=num_workers,
             timeout_s=self.config.data.timeout_s,
             pin_memory=pin_memory,

@@ -2,7 +2,7 @@
 
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -15,7 +15,7 @@ from av.packet import Packet
 from av.video.frame import PictureType, VideoFrame
 
 from selavi.media.files import DEADLINE_S, LIMITS, File, Limits, MediaError, open_file, seconds
-from selavi.media.pictures import Resize
+from selavi.media.pictures import Pictures, Resize
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def decode_clip(
     waveform = None
     with open_file(path, limits, deadline_s, needs_picture=num_frames > 0, by_header=True) as file:
         if num_frames:
-            frames = np.stack(_pictures(file, frame_times(start_s, clip_s, num_frames), Resize(size, offset)))
+            frames = _pictures(file, frame_times(start_s, clip_s, num_frames), size, offset)
         if sample_rate and file.audio is not None:
             margin_s = 0.05  # for the resampler to settle
             # The codecs overlap their blocks: the first ones after a seek are not yet what they should be.
@@ -213,7 +213,7 @@ def decode_frames_at(path: Path, times_s: Sequence[float], short_side: int) -> n
         MediaError: see there.
     """
     with open_file(path, LIMITS, DEADLINE_S, by_header=True) as file:
-        return np.stack(_pictures(file, np.asarray(times_s, float), Resize(short_side)))
+        return _pictures(file, np.asarray(times_s, float), short_side)
 
 
 def frame_times(start_s: float, clip_s: float, num_frames: int) -> np.ndarray:
@@ -283,21 +283,23 @@ def _require_whole(path: Path) -> None:
         raise MediaError(path, "corrupt", f"cut off: {size} of {at} bytes")
 
 
-def _pictures(file: File, wanted_s: np.ndarray, convert: Callable[[VideoFrame], np.ndarray]) -> list[np.ndarray]:
-    """What is on screen at ascending times, as latest_frames says; frames are converted as they come."""
+def _pictures(file: File, wanted_s: np.ndarray, short_side: int, offset: float | None = None) -> np.ndarray:
+    """What is on screen at ascending times, as latest_frames says; frames are resized as they come."""
+
+    def pictures() -> Pictures:
+        return Pictures(len(wanted_s), short_side, offset)
+
     # Some containers (.ts) land behind the time that was asked for.
     for earlier_s in (0.0, 12.0) if file.container.format.name in _TIMED else ():
-        found = _pictures_by_packets(file, wanted_s, max(0.0, wanted_s[0] - earlier_s), convert)
+        found = _pictures_by_packets(file, wanted_s, max(0.0, wanted_s[0] - earlier_s), pictures())
         if found is not None:
             return found
         if wanted_s[0] <= earlier_s:
             break
-    return _pictures_by_frames(file, wanted_s, convert)
+    return _pictures_by_frames(file, wanted_s, pictures())
 
 
-def _pictures_by_packets(
-    file: File, wanted_s: np.ndarray, from_s: float, convert: Callable[[VideoFrame], np.ndarray]
-) -> list[np.ndarray] | None:
+def _pictures_by_packets(file: File, wanted_s: np.ndarray, from_s: float, pictures: Pictures) -> np.ndarray | None:
     """Find out from the packets which frames are wanted, and let the decoder skip others as far as that is exact.
 
     A packet is decided on as soon as those read after it show whether its frame is on screen at a wanted time: packets
@@ -317,7 +319,7 @@ def _pictures_by_packets(
     shown: list[int] = []  # pts of all packets so far, ascending
     waiting: deque[Packet] = deque()
     wanted: set[int] = set()
-    pictures: dict[int, np.ndarray] = {}
+    index_of: dict[int, int] = {}  # of those that are wanted, by pts
     known = None  # every frame with a pts up to here has been read
     begun = ended = False
     first_pts = 0
@@ -327,8 +329,8 @@ def _pictures_by_packets(
         nonlocal entered
         for frame in context.decode(packet):
             entered = entered or (frame.pts == first_pts and frame.pict_type == PictureType.I)
-            if frame.pts in wanted and not frame.is_corrupt:
-                pictures[frame.pts] = convert(frame)
+            if frame.pts in wanted and frame.pts not in index_of and not frame.is_corrupt:
+                index_of[frame.pts] = pictures.add(frame)
 
     def is_wanted(packet: Packet) -> bool | None:
         """None: what has been read does not tell."""
@@ -380,41 +382,39 @@ def _pictures_by_packets(
         return None
     finally:
         context.skip_frame = "DEFAULT"
-    if not entered or any(pts not in pictures for pts in wanted):
+    if not entered or any(pts not in index_of for pts in wanted):
         return None
     chosen = [bisect_right(shown, bound) - 1 for bound in bounds]
-    if min(chosen) < 0 or any(shown[at] not in pictures for at in chosen):
+    if min(chosen) < 0 or any(shown[at] not in index_of for at in chosen):
         return None
-    return [pictures[shown[at]] for at in chosen]
+    return pictures.take([index_of[shown[at]] for at in chosen])
 
 
-def _pictures_by_frames(
-    file: File, wanted_s: np.ndarray, convert: Callable[[VideoFrame], np.ndarray]
-) -> list[np.ndarray]:
+def _pictures_by_frames(file: File, wanted_s: np.ndarray, pictures: Pictures) -> np.ndarray:
     """Decode everything from the start of the file, and go by the times of the frames."""
     file.seek(file.video, float("-inf"))
     latest: VideoFrame | None = None
-    picture: np.ndarray | None = None
-    found: list[np.ndarray] = []
+    index: int | None = None  # of the latest frame
+    found: list[int] = []
 
     def take() -> None:
-        nonlocal picture
+        nonlocal index
         if latest is None:
             raise MediaError(file.path, "corrupt", f"no frame at {wanted_s[0]:.3f} s")
         if latest.is_corrupt:
             raise MediaError(file.path, "corrupt", f"the frame at {wanted_s[len(found)]:.3f} s is damaged")
-        picture = convert(latest) if picture is None else picture
-        found.append(picture)
+        index = pictures.add(latest) if index is None else index
+        found.append(index)
 
     for time_s, frame in _timed_frames(file):
         while latest is not None and len(found) < len(wanted_s) and time_s > wanted_s[len(found)] + 1e-6:
             take()
         if len(found) == len(wanted_s):
-            return found
-        latest, picture = frame, None
+            break
+        latest, index = frame, None
     while len(found) < len(wanted_s):
         take()
-    return found
+    return pictures.take(found)
 
 
 def _timed_frames(file: File) -> Iterator[tuple[float, VideoFrame]]:

@@ -39,10 +39,9 @@ def decode_jpegs(files: Sequence[bytes | memoryview], *, size: int = 0, offset: 
     context = VideoCodecContext.create("mjpeg", "r")
     context.thread_count = 1
     context.options = {"err_detect": "explode"}  # else half a file is half a picture
-    resize = Resize(size, offset)
-    pictures: np.ndarray | None = None
+    pictures = Pictures(len(files), size, offset)
     tables = _standard_tables()
-    for number, file in enumerate(files):
+    for file in files:
         if tables:  # which the decoder has from the start; to build them anew takes a sixth of its time
             at = bytes(file[:1024]).find(tables)
             tables = tables if at >= 0 else b""  # others stay with the decoder until they are replaced
@@ -50,13 +49,10 @@ def decode_jpegs(files: Sequence[bytes | memoryview], *, size: int = 0, offset: 
         frames = context.decode(Packet(content)) if content else []
         if len(frames) != 1:
             raise ValueError(f"expected one picture in a JPEG file of {len(file)} bytes, found {len(frames)}")
-        picture = resize(frames[0])
-        if pictures is None:
-            pictures = np.empty((len(files), *picture.shape), np.uint8)
-        pictures[number] = picture
-    if pictures is None:
+        pictures.add(frames[0])
+    if not files:
         raise ValueError("expected JPEG files, got none")
-    return pictures
+    return pictures.take(range(len(files)))
 
 
 @cache
@@ -76,20 +72,33 @@ class Resize:
         self.short_side, self.offset, self.reformatter = short_side, offset, VideoReformatter()
         self.sizes: dict[tuple[int, int], tuple[int, int]] = {}
 
-    def __call__(self, frame: VideoFrame) -> np.ndarray:
-        size = frame.width, frame.height
+    def __call__(self, frame: VideoFrame, out: np.ndarray | None = None) -> np.ndarray:
+        """Resize a frame, into `out` where one is given."""
+        size, turns = (frame.width, frame.height), frame.rotation // 90
         wanted = self.sizes.get(size) or self.sizes.setdefault(size, self._size_for(*size))
         if wanted == size:
             # Without resizing, the way into planes is slower and leaves the last columns of some widths unwritten.
-            plane = self.reformatter.reformat(frame, format="rgb24", threads=1).planes[0]
-            return self._cut(plane, 3, frame.rotation // 90)
+            resized = self.reformatter.reformat(frame, format="rgb24", threads=1)
+            rgb = self._picture(resized.planes[0], turns, 3)
+            if out is None:
+                return rgb
+            out[...] = rgb
+            return out
         # Into planes, on one thread, swscale takes a quarter of the time that it takes into rgb24, to the same bits.
         resized = self.reformatter.reformat(frame, *wanted, "gbrp", interpolation=Interpolation.AREA, threads=1)
-        turns = frame.rotation // 90
-        green, blue, red = (self._cut(plane, 1, turns)[..., 0] for plane in resized.planes)
-        rgb = np.empty((*red.shape, 3), np.uint8)
-        rgb[..., 0], rgb[..., 1], rgb[..., 2] = red, green, blue
-        return rgb
+        for channel, plane in zip((1, 2, 0), resized.planes, strict=True):
+            values = self._picture(plane, turns)
+            out = np.empty((*values.shape, 3), np.uint8) if out is None else out
+            out[..., channel] = values
+        assert out is not None
+        return out
+
+    def shape_of(self, frame: VideoFrame) -> tuple[int, int, int]:
+        """Shape of what a frame is resized to."""
+        width, height = self._size_for(frame.width, frame.height)
+        if self.offset is not None:
+            width = height = min(width, height)
+        return (width, height, 3) if frame.rotation // 90 % 2 else (height, width, 3)
 
     def _size_for(self, width: int, height: int) -> tuple[int, int]:
         if not self.short_side:
@@ -97,18 +106,59 @@ class Resize:
         scale = self.short_side / min(width, height)
         return max(self.short_side, round(width * scale)), max(self.short_side, round(height * scale))
 
-    def _cut(self, plane: VideoPlane, num_channels: int, quarter_turns: int) -> np.ndarray:
-        lines = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)  # type: ignore[call-overload]
-        lines = lines[: plane.height, : plane.width * num_channels]
-        picture = lines.reshape(plane.height, plane.width, num_channels)
+    def _picture(self, plane: VideoPlane, quarter_turns: int, num_channels: int = 0) -> np.ndarray:
+        """What lies in a plane, (h, w) or (h, w, num_channels), turned and cut."""
+        shape: tuple[int, ...] = (plane.height, plane.width)
+        strides: tuple[int, ...] = (plane.line_size, num_channels or 1)
+        if num_channels:
+            shape, strides = (*shape, num_channels), (*strides, 1)
+        picture = np.ndarray(shape, np.uint8, plane, 0, strides)  # type: ignore[arg-type]
         if quarter_turns:
             picture = np.rot90(picture, quarter_turns)
-        return picture if self.offset is None else crop_square(picture, self.offset)
+        if self.offset is None:
+            return picture
+        return picture[_square(picture.shape[0], picture.shape[1], self.offset)]
+
+
+class Pictures:
+    """Frames of one size, resized as they come into one array.
+
+    Args:
+        count: how many may come.
+        short_side, offset: see Resize.
+    """
+
+    def __init__(self, count: int, short_side: int, offset: float | None = None) -> None:
+        self.count, self.added, self.resize = count, 0, Resize(short_side, offset)
+        self.array: np.ndarray | None = None
+
+    def add(self, frame: VideoFrame) -> int:
+        """Resize a frame; returns its index.
+
+        Raises:
+            ValueError: it has another size than the first.
+        """
+        if self.array is None:
+            self.array = np.empty((self.count, *self.resize.shape_of(frame)), np.uint8)
+        self.resize(frame, self.array[self.added])
+        self.added += 1
+        return self.added - 1
+
+    def take(self, chosen: Sequence[int]) -> np.ndarray:
+        """(len(chosen), h, w, 3) uint8 of the frames with these indices; not copied if it is all of them in order."""
+        assert self.array is not None
+        chosen = list(chosen)
+        return self.array if chosen == list(range(self.count)) else self.array[chosen]
 
 
 def crop_square(frames: np.ndarray, offset: float) -> np.ndarray:
     """Cut a square as large as the short side from (..., h, w, C), at `offset` in [0, 1] along the long side."""
-    height, width = frames.shape[-3:-1]
+    rows, columns = _square(frames.shape[-3], frames.shape[-2], offset)
+    return frames[..., rows, columns, :]
+
+
+def _square(height: int, width: int, offset: float) -> tuple[slice, slice]:
+    """Rows and columns of a square as large as the short side."""
     side = min(height, width)
     top, left = round((height - side) * offset), round((width - side) * offset)
-    return frames[..., top : top + side, left : left + side, :]
+    return slice(top, top + side), slice(left, left + side)

@@ -17,9 +17,9 @@ import torch
 from datamodules import loader as loader_module
 from datamodules.clips import ClipDataModule, prepare_data
 from datamodules.dataset import ClipDataset, FileReader
-from datamodules.loader import Loader, WatchedReader, require_shared_memory
+from datamodules.loader import Loader, WatchedReader, decoded_bytes, require_shared_memory
 from datamodules.sampling import AllSampler
-from selavi.batch import ClipBatch, DecodedClip
+from selavi.batch import ClipBatch
 from selavi.config import Config
 from selavi.errors import UsageError
 from selavi.media import MediaError
@@ -58,7 +58,8 @@ def make(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Loader]:
         sampler = AllSampler(len(rows), 0, 1, "label")
         workers = 2 if treason else 0
         dataset = ClipDataset(rows, config, reader)  # type: ignore[arg-type]
-        return Loader(dataset, sampler, 8, num_workers=workers, timeout_s=1.0, pin_memory=False)
+        clip_bytes = decoded_bytes(config)
+        return Loader(dataset, sampler, 8, clip_bytes=clip_bytes, num_workers=workers, timeout_s=1.0, pin_memory=False)
 
     return build
 
@@ -136,7 +137,7 @@ def test_errors_of_the_code_are_not_taken_for_a_lost_process(make: Callable[...,
 def test_too_little_shared_memory_is_told_before_a_run(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage("/")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=16 << 20))
-    with pytest.raises(UsageError, match=r"/dev/shm has 16 MB free, but 4 loader processes have up to 90 MB of"):
+    with pytest.raises(UsageError, match=r"/dev/shm has 16 MB free, but 4 loader processes have up to 100 MB of"):
         require_shared_memory(10 << 20, 4)
     require_shared_memory(10 << 20, 0)
     config = tiny("data.num_workers=4", "video.decode_size=512", "video.num_frames=8")
@@ -145,14 +146,14 @@ def test_too_little_shared_memory_is_told_before_a_run(tiny: Tiny, monkeypatch: 
         ClipDataModule(config, manifest, media)
 
 
-def unsendable(samples: list[DecodedClip]) -> object:
+def unsendable(*batch: object) -> object:
     """A batch that gets lost: it cannot cross to another process, as when there is no room for it."""
-    return lambda: samples
+    return lambda: batch
 
 
 def test_a_batch_that_gets_lost_ends_the_run(make: Callable[..., Loader], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loader_module, "IDLE_S", 2.0)
-    monkeypatch.setattr(loader_module, "collate", unsendable)
+    monkeypatch.setattr(loader_module, "_as_it_is", unsendable)
     with pytest.raises(RuntimeError, match="batch 0 of this pass did not arrive though all loader processes wait"):
         list(make(dies=()))
 

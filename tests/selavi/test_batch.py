@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from selavi.batch import NUM_DRAWS, DecodedClip, collate
+from selavi.batch import NUM_DRAWS, ClipBatch, DecodedClip, collate
 
 
 def clip(index: int, side: int = 4, video: bool = True, error: str | None = None) -> DecodedClip:
@@ -12,8 +12,12 @@ def clip(index: int, side: int = 4, video: bool = True, error: str | None = None
     )
 
 
+def together(*clips: DecodedClip) -> ClipBatch:
+    return collate(iter(clips), len(clips))
+
+
 def test_clips_become_a_batch() -> None:
-    batch = collate([clip(3), clip(1, video=False), clip(7, video=False, error="corrupt: no frame")])
+    batch = together(clip(3), clip(1, video=False), clip(7, video=False, error="corrupt: no frame"))
     assert batch.index.tolist() == [3, 1, 7]
     assert batch.inputs["video"].shape == (3, 2, 4, 4, 3)
     assert batch.inputs["video"].dtype == torch.uint8
@@ -28,7 +32,7 @@ def test_clips_become_a_batch() -> None:
 
 
 def test_a_batch_of_one_keeps_its_axis() -> None:
-    batch = collate([clip(3)])
+    batch = together(clip(3))
     assert batch.inputs["video"].shape == (1, 2, 4, 4, 3)
     assert batch.inputs["audio"].shape == (1, 8)
     assert batch.index.shape == (1,)
@@ -36,17 +40,17 @@ def test_a_batch_of_one_keeps_its_axis() -> None:
 
 def test_one_modality_is_enough() -> None:
     alone = DecodedClip(0, None, torch.zeros(8, dtype=torch.int16), {"audio": True}, torch.zeros(NUM_DRAWS))
-    batch = collate([alone, alone])
+    batch = together(alone, alone)
     assert set(batch.inputs) == set(batch.present) == {"audio"}
 
 
 def test_clips_of_another_shape_are_refused() -> None:
     with pytest.raises(ValueError, match=r"must have one video shape, found \[\(2, 4, 4, 3\), \(2, 6, 6, 3\)\]"):
-        collate([clip(0), clip(1, side=6)])
+        together(clip(0), clip(1, side=6))
 
 
 def test_moving_a_batch_keeps_everything() -> None:
-    batch = collate([clip(3), clip(1, error="empty: 0 bytes")])
+    batch = together(clip(3), clip(1, error="empty: 0 bytes"))
     moved = batch.to(torch.device("meta"))
     assert moved.inputs["video"].device.type == moved.index.device.type == moved.draws.device.type == "meta"
     assert moved.present["audio"].device.type == "meta"
