@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from importlib.util import find_spec
+from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
@@ -40,6 +41,7 @@ from common import PAGES, RESULTS, machine, markdown_table
 from torch.nn.functional import interpolate
 
 from datamodules.clips import ClipDataModule, judge_for, prepare_data
+from datamodules.loader import Loader
 from datamodules.manifest import SCHEMA, read_manifest, write_manifest
 from datamodules.prepare import PrepareSettings, prepare
 from datamodules.scan import scan
@@ -375,11 +377,12 @@ def section_end_to_end(num_rounds: int) -> dict[str, Any]:
     }
 
 
-def loader_of(root: Path, num_workers: int, *overrides: str) -> tuple[ClipDataModule, int]:
-    """The data module that training uses on a folder, and its number of clips."""
+def loader_of(root: Path, num_workers: int, *overrides: str, times: int = 1) -> tuple[ClipDataModule, int]:
+    """The data module that training uses on a folder, its clips so many times over; and how many they are then."""
     settings = [f"data.root={root}", f"data.num_workers={num_workers}", f"data.cache_dir={FOLDER / 'cache'}"]
     config = load_config(None, [*settings, "heads.num_clusters=2", "trainer.accelerator=cpu", *overrides])
     manifest, media = prepare_data(config)
+    manifest = pa.concat_tables([manifest] * times).combine_chunks()
     return ClipDataModule(config, manifest, media), len(manifest)
 
 
@@ -395,30 +398,50 @@ def make_many(paths: Sequence[Path], count: int) -> Path:
 
 
 def section_loader(num_rounds: int) -> dict[str, Any]:
-    """The loader of training, two processes against one, on the original files; each process on a core of its own."""
-    many = make_many(make_files(), 480)
-    rates: dict[int, list[float]] = {1: [], 2: []}
+    """The loader of training, two processes against one, each on a core of its own; and what it reads, without it."""
+    paths = make_files()
+    sets = {
+        "original files": (make_many(paths, 480), 1),
+        "shards": (make_prepared(paths, "shards", STORED_SIZE), 1920 // NUM_FILES),
+    }
+    sizes = (f"video.decode_size={STORED_SIZE}", f"video.size={SIZE}", "labelling.batch_size=16")  # as training has it
+    found: dict[str, dict[str, list[float]]] = {name: {"alone": [], "1": [], "2": []} for name in sets}
     bare: dict[int, list[float]] = {1: [], 2: []}
     for number in range(num_rounds):
-        for workers in rates:
-            data, num_clips = loader_of(many, workers, "labelling.batch_size=16")  # as training has it
-            began, count = 0.0, 0
-            for arrived, batch in enumerate(data.labelling_loader(number), 1):
-                if arrived <= 2 * workers:  # until all processes have started and their queues are full
-                    began = time.perf_counter()
-                else:
-                    count += len(batch.index)
-            rates[workers].append(count / (time.perf_counter() - began))
+        for name, (root, times) in sets.items():
+            for workers in (0, 1, 2):
+                data, _ = loader_of(root, workers, *sizes, times=times)
+                loader = data.labelling_loader(number)
+                found[name][str(workers) if workers else "alone"].append(loader_rate(loader, workers))
         for workers, of_workers in bare.items():
             of_workers.append(bare_rate(workers))
-    medians, limits = ({n: median(values) for n, values in found.items()} for found in (rates, bare))
+    rates = {name: {way: median(values) for way, values in of_set.items()} for name, of_set in found.items()}
+    limits = {workers: median(values) for workers, values in bare.items()}
     return {
-        "clips": num_clips,
-        "clips_per_s": {f"{workers} workers": rate for workers, rate in medians.items()},
-        "two_times_one": medians[2] / medians[1],
+        "clips_per_s": rates,
+        "two_times_one": {name: of_set["2"] / of_set["1"] for name, of_set in rates.items()},
+        "share_of_alone": {name: of_set["1"] / of_set["alone"] for name, of_set in rates.items()},
         "bare_clips_per_s": {f"{workers} processes": rate for workers, rate in limits.items()},
         "bare_two_times_one": limits[2] / limits[1],
     }
+
+
+def loader_rate(loader: Loader, workers: int) -> float:
+    """Clips a second of a pass, once all processes are busy; with 0 workers, of reading the same clips one by one."""
+    if not workers:
+        keys = list(islice(loader.sampler, 132))
+        for number, key in enumerate(keys):
+            if number == 12:
+                began = time.perf_counter()
+            loader.dataset[key]
+        return (len(keys) - 12) / (time.perf_counter() - began)
+    count = 0
+    for arrived, batch in enumerate(loader, 1):
+        if arrived <= 2 * workers:
+            began = time.perf_counter()
+        else:
+            count += len(batch.index)
+    return count / (time.perf_counter() - began)
 
 
 def bare_rate(num_processes: int) -> float:
@@ -610,11 +633,19 @@ def page_of_loader(results: dict[str, Any]) -> str:
     told = ""
     if "loader" in results:
         found = results["loader"]["figures"]
-        one, two = found["clips_per_s"].values()
+        rows = []
+        for name, rates in found["clips_per_s"].items():
+            ratios = found["share_of_alone"][name], found["two_times_one"][name]
+            rows.append([name, *(f"{rate:.0f}" for rate in rates.values()), *(f"{ratio:.2f}" for ratio in ratios)])
+        header = ["clips a second", "read alone", "one process", "two", "one / alone", "two / one"]
         told += f"""
-Two loader processes give {found["two_times_one"]:.2f} times the clips of one ({two:.0f} against {one:.0f} a second,
-original files, two cores). Two bare processes that decode and keep nothing give {found["bare_two_times_one"]:.2f} times
-one: what this machine has.
+Batches of 16 clips as training gets them, with frames of {STORED_SIZE} pixels. `read alone` are the same clips in the
+main process, one after another, without a loader.
+
+{markdown_table(header, rows)}
+
+Two bare processes that decode original files and keep nothing give {found["bare_two_times_one"]:.2f} times one: what
+this machine has.
 """
     if "memory" in results:
         found = results["memory"]["figures"]

@@ -347,10 +347,12 @@ class Machine:
 
 PREFETCH = 2
 """Batches on their way from each loader process, as in datamodules/loader.py."""
+IN_USE = 2
+"""Batches that have arrived, as there."""
 _WORKER_BYTES = 400 * 2**20
 """Memory of a loader process: mostly torch."""
-_FILES_A_BATCH = 6
-"""Each tensor of a batch on its way is an open file."""
+_FILES_A_WORKER = 6
+"""Open files of the training process for each loader process: pipes."""
 
 
 def read_machine(config: "Config", torch: Outcome) -> Machine:
@@ -397,8 +399,7 @@ def clip_bytes(config: "Config") -> int:
 def check_machine(machine: Machine, config: "Config") -> list[Check]:
     """Compare a machine with what a run's loaders need.
 
-    Training and labelling have loaders of their own; in a labelling the batches of both are on their way, and one of
-    each is in use.
+    Training and labelling have loaders of their own; in a labelling the batches of both are there.
     """
     data, workers = config.data, config.data.num_workers
     checks = []
@@ -416,7 +417,8 @@ def check_machine(machine: Machine, config: "Config") -> list[Check]:
     else:
         checks.append(Check("machine", "memory", "ok", text))
 
-    needed = clip_bytes(config) * (config.optim.batch_size + config.labelling.batch_size) * (PREFETCH * workers + 1)
+    of_both = config.optim.batch_size + config.labelling.batch_size
+    needed = clip_bytes(config) * of_both * (PREFETCH * workers + IN_USE)
     text = f"{_gb(machine.shared_bytes)} free, {_gb(needed)} needed ({workers} loader processes)"
     if not workers or machine.shared_bytes < 0:
         text = "not used: data.num_workers=0" if not workers else "there is none"
@@ -437,7 +439,7 @@ def check_machine(machine: Machine, config: "Config") -> list[Check]:
     else:
         checks.append(Check("machine", "disk", "ok", text))
 
-    wanted = 256 + 2 * workers * PREFETCH * _FILES_A_BATCH
+    wanted = 256 + 2 * workers * _FILES_A_WORKER
     text = f"{machine.open_files} for a process"
     if machine.open_files < wanted:
         text += f", {workers} loader processes want about {wanted}"

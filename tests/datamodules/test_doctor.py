@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datamodules import doctor
+from datamodules import doctor, loader
 from datamodules.doctor import Check, Machine, Outcome, check_codecs, check_decoding, check_machine, check_packages
 from selavi import media
 from selavi.config import Config
@@ -158,10 +158,11 @@ def test_shared_memory_must_hold_the_batches_of_both_loaders() -> None:
     config = Config()
     clip = 30 * 144 * 144 * 3 + 2 * 24_000
     assert doctor.clip_bytes(config) == clip
-    needed = clip * (16 + 64) * (2 * 4 + 1)
+    assert (doctor.PREFETCH, doctor.IN_USE) == (loader.PREFETCH, loader.IN_USE)
+    needed = clip * (16 + 64) * (2 * 4 + 2)
     assert machine_checks(replace(MACHINE, shared_bytes=needed), config)["/dev/shm"].mark == "ok"
     short = machine_checks(replace(MACHINE, shared_bytes=64 * 2**20), config)["/dev/shm"]
-    assert short.mark == "problem" and "67 MB free, 1.4 GB needed" in short.found and "--shm-size=3g" in short.advice
+    assert short.mark == "problem" and "67 MB free, 1.5 GB needed" in short.found and "--shm-size=3g" in short.advice
     config.data.num_workers = 0
     assert machine_checks(replace(MACHINE, shared_bytes=0), config)["/dev/shm"].mark == "ok"
 
