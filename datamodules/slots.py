@@ -1,10 +1,10 @@
 """Batches from loader processes through shared memory that is used again and again.
 
-New shared memory for each batch has to be got from the kernel page by page, in the process that writes it and in the
-one that reads it: for a second of 30 frames that takes as long as a third of reading it from shards
-(docs/results/clips.md).  Here a Loader has a few slots, each as large as a batch.  With its keys a loader process is
-told which slot to fill; what it sends back is small.  A slot is free again when nothing refers to its tensors any more,
-so a batch that is kept stays as it is; where no slot is free, a batch goes the usual way of torch.
+New shared memory for each batch has to be got from the kernel page by page, in the process that writes it and again in
+the one that reads it, which takes many times as long as copying the clips.  Here a Loader has a few slots, each as
+large as a batch.  With its keys a loader process is told which slot to fill; what it sends back is small.  A slot is
+free again when nothing refers to its tensors any more, so a batch that is kept stays as it is; where no slot is free, a
+batch goes the usual way of torch.
 """
 
 import weakref
