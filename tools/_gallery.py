@@ -12,7 +12,7 @@ import numpy as np
 from datamodules.clips import open_prepared
 from datamodules.manifest import media_root
 from selavi.errors import DataError, UsageError
-from selavi.evaluation.evidence import read_evidence
+from selavi.evaluation.evidence import read_faded
 from selavi.gallery.build import Report, Source, write_gallery
 from selavi.gallery.overlays import Evidence
 from selavi.gallery.select import Places
@@ -48,7 +48,7 @@ def _evidence(run_dir: Path, split: str, head: int, ids: list[str]) -> Iterator[
     except (UsageError, DataError, FileNotFoundError) as error:
         log.warning(f"no evidence: {error}")
         return
-    for found in read_evidence(path):
+    for found in read_faded(path):
         yield Evidence(found.id, found.video, found.audio)
 
 

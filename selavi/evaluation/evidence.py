@@ -13,7 +13,7 @@ Axes: B windows of a batch, K clusters, F mel bands, T time.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
@@ -40,6 +40,8 @@ SHORT_SIDE, LONGEST_SIDE = 32, 256
 """Cells of a picture's evidence."""
 BANDS, COLUMNS_PER_WINDOW, MOST_COLUMNS = 32, 32, 640
 """Cells of the sound's evidence."""
+STRONG = 0.9
+"""Quantile of clips whose evidence is shown at full strength."""
 MOST_WINDOWS = 60
 """Of the sound; those of longer recordings lie apart."""
 
@@ -305,6 +307,28 @@ def read_evidence(path: Path) -> Iterator[Evidence]:
         for batch in file.iter_batches(EvidenceWriter.ROWS):
             for row in batch.to_pylist():
                 yield _from_row(row)
+
+
+def read_faded(path: Path) -> Iterator[Evidence]:
+    """Read a file like read_evidence, but with weak evidence looking weak.
+
+    255 is what a strong clip of the file has, the STRONG quantile of the peaks of its modality, instead of each clip's
+    most; what is stronger is cut at its own most.
+    """
+    columns = {name: f"{name}_peak" for name in ("video", "audio")}
+    peaks = pq.read_table(path, columns=list(columns.values()))
+    strong = {name: peaks[column].drop_null().to_numpy() for name, column in columns.items()}
+    level = {name: float(np.quantile(found, STRONG)) if found.size else 0.0 for name, found in strong.items()}
+
+    def fade(values: np.ndarray | None, peak: float | None, level: float) -> np.ndarray | None:
+        if values is None or peak is None or peak >= level:
+            return values
+        return np.rint(values * (peak / level)).astype(np.uint8)
+
+    for found in read_evidence(path):
+        video = fade(found.video, found.video_peak, level["video"])
+        audio = fade(found.audio, found.audio_peak, level["audio"])
+        yield replace(found, video=video, audio=audio)
 
 
 class EvidenceWriter:

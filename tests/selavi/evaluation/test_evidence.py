@@ -19,7 +19,16 @@ from selavi.batch import ClipBatch
 from selavi.config import Config, load_config
 from selavi.errors import UsageError
 from selavi.evaluation import evidence
-from selavi.evaluation.evidence import EvidenceWriter, Place, assemble, find_evidence, plan_windows, read_evidence
+from selavi.evaluation.evidence import (
+    Evidence,
+    EvidenceWriter,
+    Place,
+    assemble,
+    find_evidence,
+    plan_windows,
+    read_evidence,
+    read_faded,
+)
 from selavi.export import read_labels
 from selavi.model import SelaviModel
 from tools._evidence import evidence_for
@@ -184,6 +193,21 @@ def test_files_go_round_and_grow(tmp_path: Path) -> None:
         np.testing.assert_array_equal(found[clip_id].audio, some(clip_id).audio)
         assert found[clip_id].video is None and found[clip_id].audio_peak == some(clip_id).audio_peak
     assert [each.name for each in path.parent.iterdir()] == [path.name]
+
+
+def test_weak_evidence_is_shown_weak(tmp_path: Path) -> None:
+    path = tmp_path / "train-h0.parquet"
+    heat = np.array([[255, 100], [0, 51]], np.uint8)
+    with EvidenceWriter(path, "a") as writer:
+        for number in range(11):
+            peak = 2.0 * number
+            writer.add(Evidence(str(number), 0, 0.0, np.zeros(4), None, heat if number else None, None, peak or None))
+    found = {each.id: each.audio for each in read_faded(path)}
+    assert found["0"] is None
+    level = float(np.quantile(2.0 * np.arange(1, 11), 0.9))
+    np.testing.assert_array_equal(found["10"], heat)
+    np.testing.assert_array_equal(found["3"], np.rint(heat * (6 / level)))
+    assert [int(found[str(n)].max()) for n in (1, 5, 9)] == [round(255 * 2 * n / level) for n in (1, 5, 9)]
 
 
 def test_a_kill_costs_less_than_a_part_and_another_checkpoint_all(tmp_path: Path) -> None:
