@@ -2,20 +2,21 @@ import os
 import pickle
 import shutil
 from collections.abc import Callable
+from copy import copy
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from torch.utils.data import DataLoader
 
 from datamodules.cache import DecodedCache, build_cache
 from datamodules.dataset import ClipDataset
+from datamodules.loader import Loader, decoded_bytes
 from datamodules.manifest import usable
 from datamodules.sampling import ViewKey
 from datamodules.scan import scan
-from selavi.batch import NUM_DRAWS, ClipBatch, collate
+from selavi.batch import NUM_DRAWS, ClipBatch
 from selavi.config import Config
 
 Tiny = Callable[..., Config]
@@ -156,10 +157,10 @@ def test_flipped_bytes_are_the_same_faults_whatever_the_workers(tiny: Tiny, demo
     dataset, keys = ClipDataset(rows, tiny()), [ViewKey(row, "train", 0) for row in range(12)]
 
     def load(workers: int) -> list[ClipBatch]:
-        start = "forkserver" if workers else None
+        size = decoded_bytes(tiny())
         return list(
-            DataLoader(dataset, 4, sampler=keys, num_workers=workers, collate_fn=collate, multiprocessing_context=start)
-        )
+            Loader(copy(dataset), keys, 4, clip_bytes=size, num_workers=workers, timeout_s=30, pin_memory=False)
+        )  # type: ignore[arg-type]
 
     alone = load(0)
     faulty = {row for batch in alone for row, _ in batch.errors}

@@ -1,6 +1,7 @@
 import os
 import pickle
 from collections.abc import Callable
+from copy import copy
 from io import BytesIO
 from pathlib import Path
 
@@ -10,10 +11,10 @@ import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader
 
 from datamodules.clips import ClipDataModule, cached, prepare_data
 from datamodules.dataset import ClipDataset, FileReader
+from datamodules.loader import Loader, decoded_bytes
 from datamodules.manifest import select_split, usable
 from datamodules.prepare import PrepareSettings, prepare
 from datamodules.sampling import TrainSampler, ViewKey
@@ -26,7 +27,7 @@ from datamodules.shards import (
     tar_name,
     unpack_sample,
 )
-from selavi.batch import ClipBatch, collate
+from selavi.batch import ClipBatch
 from selavi.config import Config
 from selavi.errors import UsageError
 from selavi.media import MediaError, decode_clip, decode_jpegs, decode_recording, encode_clip, encode_jpeg
@@ -216,11 +217,8 @@ def test_a_reader_crosses_process_borders(shards: Path, rows: pa.Table, tmp_path
 
 
 def batches(dataset: ClipDataset, keys: list[ViewKey], workers: int) -> list[ClipBatch]:
-    context = "forkserver" if workers else None
-    loader = DataLoader(
-        dataset, 8, sampler=keys, num_workers=workers, collate_fn=collate, multiprocessing_context=context
-    )
-    return list(loader)
+    size = decoded_bytes(dataset.config)
+    return list(Loader(copy(dataset), keys, 8, clip_bytes=size, num_workers=workers, timeout_s=30, pin_memory=False))  # type: ignore[arg-type]
 
 
 def test_the_same_clips_whatever_the_workers_and_after_a_resume(
