@@ -23,8 +23,8 @@ from selavi.evaluation.degradation import CORRUPTIONS, curves
 IMAGES = ROOT / "docs" / "images"
 
 REMARKS = {
-    "avdigits": """These runs had 20 epochs, in which none has learned to see the digits ([recipes.md](recipes.md)), so
-what degrades the picture takes nothing away.
+    "avdigits": """These are the runs of one seed, of 45 epochs, in which little has been learned from the picture
+([recipes.md](recipes.md)): what degrades it takes little away.
 
 """,
 }

@@ -5,6 +5,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -14,6 +15,9 @@ from selavi.config import Config, load_config
 from selavi.media import encode_clip
 
 torch.set_num_threads(1)  # the models are tiny, and the machine may have one core to spare
+
+hypothesis.settings.register_profile("selavi", deadline=None)  # no test depends on how busy the machine is
+hypothesis.settings.load_profile("selavi")
 
 # Tests run in the background (`make test &`) ignore Ctrl-C, and so would the processes that they interrupt.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
