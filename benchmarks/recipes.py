@@ -53,11 +53,11 @@ RELATIVES_TABLE = ("deepcluster", "deepcluster-audio", "sdc", "xdc", "cdc", "sel
 SEPARATE = ("sdc", "xdc")  # half of their heads are the video's, half the audio's
 BUDGETS = {"avobjects": ("trainer.max_epochs=40", "labelling.num_labellings=40"), "avdigits": ()}
 REMARKS = {
-    "avdigits": """Sound alone is ahead here, which is not what the talk claims. The digits are heard far more easily than seen (with
-labels, a probe reaches an accuracy of 0.898 and 0.528; small_sets.md), and heads trained on the picture alone know
-little more than untrained encoders, so a label that both modalities must share is held back by the picture. Nor are 45
-epochs enough: SeLaVi's heads are behind K-means on its own features. That the sound teaches the picture shows a little:
-in the last table, SeLaVi's video encoder is ahead of the one that was trained on the picture alone.""",
+    "avdigits": """Sound alone is ahead here, which is not what the talk claims. The digits are heard far more easily
+than seen (with labels, a probe reaches an accuracy of 0.898 and 0.528; small_sets.md), and heads trained on the picture
+alone know little more than untrained encoders, so a label that both modalities must share is held back by the picture.
+Nor are 45 epochs enough: SeLaVi's heads are behind K-means on its own features. That the sound teaches the picture
+shows a little: in the last table, SeLaVi's video encoder is ahead of the one that was trained on the picture alone.""",
 }
 CLAIMS = (
     ("selavi", "concat", "Both modalities as views beat their concatenation"),
