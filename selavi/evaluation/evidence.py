@@ -40,8 +40,6 @@ SHORT_SIDE, LONGEST_SIDE = 32, 256
 """Cells of a picture's evidence."""
 BANDS, COLUMNS_PER_WINDOW, MOST_COLUMNS = 32, 32, 640
 """Cells of the sound's evidence."""
-STRONG = 0.9
-"""Quantile of clips whose evidence is shown at full strength."""
 MOST_WINDOWS = 60
 """Of the sound; those of longer recordings lie apart."""
 
@@ -310,25 +308,32 @@ def read_evidence(path: Path) -> Iterator[Evidence]:
 
 
 def read_faded(path: Path) -> Iterator[Evidence]:
-    """Read a file like read_evidence, but with weak evidence looking weak.
+    """Read a file like read_evidence, but with evidence that is weak for its cluster looking weak.
 
-    255 is what a strong clip of the file has, the STRONG quantile of the peaks of its modality, instead of each clip's
-    most; what is stronger is cut at its own most.
+    255 is then not each clip's most, but the middle one of the peaks of its cluster's clips, in picture and sound
+    apart; what is stronger than that is shown as it is.  Clusters are not compared: evidence in one small place has a
+    higher peak than evidence all over the picture.
     """
-    columns = {name: f"{name}_peak" for name in ("video", "audio")}
-    peaks = pq.read_table(path, columns=list(columns.values()))
-    strong = {name: peaks[column].drop_null().to_numpy() for name, column in columns.items()}
-    level = {name: float(np.quantile(found, STRONG)) if found.size else 0.0 for name, found in strong.items()}
+    peaks = pq.read_table(path, columns=["cluster", "video_peak", "audio_peak"]).to_pydict()
+    clusters = np.array(peaks["cluster"])
+
+    def levels(column: str) -> dict[int, float]:
+        found = np.array(peaks[column], float)  # None becomes NaN
+        there = ~np.isnan(found)
+        return {int(c): float(np.median(found[there & (clusters == c)])) for c in np.unique(clusters[there])}
 
     def fade(values: np.ndarray | None, peak: float | None, level: float) -> np.ndarray | None:
         if values is None or peak is None or peak >= level:
             return values
         return np.rint(values * (peak / level)).astype(np.uint8)
 
+    video, audio = levels("video_peak"), levels("audio_peak")
     for found in read_evidence(path):
-        video = fade(found.video, found.video_peak, level["video"])
-        audio = fade(found.audio, found.audio_peak, level["audio"])
-        yield replace(found, video=video, audio=audio)
+        yield replace(
+            found,
+            video=fade(found.video, found.video_peak, video.get(found.cluster, 0.0)),
+            audio=fade(found.audio, found.audio_peak, audio.get(found.cluster, 0.0)),
+        )
 
 
 class EvidenceWriter:
