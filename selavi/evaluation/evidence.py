@@ -319,8 +319,11 @@ def read_faded(path: Path) -> Iterator[Evidence]:
 
     def levels(column: str) -> dict[int, float]:
         found = np.array(peaks[column], float)  # None becomes NaN
-        there = ~np.isnan(found)
-        return {int(c): float(np.median(found[there & (clusters == c)])) for c in np.unique(clusters[there])}
+        there = np.flatnonzero(~np.isnan(found))
+        there = there[np.argsort(clusters[there], kind="stable")]
+        numbers, begins = np.unique(clusters[there], return_index=True)
+        groups = np.split(found[there], begins[1:])
+        return {int(number): float(np.median(group)) for number, group in zip(numbers, groups, strict=False)}
 
     def fade(values: np.ndarray | None, peak: float | None, level: float) -> np.ndarray | None:
         if values is None or peak is None or peak >= level:
