@@ -15,7 +15,7 @@ from datamodules.progress import follow
 from datamodules.workers import Failure, run_jobs
 from selavi.media import MediaError, Recording, crop_square, cut_waveform, decode_recording, frame_times, latest_frames
 
-_VERSION = 4
+_VERSION = 5
 _FRAMES, _SOUND, _INDEX = "frames.u8", "sound.i16", "index.npz"
 _DEADLINE_S = 600.0
 _MEMORY_BYTES = 8 * 2**30
@@ -37,6 +37,8 @@ class DecodedCache:
             self.frame_ends, self.sample_ends = index["frame_ends"], index["sample_ends"]
             self.first_byte = index["first_byte"]
             self.sample_rate = int(index["sample_rate"])
+            self.sound_faults = {str(clip_id): str(reason) for clip_id, reason in index["sound_faults"]}
+            """Ids of recordings whose picture was decoded and whose sound could not be, and why."""
             self.row_of = {str(clip_id): row for row, clip_id in enumerate(index["ids"])}
         self.frames = _map_file(folder / _FRAMES, np.uint8)
         self.samples = _map_file(folder / _SOUND, np.int16)
@@ -114,7 +116,7 @@ def _decode_all(rows: pa.Table, folder: Path, size: int, sample_rate: int, worke
     ids, root = rows["id"].to_pylist(), media_root(rows)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     temporary.mkdir(parents=True)
-    shapes, times, first_byte, sample_counts, kept, faults = [], [], [], [], [], []
+    shapes, times, first_byte, sample_counts, kept, faults, sound_faults = [], [], [], [], [], [], []
     written = 0
     try:
         with (temporary / _FRAMES).open("wb") as frames_file, (temporary / _SOUND).open("wb") as sound_file:
@@ -130,6 +132,8 @@ def _decode_all(rows: pa.Table, folder: Path, size: int, sample_rate: int, worke
                 if isinstance(recording, Failure):
                     faults.append((ids[number], recording.reason, recording.detail))
                     continue
+                if recording.audio_fault is not None:
+                    sound_faults.append((ids[number], recording.audio_fault))
                 frames_file.write(recording.frames.tobytes())
                 sound_file.write(recording.waveform.tobytes())
                 kept.append(ids[number])
@@ -142,6 +146,7 @@ def _decode_all(rows: pa.Table, folder: Path, size: int, sample_rate: int, worke
             temporary / _INDEX,
             ids=np.array(kept, dtype=str),
             faults=np.array(faults, dtype=str).reshape(-1, 3),
+            sound_faults=np.array(sound_faults, dtype=str).reshape(-1, 2),
             sample_rate=np.array(sample_rate),
             shapes=np.array(shapes, dtype=np.int64).reshape(-1, 3),
             first_byte=np.array(first_byte, dtype=np.int64),

@@ -14,7 +14,16 @@ import pytorch_lightning as pl
 from datamodules.cache import DecodedCache, build_cache, estimate_gb
 from datamodules.dataset import ClipDataset, ClipReader
 from datamodules.loader import Loader, decoded_bytes, require_shared_memory
-from datamodules.manifest import bad, describe_bad, judge, mark_unusable, probed, select_split, usable
+from datamodules.manifest import (
+    bad,
+    describe_bad,
+    judge,
+    mark_broken_sound,
+    mark_unusable,
+    probed,
+    select_split,
+    usable,
+)
 from datamodules.sampling import AllSampler, TrainSampler, Window, WindowSampler
 from datamodules.scan import require_media, scan
 from datamodules.shards import ShardReader, is_prepared, open_shards
@@ -183,9 +192,11 @@ def prepare_manifest(config: Config) -> tuple[pa.Table, Media]:
     check_bad_fraction(manifest, data.max_bad_fraction)
     if media is None:
         media, faults = _decode_ahead(config, manifest)
+        if media is not None and media.sound_faults:
+            manifest = judge_for(config, mark_broken_sound(manifest, media.sound_faults))
         manifest = mark_unusable(manifest, faults)
         check_bad_fraction(manifest, data.max_bad_fraction)
-    for line in (told, describe_list(manifest)):
+    for line in (told, describe_list(manifest), _describe_broken_sound(config, manifest)):
         if line:
             log.warning(line)
 
@@ -225,6 +236,18 @@ def judge_for(config: Config, manifest: pa.Table) -> pa.Table:
     """Turn facts into the statuses of this run; see datamodules.manifest.judge."""
     data = config.data
     return judge(manifest, clip_s=data.clip_s, audio_policy=data.audio_policy, modalities=config.modalities)
+
+
+def _describe_broken_sound(config: Config, manifest: pa.Table) -> str:
+    """Count the files that are used without their sound because it cannot be decoded; "" for none."""
+    rows = usable(manifest)
+    rows = rows.filter(pc.equal(rows["audio_state"], "broken"))
+    if "audio" not in config.modalities or not len(rows):
+        return ""
+    return (
+        f"{len(rows)} files are used without their sound, which cannot be decoded "
+        f"(such as {rows['path'][0]}: {rows['audio_reason'][0]})"
+    )
 
 
 def _decode_ahead(config: Config, manifest: pa.Table) -> tuple[DecodedCache | None, dict[str, tuple[str, str]]]:

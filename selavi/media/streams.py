@@ -126,7 +126,9 @@ def choose_picture(streams: Sequence[VideoStream]) -> VideoStream | None:
     return min(films, key=rank, default=None)
 
 
-def _usable_sound(path: Path, sounds: Sequence[AudioStream], limits: Limits) -> tuple[AudioStream | None, MediaError | None]:
+def _usable_sound(
+    path: Path, sounds: Sequence[AudioStream], limits: Limits
+) -> tuple[AudioStream | None, MediaError | None]:
     """The first sound track that can be heard, else the first; and why that cannot be decoded, if it is known."""
     if not sounds:
         return None, None

@@ -32,7 +32,7 @@ class Probe:
             raise MediaError(path, "vanished", "No such file or directory")
         if path.stat().st_size == 0:
             raise MediaError(path, "empty", "0 bytes")
-        return MediaInfo(2.0, 12.0, 48, 32, "ok", 2.0)
+        return MediaInfo(2.0, 12.0, 48, 32, "ok", 2.0, None, "stamps")
 
 
 def run_here(function, jobs, **_: object) -> Iterator[tuple[int, object]]:
