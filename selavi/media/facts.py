@@ -127,31 +127,54 @@ def _lengths(file: File, audible: bool) -> tuple[dict[int, float], float]:
     near_end = (file.container.start_time or 0) + (file.container.duration or 0) - 30 * av.time_base
     places = [float("-inf")] if measured or near_end <= 0 else [near_end / av.time_base - file.origin_s, float("-inf")]
     for place_s in places:
-        ends_s, num_frames = _read_ends(file, missing, place_s)
-        if len(ends_s) == len(missing):
+        spans = _read_spans(file, missing, place_s)
+        if len(spans) == len(missing):
             break
-    lengths_s |= {index: ends_s.get(index, 0.0) for index in missing}
-    if measured and file.picture is not None and num_frames > 1 and lengths_s[file.picture.index] > 0:
-        fps = num_frames / lengths_s[file.picture.index]
+    if measured and file.picture is not None and file.picture.index in spans:
+        fps = spans[file.picture.index].rate() or fps
+    lengths_s |= {index: spans[index].end_s if index in spans else 0.0 for index in missing}
     return lengths_s, fps
 
 
-def _read_ends(file: File, indices: list[int], from_s: float) -> tuple[dict[int, float], int]:
-    """Seconds from the start of each stream to the end of its last packet; and how many packets the picture has."""
+@dataclass
+class _Span:
+    """The packets of a stream, in seconds from its start."""
+
+    num_packets: int = 0
+    first_s: float = float("inf")
+    last_s: float = float("-inf")
+    end_s: float = 0.0
+    last_has_end: bool = True
+
+    def add(self, time_s: float, length_s: float) -> None:
+        self.num_packets += 1
+        self.first_s = min(self.first_s, time_s)
+        if time_s > self.last_s:
+            self.last_s, self.last_has_end = time_s, length_s > 0
+        self.end_s = max(self.end_s, time_s + length_s)
+
+    def rate(self) -> float:
+        """Packets a second; 0.0 for one alone."""
+        return (self.num_packets - 1) / (self.last_s - self.first_s) if self.last_s > self.first_s else 0.0
+
+
+def _read_spans(file: File, indices: list[int], from_s: float) -> dict[int, _Span]:
+    """Read the packets of some streams from a time to the end; streams without one there are left out."""
     leading = file.picture or file.audio
     assert leading is not None
     file.seek(leading, from_s)
     streams = [stream for stream in (file.picture, file.audio) if stream is not None and stream.index in indices]
-    starts = {stream.index: stream.start_time or 0 for stream in streams}
-    ends_s: dict[int, float] = {}
-    num_frames = 0
+    by_index = {stream.index: stream for stream in streams}
+    spans: dict[int, _Span] = {}
     for packet in file.packets(*streams):
-        stream = next(stream for stream in streams if stream.index == packet.stream_index)
-        num_frames += stream is file.picture
+        stream = by_index[packet.stream_index]
         if packet.pts is not None:
-            end_s = seconds(stream, packet.pts + (packet.duration or 0) - starts[stream.index])
-            ends_s[stream.index] = max(end_s, ends_s.get(stream.index, 0.0))
-    return ends_s, num_frames
+            time_s = seconds(stream, packet.pts - (stream.start_time or 0))
+            spans.setdefault(stream.index, _Span()).add(time_s, seconds(stream, packet.duration or 0))
+    for span in spans.values():
+        if not span.last_has_end and span.rate():  # a frame without a duration lasts as long as the others
+            span.end_s = max(span.end_s, span.last_s + 1 / span.rate())
+    return spans
 
 
 def _require_whole(path: Path) -> None:
