@@ -4,10 +4,14 @@ import sys
 from collections.abc import Callable
 
 from selavi.errors import DataError, Interrupted, NumericError, UsageError
+from selavi.filesystem import explain
 
 
 def run_tool(action: Callable[[], None]) -> int:
-    """Run a tool's action and return the exit code of DESIGN.md: 0, 2, 3, 4, 75 or 130; a crash stays a crash."""
+    """Run a tool's action and return the exit code of DESIGN.md: 0, 2, 3, 4, 75 or 130; a crash stays a crash.
+
+    What the system refuses (a full disk, a folder without permission, a name that is too long) is for the user to mend.
+    """
     try:
         action()
     except (UsageError, DataError, NumericError) as error:
@@ -21,4 +25,10 @@ def run_tool(action: Callable[[], None]) -> int:
         return 130
     except BrokenPipeError:
         return 0
+    except OSError as error:
+        words = explain(error)
+        if words is None:
+            raise
+        print(f"error: {words}", file=sys.stderr)
+        return UsageError.exit_code
     return 0

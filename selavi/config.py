@@ -37,6 +37,9 @@ class DataConfig:
         "auto"
     )
     """Format of `list`; auto: by its content.  kinetics_sounds without a list: SeLaVi's 32 classes of the folders."""
+    layout: Literal["auto", "classes", "splits", "flat"] = "auto"
+    """What the folders below `root` mean.  classes: the first one is the class, all is split `train`; splits: the
+    first one is the split, the second the class; flat: nothing, no clip has a label; auto: by their names, as told."""
     demo: bool = False
     """Generate the demo set in `root` where it is not there yet."""
     train_split: str = "train"

@@ -107,6 +107,7 @@ _FREE = (
     "data.max_bad_fraction",
     "data.timeout_s",
     "data.allow_links",
+    "data.layout",  # which clips there are is compared by their ids
     "data.shard_cache_gb",
     "trainer.accelerator",
     "trainer.strategy",
