@@ -1,5 +1,6 @@
 """How fast a run's data come, what would make them come faster, and whether it is they that hold the run back."""
 
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -73,7 +74,7 @@ def find_sample(config: Config, budget_s: float) -> Sample | None:
     if prepared is not None:
         manifest = judge_for(config, apply_list(prepared[0], data.list, data.source)[0])
         return Sample(manifest, prepared[1], len(manifest))
-    if data.demo and not Path(data.root).is_dir():
+    if data.demo and not os.path.isdir(data.root):
         return None
     require_media(Path(data.root), data.allow_links)
     root = real_path(data.root)

@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
+from os.path import isfile
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -510,7 +511,7 @@ def find_config(path: Path, shipped: Path) -> Path:
         UsageError: there is no such file; the message lists selavi's own.
     """
     for candidate in (path, shipped / path.name, shipped / f"{path.name}.yaml"):
-        if candidate.is_file():
+        if isfile(candidate):
             return candidate
     own = ", ".join(sorted(file.stem for file in shipped.glob("*.yaml")))
     raise UsageError(f"no configuration file {path}; give a path, or one of selavi's own: {own}")

@@ -1,7 +1,7 @@
 """No question to the file system about other people's files goes unguarded: checked on the syntax trees.
 
-A call is guarded where it stands in a `try` that catches OSError, or is one of os.path's that never raise.  What else
-asks is listed below with the reason why a fault there may end the tool: selavi/cli.py then says it in one line.
+A call is guarded where it stands in a `try` that catches OSError, or is one of os.path's (or glob's) that never raise.
+What else asks is listed below with the reason why a fault there may end the tool: selavi/cli.py then says it in one line.
 """
 
 import ast
@@ -14,48 +14,87 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("selavi", "datamodules", "tools")
 METHODS = {
     *("stat", "lstat", "is_dir", "is_file", "exists", "is_symlink", "is_mount", "samefile", "resolve", "readlink"),
-    *("iterdir", "glob", "rglob", "walk", "scandir", "listdir", "open", "read_bytes", "read_text", "getsize", "getmtime"),
+    *(
+        "iterdir",
+        "glob",
+        "rglob",
+        "walk",
+        "scandir",
+        "listdir",
+        "open",
+        "read_bytes",
+        "read_text",
+        "getsize",
+        "getmtime",
+    ),
 }
 NEVER_RAISE = {"os.path.exists", "os.path.lexists", "os.path.isfile", "os.path.isdir", "os.path.islink"}
-NOT_FILES = {"av.open", "self.open", "batch.open", "self.source.open", "re.compile"}
+NOT_FILES = {
+    "av.open",
+    "self.open",
+    "batch.open",
+    "self.source.open",
+    "Path(__file__).resolve",
+    "_POOLS[self.pool].open",
+    "files.exists",
+}
 CATCHING = {"OSError", "Exception", "BaseException", "EnvironmentError", "IOError", "_BROKEN"}
 
-OWN = "in a folder that selavi makes and owns: the cache, a run, an output"
-INSTALLED = "a file of this installation"
-SYSTEM = "a file of the operating system"
+OWN = "a folder that selavi makes and owns: "
 CALLER = "its callers catch OSError: "
+# Where other people's media, lists and folders are read: function by function.
+STRICT = (
+    "datamodules/",
+    "selavi/media/",
+    "selavi/gallery/media.py",
+    "selavi/gallery/thumbnails.py",
+    "selavi/handover/",
+)
 ALLOWED: dict[str, dict[str, str]] = {
-    "datamodules/cache.py": dict.fromkeys(("build_cache", "_decode_all", "_map_file", "_retry"), OWN),
-    "datamodules/doctor.py": {"read_machine": SYSTEM},
-    "datamodules/loader.py": {"require_shared_memory": SYSTEM, "Loader._deliver": "a batch in shared memory"},
+    "datamodules/doctor.py": {"read_machine": "the operating system's files", "_text": "the same"},
+    "datamodules/loader.py": {"require_shared_memory": "the operating system's files"},
+    "datamodules/workers.py": {"_serve": "the operating system's files"},
+    "datamodules/cache.py": dict.fromkeys(("build_cache", "_decode_all", "_map_file"), f"{OWN}data.cache_dir"),
+    "datamodules/scan.py": dict.fromkeys(("scan", "_remembered", "_probe_all"), f"{OWN}data.cache_dir"),
+    "datamodules/shards.py": dict.fromkeys(
+        ("open_shards", "_ShardFiles.open", "_ShardFiles._fetch", "_ShardFiles._make_room", "_download"),
+        f"{OWN}a prepared set; ShardReader._opened catches OSError",
+    ),
+    "datamodules/synthetic.py": dict.fromkeys(("generate", "_check_root"), f"{OWN}the demo set"),
     "datamodules/new_clips.py": dict.fromkeys(
-        ("fix_list", "_require_place", "ClipList.done", "ClipList.todo"), f"{OWN}: --out"
+        ("fix_list", "_require_place", "ClipList.done", "ClipList.todo"), f"{OWN}--out"
     ),
     "datamodules/prepare.py": dict.fromkeys(
         (
-            *("prepare", "_require_place", "_begin", "_differing_clips", "_mapped", "encode_part"),
-            *("_Shards.make", "_Shards.shard_bytes", "_Shards._is_whole", "_Shards._assemble", "_Shards._forget"),
+            *("prepare", "_require_place", "_begin", "_mapped", "encode_part"),
+            *("_Shards.make", "_Shards.shard_bytes", "_Shards._is_whole", "_Shards._assemble"),
             *("_Files.make", "_Files.manifest"),
         ),
-        f"{OWN}: OUT",
+        f"{OWN}OUT",
     ),
-    "datamodules/scan.py": dict.fromkeys(("scan", "_remembered", "_probe_all"), f"{OWN}: data.cache_dir"),
-    "datamodules/shards.py": dict.fromkeys(
-        ("is_prepared", "open_shards", "_ShardFiles._make_room", "_ShardFiles._fetch", "_download"),
-        "a prepared set, by fsspec, which says itself what is wrong",
-    ),
-    "datamodules/slots.py": {"Filled.pin_memory": "a batch in shared memory", "Filled.open": "a batch in shared memory"},
-    "datamodules/sources/listing.py": {},
-    "datamodules/synthetic.py": dict.fromkeys(("generate", "_require_same"), OWN),
     "datamodules/walk.py": {"Walk._take": f"{CALLER}Walk._guarded"},
-    "datamodules/workers.py": {"_serve": SYSTEM},
-    "selavi/atomic.py": dict.fromkeys(("locked", "hold", "_fsync"), OWN),
-    "selavi/config.py": {},
-    "selavi/evaluation/compare.py": {},
-    "selavi/gallery/build.py": {},
-    "selavi/handover/folder.py": {},
     "selavi/media/decoding.py": {"_require_whole": f"{CALLER}open_container"},
     "selavi/media/browser.py": {"_container_kind": f"{CALLER}open_container"},
+    "selavi/gallery/media.py": dict.fromkeys(("copy_file", "transcode_file"), f"{OWN}the gallery"),
+    "selavi/gallery/thumbnails.py": {"make_thumbnail": f"{OWN}the gallery"},
+    "selavi/handover/folder.py": dict.fromkeys(
+        ("Folder.link", "Folder.copy", "Folder._read_record"),
+        f"{OWN}the hand-over; Clips.media has looked at the media",
+    ),
+    "selavi/handover/formats.py": dict.fromkeys(("fiftyone", "cvat", "labelstudio", "features"), f"{OWN}the hand-over"),
+}
+# Elsewhere a fault ends the tool: selavi/cli.py says it in one line.
+ELSEWHERE = {
+    "selavi/atomic.py": f"{OWN}whatever is written",
+    "selavi/config.py": "settings of this installation",
+    "selavi/export.py": f"{OWN}a run",
+    "selavi/evaluation/": f"{OWN}a run",
+    "selavi/gallery/": f"{OWN}the gallery",
+    "selavi/naming.py": "a table that the user names",
+    "selavi/pretrained.py": "weights that the user names",
+    "selavi/safetensors.py": f"{OWN}a run",
+    "selavi/training/": f"{OWN}a run",
+    "tools/": f"{OWN}a run",
 }
 
 
@@ -93,7 +132,7 @@ def _asks(call: ast.Call) -> str | None:
     if name in NEVER_RAISE or name in NOT_FILES:
         return None
     if isinstance(call.func, ast.Name):
-        return name if name in ("open", "glob") else None
+        return name if name == "open" else None
     return name if isinstance(call.func, ast.Attribute) and call.func.attr in METHODS else None
 
 
@@ -110,10 +149,14 @@ def _found() -> dict[tuple[str, str], list[str]]:
 def test_every_call_to_the_file_system_is_guarded_or_has_a_reason() -> None:
     allowed = {(path, place) for path, places in ALLOWED.items() for place in places}
     found = _found()
-    new = [line for key, lines in found.items() if key not in allowed for line in lines]
+    new = [line for key, lines in found.items() if key not in allowed and not _is_elsewhere(key[0]) for line in lines]
     assert not new, "\n" + "\n".join(new)
     stale = allowed - found.keys()
     assert not stale, f"these ask nothing any more: {sorted(stale)}"
+
+
+def _is_elsewhere(path: str) -> bool:
+    return path.startswith(tuple(ELSEWHERE)) and not path.startswith(STRICT)
 
 
 @pytest.mark.parametrize(
