@@ -1,7 +1,8 @@
 """No question to the file system about other people's files goes unguarded: checked on the syntax trees.
 
 A call is guarded where it stands in a `try` that catches OSError, or is one of os.path's (or glob's) that never raise.
-What else asks is listed below with the reason why a fault there may end the tool: selavi/cli.py then says it in one line.
+What else asks is listed below with the reason why a fault there may end the tool, which selavi/cli.py then says in one
+line.
 """
 
 import ast
@@ -51,13 +52,13 @@ STRICT = (
     "selavi/handover/",
 )
 ALLOWED: dict[str, dict[str, str]] = {
-    "datamodules/doctor.py": {"read_machine": "the operating system's files", "_text": "the same"},
+    "datamodules/doctor.py": {"read_machine": "the operating system's files"},
     "datamodules/loader.py": {"require_shared_memory": "the operating system's files"},
     "datamodules/workers.py": {"_serve": "the operating system's files"},
-    "datamodules/cache.py": dict.fromkeys(("build_cache", "_decode_all", "_map_file"), f"{OWN}data.cache_dir"),
+    "datamodules/cache.py": dict.fromkeys(("build_cache", "_Work._append", "_map_file"), f"{OWN}data.cache_dir"),
     "datamodules/scan.py": dict.fromkeys(("scan", "_remembered", "_probe_all"), f"{OWN}data.cache_dir"),
     "datamodules/shards.py": dict.fromkeys(
-        ("open_shards", "_ShardFiles.open", "_ShardFiles._fetch", "_ShardFiles._make_room", "_download"),
+        ("open_shards", "_ShardFiles.open", "_ShardFiles._fetch", "_ShardFiles._make_room"),
         f"{OWN}a prepared set; ShardReader._opened catches OSError",
     ),
     "datamodules/synthetic.py": dict.fromkeys(("generate", "_check_root"), f"{OWN}the demo set"),
@@ -79,7 +80,7 @@ ALLOWED: dict[str, dict[str, str]] = {
     "selavi/gallery/thumbnails.py": {"make_thumbnail": f"{OWN}the gallery"},
     "selavi/handover/folder.py": dict.fromkeys(
         ("Folder.link", "Folder.copy", "Folder._read_record"),
-        f"{OWN}the hand-over; Clips.media has looked at the media",
+        f"{OWN}the hand-over; Clips.media has looked",
     ),
     "selavi/handover/formats.py": dict.fromkeys(("fiftyone", "cvat", "labelstudio", "features"), f"{OWN}the hand-over"),
 }
