@@ -106,6 +106,21 @@ def explain_missing(missing: Iterable[str], among: Sequence[str]) -> str:
     return "; ".join(_explain(first, second) for first, second in examples.items())
 
 
+def describe_changes(before: Sequence[str], now: Sequence[str]) -> str:
+    """Say how many ids are gone and how many are new, with examples; "" where both are the same, in any order.
+
+    Example: 2 are gone (such as 'a.mp4', 'b.mp4'), 1 is new (such as 'c.mp4')
+    """
+    gone, new = sorted(set(before) - set(now)), sorted(set(now) - set(before))
+    parts = []
+    for what, ids in (("gone", gone), ("new", new)):
+        if ids:
+            examples = ", ".join(repr(clip_id) for clip_id in ids[:NUM_EXAMPLES])
+            parts.append(f"{len(ids):,} {'is' if len(ids) == 1 else 'are'} {what} (such as {examples})")
+    explained = explain_missing(gone, new) if gone and new else ""
+    return "; ".join(filter(None, (", ".join(parts), explained)))
+
+
 def _explain(missing: str, there: str) -> str:
     first, second = show_pair(missing, there)
     return f"{first} is there as {second} (they differ {explain_difference(missing, there)})"

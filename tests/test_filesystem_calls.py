@@ -67,7 +67,7 @@ ALLOWED: dict[str, dict[str, str]] = {
     ),
     "datamodules/prepare.py": dict.fromkeys(
         (
-            *("prepare", "_require_place", "_begin", "_mapped", "encode_part"),
+            *("prepare", "_require_place", "_begin", "_differing_clips", "_earlier_faults", "_mapped", "encode_part"),
             *("_Shards.make", "_Shards.shard_bytes", "_Shards._is_whole", "_Shards._assemble"),
             *("_Files.make", "_Files.manifest"),
         ),

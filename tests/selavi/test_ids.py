@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selavi.ids import NONE, explain_difference, explain_missing, find_ids, show_pair
+from selavi.ids import NONE, describe_changes, explain_difference, explain_missing, find_ids, show_pair
 
 COMPOSED, COMBINING = "caf\u00e9/\u00e5.mp4", "cafe\u0301/a\u030a.mp4"
 NAMES = st.text(st.sampled_from("ae\u0301\u0300\u00e9\u00e8\u1ec7\u0323\u0302/01"), max_size=6)
@@ -117,3 +117,9 @@ def test_many_ids_at_once() -> None:
     match = find_ids(ids, among)
     assert np.array_equal(match.place, np.arange(50_000))
     assert match.num_respelt == 50_000
+
+
+def test_changes_are_counted_and_named() -> None:
+    assert describe_changes(["a", "b", "c"], ["c", "b", "a"]) == ""
+    assert describe_changes(["a", "b", "c"], ["c", "d"]) == "2 are gone (such as 'a', 'b'), 1 is new (such as 'd')"
+    assert describe_changes(["01"], ["1"]).endswith("; '01' is there as '1' (they differ in leading zeros)")
