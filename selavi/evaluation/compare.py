@@ -13,7 +13,7 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,9 +25,11 @@ from selavi.evaluation.baselines import METHODS, SCALINGS, cluster_features, sca
 from selavi.evaluation.external import read_column
 from selavi.evaluation.metrics import evaluate_clusters
 from selavi.evaluation.plots import Bars, Figure, bar_chart
-from selavi.evaluation.probes import ClipFeatures
 from selavi.id_tables import load_array, read_ids
 from selavi.ids import explain_missing, find_ids
+
+if TYPE_CHECKING:  # torch takes seconds and 600 MB, and arrays need none of it
+    from selavi.evaluation.probes import ClipFeatures
 
 Row = dict[str, Any]
 
@@ -188,7 +190,7 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def features_of_clips(clips: ClipFeatures, labels: Sequence[str | None], how: str) -> Kinds:
+def features_of_clips(clips: "ClipFeatures", labels: Sequence[str | None], how: str) -> Kinds:
     """Scaled features and labels of the clips that have both: of each modality, and of several side by side.
 
     Args:
@@ -213,7 +215,7 @@ def features_of_clips(clips: ClipFeatures, labels: Sequence[str | None], how: st
     return found
 
 
-def kinds_of_run(trained: ClipFeatures, untrained: ClipFeatures, labels: Sequence[str | None], how: str) -> Kinds:
+def kinds_of_run(trained: "ClipFeatures", untrained: "ClipFeatures", labels: Sequence[str | None], how: str) -> Kinds:
     """features_of_clips, and the same of all modalities from encoders that saw no training: random features."""
     kinds = features_of_clips(untrained, labels, how)
     last = list(kinds)[-1]

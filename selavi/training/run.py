@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any
@@ -210,7 +210,7 @@ def load_run(folder: Path) -> Run:
             f"{folder} is not a run folder: it has no config.resolved.yaml; "
             "give the folder that tools/train.py named at its end"
         )
-    config = load_config(settings, [f"run_dir={folder}"])
+    config = replace(load_config(settings), run_dir=str(folder))
     if not last_checkpoint(folder).exists():
         raise UsageError(
             f"{folder} has no checkpoint yet (none is written before the first epoch ends); train on with resume=auto"
@@ -239,9 +239,10 @@ def on_other_clips(run: Run, overrides: list[str], fold: str | None = None) -> C
             )
     if any(override.startswith("data.root=") for override in overrides):
         # A demo set is not generated in a user's folder, and a list belongs to its own clips.
-        overrides = ["data.demo=false", "data.list=''", "data.source=auto", *overrides]
+        overrides = ["data.demo=false", "data.list=", "data.source=auto", *overrides]
     unclustered = ["heads.num_heads=1", "heads.num_clusters=2", "labelling.head_groups=1", "labelling.marginal=uniform"]
-    config = load_config(run.folder / "config.resolved.yaml", [f"run_dir={run.folder}", *unclustered, *overrides])
+    config = load_config(run.folder / "config.resolved.yaml", [*unclustered, *overrides])
+    config.run_dir = str(run.folder)
     if fold is not None:
         if "{fold}" not in config.data.list:
             raise UsageError(

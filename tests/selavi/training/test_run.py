@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from selavi.training.run import (
     load_model,
     load_run,
     make_trainer,
+    on_other_clips,
     resume_point,
     start_run,
     write_labels,
@@ -196,3 +198,13 @@ def test_a_trainer_that_cannot_be_had_is_a_usage_error(tiny: Tiny, override: str
     with pytest.raises(UsageError, match=f"trainer.*{message}"):
         make_trainer(tiny(override), [])
     assert not Path(tiny().run_dir).exists()
+
+
+@pytest.mark.parametrize("name", ["my #1 run", "1e3", "a: b", "{x}", "a${b}", "null", " 007 ", "???"])
+def test_a_run_folder_and_media_of_any_name(finished_run: Path, tmp_path: Path, name: str) -> None:
+    folder = shutil.copytree(finished_run, tmp_path / name)
+    run = load_run(folder)
+    assert run.config.run_dir == str(folder)
+    other = on_other_clips(run, [f"data.root=/media/{name}", f"data.list={name}"])
+    assert (other.run_dir, other.data.root, other.data.list) == (str(folder), f"/media/{name}", name)
+    assert not on_other_clips(run, [f"data.root=/media/{name}"]).data.list
