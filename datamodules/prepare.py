@@ -55,6 +55,7 @@ from selavi.media import (
     stream_frames,
 )
 from selavi.randomness import mix
+from selavi.wording import command
 
 PLAN, WORK, LOCK = "prepare.json", "parts", "prepare.lock"
 _MEMORY_BYTES = 4 * 2**30
@@ -192,8 +193,15 @@ def describe_summary(summary: PrepareSummary, out: Path, settings: PrepareSettin
         reasons.setdefault(reason, []).append(f"{clip_id}: {detail}")
     lines += [f"left out: {len(found)} {reason}, such as {found[0]}" for reason, found in sorted(reasons.items())]
     lines.append(
-        f"Next: train    python tools/train.py --config vggsound data.root={out} "
-        f"video.decode_size={settings.size} audio.sample_rate={settings.sample_rate}"
+        "Next: train    "
+        + command(
+            "train",
+            "--config",
+            "vggsound",
+            f"data.root={out}",
+            f"video.decode_size={settings.size}",
+            f"audio.sample_rate={settings.sample_rate}",
+        )
     )
     return "\n".join(lines)
 

@@ -22,6 +22,28 @@ from selavi.errors import UsageError
 MODALITIES = ("video", "audio")
 
 
+SPEED_ONLY = frozenset(
+    ("run_dir", "resume", "data.cache_dir", "data.cache_gb", "data.num_workers", "data.scan_workers")
+)
+"""Settings that say where things are and how fast they go, not what is computed."""
+
+FREE_ON_RESUME = SPEED_ONLY | {
+    "data.root",
+    "data.demo",
+    "data.max_bad_fraction",
+    "data.timeout_s",
+    "data.allow_links",
+    "data.shard_cache_gb",
+    "labelling.batch_size",
+    "labelling.memory_gb",
+    "trainer.accelerator",
+    "trainer.strategy",
+    "trainer.log_every_n_steps",
+}
+"""Settings that may differ when a run goes on: those, where the media are, what is tolerated, and how much memory is
+taken.  The last ones change rounding errors at most."""
+
+
 def _require(condition: bool, key: str, expected: str, found: object) -> None:
     if not condition:
         raise ValueError(f"{key} must be {expected}, got {found}")
@@ -526,7 +548,10 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
     """
     for override in overrides:
         if "=" not in override:
-            raise UsageError(f"expected section.key=value, got {override!r} (say modalities=[video], for example)")
+            raise UsageError(
+                f"expected section.key=value, got {override!r}; a path with blanks stands in quotes: "
+                'data.root="/my videos"'
+            )
     texts, others = _split_overrides(overrides)
     try:
         layers = [OmegaConf.structured(Config)]

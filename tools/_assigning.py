@@ -57,12 +57,10 @@ def _label(
     loader = clips.loader(todo, views, workers, pin_memory=device.type == "cuda")
     total = sum(clips.count(shard) for shard in todo)
     batches = follow(loader, "assigning", total, "clips", lambda batch: len(batch.index) // views)
-    model, augment = load_model(run)
+    model, augment = load_model(run, device)
     potentials, counts = run.checkpoint["label_bank"]["potentials"], assigned.count_statuses(clips.done())
     try:
-        for found in assigned.label_shards(
-            model.to(device), augment.to(device), batches, clips, run.config, potentials, settings
-        ):
+        for found in assigned.label_shards(model, augment, batches, clips, run.config, potentials, settings):
             counts += found
             assigned.check_bad(counts, clips, limit)
     except KeyboardInterrupt:

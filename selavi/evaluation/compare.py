@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from selavi.atomic import write_text
-from selavi.config import Config, as_dict, load_config
+from selavi.config import SPEED_ONLY, Config, as_dict, load_config
 from selavi.errors import UsageError
 from selavi.evaluation.baselines import METHODS, SCALINGS, cluster_features, scale_features
 from selavi.evaluation.external import read_column
@@ -80,8 +80,6 @@ RECIPES: dict[str, tuple[str, ...]] = {
 SEPARATE = ("sela-both", "swapped", "sdc", "xdc")
 """Recipes in which each modality has labels of its own: half of the heads are the video's, half the audio's."""
 FIGURES = ("nmi", "ami", "ari", "accuracy", "purity", "mean_entropy", "used_clusters", "n")
-# Where things are and how fast they go, not what is computed.
-_FREE = {"run_dir", "resume", "data.cache_dir", "data.cache_gb", "data.num_workers", "data.scan_workers"}
 _SHOWN = ("nmi", "ami", "ari", "accuracy")
 
 
@@ -179,7 +177,7 @@ def order_rows(rows: Iterable[Row], names: Sequence[str]) -> list[Row]:
 def _digest(config: Config) -> str:
     """Of the settings that differ from the defaults, so that a setting added later leaves old runs findable."""
     plain, told = _flat(as_dict(Config())), _flat(as_dict(config))
-    lines = sorted(f"{key}={told[key]}" for key in told.keys() - _FREE if told[key] != plain.get(key))
+    lines = sorted(f"{key}={told[key]}" for key in told.keys() - SPEED_ONLY if told[key] != plain.get(key))
     return hashlib.blake2b("\n".join(lines).encode(), digest_size=4).hexdigest()
 
 
