@@ -13,10 +13,11 @@ import pytorch_lightning as pl
 
 from datamodules.cache import DecodedCache, build_cache, estimate_gb
 from datamodules.dataset import ClipDataset, ClipReader
+from datamodules.layout import describe_layout
 from datamodules.loader import Loader, decoded_bytes, require_shared_memory
 from datamodules.manifest import bad, describe_bad, judge, mark_unusable, probed, select_split, usable
 from datamodules.sampling import AllSampler, TrainSampler, Window, WindowSampler
-from datamodules.scan import require_media, scan
+from datamodules.scan import other_suffixes, require_media, scan
 from datamodules.shards import ShardReader, is_prepared, open_shards
 from datamodules.sources import apply_list, describe_list
 from datamodules.synthetic import generate
@@ -177,7 +178,10 @@ def prepare_manifest(config: Config) -> tuple[pa.Table, Media]:
     """
     data = config.data
     media: Media
-    manifest, media = open_prepared(config) or (_scan(config), None)
+    prepared = open_prepared(config)
+    if prepared is not None and data.layout != "auto":
+        log.warning(f"data.layout={data.layout} changes nothing: {data.root} was prepared with its splits and labels")
+    manifest, media = prepared or (_scan(config), None)
     manifest, told = apply_list(manifest, data.list, data.source)
     manifest = judge_for(config, manifest)
     check_bad_fraction(manifest, data.max_bad_fraction)
@@ -185,7 +189,7 @@ def prepare_manifest(config: Config) -> tuple[pa.Table, Media]:
         media, faults = _decode_ahead(config, manifest)
         manifest = mark_unusable(manifest, faults)
         check_bad_fraction(manifest, data.max_bad_fraction)
-    for line in (told, describe_list(manifest)):
+    for line in (*describe_layout(manifest), other_suffixes(manifest), told, describe_list(manifest)):
         if line:
             log.warning(line)
 
@@ -218,6 +222,7 @@ def _scan(config: Config) -> pa.Table:
         data.scan_workers,
         deadline_s=data.timeout_s,
         allow_links=data.allow_links,
+        layout=data.layout,
     )
 
 

@@ -46,6 +46,7 @@ from datamodules.shards import (
 from datamodules.workers import Failure, run_jobs
 from selavi.atomic import hold, write_atomically, write_text
 from selavi.errors import UsageError
+from selavi.filesystem import real_path
 from selavi.media import (
     MediaError,
     decode_jpegs,
@@ -211,7 +212,7 @@ def _size(num_bytes: int) -> str:
 
 
 def _require_place(root: Path, out: Path) -> None:
-    root, place = root.resolve(), out.resolve()
+    root, place = real_path(root), real_path(out)
     if place == root or root in place.parents:
         raise UsageError(
             f"{out} is inside the media folder {root}; choose a folder beside it: originals stay as they are"

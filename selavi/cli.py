@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from selavi import __version__
 from selavi.errors import DataError, Interrupted, NumericError, UsageError
+from selavi.filesystem import explain
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 """Selavi's own recipes."""
@@ -44,7 +45,8 @@ class Parser(argparse.ArgumentParser):
 def run_tool(action: Callable[[], None]) -> int:
     """Run a tool's action and return the exit code of docs/ARCHITECTURE.md: 0, 2, 3, 4, 75 or 130.
 
-    A crash stays a crash.  What the tool prints on its two streams keeps its order, also where both go into one file.
+    A crash stays a crash.  What the system refuses (a full disk, a folder without permission, a name that is too long)
+    is for the user to mend.  What the tool prints on its two streams keeps its order, also where both go into one file.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)
@@ -71,4 +73,10 @@ def run_tool(action: Callable[[], None]) -> int:
             file=sys.stderr,
         )
         return 2
+    except OSError as error:
+        words = explain(error)
+        if words is None:
+            raise
+        print(f"error: {words}", file=sys.stderr)
+        return UsageError.exit_code
     return 0

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
+from os.path import isfile
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -33,6 +34,7 @@ FREE_ON_RESUME = SPEED_ONLY | {
     "data.max_bad_fraction",
     "data.timeout_s",
     "data.allow_links",
+    "data.layout",  # which clips there are is compared by their ids
     "data.shard_cache_gb",
     "labelling.batch_size",
     "labelling.memory_gb",
@@ -61,6 +63,9 @@ class DataConfig:
         "auto"
     )
     """Format of `list`; auto: by its content.  kinetics_sounds without a list: SeLaVi's 32 classes of the folders."""
+    layout: Literal["auto", "classes", "splits", "flat"] = "auto"
+    """What the folders below `root` mean.  classes: the first one is the class, all is split `train`; splits: the
+    first one is the split, the second the class; flat: nothing, no clip has a label; auto: by their names, as told."""
     demo: bool = False
     """Generate the demo set in `root` where it is not there yet."""
     train_split: str = "train"
@@ -531,7 +536,7 @@ def find_config(path: Path, shipped: Path) -> Path:
         UsageError: there is no such file; the message lists selavi's own.
     """
     for candidate in (path, shipped / path.name, shipped / f"{path.name}.yaml"):
-        if candidate.is_file():
+        if isfile(candidate):
             return candidate
     own = ", ".join(sorted(file.stem for file in shipped.glob("*.yaml")))
     raise UsageError(f"no configuration file {path}; give a path, or one of selavi's own: {own}")

@@ -36,6 +36,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     about = "a larger share of unusable files ends with exit code 3 (default: data.max_bad_fraction of the run)"
     parser.add_argument("--max-bad-fraction", type=float, help=about)
     parser.add_argument("--allow-links", action="store_true", help="follow links that lead out of a folder")
+    about = "what folders below a PATH mean (data.layout; default: by their names)"
+    parser.add_argument("--layout", choices=("auto", "classes", "splits", "flat"), default="auto", help=about)
     about = "put a ' before CSV cells that a spreadsheet would run; such ids are then no longer the ids"
     parser.add_argument("--spreadsheet-safe", action="store_true", help=about)
     about = "label nothing: merge what is there, with RUN/names.csv"

@@ -51,7 +51,7 @@ def measure(config: Any, report: Any, machine: Any, folder: Path, seconds: float
     from selavi.training.speed import measure_faster, measure_model
 
     sample = throughput.find_sample(config, seconds / 10)
-    report.checks += [*doctor.check_machine(machine, config), throughput.check_sample(sample, config)]
+    report.checks += [*doctor.check_machine(machine, config), *throughput.check_sample(sample, config)]
     if report.problems:
         return
     until_s, model = time.monotonic() + seconds, measure_model(config, seconds / 5)

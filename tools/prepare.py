@@ -24,6 +24,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--shard-mb", type=int, default=256, help="megabytes of a shard, roughly (default: 256)")
     parser.add_argument("--list", default="", help="official list or table: only its clips, with its splits and labels")
     parser.add_argument("--source", default="auto", help="format of the list (default: found out)")
+    about = "what folders mean (data.layout; default: by their names)"
+    parser.add_argument("--layout", choices=("auto", "classes", "splits", "flat"), default="auto", help=about)
     parser.add_argument("--workers", type=int, default=0, help="processes (default: one for each core)")
     parser.add_argument("--timeout-s", type=float, default=600, help="seconds that one clip may take (default: 600)")
     parser.add_argument("--cache-dir", type=Path, default=Path(".selavi-cache"), help="where scans are kept")
@@ -32,17 +34,19 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> None:
     """Scan, join the list, prepare, say what came out."""
+    from datamodules.layout import describe_layout
     from datamodules.prepare import PrepareSettings, describe_summary, prepare
-    from datamodules.scan import scan
+    from datamodules.scan import other_suffixes, scan
 
     settings = PrepareSettings(
         args.format, args.size, args.aspect, args.fps, args.sample_rate, args.quality, args.shard_mb
     )
-    manifest = scan(args.root, args.cache_dir, args.workers)
+    manifest, told = scan(args.root, args.cache_dir, args.workers, layout=args.layout), ""
     if args.list:
         from datamodules.sources import apply_list
 
-        manifest, _ = apply_list(manifest, args.list, args.source)
+        manifest, told = apply_list(manifest, args.list, args.source)
+    print(*filter(None, (*describe_layout(manifest), other_suffixes(manifest), told)), sep="\n", file=sys.stderr)
     summary = prepare(manifest, args.out, settings, workers=args.workers, deadline_s=args.timeout_s)
     print(describe_summary(summary, args.out, settings), file=sys.stderr)
 

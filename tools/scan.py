@@ -17,9 +17,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("root", metavar="ROOT", help="folder of media")
     parser.add_argument("--list", default="", help="official list of clips: only those are counted (data.list)")
     parser.add_argument("--source", default="auto", help="format of the list (data.source; default: by its content)")
+    layouts, about = ("auto", "classes", "splits", "flat"), "what folders mean (data.layout; default: by their names)"
+    parser.add_argument("--layout", choices=layouts, default="auto", help=about)
     parser.add_argument("--clip-s", type=float, default=1.0, help="seconds of a clip (default: 1.0)")
-    about = "require, mask or zeros, of clips without sound (default: mask)"
-    parser.add_argument("--audio-policy", default="mask", help=about)
+    policies, about = ("require", "mask", "zeros"), "of clips without sound (default: mask)"
+    parser.add_argument("--audio-policy", choices=policies, default="mask", help=about)
     parser.add_argument("--workers", type=int, default=0, help="processes; 0: one for each core (default)")
     parser.add_argument("--timeout-s", type=float, default=30.0, help="seconds a file may take (default: 30)")
     parser.add_argument("--allow-links", action="store_true", help="follow links that lead out of ROOT")
@@ -31,8 +33,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def scan_folder(args: argparse.Namespace) -> None:
     """Scan, judge, write the manifest and the report, say what to do next."""
+    from datamodules.layout import describe_layout
     from datamodules.manifest import judge, write_manifest
-    from datamodules.scan import require_media, scan
+    from datamodules.scan import other_suffixes, require_media, scan
     from datamodules.sources import apply_list, describe_list
     from datamodules.triage import triage
     from selavi.atomic import locked, write_text
@@ -40,29 +43,28 @@ def scan_folder(args: argparse.Namespace) -> None:
     from selavi.errors import UsageError
     from selavi.wording import command
 
-    given = ["root", "list", "source", "clip_s", "audio_policy", "timeout_s", "cache_dir"]
     data = load_config(None, []).data
-    for name in given:
+    for name in ("root", "list", "source", "clip_s", "audio_policy", "timeout_s", "cache_dir"):
         setattr(data, name, getattr(args, name))
     try:
         data.__post_init__()
     except ValueError as error:
         raise UsageError(str(error)) from error
-    if data.audio_policy not in ("require", "mask", "zeros"):
-        raise UsageError(f"--audio-policy must be require, mask or zeros, got {data.audio_policy!r}")
-    root, cache_dir = Path(args.root), Path(args.cache_dir)
+    root, cache_dir = Path(data.root), Path(data.cache_dir)
     require_media(root, args.allow_links)
     with locked(cache_dir / "lock"):
-        limits = {"deadline_s": args.timeout_s, "allow_links": args.allow_links, "retry": args.retry}
-        manifest = scan(root, cache_dir, args.workers, **limits)
+        how = {"allow_links": args.allow_links, "retry": args.retry, "layout": args.layout}
+        manifest = scan(root, cache_dir, args.workers, deadline_s=args.timeout_s, **how)
     manifest, told = apply_list(manifest, args.list, args.source)
     manifest = judge(manifest, clip_s=args.clip_s, audio_policy=args.audio_policy, modalities=MODALITIES)
-    report = triage(manifest, clip_s=args.clip_s, audio_policy=args.audio_policy, told=(told, describe_list(manifest)))
+    lines = (*describe_layout(manifest), other_suffixes(manifest), told, describe_list(manifest))
+    report = triage(manifest, clip_s=args.clip_s, audio_policy=args.audio_policy, told=lines)
     write_manifest(manifest, args.out)
     write_text(args.out.with_name("triage.md"), report)
     print(report)
     print(f"manifest: {args.out}\nreport: {args.out.with_name('triage.md')}", file=sys.stderr)
     settings = [f"data.root={args.root}", *([f"data.list={args.list}"] if args.list else [])]
+    settings += [f"data.layout={args.layout}"] if args.layout != "auto" else []
     print(f"Next: train   {command('train', '--config', 'small', *settings)}", file=sys.stderr)
     print(f"      or re-encode for speed first   {command('prepare', args.root, 'OUT')}", file=sys.stderr)
 

@@ -8,6 +8,7 @@ One module of one format each; what they share is in listing.py, and join.py fin
 """
 
 import json
+import os
 import re
 from glob import glob
 from pathlib import Path
@@ -17,6 +18,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from datamodules.layout import METADATA_KEY as LAYOUT_KEY
+from datamodules.layout import split_of
 from datamodules.manifest import media_root
 from datamodules.sources.ave import AVE
 from datamodules.sources.folder import FOLDER
@@ -29,6 +32,7 @@ from datamodules.sources.table import TABLE
 from datamodules.sources.ucf101 import UCF101
 from datamodules.sources.vggsound import VGGSOUND
 from selavi.errors import UsageError
+from selavi.filesystem import look
 
 # In the order that `auto` tries them: a table with a path column is what most lists are as well.
 SOURCES: dict[str, Source] = {
@@ -180,16 +184,19 @@ def recognise(sample: Sample) -> str:
 
 def _files(list_path: str) -> list[Path]:
     path = Path(list_path)
-    if path.is_file():
+    place = look(path)
+    if place.kind == "file":
         return [path]
-    if path.is_dir():
+    if place.kind == "folder":
         raise UsageError(
             f"data.list={list_path} is a folder; name the file in it, or several with a pattern such as "
             "'.../*list01.txt' or '.../*_test_split1.txt'"
         )
-    found = [Path(name) for name in sorted(glob(list_path)) if Path(name).is_file()]
+    found = [Path(name) for name in sorted(glob(list_path)) if os.path.isfile(name)]
     if not found:
-        raise UsageError(f"data.list={list_path}: no such file; give the list file, or a pattern of several")
+        raise UsageError(
+            f"data.list={list_path}: no such file ({place.reason}); give the list file, or a pattern of several"
+        )
     return found
 
 
@@ -211,12 +218,22 @@ def _one_file_a_clip(manifest: pa.Table, listing: Listing, joined: Join) -> np.n
     found, listed = manifest.take(files), listing.rows.take(rows)
     good = pc.fill_null(pc.equal(found["status"], "ok"), True).to_numpy()  # null: nobody has looked yet
     same = {
-        name: pc.equal(folded(found[name]), folded(listed[name])).to_numpy(zero_copy_only=False)
+        name: pc.equal(_comparable(found[name], name), _comparable(listed[name], name)).to_numpy(zero_copy_only=False)
         for name in ("label", "split")
     }
     order = np.lexsort((files, ~same["split"], ~same["label"], ~good, clips))  # the last key is the first to count
     _, firsts = np.unique(clips[order], return_index=True)
     return np.sort(files[order][firsts])
+
+
+def _comparable(column: pa.ChunkedArray, name: str) -> pa.Array:
+    """Labels as they are compared; of splits, `validate` and `val` are one."""
+    plain = folded(column)
+    if name == "label":
+        return plain
+    encoded = plain.dictionary_encode()
+    words = pa.array([split_of(word) or word for word in encoded.dictionary.to_pylist()], pa.large_string())
+    return words.take(encoded.indices)
 
 
 def _label(
@@ -236,4 +253,6 @@ def _label(
             )
         kept = kept.sort_by("id")
     metadata = {**(manifest.schema.metadata or {}), METADATA_KEY: json.dumps(facts).encode()}
+    if listing.by != "class" and not listed["split"].null_count and not listed["label"].null_count:
+        metadata.pop(LAYOUT_KEY, None)  # the folders have decided nothing
     return kept.replace_schema_metadata(metadata)

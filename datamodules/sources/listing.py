@@ -235,9 +235,13 @@ def clip_listing(
 
 def split_of_file(path: Path) -> str | None:
     """The one split that a list's file name tells: test.csv, my_train.txt, trainSet.txt, testlist01.txt, AStest.csv."""
-    words = r"(?<![a-z])(train|validate|validation|valid|val|test)(?:[Ll]ist|[Ss]et)?(?![a-z])"
-    found = set(re.findall(words, path.name))
-    return found.pop() if len(found) == 1 else None
+    words = ("training", "train", "validation", "validate", "valid", "val", "testing", "test")
+    small = "|".join(f"[{word[0]}{word[0].upper()}]{word[1:]}" for word in words)
+    large = "|".join(word.upper() for word in words)
+    found = re.findall(rf"(?<![a-z])({small})(?:[Ll]ist|[Ss]et)?(?![a-z])", path.name)
+    found += re.findall(rf"(?<![A-Za-z])({large})(?:LIST|SET)?(?![A-Za-z])", path.name)
+    different = {word.lower() for word in found}
+    return different.pop() if len(different) == 1 else None
 
 
 def _none_for_empty(column: pa.Array) -> pa.Array:

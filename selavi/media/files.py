@@ -1,5 +1,7 @@
 """Open media files, within limits; every fault of the libraries becomes a MediaError."""
 
+import errno
+import os
 import stat
 import time
 from collections.abc import Iterator
@@ -14,12 +16,14 @@ from av.packet import Packet
 from av.stream import Discard, Disposition
 from av.video.stream import VideoStream
 
+from selavi.filesystem import fault_of
+
 
 class MediaError(Exception):
     """A file that cannot be used, and why.
 
     Attributes:
-        reason: one word: vanished, empty, refused, not_media, no_video, corrupt, timeout.
+        reason: one word: vanished, unreadable, empty, refused, not_media, no_video, corrupt, timeout.
     """
 
     def __init__(self, path: Path, reason: str, detail: str) -> None:
@@ -119,7 +123,7 @@ def open_container(
     try:
         found = path.stat()
     except (OSError, ValueError) as error:
-        raise MediaError(path, "vanished", _say(error)) from error
+        raise MediaError(path, *fault_of(error)) from error
     if not stat.S_ISREG(found.st_mode):
         raise MediaError(path, "refused", "not a regular file")
     if found.st_size == 0:
@@ -141,18 +145,30 @@ def open_container(
     except av.FileNotFoundError as error:
         raise MediaError(path, "vanished", _say(error)) from error
     except (av.PermissionError, av.ArgumentError, MemoryError) as error:
-        raise MediaError(
-            path, "refused", f"not a container that is read here, or over a limit ({_say(error)})"
-        ) from error
+        words = f"not a container that is read here, or over a limit ({_say(error)})"
+        raise _fault(path, "refused", words, error) from error
     except _BROKEN as error:
-        raise MediaError(path, "not_media", _say(error)) from error
+        raise _fault(path, "not_media", _say(error), error) from error
     with container:
         try:
             yield container
         except av.error.ExitError as error:
             raise MediaError(path, "timeout", f"reading it took longer than {deadline_s:g} s") from error
         except _BROKEN as error:
-            raise MediaError(path, "corrupt", _say(error)) from error
+            raise _fault(path, "corrupt", _say(error), error) from error
+
+
+def _fault(path: Path, reason: str, detail: str, error: Exception) -> MediaError:
+    """What a library could not read: the system's own fault where it does not give the file, else the file's."""
+    try:
+        with path.open("rb") as file:
+            # The library says EIO of broken files as well: only the system knows whether it is the disk's.
+            while file.read(1 << 20) and getattr(error, "errno", None) == errno.EIO:
+                pass
+            file.seek(0, os.SEEK_END)
+    except OSError as refused:
+        return MediaError(path, *fault_of(refused))
+    return MediaError(path, reason, detail)
 
 
 @contextmanager

@@ -82,7 +82,7 @@ def test_a_clip_found_twice_is_used_once(manifest_of: ManifestOf, write_list: Wr
     assert chosen("test/x/---g-f_I2yQ_1.mp4", "train/People Marching/---g-f_I2yQ_1.mp4") == [
         "train/People Marching/---g-f_I2yQ_1.mp4"
     ]
-    assert chosen("a/---g-f_I2yQ_1.mp4", "test/b/---g-f_I2yQ_1.mp4") == ["test/b/---g-f_I2yQ_1.mp4"]
+    assert chosen("train/a/---g-f_I2yQ_1.mp4", "test/b/---g-f_I2yQ_1.mp4") == ["test/b/---g-f_I2yQ_1.mp4"]
     assert chosen("b/---g-f_I2yQ_1.mp4", "a/---g-f_I2yQ_1.mp4") == ["a/---g-f_I2yQ_1.mp4"]
 
 
