@@ -58,6 +58,7 @@ from selavi.media import (
     stream_frames,
 )
 from selavi.randomness import mix
+from selavi.wording import command
 
 log = logging.getLogger("selavi")
 
@@ -207,8 +208,15 @@ def describe_summary(summary: PrepareSummary, out: Path, settings: PrepareSettin
     if passing := sum(len(found) for reason, found in reasons.items() if reason in PASSING):
         lines.append(f"the same command tries {passing} of them again, which failed for a reason that may pass")
     lines.append(
-        f"Next: train    python tools/train.py --config vggsound data.root={out} "
-        f"video.decode_size={settings.size} audio.sample_rate={settings.sample_rate}"
+        "Next: train    "
+        + command(
+            "train",
+            "--config",
+            "vggsound",
+            f"data.root={out}",
+            f"video.decode_size={settings.size}",
+            f"audio.sample_rate={settings.sample_rate}",
+        )
     )
     return "\n".join(lines)
 

@@ -26,6 +26,7 @@ from datamodules.workers import Failure, run_jobs
 from selavi.config import Config
 from selavi.filesystem import real_path
 from selavi.randomness import mix
+from selavi.wording import command
 
 _SAMPLED = 512
 """Files that are probed at most."""
@@ -105,12 +106,12 @@ def _check_files(sample: Sample | None, config: Config) -> Check:
     looked = f"{len(manifest)} of {sample.num_files} files looked at"
     if not len(usable(manifest)):
         text = f"{looked}, none can be used: {describe_bad(manifest)}"
-        return Check("data", "files", "problem", text, f"python tools/scan.py {config.data.root} tells of all")
+        return Check("data", "files", "problem", text, f"{command('scan', config.data.root)} tells of all")
     if "audio" in config.modalities and not pc.any(pc.equal(manifest["audio_state"], "ok")).as_py():
         return Check("data", "files", "problem", f"{looked}, none has sound", "modalities=[video]")
     if len(broken) > config.data.max_bad_fraction * len(manifest):
         text = f"{looked}, {len(broken)} cannot be used: {describe_bad(broken)}"
-        advice = f"python tools/scan.py {config.data.root} tells of all; above data.max_bad_fraction a run stops"
+        advice = f"{command('scan', config.data.root)} tells of all; above data.max_bad_fraction a run stops"
         return Check("data", "files", "warning", text, advice)
     few = f", {len(broken)} cannot be used: {describe_bad(broken)}" if len(broken) else ""
     return Check("data", "files", "ok", looked + few)

@@ -58,11 +58,10 @@ def _label(
     device, views = best_device(run.config.trainer.accelerator), settings["views"]
     loader = clips.loader(todo, views, workers, pin_memory=device.type == "cuda")
     batches = follow(loader, "assigning", sum(map(clips.count, todo)), "clips", lambda batch: len(batch.index) // views)
-    model, augment = load_model(run)
+    model, augment = load_model(run, device)
     potentials, counts = run.checkpoint["label_bank"]["potentials"], assigned.count_statuses(clips.done())
     try:
-        parts = (model.to(device), augment.to(device), batches, clips, run.config, potentials, settings)
-        for found in assigned.label_shards(*parts):
+        for found in assigned.label_shards(model, augment, batches, clips, run.config, potentials, settings):
             counts += found
             assigned.check_bad(counts, clips, limit)
     except KeyboardInterrupt:

@@ -55,9 +55,7 @@ def _compute(run: Run, split: str, head: int, clusters: dict[str, int], writer: 
     together = tuple(config.modalities) if config.branches != config.modalities else None  # read by one head
     windows = [[Window(place.start_s, together or (place.modality,)) for place in each] for each in places]
     data = ClipDataModule(config, run.manifest, (open_prepared(config) or (None, None))[1])  # few: none decoded ahead
-    model, augment = load_model(run)
-    for module in (model, augment):
-        module.to(best_device(config.trainer.accelerator))
+    model, augment = load_model(run, best_device(config.trainer.accelerator))
     errors: dict[int, str] = {}
 
     def maps() -> Iterator[dict[str, np.ndarray]]:

@@ -8,7 +8,7 @@ from typing import Literal
 import pyarrow.compute as pc
 
 from datamodules.manifest import media_root, read_manifest
-from selavi.atomic import hold
+from selavi.atomic import hold, next_free
 from selavi.config import load_config
 from selavi.errors import UsageError
 from selavi.evaluation.head_choice import choose_head
@@ -17,6 +17,7 @@ from selavi.gallery.layout import require_method
 from selavi.gallery.select import arrange
 from selavi.handover import FORMATS, hand_over
 from selavi.naming import Names, apply_names, read_names, write_names
+from selavi.wording import command
 from tools._about import Found
 from tools._features import features_of
 from tools._gallery import gallery
@@ -63,8 +64,10 @@ def export(args: argparse.Namespace) -> None:
             root, out_dir = media_root(manifest), args.run / "handover"
             hand_over(one, args.to, out_dir, media_root=root, durations_s=durations_s, features=given, link=link)
             print(f"for {', '.join(args.to)}: see {out_dir / 'README.txt'}", file=sys.stderr)
-    again = f"python tools/export_clusters.py {args.run}{f' --split {args.split}' if args.split else ''}"
-    print(f"Next: name clusters in the page, save names.csv, then {again} --names names.csv", file=sys.stderr)
+    if not args.names:
+        words = [args.run, *(("--split", args.split) if args.split else ()), "--names", "names.csv"]
+        again = command("export_clusters", *words)
+        print(f"Next: name clusters in the page, save names.csv, then {again}", file=sys.stderr)
 
 
 def _names(kept: Path, given: Path | None) -> Names:
@@ -72,6 +75,6 @@ def _names(kept: Path, given: Path | None) -> Names:
     names = read_names(given or kept) if given or kept.exists() else Names([])
     if given and not (kept.exists() and kept.read_bytes() == given.read_bytes()):
         if kept.exists():
-            kept.rename(kept.with_name(f"names.{1 + sum(1 for _ in kept.parent.glob('names.*.csv'))}.csv"))
+            kept.rename(next_free(kept))
         write_names(names, kept)
     return names

@@ -4,15 +4,16 @@ import argparse
 import sys
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # so that a checkout works uninstalled
+
+from selavi.cli import Parser, run_tool
+
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        prog="selavi-assign",
-        description=__doc__,
-        epilog="Stopped or killed, the same command goes on where it was. Many processes share the work: --task i/n, "
-        "a SLURM array or torchrun; see docs/assign.md.",
-    )
+    epilog = "Stopped or killed, the same command goes on where it was. Many processes share the work: --task i/n, "
+    epilog += "a SLURM array or torchrun; see docs/assign.md. Example: python tools/assign.py runs/mine /my/new/videos"
+    parser = Parser("assign", __doc__, epilog)
     parser.add_argument("run", type=Path, metavar="RUN", help="a run folder, such as runs/demo")
     about = "files and folders; or one manifest (.parquet); or one folder (or URL) of tools/prepare.py"
     parser.add_argument("paths", nargs="*", metavar="PATH", help=about)
@@ -61,7 +62,6 @@ def check(args: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Run the tool; returns the exit code."""
     args = parse(argv)
-    from selavi.cli import run_tool
 
     def action() -> None:
         check(args)

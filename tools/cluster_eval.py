@@ -4,10 +4,16 @@ import argparse
 import sys
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # so that a checkout works uninstalled
+
+from selavi.cli import Parser, run_tool
+
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(prog="selavi-cluster-eval", description=__doc__)
+    epilog = "Examples: python tools/cluster_eval.py runs/demo --split test --report; "
+    epilog += "python tools/cluster_eval.py --clusters theirs.csv --labels truth.csv"
+    parser = Parser("cluster-eval", __doc__, epilog)
     parser.add_argument("runs", type=Path, nargs="*", metavar="RUN", help="run folders, such as runs/demo")
     parser.add_argument("--clusters", type=Path, help="instead of runs: CSV or Parquet of anyone's (id, cluster)")
     parser.add_argument("--labels", type=Path, help="CSV or Parquet of (id, label) for the clips of --clusters")
@@ -28,7 +34,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Run the tool; returns the exit code."""
     args = parse(argv)
-    from selavi.cli import run_tool
     from selavi.errors import UsageError
 
     def action() -> None:
@@ -41,13 +46,15 @@ def main(argv: list[str] | None = None) -> int:
 
             return print(format_scores(evaluate_files(args.clusters, args.labels)))
         from selavi.evaluation.report import format_comparison, format_table
+        from selavi.wording import command
         from tools._measuring import evaluate
 
         results = {str(run): evaluate(run, args) for run in args.runs}
         print(format_table(next(iter(results.values()))) if len(results) == 1 else format_comparison(results))
         where = " ".join(f"{run}/eval/metrics_{args.split}.json" for run in args.runs)
         print(f"\nfull figures: {where}", file=sys.stderr)
-        print(f"Next: browse   python tools/export_clusters.py {args.runs[0]}", file=sys.stderr)
+        split = ("--split", args.split) if args.split != "train" else ()
+        print(f"Next: browse   {command('export_clusters', args.runs[0], *split)}", file=sys.stderr)
 
     return run_tool(action)
 

@@ -6,6 +6,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # so that a checkout works uninstalled
+
+from selavi.cli import CONFIGS, Parser, run_tool
+
 EXAMPLES = """  compare.py --config small --recipes sela-video concat xdc selavi --seeds 0 1 2 data.root=DIR
   compare.py --runs runs/a runs/b         video, audio, both side by side, and both before any training
   compare.py --arrays features.npy --ids ids.txt --labels labels.csv"""
@@ -13,8 +17,7 @@ EXAMPLES = """  compare.py --config small --recipes sela-video concat xdc selavi
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    shown = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog="selavi-compare", description=__doc__, epilog=EXAMPLES, formatter_class=shown)
+    parser = Parser("compare", __doc__, EXAMPLES, verbatim=True)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--recipes", nargs="+", metavar="NAME", help="to train, unless finished, with section.key=value")
     what.add_argument("--runs", type=Path, nargs="+", metavar="RUN", help="run folders whose features are clustered")
@@ -30,8 +33,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--scale", default="standardise+l2", help="standardise, l2, none or standardise+l2 (default)")
     parser.add_argument("--out", type=Path, default=Path("runs/compare"), help="folder (default: %(default)s)")
     words = sys.argv[1:] if argv is None else argv
-    setting = r"[a-z_]+(\.[a-z_]+)*=" if "--recipes" in words else "$"  # they may stand behind a list of words
-    settings = [word for word in words if re.match(setting, word)]
+    settings = [word for word in words if "--recipes" in words and re.match(r"[a-z_]+(\.[a-z_]+)*=", word)]
     return parser.parse_args([word for word in words if word not in settings], argparse.Namespace(settings=settings))
 
 
@@ -45,15 +47,14 @@ def encode_run(folder: Path, split: str, num_views: int, scaling: str) -> tuple[
     run = load_run(folder)
     data = ClipDataModule(run.config, run.manifest, cached(run.config, run.manifest))
     (loader, table), device = data.evaluation_loader(split, num_views), best_device(run.config.trainer.accelerator)
-    models = (load_model(run), untrained_model(run))
-    seen = [encode_clips(m.to(device), a.to(device), loader, len(table), num_views) for m, a in models]
-    return kinds_of_run(seen[0], seen[1], table["label"].to_pylist(), scaling), run.config.heads.num_clusters
+    trained = encode_clips(*load_model(run, device), loader, len(table), num_views)
+    untrained = encode_clips(*untrained_model(run, device), loader, len(table), num_views)
+    return kinds_of_run(trained, untrained, table["label"].to_pylist(), scaling), run.config.heads.num_clusters
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the tool; returns the exit code."""
     args = parse(argv)
-    from selavi.cli import run_tool
 
     def action() -> None:
         from selavi.config import find_config
@@ -62,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
 
         protocol = cp.Protocol(args.methods, args.seeds, args.scale, args.clusters, args.views)
         if args.recipes:
-            tools, config = (train.main, cluster_eval.main), find_config(args.config, train.CONFIGS)
+            tools, config = (train.main, cluster_eval.main), find_config(args.config, CONFIGS)
             rows = cp.train_recipes(args.recipes, args.seeds, config, args.settings, args.splits, args.out, *tools)
         elif args.runs:
             rows = cp.cluster_runs(args.runs, args.splits, protocol, encode_run)

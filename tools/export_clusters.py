@@ -4,11 +4,15 @@ import argparse
 import sys
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # so that a checkout works uninstalled
+
+from selavi.cli import Parser, run_tool
+
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     example = "Example: python tools/export_clusters.py runs/demo --split test --media copy --map tsne"
-    parser = argparse.ArgumentParser(prog="selavi-export-clusters", description=__doc__, epilog=example)
+    parser = Parser("export-clusters", __doc__, example)
     parser.add_argument("run", type=Path, help="a run folder, such as runs/demo")
     about = "which clips (default: those trained on); another one needs tools/cluster_eval.py RUN --split SPLIT first"
     parser.add_argument("--split", help=about)
@@ -40,7 +44,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Run the tool; returns the exit code."""
     args = parse(argv)
-    from selavi.cli import run_tool
     from selavi.errors import UsageError
 
     def action() -> None:

@@ -4,14 +4,15 @@ import argparse
 import sys
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # so that a checkout works uninstalled
+
+from selavi.cli import Parser, run_tool
+
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        prog="selavi-prepare",
-        description=__doc__,
-        epilog="Example: python tools/prepare.py /data/vggsound /data/vggsound-shards --size 144 --workers 16",
-    )
+    example = "Example: python tools/prepare.py /data/vggsound /data/vggsound-shards --size 144 --workers 16"
+    parser = Parser("prepare", __doc__, example)
     parser.add_argument("root", type=Path, help="folder of media; nothing is changed there")
     parser.add_argument("out", type=Path, help="folder to write; empty, or left by an interrupted run: it goes on")
     parser.add_argument("--format", default="shards", help="shards (default): tar, JPEG and int16; files: small .mp4")
@@ -53,8 +54,6 @@ def run(args: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Run the tool; returns the exit code."""
     args = parse(argv)
-    from selavi.cli import run_tool
-
     return run_tool(lambda: run(args))
 
 

@@ -8,12 +8,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # so that a checkout works uninstalled
+
+from selavi.cli import Parser, run_tool
+
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     example = "Example: python tools/probe.py runs/vggsound data.root=/data/ucf101 "
     example += "'data.list=/lists/*list0{fold}.txt' --folds 1 2 3 --group ucf101"
-    parser = argparse.ArgumentParser(prog="selavi-probe", description=__doc__, epilog=example)
+    parser = Parser("probe", __doc__, example)
     parser.add_argument("run", type=Path, metavar="RUN", help="run folder, such as runs/demo")
     parser.add_argument("overrides", nargs="*", metavar="data.key=value", help="other clips, or other windows of them")
     parser.add_argument("--split", default="test", help="clips to measure on (default: test)")
@@ -41,8 +45,7 @@ def measure(run: Any, fold: str | None, args: argparse.Namespace) -> tuple[Any, 
     rows = []
     for encoders, make in {"trained": load_model, "untrained": untrained_model}.items():
         if encoders == "trained" or args.untrained:
-            model, augment = make(run)
-            model, augment = model.to(device), augment.to(device)
+            model, augment = make(run, device)
             sides = []
             for split in (config.data.train_split, args.split):
                 loader, table = data.evaluation_loader(split, args.views)
@@ -56,7 +59,6 @@ def measure(run: Any, fold: str | None, args: argparse.Namespace) -> tuple[Any, 
 def main(argv: list[str] | None = None) -> int:
     """Run the tool; returns the exit code."""
     args = parse(argv)
-    from selavi.cli import run_tool
 
     def action() -> None:
         from selavi.evaluation.probes import describe_probes, format_probes, write_probes
@@ -64,9 +66,8 @@ def main(argv: list[str] | None = None) -> int:
 
         run = load_run(args.run)
         found = [measure(run, fold, args) for fold in args.folds or [None]]
-        result = describe_probes(
-            [row for _, each in found for row in each], found[0][0], args.overrides, args.split, args.views
-        )
+        rows = [row for _, each in found for row in each]
+        result = describe_probes(rows, found[0][0], args.overrides, args.split, args.views)
         path = write_probes(result, run.folder)
         print(format_probes(result))
         print(f"\nfull figures: {path}", file=sys.stderr)

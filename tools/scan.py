@@ -4,15 +4,16 @@ import argparse
 import sys
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # so that a checkout works uninstalled
+
+from selavi.cli import Parser, run_tool
+
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        prog="selavi-scan",
-        description=__doc__,
-        epilog="Nothing is written into ROOT. An interrupted scan goes on where it was when it is started again, and "
-        "training with the same --cache-dir probes nothing twice.",
-    )
+    epilog = "Nothing is written into ROOT. An interrupted scan goes on where it was when it is started again, and "
+    epilog += "training with the same --cache-dir probes nothing twice. Example: python tools/scan.py /my/videos"
+    parser = Parser("scan", __doc__, epilog)
     parser.add_argument("root", metavar="ROOT", help="folder of media")
     parser.add_argument("--list", default="", help="official list of clips: only those are counted (data.list)")
     parser.add_argument("--source", default="auto", help="format of the list (data.source; default: by its content)")
@@ -40,6 +41,7 @@ def scan_folder(args: argparse.Namespace) -> None:
     from selavi.atomic import locked, write_text
     from selavi.config import MODALITIES, load_config
     from selavi.errors import UsageError
+    from selavi.wording import command
 
     data = load_config(None, []).data
     for name in ("root", "list", "source", "clip_s", "audio_policy", "timeout_s", "cache_dir"):
@@ -61,17 +63,15 @@ def scan_folder(args: argparse.Namespace) -> None:
     write_text(args.out.with_name("triage.md"), report)
     print(report)
     print(f"manifest: {args.out}\nreport: {args.out.with_name('triage.md')}", file=sys.stderr)
-    said = f" data.list={args.list}" if args.list else ""
-    said += f" data.layout={args.layout}" if args.layout != "auto" else ""
-    print(f"Next: train   python tools/train.py --config small data.root={args.root}{said}", file=sys.stderr)
-    print(f"      or re-encode for speed first   python tools/prepare.py {args.root} OUT", file=sys.stderr)
+    settings = [f"data.root={args.root}", *([f"data.list={args.list}"] if args.list else [])]
+    settings += [f"data.layout={args.layout}"] if args.layout != "auto" else []
+    print(f"Next: train   {command('train', '--config', 'small', *settings)}", file=sys.stderr)
+    print(f"      or re-encode for speed first   {command('prepare', args.root, 'OUT')}", file=sys.stderr)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the tool; returns the exit code."""
     args = parse(argv)
-    from selavi.cli import run_tool
-
     return run_tool(lambda: scan_folder(args))
 
 

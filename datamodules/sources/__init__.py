@@ -110,6 +110,7 @@ def apply_list(manifest: pa.Table, list_path: str, source: str) -> tuple[pa.Tabl
         ("files that are not in the list", len(manifest) - len(rows) - copies - several),
     ):
         told += [f"{meaning}: {count:,}"] if count else []
+    told += listing.notes
     return _label(manifest, listing, chosen, rows, facts), "; ".join(told)
 
 
@@ -160,7 +161,8 @@ def read_list(list_path: str, source: str) -> tuple[str, str, Listing]:
     if len({listing.by for listing in listings}) > 1:
         raise UsageError(f"data.list={list_path} names lists of clips and lists of classes; name one kind")
     rows = pa.concat_tables([listing.rows for listing in listings])
-    return Path(list_path).name, source, Listing(listings[0].by, rows)
+    notes = [note for part in listings for note in part.notes] + [note for sample in samples for note in sample.notes]
+    return Path(list_path).name, source, Listing(listings[0].by, rows, tuple(notes))
 
 
 def recognise(sample: Sample) -> str:

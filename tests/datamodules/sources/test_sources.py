@@ -201,7 +201,7 @@ def test_every_parser_refuses_a_file_of_another_format(write_list: WriteList, so
     [
         ("", "auto", "is empty"),
         ("a,b\nc\n", "table", "has no column of paths: found a, b"),
-        ("path,label\nx.mp4,a,b\n", "auto", "cannot be read as lines of 2 columns: .*Expected 2 columns, got 3"),
+        ("path,label\nx.mp4,a,b\n", "auto", r"list\.csv, line 2: expected 2 cells, found 3"),
         ("---g-f_I2yQ,1,a,test\n#NAME?,30,b,train\n", "vggsound", r"row 2 names '#NAME\?_30', .*spreadsheet"),
         ("---g-f_I2yQ,1,a,test\n--0PQM4-hqg,soon,b,train\n", "vggsound", "row 2 names '--0PQM4-hqg_soon'"),
     ],
@@ -216,8 +216,8 @@ def test_files_that_cannot_be_lists_are_refused(tmp_path: Path) -> None:
         read_list(str(tmp_path / "nowhere.csv"), "auto")
     with pytest.raises(UsageError, match=r"is a folder; name the file in it.*list01\.txt"):
         read_list(str(tmp_path), "auto")
-    (tmp_path / "wide.csv").write_bytes("path,label\n".encode("utf-16"))
-    with pytest.raises(UsageError, match=r"wide\.csv is neither UTF-8 text nor Parquet"):
+    (tmp_path / "wide.csv").write_bytes("path,label\n".encode("utf-16-le"))
+    with pytest.raises(UsageError, match=r"wide\.csv is not UTF-8 but UTF-16 without a byte order mark"):
         read_list(str(tmp_path / "wide.csv"), "auto")
     (tmp_path / "cut.parquet").write_bytes(b"PAR1 and no more")
     with pytest.raises(UsageError, match=r"cut\.parquet begins like Parquet, but"):
