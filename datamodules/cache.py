@@ -109,11 +109,7 @@ def build_cache(
     Returns:
         The cache and, for the ids that could not be decoded, (reason, detail).
     """
-    key = hashlib.blake2b(repr((size, sample_rate, _VERSION)).encode(), digest_size=8)
-    for name in ("id", "bytes", "mtime_ns"):
-        key.update(repr(rows[name].to_pylist()).encode())
-    key.update(str(media_root(rows)).encode())
-    folder = cache_dir / f"decoded-{key.hexdigest()}"
+    folder = _folder_of(rows, cache_dir, size, sample_rate)
     work = _Work(folder, size, sample_rate, workers)
     if not folder.exists():
         work.decode_all(rows)
@@ -124,6 +120,19 @@ def build_cache(
                 work.decode_again(rows.filter(pc.is_in(rows["id"], value_set=pa.array(again, pa.string()))))
     cache = DecodedCache(folder)
     return cache, cache.faults
+
+
+def is_decoded(rows: pa.Table, cache_dir: Path, size: int, sample_rate: int) -> bool:
+    """Whether build_cache would find a cache."""
+    return _folder_of(rows, cache_dir, size, sample_rate).is_dir()
+
+
+def _folder_of(rows: pa.Table, cache_dir: Path, size: int, sample_rate: int) -> Path:
+    key = hashlib.blake2b(repr((size, sample_rate, _VERSION)).encode(), digest_size=8)
+    for name in ("id", "bytes", "mtime_ns"):
+        key.update(repr(rows[name].to_pylist()).encode())
+    key.update(str(media_root(rows)).encode())
+    return cache_dir / f"decoded-{key.hexdigest()}"
 
 
 def _passing(folder: Path) -> list[str]:

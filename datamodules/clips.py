@@ -11,11 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytorch_lightning as pl
 
-from datamodules.cache import DecodedCache, build_cache, estimate_gb
+from datamodules.cache import DecodedCache, build_cache, estimate_gb, is_decoded
 from datamodules.dataset import ClipDataset, ClipReader
 from datamodules.layout import describe_layout
 from datamodules.loader import Loader, decoded_bytes, require_shared_memory
 from datamodules.manifest import bad, describe_bad, judge, mark_unusable, probed, select_split, usable
+from datamodules.moved import require_clips
 from datamodules.sampling import AllSampler, TrainSampler, Window, WindowSampler
 from datamodules.scan import other_suffixes, require_media, scan
 from datamodules.shards import ShardReader, is_prepared, open_shards
@@ -149,9 +150,30 @@ def _order(reader: ClipReader | None) -> np.ndarray | None:
 
 
 def cached(config: Config, manifest: pa.Table) -> Media:
-    """Where the clips of a finished run's manifest come from, nothing decoded twice."""
+    """Where the clips of a finished run's manifest come from, nothing decoded twice.
+
+    Raises:
+        UsageError: the media are not there any more.
+    """
+    shards = _open_shards(config)
+    if shards is not None:
+        return shards
+    if not is_decoded(probed(manifest), Path(config.data.cache_dir), *_decoded_as(config)):
+        require_clips(config, manifest)
+    return _decode_ahead(config, manifest)[0]
+
+
+def opened(config: Config, manifest: pa.Table) -> Media:
+    """As `cached`, for few clips: none is decoded ahead."""
+    shards = _open_shards(config)
+    if shards is None:
+        require_clips(config, manifest)
+    return shards
+
+
+def _open_shards(config: Config) -> ShardReader | None:
     prepared = open_prepared(config)
-    return _decode_ahead(config, manifest)[0] if prepared is None or prepared[1] is None else prepared[1]
+    return None if prepared is None else prepared[1]
 
 
 def prepare_data(config: Config) -> tuple[pa.Table, Media]:
@@ -239,7 +261,7 @@ def _decode_ahead(config: Config, manifest: pa.Table) -> tuple[DecodedCache | No
     by a run's manifest that has the failures marked.
     """
     data, rows = config.data, probed(manifest)
-    size, sample_rate = config.video.decode_size, config.audio.sample_rate
+    size, sample_rate = _decoded_as(config)
     needed_gb = estimate_gb(rows, size, sample_rate)
     if data.cache_gb and needed_gb <= data.cache_gb:
         return build_cache(rows, Path(data.cache_dir), size, sample_rate, data.scan_workers)
@@ -248,6 +270,11 @@ def _decode_ahead(config: Config, manifest: pa.Table) -> tuple[DecodedCache | No
             f"decoded media would need {needed_gb:.1f} GB, data.cache_gb={data.cache_gb}: decoding each clip anew"
         )
     return None, {}
+
+
+def _decoded_as(config: Config) -> tuple[int, int]:
+    """Pixels and samples a second of media that are decoded ahead."""
+    return config.video.decode_size, config.audio.sample_rate
 
 
 def check_bad_fraction(manifest: pa.Table, allowed: float) -> None:

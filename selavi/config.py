@@ -19,6 +19,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
 from selavi.errors import UsageError
+from selavi.filesystem import expand
 
 MODALITIES = ("video", "audio")
 
@@ -95,6 +96,7 @@ class DataConfig:
     """Follow links that lead out of `root`; else they are refused."""
 
     def __post_init__(self) -> None:
+        self.root, self.list, self.cache_dir = expand(self.root), expand(self.list), expand(self.cache_dir)
         if not self.list and self.source not in ("auto", "folder", "kinetics_sounds"):
             raise ValueError(f"data.source={self.source} needs a list: set data.list to its file")
         _require(0.04 <= self.clip_s <= 600, "data.clip_s", "0.04 to 600 seconds", self.clip_s)
@@ -219,6 +221,7 @@ class EncodersConfig:
     random.  The heads always start at random."""
 
     def __post_init__(self) -> None:
+        self.init = expand(self.init)
         _require(self.video_width >= 4, "encoders.video_width", "at least 4", self.video_width)
         # At 4, oneDNN (torch 2.14.1) writes beyond its memory in the backward pass on some processors.
         _require(self.audio_width >= 8, "encoders.audio_width", "at least 8", self.audio_width)
@@ -461,6 +464,7 @@ class Config:
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
 
     def __post_init__(self) -> None:
+        self.run_dir = expand(self.run_dir)
         known = [name for name in MODALITIES if name in self.modalities]
         _require(
             bool(known) and sorted(known) == sorted(self.modalities),

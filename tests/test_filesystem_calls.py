@@ -88,6 +88,7 @@ ALLOWED: dict[str, dict[str, str]] = {
 ELSEWHERE = {
     "selavi/atomic.py": f"{OWN}whatever is written",
     "selavi/config.py": "settings of this installation",
+    "selavi/id_tables.py": "a table that the user names",
     "selavi/export.py": f"{OWN}a run",
     "selavi/evaluation/": f"{OWN}a run",
     "selavi/gallery/": f"{OWN}the gallery",

@@ -8,6 +8,7 @@ from typing import Literal
 import pyarrow.compute as pc
 
 from datamodules.manifest import media_root, read_manifest
+from datamodules.moved import at_root
 from selavi.atomic import hold, next_free
 from selavi.config import load_config
 from selavi.errors import UsageError
@@ -33,9 +34,9 @@ def export(args: argparse.Namespace) -> None:
     require_method(args.map)
     if unknown := [name for name in args.to if name not in FORMATS]:
         raise UsageError(f"--to {unknown[0]}: expected some of {', '.join(FORMATS)}")
-    config = load_config(settings)
+    config, manifest = at_root(load_config(settings), read_manifest(args.run / "manifest.parquet"), args.root)
     split = args.split or config.data.train_split
-    labels, manifest = read_labels(args.run, split), read_manifest(args.run / "manifest.parquet")
+    labels = read_labels(args.run, split)
     choice = choose_head(assignments(read_labels(args.run, config.data.train_split)))
     head = int(args.head) if args.head.isdigit() else choice.head
     try:
@@ -46,14 +47,13 @@ def export(args: argparse.Namespace) -> None:
     if lock is None:
         raise UsageError(f"another process exports {args.run}; wait for it")
     with lock:
-        names = _names(args.run / "names.csv", args.names)
-        table = apply_names(table, names)
+        table = apply_names(table, names := _names(args.run / "names.csv", args.names))
         parquet, csv = write_cluster_table(table, args.run, spreadsheet_safe=args.spreadsheet_safe)
         clips, heads = arrange(labels, manifest)
         wanted = args.map != "none" or set(args.to) & _NEED_FEATURES
-        found = features_of(args.run, split, clips["id"]) if wanted else ({}, "left out (--map none)")
-        agreement = choice.scores["agreement"]
-        report = gallery(args, Found(config, split, manifest, clips, heads, *found, head, agreement, names))
+        found = features_of(args.run, split, clips["id"], args.root) if wanted else ({}, "left out (--map none)")
+        facts = Found(config, split, manifest, clips, heads, *found, head, choice.scores["agreement"], names)
+        report = gallery(args, facts)
         print("\n".join(report.lines()), file=sys.stderr)
         print(f"table: {parquet}\n       {csv}\npage:  {report.page}  (open it in a browser)", file=sys.stderr)
         if args.to:
@@ -65,8 +65,8 @@ def export(args: argparse.Namespace) -> None:
             hand_over(one, args.to, out_dir, media_root=root, durations_s=durations_s, features=given, link=link)
             print(f"for {', '.join(args.to)}: see {out_dir / 'README.txt'}", file=sys.stderr)
     if not args.names:
-        words = [args.run, *(("--split", args.split) if args.split else ()), "--names", "names.csv"]
-        again = command("export_clusters", *words)
+        words = [args.run, *(("--split", args.split) if args.split else ())]
+        again = command("export_clusters", *words, "--names", "names.csv")
         print(f"Next: name clusters in the page, save names.csv, then {again}", file=sys.stderr)
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datamodules.clips import ClipDataModule, Media, cached, open_prepared
-from datamodules.manifest import media_root, select_split, usable
+from datamodules.clips import ClipDataModule, Media, cached
+from datamodules.manifest import select_split, usable
 from datamodules.progress import follow
 from selavi.augment import Augment
 from selavi.config import Config
@@ -17,22 +17,26 @@ from selavi.evaluation.features import features_path, kept_features
 from selavi.evaluation.probes import ClipFeatures, best_device, encode_clips
 from selavi.model import SelaviModel
 from selavi.training.checkpoint import last_checkpoint
-from selavi.training.run import Run, load_model, load_run
+from selavi.training.run import Run, load_model
+from tools._moved import open_run
 
 
-def features_of(run_dir: Path, split: str, ids: pa.ChunkedArray) -> tuple[dict[str, np.ndarray], str | None]:
+def features_of(
+    run_dir: Path, split: str, ids: pa.ChunkedArray, root: str = ""
+) -> tuple[dict[str, np.ndarray], str | None]:
     """Features of some clips of a split, kept in the run folder, or why there are none.
 
     Args:
         run_dir: the run's folder.
         split: of the clips.
         ids: (N,) of the clips wanted.
+        root: where the media are now; "": where they were.
 
     Returns:
         (N, D) float16 a modality, zeros for a clip without it; or nothing and the reason in words.
     """
     try:
-        run = load_run(run_dir)
+        run = open_run(run_dir, root)
         rows = usable(select_split(run.manifest, split))
         encoder = _Encoder(run, split)
         found = kept_features(features_path(run_dir, split), rows, last_checkpoint(run_dir), 1, encoder)
@@ -58,9 +62,6 @@ class _Encoder:
 
     def _open(self) -> tuple[Config, Media, SelaviModel, Augment]:
         if self.opened is None:
-            root = media_root(self.run.manifest)
-            if open_prepared(self.run.config) is None and not root.is_dir():
-                raise UsageError(f"the media folder {root} is gone")
             # A module of clips needs training clips: here those of the part are.
             data = replace(self.run.config.data, train_split=self.split)
             config, media = replace(self.run.config, data=data), cached(self.run.config, self.run.manifest)

@@ -16,7 +16,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser("assign", __doc__, epilog)
     parser.add_argument("run", type=Path, metavar="RUN", help="a run folder, such as runs/demo")
     about = "files and folders; or one manifest (.parquet); or one folder (or URL) of tools/prepare.py"
-    parser.add_argument("paths", nargs="*", metavar="PATH", help=about)
+    parser.add_argument("paths", type="path", nargs="*", metavar="PATH", help=about)
     parser.add_argument("--out", type=Path, help="folder of the results (default: RUN/assigned/NAME of the first PATH)")
     about = "balanced (default): the plan row with the training's potentials, as tools/cluster_eval.py; likeliest: the "
     about += "largest probability of the heads"

@@ -13,7 +13,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     epilog = "Examples: python tools/cluster_eval.py runs/demo --split test --report; "
     epilog += "python tools/cluster_eval.py --clusters theirs.csv --labels truth.csv"
-    parser = Parser("cluster-eval", __doc__, epilog)
+    parser = Parser("cluster-eval", __doc__, epilog, movable=True)
     parser.add_argument("runs", type=Path, nargs="*", metavar="RUN", help="run folders, such as runs/demo")
     parser.add_argument("--clusters", type=Path, help="instead of runs: CSV or Parquet of anyone's (id, cluster)")
     parser.add_argument("--labels", type=Path, help="CSV or Parquet of (id, label) for the clips of --clusters")
@@ -28,7 +28,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     about = "also merge the clusters to K, by what the other heads make of them, and say how the heads then agree"
     parser.add_argument("--merge", type=int, nargs="+", default=[], metavar="K", help=about)
     parser.add_argument("--report", action="store_true", help="also a page with figures: RUN/eval/report_SPLIT.html")
-    return parser.parse_args(argv)
+    return parser.parse_with_root(argv)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -17,7 +17,7 @@ EXAMPLES = """  compare.py --config small --recipes sela-video concat xdc selavi
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = Parser("compare", __doc__, EXAMPLES, verbatim=True)
+    parser = Parser("compare", __doc__, EXAMPLES, verbatim=True, movable=True)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--recipes", nargs="+", metavar="NAME", help="to train, unless finished, with section.key=value")
     what.add_argument("--runs", type=Path, nargs="+", metavar="RUN", help="run folders whose features are clustered")
@@ -34,18 +34,18 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("runs/compare"), help="folder (default: %(default)s)")
     words = sys.argv[1:] if argv is None else argv
     settings = [word for word in words if "--recipes" in words and re.match(r"[a-z_]+(\.[a-z_]+)*=", word)]
-    return parser.parse_args([word for word in words if word not in settings], argparse.Namespace(settings=settings))
+    rest = [word for word in words if word not in settings]
+    return parser.parse_with_root(rest, argparse.Namespace(settings=settings))
 
 
-def encode_run(folder: Path, split: str, num_views: int, scaling: str) -> tuple[Any, int]:
-    """Features and labels of a run's clips, by kind of features, and how many clusters it has."""
-    from datamodules.clips import ClipDataModule, cached
+def encode_run(root: str, folder: Path, split: str, num_views: int, scaling: str) -> tuple[Any, int]:
+    """Features and labels of a run's clips (in `root`), by kind of features, and how many clusters it has."""
     from selavi.evaluation.compare import kinds_of_run
     from selavi.evaluation.probes import best_device, encode_clips
-    from selavi.training.run import load_model, load_run, untrained_model
+    from selavi.training.run import load_model, untrained_model
+    from tools._moved import open_clips
 
-    run = load_run(folder)
-    data = ClipDataModule(run.config, run.manifest, cached(run.config, run.manifest))
+    run, data = open_clips(folder, root)
     (loader, table), device = data.evaluation_loader(split, num_views), best_device(run.config.trainer.accelerator)
     trained = encode_clips(*load_model(run, device), loader, len(table), num_views)
     untrained = encode_clips(*untrained_model(run, device), loader, len(table), num_views)
@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
             tools, config = (train.main, cluster_eval.main), find_config(args.config, CONFIGS)
             rows = cp.train_recipes(args.recipes, args.seeds, config, args.settings, args.splits, args.out, *tools)
         elif args.runs:
-            rows = cp.cluster_runs(args.runs, args.splits, protocol, encode_run)
+            rows = cp.cluster_runs(args.runs, args.splits, protocol, lambda *what: encode_run(args.root, *what))
         else:
             rows = cp.cluster_arrays(args.arrays, args.ids, args.labels, protocol)
         print(cp.format_summary(rows))

@@ -14,7 +14,7 @@ from selavi.cli import Parser, run_tool
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     example = "Example: python tools/degrade.py SeLaVi=runs/both video=runs/video --kmeans video+audio"
-    parser = Parser("degrade", __doc__, example)
+    parser = Parser("degrade", __doc__, example, movable=True)
     parser.add_argument("runs", nargs="+", metavar="[NAME=]RUN", help="run folders; runs of one NAME are averaged")
     about, kinds = "also K-means on features of these modalities", ("video", "audio", "video+audio")
     parser.add_argument("--kmeans", nargs="+", default=[], choices=kinds, help=about)
@@ -24,7 +24,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--views", type=int, default=3, help="evenly spaced views of each clip (default: 3)")
     parser.add_argument("--seed", type=int, default=0, help="of noise and holes (default: 0)")
     parser.add_argument("--out", type=Path, default=Path("runs/degradation"), help="folder (default: %(default)s)")
-    return parser.parse_args(argv)
+    return parser.parse_with_root(argv)
 
 
 def measure_group(group: list[tuple[str, Any]], table: Any, args: argparse.Namespace) -> None:
@@ -59,13 +59,13 @@ def main(argv: list[str] | None = None) -> int:
 
     def action() -> None:
         from selavi.evaluation.degradation import Table, check_names, format_degradation, same_clips, write_plots
-        from selavi.training.run import load_run
+        from tools._moved import open_run
 
         check_names(args.corruptions, args.views)
         table = Table(args.out, args.split, args.views, args.seed)
         groups: dict[Any, list[Any]] = {}
         for name, _, folder in (told.rpartition("=") for told in args.runs):
-            run = load_run(Path(folder))
+            run = open_run(Path(folder), args.root)
             groups.setdefault(same_clips(run.config), []).append((name or run.folder.name, run))
         for group in groups.values():
             measure_group(group, table, args)

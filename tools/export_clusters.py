@@ -12,7 +12,7 @@ from selavi.cli import Parser, run_tool
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     example = "Example: python tools/export_clusters.py runs/demo --split test --media copy --map tsne"
-    parser = Parser("export-clusters", __doc__, example)
+    parser = Parser("export-clusters", __doc__, example, movable=True)
     parser.add_argument("run", type=Path, help="a run folder, such as runs/demo")
     about = "which clips (default: those trained on); another one needs tools/cluster_eval.py RUN --split SPLIT first"
     parser.add_argument("--split", help=about)
@@ -38,7 +38,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "also write RUN/handover/FORMAT: fiftyone, videofolder, cvat, labelstudio, spotlight, embedding-atlas, features"
     )
     parser.add_argument("--to", nargs="+", default=[], metavar="FORMAT", help=about)
-    return parser.parse_args(argv)
+    return parser.parse_with_root(argv)
 
 
 def main(argv: list[str] | None = None) -> int:

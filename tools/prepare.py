@@ -22,7 +22,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--sample-rate", type=int, default=24000, help="of the sound (default: 24000)")
     parser.add_argument("--quality", type=int, default=90, help="of the JPEG frames, 1 to 100 (default: 90)")
     parser.add_argument("--shard-mb", type=int, default=256, help="megabytes of a shard, roughly (default: 256)")
-    parser.add_argument("--list", default="", help="official list or table: only its clips, with its splits and labels")
+    parser.add_argument(
+        "--list", type="path", default="", help="official list or table: only its clips, with its splits and labels"
+    )
     parser.add_argument("--source", default="auto", help="format of the list (default: found out)")
     about = "what folders mean (data.layout; default: by their names)"
     parser.add_argument("--layout", choices=("auto", "classes", "splits", "flat"), default="auto", help=about)

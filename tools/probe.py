@@ -32,13 +32,16 @@ def measure(run: Any, fold: str | None, args: argparse.Namespace) -> tuple[Any, 
     """One fold: its settings, and a row for each kind of encoders and features."""
     from datamodules.clips import ClipDataModule, cached, prepare_data
     from datamodules.holdout import hold_out
+    from datamodules.moved import at_root, moved_to
     from selavi.evaluation.probes import best_device, check_request, encode_clips, probe_clips
     from selavi.training.run import load_model, on_other_clips, untrained_model
 
-    own = not args.overrides and fold is None
-    config = run.config if own else on_other_clips(run, args.overrides, fold)
+    root = moved_to(run.manifest, args.overrides) if fold is None else None
+    config, manifest = at_root(run.config, run.manifest, root or "")
+    if root is None:
+        config = on_other_clips(run, args.overrides, fold)
     check_request(args.split, config.data.train_split, args.views)
-    manifest, media = (run.manifest, cached(config, run.manifest)) if own else prepare_data(config)
+    manifest, media = prepare_data(config) if root is None else (manifest, cached(config, manifest))
     data, device = ClipDataModule(config, manifest, media), best_device(config.trainer.accelerator)
     kinds = [label or "" for label in data.train_rows["label"].to_pylist()]
     held_out = hold_out(data.ids, kinds, fraction=0.2, seed=config.seed, group=args.group)
@@ -49,8 +52,7 @@ def measure(run: Any, fold: str | None, args: argparse.Namespace) -> tuple[Any, 
             sides = []
             for split in (config.data.train_split, args.split):
                 loader, table = data.evaluation_loader(split, args.views)
-                clips = encode_clips(model, augment, loader, len(table), args.views)
-                sides.append((clips, table["label"].to_pylist()))
+                sides.append((encode_clips(model, augment, loader, len(table), args.views), table["label"].to_pylist()))
             results = probe_clips(*sides[0], held_out, *sides[1], device)
             rows += [{"fold": fold, "encoders": encoders, "features": name, **row} for name, row in results.items()]
     return config, rows
@@ -68,9 +70,8 @@ def main(argv: list[str] | None = None) -> int:
         found = [measure(run, fold, args) for fold in args.folds or [None]]
         rows = [row for _, each in found for row in each]
         result = describe_probes(rows, found[0][0], args.overrides, args.split, args.views)
-        path = write_probes(result, run.folder)
         print(format_probes(result))
-        print(f"\nfull figures: {path}", file=sys.stderr)
+        print(f"\nfull figures: {write_probes(result, run.folder)}", file=sys.stderr)
 
     return run_tool(action)
 

@@ -14,8 +14,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     epilog = "Nothing is written into ROOT. An interrupted scan goes on where it was when it is started again, and "
     epilog += "training with the same --cache-dir probes nothing twice. Example: python tools/scan.py /my/videos"
     parser = Parser("scan", __doc__, epilog)
-    parser.add_argument("root", metavar="ROOT", help="folder of media")
-    parser.add_argument("--list", default="", help="official list of clips: only those are counted (data.list)")
+    parser.add_argument("root", type="path", metavar="ROOT", help="folder of media")
+    parser.add_argument("--list", type="path", default="", help="official list: only its clips count (data.list)")
     parser.add_argument("--source", default="auto", help="format of the list (data.source; default: by its content)")
     layouts, about = ("auto", "classes", "splits", "flat"), "what folders mean (data.layout; default: by their names)"
     parser.add_argument("--layout", choices=layouts, default="auto", help=about)
@@ -26,7 +26,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--timeout-s", type=float, default=30.0, help="seconds a file may take (default: 30)")
     parser.add_argument("--allow-links", action="store_true", help="follow links that lead out of ROOT")
     parser.add_argument("--retry", action="store_true", help="probe files again that could not be used the last time")
-    parser.add_argument("--cache-dir", default=".selavi-cache", help="kept between scans (default: .selavi-cache)")
+    about = "kept between scans (default: .selavi-cache)"
+    parser.add_argument("--cache-dir", type="path", default=".selavi-cache", help=about)
     parser.add_argument("--out", type=Path, default=Path("manifest.parquet"), help="default: manifest.parquet")
     return parser.parse_args(argv)
 

@@ -193,7 +193,9 @@ def describe(
     said = []
     missing, outside = int((states == MISSING).sum()), int((states == OUTSIDE).sum())
     if missing and mode == "link":
-        said.append(f"{missing:,} of {len(states):,} files are no longer where they were scanned.")
+        said.append(
+            f"{missing:,} of {len(states):,} files are no longer where they were scanned (moved? say data.root=NEW)."
+        )
     if outside:
         said.append(f"{outside:,} files are links to places outside of the media folder and are not shown.")
     if unplayable and mode != "transcode":
