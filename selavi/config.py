@@ -591,6 +591,23 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
     return config
 
 
+def load_run_config(folder: Path) -> Config:
+    """The settings of a run, which lies in `folder` now, whatever it was called when it was trained.
+
+    Raises:
+        UsageError: the folder is not a run; or as load_config.
+    """
+    path = folder / "config.resolved.yaml"
+    if not path.exists():
+        raise UsageError(
+            f"{folder} is not a run folder: it has no config.resolved.yaml; "
+            "give the folder that tools/train.py named at its end"
+        )
+    config = load_config(path)
+    config.run_dir = str(folder)
+    return config
+
+
 def save_config(config: Config, path: Path) -> None:
     """Write every setting as YAML; load_config reads it back to an equal Config."""
     from selavi.atomic import write_text

@@ -6,7 +6,6 @@ Learned from the training split, measured on another one; on the run's own clips
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # so that a checkout works uninstalled
 
@@ -28,46 +27,26 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_intermixed_args(argv)
 
 
-def measure(run: Any, fold: str | None, args: argparse.Namespace) -> tuple[Any, list[dict[str, Any]]]:
-    """One fold: its settings, and a row for each kind of encoders and features."""
-    from datamodules.clips import ClipDataModule, cached, prepare_data
-    from datamodules.holdout import hold_out
-    from selavi.evaluation.probes import best_device, check_request, encode_clips, probe_clips
-    from selavi.training.run import load_model, on_other_clips, untrained_model
-
-    own = not args.overrides and fold is None
-    config = run.config if own else on_other_clips(run, args.overrides, fold)
-    check_request(args.split, config.data.train_split, args.views)
-    manifest, media = (run.manifest, cached(config, run.manifest)) if own else prepare_data(config)
-    data, device = ClipDataModule(config, manifest, media), best_device(config.trainer.accelerator)
-    kinds = [label or "" for label in data.train_rows["label"].to_pylist()]
-    held_out = hold_out(data.ids, kinds, fraction=0.2, seed=config.seed, group=args.group)
-    rows = []
-    for encoders, make in {"trained": load_model, "untrained": untrained_model}.items():
-        if encoders == "trained" or args.untrained:
-            model, augment = make(run, device)
-            sides = []
-            for split in (config.data.train_split, args.split):
-                loader, table = data.evaluation_loader(split, args.views)
-                clips = encode_clips(model, augment, loader, len(table), args.views)
-                sides.append((clips, table["label"].to_pylist()))
-            results = probe_clips(*sides[0], held_out, *sides[1], device)
-            rows += [{"fold": fold, "encoders": encoders, "features": name, **row} for name, row in results.items()]
-    return config, rows
-
-
 def main(argv: list[str] | None = None) -> int:
     """Run the tool; returns the exit code."""
     args = parse(argv)
 
     def action() -> None:
-        from selavi.evaluation.probes import describe_probes, format_probes, write_probes
-        from selavi.training.run import load_run
+        from tools._folds import check_probe, fold_configs
 
-        run = load_run(args.run)
-        found = [measure(run, fold, args) for fold in args.folds or [None]]
-        rows = [row for _, each in found for row in each]
-        result = describe_probes(rows, found[0][0], args.overrides, args.split, args.views)
+        check_probe(args)
+        from selavi.evaluation.probes import check_request, describe_probes, format_probes, write_probes
+        from selavi.training.run import load_run, on_other_clips
+        from tools._probing import measure
+
+        run, own = load_run(args.run), not args.overrides and not args.folds
+        configs = fold_configs(
+            args.folds, lambda fold: run.config if own else on_other_clips(run, args.overrides, fold)
+        )
+        config = next(iter(configs.values()))
+        check_request(args.split, config.data.train_split, args.views)
+        rows = [row for fold, config in configs.items() for row in measure(run, config, fold, args)]
+        result = describe_probes(rows, config, args.overrides, args.split, args.views)
         path = write_probes(result, run.folder)
         print(format_probes(result))
         print(f"\nfull figures: {path}", file=sys.stderr)

@@ -147,10 +147,14 @@ def _require_same_ids(
     ):
         alone = mine.filter(pa.array(~own))
         if len(alone):
-            faults.append(f"{len(alone)} of {len(mine)} in {its_path} are not in {other_path}, such as {_examples(alone)}")
+            faults.append(
+                f"{len(alone)} of {len(mine)} in {its_path} are not in {other_path}, such as {_examples(alone)}"
+            )
             similar.append(explain_missing(alone.slice(0, 1000).to_pylist(), there.to_pylist()))
     if faults:
-        advice = "write both files for the same clips" if matched.any() else "write the ids of both files in the same way"
+        advice = (
+            "write both files for the same clips" if matched.any() else "write the ids of both files in the same way"
+        )
         hint = f"{similar[0]}; " if similar[0] else ""
         raise UsageError(f"the ids differ: {'; '.join(faults)}; {matched.sum()} match; {hint}{advice}")
 

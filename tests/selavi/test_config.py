@@ -129,12 +129,53 @@ def test_what_is_saved_is_read_back(tmp_path: Path) -> None:
     assert as_dict(config)["labelling"]["marginal"] == [0.7, 0.3]
 
 
-ODD = ["/data/my #1 set", "1e3", "007", "1_000", "a: b", "{x}", "[y]", "a${b}", "a${b", r"\${b}", "${", "null", "on", "~x"]
-ODD += ["2024-01-31", ".nan", "0x1f", "'x'", '"x"', "a=b", " x ", "???", "*x", "&x", "!x", "- x", "? x", "#", "%", "@x", "`"]
+ODD = [
+    "/data/my #1 set",
+    "1e3",
+    "007",
+    "1_000",
+    "a: b",
+    "{x}",
+    "[y]",
+    "a${b}",
+    "a${b",
+    r"\${b}",
+    "${",
+    "null",
+    "on",
+    "~x",
+]
+ODD += [
+    "2024-01-31",
+    ".nan",
+    "0x1f",
+    "'x'",
+    '"x"',
+    "a=b",
+    " x ",
+    "???",
+    "*x",
+    "&x",
+    "!x",
+    "- x",
+    "? x",
+    "#",
+    "%",
+    "@x",
+    "`",
+]
 ODD += ["\u2028", "\x85", "\ufeff", "cafe\u0301", "${data.root}", "${oc.env:HOME}", "\\", "a\\", "!!int 3", "yes", "-"]
 text_values = st.sampled_from(ODD) | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\n\r"))
 text_values = text_values.filter(lambda text: text.strip() and not text.startswith("~/") and text != "~")
-TEXT_KEYS = ("run_dir", "data.root", "data.list", "data.cache_dir", "data.train_split", "encoders.init", "finetune.group")
+TEXT_KEYS = (
+    "run_dir",
+    "data.root",
+    "data.list",
+    "data.cache_dir",
+    "data.train_split",
+    "encoders.init",
+    "finetune.group",
+)
 
 
 def setting(config: Config, key: str) -> object:

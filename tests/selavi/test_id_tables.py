@@ -328,7 +328,10 @@ def test_faulty_tables_of_old(faults: Path, capsys: pytest.CaptureFixture[str]) 
         ("c.csv", None),
         ("c_semi.csv", "read as cells between semicolons"),
         ("c_blankcells.csv", "3 empty rows left out, from line 122 on"),
-        ("c_float1.csv", "the same number is written in several ways as cluster (0 and 0.0; 1 and 1.0; 2 and 2.0, ...)"),
+        (
+            "c_float1.csv",
+            "the same number is written in several ways as cluster (0 and 0.0; 1 and 1.0; 2 and 2.0, ...)",
+        ),
     ],
 )
 def test_faulty_clusters_of_old(faults: Path, tmp_path: Path, clusters: str, note: str | None) -> None:
