@@ -48,9 +48,7 @@ def at_root(config: Config, manifest: pa.Table, root: str) -> tuple[Config, pa.T
         manifest = _with_paths_of(manifest, prepared)
     place = look(root)
     if place.kind != "folder":
-        raise UsageError(
-            f"data.root={root}: no such folder ({place.reason or place.kind}); say where the media are now"
-        )
+        raise UsageError(f"data.root={root}: no such folder ({place.reason or place.kind}); say where they are now")
     moved = str(real_path(root)) != str(media_root(manifest))
     manifest = manifest.replace_schema_metadata({**manifest.schema.metadata, b"root": str(real_path(root)).encode()})
     if moved:  # a copy has other times

@@ -147,7 +147,7 @@ def prepare(
     """
     began = time.monotonic()
     rows = usable(manifest).sort_by("id")
-    _require_place(media_root(manifest), out)
+    require_place(media_root(manifest), out)
     if not len(rows):
         raise UsageError(f"no file in {media_root(manifest)} can be used, so there is nothing to prepare")
     out.mkdir(parents=True, exist_ok=True)
@@ -225,7 +225,8 @@ def _size(num_bytes: int) -> str:
     return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:.2f} MB"
 
 
-def _require_place(root: Path, out: Path) -> None:
+def require_place(root: Path, out: Path) -> None:
+    """Raise UsageError where prepared clips of a media folder cannot go into `out`."""
     root, place = real_path(root), real_path(out)
     if place == root or root in place.parents:
         raise UsageError(

@@ -22,6 +22,8 @@ from selavi.errors import UsageError
 from selavi.filesystem import expand
 
 MODALITIES = ("video", "audio")
+PATHS = ("data.root", "data.list", "data.cache_dir", "run_dir", "encoders.init")
+"""Settings that are paths, or URLs: ~ and ~name are home folders in them."""
 
 
 SPEED_ONLY = frozenset(
@@ -96,7 +98,6 @@ class DataConfig:
     """Follow links that lead out of `root`; else they are refused."""
 
     def __post_init__(self) -> None:
-        self.root, self.list, self.cache_dir = expand(self.root), expand(self.list), expand(self.cache_dir)
         if not self.list and self.source not in ("auto", "folder", "kinetics_sounds"):
             raise ValueError(f"data.source={self.source} needs a list: set data.list to its file")
         _require(0.04 <= self.clip_s <= 600, "data.clip_s", "0.04 to 600 seconds", self.clip_s)
@@ -221,7 +222,6 @@ class EncodersConfig:
     random.  The heads always start at random."""
 
     def __post_init__(self) -> None:
-        self.init = expand(self.init)
         _require(self.video_width >= 4, "encoders.video_width", "at least 4", self.video_width)
         # At 4, oneDNN (torch 2.14.1) writes beyond its memory in the backward pass on some processors.
         _require(self.audio_width >= 8, "encoders.audio_width", "at least 8", self.audio_width)
@@ -464,7 +464,6 @@ class Config:
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
 
     def __post_init__(self) -> None:
-        self.run_dir = expand(self.run_dir)
         known = [name for name in MODALITIES if name in self.modalities]
         _require(
             bool(known) and sorted(known) == sorted(self.modalities),
@@ -591,7 +590,24 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
     assert isinstance(config, Config)
     for key, text in texts.items():
         section, _, name = key.rpartition(".")
-        setattr(getattr(config, section) if section else config, name, text)
+        setattr(getattr(config, section) if section else config, name, expand(text) if key in PATHS else text)
+    return config
+
+
+def load_run_config(folder: Path) -> Config:
+    """The settings of a run, which lies in `folder` now, whatever it was called when it was trained.
+
+    Raises:
+        UsageError: the folder is not a run; or as load_config.
+    """
+    path = folder / "config.resolved.yaml"
+    if not path.exists():
+        raise UsageError(
+            f"{folder} is not a run folder: it has no config.resolved.yaml; "
+            "give the folder that tools/train.py named at its end"
+        )
+    config = load_config(path)
+    config.run_dir = str(folder)
     return config
 
 

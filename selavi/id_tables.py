@@ -80,9 +80,9 @@ class TextFile:
 
     @contextmanager
     def _open(self) -> Iterator[TextIO]:
-        opened: Any = gzip.open(self.path) if self.compressed else self.path.open("rb")
         try:
-            with opened, TextIOWrapper(opened, encoding=self.encoding, newline="") as file:
+            with _open_bytes(self.path, self.compressed) as opened:
+                file = TextIOWrapper(opened, encoding=self.encoding, newline="")
                 if self.separator:
                     file.readline()
                 yield file
@@ -117,7 +117,7 @@ class TextFile:
             with self._open() as file:
                 reader = csv.reader(file, delimiter=delimiter, strict=True)
                 for cells in reader:
-                    if cells and cells[0] and not cells[0].isspace() or any(cell.strip() for cell in cells):
+                    if (cells and cells[0] and not cells[0].isspace()) or any(cell.strip() for cell in cells):
                         yield line, cells
                     elif empty is not None:
                         empty.append(line)
@@ -142,6 +142,10 @@ class TextFile:
         return UsageError(f"{self.name} changed while it was read; try again")
 
 
+def _open_bytes(path: Path, compressed: bool) -> Any:
+    return gzip.open(path) if compressed else path.open("rb")
+
+
 def open_table(path: Path, name: str = "") -> TextFile | None:
     """Look at the beginning of a file: text, or None for Parquet.
 
@@ -156,8 +160,8 @@ def open_table(path: Path, name: str = "") -> TextFile | None:
     try:
         with path.open("rb") as file:
             compressed = file.read(2) == b"\x1f\x8b"
-        with gzip.open(path) if compressed else path.open("rb") as file:
-            head = file.read(_HEAD_BYTES)
+        with _open_bytes(path, compressed) as opened:
+            head = opened.read(_HEAD_BYTES)
     except _UNREADABLE as error:
         raise UsageError(f"{name} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if head[:4] == b"PAR1":
@@ -244,12 +248,10 @@ def _read_csv(file: TextFile, columns: Sequence[str], optional: Sequence[str]) -
     places = find_columns(file.name, [cell.strip() for cell in header], columns, optional)
     chunks: dict[str, list[pa.Array]] = {column: [] for column in places}
     cells_of: dict[str, list[str]] = {column: [] for column in places}
-    count = 0
-    for line, cells in rows:
+    for count, (line, cells) in enumerate(rows, 1):
         fit_row(file.name, line, cells, len(header))
         for column, place in places.items():
             cells_of[column].append(cells[place])
-        count += 1
         if count % _ROWS_AT_ONCE == 0:
             _move(cells_of, chunks)
     _move(cells_of, chunks)

@@ -59,6 +59,23 @@ def find_ids(ids: pa.Array | pa.ChunkedArray, among: pa.Array | pa.ChunkedArray)
     return IdMatch(place, int(unambiguous.sum()), int((~unambiguous).sum()))
 
 
+def compose_where_unambiguous(first: pa.Array, second: pa.Array) -> tuple[pa.Array, pa.Array]:
+    """Two columns of large strings with what has one spelling in each of them in composed letters (NFC).
+
+    Equal values are then what find_ids takes for the same.
+    """
+    composed, spellings = zip(*(_compose(column) for column in (first, second)), strict=True)
+    results = []
+    for number, column in enumerate((first, second)):
+        other = 1 - number
+        place = _first_place(composed[number], composed[other])
+        ambiguous = spellings[number] > 1
+        there = place != NONE
+        ambiguous[there] |= spellings[other][place[there]] > 1
+        results.append(pc.if_else(pa.array(ambiguous), column, composed[number]))
+    return results[0], results[1]
+
+
 def explain_difference(first: str, second: str) -> str:
     """Say in which ways of writing two ids differ, such as "in Unicode form" or "in blanks and in case".
 

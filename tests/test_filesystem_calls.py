@@ -55,7 +55,9 @@ ALLOWED: dict[str, dict[str, str]] = {
     "datamodules/doctor.py": {"read_machine": "the operating system's files"},
     "datamodules/loader.py": {"require_shared_memory": "the operating system's files"},
     "datamodules/workers.py": {"_serve": "the operating system's files"},
-    "datamodules/cache.py": dict.fromkeys(("build_cache", "_Work._append", "_map_file"), f"{OWN}data.cache_dir"),
+    "datamodules/cache.py": dict.fromkeys(
+        ("build_cache", "is_decoded", "_Work._append", "_map_file"), f"{OWN}data.cache_dir"
+    ),
     "datamodules/scan.py": dict.fromkeys(("scan", "_remembered", "_probe_all"), f"{OWN}data.cache_dir"),
     "datamodules/shards.py": dict.fromkeys(
         ("open_shards", "_ShardFiles.open", "_ShardFiles._fetch", "_ShardFiles._make_room"),
@@ -67,7 +69,7 @@ ALLOWED: dict[str, dict[str, str]] = {
     ),
     "datamodules/prepare.py": dict.fromkeys(
         (
-            *("prepare", "_require_place", "_begin", "_differing_clips", "_earlier_faults", "_mapped", "encode_part"),
+            *("prepare", "require_place", "_begin", "_differing_clips", "_earlier_faults", "_mapped", "encode_part"),
             *("_Shards.make", "_Shards.shard_bytes", "_Shards._is_whole", "_Shards._assemble"),
             *("_Files.make", "_Files.manifest"),
         ),

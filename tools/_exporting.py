@@ -10,13 +10,12 @@ import pyarrow.compute as pc
 from datamodules.manifest import media_root, read_manifest
 from datamodules.moved import at_root
 from selavi.atomic import hold, next_free
-from selavi.config import load_config
+from selavi.config import load_run_config
 from selavi.errors import UsageError
 from selavi.evaluation.head_choice import choose_head
 from selavi.export import assignments, cluster_table, read_labels, write_cluster_table
-from selavi.gallery.layout import require_method
 from selavi.gallery.select import arrange
-from selavi.handover import FORMATS, hand_over
+from selavi.handover import hand_over
 from selavi.naming import Names, apply_names, read_names, write_names
 from selavi.wording import command
 from tools._about import Found
@@ -28,13 +27,7 @@ _NEED_FEATURES = {"features", "embedding-atlas", "spotlight"}
 
 def export(args: argparse.Namespace) -> None:
     """Join labels, manifest and names, write the tables, then the gallery."""
-    settings = args.run / "config.resolved.yaml"
-    if not settings.exists():
-        raise UsageError(f"{args.run} is not a run folder: it has no config.resolved.yaml")
-    require_method(args.map)
-    if unknown := [name for name in args.to if name not in FORMATS]:
-        raise UsageError(f"--to {unknown[0]}: expected some of {', '.join(FORMATS)}")
-    config, manifest = at_root(load_config(settings), read_manifest(args.run / "manifest.parquet"), args.root)
+    config, manifest = at_root(load_run_config(args.run), read_manifest(args.run / "manifest.parquet"), args.root)
     split = args.split or config.data.train_split
     labels = read_labels(args.run, split)
     choice = choose_head(assignments(read_labels(args.run, config.data.train_split)))

@@ -15,9 +15,17 @@ def open_run(folder: Path, root: str = "") -> Run:
     Raises:
         UsageError: the folder is no run, or none of its clips is in `root`.
     """
-    run = load_run(user_path(str(folder)))
+    return relocate(load_run(user_path(str(folder))), root)
+
+
+def relocate(run: Run, root: str) -> Run:
+    """The run with its media in `root`; "": where they were.
+
+    Raises:
+        UsageError: none of its clips is in `root`.
+    """
     config, manifest = at_root(run.config, run.manifest, root)
-    return replace(run, config=config, manifest=manifest)
+    return replace(run, config=config, manifest=manifest) if root else run
 
 
 def open_clips(folder: Path, root: str = "") -> tuple[Run, ClipDataModule]:

@@ -34,13 +34,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Run the tool; returns the exit code."""
     args = parse(argv)
-    from selavi.errors import UsageError
 
     def action() -> None:
-        if args.views < 1:
-            raise UsageError(f"--views must be at least 1, got {args.views}")
-        if not bool(args.runs) == (not args.clusters) == (not args.labels):
-            raise UsageError("expected run folders, or --clusters FILE and --labels FILE together")
+        from tools._checking_runs import check_eval
+
+        check_eval(args)
         if args.clusters:
             from selavi.evaluation.external import evaluate_files, format_scores
 

@@ -8,7 +8,7 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # so that a checkout works uninstalled
 
-from selavi.cli import CONFIGS, Parser, run_tool
+from selavi.cli import Parser, run_tool
 
 EXAMPLES = """  compare.py --config small --recipes sela-video concat xdc selavi --seeds 0 1 2 data.root=DIR
   compare.py --runs runs/a runs/b         video, audio, both side by side, and both before any training
@@ -57,13 +57,13 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
 
     def action() -> None:
-        from selavi.config import find_config
         from selavi.evaluation import compare as cp
         from tools import cluster_eval, train
+        from tools._checking_input import check_compare
 
         protocol = cp.Protocol(args.methods, args.seeds, args.scale, args.clusters, args.views)
+        config, tools = check_compare(args), (train.main, cluster_eval.main)
         if args.recipes:
-            tools, config = (train.main, cluster_eval.main), find_config(args.config, CONFIGS)
             rows = cp.train_recipes(args.recipes, args.seeds, config, args.settings, args.splits, args.out, *tools)
         elif args.runs:
             rows = cp.cluster_runs(args.runs, args.splits, protocol, lambda *what: encode_run(args.root, *what))

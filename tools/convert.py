@@ -45,10 +45,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def convert(args: argparse.Namespace) -> None:
     """Load, write, say what can be done with it."""
+    from tools._checking_input import check_convert
+
+    out = args.out or (args.weights / "export" if args.weights.is_dir() else Path(args.weights.name.split(".")[0]))
+    check_convert(args, out)
     from selavi.pretrained import export_onnx, export_program, load, write_weights
     from selavi.wording import command
 
-    out = args.out or (args.weights / "export" if args.weights.is_dir() else Path(args.weights.name.split(".")[0]))
     loaded = load(args.weights, args.set)
     print(f"{loaded.source}: {' and '.join(loaded.config.modalities)}", file=sys.stderr)
     if "safetensors" in args.to:

@@ -1,8 +1,8 @@
 """Measure how clusters hold when picture or sound is degraded: NMI against severity, for several runs."""
 
 import argparse
-import dataclasses
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("runs", nargs="+", metavar="[NAME=]RUN", help="run folders; runs of one NAME are averaged")
     about, kinds = "also K-means on features of these modalities", ("video", "audio", "video+audio")
     parser.add_argument("--kmeans", nargs="+", default=[], choices=kinds, help=about)
-    about = "such as blur no_audio; a wrong name lists them (default: all)"
-    parser.add_argument("--corruptions", nargs="+", default=[], metavar="NAME", help=about)
+    parser.add_argument("--corruptions", nargs="+", default=[], metavar="NAME", help="a wrong name lists all (default)")
     parser.add_argument("--split", default="test", help="clips to measure on (default: test)")
     parser.add_argument("--views", type=int, default=3, help="evenly spaced views of each clip (default: 3)")
     parser.add_argument("--seed", type=int, default=0, help="of noise and holes (default: 0)")
@@ -36,12 +35,10 @@ def measure_group(group: list[tuple[str, Any]], table: Any, args: argparse.Names
     from selavi.training.run import load_model
 
     judges, first = [], max((run for _, run in group), key=lambda run: len(run.config.modalities))
-    modalities = sorted({name for _, run in group for name in run.config.modalities})
-    config = dataclasses.replace(first.config, modalities=modalities)
+    config = replace(first.config, modalities=sorted({name for _, run in group for name in run.config.modalities}))
     data = ClipDataModule(config, first.manifest, cached(config, first.manifest))
-    device = best_device(config.trainer.accelerator)
     for name, run in group:
-        (model, augment), lines = load_model(run, device), []
+        (model, augment), lines = load_model(run, best_device(config.trainer.accelerator)), []
         if args.kmeans:
             loader, rows = data.evaluation_loader(config.data.train_split, args.views)
             clips = encode_clips(model, augment, loader, len(rows), args.views)
@@ -58,6 +55,9 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
 
     def action() -> None:
+        from tools._checking_runs import check_degrade
+
+        check_degrade(args)  # before torch is imported
         from selavi.evaluation.degradation import Table, check_names, format_degradation, same_clips, write_plots
         from tools._moved import open_run
 

@@ -44,15 +44,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Run the tool; returns the exit code."""
     args = parse(argv)
-    from selavi.errors import UsageError
 
     def action() -> None:
-        if args.clips != "all" and (not args.clips.isdigit() or args.clips == "0"):
-            raise UsageError(f"--clips must be at least 1, or `all`, got {args.clips}")
-        if args.evidence < 0:
-            raise UsageError(f"--evidence must be at least 0, got {args.evidence}")
-        if args.head not in ("chosen", "all") and not args.head.isdigit():
-            raise UsageError(f"--head must be `chosen`, `all` or a number, got {args.head!r}")
+        from tools._checking_runs import check_export
+
+        check_export(args)
         from tools._exporting import export
 
         export(args)

@@ -64,12 +64,12 @@ def main(argv: list[str] | None = None) -> int:
         from selavi.config import find_config, load_config
         from selavi.training.finetune import finetune_config, format_finetuning
         from selavi.training.run import load_run
+        from tools._folds import fold_configs
 
         path = find_config(args.config, CONFIGS)
-        given, run, results = load_config(path, args.overrides), load_run(args.run), {}
-        for fold in args.folds or [None]:
-            config, name = finetune_config(given, args.overrides, run, fold), f"fold {fold}" if fold else "all"
-            results[name] = fine_tune(config, run, path, args.split)
+        given, run = load_config(path, args.overrides), load_run(args.run)
+        configs = fold_configs(args.folds, lambda fold: finetune_config(given, args.overrides, run, fold))
+        results = {f"fold {key}" if key else "all": fine_tune(configs[key], run, path, args.split) for key in configs}
         print(format_finetuning(results))
         print(f"\nfull figures: eval/finetune_{args.split}.json in {given.run_dir}", file=sys.stderr)
 

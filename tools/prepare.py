@@ -39,10 +39,12 @@ def run(args: argparse.Namespace) -> None:
     from datamodules.layout import describe_layout
     from datamodules.prepare import PrepareSettings, describe_summary, prepare
     from datamodules.scan import other_suffixes, scan
+    from tools._checking_input import check_prepare
 
     settings = PrepareSettings(
         args.format, args.size, args.aspect, args.fps, args.sample_rate, args.quality, args.shard_mb
     )
+    check_prepare(args)
     manifest, told = scan(args.root, args.cache_dir, args.workers, layout=args.layout), ""
     if args.list:
         from datamodules.sources import apply_list

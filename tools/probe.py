@@ -6,7 +6,6 @@ Learned from the training split, measured on another one; on the run's own clips
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # so that a checkout works uninstalled
 
@@ -28,48 +27,30 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_intermixed_args(argv)
 
 
-def measure(run: Any, fold: str | None, args: argparse.Namespace) -> tuple[Any, list[dict[str, Any]]]:
-    """One fold: its settings, and a row for each kind of encoders and features."""
-    from datamodules.clips import ClipDataModule, cached, prepare_data
-    from datamodules.holdout import hold_out
-    from datamodules.moved import at_root, moved_to
-    from selavi.evaluation.probes import best_device, check_request, encode_clips, probe_clips
-    from selavi.training.run import load_model, on_other_clips, untrained_model
-
-    root = moved_to(run.manifest, args.overrides) if fold is None else None
-    config, manifest = at_root(run.config, run.manifest, root or "")
-    if root is None:
-        config = on_other_clips(run, args.overrides, fold)
-    check_request(args.split, config.data.train_split, args.views)
-    manifest, media = prepare_data(config) if root is None else (manifest, cached(config, manifest))
-    data, device = ClipDataModule(config, manifest, media), best_device(config.trainer.accelerator)
-    kinds = [label or "" for label in data.train_rows["label"].to_pylist()]
-    held_out = hold_out(data.ids, kinds, fraction=0.2, seed=config.seed, group=args.group)
-    rows = []
-    for encoders, make in {"trained": load_model, "untrained": untrained_model}.items():
-        if encoders == "trained" or args.untrained:
-            model, augment = make(run, device)
-            sides = []
-            for split in (config.data.train_split, args.split):
-                loader, table = data.evaluation_loader(split, args.views)
-                sides.append((encode_clips(model, augment, loader, len(table), args.views), table["label"].to_pylist()))
-            results = probe_clips(*sides[0], held_out, *sides[1], device)
-            rows += [{"fold": fold, "encoders": encoders, "features": name, **row} for name, row in results.items()]
-    return config, rows
-
-
 def main(argv: list[str] | None = None) -> int:
     """Run the tool; returns the exit code."""
     args = parse(argv)
 
     def action() -> None:
-        from selavi.evaluation.probes import describe_probes, format_probes, write_probes
-        from selavi.training.run import load_run
+        from tools._folds import check_probe, fold_configs
+
+        check_probe(args)
+        from datamodules.moved import moved_to
+        from selavi.evaluation.probes import check_request, describe_probes, format_probes, write_probes
+        from selavi.training.run import load_run, on_other_clips
+        from tools._moved import relocate
+        from tools._probing import measure
 
         run = load_run(args.run)
-        found = [measure(run, fold, args) for fold in args.folds or [None]]
-        rows = [row for _, each in found for row in each]
-        result = describe_probes(rows, found[0][0], args.overrides, args.split, args.views)
+        root = None if args.folds else moved_to(run.manifest, args.overrides)
+        run = relocate(run, root or "")
+        configs = fold_configs(
+            args.folds, lambda fold: on_other_clips(run, args.overrides, fold) if root is None else run.config
+        )
+        config = next(iter(configs.values()))
+        check_request(args.split, config.data.train_split, args.views)
+        rows = [row for fold, config in configs.items() for row in measure(run, config, fold, args)]
+        result = describe_probes(rows, config, args.overrides, args.split, args.views)
         print(format_probes(result))
         print(f"\nfull figures: {write_probes(result, run.folder)}", file=sys.stderr)
 

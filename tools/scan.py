@@ -40,17 +40,11 @@ def scan_folder(args: argparse.Namespace) -> None:
     from datamodules.sources import apply_list, describe_list
     from datamodules.triage import triage
     from selavi.atomic import locked, write_text
-    from selavi.config import MODALITIES, load_config
-    from selavi.errors import UsageError
+    from selavi.config import MODALITIES
     from selavi.wording import command
+    from tools._checking_input import check_scan
 
-    data = load_config(None, []).data
-    for name in ("root", "list", "source", "clip_s", "audio_policy", "timeout_s", "cache_dir"):
-        setattr(data, name, getattr(args, name))
-    try:
-        data.__post_init__()
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+    data = check_scan(args)
     root, cache_dir = Path(data.root), Path(data.cache_dir)
     require_media(root, args.allow_links)
     with locked(cache_dir / "lock"):

@@ -33,6 +33,7 @@ from datamodules.sources.ucf101 import UCF101
 from datamodules.sources.vggsound import VGGSOUND
 from selavi.errors import UsageError
 from selavi.filesystem import look
+from selavi.ids import explain_missing
 
 # In the order that `auto` tries them: a table with a path column is what most lists are as well.
 SOURCES: dict[str, Source] = {
@@ -48,6 +49,8 @@ SOURCES: dict[str, Source] = {
 FOLDS = {"ucf101": r"list0([123])\.txt", "hmdb51": r"_split([123])\.txt"}
 METADATA_KEY = b"list"
 NUM_EXAMPLES = 3
+MOST_EXPLAINED = 100_000
+"""Files that are compared letter by letter with names that have none."""
 
 
 def apply_list(manifest: pa.Table, list_path: str, source: str) -> tuple[pa.Table, str]:
@@ -85,11 +88,12 @@ def apply_list(manifest: pa.Table, list_path: str, source: str) -> tuple[pa.Tabl
     missing = named[~has_clip_of(joined.clip_of_row, rows)[named]]
     examples = listing.rows["name"].take(missing[:NUM_EXAMPLES]).to_pylist()
     things = "classes" if listing.by == "class" else "clips"
+    similar = _similar(manifest, listing, joined, missing)
     if not len(rows):
         raise UsageError(
             f"{subject}: none of its {len(named):,} {things} is in {root}; the list names {', '.join(examples)}, the "
             f"folder has {', '.join(manifest['path'][:NUM_EXAMPLES].to_pylist())}. Point data.root at the files of "
-            "this list, or name another list or format (data.list, data.source)"
+            f"this list, or name another list or format (data.list, data.source){similar}"
         )
     facts = {
         "name": name,
@@ -102,9 +106,10 @@ def apply_list(manifest: pa.Table, list_path: str, source: str) -> tuple[pa.Tabl
     copies = int((joined.row_of_file >= 0).sum()) - len(rows)
     told = [f"{subject}: {len(named) - len(missing):,} of {len(named):,} {things} have a file"]
     if len(missing):
-        told.append(f"without one: {len(missing):,} (such as {', '.join(examples)})")
+        told.append(f"without one: {len(missing):,} (such as {', '.join(examples)}){similar}")
     for meaning, count in (
         ("rows that name one again", len(listing.rows) - len(named)),
+        ("found in another Unicode form", joined.num_respelt),
         ("second copies of a clip, not used", copies),
         ("files that fit several clips, not used", several),
         ("files that are not in the list", len(manifest) - len(rows) - copies - several),
@@ -112,6 +117,20 @@ def apply_list(manifest: pa.Table, list_path: str, source: str) -> tuple[pa.Tabl
         told += [f"{meaning}: {count:,}"] if count else []
     told += listing.notes
     return _label(manifest, listing, chosen, rows, facts), "; ".join(told)
+
+
+def _similar(manifest: pa.Table, listing: Listing, joined: Join, missing: np.ndarray) -> str:
+    """Which names without a file are there in another spelling; "" where none is."""
+    if listing.by != "path" or not len(missing):
+        return ""
+    names = [_file_name(name) for name in listing.rows["name"].take(missing[:MOST_EXPLAINED]).to_pylist()]
+    unused = manifest["path"].filter(pa.array(joined.row_of_file < 0))[:MOST_EXPLAINED]
+    explained = explain_missing(names, [_file_name(path) for path in unused.to_pylist()])
+    return f"; {explained}" if explained else ""
+
+
+def _file_name(path: str) -> str:
+    return path.replace("\\", "/").rstrip("/").rpartition("/")[2]
 
 
 def describe_list(manifest: pa.Table) -> str:

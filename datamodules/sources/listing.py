@@ -2,7 +2,7 @@
 
 import csv
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -146,6 +146,7 @@ def read_columns(sample: Sample, delimiter: str | None, skip_header: bool, wante
     file = sample.text
     assert file is not None
     empty: list[int] = []
+    rows: Iterator[tuple[int, list[str]]]
     if delimiter is None:
         rows = ((line, [text]) for line, text in file.lines() if text.strip())
     else:

@@ -78,15 +78,7 @@ def cluster_features(
     from sklearn.cluster import AgglomerativeClustering, KMeans, SpectralClustering
     from sklearn.exceptions import ConvergenceWarning
 
-    if method not in METHODS:
-        raise ValueError(f"the methods are {METHODS}, got {method!r}")
-    if not 1 <= num_clusters <= len(features):
-        raise ValueError(f"expected 1 to {len(features)} clusters for {len(features)} clips, got {num_clusters}")
-    if method != "kmeans" and len(features) > MAX_SMALL:
-        raise ValueError(
-            f"{method} clustering takes memory by the square of the clips: {MAX_SMALL} at most, got {len(features)}; "
-            "use kmeans"
-        )
+    require_clusters(len(features), num_clusters, method)
     with warnings.catch_warnings():
         # Fewer distinct points than clusters (all clips of one duration) is an answer here, not a fault.
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -102,6 +94,23 @@ def cluster_features(
         else:
             found = KMeans(num_clusters, n_init=num_starts, random_state=seed).fit_predict(features)
     return np.asarray(found, dtype=np.int64)
+
+
+def require_clusters(num_clips: int, num_clusters: int, method: str) -> None:
+    """Check that N clips can be clustered so.
+
+    Raises:
+        ValueError: another method, K > N, or too many clips for it.
+    """
+    if method not in METHODS:
+        raise ValueError(f"the methods are {METHODS}, got {method!r}")
+    if not 1 <= num_clusters <= num_clips:
+        raise ValueError(f"expected 1 to {num_clips} clusters for {num_clips} clips, got {num_clusters}")
+    if method != "kmeans" and num_clips > MAX_SMALL:
+        raise ValueError(
+            f"{method} clustering takes memory by the square of the clips: {MAX_SMALL} at most, got {num_clips}; "
+            "use kmeans"
+        )
 
 
 def kmeans_nmi(features: np.ndarray, labels: Any, num_clusters: int, seed: int) -> float:

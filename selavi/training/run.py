@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any
@@ -22,7 +22,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from selavi.atomic import hold, next_free, write_atomically, write_text
 from selavi.augment import Augment
-from selavi.config import Config, load_config, save_config
+from selavi.config import Config, load_config, load_run_config, save_config
 from selavi.errors import UsageError
 from selavi.labelling.bank import LabelBank
 from selavi.labelling.labeller import ClipStatistics
@@ -229,13 +229,7 @@ def load_run(folder: Path) -> Run:
     Raises:
         UsageError: the folder is not a run, or it has no checkpoint yet.
     """
-    settings = folder / "config.resolved.yaml"
-    if not settings.exists():
-        raise UsageError(
-            f"{folder} is not a run folder: it has no config.resolved.yaml; "
-            "give the folder that tools/train.py named at its end"
-        )
-    config = replace(load_config(settings), run_dir=str(folder))
+    config = load_run_config(folder)
     if not last_checkpoint(folder).exists():
         raise UsageError(
             f"{folder} has no checkpoint yet (none is written before the first epoch ends); train on with resume=auto"

@@ -1,3 +1,4 @@
+import importlib
 import io
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import pytest
 
 from selavi import __version__
 from selavi.cli import Parser, run_tool
+from selavi.config import load_config
 from selavi.errors import Interrupted, UsageError
 
 TOOLS = sorted(path.stem for path in (Path(__file__).resolve().parents[2] / "tools").glob("[!_]*.py"))
@@ -121,3 +123,32 @@ def test_an_error_ends_with_its_code(capsys: pytest.CaptureFixture[str]) -> None
 
     assert run_tool(action) == 2
     assert capsys.readouterr().err == "error: no such folder\n"
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_every_path_argument_of_every_tool_knows_the_home_folder(
+    tool: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    parsers: list[Parser] = []
+    real = Parser.__init__
+    monkeypatch.setattr(Parser, "__init__", lambda self, *a, **k: (real(self, *a, **k), parsers.append(self))[0])
+    with pytest.raises(SystemExit):
+        importlib.import_module(f"tools.{tool}").parse(["--help"])
+    capsys.readouterr()
+    for action in parsers[0]._actions:
+        is_path = action.type in (Path, "path") or action.dest in ("root", "out", "paths", "list", "cache_dir", "run")
+        if is_path and action.nargs != 0:
+            assert action.type in (Path, "path"), action
+            assert str(parsers[0]._get_value(action, "~/a b")) == "/home/me/a b"
+
+
+def test_settings_that_are_paths_know_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    names = ("data.root", "data.list", "data.cache_dir", "run_dir", "encoders.init")
+    config = load_config(None, [f"{name}=~/a b/{name}" for name in names])
+    assert config.data.root == "/home/me/a b/data.root" and config.data.list == "/home/me/a b/data.list"
+    assert config.data.cache_dir == "/home/me/a b/data.cache_dir"
+    assert (config.run_dir, config.encoders.init) == ("/home/me/a b/run_dir", "/home/me/a b/encoders.init")
+    for url in ("s3://bucket/~me/set", "https://x.org/a//b?c=~", "file:///mnt/slow/set"):
+        assert load_config(None, [f"data.root={url}"]).data.root == url

@@ -248,3 +248,15 @@ def test_the_setting_knows_every_format() -> None:
     with pytest.raises(ValueError, match=r"data\.source=ucf101 needs a list: set data\.list"):
         DataConfig(source="ucf101")
     assert DataConfig(source="kinetics_sounds").list == ""
+
+
+def test_names_without_a_file_are_explained_by_the_files_that_are_there(
+    manifest_of: ManifestOf, write_list: WriteList
+) -> None:
+    table = write_list("t.csv", "path\ndog/clip_07.mp4\ndog/a b.mp4\ndog/c.mp4\n")
+    _, told = apply_list(manifest_of(["dog/clip_7.mp4", "dog/a  b .mp4", "dog/c.mp4"]), table, "auto")
+    assert "without one: 2 (such as dog/clip_07.mp4, dog/a b.mp4)" in told
+    assert "'clip_07.mp4' is there as 'clip_7.mp4' (they differ in leading zeros)" in told
+    assert "'a b.mp4' is there as 'a  b .mp4' (they differ in blanks)" in told
+    with pytest.raises(UsageError, match=r"none of its 1 clips .*'C\.mp4' is there as 'c\.mp4' \(they differ in case"):
+        apply_list(manifest_of(["dog/c.mp4"]), write_list("u.csv", "path\ndog/C.mp4\n"), "auto")
