@@ -3,6 +3,8 @@
 import hashlib
 import os
 import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -10,13 +12,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datamodules.manifest import media_root
+from datamodules.manifest import media_root, require_unchanged
 from datamodules.progress import follow
 from datamodules.workers import Failure, run_jobs
+from selavi.atomic import locked, write_atomically
+from selavi.filesystem import PASSING
 from selavi.media import MediaError, Recording, crop_square, cut_waveform, decode_recording, frame_times, latest_frames
 
 _VERSION = 5
-_FRAMES, _SOUND, _INDEX = "frames.u8", "sound.i16", "index.npz"
+_FRAMES, _SOUND, _INDEX, _LOCK = "frames.u8", "sound.i16", "index.npz", "lock"
 _DEADLINE_S = 600.0
 _MEMORY_BYTES = 8 * 2**30
 
@@ -27,10 +31,13 @@ class DecodedCache:
     Args:
         folder: made by build_cache.
         rows: (R,) for each row of a table the recording in this cache, -1 for none.
+        missing: (reason, detail) of the rows without one.
     """
 
-    def __init__(self, folder: Path, rows: np.ndarray | None = None) -> None:
-        self.folder, self.rows = folder, rows
+    def __init__(
+        self, folder: Path, rows: np.ndarray | None = None, missing: Mapping[int, tuple[str, str]] | None = None
+    ) -> None:
+        self.folder, self.rows, self.missing = folder, rows, missing or {}
         with np.load(folder / _INDEX, allow_pickle=False) as index:
             self.times_s = index["times_s"]
             self.shapes = index["shapes"]  # (N, 3): frames, height, width
@@ -40,16 +47,20 @@ class DecodedCache:
             self.sound_faults = {str(clip_id): str(reason) for clip_id, reason in index["sound_faults"]}
             """Ids of recordings whose picture was decoded and whose sound could not be, and why."""
             self.row_of = {str(clip_id): row for row, clip_id in enumerate(index["ids"])}
+            self.faults = {str(i): (str(reason), str(detail)) for i, reason, detail in index["faults"]}
         self.frames = _map_file(folder / _FRAMES, np.uint8)
         self.samples = _map_file(folder / _SOUND, np.int16)
 
-    def __reduce__(self) -> tuple[type, tuple[Path, np.ndarray | None]]:
-        return DecodedCache, (self.folder, self.rows)  # a loader process maps the files itself
+    def __reduce__(self) -> tuple[type, tuple[Path, np.ndarray | None, Mapping[int, tuple[str, str]]]]:
+        return DecodedCache, (self.folder, self.rows, self.missing)  # a loader process maps the files itself
 
     def select(self, rows: pa.Table) -> "DecodedCache":
         """Return the ClipReader for some rows of the manifest."""
         ids = pa.array(self.row_of, pa.string())
-        return DecodedCache(self.folder, pc.fill_null(pc.index_in(rows["id"], value_set=ids), -1).to_numpy())
+        places = pc.fill_null(pc.index_in(rows["id"], value_set=ids), -1).to_numpy()
+        unknown = ("vanished", "was not there when the cache was made")
+        missing = {int(row): self.faults.get(rows["id"][row].as_py(), unknown) for row in np.flatnonzero(places < 0)}
+        return DecodedCache(self.folder, places, missing)
 
     def read(
         self, row: int, start_s: float, clip_s: float, *, num_frames: int, size: int, offset: float, sample_rate: int
@@ -61,7 +72,7 @@ class DecodedCache:
         """
         assert self.rows is not None, "select() the rows that clips are read from"
         if self.rows[row] < 0:
-            raise MediaError(self.folder, "corrupt", "could not be decoded when the cache was made")
+            raise MediaError(self.folder, *self.missing[row])
         recording = self._recording(int(self.rows[row]))
         assert size == min(recording.frames.shape[1:3]) and sample_rate in (0, self.sample_rate)
         frames, waveform = None, None
@@ -95,35 +106,88 @@ def estimate_gb(rows: pa.Table, size: int, sample_rate: int) -> float:
 def build_cache(
     rows: pa.Table, cache_dir: Path, size: int, sample_rate: int, workers: int = 0
 ) -> tuple[DecodedCache, dict[str, tuple[str, str]]]:
-    """Decode the recordings of some manifest rows, or find them decoded.
+    """Decode the recordings of some manifest rows, or find them decoded; those that failed in passing are tried again.
 
     Returns:
         The cache and, for the ids that could not be decoded, (reason, detail).
     """
+    folder = _folder_of(rows, cache_dir, size, sample_rate)
+    work = _Work(folder, size, sample_rate, workers)
+    if not folder.exists():
+        work.decode_all(rows)
+    if _passing(folder):
+        with locked(folder / _LOCK):
+            again = _passing(folder)  # another process may have been here
+            if again:
+                work.decode_again(rows.filter(pc.is_in(rows["id"], value_set=pa.array(again, pa.string()))))
+    cache = DecodedCache(folder)
+    return cache, cache.faults
+
+
+def is_decoded(rows: pa.Table, cache_dir: Path, size: int, sample_rate: int) -> bool:
+    """Whether build_cache would find a cache."""
+    return _folder_of(rows, cache_dir, size, sample_rate).is_dir()
+
+
+def _folder_of(rows: pa.Table, cache_dir: Path, size: int, sample_rate: int) -> Path:
     key = hashlib.blake2b(repr((size, sample_rate, _VERSION)).encode(), digest_size=8)
     for name in ("id", "bytes", "mtime_ns"):
         key.update(repr(rows[name].to_pylist()).encode())
     key.update(str(media_root(rows)).encode())
-    folder = cache_dir / f"decoded-{key.hexdigest()}"
-    if not folder.exists():
-        _decode_all(rows, folder, size, sample_rate, workers)
+    return cache_dir / f"decoded-{key.hexdigest()}"
+
+
+def _passing(folder: Path) -> list[str]:
+    """Ids that could not be decoded for a reason that may have passed."""
     with np.load(folder / _INDEX, allow_pickle=False) as index:
-        faults = {str(i): (str(r), str(d)) for i, r, d in index["faults"]}
-    return DecodedCache(folder), faults
+        return [str(clip_id) for clip_id, reason, _ in index["faults"] if reason in PASSING]
 
 
-def _decode_all(rows: pa.Table, folder: Path, size: int, sample_rate: int, workers: int) -> None:
-    ids, root = rows["id"].to_pylist(), media_root(rows)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    temporary.mkdir(parents=True)
-    shapes, times, first_byte, sample_counts, kept, faults, sound_faults = [], [], [], [], [], [], []
-    written = 0
-    try:
-        with (temporary / _FRAMES).open("wb") as frames_file, (temporary / _SOUND).open("wb") as sound_file:
+@dataclass(frozen=True)
+class _Work:
+    """Writes the files of a cache."""
+
+    folder: Path
+    size: int
+    sample_rate: int
+    workers: int
+
+    def decode_all(self, rows: pa.Table) -> None:
+        """Make the folder, whole or not at all."""
+        temporary = self.folder.with_name(f".{self.folder.name}.{os.getpid()}.tmp")
+        temporary.mkdir(parents=True)
+        try:
+            self._append(temporary, rows, _no_index())
+            os.replace(temporary, self.folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def decode_again(self, rows: pa.Table) -> None:
+        """Try rows again that failed in passing; what is decoded is appended, and then the index replaced."""
+        with np.load(self.folder / _INDEX, allow_pickle=False) as saved:
+            index = {name: saved[name] for name in saved.files}
+        kept = ~np.isin(index["faults"][:, 0], np.array(rows["id"].to_pylist(), dtype=str))
+        self._append(self.folder, rows, index | {"faults": index["faults"][kept]})
+
+    def _append(self, folder: Path, rows: pa.Table, index: Mapping[str, np.ndarray]) -> None:
+        ids, root = rows["id"].to_pylist(), media_root(rows)
+        ends, samples = list(index["frame_ends"]), list(index["sample_ends"])
+        shapes, first_byte, kept = list(index["shapes"]), list(index["first_byte"]), list(index["ids"])
+        times, faults = [index["times_s"]], [tuple(fault) for fault in index["faults"]]
+        sound_faults = [tuple(fault) for fault in index["sound_faults"]]
+        written = int(first_byte[-1] + np.prod(shapes[-1]) * 3) if kept else 0
+        with (folder / _FRAMES).open("ab") as frames_file, (folder / _SOUND).open("ab") as sound_file:
+            frames_file.truncate(written)  # a process that was killed here may have left more
+            sound_file.truncate(2 * int(samples[-1]) if kept else 0)
             results = run_jobs(
-                partial(decode_recording, size=size, sample_rate=sample_rate),
-                [root / path for path in rows["path"].to_pylist()],
-                workers=workers,
+                partial(_decode, size=self.size, sample_rate=self.sample_rate),
+                [
+                    (root / path, size, time)
+                    for path, size, time in zip(
+                        *(rows[name].to_pylist() for name in ("path", "bytes", "mtime_ns")), strict=True
+                    )
+                ],
+                workers=self.workers,
                 deadline_s=_DEADLINE_S,
                 memory_bytes=_MEMORY_BYTES,
                 ordered=True,
@@ -140,23 +204,36 @@ def _decode_all(rows: pa.Table, folder: Path, size: int, sample_rate: int, worke
                 shapes.append(recording.frames.shape[:3])
                 times.append(recording.times_s)
                 first_byte.append(written)
-                sample_counts.append(len(recording.waveform))
+                ends.append((ends[-1] if ends else 0) + len(recording.times_s))
+                samples.append((samples[-1] if samples else 0) + len(recording.waveform))
                 written += recording.frames.size
-        np.savez(
-            temporary / _INDEX,
-            ids=np.array(kept, dtype=str),
-            faults=np.array(faults, dtype=str).reshape(-1, 3),
-            sound_faults=np.array(sound_faults, dtype=str).reshape(-1, 2),
-            sample_rate=np.array(sample_rate),
-            shapes=np.array(shapes, dtype=np.int64).reshape(-1, 3),
-            first_byte=np.array(first_byte, dtype=np.int64),
-            times_s=np.concatenate(times) if times else np.zeros(0),
-            frame_ends=np.cumsum([len(t) for t in times], dtype=np.int64),
-            sample_ends=np.cumsum(sample_counts, dtype=np.int64),
-        )
-        os.replace(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        with write_atomically(folder / _INDEX) as temporary, temporary.open("wb") as file:
+            np.savez(
+                file,
+                ids=np.array(kept, dtype=str),
+                faults=np.array(faults, dtype=str).reshape(-1, 3),
+                sound_faults=np.array(sound_faults, dtype=str).reshape(-1, 2),
+                sample_rate=np.array(self.sample_rate),
+                shapes=np.array(shapes, dtype=np.int64).reshape(-1, 3),
+                first_byte=np.array(first_byte, dtype=np.int64),
+                times_s=np.concatenate(times),
+                frame_ends=np.array(ends, dtype=np.int64),
+                sample_ends=np.array(samples, dtype=np.int64),
+            )
+
+
+def _no_index() -> dict[str, np.ndarray]:
+    """The index of a cache without recordings."""
+    none = np.zeros(0, np.int64)
+    numbers = {"first_byte": none, "frame_ends": none, "sample_ends": none}
+    words = {"ids": np.zeros(0, str), "faults": np.zeros((0, 3), str), "sound_faults": np.zeros((0, 2), str)}
+    return numbers | words | {"shapes": none.reshape(0, 3), "times_s": np.zeros(0)}
+
+
+def _decode(file: tuple[Path, int, int], *, size: int, sample_rate: int) -> Recording:
+    path, num_bytes, mtime_ns = file
+    require_unchanged(path, num_bytes, mtime_ns)
+    return decode_recording(path, size=size, sample_rate=sample_rate)
 
 
 def _map_file(path: Path, dtype: type[np.generic]) -> np.ndarray:

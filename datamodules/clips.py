@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytorch_lightning as pl
 
-from datamodules.cache import DecodedCache, build_cache, estimate_gb
+from datamodules.cache import DecodedCache, build_cache, estimate_gb, is_decoded
 from datamodules.dataset import ClipDataset, ClipReader
+from datamodules.layout import describe_layout
 from datamodules.loader import Loader, decoded_bytes, require_shared_memory
 from datamodules.manifest import (
     bad,
@@ -24,8 +25,9 @@ from datamodules.manifest import (
     select_split,
     usable,
 )
+from datamodules.moved import require_clips
 from datamodules.sampling import AllSampler, TrainSampler, Window, WindowSampler
-from datamodules.scan import require_media, scan
+from datamodules.scan import other_suffixes, require_media, scan
 from datamodules.shards import ShardReader, is_prepared, open_shards
 from datamodules.sources import apply_list, describe_list
 from datamodules.synthetic import generate
@@ -157,9 +159,30 @@ def _order(reader: ClipReader | None) -> np.ndarray | None:
 
 
 def cached(config: Config, manifest: pa.Table) -> Media:
-    """Where the clips of a finished run's manifest come from, nothing decoded twice."""
+    """Where the clips of a finished run's manifest come from, nothing decoded twice.
+
+    Raises:
+        UsageError: the media are not there any more.
+    """
+    shards = _open_shards(config)
+    if shards is not None:
+        return shards
+    if not is_decoded(probed(manifest), Path(config.data.cache_dir), *_decoded_as(config)):
+        require_clips(config, manifest)
+    return _decode_ahead(config, manifest)[0]
+
+
+def opened(config: Config, manifest: pa.Table) -> Media:
+    """As `cached`, for few clips: none is decoded ahead."""
+    shards = _open_shards(config)
+    if shards is None:
+        require_clips(config, manifest)
+    return shards
+
+
+def _open_shards(config: Config) -> ShardReader | None:
     prepared = open_prepared(config)
-    return _decode_ahead(config, manifest)[0] if prepared is None or prepared[1] is None else prepared[1]
+    return None if prepared is None else prepared[1]
 
 
 def prepare_data(config: Config) -> tuple[pa.Table, Media]:
@@ -186,7 +209,10 @@ def prepare_manifest(config: Config) -> tuple[pa.Table, Media]:
     """
     data = config.data
     media: Media
-    manifest, media = open_prepared(config) or (_scan(config), None)
+    prepared = open_prepared(config)
+    if prepared is not None and data.layout != "auto":
+        log.warning(f"data.layout={data.layout} changes nothing: {data.root} was prepared with its splits and labels")
+    manifest, media = prepared or (_scan(config), None)
     manifest, told = apply_list(manifest, data.list, data.source)
     manifest = judge_for(config, manifest)
     check_bad_fraction(manifest, data.max_bad_fraction)
@@ -196,7 +222,8 @@ def prepare_manifest(config: Config) -> tuple[pa.Table, Media]:
             manifest = judge_for(config, mark_broken_sound(manifest, media.sound_faults))
         manifest = mark_unusable(manifest, faults)
         check_bad_fraction(manifest, data.max_bad_fraction)
-    for line in (told, describe_list(manifest), _describe_broken_sound(config, manifest)):
+    lines = (*describe_layout(manifest), other_suffixes(manifest), told, describe_list(manifest))
+    for line in (*lines, _describe_broken_sound(config, manifest)):
         if line:
             log.warning(line)
 
@@ -229,6 +256,7 @@ def _scan(config: Config) -> pa.Table:
         data.scan_workers,
         deadline_s=data.timeout_s,
         allow_links=data.allow_links,
+        layout=data.layout,
     )
 
 
@@ -257,7 +285,7 @@ def _decode_ahead(config: Config, manifest: pa.Table) -> tuple[DecodedCache | No
     by a run's manifest that has the failures marked.
     """
     data, rows = config.data, probed(manifest)
-    size, sample_rate = config.video.decode_size, config.audio.sample_rate
+    size, sample_rate = _decoded_as(config)
     needed_gb = estimate_gb(rows, size, sample_rate)
     if data.cache_gb and needed_gb <= data.cache_gb:
         return build_cache(rows, Path(data.cache_dir), size, sample_rate, data.scan_workers)
@@ -266,6 +294,11 @@ def _decode_ahead(config: Config, manifest: pa.Table) -> tuple[DecodedCache | No
             f"decoded media would need {needed_gb:.1f} GB, data.cache_gb={data.cache_gb}: decoding each clip anew"
         )
     return None, {}
+
+
+def _decoded_as(config: Config) -> tuple[int, int]:
+    """Pixels and samples a second of media that are decoded ahead."""
+    return config.video.decode_size, config.audio.sample_rate
 
 
 def check_bad_fraction(manifest: pa.Table, allowed: float) -> None:

@@ -12,8 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from datamodules.layout import split_of
 from selavi.atomic import write_atomically
 from selavi.errors import UsageError
+from selavi.filesystem import look
 from selavi.media import MediaError
 
 SCHEMA = pa.schema(
@@ -51,6 +53,7 @@ STATUSES = (
     "timeout",
     "vanished",
     "changed",
+    "unreadable",
 )
 """Every status there is: `ok`, or why a file cannot be used."""
 
@@ -101,17 +104,23 @@ def bad(manifest: pa.Table) -> pa.Table:
 
 
 def select_split(manifest: pa.Table, split: str) -> pa.Table:
-    """The rows of one split.
+    """The rows of one split: the one of that name, else the only one with another usual word for it (val, validate).
 
     Raises:
-        UsageError: there are none; the message lists the splits that exist.
+        UsageError: there are none, or several other words; the message lists the splits that exist.
     """
     rows = _keep(manifest, pc.equal(manifest["split"], split))
-    if not len(rows):
-        counts = {entry["values"]: entry["counts"] for entry in pc.value_counts(manifest["split"]).to_pylist()}
-        found = ", ".join(f"{name} ({count} files)" for name, count in sorted(counts.items()))
-        raise UsageError(f"no file in split {split!r} of {media_root(manifest)}; found: {found or 'nothing'}")
-    return rows
+    if len(rows):
+        return rows
+    counts = {entry["values"]: entry["counts"] for entry in pc.value_counts(manifest["split"]).to_pylist()}
+    same = [name for name in counts if name and split_of(split) is not None and split_of(name) == split_of(split)]
+    if len(same) == 1:
+        return _keep(manifest, pc.equal(manifest["split"], same[0]))
+    found = ", ".join(f"{name} ({count} files)" for name, count in sorted(counts.items(), key=str))
+    raise UsageError(
+        f"no file in split {split!r} of {media_root(manifest)}; found: {found or 'nothing'}. data.layout says what the "
+        "folders mean, data.train_split which split is trained on"
+    )
 
 
 def judge(manifest: pa.Table, *, clip_s: float, audio_policy: str, modalities: Sequence[str]) -> pa.Table:
@@ -209,11 +218,12 @@ def require_unchanged(path: Path, num_bytes: int, mtime_ns: int) -> None:
     """Check that a file is still the one that was scanned; `mtime_ns` 0: its time of change is not known.
 
     Raises:
-        MediaError: it has vanished or changed.
+        MediaError: it has vanished, has changed or cannot be read.
     """
-    try:
-        now = path.stat()
-    except OSError as error:
-        raise MediaError(path, "vanished", error.strerror or str(error)) from error
-    if now.st_size != num_bytes or (mtime_ns and now.st_mtime_ns != mtime_ns):
-        raise MediaError(path, "changed", f"{now.st_size} bytes, {num_bytes} when it was scanned: scan it again")
+    now = look(path)
+    if now.status:
+        raise MediaError(path, now.status, now.reason)
+    if now.bytes != num_bytes:
+        raise MediaError(path, "changed", f"{now.bytes} bytes, {num_bytes} when it was scanned: scan it again")
+    if mtime_ns and now.mtime_ns != mtime_ns:
+        raise MediaError(path, "changed", "written to since it was scanned: scan it again")

@@ -5,9 +5,10 @@ process holds it all.  Rows that were never probed have no duration; the process
 """
 
 import json
+import logging
 import os
 import re
-import stat
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,17 +20,21 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from datamodules.dataset import ClipReader, Facts, FileReader, as_clip, read_view
+from datamodules.layout import describe_layout, read_layout
 from datamodules.loader import Loader, decoded_bytes, require_shared_memory
 from datamodules.manifest import SCHEMA, SLACK_S, media_root, read_manifest, require_unchanged
 from datamodules.probing import probe_file
 from datamodules.sampling import RowSampler, ViewKey, even_span
-from datamodules.scan import MEDIA_SUFFIXES, SOUND_SUFFIXES, list_media, split_and_label
+from datamodules.scan import MEDIA_SUFFIXES, SOUND_SUFFIXES, list_media, other_suffixes
 from datamodules.shards import INDEX, ShardReader, is_prepared, open_shards
 from selavi.atomic import locked, write_atomically, write_text
 from selavi.batch import DecodedClip
 from selavi.config import Config
 from selavi.errors import UsageError
+from selavi.filesystem import Look, look, real_path
 from selavi.media import MediaError
+
+log = logging.getLogger("selavi")
 
 LIST, SETTINGS, LOCK = "manifest.parquet", "assign.json", ".lock"
 _MOST_WORKERS = 16
@@ -40,7 +45,9 @@ _READABLE = (None, "ok", "silent", "no_audio", "too_short")
 # ---- the list ----
 
 
-def list_clips(paths: Sequence[str], config: Config, sound_files: bool, allow_links: bool = False) -> pa.Table:
+def list_clips(
+    paths: Sequence[str], config: Config, sound_files: bool, allow_links: bool = False, layout: str = "auto"
+) -> pa.Table:
     """List the clips of files and folders, of one manifest, or of one folder of tools/prepare.py.
 
     Args:
@@ -48,6 +55,7 @@ def list_clips(paths: Sequence[str], config: Config, sound_files: bool, allow_li
         config: of the run: where shards are cached.
         sound_files: whether files with sound alone belong to the list.
         allow_links: follow links that lead out of a folder.
+        layout: what the folders below a folder mean; see datamodules.layout.read_layout.
 
     Returns:
         A manifest sorted by id, an id being the path below the folder, or below the folder that several paths share.
@@ -66,7 +74,8 @@ def list_clips(paths: Sequence[str], config: Config, sound_files: bool, allow_li
     if alone and len(paths) > 1:
         raise UsageError(f"{alone[0]} is a list of clips: give it alone, and the other paths in runs of their own")
     if not alone:
-        table = _list_files(paths, MEDIA_SUFFIXES | SOUND_SUFFIXES if sound_files else MEDIA_SUFFIXES, allow_links)
+        suffixes = MEDIA_SUFFIXES | SOUND_SUFFIXES if sound_files else MEDIA_SUFFIXES
+        table = _list_files(paths, suffixes, allow_links, layout)
     elif alone[0].endswith(".parquet"):
         table = _listed(Path(alone[0]))
     else:
@@ -77,7 +86,7 @@ def list_clips(paths: Sequence[str], config: Config, sound_files: bool, allow_li
 
 
 def _listed(path: Path) -> pa.Table:
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UsageError(f"{path}: no such file")
     try:
         table = read_manifest(path)
@@ -106,18 +115,21 @@ def _list_prepared(root: str, config: Config) -> pa.Table:
     return manifest.sort_by([*order, ("id", "ascending")]).replace_schema_metadata(metadata)
 
 
-def _list_files(paths: Sequence[str], suffixes: set[str], allow_links: bool) -> pa.Table:
+def _list_files(paths: Sequence[str], suffixes: set[str], allow_links: bool, layout: str) -> pa.Table:
     places = [Path(os.path.abspath(path)) for path in paths]  # a link that a user names is followed by its name
-    for path, place in zip(paths, places, strict=True):
-        if not place.exists():
-            raise UsageError(f"{path}: no such file or folder")
-    root = Path(os.path.commonpath([place if place.is_dir() else place.parent for place in places]))
+    looks = [look(place) for place in places]
+    for path, seen in zip(paths, looks, strict=True):
+        if seen.kind == "nothing":
+            raise UsageError(f"{path}: no such file or folder ({seen.reason})")
+    folders = [place for place, seen in zip(places, looks, strict=True) if seen.kind == "folder"]
+    files = {place: seen for place, seen in zip(places, looks, strict=True) if seen.kind != "folder"}
+    root = Path(os.path.commonpath([*folders, *(file.parent for file in files)]))
     try:
         str(root).encode("utf-8")
     except UnicodeEncodeError as error:
         raise UsageError(f"{str(root)!a}: the folder's name is not UTF-8; rename it") from error
-    tables = [_list_folder(place, root, suffixes, allow_links) for place in places if place.is_dir()]
-    tables.append(_list_single([place for place in places if not place.is_dir()], root))
+    tables = [_list_folder(place, root, suffixes, allow_links, layout) for place in folders]
+    tables.append(_list_single(files, root, layout))
     table = pa.concat_tables(tables).combine_chunks()
     if len(paths) > 1:
         _, first = np.unique(table["id"].combine_chunks().dictionary_encode().indices.to_numpy(), return_index=True)
@@ -127,8 +139,11 @@ def _list_files(paths: Sequence[str], suffixes: set[str], allow_links: bool) -> 
     return table.sort_by("id").replace_schema_metadata({"root": str(root)})
 
 
-def _list_folder(folder: Path, root: Path, suffixes: set[str], allow_links: bool) -> pa.Table:
-    found = list_media(folder.resolve(), allow_links, suffixes)
+def _list_folder(folder: Path, root: Path, suffixes: set[str], allow_links: bool, layout: str) -> pa.Table:
+    found = list_media(real_path(folder), allow_links, suffixes, layout)
+    for line in (*describe_layout(found), other_suffixes(found, suffixes)):
+        if line:
+            log.warning(f"{folder}: {line}")
     below = folder.relative_to(root).as_posix()
     if below != ".":
         names = pc.binary_join_element_wise(below, found["id"], "/")
@@ -136,16 +151,17 @@ def _list_folder(folder: Path, root: Path, suffixes: set[str], allow_links: bool
     return _as_manifest({name: found[name] for name in found.column_names}, len(found))
 
 
-def _list_single(files: Sequence[Path], root: Path) -> pa.Table:
+def _list_single(files: Mapping[Path, Look], root: Path, layout: str) -> pa.Table:
+    names = [os.fsencode(file.relative_to(root)).decode("utf-8", "backslashreplace") for file in files]
+    reading = read_layout(Counter(name.rpartition("/")[0] for name in names), layout)
     rows = []
-    for file in files:
-        name, state = os.fsencode(file.relative_to(root)).decode("utf-8", "backslashreplace"), file.stat()
-        split, label = split_and_label(name)
-        row = {"id": name, "path": name, "split": split, "label": label, "bytes": state.st_size}
-        row["mtime_ns"] = state.st_mtime_ns
-        if not stat.S_ISREG(state.st_mode):
+    for name, seen in zip(names, files.values(), strict=True):
+        split, label = reading.place(name.rpartition("/")[0])
+        row = {"id": name, "path": name, "split": split, "label": label, "bytes": seen.bytes}
+        row["mtime_ns"] = seen.mtime_ns
+        if seen.kind == "other":
             row |= {"status": "refused", "reason": "not a file but a pipe, a socket or a device"}
-        elif not (root / name).exists():
+        elif look(root / name).kind == "nothing":
             row |= {"status": "refused", "reason": "the file's name is not UTF-8: rename it"}
         rows.append(row)
     return pa.Table.from_pylist(rows, schema=SCHEMA)
@@ -191,6 +207,7 @@ def _require_place(out: Path) -> None:
 
 
 def _require_same(out: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    before = {"layout": "auto"} | before  # of a version that had no other
     differing = [name for name in now if before.get(name) != now[name]]
     if differing:
         told = "; ".join(f"{name} was {before.get(name)}, now {now[name]}" for name in differing)

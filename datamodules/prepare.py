@@ -7,6 +7,7 @@ and ends with the bytes of an unbroken one.
 
 import errno
 import json
+import logging
 import os
 import shutil
 import time
@@ -46,6 +47,8 @@ from datamodules.shards import (
 from datamodules.workers import Failure, run_jobs
 from selavi.atomic import hold, write_atomically, write_text
 from selavi.errors import UsageError
+from selavi.filesystem import PASSING, real_path
+from selavi.ids import describe_changes
 from selavi.media import (
     MediaError,
     decode_jpegs,
@@ -55,12 +58,16 @@ from selavi.media import (
     stream_frames,
 )
 from selavi.randomness import mix
+from selavi.wording import command
 
-PLAN, WORK, LOCK = "prepare.json", "parts", "prepare.lock"
+log = logging.getLogger("selavi")
+
+PLAN, CLIPS, WORK, LOCK = "prepare.json", "prepare.parquet", "parts", "prepare.lock"
+_PLANNED = ["id", "split", "label", "bytes", "mtime_ns"]
 _MEMORY_BYTES = 4 * 2**30
 """Memory for one clip."""
 Picture = TypeVar("Picture")
-_ONLY_OUT = {PLAN, WORK, LOCK, MARK, "manifest.parquet", "index.parquet"}
+_ONLY_OUT = {PLAN, CLIPS, WORK, LOCK, MARK, "manifest.parquet", "index.parquet"}
 
 
 @dataclass(frozen=True)
@@ -140,7 +147,7 @@ def prepare(
     """
     began = time.monotonic()
     rows = usable(manifest).sort_by("id")
-    _require_place(media_root(manifest), out)
+    require_place(media_root(manifest), out)
     if not len(rows):
         raise UsageError(f"no file in {media_root(manifest)} can be used, so there is nothing to prepare")
     out.mkdir(parents=True, exist_ok=True)
@@ -151,11 +158,18 @@ def prepare(
         _begin(rows, out, settings)
         for half in out.rglob(".*.tmp"):
             half.unlink(missing_ok=True)
+        lasting, passing = _earlier_faults(rows, out)
+        if passing:  # what was finished lacks clips that may be well by now
+            log.warning(f"{len(passing):,} clips that failed for a reason that may have passed are tried again")
+            (out / MARK).unlink()
         if (out / MARK).exists():
             encoded = 0
         else:
             try:
-                prepared = _Shards(rows, out, settings) if settings.format == "shards" else _Files(rows, out, settings)
+                if settings.format == "shards":
+                    prepared: _Shards | _Files = _Shards(rows, out, settings)
+                else:
+                    prepared = _Files(rows, out, settings, lasting)
                 encoded, faults = prepared.make(workers, deadline_s)
             except OSError as error:
                 if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -191,9 +205,18 @@ def describe_summary(summary: PrepareSummary, out: Path, settings: PrepareSettin
     for clip_id, (reason, detail) in summary.faults.items():
         reasons.setdefault(reason, []).append(f"{clip_id}: {detail}")
     lines += [f"left out: {len(found)} {reason}, such as {found[0]}" for reason, found in sorted(reasons.items())]
+    if passing := sum(len(found) for reason, found in reasons.items() if reason in PASSING):
+        lines.append(f"the same command tries {passing} of them again, which failed for a reason that may pass")
     lines.append(
-        f"Next: train    python tools/train.py --config vggsound data.root={out} "
-        f"video.decode_size={settings.size} audio.sample_rate={settings.sample_rate}"
+        "Next: train    "
+        + command(
+            "train",
+            "--config",
+            "vggsound",
+            f"data.root={out}",
+            f"video.decode_size={settings.size}",
+            f"audio.sample_rate={settings.sample_rate}",
+        )
     )
     return "\n".join(lines)
 
@@ -202,15 +225,16 @@ def _size(num_bytes: int) -> str:
     return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:.2f} MB"
 
 
-def _require_place(root: Path, out: Path) -> None:
-    root, place = root.resolve(), out.resolve()
+def require_place(root: Path, out: Path) -> None:
+    """Raise UsageError where prepared clips of a media folder cannot go into `out`."""
+    root, place = real_path(root), real_path(out)
     if place == root or root in place.parents:
         raise UsageError(
             f"{out} is inside the media folder {root}; choose a folder beside it: originals stay as they are"
         )
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file; choose a folder")
-    if out.is_dir() and any(out.iterdir()) and not (out / PLAN).exists() and set(os.listdir(out)) != {LOCK}:
+    if out.is_dir() and any(out.iterdir()) and not (out / PLAN).exists() and not set(os.listdir(out)) <= {LOCK, CLIPS}:
         raise UsageError(f"{out} is not empty, and was not made by this tool; choose an empty folder")
 
 
@@ -222,6 +246,8 @@ def _begin(rows: pa.Table, out: Path, settings: PrepareSettings) -> None:
     plan = {"settings": asdict(settings), "clips": len(rows), "digest": digest.hexdigest()}
     path = out / PLAN
     if not path.exists():
+        with write_atomically(out / CLIPS) as temporary:
+            pq.write_table(rows.select(_PLANNED), temporary)
         write_text(path, json.dumps(plan, indent=1) + "\n")
         return
     before = json.loads(path.read_text(encoding="utf-8"))
@@ -233,10 +259,41 @@ def _begin(rows: pa.Table, out: Path, settings: PrepareSettings) -> None:
             if before["settings"].get(name) != value
         ]
         if before["digest"] != plan["digest"]:
-            differing.append(f"the media files, their splits or labels ({before['clips']} clips, now {plan['clips']})")
+            counts = f"{before['clips']} clips, now {plan['clips']}"
+            differing.append(f"the media files, their splits or labels ({counts}{_differing_clips(rows, out)})")
         raise UsageError(
             f"{out} was begun with other input; choose another folder or delete it. {'; '.join(differing)}"
         )
+
+
+def _differing_clips(rows: pa.Table, out: Path) -> str:
+    """Which clips differ from those that were planned; "" where an earlier version has not written them down."""
+    if not (out / CLIPS).exists():
+        return ""
+    before = pq.read_table(out / CLIPS)
+    if media_root(before) != media_root(rows):
+        return f"; in {media_root(before)}, now in {media_root(rows)}"
+    parts = [describe_changes(before["id"].to_pylist(), rows["id"].to_pylist())]
+    place = pc.index_in(rows["id"], value_set=before["id"].combine_chunks()).combine_chunks()
+    both = pc.is_valid(place)
+    now, then = rows.filter(both), before.take(place.filter(both))
+    for words, names in (("another size or time", _PLANNED[3:]), ("another split or label", _PLANNED[1:3])):
+        pairs = zip(now["id"].to_pylist(), *(t.select(names).to_pylist() for t in (now, then)), strict=True)
+        changed = [clip_id for clip_id, one, other in pairs if one != other]
+        if changed:
+            parts.append(f"{len(changed):,} have {words} (such as {changed[0]!r})")
+    return "".join(f"; {part}" for part in parts if part)
+
+
+def _earlier_faults(rows: pa.Table, out: Path) -> tuple[dict[str, tuple[str, str]], list[str]]:
+    """Of the clips of a finished set, the lasting faults by id, and the ids that failed in passing."""
+    if not (out / MARK).exists():
+        return {}, []
+    made = read_manifest(out / "manifest.parquet").select(["id", "status", "reason"])
+    made = made.filter(pc.is_in(made["id"], value_set=rows["id"].combine_chunks()))
+    faults = made.filter(pc.not_equal(made["status"], "ok")).to_pylist()
+    lasting = {row["id"]: (row["status"], row["reason"]) for row in faults if row["status"] not in PASSING}
+    return lasting, [row["id"] for row in faults if row["status"] in PASSING]
 
 
 class _Shards:
@@ -319,7 +376,10 @@ class _Shards:
         index, tar = self._index(shard), self.out / tar_name(shard)
         if not index.exists() or not tar.exists() or not (self.out / frames_name(shard)).exists():
             return False
-        return tar.stat().st_size == int(pq.read_schema(index).metadata[b"tar_bytes"])
+        if tar.stat().st_size != int(pq.read_schema(index).metadata[b"tar_bytes"]):
+            return False
+        statuses = pq.read_table(index, columns=["status"])["status"]
+        return not pc.any(pc.is_in(statuses, value_set=pa.array(PASSING))).as_py()
 
     def _assemble(self, shard: int, places: range, faults: dict[int, Failure]) -> None:
         """Join the parts of a shard's clips, in their order; its index is written last, and says that it is whole."""
@@ -368,8 +428,10 @@ class _Shards:
 class _Files:
     """Small files of short groups of pictures, in the folders of the originals."""
 
-    def __init__(self, rows: pa.Table, out: Path, settings: PrepareSettings) -> None:
-        self.rows, self.out, self.settings = rows, out, settings
+    def __init__(
+        self, rows: pa.Table, out: Path, settings: PrepareSettings, lasting: dict[str, tuple[str, str]]
+    ) -> None:
+        self.rows, self.out, self.settings, self.lasting = rows, out, settings, lasting
         self.names = [name if name.lower().endswith(".mp4") else f"{name}.mp4" for name in rows["path"].to_pylist()]
         if len(set(self.names)) < len(self.names) or any(PurePosixPath(n).parts[0] in _ONLY_OUT for n in self.names):
             raise UsageError("two files would get one name; rename files such as a.avi beside a.avi.mp4")
@@ -377,7 +439,11 @@ class _Files:
     def make(self, workers: int, deadline_s: float) -> tuple[int, dict[str, tuple[str, str]]]:
         """Write what is missing; returns how many clips were encoded and the faults of all."""
         ids = self.rows["id"].to_pylist()
-        todo = [place for place, name in enumerate(self.names) if not (self.out / name).exists()]
+        todo = [
+            place
+            for place, name in enumerate(self.names)
+            if ids[place] not in self.lasting and not (self.out / name).exists()
+        ]
         results = run_jobs(
             partial(encode_file, root=str(media_root(self.rows)), settings=self.settings),
             (self._job(place) for place in todo),
@@ -389,7 +455,7 @@ class _Files:
         for number, result in follow(results, "preparing", len(todo), "clips"):
             if isinstance(result, Failure):
                 faults[ids[todo[number]]] = result.reason, result.detail
-        return len(todo) - len(faults), faults
+        return len(todo) - len(faults), self.lasting | faults
 
     def manifest(self, manifest: pa.Table) -> pa.Table:
         """The rows of the new files: ids, labels and times of the originals, so that spans stay the same."""

@@ -4,6 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from selavi.filesystem import look
 from selavi.media import MediaError, probe
 
 
@@ -27,10 +28,9 @@ def probe_file(root: str, file: tuple[str, int, int], needs_picture: bool = True
         raise
     except Exception as error:  # whatever a hostile file makes of a library: one bad file, not the end of a scan
         return {"status": "corrupt", "reason": f"{type(error).__name__}: {error}"}
-    try:
-        now = (Path(root) / path).stat()
-    except OSError as error:
-        return {"status": "vanished", "reason": error.strerror or str(error)}
-    if (now.st_size, now.st_mtime_ns) != (size, mtime_ns):
+    now = look(Path(root) / path)
+    if now.status:
+        return {"status": now.status, "reason": now.reason}
+    if (now.bytes, now.mtime_ns) != (size, mtime_ns):
         return {"status": "changed", "reason": "it was being written while it was probed: scan again"}
     return {**facts, "status": "ok", "reason": None}

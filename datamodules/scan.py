@@ -4,22 +4,25 @@ import hashlib
 import json
 import logging
 import os
-import stat
-from collections.abc import Iterator, Set
+import re
+from collections import Counter
+from collections.abc import Mapping, Set
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from datamodules.layout import METADATA_KEY, metadata_of, read_layout, require_layout
 from datamodules.manifest import SCHEMA, read_manifest, write_manifest
 from datamodules.probing import probe_file
 from datamodules.progress import follow
+from datamodules.walk import Walk
 from datamodules.workers import Failure, run_jobs
 from selavi.errors import UsageError
+from selavi.filesystem import PASSING, look, real_path
 
 MEDIA_SUFFIXES = {
     *(".mp4", ".m4v", ".mov", ".m4a", ".3gp", ".3g2", ".f4v"),
@@ -28,7 +31,6 @@ MEDIA_SUFFIXES = {
 }
 SOUND_SUFFIXES = {".wav", ".mp3", ".flac", ".m4a", ".aac", ".ogg", ".oga", ".opus", ".mka"}
 """Of files with sound alone, which training does not use and tools/assign.py does."""
-SPLITS = {"train", "val", "valid", "validate", "validation", "test"}
 _PROBE_VERSION = 2
 """Facts that were found by another version of the probe are found anew."""
 PROBE_MEMORY = 2 << 30
@@ -37,7 +39,7 @@ PROBE_MEMORY = 2 << 30
 _LISTED = ("id", "path", "split", "label", "bytes", "mtime_ns")
 _FOUND = [name for name in SCHEMA.names if name not in _LISTED]
 _REMEMBERED = pa.schema([SCHEMA.field(name) for name in ("id", "bytes", "mtime_ns", *_FOUND)])
-_NOT_REMEMBERED = ("vanished", "changed")
+_OTHERS_KEY = b"other_suffixes"
 
 log = logging.getLogger("selavi")
 
@@ -50,6 +52,7 @@ def scan(
     deadline_s: float = 30.0,
     allow_links: bool = False,
     retry: bool = False,
+    layout: str = "auto",
 ) -> pa.Table:
     """Probe every media file below `root` and return the manifest, ordered by id: facts, not judged yet.
 
@@ -62,26 +65,33 @@ def scan(
         workers: processes; 0: one for each core.
         deadline_s: seconds that one file may take.
         allow_links: read what links to places outside of `root` lead to.
-        retry: probe files again that could not be used.
+        retry: probe files again that could not be used; those that failed in passing are always.
+        layout: what the folders mean; see datamodules.layout.read_layout.
 
     Raises:
-        UsageError: the folder does not exist or holds no media file.
+        UsageError: the folder does not exist or holds no media file; there is no such layout.
     """
     require_media(root, allow_links)
-    root = root.resolve()
-    listing = list_media(root, allow_links)
+    root = real_path(root)
+    listing = list_media(root, allow_links, layout=layout)
     name = f"scan-{hashlib.blake2b(f'{root} {_PROBE_VERSION}'.encode(), digest_size=6).hexdigest()}"
     store, journal = cache_dir / f"{name}.parquet", cache_dir / f"{name}.jsonl"
     known = _remembered(store, journal)
-    forget = pc.not_equal(known["status"], "ok") if retry else pc.is_in(known["status"], pa.array(_NOT_REMEMBERED))
+    forget = pc.not_equal(known["status"], "ok") if retry else pc.is_in(known["status"], pa.array(PASSING))
     place = _match(listing, known.filter(pc.invert(forget)))
     todo = np.flatnonzero((place < 0) & pc.is_null(listing["status"]).to_numpy())
+    again = int((_match(listing.take(pa.array(todo)), known) >= 0).sum())
+    if again and not retry:
+        log.warning(
+            f"{again:,} files that could not be read the last time, for a reason that may pass, are tried again"
+        )
     if len(todo):
         cache_dir.mkdir(parents=True, exist_ok=True)
         files = listing.select(["id", "bytes", "mtime_ns"]).take(pa.array(todo))
         _probe_all(root, files, journal, workers, deadline_s)
         known = _remembered(store, journal)
-    table = _join(listing, known).replace_schema_metadata({"root": str(root)})
+    metadata = {**listing.schema.metadata, b"root": str(root).encode()}
+    table = _join(listing, known).replace_schema_metadata(metadata)
     if journal.exists():
         write_manifest(table, store)
         journal.unlink()
@@ -90,33 +100,56 @@ def scan(
 
 def require_media(root: Path, allow_links: bool = False) -> None:
     """Raise UsageError unless `root` is a folder with a media file somewhere in it."""
-    if not root.is_dir():
+    place = look(root)
+    if place.kind == "nothing" and place.status != "vanished":
+        raise UsageError(f"data.root={root} cannot be read: {place.reason}")
+    if place.kind != "folder":
         raise UsageError(f"data.root={root}: no such folder; point data.root at a folder of videos")
-    if not _is_utf8(str(root.resolve())):
+    root = real_path(root)
+    if not _is_utf8(str(root)):
         raise UsageError(f"data.root={str(root)!a}: the folder's name is not UTF-8; rename it")
-    if next(_walk(root.resolve(), allow_links, []), None) is None:
-        raise UsageError(f"data.root={root}: no media file in it (looked for {', '.join(sorted(MEDIA_SUFFIXES))})")
+    walk = Walk(root, allow_links, MEDIA_SUFFIXES)
+    if next(iter(walk), None) is None:
+        looked_for = f"looked for {', '.join(sorted(MEDIA_SUFFIXES))}"
+        unread = f"{len(walk.faults)} folders or links cannot be read, such as {walk.faults[0]}" if walk.faults else ""
+        why = "; ".join(filter(None, (looked_for, describe_suffixes(walk.others), unread)))
+        raise UsageError(f"data.root={root}: no media file in it ({why})")
 
 
-def list_media(root: Path, allow_links: bool = False, suffixes: Set[str] = MEDIA_SUFFIXES) -> pa.Table:
+def list_media(
+    root: Path, allow_links: bool = False, suffixes: Set[str] = MEDIA_SUFFIXES, layout: str = "auto"
+) -> pa.Table:
     """List every file below `root` with one of these suffixes, ordered by id; hidden ones are left out.
 
     No folder is read twice.  Links may lead anywhere below `root`; one that leads out of it is `refused` unless
     `allow_links`.  A warning tells of folders that cannot be read and of links to folders that are refused.
 
+    Args:
+        root: the folder, without links in its own path.
+        allow_links: follow links that lead out of it.
+        suffixes: of the files, in lower case.
+        layout: what the folders mean; see datamodules.layout.read_layout.
+
     Returns:
         The manifest's columns id, path, split, label, bytes, mtime_ns, status, reason; a status only where the file
-        need not be opened to know it.
+        need not be opened to know it.  Its metadata hold what describe_layout and other_suffixes say.
+
+    Raises:
+        UsageError: there is no such layout.
     """
-    unreadable: list[OSError] = []
+    require_layout(layout)
+    walk = Walk(root, allow_links, suffixes)
     paths: list[str] = []
     sizes: list[int] = []
     times: list[int] = []
     folders: list[int] = []
     faults: dict[int, tuple[str, str | None]] = {}
     folder_numbers: dict[str, int] = {}
-    for entry in _walk(root, allow_links, unreadable, suffixes):
+    counts: Counter[str] = Counter()
+    for entry in walk:
         path = entry.folder + entry.name
+        if entry.is_folder:
+            log.warning(f"{root}/{path} is {entry.reason}")
         if entry.status is not None:
             faults[len(paths)] = (entry.status, entry.reason)
         if not path.isascii() and not _is_utf8(path):
@@ -126,10 +159,13 @@ def list_media(root: Path, allow_links: bool = False, suffixes: Set[str] = MEDIA
         sizes.append(entry.size)
         times.append(entry.mtime_ns)
         folders.append(folder_numbers.setdefault(entry.folder, len(folder_numbers)))
-    if unreadable:
-        log.warning(f"{len(unreadable)} folders in {root} cannot be read, such as {unreadable[0]}")
-    named = [split_and_label(os.fsencode(folder).decode("utf-8", "backslashreplace")) for folder in folder_numbers]
+        counts[entry.folder] += not entry.is_folder
+    if walk.faults:
+        log.warning(f"{len(walk.faults)} folders or links in {root} cannot be read, such as {walk.faults[0]}")
     rows = np.fromiter(faults, np.int64, len(faults))
+    clean = {folder: os.fsencode(folder).decode("utf-8", "backslashreplace") for folder in folder_numbers}
+    reading = read_layout({clean[folder]: counts[folder] for folder in clean}, layout)
+    named = [reading.place(folder) for folder in clean.values()]
     status = _scattered(len(paths), rows, [fault[0] for fault in faults.values()])
     reason = _scattered(len(paths), rows, [fault[1] for fault in faults.values()])
     ids, number = pa.array(paths, pa.string()), pa.array(folders, pa.int32())
@@ -143,84 +179,40 @@ def list_media(root: Path, allow_links: bool = False, suffixes: Set[str] = MEDIA
         "status": status,
         "reason": reason,
     }
-    return pa.table(columns).sort_by("id")
+    metadata = {METADATA_KEY: metadata_of(reading), _OTHERS_KEY: json.dumps(walk.others).encode()}
+    return pa.table(columns).sort_by("id").replace_schema_metadata(metadata)
 
 
-class _Entry(NamedTuple):
-    """A file, or a link to a folder that is not followed."""
-
-    folder: str
-    """Path below the root, empty or with a slash at its end."""
-    name: str
-    size: int = 0
-    mtime_ns: int = 0
-    status: str | None = None
-    reason: str | None = None
+def other_suffixes(manifest: pa.Table, suffixes: Set[str] = MEDIA_SUFFIXES) -> str:
+    """Count, in one line, the files that were not looked at because of their suffix; "" where there are none."""
+    counts = json.loads((manifest.schema.metadata or {}).get(_OTHERS_KEY, b"{}"))
+    return describe_suffixes(counts, suffixes)
 
 
-def _walk(
-    root: Path, allow_links: bool, unreadable: list[OSError], suffixes: Set[str] = MEDIA_SUFFIXES
-) -> Iterator[_Entry]:
-    waiting, links = [""], list[str]()  # links come last: a folder has its own name wherever it is below the root
-    seen: set[tuple[int, int]] = set()
-    while waiting or links:
-        folder = waiting.pop() if waiting else links.pop(0)
-        try:
-            identity = os.stat(root / folder)
-            if (identity.st_dev, identity.st_ino) in seen:
-                continue
-            seen.add((identity.st_dev, identity.st_ino))
-            entries = os.scandir(root / folder)
-        except OSError as error:
-            unreadable.append(error)
-            continue
-        with entries:
-            for entry in entries:
-                name = entry.name
-                if name[0] == ".":
-                    continue
-                if entry.is_dir(follow_symlinks=False):
-                    waiting.append(f"{folder}{name}/")
-                    continue
-                is_media = name[name.rfind(".") :].lower() in suffixes
-                if entry.is_symlink():
-                    to_folder = entry.is_dir()
-                    if not is_media and not to_folder:
-                        continue
-                    target = os.path.realpath(entry.path)
-                    leaves = not Path(target).is_relative_to(root) and os.path.exists(target)
-                    if leaves and not allow_links:
-                        if to_folder:
-                            log.warning(f"{entry.path} is a link to the folder {target}: see its reason, refused")
-                        what = "a folder" if to_folder else "a file"
-                        reason = f"a link to {what} outside of data.root, {target!a}: allow it with data.allow_links"
-                        yield _Entry(folder, name, status="refused", reason=reason)
-                        continue
-                    if to_folder:
-                        links.append(f"{folder}{name}/")
-                        continue
-                if is_media:
-                    yield _file(folder, entry)
+def describe_suffixes(counts: Mapping[str, int], suffixes: Set[str] = MEDIA_SUFFIXES) -> str:
+    """The sentence of other_suffixes for counts by suffix.
 
-
-def _file(folder: str, entry: os.DirEntry[str]) -> _Entry:
-    try:
-        found = entry.stat()
-    except OSError as error:  # a link to nothing, or deleted a moment ago
-        return _Entry(folder, entry.name, status="vanished", reason=error.strerror or str(error))
-    if not stat.S_ISREG(found.st_mode):  # opening a pipe would wait for ever
-        return _Entry(folder, entry.name, status="refused", reason="not a file but a pipe, a socket or a device")
-    return _Entry(folder, entry.name, found.st_size, found.st_mtime_ns)
-
-
-def split_and_label(path: str) -> tuple[str, str | None]:
-    """Read the split and the class from a path below the root.
-
-    {split}/{class}/.../{file} where the first folder is named like a split, else {class}/.../{file} in `train`.
+    Example: 31 files with other suffixes were not read: .flv 12, .txt 3, none 2; with sound alone, which training does
+    not use and tools/assign.py does: .mp3 14
     """
-    folders = path.split("/")[:-1]
-    split = folders.pop(0) if folders and folders[0] in SPLITS else "train"
-    return split, folders[0] if folders else None
+    usual: Counter[str] = Counter()
+    for suffix, count in counts.items():
+        usual[suffix if re.fullmatch(r"\.\w{1,10}", suffix) and suffix.isascii() else "none"] += count
+    sound = {suffix: usual.pop(suffix) for suffix in sorted(SOUND_SUFFIXES - suffixes) if suffix in usual}
+    parts = []
+    if usual:
+        parts.append(_counted(usual))
+    if sound:
+        parts.append(f"with sound alone, which training does not use and tools/assign.py does: {_counted(sound)}")
+    total = sum(counts.values())
+    files = "file with another suffix was" if total == 1 else "files with other suffixes were"
+    return f"{total:,} {files} not read: {'; '.join(parts)}" if parts else ""
+
+
+def _counted(counts: Mapping[str, int], most: int = 8) -> str:
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    named = ", ".join(f"{suffix} {count:,}" for suffix, count in ordered[:most])
+    return named + (f" and {len(ordered) - most} more suffixes" if len(ordered) > most else "")
 
 
 def _is_utf8(path: str) -> bool:

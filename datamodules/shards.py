@@ -29,6 +29,7 @@ import pyarrow.parquet as pq
 
 from selavi.atomic import hold, locked
 from selavi.errors import UsageError
+from selavi.filesystem import fault_of, real_path
 from selavi.media import MediaError, cut_waveform, decode_jpegs, frame_times, latest_frames
 
 MARK = "shards.json"
@@ -161,7 +162,7 @@ def open_shards(root: str, cache_dir: Path, cache_gb: float) -> tuple[pa.Table, 
     if settings["format"] == "files":
         if "://" in root:
             raise UsageError(f"data.root={root}: prepared files are read from a local folder; prepare shards instead")
-        return manifest.replace_schema_metadata({"root": str(Path(root).resolve())}), None
+        return manifest.replace_schema_metadata({"root": str(real_path(root))}), None
     with files.open(f"{path}/index.parquet") as file:
         index = pq.read_table(file)
     largest, limit = max(settings["shard_bytes"], default=0), int(cache_gb * 1e9)
@@ -279,9 +280,10 @@ class ShardReader:
             raise MediaError(Path(self.source.root), "vanished", "the clip is not in the shards")
         try:
             yield self.source.open(shard)
-        except FileNotFoundError as error:
-            raise MediaError(Path(tar_name(shard)), "vanished", f"{self.source.root}: {error}") from error
-        except (OSError, RuntimeError, ValueError) as error:
+        except OSError as error:
+            status = "corrupt" if error.errno is None else fault_of(error)[0]
+            raise MediaError(Path(tar_name(shard)), status, f"{self.source.root}: {error}") from error
+        except (RuntimeError, ValueError) as error:
             raise MediaError(Path(tar_name(shard)), "corrupt", f"{self.source.root}: {error}") from error
 
     def _frames(

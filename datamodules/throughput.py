@@ -1,8 +1,9 @@
 """How fast a run's data come, what would make them come faster, and whether it is they that hold the run back."""
 
+import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -14,6 +15,7 @@ import pyarrow.compute as pc
 from datamodules.cache import build_cache, estimate_gb
 from datamodules.clips import ClipDataModule, Media, judge_for, open_prepared
 from datamodules.doctor import Advice, Check, Machine
+from datamodules.layout import describe_layout
 from datamodules.manifest import SCHEMA, bad, describe_bad, mark_unusable, probed, select_split, usable
 from datamodules.prepare import PrepareSettings, prepare
 from datamodules.probing import probe_file
@@ -22,7 +24,9 @@ from datamodules.shards import open_shards
 from datamodules.sources import apply_list
 from datamodules.workers import Failure, run_jobs
 from selavi.config import Config
+from selavi.filesystem import real_path
 from selavi.randomness import mix
+from selavi.wording import command
 
 _SAMPLED = 512
 """Files that are probed at most."""
@@ -41,6 +45,8 @@ class Sample:
     media: Media
     num_files: int
     """All that the run's folder holds."""
+    layout: list[str] = field(default_factory=list)
+    """What the folders were taken for, and what is doubtful about it; see datamodules.layout.describe_layout."""
 
 
 @dataclass(frozen=True)
@@ -69,19 +75,29 @@ def find_sample(config: Config, budget_s: float) -> Sample | None:
     if prepared is not None:
         manifest = judge_for(config, apply_list(prepared[0], data.list, data.source)[0])
         return Sample(manifest, prepared[1], len(manifest))
-    if data.demo and not Path(data.root).is_dir():
+    if data.demo and not os.path.isdir(data.root):
         return None
     require_media(Path(data.root), data.allow_links)
-    root = Path(data.root).resolve()
-    listing = list_media(root, data.allow_links).replace_schema_metadata({"root": str(root)})
-    listing = select_split(apply_list(listing, data.list, data.source)[0], data.train_split)
+    root = real_path(data.root)
+    listing = list_media(root, data.allow_links, layout=data.layout)
+    listing = listing.replace_schema_metadata({**listing.schema.metadata, b"root": str(root).encode()})
+    listing, _ = apply_list(listing, data.list, data.source)
+    layout = describe_layout(listing)
+    listing = select_split(listing, data.train_split)
     order = np.random.default_rng(mix(config.seed, "doctor")).permutation(len(listing))[:_SAMPLED]
     manifest = _probe(root, listing.take(order), data.timeout_s, budget_s)
-    return Sample(judge_for(config, manifest), None, len(listing))
+    return Sample(judge_for(config, manifest), None, len(listing), layout)
 
 
-def check_sample(sample: Sample | None, config: Config) -> Check:
-    """What the sampled files say about the others."""
+def check_sample(sample: Sample | None, config: Config) -> list[Check]:
+    """What the sampled files say about the others, and what the folders were taken for."""
+    lines = list(sample.layout) if sample is not None else []
+    checks = [Check("data", "layout", "ok", line) for line in lines[:1]]
+    checks += [Check("data", "layout", "warning", line, "docs/data.md, Layouts") for line in lines[1:]]
+    return [*checks, _check_files(sample, config)]
+
+
+def _check_files(sample: Sample | None, config: Config) -> Check:
     if sample is None:
         text = f"the demo set is not there yet ({config.data.root})"
         advice = "training generates it; or name your own: data.root=FOLDER data.demo=false"
@@ -90,12 +106,12 @@ def check_sample(sample: Sample | None, config: Config) -> Check:
     looked = f"{len(manifest)} of {sample.num_files} files looked at"
     if not len(usable(manifest)):
         text = f"{looked}, none can be used: {describe_bad(manifest)}"
-        return Check("data", "files", "problem", text, f"python tools/scan.py {config.data.root} tells of all")
+        return Check("data", "files", "problem", text, f"{command('scan', config.data.root)} tells of all")
     if "audio" in config.modalities and not pc.any(pc.equal(manifest["audio_state"], "ok")).as_py():
         return Check("data", "files", "problem", f"{looked}, none has sound", "modalities=[video]")
     if len(broken) > config.data.max_bad_fraction * len(manifest):
         text = f"{looked}, {len(broken)} cannot be used: {describe_bad(broken)}"
-        advice = f"python tools/scan.py {config.data.root} tells of all; above data.max_bad_fraction a run stops"
+        advice = f"{command('scan', config.data.root)} tells of all; above data.max_bad_fraction a run stops"
         return Check("data", "files", "warning", text, advice)
     few = f", {len(broken)} cannot be used: {describe_bad(broken)}" if len(broken) else ""
     return Check("data", "files", "ok", looked + few)

@@ -46,10 +46,14 @@ ADVICE: dict[str, Advice] = {
     ),
     "timeout": Advice(
         "took too long to read",
-        "if the disk was slow, scan again with --retry or a longer --timeout-s; else remove them",
+        "scan again, with a longer --timeout-s where the disk is slow (they are tried anew each time), or remove them",
     ),
     "vanished": Advice("listed, but then not there", "scan again; mend or remove links that lead nowhere"),
     "changed": Advice("written to while it was read", "scan again when downloads or copies have ended"),
+    "unreadable": Advice(
+        "there, but not given: permission, disk, network or memory",
+        "mend what the reason names and scan again: such files are tried anew each time",
+    ),
 }
 
 

@@ -38,8 +38,8 @@ class Failure:
     """A job without a result."""
 
     reason: str
-    """A status of the manifest: that of the MediaError which the function raised, `timeout`, or `corrupt` where the
-    worker died or ran out of memory."""
+    """A status of the manifest: that of the MediaError which the function raised, `timeout`, `corrupt` where the
+    worker died or ran out of its memory, `unreadable` where it was killed, which the kernel does when memory ends."""
     detail: str
 
 
@@ -126,7 +126,9 @@ def run_jobs(
                     if not alone:
                         suspects.append((number, job))
                         continue
-                    outcome = Failure("corrupt", f"the process that read it died twice ({worker.cause})")
+                    # Nobody but the kernel, for lack of memory, or a person sends SIGKILL: the file may be well.
+                    reason = "unreadable" if worker.cause == "SIGKILL" else "corrupt"
+                    outcome = Failure(reason, f"the process that read it died twice ({worker.cause})")
                 alone = False
                 if isinstance(outcome, BaseException):
                     raise outcome

@@ -20,6 +20,12 @@ python tools/train.py --config configs/small.yaml data.root=/my/videos heads.num
 An unknown setting is refused with the nearest name, a value out of its limits with the limits. What a run used is in
 its folder, and that file is a configuration like any other: `--config RUN/config.resolved.yaml run_dir=runs/again`.
 
+Paths, names and words are taken as they are written, from the first `=` on: `data.root=/data/my #1 set`, `run_dir=1e3`
+and `data.root=/a${b}` are what they say. Quotes belong to the shell; one that arrives belongs to the name, so that
+`data.list=''` in a script without a shell is a file called `''`, and `data.list=` is none. Numbers, lists and mappings
+are YAML. In a file, too, `root: 007` is the folder 007, but YAML's own signs need quotes there (`root: "/my #1 set"`),
+and `${section.key}` in it refers to another setting.
+
 This page is made from `selavi/config.py` by `python docs/make_configuration.py`.
 """
 

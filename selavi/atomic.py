@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,16 @@ def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text to `path` through write_atomically."""
     with write_atomically(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def next_free(path: Path) -> Path:
+    """The name under which an earlier `path` is kept: names.csv becomes names.1.csv, names.2.csv ...
+
+    The number is above all that are there, also where some of them are gone, so that none is overwritten.
+    """
+    pattern = re.compile(rf"{re.escape(path.stem)}\.(\d+){re.escape(path.suffix)}")
+    numbers = [int(match[1]) for other in path.parent.iterdir() if (match := pattern.fullmatch(other.name))]
+    return path.with_name(f"{path.stem}.{max(numbers, default=0) + 1}{path.suffix}")
 
 
 @contextmanager

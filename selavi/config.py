@@ -5,19 +5,48 @@ published VGG-Sound recipe (docs name the departures from the official code).
 """
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
+from os.path import isfile
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
+import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
 from selavi.errors import UsageError
+from selavi.filesystem import expand
 
 MODALITIES = ("video", "audio")
+PATHS = ("data.root", "data.list", "data.cache_dir", "run_dir", "encoders.init")
+"""Settings that are paths, or URLs: ~ and ~name are home folders in them."""
+
+
+SPEED_ONLY = frozenset(
+    ("run_dir", "resume", "data.cache_dir", "data.cache_gb", "data.num_workers", "data.scan_workers")
+)
+"""Settings that say where things are and how fast they go, not what is computed."""
+
+FREE_ON_RESUME = SPEED_ONLY | {
+    "data.root",
+    "data.demo",
+    "data.max_bad_fraction",
+    "data.timeout_s",
+    "data.allow_links",
+    "data.layout",  # which clips there are is compared by their ids
+    "data.shard_cache_gb",
+    "labelling.batch_size",
+    "labelling.memory_gb",
+    "trainer.accelerator",
+    "trainer.strategy",
+    "trainer.log_every_n_steps",
+}
+"""Settings that may differ when a run goes on: those, where the media are, what is tolerated, and how much memory is
+taken.  The last ones change rounding errors at most."""
 
 
 def _require(condition: bool, key: str, expected: str, found: object) -> None:
@@ -37,6 +66,9 @@ class DataConfig:
         "auto"
     )
     """Format of `list`; auto: by its content.  kinetics_sounds without a list: SeLaVi's 32 classes of the folders."""
+    layout: Literal["auto", "classes", "splits", "flat"] = "auto"
+    """What the folders below `root` mean.  classes: the first one is the class, all is split `train`; splits: the
+    first one is the split, the second the class; flat: nothing, no clip has a label; auto: by their names, as told."""
     demo: bool = False
     """Generate the demo set in `root` where it is not there yet."""
     train_split: str = "train"
@@ -507,7 +539,7 @@ def find_config(path: Path, shipped: Path) -> Path:
         UsageError: there is no such file; the message lists selavi's own.
     """
     for candidate in (path, shipped / path.name, shipped / f"{path.name}.yaml"):
-        if candidate.is_file():
+        if isfile(candidate):
             return candidate
     own = ", ".join(sorted(file.stem for file in shipped.glob("*.yaml")))
     raise UsageError(f"no configuration file {path}; give a path, or one of selavi's own: {own}")
@@ -516,25 +548,36 @@ def find_config(path: Path, shipped: Path) -> Path:
 def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
     """Merge defaults, a YAML file and `section.key=value` overrides.
 
+    Settings that are text (paths, names, words) are taken as they are written, from the first `=` on; the others are
+    read as YAML.  `${...}` refers to another setting in a file, and means nothing on the command line.
+
     Raises:
         UsageError: unreadable file, unknown key (the message names the nearest one), wrong type or value.
     """
     for override in overrides:
         if "=" not in override:
-            raise UsageError(f"expected section.key=value, got {override!r} (say modalities=[video], for example)")
+            raise UsageError(
+                f"expected section.key=value, got {override!r}; a path with blanks stands in quotes: "
+                'data.root="/my videos"'
+            )
+    texts, others = _split_overrides(overrides)
     try:
         layers = [OmegaConf.structured(Config)]
         if path is not None:
             loaded = OmegaConf.load(path)
             if not OmegaConf.is_dict(loaded):
                 raise UsageError(f"{path}: expected `section:` and `key: value` lines, found a list or text")
+            texts = {**_texts_of_file(path), **texts}
             layers.append(loaded)
-        layers.append(OmegaConf.from_dotlist(list(overrides)))
+        layers.append(OmegaConf.from_dotlist(others))
         for layer in layers[1:]:
             _check_kinds(OmegaConf.to_container(layer), Config)
+        for key, text in texts.items():
+            # ??? alone would be a missing value; all texts are set once more, as they are, when all is merged.
+            OmegaConf.update(layers[-1], key, "?" if text == "???" else _escape(text))
         merged = OmegaConf.merge(*layers)
         if not OmegaConf.select(merged, "run_dir"):
-            merged.run_dir = f"runs/{path.stem}" if path is not None else "runs/run"
+            texts["run_dir"] = merged.run_dir = f"runs/{path.stem}" if path is not None else "runs/run"
         config = OmegaConf.to_object(merged)
     except OSError as error:
         raise UsageError(f"cannot read the configuration {path}: {error.strerror or error}") from error
@@ -545,6 +588,26 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
     except ValueError as error:
         raise UsageError(str(error)) from error
     assert isinstance(config, Config)
+    for key, text in texts.items():
+        section, _, name = key.rpartition(".")
+        setattr(getattr(config, section) if section else config, name, expand(text) if key in PATHS else text)
+    return config
+
+
+def load_run_config(folder: Path) -> Config:
+    """The settings of a run, which lies in `folder` now, whatever it was called when it was trained.
+
+    Raises:
+        UsageError: the folder is not a run; or as load_config.
+    """
+    path = folder / "config.resolved.yaml"
+    if not path.exists():
+        raise UsageError(
+            f"{folder} is not a run folder: it has no config.resolved.yaml; "
+            "give the folder that tools/train.py named at its end"
+        )
+    config = load_config(path)
+    config.run_dir = str(folder)
     return config
 
 
@@ -552,14 +615,80 @@ def save_config(config: Config, path: Path) -> None:
     """Write every setting as YAML; load_config reads it back to an equal Config."""
     from selavi.atomic import write_text
 
-    write_text(path, OmegaConf.to_yaml(OmegaConf.structured(config)))
+    write_text(path, OmegaConf.to_yaml(OmegaConf.create(_plain(config, _escape))))
 
 
 def as_dict(config: Config) -> dict[str, Any]:
     """Return the settings as plain nested dicts and lists, fit for a checkpoint."""
-    plain = OmegaConf.to_container(OmegaConf.structured(config))
+    plain = _plain(config, str)
     assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}
+    return plain
+
+
+def _plain(value: Any, write: Callable[[str], str]) -> Any:
+    if is_dataclass(value):
+        return {entry.name: _plain(getattr(value, entry.name), write) for entry in fields(value)}
+    if isinstance(value, dict):
+        return {key: _plain(entry, write) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry, write) for entry in value]
+    return write(value) if isinstance(value, str) else value
+
+
+def _split_overrides(overrides: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """The settings that are text, by key and as they are written, and the other overrides."""
+    keys = _text_keys(Config)
+    texts, others = {}, []
+    for override in overrides:
+        key, _, text = override.partition("=")
+        if key not in keys:
+            others.append(override)
+            continue
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise UsageError(f"{key}={text!a} is not UTF-8; rename the file or folder") from error
+        texts[key] = text
+    return texts, others
+
+
+def _texts_of_file(path: Path) -> dict[str, str]:
+    """The settings of a YAML file that are text, as they are written: 007, 1e3 and on are names as well.
+
+    Not those with `${`, which may refer to others, and those that are null.
+    """
+    with path.open(encoding="utf-8") as file:
+        root = yaml.compose(file, Loader=yaml.SafeLoader)
+    keys = _text_keys(Config)
+    return {
+        key: node.value
+        for key, node in _scalars(root)
+        if key in keys and "${" not in node.value and not node.tag.endswith(":null")
+    }
+
+
+def _scalars(mapping: Any, prefix: str = "") -> Iterator[tuple[str, yaml.ScalarNode]]:
+    for name, node in mapping.value if isinstance(mapping, yaml.MappingNode) else ():
+        if isinstance(node, yaml.ScalarNode):
+            yield f"{prefix}{name.value}", node
+        elif not prefix:
+            yield from _scalars(node, f"{name.value}.")
+
+
+def _text_keys(section: type, prefix: str = "") -> set[str]:
+    """Settings that hold text and nothing else: str, and words of a Literal."""
+    keys = set()
+    for entry in fields(section):
+        if isinstance(entry.type, type) and is_dataclass(entry.type):
+            keys |= _text_keys(entry.type, f"{prefix}{entry.name}.")
+        elif entry.type is str or (get_origin(entry.type) is Literal and isinstance(get_args(entry.type)[0], str)):
+            keys.add(prefix + entry.name)
+    return keys
+
+
+def _escape(text: str) -> str:
+    """A text as OmegaConf has to read it so that nothing in it refers to another setting."""
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
 
 
 def _explain(error: OmegaConfBaseException) -> str:

@@ -14,6 +14,7 @@ cluster (`id` empty) or about one clip:
 
 import csv
 import io
+import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -28,13 +29,17 @@ import pyarrow.compute as pc
 from selavi.atomic import write_text
 from selavi.errors import UsageError
 from selavi.export import rank_clips
+from selavi.id_tables import choose_delimiter, describe_delimiter, describe_empty, fit_row, open_table
+from selavi.ids import explain_missing, find_ids
+
+log = logging.getLogger("selavi")
 
 COLUMNS = ("head", "cluster", "id", "name", "into", "rejected")
 REJECTED = -1
 """The cluster of a rejected clip, in tables."""
 
 _MAX_NUMBER = 2**31 - 1
-_MAX_CELL = 1_000_000
+_REJECTED = {"1": True, "true": True, "": False, "0": False, "false": False}  # a spreadsheet writes TRUE
 _ROWS_AT_ONCE = 1_000_000
 
 
@@ -125,38 +130,37 @@ class Names:
 
 
 def read_names(path: Path) -> Names:
-    """Read a names.csv: UTF-8 (with or without a byte order mark), commas, quotes as in RFC 4180.
+    """Read a names.csv, also as a spreadsheet saves it: see selavi.id_tables.
 
-    The columns may stand in any order; those but head and cluster may be left out.
+    The columns may stand in any order; those but head and cluster may be left out.  `rejected` is 1, TRUE, 0, FALSE or
+    empty.
 
     Raises:
         UsageError: the file cannot be read or a cell is wrong; the message names its line and column.  Wrong are:
             unknown or missing columns, rows of another length, what is not a number where one belongs, `rejected`
-            other than 1 or empty, two rows about one cluster or one clip, a row that both moves and rejects, a name
+            that is no such word, two rows about one cluster or one clip, a row that both moves and rejects, a name
             for one clip, merges that lead back to where they begin.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise UsageError(f"{path}, line {line}: expected UTF-8, found the byte 0x{data[error.start]:02x}") from error
-
+    file = open_table(path)
+    if file is None:
+        raise UsageError(f"{path} is Parquet; expected CSV with the columns {','.join(COLUMNS)}")
+    delimiter = choose_delimiter(file, COLUMNS)
+    empty: list[int] = []
     lines, rows = [], []
-    cells_of_rows = _parse(path, text)
-    columns = _check_header(path, *next(cells_of_rows, (1, [])))
+    cells_of_rows = file.rows(delimiter, empty)
+    line, header = next(cells_of_rows, (1, []))
+    columns = _check_header(path, line, [cell.strip() for cell in header])
     for line, cells in cells_of_rows:
-        if len(cells) != len(columns):
-            raise UsageError(f"{path}, line {line}: expected {len(columns)} cells, found {len(cells)}")
+        fit_row(str(path), line, cells, len(header))
         try:
-            row = _read_row(dict(zip(columns, cells, strict=True)))
+            row = _read_row(dict(zip(columns, cells, strict=False)))
         except _CellError as error:
             raise UsageError(f"{path}, line {line}, column {error.column}: {error.problem}") from None
         lines.append(line)
         rows.append(row)
+    for note in (describe_delimiter(file, delimiter), describe_empty(str(path), empty)):
+        if note:
+            log.warning(note)
     for index, column, problem in _problems(rows, lines):
         raise UsageError(f"{path}, line {lines[index]}, column {column}: {problem}")
     return Names(rows)
@@ -224,12 +228,23 @@ def _clip_edits(table: pa.Table, heads: np.ndarray, names: Names) -> tuple[np.nd
         for head, known in by_head.items()
         for clip_id, (was, into) in known.clips.items()
     }
-    indices = pc.index_in(table["id"], value_set=pa.array(list(ids), pa.string()))
+    indices = pc.index_in(table["id"], value_set=_spelt_as_in(table["id"], list(ids)))
     rows = np.flatnonzero(indices.is_valid().to_numpy())
     keys = _keys(heads[rows], indices.take(pa.array(rows)).to_numpy().astype(np.int64))
     found, was = _look_up({key: edit[0] for key, edit in edits.items()}, keys)
     _, moved_to = _look_up({key: edit[1] for key, edit in edits.items()}, keys)
     return rows[found], was, moved_to
+
+
+def _spelt_as_in(there: pa.ChunkedArray, ids: list[str]) -> pa.Array:
+    """The ids as the table has them, which may be in another Unicode form; those that it does not have stay."""
+    match = find_ids(pa.array(ids, pa.string()), there)
+    spelt = [clip_id if place < 0 else there[place].as_py() for clip_id, place in zip(ids, match.place, strict=True)]
+    missing = [clip_id for clip_id, place in zip(ids, match.place, strict=True) if place < 0]
+    similar = explain_missing(missing, pc.unique(there).to_pylist()) if missing else ""
+    if similar:
+        log.warning(f"the names speak of clips that are not here in this spelling, and change nothing there: {similar}")
+    return pa.array(spelt, pa.string())
 
 
 def _names_of(names: Names, keys: np.ndarray) -> pa.ChunkedArray:
@@ -277,23 +292,9 @@ class _CellError(Exception):
         self.column, self.problem = column, problem
 
 
-def _parse(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield (line that the row begins on, its cells); a cell may hold line breaks, an empty line is no row."""
-    limit = csv.field_size_limit(_MAX_CELL)
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    line = 1
-    try:
-        for cells in reader:
-            if cells:
-                yield line, cells
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise UsageError(f"{path}, line {line}: not a row of CSV ({error})") from error
-    finally:
-        csv.field_size_limit(limit)
-
-
 def _check_header(path: Path, line: int, columns: list[str]) -> list[str]:
+    while columns and not columns[-1]:
+        columns = columns[:-1]
     unknown = [column for column in columns if column not in COLUMNS]
     missing = [column for column in COLUMNS[:2] if column not in columns]
     doubled = [column for column in COLUMNS if columns.count(column) > 1]
@@ -311,7 +312,8 @@ def _read_row(cells: dict[str, str]) -> dict[str, Any]:
             continue
         if not re.fullmatch(r"[0-9]{1,10}", cell) or int(cell) > _MAX_NUMBER:
             raise _CellError(column, f"expected a whole number from 0 to {_MAX_NUMBER}, got {_shown(cell)}")
-    if cells.get("rejected", "") not in ("", "1"):
+    rejected = _REJECTED.get(cells.get("rejected", "").lower())
+    if rejected is None:
         raise _CellError("rejected", f"expected 1 or nothing, got {_shown(cells['rejected'])}")
     return {
         "head": int(cells["head"]),
@@ -319,7 +321,7 @@ def _read_row(cells: dict[str, str]) -> dict[str, Any]:
         "id": cells.get("id") or None,
         "name": cells.get("name", ""),
         "into": int(cells["into"]) if cells.get("into") else None,
-        "rejected": cells.get("rejected") == "1",
+        "rejected": rejected,
     }
 
 

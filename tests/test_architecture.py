@@ -13,10 +13,10 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("selavi", "datamodules", "tools")
 
 # A room of selavi/ imports itself and the rows above its own, never a neighbour in its row.
-LEAVES = {"errors", "atomic", "randomness"}
+LEAVES = {"errors", "atomic", "randomness", "ids", "filesystem", "wording"}
 ROWS: list[set[str]] = [
     LEAVES,
-    {"config", "batch", "media", "distributed", "safetensors"},
+    {"config", "batch", "media", "distributed", "safetensors", "id_tables", "meter"},
     {"encoders", "heads", "loss", "augment", "labelling", "evaluation.metrics", "export"},
     {"model", "naming", "handover"},
     {"pretrained"},

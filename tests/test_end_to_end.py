@@ -207,7 +207,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     with monkeypatch.context() as patch:
         patch.setattr(callbacks.Progress, "on_train_batch_end", stop_at_step_six)
         assert fit(folder) == 75
-    assert "stopped by a test; go on with resume=auto" in capsys.readouterr().err
+    assert "stopped by a test\n" in capsys.readouterr().err
     assert read_checkpoint(last_checkpoint(folder))["global_step"] == 4
     assert not (folder / "status.json").exists()
     assert fit(folder, "resume=auto") == 0
@@ -262,7 +262,9 @@ def test_a_signal_ends_the_run_and_it_can_be_resumed(
         process.kill()
     assert process.returncode == code, error
     assert "Traceback" not in error
-    assert "go on with resume=auto" in error
+    assert "\nstopping after this step" in error
+    assert ("press Ctrl-C again to stop now" in error) == (number == signal.SIGINT)
+    assert "its last finished epoch is kept in" in error and "go on with resume=auto" in error
     checkpoint = read_checkpoint(last_checkpoint(folder))
     assert checkpoint["epoch"] < 99
     assert checkpoint["label_bank"]["num_labellings"] >= 1

@@ -30,12 +30,14 @@ def assign(args: argparse.Namespace) -> None:
         settings = {
             "run": assigned.settings_digest(config, run.checkpoint["state_dict"], bank["potentials"]),
             "paths": [path if "://" in path else os.path.abspath(path) for path in args.paths],
-            **{name: getattr(args, name) for name in ("rule", "views", "features", "shard_clips")},
+            **{name: getattr(args, name) for name in ("rule", "views", "features", "shard_clips", "layout")},
             "heads": assigned.choose_columns(args.head, bank["labels"].numpy(), config, modalities),
             "nearest": min(args.nearest, config.heads.num_clusters - 1),
             "modalities": modalities,
         }
-        fix_list(out, settings, partial(list_clips, args.paths, config, "audio" in modalities, args.allow_links))
+        fix_list(
+            out, settings, partial(list_clips, args.paths, config, "audio" in modalities, args.allow_links, args.layout)
+        )
     clips = ClipList(out, config, settings["modalities"], settings["shard_clips"])
     limit = config.data.max_bad_fraction if args.max_bad_fraction is None else args.max_bad_fraction
     if not args.merge_only and (todo := clips.todo(number, count)):
@@ -55,14 +57,11 @@ def _label(
     print(f"{clips.out}: {clips.num_clips} clips; {len(todo)} of {clips.num_shards} shards to do here", file=sys.stderr)
     device, views = best_device(run.config.trainer.accelerator), settings["views"]
     loader = clips.loader(todo, views, workers, pin_memory=device.type == "cuda")
-    total = sum(clips.count(shard) for shard in todo)
-    batches = follow(loader, "assigning", total, "clips", lambda batch: len(batch.index) // views)
-    model, augment = load_model(run)
+    batches = follow(loader, "assigning", sum(map(clips.count, todo)), "clips", lambda batch: len(batch.index) // views)
+    model, augment = load_model(run, device)
     potentials, counts = run.checkpoint["label_bank"]["potentials"], assigned.count_statuses(clips.done())
     try:
-        for found in assigned.label_shards(
-            model.to(device), augment.to(device), batches, clips, run.config, potentials, settings
-        ):
+        for found in assigned.label_shards(model, augment, batches, clips, run.config, potentials, settings):
             counts += found
             assigned.check_bad(counts, clips, limit)
     except KeyboardInterrupt:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from datamodules.clips import ClipDataModule, open_prepared
+from datamodules.clips import ClipDataModule, opened
 from datamodules.manifest import select_split, usable
 from datamodules.progress import follow
 from datamodules.sampling import Window
@@ -18,13 +18,14 @@ from selavi.evaluation import evidence
 from selavi.evaluation.probes import best_device
 from selavi.export import read_labels
 from selavi.training.checkpoint import last_checkpoint
-from selavi.training.run import Run, load_model, load_run
+from selavi.training.run import Run, load_model
+from tools._moved import open_run
 
 log = logging.getLogger("selavi")
 BATCH_SIZE = 16  # windows, with the gradients of half an encoder
 
 
-def evidence_for(run_folder: Path, split: str, head: int, clip_ids: list[str]) -> Path:
+def evidence_for(run_folder: Path, split: str, head: int, clip_ids: list[str], root: str = "") -> Path:
     """Find the evidence for the clusters of clips under a head; what RUN/evidence/SPLIT-hH.parquet has is kept.
 
     Clips that cannot be decoded get no row.
@@ -41,7 +42,9 @@ def evidence_for(run_folder: Path, split: str, head: int, clip_ids: list[str]) -
     with evidence.EvidenceWriter(path, f"{now.st_size} {now.st_mtime_ns}") as writer:
         missing = [clip_id for clip_id in clip_ids if writer.known.get(clip_id) != clusters[clip_id]]
         if missing:
-            _compute(load_run(run_folder), split, head, {clip_id: clusters[clip_id] for clip_id in missing}, writer)
+            _compute(
+                open_run(run_folder, root), split, head, {clip_id: clusters[clip_id] for clip_id in missing}, writer
+            )
     return path
 
 
@@ -54,10 +57,8 @@ def _compute(run: Run, split: str, head: int, clusters: dict[str, int], writer: 
     places = [evidence.plan_windows(clip["duration_s"], clip_s, explained) for clip in clips]
     together = tuple(config.modalities) if config.branches != config.modalities else None  # read by one head
     windows = [[Window(place.start_s, together or (place.modality,)) for place in each] for each in places]
-    data = ClipDataModule(config, run.manifest, (open_prepared(config) or (None, None))[1])  # few: none decoded ahead
-    model, augment = load_model(run)
-    for module in (model, augment):
-        module.to(best_device(config.trainer.accelerator))
+    data = ClipDataModule(config, run.manifest, opened(config, run.manifest))
+    model, augment = load_model(run, best_device(config.trainer.accelerator))
     errors: dict[int, str] = {}
 
     def maps() -> Iterator[dict[str, np.ndarray]]:

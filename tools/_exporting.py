@@ -8,15 +8,16 @@ from typing import Literal
 import pyarrow.compute as pc
 
 from datamodules.manifest import media_root, read_manifest
-from selavi.atomic import hold
-from selavi.config import load_config
+from datamodules.moved import at_root
+from selavi.atomic import hold, next_free
+from selavi.config import load_run_config
 from selavi.errors import UsageError
 from selavi.evaluation.head_choice import choose_head
 from selavi.export import assignments, cluster_table, read_labels, write_cluster_table
-from selavi.gallery.layout import require_method
 from selavi.gallery.select import arrange
-from selavi.handover import FORMATS, hand_over
+from selavi.handover import hand_over
 from selavi.naming import Names, apply_names, read_names, write_names
+from selavi.wording import command
 from tools._about import Found
 from tools._features import features_of
 from tools._gallery import gallery
@@ -26,15 +27,9 @@ _NEED_FEATURES = {"features", "embedding-atlas", "spotlight"}
 
 def export(args: argparse.Namespace) -> None:
     """Join labels, manifest and names, write the tables, then the gallery."""
-    settings = args.run / "config.resolved.yaml"
-    if not settings.exists():
-        raise UsageError(f"{args.run} is not a run folder: it has no config.resolved.yaml")
-    require_method(args.map)
-    if unknown := [name for name in args.to if name not in FORMATS]:
-        raise UsageError(f"--to {unknown[0]}: expected some of {', '.join(FORMATS)}")
-    config = load_config(settings)
+    config, manifest = at_root(load_run_config(args.run), read_manifest(args.run / "manifest.parquet"), args.root)
     split = args.split or config.data.train_split
-    labels, manifest = read_labels(args.run, split), read_manifest(args.run / "manifest.parquet")
+    labels = read_labels(args.run, split)
     choice = choose_head(assignments(read_labels(args.run, config.data.train_split)))
     head = int(args.head) if args.head.isdigit() else choice.head
     try:
@@ -45,14 +40,13 @@ def export(args: argparse.Namespace) -> None:
     if lock is None:
         raise UsageError(f"another process exports {args.run}; wait for it")
     with lock:
-        names = _names(args.run / "names.csv", args.names)
-        table = apply_names(table, names)
+        table = apply_names(table, names := _names(args.run / "names.csv", args.names))
         parquet, csv = write_cluster_table(table, args.run, spreadsheet_safe=args.spreadsheet_safe)
         clips, heads = arrange(labels, manifest)
         wanted = args.map != "none" or set(args.to) & _NEED_FEATURES
-        found = features_of(args.run, split, clips["id"]) if wanted else ({}, "left out (--map none)")
-        agreement = choice.scores["agreement"]
-        report = gallery(args, Found(config, split, manifest, clips, heads, *found, head, agreement, names))
+        found = features_of(args.run, split, clips["id"], args.root) if wanted else ({}, "left out (--map none)")
+        facts = Found(config, split, manifest, clips, heads, *found, head, choice.scores["agreement"], names)
+        report = gallery(args, facts)
         print("\n".join(report.lines()), file=sys.stderr)
         print(f"table: {parquet}\n       {csv}\npage:  {report.page}  (open it in a browser)", file=sys.stderr)
         if args.to:
@@ -63,8 +57,10 @@ def export(args: argparse.Namespace) -> None:
             root, out_dir = media_root(manifest), args.run / "handover"
             hand_over(one, args.to, out_dir, media_root=root, durations_s=durations_s, features=given, link=link)
             print(f"for {', '.join(args.to)}: see {out_dir / 'README.txt'}", file=sys.stderr)
-    again = f"python tools/export_clusters.py {args.run}{f' --split {args.split}' if args.split else ''}"
-    print(f"Next: name clusters in the page, save names.csv, then {again} --names names.csv", file=sys.stderr)
+    if not args.names:
+        words = [args.run, *(("--split", args.split) if args.split else ())]
+        again = command("export_clusters", *words, "--names", "names.csv")
+        print(f"Next: name clusters in the page, save names.csv, then {again}", file=sys.stderr)
 
 
 def _names(kept: Path, given: Path | None) -> Names:
@@ -72,6 +68,6 @@ def _names(kept: Path, given: Path | None) -> Names:
     names = read_names(given or kept) if given or kept.exists() else Names([])
     if given and not (kept.exists() and kept.read_bytes() == given.read_bytes()):
         if kept.exists():
-            kept.rename(kept.with_name(f"names.{1 + sum(1 for _ in kept.parent.glob('names.*.csv'))}.csv"))
+            kept.rename(next_free(kept))
         write_names(names, kept)
     return names

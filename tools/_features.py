@@ -7,30 +7,36 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datamodules.clips import ClipDataModule, Media, cached, open_prepared
-from datamodules.manifest import media_root, select_split, usable
+from datamodules.clips import ClipDataModule, Media, cached
+from datamodules.manifest import select_split, usable
 from datamodules.progress import follow
+from selavi.augment import Augment
 from selavi.config import Config
 from selavi.errors import DataError, UsageError
 from selavi.evaluation.features import features_path, kept_features
 from selavi.evaluation.probes import ClipFeatures, best_device, encode_clips
+from selavi.model import SelaviModel
 from selavi.training.checkpoint import last_checkpoint
-from selavi.training.run import Run, load_model, load_run
+from selavi.training.run import Run, load_model
+from tools._moved import open_run
 
 
-def features_of(run_dir: Path, split: str, ids: pa.ChunkedArray) -> tuple[dict[str, np.ndarray], str | None]:
+def features_of(
+    run_dir: Path, split: str, ids: pa.ChunkedArray, root: str = ""
+) -> tuple[dict[str, np.ndarray], str | None]:
     """Features of some clips of a split, kept in the run folder, or why there are none.
 
     Args:
         run_dir: the run's folder.
         split: of the clips.
         ids: (N,) of the clips wanted.
+        root: where the media are now; "": where they were.
 
     Returns:
         (N, D) float16 a modality, zeros for a clip without it; or nothing and the reason in words.
     """
     try:
-        run = load_run(run_dir)
+        run = open_run(run_dir, root)
         rows = usable(select_split(run.manifest, split))
         encoder = _Encoder(run, split)
         found = kept_features(features_path(run_dir, split), rows, last_checkpoint(run_dir), 1, encoder)
@@ -45,24 +51,19 @@ class _Encoder:
 
     def __init__(self, run: Run, split: str) -> None:
         self.run, self.split = run, split
-        self.opened: tuple[Config, Media] | None = None
+        self.opened: tuple[Config, Media, SelaviModel, Augment] | None = None
 
     def __call__(self, rows: pa.Table) -> ClipFeatures:
-        config, media = self._open()
+        config, media, model, augment = self._open()
         data = ClipDataModule(config, rows, media)
         loader, _ = data.evaluation_loader(self.split)
-        device = best_device(config.trainer.accelerator)
-        model, augment = load_model(self.run)
-        model, augment = model.to(device), augment.to(device)
         batches = follow(loader, f"encoding {len(rows)} clips", len(loader), unit="batches")
         return encode_clips(model, augment, batches, len(rows), 1)
 
-    def _open(self) -> tuple[Config, Media]:
+    def _open(self) -> tuple[Config, Media, SelaviModel, Augment]:
         if self.opened is None:
-            root = media_root(self.run.manifest)
-            if open_prepared(self.run.config) is None and not root.is_dir():
-                raise UsageError(f"the media folder {root} is gone")
             # A module of clips needs training clips: here those of the part are.
             data = replace(self.run.config.data, train_split=self.split)
-            self.opened = replace(self.run.config, data=data), cached(self.run.config, self.run.manifest)
+            config, media = replace(self.run.config, data=data), cached(self.run.config, self.run.manifest)
+            self.opened = config, media, *load_model(self.run, best_device(config.trainer.accelerator))
         return self.opened

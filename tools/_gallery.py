@@ -35,16 +35,16 @@ def gallery(args: argparse.Namespace, run: Found) -> Report:
         places=None if args.clips == "all" else Places.of(int(args.clips)),
         features=np.concatenate(list(run.features.values()), 1) if run.features else None,
         method=args.map,
-        explain=partial(_evidence, args.run, run.split, run.head) if args.evidence else None,
+        explain=partial(_evidence, args.run, args.root, run.split, run.head) if args.evidence else None,
         num_explained=args.evidence,
         each=pool(run.config.data.scan_workers),
     )
 
 
-def _evidence(run_dir: Path, split: str, head: int, ids: list[str]) -> Iterator[Evidence]:
+def _evidence(run_dir: Path, root: str, split: str, head: int, ids: list[str]) -> Iterator[Evidence]:
     """Where and when the evidence for clips lies; none, with a word about it, where it cannot be computed."""
     try:
-        path = evidence_for(run_dir, split, head, ids)
+        path = evidence_for(run_dir, split, head, ids, root)
     except (UsageError, DataError, FileNotFoundError) as error:
         log.warning(f"no evidence: {error}")
         return

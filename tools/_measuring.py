@@ -5,25 +5,24 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from datamodules.clips import ClipDataModule, cached
 from datamodules.yardsticks import crude_features
 from selavi.evaluation.head_choice import choose_head
 from selavi.evaluation.predict import predict
-from selavi.evaluation.probes import combinations_of, encode_clips
+from selavi.evaluation.probes import best_device, combinations_of, encode_clips
 from selavi.evaluation.report import coarser, evaluate_heads, write_metrics, yardsticks
 from selavi.evaluation.report_page import write_report
 from selavi.export import agreement_of_modalities
-from selavi.training.run import load_model, load_run, write_labels
+from selavi.training.run import load_model, read_verdict, write_labels
+from tools._moved import open_clips
 
 
 def evaluate(run_dir: Path, args: argparse.Namespace) -> dict[str, Any]:
     """Predict every clip of the split, score, write RUN/eval/metrics_SPLIT.json and RUN/labels/SPLIT.parquet."""
     split, num_views = args.split, args.views
-    run = load_run(run_dir)
+    run, data = open_clips(run_dir, args.root)
     config, bank = run.config, run.checkpoint["label_bank"]
-    data = ClipDataModule(config, run.manifest, cached(config, run.manifest))
     loader, rows = data.evaluation_loader(split, num_views)
-    model, augment = load_model(run)
+    model, augment = load_model(run, best_device(config.trainer.accelerator))
     predictions = predict(model, augment, loader, len(rows), num_views, config, bank["potentials"])
     paths, rows = rows["path"].to_pylist(), rows.take(predictions.rows.numpy())  # without undecodable clips
     if split != config.data.train_split:  # those have the labels of the last labelling already
@@ -40,6 +39,7 @@ def evaluate(run_dir: Path, args: argparse.Namespace) -> dict[str, Any]:
     labels, num_clusters = rows["label"].to_pylist(), config.heads.num_clusters
     alone = {name: found.numpy() for name, found in predictions.alone.items()}
     result = evaluate_heads(split, predictions.clusters.numpy(), labels, choice, num_clusters, alone)
+    result["verdict"] = read_verdict(run_dir)
     result["undecodable"] = {paths[row]: reason for row, reason in predictions.errors.items()}
     if args.merge:
         found = predictions.clusters.numpy()

@@ -4,18 +4,19 @@ import argparse
 import sys
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # so that a checkout works uninstalled
+
+from selavi.cli import Parser, run_tool
+
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        prog="selavi-assign",
-        description=__doc__,
-        epilog="Stopped or killed, the same command goes on where it was. Many processes share the work: --task i/n, "
-        "a SLURM array or torchrun; see docs/assign.md.",
-    )
+    epilog = "Stopped or killed, the same command goes on where it was. Many processes share the work: --task i/n, "
+    epilog += "a SLURM array or torchrun; see docs/assign.md. Example: python tools/assign.py runs/mine /my/new/videos"
+    parser = Parser("assign", __doc__, epilog)
     parser.add_argument("run", type=Path, metavar="RUN", help="a run folder, such as runs/demo")
     about = "files and folders; or one manifest (.parquet); or one folder (or URL) of tools/prepare.py"
-    parser.add_argument("paths", nargs="*", metavar="PATH", help=about)
+    parser.add_argument("paths", type="path", nargs="*", metavar="PATH", help=about)
     parser.add_argument("--out", type=Path, help="folder of the results (default: RUN/assigned/NAME of the first PATH)")
     about = "balanced (default): the plan row with the training's potentials, as tools/cluster_eval.py; likeliest: the "
     about += "largest probability of the heads"
@@ -35,6 +36,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     about = "a larger share of unusable files ends with exit code 3 (default: data.max_bad_fraction of the run)"
     parser.add_argument("--max-bad-fraction", type=float, help=about)
     parser.add_argument("--allow-links", action="store_true", help="follow links that lead out of a folder")
+    about = "what folders below a PATH mean (data.layout; default: by their names)"
+    parser.add_argument("--layout", choices=("auto", "classes", "splits", "flat"), default="auto", help=about)
     about = "put a ' before CSV cells that a spreadsheet would run; such ids are then no longer the ids"
     parser.add_argument("--spreadsheet-safe", action="store_true", help=about)
     about = "label nothing: merge what is there, with RUN/names.csv"
@@ -59,7 +62,6 @@ def check(args: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Run the tool; returns the exit code."""
     args = parse(argv)
-    from selavi.cli import run_tool
 
     def action() -> None:
         check(args)

@@ -4,10 +4,16 @@ import argparse
 import sys
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # so that a checkout works uninstalled
+
+from selavi.cli import Parser, run_tool
+
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(prog="selavi-cluster-eval", description=__doc__)
+    epilog = "Examples: python tools/cluster_eval.py runs/demo --split test --report; "
+    epilog += "python tools/cluster_eval.py --clusters theirs.csv --labels truth.csv"
+    parser = Parser("cluster-eval", __doc__, epilog, movable=True)
     parser.add_argument("runs", type=Path, nargs="*", metavar="RUN", help="run folders, such as runs/demo")
     parser.add_argument("--clusters", type=Path, help="instead of runs: CSV or Parquet of anyone's (id, cluster)")
     parser.add_argument("--labels", type=Path, help="CSV or Parquet of (id, label) for the clips of --clusters")
@@ -22,32 +28,31 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     about = "also merge the clusters to K, by what the other heads make of them, and say how the heads then agree"
     parser.add_argument("--merge", type=int, nargs="+", default=[], metavar="K", help=about)
     parser.add_argument("--report", action="store_true", help="also a page with figures: RUN/eval/report_SPLIT.html")
-    return parser.parse_args(argv)
+    return parser.parse_with_root(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the tool; returns the exit code."""
     args = parse(argv)
-    from selavi.cli import run_tool
-    from selavi.errors import UsageError
 
     def action() -> None:
-        if args.views < 1:
-            raise UsageError(f"--views must be at least 1, got {args.views}")
-        if not bool(args.runs) == (not args.clusters) == (not args.labels):
-            raise UsageError("expected run folders, or --clusters FILE and --labels FILE together")
+        from tools._checking_runs import check_eval
+
+        check_eval(args)
         if args.clusters:
             from selavi.evaluation.external import evaluate_files, format_scores
 
             return print(format_scores(evaluate_files(args.clusters, args.labels)))
         from selavi.evaluation.report import format_comparison, format_table
+        from selavi.wording import command
         from tools._measuring import evaluate
 
         results = {str(run): evaluate(run, args) for run in args.runs}
         print(format_table(next(iter(results.values()))) if len(results) == 1 else format_comparison(results))
         where = " ".join(f"{run}/eval/metrics_{args.split}.json" for run in args.runs)
         print(f"\nfull figures: {where}", file=sys.stderr)
-        print(f"Next: browse   python tools/export_clusters.py {args.runs[0]}", file=sys.stderr)
+        split = ("--split", args.split) if args.split != "train" else ()
+        print(f"Next: browse   {command('export_clusters', args.runs[0], *split)}", file=sys.stderr)
 
     return run_tool(action)
 

@@ -6,6 +6,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # so that a checkout works uninstalled
+
+from selavi.cli import Parser, run_tool
+
 EXAMPLES = """  compare.py --config small --recipes sela-video concat xdc selavi --seeds 0 1 2 data.root=DIR
   compare.py --runs runs/a runs/b         video, audio, both side by side, and both before any training
   compare.py --arrays features.npy --ids ids.txt --labels labels.csv"""
@@ -13,8 +17,7 @@ EXAMPLES = """  compare.py --config small --recipes sela-video concat xdc selavi
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    shown = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog="selavi-compare", description=__doc__, epilog=EXAMPLES, formatter_class=shown)
+    parser = Parser("compare", __doc__, EXAMPLES, verbatim=True, movable=True)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--recipes", nargs="+", metavar="NAME", help="to train, unless finished, with section.key=value")
     what.add_argument("--runs", type=Path, nargs="+", metavar="RUN", help="run folders whose features are clustered")
@@ -30,42 +33,40 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--scale", default="standardise+l2", help="standardise, l2, none or standardise+l2 (default)")
     parser.add_argument("--out", type=Path, default=Path("runs/compare"), help="folder (default: %(default)s)")
     words = sys.argv[1:] if argv is None else argv
-    setting = r"[a-z_]+(\.[a-z_]+)*=" if "--recipes" in words else "$"  # they may stand behind a list of words
-    settings = [word for word in words if re.match(setting, word)]
-    return parser.parse_args([word for word in words if word not in settings], argparse.Namespace(settings=settings))
+    settings = [word for word in words if "--recipes" in words and re.match(r"[a-z_]+(\.[a-z_]+)*=", word)]
+    rest = [word for word in words if word not in settings]
+    return parser.parse_with_root(rest, argparse.Namespace(settings=settings))
 
 
-def encode_run(folder: Path, split: str, num_views: int, scaling: str) -> tuple[Any, int]:
-    """Features and labels of a run's clips, by kind of features, and how many clusters it has."""
-    from datamodules.clips import ClipDataModule, cached
+def encode_run(root: str, folder: Path, split: str, num_views: int, scaling: str) -> tuple[Any, int]:
+    """Features and labels of a run's clips (in `root`), by kind of features, and how many clusters it has."""
     from selavi.evaluation.compare import kinds_of_run
     from selavi.evaluation.probes import best_device, encode_clips
-    from selavi.training.run import load_model, load_run, untrained_model
+    from selavi.training.run import load_model, untrained_model
+    from tools._moved import open_clips
 
-    run = load_run(folder)
-    data = ClipDataModule(run.config, run.manifest, cached(run.config, run.manifest))
+    run, data = open_clips(folder, root)
     (loader, table), device = data.evaluation_loader(split, num_views), best_device(run.config.trainer.accelerator)
-    models = (load_model(run), untrained_model(run))
-    seen = [encode_clips(m.to(device), a.to(device), loader, len(table), num_views) for m, a in models]
-    return kinds_of_run(seen[0], seen[1], table["label"].to_pylist(), scaling), run.config.heads.num_clusters
+    trained = encode_clips(*load_model(run, device), loader, len(table), num_views)
+    untrained = encode_clips(*untrained_model(run, device), loader, len(table), num_views)
+    return kinds_of_run(trained, untrained, table["label"].to_pylist(), scaling), run.config.heads.num_clusters
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the tool; returns the exit code."""
     args = parse(argv)
-    from selavi.cli import run_tool
 
     def action() -> None:
-        from selavi.config import find_config
         from selavi.evaluation import compare as cp
         from tools import cluster_eval, train
+        from tools._checking_input import check_compare
 
         protocol = cp.Protocol(args.methods, args.seeds, args.scale, args.clusters, args.views)
+        config, tools = check_compare(args), (train.main, cluster_eval.main)
         if args.recipes:
-            tools, config = (train.main, cluster_eval.main), find_config(args.config, train.CONFIGS)
             rows = cp.train_recipes(args.recipes, args.seeds, config, args.settings, args.splits, args.out, *tools)
         elif args.runs:
-            rows = cp.cluster_runs(args.runs, args.splits, protocol, encode_run)
+            rows = cp.cluster_runs(args.runs, args.splits, protocol, lambda *what: encode_run(args.root, *what))
         else:
             rows = cp.cluster_arrays(args.arrays, args.ids, args.labels, protocol)
         print(cp.format_summary(rows))

@@ -4,16 +4,16 @@ import argparse
 import sys
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # so that a checkout works uninstalled
+
+from selavi.cli import Parser, run_tool
+
 FILES = {"torch": "model.pt2", "onnx": "model.onnx"}
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        prog="selavi-convert",
-        description=__doc__,
-        epilog="Example: python tools/convert.py runs/demo --to safetensors torch",
-    )
+    parser = Parser("convert", __doc__, "Example: python tools/convert.py runs/demo --to safetensors torch")
     parser.add_argument(
         "weights",
         type=Path,
@@ -38,16 +38,20 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         nargs="+",
         default=[],
         metavar="section.key=value",
-        help="settings that go before those of the weights, such as audio.standardise=fixed",
+        help="settings that override those of the weights, such as audio.standardise=fixed",
     )
     return parser.parse_args(argv)
 
 
 def convert(args: argparse.Namespace) -> None:
     """Load, write, say what can be done with it."""
-    from selavi.pretrained import export_onnx, export_program, load, write_weights
+    from tools._checking_input import check_convert
 
     out = args.out or (args.weights / "export" if args.weights.is_dir() else Path(args.weights.name.split(".")[0]))
+    check_convert(args, out)
+    from selavi.pretrained import export_onnx, export_program, load, write_weights
+    from selavi.wording import command
+
     loaded = load(args.weights, args.set)
     print(f"{loaded.source}: {' and '.join(loaded.config.modalities)}", file=sys.stderr)
     if "safetensors" in args.to:
@@ -57,19 +61,14 @@ def convert(args: argparse.Namespace) -> None:
             export(loaded, out / FILES[kind])
             print(f"{kind + ':':8} {out / FILES[kind]}", file=sys.stderr)
     if "safetensors" in args.to:
-        print(
-            f"Next: train from them   python tools/train.py --config {out}/config.yaml encoders.init={out} "
-            "data.root=... run_dir=...\n      in Python         "
-            f'selavi.pretrained.load("{out}")',
-            file=sys.stderr,
-        )
+        words = ["--config", out / "config.yaml", f"encoders.init={out}", "data.root=...", "run_dir=..."]
+        print(f"Next: train from them   {command('train', *words)}", file=sys.stderr)
+        print(f"      in Python         selavi.pretrained.load({str(out)!r})", file=sys.stderr)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the tool; returns the exit code."""
     args = parse(argv)
-    from selavi.cli import run_tool
-
     return run_tool(lambda: convert(args))
 
 

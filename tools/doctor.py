@@ -8,16 +8,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # so that a checkout works uninstalled
+
+from selavi.cli import CONFIGS, Parser, run_tool
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        prog="selavi-doctor",
-        description=__doc__,
-        epilog="Example: python tools/doctor.py --config vggsound data.root=/videos data.num_workers=16",
-    )
+    example = "Example: python tools/doctor.py --config vggsound data.root=/videos data.num_workers=16"
+    parser = Parser("doctor", __doc__, example)
     parser.add_argument("--config", type=Path, default=Path("demo"), help="file or name, as for train (default: demo)")
     parser.add_argument("--seconds", type=float, default=30, help="to spend on measuring speed, roughly (default: 30)")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output instead of the table")
@@ -52,7 +51,7 @@ def measure(config: Any, report: Any, machine: Any, folder: Path, seconds: float
     from selavi.training.speed import measure_faster, measure_model
 
     sample = throughput.find_sample(config, seconds / 10)
-    report.checks += [*doctor.check_machine(machine, config), throughput.check_sample(sample, config)]
+    report.checks += [*doctor.check_machine(machine, config), *throughput.check_sample(sample, config)]
     if report.problems:
         return
     until_s, model = time.monotonic() + seconds, measure_model(config, seconds / 5)
@@ -70,8 +69,6 @@ def measure(config: Any, report: Any, machine: Any, folder: Path, seconds: float
 def main(argv: list[str] | None = None) -> int:
     """Run the tool; returns the exit code: 2 where something makes training impossible."""
     args = parse(argv)
-    from selavi.cli import run_tool
-
     with tempfile.TemporaryDirectory(prefix="selavi-doctor-") as folder:
         return run_tool(lambda: examine(args, Path(folder)))
 

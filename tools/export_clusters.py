@@ -4,11 +4,15 @@ import argparse
 import sys
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # so that a checkout works uninstalled
+
+from selavi.cli import Parser, run_tool
+
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     example = "Example: python tools/export_clusters.py runs/demo --split test --media copy --map tsne"
-    parser = argparse.ArgumentParser(prog="selavi-export-clusters", description=__doc__, epilog=example)
+    parser = Parser("export-clusters", __doc__, example, movable=True)
     parser.add_argument("run", type=Path, help="a run folder, such as runs/demo")
     about = "which clips (default: those trained on); another one needs tools/cluster_eval.py RUN --split SPLIT first"
     parser.add_argument("--split", help=about)
@@ -34,22 +38,17 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "also write RUN/handover/FORMAT: fiftyone, videofolder, cvat, labelstudio, spotlight, embedding-atlas, features"
     )
     parser.add_argument("--to", nargs="+", default=[], metavar="FORMAT", help=about)
-    return parser.parse_args(argv)
+    return parser.parse_with_root(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the tool; returns the exit code."""
     args = parse(argv)
-    from selavi.cli import run_tool
-    from selavi.errors import UsageError
 
     def action() -> None:
-        if args.clips != "all" and (not args.clips.isdigit() or args.clips == "0"):
-            raise UsageError(f"--clips must be at least 1, or `all`, got {args.clips}")
-        if args.evidence < 0:
-            raise UsageError(f"--evidence must be at least 0, got {args.evidence}")
-        if args.head not in ("chosen", "all") and not args.head.isdigit():
-            raise UsageError(f"--head must be `chosen`, `all` or a number, got {args.head!r}")
+        from tools._checking_runs import check_export
+
+        check_export(args)
         from tools._exporting import export
 
         export(args)

@@ -5,19 +5,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # so that a checkout works uninstalled
+
+from selavi.cli import CONFIGS, Parser, run_tool
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     example = "Example: python tools/finetune.py runs/vggsound --config finetune_ucf101 data.root=/ucf101 "
     example += "'data.list=/lists/*list0{fold}.txt' --folds 1 2 3 run_dir=runs/vggsound-ucf101"
-    parser = argparse.ArgumentParser(prog="selavi-finetune", description=__doc__, epilog=example)
+    parser = Parser("finetune", __doc__, example)
     parser.add_argument("run", type=Path, metavar="RUN", help="run folder whose encoder is trained on")
     parser.add_argument("--config", type=Path, required=True, help="YAML file, or one of selavi's own by its name")
     parser.add_argument("--folds", nargs="+", help="of an official list: each takes the place of {fold} in data.list")
     parser.add_argument("--split", default="test", help="clips to test on (default: test)")
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that go before the file's")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that override the file's")
     return parser.parse_intermixed_args(argv)
 
 
@@ -38,12 +40,11 @@ def fine_tune(config: Any, run: Any, config_path: Path, split: str) -> dict[str,
     settings, tested = config.finetune, select_split(manifest, split)
     data = ClipDataModule(config, manifest, media)
     batches, held_out = data.evaluation_loader(ft.VALIDATION, settings.validation_views)
-    progress = Progress(config, data.ids)
+    progress, stop = Progress(config, data.ids), StopOnSignal(config.run_dir)
     validation = ft.Validation(config, lambda: batches, held_out["label"].to_pylist(), progress.say)
-    trainer = make_trainer(config, [validation, progress, StopOnSignal()], ft.KIND)
-    module = ft.FinetuneModule(
-        config, run, data.train_rows["label"].to_pylist(), data.steps_per_epoch(trainer.world_size)
-    )
+    trainer = make_trainer(config, [stop, validation, progress], ft.KIND)
+    labels, steps = data.train_rows["label"].to_pylist(), data.steps_per_epoch(trainer.world_size)
+    module = ft.FinetuneModule(config, run, labels, steps)
     module.check_checkpoint(point.checkpoint)
     if trainer.is_global_zero:
         _lock = start_run(config, config_path, manifest)  # held until this function ends
@@ -58,18 +59,17 @@ def fine_tune(config: Any, run: Any, config_path: Path, split: str) -> dict[str,
 def main(argv: list[str] | None = None) -> int:
     """Run the tool; returns the exit code."""
     args = parse(argv)
-    from selavi.cli import run_tool
 
     def action() -> None:
         from selavi.config import find_config, load_config
         from selavi.training.finetune import finetune_config, format_finetuning
         from selavi.training.run import load_run
+        from tools._folds import fold_configs
 
         path = find_config(args.config, CONFIGS)
-        given, run, results = load_config(path, args.overrides), load_run(args.run), {}
-        for fold in args.folds or [None]:
-            config = finetune_config(given, args.overrides, run, fold)
-            results[f"fold {fold}" if fold else "all"] = fine_tune(config, run, path, args.split)
+        given, run = load_config(path, args.overrides), load_run(args.run)
+        configs = fold_configs(args.folds, lambda fold: finetune_config(given, args.overrides, run, fold))
+        results = {f"fold {key}" if key else "all": fine_tune(configs[key], run, path, args.split) for key in configs}
         print(format_finetuning(results))
         print(f"\nfull figures: eval/finetune_{args.split}.json in {given.run_dir}", file=sys.stderr)
 

@@ -6,14 +6,17 @@ Learned from the training split, measured on another one; on the run's own clips
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # so that a checkout works uninstalled
+
+from selavi.cli import Parser, run_tool
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     example = "Example: python tools/probe.py runs/vggsound data.root=/data/ucf101 "
     example += "'data.list=/lists/*list0{fold}.txt' --folds 1 2 3 --group ucf101"
-    parser = argparse.ArgumentParser(prog="selavi-probe", description=__doc__, epilog=example)
+    parser = Parser("probe", __doc__, example)
     parser.add_argument("run", type=Path, metavar="RUN", help="run folder, such as runs/demo")
     parser.add_argument("overrides", nargs="*", metavar="data.key=value", help="other clips, or other windows of them")
     parser.add_argument("--split", default="test", help="clips to measure on (default: test)")
@@ -24,52 +27,32 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_intermixed_args(argv)
 
 
-def measure(run: Any, fold: str | None, args: argparse.Namespace) -> tuple[Any, list[dict[str, Any]]]:
-    """One fold: its settings, and a row for each kind of encoders and features."""
-    from datamodules.clips import ClipDataModule, cached, prepare_data
-    from datamodules.holdout import hold_out
-    from selavi.evaluation.probes import best_device, check_request, encode_clips, probe_clips
-    from selavi.training.run import load_model, on_other_clips, untrained_model
-
-    own = not args.overrides and fold is None
-    config = run.config if own else on_other_clips(run, args.overrides, fold)
-    check_request(args.split, config.data.train_split, args.views)
-    manifest, media = (run.manifest, cached(config, run.manifest)) if own else prepare_data(config)
-    data, device = ClipDataModule(config, manifest, media), best_device(config.trainer.accelerator)
-    kinds = [label or "" for label in data.train_rows["label"].to_pylist()]
-    held_out = hold_out(data.ids, kinds, fraction=0.2, seed=config.seed, group=args.group)
-    rows = []
-    for encoders, make in {"trained": load_model, "untrained": untrained_model}.items():
-        if encoders == "trained" or args.untrained:
-            model, augment = make(run)
-            model, augment = model.to(device), augment.to(device)
-            sides = []
-            for split in (config.data.train_split, args.split):
-                loader, table = data.evaluation_loader(split, args.views)
-                clips = encode_clips(model, augment, loader, len(table), args.views)
-                sides.append((clips, table["label"].to_pylist()))
-            results = probe_clips(*sides[0], held_out, *sides[1], device)
-            rows += [{"fold": fold, "encoders": encoders, "features": name, **row} for name, row in results.items()]
-    return config, rows
-
-
 def main(argv: list[str] | None = None) -> int:
     """Run the tool; returns the exit code."""
     args = parse(argv)
-    from selavi.cli import run_tool
 
     def action() -> None:
-        from selavi.evaluation.probes import describe_probes, format_probes, write_probes
-        from selavi.training.run import load_run
+        from tools._folds import check_probe, fold_configs
+
+        check_probe(args)
+        from datamodules.moved import moved_to
+        from selavi.evaluation.probes import check_request, describe_probes, format_probes, write_probes
+        from selavi.training.run import load_run, on_other_clips
+        from tools._moved import relocate
+        from tools._probing import measure
 
         run = load_run(args.run)
-        found = [measure(run, fold, args) for fold in args.folds or [None]]
-        result = describe_probes(
-            [row for _, each in found for row in each], found[0][0], args.overrides, args.split, args.views
+        root = None if args.folds else moved_to(run.manifest, args.overrides)
+        run = relocate(run, root or "")
+        configs = fold_configs(
+            args.folds, lambda fold: on_other_clips(run, args.overrides, fold) if root is None else run.config
         )
-        path = write_probes(result, run.folder)
+        config = next(iter(configs.values()))
+        check_request(args.split, config.data.train_split, args.views)
+        rows = [row for fold, config in configs.items() for row in measure(run, config, fold, args)]
+        result = describe_probes(rows, config, args.overrides, args.split, args.views)
         print(format_probes(result))
-        print(f"\nfull figures: {path}", file=sys.stderr)
+        print(f"\nfull figures: {write_probes(result, run.folder)}", file=sys.stderr)
 
     return run_tool(action)
 

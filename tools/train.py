@@ -6,25 +6,21 @@ import sys
 import time
 from pathlib import Path
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # so that a checkout works uninstalled
+
+from selavi.cli import CONFIGS, Parser, run_tool
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        prog="selavi-train",
-        description=__doc__,
-        epilog="Example: python tools/train.py --config configs/small.yaml data.root=/videos heads.num_clusters=50",
-    )
-    parser.add_argument(
-        "--config",
-        type=Path,
-        default=CONFIGS / "demo.yaml",
-        help="YAML file; selavi's own are also found by name, such as vggsound (default: demo)",
-    )
-    parser.add_argument(
-        "overrides", nargs="*", metavar="section.key=value", help="settings that go before those of the file"
-    )
+    names = ", ".join(sorted(path.stem for path in CONFIGS.glob("*.yaml")))
+    epilog = f"Recipes of selavi's own: {names}. Every setting is explained in docs/configuration.md. "
+    epilog += "Example: python tools/train.py --config small data.root=/videos heads.num_clusters=50 run_dir=runs/mine"
+    parser = Parser("train", __doc__, epilog)
+    about = "YAML file, or the name of one of selavi's own recipes (default: demo)"
+    parser.add_argument("--config", type=Path, default=CONFIGS / "demo.yaml", help=about)
+    about = "settings that override the file's"
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help=about)
     return parser.parse_intermixed_args(argv)
 
 
@@ -40,6 +36,7 @@ def train(args: argparse.Namespace) -> None:
     from selavi.training.callbacks import LabellingCallback, Progress, StopOnSignal
     from selavi.training.module import SelaviModule
     from selavi.training.run import finish_run, make_trainer, next_steps, resume_point, start_run
+    from selavi.wording import duration
 
     began = time.monotonic()
     first = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
@@ -49,9 +46,9 @@ def train(args: argparse.Namespace) -> None:
         return
     manifest, cache = prepare_data(config)
     data = ClipDataModule(config, manifest, cache)
-    progress = Progress(config, data.ids)
-    labelling = LabellingCallback(config, data.labels, progress)
-    trainer = make_trainer(config, [labelling, progress, StopOnSignal()])
+    progress, stop = Progress(config, data.ids), StopOnSignal(config.run_dir)
+    labelling = LabellingCallback(config, data.labels, progress, stop)
+    trainer = make_trainer(config, [stop, labelling, progress])
     module = SelaviModule(config, data.ids, data.steps_per_epoch(trainer.world_size))
     module.check_checkpoint(point.checkpoint)
     if trainer.is_global_zero:
@@ -60,19 +57,15 @@ def train(args: argparse.Namespace) -> None:
     trainer.fit(module, datamodule=data, ckpt_path=point.checkpoint, weights_only=True)
     if trainer.is_global_zero:
         assert labelling.statistics is not None
-        finish_run(config, module.label_bank, labelling.statistics, time.monotonic() - began)
-        print(
-            f"done in {time.monotonic() - began:.0f} s; labels of {len(data.ids)} clips are in "
-            f"{config.run_dir}/labels.{next_steps(config.run_dir)}",
-            file=sys.stderr,
-        )
+        seconds, verdict = time.monotonic() - began, labelling.verdict()
+        finish_run(config, module.label_bank, labelling.statistics, seconds, verdict)
+        results = f"labels of {len(data.ids)} clips are in {config.run_dir}/labels."
+        print(f"done in {duration(seconds)}; {results}\n{verdict.text}{next_steps(config.run_dir)}", file=sys.stderr)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the tool; returns the exit code."""
     args = parse(argv)
-    from selavi.cli import run_tool
-
     return run_tool(lambda: train(args))
 
 

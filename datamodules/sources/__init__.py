@@ -8,6 +8,7 @@ One module of one format each; what they share is in listing.py, and join.py fin
 """
 
 import json
+import os
 import re
 from glob import glob
 from pathlib import Path
@@ -17,6 +18,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from datamodules.layout import METADATA_KEY as LAYOUT_KEY
+from datamodules.layout import split_of
 from datamodules.manifest import media_root
 from datamodules.sources.ave import AVE
 from datamodules.sources.folder import FOLDER
@@ -29,6 +32,8 @@ from datamodules.sources.table import TABLE
 from datamodules.sources.ucf101 import UCF101
 from datamodules.sources.vggsound import VGGSOUND
 from selavi.errors import UsageError
+from selavi.filesystem import look
+from selavi.ids import explain_missing
 
 # In the order that `auto` tries them: a table with a path column is what most lists are as well.
 SOURCES: dict[str, Source] = {
@@ -44,6 +49,8 @@ SOURCES: dict[str, Source] = {
 FOLDS = {"ucf101": r"list0([123])\.txt", "hmdb51": r"_split([123])\.txt"}
 METADATA_KEY = b"list"
 NUM_EXAMPLES = 3
+MOST_EXPLAINED = 100_000
+"""Files that are compared letter by letter with names that have none."""
 
 
 def apply_list(manifest: pa.Table, list_path: str, source: str) -> tuple[pa.Table, str]:
@@ -81,11 +88,12 @@ def apply_list(manifest: pa.Table, list_path: str, source: str) -> tuple[pa.Tabl
     missing = named[~has_clip_of(joined.clip_of_row, rows)[named]]
     examples = listing.rows["name"].take(missing[:NUM_EXAMPLES]).to_pylist()
     things = "classes" if listing.by == "class" else "clips"
+    similar = _similar(manifest, listing, joined, missing)
     if not len(rows):
         raise UsageError(
             f"{subject}: none of its {len(named):,} {things} is in {root}; the list names {', '.join(examples)}, the "
             f"folder has {', '.join(manifest['path'][:NUM_EXAMPLES].to_pylist())}. Point data.root at the files of "
-            "this list, or name another list or format (data.list, data.source)"
+            f"this list, or name another list or format (data.list, data.source){similar}"
         )
     facts = {
         "name": name,
@@ -98,15 +106,31 @@ def apply_list(manifest: pa.Table, list_path: str, source: str) -> tuple[pa.Tabl
     copies = int((joined.row_of_file >= 0).sum()) - len(rows)
     told = [f"{subject}: {len(named) - len(missing):,} of {len(named):,} {things} have a file"]
     if len(missing):
-        told.append(f"without one: {len(missing):,} (such as {', '.join(examples)})")
+        told.append(f"without one: {len(missing):,} (such as {', '.join(examples)}){similar}")
     for meaning, count in (
         ("rows that name one again", len(listing.rows) - len(named)),
+        ("found in another Unicode form", joined.num_respelt),
         ("second copies of a clip, not used", copies),
         ("files that fit several clips, not used", several),
         ("files that are not in the list", len(manifest) - len(rows) - copies - several),
     ):
         told += [f"{meaning}: {count:,}"] if count else []
+    told += listing.notes
     return _label(manifest, listing, chosen, rows, facts), "; ".join(told)
+
+
+def _similar(manifest: pa.Table, listing: Listing, joined: Join, missing: np.ndarray) -> str:
+    """Which names without a file are there in another spelling; "" where none is."""
+    if listing.by != "path" or not len(missing):
+        return ""
+    names = [_file_name(name) for name in listing.rows["name"].take(missing[:MOST_EXPLAINED]).to_pylist()]
+    unused = manifest["path"].filter(pa.array(joined.row_of_file < 0))[:MOST_EXPLAINED]
+    explained = explain_missing(names, [_file_name(path) for path in unused.to_pylist()])
+    return f"; {explained}" if explained else ""
+
+
+def _file_name(path: str) -> str:
+    return path.replace("\\", "/").rstrip("/").rpartition("/")[2]
 
 
 def describe_list(manifest: pa.Table) -> str:
@@ -156,7 +180,8 @@ def read_list(list_path: str, source: str) -> tuple[str, str, Listing]:
     if len({listing.by for listing in listings}) > 1:
         raise UsageError(f"data.list={list_path} names lists of clips and lists of classes; name one kind")
     rows = pa.concat_tables([listing.rows for listing in listings])
-    return Path(list_path).name, source, Listing(listings[0].by, rows)
+    notes = [note for part in listings for note in part.notes] + [note for sample in samples for note in sample.notes]
+    return Path(list_path).name, source, Listing(listings[0].by, rows, tuple(notes))
 
 
 def recognise(sample: Sample) -> str:
@@ -178,16 +203,19 @@ def recognise(sample: Sample) -> str:
 
 def _files(list_path: str) -> list[Path]:
     path = Path(list_path)
-    if path.is_file():
+    place = look(path)
+    if place.kind == "file":
         return [path]
-    if path.is_dir():
+    if place.kind == "folder":
         raise UsageError(
             f"data.list={list_path} is a folder; name the file in it, or several with a pattern such as "
             "'.../*list01.txt' or '.../*_test_split1.txt'"
         )
-    found = [Path(name) for name in sorted(glob(list_path)) if Path(name).is_file()]
+    found = [Path(name) for name in sorted(glob(list_path)) if os.path.isfile(name)]
     if not found:
-        raise UsageError(f"data.list={list_path}: no such file; give the list file, or a pattern of several")
+        raise UsageError(
+            f"data.list={list_path}: no such file ({place.reason}); give the list file, or a pattern of several"
+        )
     return found
 
 
@@ -209,12 +237,22 @@ def _one_file_a_clip(manifest: pa.Table, listing: Listing, joined: Join) -> np.n
     found, listed = manifest.take(files), listing.rows.take(rows)
     good = pc.fill_null(pc.equal(found["status"], "ok"), True).to_numpy()  # null: nobody has looked yet
     same = {
-        name: pc.equal(folded(found[name]), folded(listed[name])).to_numpy(zero_copy_only=False)
+        name: pc.equal(_comparable(found[name], name), _comparable(listed[name], name)).to_numpy(zero_copy_only=False)
         for name in ("label", "split")
     }
     order = np.lexsort((files, ~same["split"], ~same["label"], ~good, clips))  # the last key is the first to count
     _, firsts = np.unique(clips[order], return_index=True)
     return np.sort(files[order][firsts])
+
+
+def _comparable(column: pa.ChunkedArray, name: str) -> pa.Array:
+    """Labels as they are compared; of splits, `validate` and `val` are one."""
+    plain = folded(column)
+    if name == "label":
+        return plain
+    encoded = plain.dictionary_encode()
+    words = pa.array([split_of(word) or word for word in encoded.dictionary.to_pylist()], pa.large_string())
+    return words.take(encoded.indices)
 
 
 def _label(
@@ -234,4 +272,6 @@ def _label(
             )
         kept = kept.sort_by("id")
     metadata = {**(manifest.schema.metadata or {}), METADATA_KEY: json.dumps(facts).encode()}
+    if listing.by != "class" and not listed["split"].null_count and not listed["label"].null_count:
+        metadata.pop(LAYOUT_KEY, None)  # the folders have decided nothing
     return kept.replace_schema_metadata(metadata)

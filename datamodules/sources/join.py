@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datamodules.sources.listing import CLIP_NAME, SUFFIX, Listing
+from selavi.ids import compose_where_unambiguous
 
 NONE, SEVERAL = -1, -2
 
@@ -17,10 +18,12 @@ class Join:
 
     row_of_file: (files,) the list's row that a file is; NONE: none, SEVERAL: more than one clip, so that none counts.
     clip_of_row: (rows,) the first row that names the same clip.
+    num_respelt: files whose path the list writes in another Unicode form.
     """
 
     row_of_file: np.ndarray
     clip_of_row: np.ndarray
+    num_respelt: int = 0
 
 
 def join(listing: Listing, paths: pa.ChunkedArray, labels: pa.ChunkedArray, root: str) -> Join:
@@ -52,7 +55,8 @@ def has_clip_of(clip_of_row: np.ndarray, rows: np.ndarray) -> np.ndarray:
 def folded(labels: pa.Array | pa.ChunkedArray) -> pa.Array:
     """Labels as they are compared: 'Playing Guitar' and playing_guitar are one; '' where there is none."""
     encoded = pc.fill_null(_text(labels), "").dictionary_encode()  # many clips, few labels
-    words = pc.replace_substring_regex(pc.utf8_lower(encoded.dictionary), r"[^\pL\pN]+", "_")
+    lower = pc.utf8_lower(pc.utf8_normalize(encoded.dictionary, "NFC"))  # combining letters are no letters of their own
+    words = pc.replace_substring_regex(lower, r"[^\pL\pN]+", "_")
     return pc.utf8_trim(words, "_").take(encoded.indices)
 
 
@@ -108,13 +112,17 @@ def _start_ms(parts: pa.Array, in_ms: bool) -> pa.Array:
 
 
 def _join_paths(matching: _Matching, names: pa.Array, paths: pa.Array, root: str) -> Join:
-    """By the path; where that is not there, by as many of the last folders as both paths have, and any suffix."""
+    """By the path, also in another Unicode form; else by as many of the last folders as both have, and any suffix."""
     names = pc.replace_substring_regex(pc.replace_substring(names, "\\", "/"), "/+(\\./+)*", "/")
     below_root = pc.starts_with(names, f"{root}/")
     names = pc.if_else(below_root, pc.utf8_slice_codeunits(names, len(root) + 1), names)
     names = pc.replace_substring_regex(names, "^(\\./|/)+", "")
     clip_of_row = _first(names, names)
     matching.add(paths, names, clip_of_row)
+    num_exact = int((matching.row_of_file >= 0).sum())
+    paths, names = compose_where_unambiguous(paths, names)
+    matching.add(paths, names, clip_of_row)
+    num_respelt = int((matching.row_of_file >= 0).sum()) - num_exact
 
     # What is left: another suffix, a root that moved, folders added above or left out.
     taken = has_clip_of(clip_of_row, matching.row_of_file[matching.row_of_file >= 0])
@@ -124,7 +132,7 @@ def _join_paths(matching: _Matching, names: pa.Array, paths: pa.Array, root: str
     for depth in sorted({*np.unique(depths), *np.unique(file_depths)} - {0}, reverse=True):
         matching.add(_tails(paths, file_depths, depth), _where(names, depths == depth), clip_of_row)
         matching.add(_where(paths, file_depths == depth), _tails(names, depths, depth), clip_of_row)
-    return Join(matching.row_of_file, clip_of_row)
+    return Join(matching.row_of_file, clip_of_row, num_respelt)
 
 
 def _depths(paths: pa.Array) -> np.ndarray:

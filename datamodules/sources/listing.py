@@ -1,20 +1,21 @@
-"""What every parser of a list returns, and how a list file is read: text (also .gz) or Parquet."""
+"""What every parser of a list returns, and how a list file is read: text (also gzipped) or Parquet."""
 
 import csv
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
 import pyarrow.parquet as pq
 
 from datamodules.scan import MEDIA_SUFFIXES
 from selavi.errors import UsageError
+from selavi.id_tables import TextFile, describe_empty, fit_row, open_table
 
 LISTING_SCHEMA = pa.schema(
     [
@@ -31,7 +32,8 @@ NUMBER = r"[0-9]{1,9}(?:\.[0-9]{1,6})?"
 # Anchored by the id's length, because an id such as abc_000_123 looks like a name with times.
 CLIP_NAME = rf"^(?P<youtube>{VIDEO})(?:_(?P<start>{NUMBER})(?:_(?P<end>{NUMBER}))?)?(?:{SUFFIX})?$"
 
-SAMPLE_LINES, SAMPLE_BYTES = 20, 1 << 16
+SAMPLE_LINES = 20
+_ROWS_AT_ONCE = 1 << 16
 
 # Column names in the wild, best first; compared in lower case, with _ for spaces and without a leading #.
 COLUMNS: dict[str, tuple[str, ...]] = {
@@ -63,19 +65,26 @@ class Listing:
 
     by: what a name names.  clip: a YouTube id, with a start or without; path: a media file; class: a whole class.
     rows: LISTING_SCHEMA.
+    notes: what was guessed or left out, a sentence each.
     """
 
     by: Literal["clip", "path", "class"]
     rows: pa.Table
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Sample:
-    """The beginning of a list file: its first lines that are not empty, or a Parquet file's column names."""
+    """The beginning of a list file: its first lines that are not empty, or a Parquet file's column names.
+
+    text: the file, None where it is Parquet; notes: what is guessed or left out while it is read, a sentence each.
+    """
 
     path: Path
     lines: tuple[str, ...]
     parquet_columns: tuple[str, ...] | None = None
+    text: TextFile | None = None
+    notes: list[str] = field(default_factory=list)
 
     def cells(self, delimiter: str = ",") -> list[list[str]]:
         """The lines as CSV."""
@@ -104,32 +113,26 @@ def take_sample(path: Path) -> Sample:
     """Read a file's beginning.
 
     Raises:
-        UsageError: it cannot be read, is empty or is not UTF-8.
+        UsageError: it cannot be read, is empty or is no text; see selavi.id_tables.open_table.
     """
-    try:
-        with pa.input_stream(str(path), compression="detect") as file:  # by suffix: .gz
-            head = file.read(SAMPLE_BYTES)
-    except OSError as error:
-        raise UsageError(f"data.list={path} cannot be read: {error}") from error
-    if head[:4] == b"PAR1":
+    name = f"data.list={path}"
+    file = open_table(path, name)
+    if file is None:
         try:
             return Sample(path, (), tuple(pq.read_schema(path).names))
         except (pa.ArrowException, OSError) as error:
-            raise UsageError(f"data.list={path} begins like Parquet, but cannot be read: {error}") from error
-    if len(head) == SAMPLE_BYTES and b"\n" in head:
-        head = head[: head.rindex(b"\n")]  # the last line may be cut, in the middle of a letter
-    try:
-        text = head.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"data.list={path} is neither UTF-8 text nor Parquet ({error}); save it as UTF-8") from error
-    lines = [line for line in text.splitlines() if line.strip()]
-    if not lines:
-        raise UsageError(f"data.list={path} is empty; download the list again")
-    return Sample(path, tuple(lines[:SAMPLE_LINES]))
+            raise UsageError(f"{name} begins like Parquet, but cannot be read: {error}") from error
+    lines = (line for _, line in file.lines() if re.search(r'[^\s,;&"]', line))  # others are a spreadsheet's empty rows
+    first = tuple(islice(lines, SAMPLE_LINES))
+    if not first:
+        raise UsageError(f"{name} is empty; download the list again")
+    return Sample(path, first, text=file)
 
 
 def read_columns(sample: Sample, delimiter: str | None, skip_header: bool, wanted: Sequence[int]) -> list[pa.Array]:
     """Read some columns of a whole text file as strings without outer white space, by position.
+
+    Rows without any text are left out, which the sample's notes say.
 
     Args:
         sample: of the file.
@@ -140,23 +143,27 @@ def read_columns(sample: Sample, delimiter: str | None, skip_header: bool, wante
     Raises:
         UsageError: a line has more or fewer cells than the first.
     """
-    width = len(sample.cells(delimiter)[0]) if delimiter else 1
-    names = [str(column) for column in range(width)]
-    try:
-        with pa.input_stream(str(sample.path), compression="detect") as file:
-            table = pyarrow.csv.read_csv(
-                file,
-                pyarrow.csv.ReadOptions(column_names=names),
-                # A control character splits nothing.
-                pyarrow.csv.ParseOptions(delimiter=delimiter or "\x1f", quote_char='"' if delimiter else False),
-                pyarrow.csv.ConvertOptions(
-                    column_types=dict.fromkeys(names, pa.string()), include_columns=[names[column] for column in wanted]
-                ),
-            )
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"data.list={sample.path} cannot be read as lines of {width} columns: {error}") from error
-    table = table.slice(1 if skip_header else 0)
-    return [pc.utf8_trim_whitespace(column).combine_chunks() for column in table.columns]
+    file = sample.text
+    assert file is not None
+    empty: list[int] = []
+    rows: Iterator[tuple[int, list[str]]]
+    if delimiter is None:
+        rows = ((line, [text]) for line, text in file.lines() if text.strip())
+    else:
+        rows = file.rows(delimiter, empty)
+    chunks: list[list[pa.Array]] = [[] for _ in wanted]
+    width = None
+    while part := list(islice(rows, _ROWS_AT_ONCE)):
+        width = len(part[0][1]) if width is None else width
+        for line, cells in part:
+            fit_row(file.name, line, cells, width)
+        for column, place in zip(chunks, wanted, strict=True):
+            column.append(pc.utf8_trim_whitespace(pa.array([cells[place] for _, cells in part], pa.string())))
+    note = describe_empty(file.name, empty)
+    if note and note not in sample.notes:
+        sample.notes.append(note)
+    columns = [pa.chunked_array(column, pa.string()).combine_chunks() for column in chunks]
+    return [column.slice(1 if skip_header else 0) for column in columns]
 
 
 def find_columns(header: Sequence[str], roles: Sequence[str]) -> dict[str, int]:
@@ -169,6 +176,14 @@ def find_columns(header: Sequence[str], roles: Sequence[str]) -> dict[str, int]:
                 found[role] = names.index(name)
                 break
     return found
+
+
+def require_once(sample: Sample, header: Sequence[str], columns: dict[str, int]) -> None:
+    """Raise UsageError where a column that is read is in the header twice, so that nobody knows which one counts."""
+    names = [name.strip() for name in header]
+    twice = [names[place] for place in columns.values() if names.count(names[place]) > 1]
+    if twice:
+        raise UsageError(f"data.list={sample.path} has the column {twice[0]} more than once: keep one of them")
 
 
 def matches(pattern: str, cells: Sequence[str]) -> bool:
@@ -221,9 +236,13 @@ def clip_listing(
 
 def split_of_file(path: Path) -> str | None:
     """The one split that a list's file name tells: test.csv, my_train.txt, trainSet.txt, testlist01.txt, AStest.csv."""
-    words = r"(?<![a-z])(train|validate|validation|valid|val|test)(?:[Ll]ist|[Ss]et)?(?![a-z])"
-    found = set(re.findall(words, path.name))
-    return found.pop() if len(found) == 1 else None
+    words = ("training", "train", "validation", "validate", "valid", "val", "testing", "test")
+    small = "|".join(f"[{word[0]}{word[0].upper()}]{word[1:]}" for word in words)
+    large = "|".join(word.upper() for word in words)
+    found = re.findall(rf"(?<![a-z])({small})(?:[Ll]ist|[Ss]et)?(?![a-z])", path.name)
+    found += re.findall(rf"(?<![A-Za-z])({large})(?:LIST|SET)?(?![A-Za-z])", path.name)
+    different = {word.lower() for word in found}
+    return different.pop() if len(different) == 1 else None
 
 
 def _none_for_empty(column: pa.Array) -> pa.Array:

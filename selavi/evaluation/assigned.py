@@ -27,6 +27,7 @@ from selavi.export import CLUSTER_SCHEMA, safe_in_spreadsheets
 from selavi.model import SelaviModel
 from selavi.naming import Names
 from selavi.safetensors import write_tensors
+from selavi.wording import command
 
 NEAREST = pa.list_(pa.struct([("cluster", pa.int32()), ("probability", pa.float32())]))
 ASSIGNED_SCHEMA = CLUSTER_SCHEMA.append(pa.field("nearest", NEAREST, nullable=False))
@@ -286,10 +287,10 @@ def describe(counts: Counter[str], paths: tuple[Path, Path], run_dir: Path, name
     bad = f"; left out: {left_out} (see {paths[0].with_name('bad.csv')})" if left_out else ""
     lines = [f"{counts['ok']} clips have labels{bad}", f"table: {paths[0]}", f"       {paths[1]}"]
     if pc.any(pc.is_valid(pq.read_table(paths[0], columns=["label"])["label"])).as_py():
-        lines.append(f"Next: measure   python tools/cluster_eval.py --clusters {paths[0]} --labels {paths[0]}")
+        lines.append(f"Next: measure   {command('cluster_eval', '--clusters', paths[0], '--labels', paths[0])}")
     if not named:
         lines.append(
-            f"Next: name      python tools/export_clusters.py {run_dir}; save its names.csv as {run_dir}/names.csv and "
+            f"Next: name      {command('export_clusters', run_dir)}; save its names.csv as {run_dir}/names.csv and "
             "say the same command again"
         )
     return "\n".join(lines)

@@ -6,6 +6,7 @@ is whether its classes can be told apart without looking or listening.
 """
 
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,25 +18,41 @@ SCALINGS = ("standardise+l2", "standardise", "l2", "none")
 METHODS = ("kmeans", "spectral", "agglomerative")
 MAX_SMALL = 20_000
 """Most clips for the methods whose memory grows with the square of the clips."""
+_ROWS_AT_ONCE = 4096
 
 
-def scale_features(features: np.ndarray, how: str) -> np.ndarray:
+def scale_features(features: np.ndarray, how: str, rows: np.ndarray | None = None) -> np.ndarray:
     """Scale (N, D) features as one of SCALINGS says; a constant column becomes 0, and so stays a row of 0.
+
+    Beside the result, one float32 copy of the rows, it needs the memory of a few thousand of them only, so that the
+    features may be a memory-mapped file of any size.
+
+    Args:
+        features: (N, D) numbers.
+        how: one of SCALINGS.
+        rows: (N,) bool, the rows to keep; None: all.
 
     Raises:
         ValueError: another word, another shape, or values that are not finite.
     """
     if how not in SCALINGS:
         raise ValueError(f"features are scaled by one of {SCALINGS}, got {how!r}")
-    scaled: np.ndarray = np.asarray(features, dtype=np.float32)
-    if scaled.ndim != 2 or not len(scaled):
-        raise ValueError(f"expected features (N, D) with N at least 1, got {scaled.shape}")
+    if features.ndim != 2 or not len(features):
+        raise ValueError(f"expected features (N, D) with N at least 1, got {features.shape}")
+    places = np.arange(len(features)) if rows is None else np.flatnonzero(rows)
+    scaled = np.empty((len(places), features.shape[1]), np.float32)
+    with np.errstate(over="ignore"):  # what float32 cannot hold is counted below
+        for block in _blocks(scaled):
+            scaled[block] = features[places[block]]
     _require_finite(scaled)
     if "standardise" in how:
-        scaled = _standardise(scaled).astype(np.float32)
+        mean, spread = _mean_and_spread(scaled)
+        for block in _blocks(scaled):
+            scaled[block] = (scaled[block] - mean) / spread
     if "l2" in how:
-        lengths = np.linalg.norm(scaled, axis=1, keepdims=True)
-        scaled = scaled / np.where(lengths > 0, lengths, 1)
+        for block in _blocks(scaled):
+            lengths = np.linalg.norm(scaled[block], axis=1, keepdims=True)
+            scaled[block] /= np.where(lengths > 0, lengths, 1)
     return scaled
 
 
@@ -61,15 +78,7 @@ def cluster_features(
     from sklearn.cluster import AgglomerativeClustering, KMeans, SpectralClustering
     from sklearn.exceptions import ConvergenceWarning
 
-    if method not in METHODS:
-        raise ValueError(f"the methods are {METHODS}, got {method!r}")
-    if not 1 <= num_clusters <= len(features):
-        raise ValueError(f"expected 1 to {len(features)} clusters for {len(features)} clips, got {num_clusters}")
-    if method != "kmeans" and len(features) > MAX_SMALL:
-        raise ValueError(
-            f"{method} clustering takes memory by the square of the clips: {MAX_SMALL} at most, got {len(features)}; "
-            "use kmeans"
-        )
+    require_clusters(len(features), num_clusters, method)
     with warnings.catch_warnings():
         # Fewer distinct points than clusters (all clips of one duration) is an answer here, not a fault.
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -85,6 +94,23 @@ def cluster_features(
         else:
             found = KMeans(num_clusters, n_init=num_starts, random_state=seed).fit_predict(features)
     return np.asarray(found, dtype=np.int64)
+
+
+def require_clusters(num_clips: int, num_clusters: int, method: str) -> None:
+    """Check that N clips can be clustered so.
+
+    Raises:
+        ValueError: another method, K > N, or too many clips for it.
+    """
+    if method not in METHODS:
+        raise ValueError(f"the methods are {METHODS}, got {method!r}")
+    if not 1 <= num_clusters <= num_clips:
+        raise ValueError(f"expected 1 to {num_clips} clusters for {num_clips} clips, got {num_clusters}")
+    if method != "kmeans" and num_clips > MAX_SMALL:
+        raise ValueError(
+            f"{method} clustering takes memory by the square of the clips: {MAX_SMALL} at most, got {num_clips}; "
+            "use kmeans"
+        )
 
 
 def kmeans_nmi(features: np.ndarray, labels: Any, num_clusters: int, seed: int) -> float:
@@ -111,14 +137,26 @@ def kmeans_nmi(features: np.ndarray, labels: Any, num_clusters: int, seed: int) 
 
 def _standardise(columns: np.ndarray) -> np.ndarray:
     """Mean 0 and deviation 1 of each column; a constant one becomes 0."""
-    spread = columns.std(0, dtype=np.float64)
-    # Of equal values the mean, and so the deviation, can be off in the last bit: infinity turns them into 0.
-    spread[(np.ptp(columns, axis=0) == 0) | (spread == 0)] = np.inf
-    standardised: np.ndarray = (columns - columns.mean(0, dtype=np.float64)) / spread
+    mean, spread = _mean_and_spread(columns)
+    standardised: np.ndarray = (columns - mean) / spread
     return standardised
 
 
+def _mean_and_spread(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(D,) float64 each; the spread of a constant column is infinite, which makes 0 of it."""
+    mean = columns.mean(0, dtype=np.float64)
+    variance = sum(np.square(columns[block] - mean).sum(0) for block in _blocks(columns)) / len(columns)
+    spread: np.ndarray = np.sqrt(variance)
+    # Of equal values the mean, and so the deviation, can be off in the last bit.
+    spread[(columns.max(0) == columns.min(0)) | (spread == 0)] = np.inf
+    return mean, spread
+
+
 def _require_finite(features: np.ndarray) -> None:
-    faulty = int((~np.isfinite(features).all(1)).sum())
+    faulty = sum(int((~np.isfinite(features[block]).all(1)).sum()) for block in _blocks(features))
     if faulty:
         raise ValueError(f"the features of {faulty} of {len(features)} clips are not finite: leave these clips out")
+
+
+def _blocks(rows: np.ndarray) -> Iterator[slice]:
+    return (slice(start, start + _ROWS_AT_ONCE) for start in range(0, len(rows), _ROWS_AT_ONCE))

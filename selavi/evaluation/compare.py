@@ -13,20 +13,23 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv as pa_csv
-import pyarrow.parquet as pq
 
 from selavi.atomic import write_text
-from selavi.config import Config, as_dict, load_config
+from selavi.config import SPEED_ONLY, Config, as_dict, load_config
 from selavi.errors import UsageError
 from selavi.evaluation.baselines import METHODS, SCALINGS, cluster_features, scale_features
+from selavi.evaluation.external import read_column
 from selavi.evaluation.metrics import evaluate_clusters
 from selavi.evaluation.plots import Bars, Figure, bar_chart
-from selavi.evaluation.probes import ClipFeatures
+from selavi.id_tables import load_array, read_ids
+from selavi.ids import explain_missing, find_ids
+
+if TYPE_CHECKING:  # torch takes seconds and 600 MB, and arrays need none of it
+    from selavi.evaluation.probes import ClipFeatures
 
 Row = dict[str, Any]
 
@@ -77,8 +80,6 @@ RECIPES: dict[str, tuple[str, ...]] = {
 SEPARATE = ("sela-both", "swapped", "sdc", "xdc")
 """Recipes in which each modality has labels of its own: half of the heads are the video's, half the audio's."""
 FIGURES = ("nmi", "ami", "ari", "accuracy", "purity", "mean_entropy", "used_clusters", "n")
-# Where things are and how fast they go, not what is computed.
-_FREE = {"run_dir", "resume", "data.cache_dir", "data.cache_gb", "data.num_workers", "data.scan_workers"}
 _SHOWN = ("nmi", "ami", "ari", "accuracy")
 
 
@@ -176,7 +177,7 @@ def order_rows(rows: Iterable[Row], names: Sequence[str]) -> list[Row]:
 def _digest(config: Config) -> str:
     """Of the settings that differ from the defaults, so that a setting added later leaves old runs findable."""
     plain, told = _flat(as_dict(Config())), _flat(as_dict(config))
-    lines = sorted(f"{key}={told[key]}" for key in told.keys() - _FREE if told[key] != plain.get(key))
+    lines = sorted(f"{key}={told[key]}" for key in told.keys() - SPEED_ONLY if told[key] != plain.get(key))
     return hashlib.blake2b("\n".join(lines).encode(), digest_size=4).hexdigest()
 
 
@@ -187,7 +188,7 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def features_of_clips(clips: ClipFeatures, labels: Sequence[str | None], how: str) -> Kinds:
+def features_of_clips(clips: "ClipFeatures", labels: Sequence[str | None], how: str) -> Kinds:
     """Scaled features and labels of the clips that have both: of each modality, and of several side by side.
 
     Args:
@@ -212,7 +213,7 @@ def features_of_clips(clips: ClipFeatures, labels: Sequence[str | None], how: st
     return found
 
 
-def kinds_of_run(trained: ClipFeatures, untrained: ClipFeatures, labels: Sequence[str | None], how: str) -> Kinds:
+def kinds_of_run(trained: "ClipFeatures", untrained: "ClipFeatures", labels: Sequence[str | None], how: str) -> Kinds:
     """features_of_clips, and the same of all modalities from encoders that saw no training: random features."""
     kinds = features_of_clips(untrained, labels, how)
     last = list(kinds)[-1]
@@ -274,8 +275,8 @@ def cluster_arrays(arrays: Sequence[Path], ids: Path | None, labels: Path | None
 
     Args:
         arrays: .npy files (N, D), whose rows are the same clips.
-        ids: N lines of text.
-        labels: CSV or Parquet with the columns id and label; clips with an empty label are left out.
+        ids: N lines of text, or as id_tables.read_ids takes them.
+        labels: CSV or Parquet with the columns id and label, as they are written; clips without a label are left out.
         protocol: how.
 
     Raises:
@@ -284,18 +285,19 @@ def cluster_arrays(arrays: Sequence[Path], ids: Path | None, labels: Path | None
     if ids is None or labels is None:
         raise UsageError("arrays need --ids (a line for each row) and --labels (a table with the columns id and label)")
     names = read_ids(ids)
-    told = read_id_labels(labels, names)
-    left_out = sum(label is None for label in told)
-    if left_out:
-        print(f"{left_out} of {len(names)} ids have an empty label and are left out", file=sys.stderr)
-    known = np.array([label is not None for label in told])
-    kept = [label for label in told if label is not None]
-    if not kept:
+    told, notes = read_id_labels(labels, names["id"])
+    for note in [*names.notes, *notes]:
+        print(f"note: {note}", file=sys.stderr)
+    if told.null_count == len(told):
         raise UsageError(f"none of the {len(names)} ids has a label in {labels}")
+    if told.null_count:
+        print(f"note: {told.null_count} of {len(names)} ids have no label and are left out", file=sys.stderr)
+    known = told.is_valid().to_numpy()
+    kept = told.drop_null().to_pylist()
     parts = {}
     for path in arrays:
         try:
-            parts[path.stem] = scale_features(read_features(path, len(names))[known], protocol.scaling)
+            parts[path.stem] = scale_features(read_features(path, len(names)), protocol.scaling, rows=known)
         except UsageError:
             raise
         except ValueError as error:
@@ -381,61 +383,40 @@ def plot_summary(rows: Sequence[Row], title: str) -> Figure:
     return bar_chart(names, bars, title=title, value_label=about)
 
 
-def read_ids(path: Path) -> list[str]:
-    """The ids of an array's rows: a line of text each.
-
-    Raises:
-        UsageError: the file cannot be read, or an id occurs twice.
-    """
-    try:
-        ids = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read the ids in {path}: {error}") from error
-    if len(set(ids)) != len(ids):
-        raise UsageError(f"{len(ids) - len(set(ids))} of the {len(ids)} ids in {path} are there more than once")
-    return ids
-
-
 def read_features(path: Path, num_rows: int) -> np.ndarray:
-    """An .npy file of (N, D) numbers; nothing in it is run.
+    """An .npy file of (N, D) numbers, memory-mapped; nothing in it is run.
 
     Raises:
         UsageError: it cannot be read, or has another shape than the ids say.
     """
-    try:
-        features = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UsageError(f"{path} is not an array that numpy.save wrote: {error}") from error
-    if not isinstance(features, np.ndarray) or features.ndim != 2 or features.dtype.kind not in "fiu":
-        raise UsageError(
-            f"expected one array (N, D) of numbers in {path}, found {getattr(features, 'shape', 'several')}"
-        )
+    features = load_array(path)
+    if features.ndim != 2 or features.dtype.kind not in "fiu":
+        raise UsageError(f"expected one array (N, D) of numbers in {path}, found {features.dtype} {features.shape}")
     if len(features) != num_rows:
         raise UsageError(f"{path} has {len(features)} rows, but there are {num_rows} ids")
     return features
 
 
-def read_id_labels(path: Path, ids: Sequence[str]) -> list[str | None]:
+def read_id_labels(path: Path, ids: pa.ChunkedArray) -> tuple[pa.ChunkedArray, list[str]]:
     """Labels of the ids, in their order, from the columns id and label of a CSV or Parquet file.
 
+    Returns:
+        (N,) large_string as they are written, null where there is none; and what was guessed or left out.
+
     Raises:
-        UsageError: it cannot be read, lacks a column, names an id twice, or does not know all ids; with counts.
+        UsageError: as external.read_column, or the file does not know all ids; with counts and what differs.
     """
-    try:
-        table = pq.read_table(path) if path.suffix == ".parquet" else pa_csv.read_csv(path)
-    except (OSError, pa.ArrowException) as error:
-        raise UsageError(f"cannot read the labels in {path}: {error}") from error
-    if not {"id", "label"} <= set(table.column_names):
-        raise UsageError(f"{path} needs the columns id and label, it has {', '.join(table.column_names)}")
-    names = table["id"].cast(pa.string()).to_pylist()
-    known = dict(zip(names, table["label"].cast(pa.string()).to_pylist(), strict=True))
-    if len(known) != len(names):
-        raise UsageError(f"{len(names) - len(known)} of the {len(names)} ids in {path} are there more than once")
-    unknown = [clip_id for clip_id in ids if clip_id not in known]
-    if unknown:
+    table = read_column(path, "label")
+    match, notes = find_ids(ids, table["id"]), table.notes
+    unknown = ids.filter(pa.array(match.place < 0))
+    if len(unknown):
+        similar = explain_missing(unknown.slice(0, 1000).to_pylist(), table["id"].to_pylist())
         raise UsageError(
-            f"{len(unknown)} of {len(ids)} ids have no row among the {len(known)} of {path}, such as {unknown[0]!r}"
+            f"{len(unknown)} of {len(ids)} ids have no row among the {len(table)} of {path}, such as "
+            f"{unknown[0].as_py()!r}{similar and '; ' + similar}"
         )
-    if len(known) > len(ids):
-        print(f"{len(known) - len(ids)} of {len(known)} rows of {path} belong to none of the ids", file=sys.stderr)
-    return [known[clip_id] for clip_id in ids]
+    if match.num_respelt:
+        notes.append(f"{match.num_respelt} ids match those of {path} in another Unicode form")
+    if len(table) > len(ids):
+        notes.append(f"{len(table) - len(ids)} of {len(table)} rows of {path} belong to none of the ids")
+    return table["label"].take(pa.array(match.place)), notes

@@ -5,17 +5,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as pa_csv
-import pyarrow.parquet as pq
 
 from selavi.atomic import write_text
 from selavi.errors import UsageError
 from selavi.evaluation.metrics import bootstrap_intervals, contingency_matrix, score_contingency
-
-MISSING = ("", "nan", "NaN", "NA", "N/A", "<NA>", "null", "NULL")
-"""Cells of a CSV that stand for no cluster or no label; an id is missing where it is empty."""
+from selavi.id_tables import IdTable, describe_numbers, leave_out_nan, read_table
+from selavi.ids import IdMatch, explain_missing, find_ids
 
 LEVEL, NUM_RESAMPLES = 0.95, 200
 
@@ -38,23 +36,25 @@ def evaluate_files(clusters_path: Path, labels_path: Path, seed: int = 0) -> dic
 
     Args:
         clusters_path: CSV or Parquet with the columns id and cluster, one row a clip, in any order.
-        labels_path: the same with id and label; may be the same file.
+        labels_path: the same with id and label; may be the same file.  Clips without a label are left out.
         seed: of the intervals.
 
     Returns:
         What CLUSTERS_metrics.json holds: the scores of metrics.score_contingency, the paths, the intervals by
-        score (low, high, bias), level, number of resamples and seed, and `written`, the path of the JSON.
+        score (low, high, bias), level, number of resamples and seed, what was guessed or left out (notes), and
+        `written`, the path of the JSON.
 
     Raises:
         UsageError: as read_joined, or the JSON cannot be written.
     """
-    clusters, labels = read_joined(clusters_path, labels_path)
+    clusters, labels, notes = read_joined(clusters_path, labels_path)
     contingency = contingency_matrix(labels, clusters)
     intervals = bootstrap_intervals(contingency, num_resamples=NUM_RESAMPLES, level=LEVEL, seed=seed)
     path = clusters_path.with_name(f"{clusters_path.name.split('.')[0]}_metrics.json")
     result: dict[str, Any] = {
         "clusters": str(clusters_path),
         "labels": str(labels_path),
+        "notes": notes,
         **score_contingency(contingency),
         "intervals": {name: asdict(interval) for name, interval in intervals.items()},
         "level": LEVEL,
@@ -68,57 +68,95 @@ def evaluate_files(clusters_path: Path, labels_path: Path, seed: int = 0) -> dic
     return {**result, "written": str(path)}
 
 
-def read_column(path: Path, column: str) -> pa.Table:
-    """Read the columns `id` and `column` of a CSV (.tsv: tabs; .gz: compressed) or Parquet file.
+def read_column(path: Path, column: str) -> IdTable:
+    """Read the columns `id` and `column` of a CSV or Parquet file; see selavi.id_tables.
 
-    Every cell of a CSV is taken as it is written: the ids 007 and 7 differ.
+    Every cell is taken as it is written: the ids 007 and 7 differ.
 
     Returns:
-        id, large_string, every one once, and `column`, integers or large_string, none missing.
+        id, every one once, and `column`; null where there is none.
 
     Raises:
-        UsageError: the file cannot be read, lacks a column, holds another kind of values, or ids or values are
-            missing, or ids occur twice; with counts and examples.
+        UsageError: the file cannot be read, lacks a column, holds another kind of values, or ids are missing or occur
+            twice; with counts and examples.
     """
     if not path.is_file():
         raise UsageError(f"{path}: no such file; expected CSV or Parquet with the columns id and {column}")
-    try:
-        table = _read_parquet(path, column) if _is_parquet(path) else _read_csv(path, column)
-    except (pa.ArrowException, OSError) as error:
-        raise UsageError(f"{path} cannot be read as CSV (UTF-8, with a header row) or Parquet: {error}") from error
-    if table.num_rows == 0:
+    table = read_table(path, ["id", column])
+    if not len(table):
         raise UsageError(f"{path} holds no row; expected one a clip, with the columns id and {column}")
-    table = pa.table({name: _plain(path, name, table[name]) for name in ("id", column)})
-    faults = [*_missing_values(table, column), *_repeated_ids(table["id"])]
+    values = leave_out_nan(table[column], column, str(path), table.notes)
+    faults = [*_missing_ids(table["id"]), *_repeated_ids(table["id"])]
     if faults:
         raise UsageError(f"{path}: " + "; ".join(faults))
-    return table
+    return IdTable(pa.table({"id": table["id"], column: values}), table.notes)
 
 
-def read_joined(clusters_path: Path, labels_path: Path) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+def read_joined(clusters_path: Path, labels_path: Path) -> tuple[pa.ChunkedArray, pa.ChunkedArray, list[str]]:
     """Read both files and bring the labels into the order of the clusters.
 
     Returns:
-        (N,) clusters and (N,) labels.
+        (N,) clusters and (N,) labels of the clips that have a label, and what was guessed or left out.
 
     Raises:
-        UsageError: the files do not name the same clips, with counts and examples; or as read_column.
+        UsageError: the files do not name the same clips, a clip has no cluster, or none has a label, with counts and
+            examples; or as read_column.
     """
     clusters, labels = read_column(clusters_path, "cluster"), read_column(labels_path, "label")
-    rows = pc.index_in(clusters["id"], value_set=labels["id"])
-    faults = []
-    for path, ids, others_path, others in (
-        (clusters_path, clusters["id"], labels_path, labels["id"]),
-        (labels_path, labels["id"], clusters_path, clusters["id"]),
+    _require_clusters(clusters, clusters_path)
+    match = find_ids(clusters["id"], labels["id"])
+    _require_same_ids(match, clusters["id"], clusters_path, labels["id"], labels_path)
+    notes = [*clusters.notes, *(note for note in labels.notes if note not in clusters.notes)]
+    notes += describe_numbers(clusters["cluster"], "cluster", str(clusters_path))
+    if match.num_respelt:
+        notes.append(
+            f"{match.num_respelt} ids of {clusters_path} and {labels_path} match in another Unicode form "
+            "(composed or combining letters)"
+        )
+    ordered = labels["label"].take(pa.array(match.place))
+    labelled = pc.is_valid(ordered)
+    left_out = len(ordered) - pc.sum(labelled).as_py()
+    if left_out == len(ordered):
+        raise UsageError(f"none of the {left_out} clips has a label in {labels_path}; fill in the column label")
+    if left_out:
+        example = _examples(clusters["id"].filter(pc.invert(labelled)))
+        notes.append(f"{left_out} of {len(ordered)} clips have no label and are left out, such as {example}")
+    return clusters["cluster"].filter(labelled), ordered.filter(labelled), notes
+
+
+def _require_clusters(clusters: IdTable, path: Path) -> None:
+    missing = pc.is_null(clusters["cluster"])
+    count = pc.sum(missing).as_py()
+    if count:
+        raise UsageError(
+            f"{path}: {count} of {len(clusters)} clips have no cluster, such as "
+            f"{_examples(clusters['id'].filter(missing))}: leave them out of both files, or give them one"
+        )
+
+
+def _require_same_ids(
+    match: IdMatch, ids: pa.ChunkedArray, path: Path, others: pa.ChunkedArray, others_path: Path
+) -> None:
+    matched = match.place >= 0
+    spoken_of = np.zeros(len(others), dtype=bool)
+    spoken_of[match.place[matched]] = True
+    faults, similar = [], []
+    for mine, own, there, its_path, other_path in (
+        (ids, matched, others, path, others_path),
+        (others, spoken_of, ids, others_path, path),
     ):
-        alone = ids.filter(pc.invert(pc.is_in(ids, value_set=others)))
+        alone = mine.filter(pa.array(~own))
         if len(alone):
-            faults.append(f"{len(alone)} of {len(ids)} in {path} are not in {others_path}, such as {_examples(alone)}")
+            faults.append(
+                f"{len(alone)} of {len(mine)} in {its_path} are not in {other_path}, such as {_examples(alone)}"
+            )
+            similar.append(explain_missing(alone.slice(0, 1000).to_pylist(), there.to_pylist()))
     if faults:
-        shared = len(rows) - rows.null_count
-        advice = "write both files for the same clips" if shared else "write the ids of both files in the same way"
-        raise UsageError(f"the ids differ: {'; '.join(faults)}; {shared} match; {advice}")
-    return clusters["cluster"], labels["label"].take(rows)
+        advice = (
+            "write both files for the same clips" if matched.any() else "write the ids of both files in the same way"
+        )
+        hint = f"{similar[0]}; " if similar[0] else ""
+        raise UsageError(f"the ids differ: {'; '.join(faults)}; {matched.sum()} match; {hint}{advice}")
 
 
 def format_scores(result: dict[str, Any]) -> str:
@@ -135,74 +173,16 @@ def format_scores(result: dict[str, Any]) -> str:
     sizes = ", ".join(f"{result[f'size_{name}']:g} ({name})" for name in ("min", "p10", "median", "p90", "max"))
     lines.append(f"cluster sizes: {sizes}; their entropy is {result['size_entropy']:.3f} of the largest possible")
     lines.append(f"intervals: {result['num_resamples']} times as many clips drawn from these, less the bias of drawing")
+    lines += [f"note: {note}" for note in result["notes"]]
     return "\n".join([*lines, f"full figures: {result['written']}"])
 
 
-def _is_parquet(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(4) == b"PAR1"
-
-
-def _read_parquet(path: Path, column: str) -> pa.Table:
-    _require_columns(path, pq.read_schema(path).names, column)
-    return pq.read_table(path, columns=["id", column])
-
-
-def _read_csv(path: Path, column: str) -> pa.Table:
-    parse = pa_csv.ParseOptions(delimiter="\t" if ".tsv" in path.suffixes else ",")
-    with pa_csv.open_csv(path, parse_options=parse) as reader:
-        _require_columns(path, reader.schema.names, column)
-    as_written = pa_csv.ConvertOptions(
-        column_types={"id": pa.large_string(), column: pa.large_string()},
-        include_columns=["id", column],
-        null_values=[""],
-        strings_can_be_null=True,
-    )
-    table = pa_csv.read_csv(path, parse_options=parse, convert_options=as_written)
-    values = table[column]
-    known = pc.invert(pc.is_in(values, value_set=pa.array(MISSING, pa.large_string())))
-    return pa.table({"id": table["id"], column: pc.if_else(known, values, None)})
-
-
-def _require_columns(path: Path, names: list[str], column: str) -> None:
-    wrong = [name for name in ("id", column) if names.count(name) != 1]
-    if wrong:
-        raise UsageError(
-            f"{path} has the columns {', '.join(names)}; expected id and {column}, once each: "
-            "rename them in the header, or write them to a file of their own"
-        )
-
-
-def _plain(path: Path, name: str, values: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Ids and words as large_string, other integers and booleans as they are."""
-    kind = values.type
-    if pa.types.is_dictionary(kind):
-        values, kind = values.cast(kind.value_type), kind.value_type
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return values.cast(pa.large_string())
-    if pa.types.is_integer(kind) or (name != "id" and pa.types.is_boolean(kind)):
-        return values.cast(pa.large_string()) if name == "id" else values
-    if pa.types.is_null(kind):
-        return values.cast(pa.large_string())
-    raise UsageError(
-        f"{path}: the column {name} holds {kind}; expected integers or strings "
-        "(integers become floats in pandas where some are missing: astype('Int64') keeps them)"
-    )
-
-
-def _missing_values(table: pa.Table, column: str) -> list[str]:
-    faults = []
-    if table["id"].null_count:
-        rows = pc.indices_nonzero(pc.is_null(table["id"]))
-        first = ", ".join(str(row + 1) for row in rows.slice(0, 3).to_pylist())
-        faults.append(f"{table['id'].null_count} of {table.num_rows} rows have no id, such as row {first}")
-    if table[column].null_count:
-        ids = table["id"].filter(pc.is_null(table[column]))
-        faults.append(
-            f"{table[column].null_count} of {table.num_rows} clips have no {column}, such as {_examples(ids)}: "
-            "leave them out of both files, or give them one"
-        )
-    return faults
+def _missing_ids(ids: pa.ChunkedArray) -> list[str]:
+    if not ids.null_count:
+        return []
+    rows = pc.indices_nonzero(pc.is_null(ids))
+    first = ", ".join(str(row + 1) for row in rows.slice(0, 3).to_pylist())
+    return [f"{ids.null_count} of {len(ids)} rows have no id, such as row {first}"]
 
 
 def _repeated_ids(ids: pa.ChunkedArray) -> list[str]:

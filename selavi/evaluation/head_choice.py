@@ -1,11 +1,16 @@
 """Choose a head without labels.  Axes: N clips, H heads, K clusters, D features."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
 
-from selavi.evaluation.metrics import contingency_matrix, normalised_mutual_information
+from selavi.evaluation.metrics import (
+    contingency_matrix,
+    expected_mutual_information,
+    normalised_mutual_information,
+)
 
 Criterion = Literal["agreement", "modalities", "probe"]
 CRITERIA: tuple[str, ...] = get_args(Criterion)
@@ -19,11 +24,14 @@ class HeadChoice:
         head: number of the chosen head.
         criterion: whose highest score chose it.
         scores: (H,) by criterion; NaN where a head has none.
+        chance: agreement that the chosen head would have with independent clusters as large as those of the others;
+            NaN of a single head.
     """
 
     head: int
     criterion: str
     scores: dict[str, np.ndarray]
+    chance: float = math.nan
 
 
 def choose_head(
@@ -67,7 +75,21 @@ def choose_head(
         raise ValueError(f"heads can be chosen by {known_criteria} here, not by {criterion!r}")
     # Sums of equal numbers in another order differ in the last bits, which must not decide.
     ranked = np.where(np.isnan(scores[criterion]), -1.0, scores[criterion].round(12))
-    return HeadChoice(int(ranked.argmax()), criterion, scores)
+    head = int(ranked.argmax())
+    return HeadChoice(head, criterion, scores, _chance(assignments, head))
+
+
+def describe_agreement(agreement: float, chance: float) -> str:
+    """Say whether an agreement is good: beside what chance gives, and in a word."""
+    if agreement >= 0.9:
+        word = "stable"
+    elif agreement >= 0.7:
+        word = "fairly stable"
+    elif agreement >= chance + 0.25 * (1 - chance):
+        word = "unsure"
+    else:
+        word = "hardly more than chance"
+    return f"{word} (independent clusters of these sizes would agree {chance:.3f}; 0.9 and more is stable)"
 
 
 def probe_score(features: np.ndarray, clusters: np.ndarray) -> float:
@@ -120,6 +142,19 @@ def _agreement(assignments: np.ndarray) -> np.ndarray:
             pairs[first, second] = pairs[second, first] = _shared(assignments[:, first], assignments[:, second])
     means: np.ndarray = pairs.sum(1) / (num_heads - 1)
     return means
+
+
+def _chance(assignments: np.ndarray, head: int) -> float:
+    """Mean over the other heads of the NMI expected if clips were dealt to clusters of these sizes at random."""
+    expected = []
+    for other in range(assignments.shape[1]):
+        if other != head:
+            table = contingency_matrix(assignments[:, head], assignments[:, other])
+            sizes = table.label_sizes, table.cluster_sizes
+            shares = [counts[counts > 0] / counts.sum() for counts in sizes]
+            entropy = float(np.mean([-(share * np.log(share)).sum() for share in shares]))
+            expected.append(expected_mutual_information(*sizes) / entropy if entropy > 0 else 0.0)
+    return float(np.mean(expected)) if expected else math.nan
 
 
 def _shared(first: np.ndarray, second: np.ndarray) -> float:

@@ -4,6 +4,7 @@ Axes: N clips, B clips of a batch, D features, C classes.
 """
 
 import json
+import logging
 import os
 import warnings
 from collections.abc import Iterable, Mapping
@@ -23,6 +24,8 @@ from selavi.config import Config
 from selavi.errors import DataError, UsageError
 from selavi.evaluation.retrieval import RANKS, nearest, recall_at, vote
 from selavi.model import SelaviModel
+
+log = logging.getLogger("selavi")
 
 NEIGHBOURS = (1, 5, 10, 20, 50)
 """Numbers of neighbours to choose from."""
@@ -275,8 +278,15 @@ def write_probes(result: Mapping[str, Any], run_dir: Path) -> Path:
 
 
 def best_device(accelerator: str) -> torch.device:
-    """A GPU where there is one, one of its own for each process of torchrun; not if trainer.accelerator is cpu."""
-    if accelerator == "cpu" or not torch.cuda.is_available():
+    """A GPU where there is one, one of its own for each process of torchrun; not if trainer.accelerator is cpu.
+
+    A run that was trained on a GPU is also measured where there is none, and that is said.
+    """
+    if not torch.cuda.is_available():
+        if accelerator not in ("cpu", "auto"):
+            log.warning(f"torch sees no GPU here (the run has trainer.accelerator={accelerator}): using the processor")
+        return torch.device("cpu")
+    if accelerator == "cpu":
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
 

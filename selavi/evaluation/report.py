@@ -12,7 +12,7 @@ from selavi.atomic import write_text
 from selavi.errors import UsageError
 from selavi.evaluation.baselines import kmeans_nmi
 from selavi.evaluation.consensus import agreement_over_k, co_occurrence_profiles, consensus, merge_tree
-from selavi.evaluation.head_choice import HeadChoice
+from selavi.evaluation.head_choice import HeadChoice, describe_agreement
 from selavi.evaluation.metrics import (
     bootstrap_intervals,
     contingency_matrix,
@@ -74,6 +74,7 @@ def evaluate_heads(
         "heads": heads,
         "chosen_by": choice.criterion,
         "chosen": {"head": choice.head, **heads[choice.head]},
+        "chance_agreement": None if np.isnan(choice.chance) else choice.chance,
     }
     if known.any():
         result["alone"] = {}
@@ -175,7 +176,8 @@ def format_table(result: dict[str, Any]) -> str:
     reason = REASONS[result["chosen_by"]]
     lines.append(f"chosen: without labels, {reason}; consensus: what all heads agree on, without labels")
     lines.append("oracle: the best NMI, known only with labels")
-    return "\n".join(lines + _format_coarser(result) + _format_yardsticks(result) + _format_undecodable(result))
+    lines += _format_agreement(result) + _format_coarser(result) + _format_yardsticks(result)
+    return "\n".join(lines + _format_undecodable(result) + _format_verdict(result))
 
 
 def format_comparison(results: dict[str, dict[str, Any]]) -> str:
@@ -209,6 +211,19 @@ def _format_coarser(result: dict[str, Any]) -> list[str]:
     return lines
 
 
+def _format_agreement(result: dict[str, Any]) -> list[str]:
+    agreement, chance = result["chosen"].get("agreement"), result.get("chance_agreement")
+    if agreement is None or chance is None:
+        return []
+    head = result["chosen"]["head"]
+    return [f"head {head} agrees {agreement:.3f} with the others: {describe_agreement(agreement, chance)}"]
+
+
+def _format_verdict(result: dict[str, Any]) -> list[str]:
+    """What the end of the training said of the labels; nothing of runs that did not keep it."""
+    return [f"training: {result['verdict']}"] if result.get("verdict") else []
+
+
 def _format_undecodable(result: dict[str, Any]) -> list[str]:
     undecodable = result.get("undecodable", {})
     if not undecodable:
@@ -228,7 +243,7 @@ def _header() -> str:
 
 
 def _figures(entry: dict[str, Any]) -> str:
-    return "".join(f"{entry[name]:{_width(name)}.{1 if name == 'used_clusters' else 3}f}" for name in COLUMNS)
+    return "".join(f"{_figure(name, entry[name]):>{_width(name)}}" for name in COLUMNS)
 
 
 def _width(name: str) -> int:
@@ -244,7 +259,16 @@ def _format_unlabelled(result: dict[str, Any]) -> str:
     for number, entry in enumerate(result["heads"]):
         agreement = "-" if entry["agreement"] is None else f"{entry['agreement']:.3f}"
         lines.append(
-            f"{f'head {number}':18}" + "".join(f"{entry[name]:14.3f}" for name in columns) + f"{agreement:>14}"
+            f"{f'head {number}':18}"
+            + "".join(f"{_figure(name, entry[name]):>14}" for name in columns)
+            + f"{agreement:>14}"
         )
     lines.append(f"chosen: head {result['chosen']['head']}, {REASONS[result['chosen_by']]}")
-    return "\n".join(lines + _format_coarser(result) + _format_undecodable(result))
+    lines += _format_agreement(result) + _format_coarser(result)
+    return "\n".join(lines + _format_undecodable(result) + _format_verdict(result))
+
+
+def _figure(name: str, value: float) -> str:
+    """Counts as whole numbers, means and medians of them with what follows the point; all else with three digits."""
+    is_count = name in ("used_clusters", "size_min", "size_median", "size_max")
+    return f"{round(value, 1):g}" if is_count else f"{value:.3f}"

@@ -1,5 +1,6 @@
 """The recordings that the page plays: linked where they lie, copied, or transcoded beside it."""
 
+import errno
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ import pyarrow as pa
 from selavi import media
 from selavi.atomic import write_atomically
 from selavi.errors import UsageError
+from selavi.filesystem import fault_of, real_path
 from selavi.media import MediaError
 
 Mode = Literal["link", "copy", "transcode"]
@@ -57,7 +59,7 @@ def locate(clips: pa.Table, root: Path, allow_links: bool) -> np.ndarray:
         UsageError: a path leads out of the root by itself.
     """
     base = Path(os.path.abspath(root))
-    real_base = base.resolve()
+    real_base = real_path(base)
     states = np.full(len(clips), MISSING, np.uint8)
     inside: dict[str, bool] = {}
     for row, path in enumerate(clips["path"].to_pylist()):
@@ -165,8 +167,10 @@ def copy_file(job: MediaJob) -> str:
     try:
         with write_atomically(job.target) as temporary:
             shutil.copyfile(job.source, temporary)
-    except (FileNotFoundError, PermissionError) as error:
-        raise MediaError(job.source, "vanished", error.strerror or str(error)) from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):  # of the copy, not of the recording
+            raise
+        raise MediaError(job.source, *fault_of(error)) from error
     return "made"
 
 
@@ -189,7 +193,9 @@ def describe(
     said = []
     missing, outside = int((states == MISSING).sum()), int((states == OUTSIDE).sum())
     if missing and mode == "link":
-        said.append(f"{missing:,} of {len(states):,} files are no longer where they were scanned.")
+        said.append(
+            f"{missing:,} of {len(states):,} files are no longer where they were scanned (moved? say data.root=NEW)."
+        )
     if outside:
         said.append(f"{outside:,} files are links to places outside of the media folder and are not shown.")
     if unplayable and mode != "transcode":

@@ -79,7 +79,7 @@ class Clips:
         if missing:
             raise UsageError(
                 f"{len(missing)} of {len(found)} media files are not in {root}, for example {missing[0]!r}: "
-                "bring them back, or scan again"
+                "bring them back, or say data.root=NEW where they have moved"
             )
         return found
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from selavi.errors import UsageError
+from selavi.filesystem import real_path
 from selavi.handover.clips import BLOCK, Clips, name_classes
 from selavi.handover.folder import Folder, file_name, media_name
 
@@ -206,8 +207,8 @@ FORMATS: dict[str, Callable[[Clips, Folder, str], Path]] = {
 
 def how_to_open(name: str, clips: Clips, folder: Path, link: str) -> str:
     """The commands for one format, as docs/names_and_handover.md has them."""
-    path = folder.resolve()
-    root = path if link == "copy" else clips.media_root.resolve()
+    path = real_path(folder)
+    root = path if link == "copy" else real_path(clips.media_root)
     return {
         "fiftyone": f"fiftyone.Dataset.from_dir({str(path)!r}, dataset_type=fiftyone.types.FiftyOneDataset)",
         "videofolder": f"datasets.load_dataset('videofolder', data_dir={str(path)!r})",

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from selavi.errors import UsageError
+from selavi.ids import describe_changes
 
 
 class LabelBank:
@@ -62,9 +63,11 @@ class LabelBank:
         """
         if state["ids"] != self.ids:
             kept = len(set(state["ids"]) & set(self.ids))
+            changes = describe_changes(state["ids"], self.ids) or "they come in another order"
             raise UsageError(
                 f"the checkpoint labels {len(state['ids'])} clips, the data now has {len(self.ids)}, {kept} of them "
-                "the same; bring back the media the run began with, or start a new run with another run_dir"
+                f"the same: {changes}; bring back the media the run began with (data.root=NEW where they have moved), "
+                "or start a new run with another run_dir"
             )
         for name in ("labels", "potentials", "weights"):
             found, expected = tuple(state[name].shape), tuple(getattr(self, name).shape)

@@ -32,10 +32,15 @@ from selavi.labelling.scores import combine_scores, modality_agreement
 from selavi.labelling.tables import MAX_SAMPLE_BYTES, BlockTable, HalfTable, Table, make_table
 from selavi.labelling.transport import assign, row_statistics
 from selavi.randomness import mix
+from selavi.wording import byte_size
 
 _BLOCK_ROWS = 8192  # clips whose scores are computed together
 # Bytes of a score that is kept in so many bits, with the samples of rows that the solver may keep.
 _BYTES_PER_SCORE = {32: 5.2, 16: 3.2}
+_WORTH_SAYING = 100_000_000
+"""Bytes below which nobody's memory runs out by a table."""
+_FEATURE_BYTES = 4096
+"""Of the features of a clip of both modalities, as published."""
 
 
 @dataclass(frozen=True)
@@ -271,24 +276,28 @@ class Labeller:
         return 0
 
     def describe_memory(self, num_rows: int) -> str:
-        """What a labelling of so many clips will hold beside their features."""
+        """What a labelling of so many clips will hold beside their features; empty where that is little."""
         if self.config.method == "kmeans":
+            if num_rows * _FEATURE_BYTES < _WORTH_SAYING:
+                return ""
             return (
                 f"labelling holds the features twice, once scaled, and distances of {_BLOCK_ROWS} clips to "
                 f"{self.num_clusters} centres at a time"
             )
         num_scores, bits = num_rows * self.num_clusters, self.num_bits(num_rows)
         if bits:
-            peak_gb = num_scores * _BYTES_PER_SCORE[bits] * 1e-9 + self._block_gb()
+            peak = num_scores * _BYTES_PER_SCORE[bits] + self._block_gb() * 1e9
+            if num_scores * bits / 8 < _WORTH_SAYING:
+                return ""
             return (
-                f"labelling holds a float{bits} table of {num_scores * bits / 8e9:.2g} GB, at most {peak_gb:.2g} GB "
+                f"labelling holds a float{bits} table of {byte_size(num_scores * bits / 8)}, at most {byte_size(peak)} "
                 "beside the features"
             )
         sample_gb = min(2 * MAX_SAMPLE_BYTES * 1e-9, num_rows * self.num_clusters * 2e-9)  # one and the next
         peak_gb = sample_gb + self._block_gb()
         return (
-            f"a table of {num_scores * 4e-9:.3g} GB is over labelling.memory_gb={self.config.memory_gb:g}: scores are "
-            f"computed anew for each pass, at most {peak_gb:.2g} GB beside the features"
+            f"a table of {byte_size(num_scores * 4)} is over labelling.memory_gb={self.config.memory_gb:g}: scores are "
+            f"computed anew for each pass, at most {byte_size(peak_gb * 1e9)} beside the features"
         )
 
     def _block_gb(self) -> float:

@@ -1,5 +1,7 @@
 """Open media files, within limits; every fault of the libraries becomes a MediaError."""
 
+import errno
+import os
 import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,12 +16,14 @@ from av.packet import Packet
 from av.stream import Discard
 from av.video.stream import VideoStream
 
+from selavi.filesystem import fault_of
+
 
 class MediaError(Exception):
     """A file that cannot be used, and why.
 
     Attributes:
-        reason: one word: vanished, empty, refused, not_media, no_video, corrupt, timeout.
+        reason: one word: vanished, unreadable, empty, refused, not_media, no_video, corrupt, timeout.
     """
 
     def __init__(self, path: Path, reason: str, detail: str) -> None:
@@ -253,7 +257,7 @@ def open_container(path: Path, limits: Limits, deadline_s: float, *, by_header: 
     try:
         state = path.stat()
     except (OSError, ValueError) as error:
-        raise MediaError(path, "vanished", words_of(error)) from error
+        raise MediaError(path, *fault_of(error)) from error
     if not stat.S_ISREG(state.st_mode):
         raise MediaError(path, "refused", "not a regular file")
     if state.st_size == 0:
@@ -275,11 +279,23 @@ def open_container(path: Path, limits: Limits, deadline_s: float, *, by_header: 
     except av.FileNotFoundError as error:
         raise MediaError(path, "vanished", words_of(error)) from error
     except (av.PermissionError, av.ArgumentError, MemoryError) as error:
-        raise MediaError(
-            path, "refused", f"not a container that is read here, or over a limit ({words_of(error)})"
-        ) from error
+        words = f"not a container that is read here, or over a limit ({words_of(error)})"
+        raise _fault(path, "refused", words, error) from error
     except _BROKEN as error:
-        raise MediaError(path, "not_media", words_of(error)) from error
+        raise _fault(path, "not_media", words_of(error), error) from error
+
+
+def _fault(path: Path, reason: str, detail: str, error: Exception) -> MediaError:
+    """What a library could not read: the system's own fault where it does not give the file, else the file's."""
+    try:
+        with path.open("rb") as file:
+            # The library says EIO of broken files as well: only the system knows whether it is the disk's.
+            while file.read(1 << 20) and getattr(error, "errno", None) == errno.EIO:
+                pass
+            file.seek(0, os.SEEK_END)
+    except OSError as refused:
+        return MediaError(path, *fault_of(refused))
+    return MediaError(path, reason, detail)
 
 
 @contextmanager
@@ -300,7 +316,7 @@ def translated(path: Path, subject: str = "") -> Iterator[None]:
     except av.error.ExitError as error:
         raise MediaError(path, "timeout", f"{begin}reading it took too long") from error
     except _BROKEN as error:
-        raise MediaError(path, "corrupt", f"{begin}cannot be decoded: {words_of(error)}") from error
+        raise _fault(path, "corrupt", f"{begin}cannot be decoded: {words_of(error)}", error) from error
 
 
 def seconds(stream: VideoStream | AudioStream, ticks: int | None) -> float:

@@ -1,9 +1,8 @@
 """What happens around training steps: labelling on its schedule, progress, faults, signals."""
 
 import csv
+import os
 import signal
-import sys
-import time
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -13,7 +12,6 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from selavi.batch import ClipBatch
 from selavi.config import Config
@@ -28,7 +26,11 @@ from selavi.labelling.labeller import (
     collect_features,
 )
 from selavi.labelling.schedule import labelling_steps
+from selavi.labelling.verdict import Verdict, judge_training
+from selavi.meter import Meter, say
+from selavi.training.checkpoint import last_checkpoint
 from selavi.training.module import SelaviModule
+from selavi.wording import duration
 
 
 class LabellingCallback(pl.Callback):
@@ -38,19 +40,36 @@ class LabellingCallback(pl.Callback):
         config: the whole configuration.
         human_labels: label of each training clip, to report NMI; None where there are none.
         progress: told of each labelling.
+        stop: asked, while clips are labelled, whether a signal has come.
     """
 
-    def __init__(self, config: Config, human_labels: list[str] | None, progress: "Progress") -> None:
-        self.config, self.human_labels, self.progress = config, human_labels, progress
+    def __init__(
+        self, config: Config, human_labels: list[str] | None, progress: "Progress", stop: "StopOnSignal"
+    ) -> None:
+        self.config, self.human_labels, self.progress, self.stop = config, human_labels, progress, stop
         self.labeller = Labeller(config)
         self.statistics: ClipStatistics | None = None
+        self.reports: list[LabellingReport] = []
+
+    def verdict(self) -> Verdict:
+        """Whether the labels have settled, after the last labelling."""
+        assert self.reports, "nothing was labelled yet"
+        return judge_training(
+            [report.churn for report in self.reports],
+            self.progress.smooth_loss,
+            num_clusters=self.config.heads.num_clusters,
+            used_clusters=self.reports[-1].used_clusters,
+            num_clips=len(self.progress.ids),
+            max_epochs=self.config.trainer.max_epochs,
+        )
 
     def on_train_start(self, trainer: pl.Trainer, module: SelaviModule) -> None:
         """Fix the schedule; let batch norm see some data before it is asked for features."""
         total_steps = self.config.trainer.max_epochs * module.steps_per_epoch
         self.steps = labelling_steps(total_steps, self.config.labelling.num_labellings, self.config.labelling.power)
-        if rank() == 0:
-            self.progress.say(self.labeller.describe_memory(-(-len(module.label_bank.ids) // world_size())))
+        memory = self.labeller.describe_memory(-(-len(module.label_bank.ids) // world_size()))
+        if rank() == 0 and memory:
+            say(memory)
         if module.label_bank.num_labellings == 0:
             self._warm_up_batch_norm(trainer, module)
 
@@ -71,7 +90,9 @@ class LabellingCallback(pl.Callback):
         def collect(pass_number: int) -> FeatureTable:
             batches = self._labelling_batches(trainer, pass_number)
             encoded = module.encode(batches, random=not last)
-            return collect_features(encoded, module.model.branch_features, module.device)
+            table = collect_features(encoded, module.model.branch_features, module.device)
+            self.stop.stop_together(module.device)
+            return table
 
         def permute(branch: str, head: int, permutation: Tensor) -> None:
             module.model.permute_clusters(branch, head, permutation.to(module.device))
@@ -81,6 +102,7 @@ class LabellingCallback(pl.Callback):
                 module.label_bank, collect, module.model.logits, permute, statistics=last
             )
         module.train()
+        self.reports.append(report)
         nmi = self._nmi(module.label_bank.labels)
         metrics = {
             "labelling/passes": report.num_passes,
@@ -98,6 +120,7 @@ class LabellingCallback(pl.Callback):
     def _labelling_batches(self, trainer: pl.Trainer, pass_number: int) -> Iterator[ClipBatch]:
         for batch in trainer.datamodule.labelling_loader(pass_number):  # type: ignore[attr-defined]
             self.progress.note_errors(batch)
+            self.stop.stop_alone()
             yield batch
 
     def _warm_up_batch_norm(self, trainer: pl.Trainer, module: SelaviModule) -> None:
@@ -123,7 +146,7 @@ class LabellingCallback(pl.Callback):
 
 
 class Progress(pl.Callback):
-    """One bar over the whole training with clips/s, loss and ETA, and a line for each labelling.
+    """One bar over the whole training with clips/s, loss and time left, and a line for each labelling.
 
     Where standard error is no terminal, a line every `every_s` seconds takes the bar's place.  Also counts clips
     that could not be decoded, lists them in RUN/bad_clips.csv, and stops the run when they are too many.
@@ -132,7 +155,8 @@ class Progress(pl.Callback):
     def __init__(self, config: Config, ids: list[str], every_s: float = 20.0) -> None:
         self.config, self.ids, self.every_s = config, ids, every_s
         self.faults: dict[int, str] = {}
-        self.bar: tqdm | None = None
+        self.meter: Meter | None = None
+        self.labellings_left_s = 0.0
         self.smooth_loss = float("nan")
         self.told_of_empty = False
 
@@ -151,19 +175,9 @@ class Progress(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, module: SelaviModule) -> None:
         """Open the bar."""
-        total = self.config.trainer.max_epochs * module.steps_per_epoch
-        terminal = sys.stderr.isatty()
-        self.began, self.first_step, self.total = time.monotonic(), trainer.global_step, total
-        self.said = self.began
-        if rank() == 0 and terminal:
-            self.bar = tqdm(
-                total=total,
-                initial=trainer.global_step,
-                unit=" steps",
-                dynamic_ncols=True,
-                file=sys.stderr,
-                desc="training",
-            )
+        if rank() == 0:
+            total = self.config.trainer.max_epochs * module.steps_per_epoch
+            self.meter = Meter("training", total, "steps", done=trainer.global_step, every_s=self.every_s)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: SelaviModule, outputs: Any, batch: ClipBatch, _: int
@@ -179,31 +193,28 @@ class Progress(pl.Callback):
                 "lower optim.lr, or resume from the last checkpoint with another seed"
             )
         self.smooth_loss = loss if np.isnan(self.smooth_loss) else 0.95 * self.smooth_loss + 0.05 * loss
-        done = trainer.global_step - self.first_step
-        clips = done * self.config.optim.batch_size * world_size()
-        rate = clips / max(1e-9, time.monotonic() - self.began)
-        if self.bar is not None:
-            self.bar.set_postfix_str(f"{rate:.0f} clips/s, loss {self.smooth_loss:.3f}", refresh=False)
-            self.bar.update()
-        elif rank() == 0 and time.monotonic() - self.said > self.every_s:
-            self.said = time.monotonic()
-            left_s = (self.said - self.began) / done * (self.total - trainer.global_step)
-            self.say(
-                f"step {trainer.global_step}/{self.total}, epoch {trainer.current_epoch + 1}, {rate:.0f} clips/s, "
-                f"loss {self.smooth_loss:.3f}, {left_s:.0f} s left"
-            )
+        if self.meter is not None:
+            steps_per_s = self.meter.pace.rate
+            words = [f"epoch {trainer.current_epoch + 1}"]
+            if steps_per_s is not None:
+                words.append(f"{steps_per_s * self.config.optim.batch_size * world_size():.3g} clips/s")
+            words.append(f"loss {self.smooth_loss:.3f}")
+            self.meter.advance(note=", ".join(words), later_s=self.labellings_left_s)
 
     def on_train_end(self, trainer: pl.Trainer, module: SelaviModule) -> None:
         """Close the bar."""
-        if self.bar is not None:
-            self.bar.close()
+        if self.meter is not None:
+            self.meter.close()
 
     def on_exception(self, trainer: pl.Trainer, module: SelaviModule, exception: BaseException) -> None:
         """Close the bar."""
         self.on_train_end(trainer, module)
 
     def labelled(self, report: LabellingReport, nmi: float | None, planned: int) -> None:
-        """Print what a labelling did."""
+        """Print what a labelling did; those ahead will take as long, and no step's time counts it."""
+        self.labellings_left_s = report.seconds * max(0, planned - report.number - 1)
+        if self.meter is not None:
+            self.meter.pace.pause(report.seconds)
         if rank() == 0:
             churn = "" if np.isnan(report.churn) else f", churn {report.churn:.1%}"
             labels = "" if nmi is None else f", nmi {nmi:.3f}"
@@ -212,7 +223,7 @@ class Progress(pl.Callback):
             self.say(
                 f"labelling {report.number + 1}/{planned}: {report.num_passes} passes"
                 f"{error}{wrong}, {report.used_clusters:.1f}/{self.config.heads.num_clusters}"
-                f" clusters used{churn}{labels}, {report.seconds:.1f} s"
+                f" clusters used{churn}{labels}, {duration(report.seconds)}"
             )
             empty = self.config.heads.num_clusters - report.used_clusters
             if empty and not self.told_of_empty and report.number >= planned // 4:  # the first ones may well leave some
@@ -225,7 +236,7 @@ class Progress(pl.Callback):
 
     def say(self, line: str) -> None:
         """Print a line to standard error without breaking the bar."""
-        tqdm.write(line, file=sys.stderr)
+        say(line)
 
     def note_errors(self, batch: ClipBatch) -> None:
         """Remember clips that could not be decoded; stop when they are more than the budget."""
@@ -244,9 +255,14 @@ class Progress(pl.Callback):
 
 
 class StopOnSignal(pl.Callback):
-    """SIGTERM, SIGUSR1 and the keyboard end the run after the current step; the last epoch's checkpoint stays."""
+    """SIGTERM, SIGUSR1 and the keyboard end the run after the current step; the last epoch's checkpoint stays.
 
-    def __init__(self) -> None:
+    The moment one comes it is acknowledged on standard error.  In a labelling, a single process stops at the next
+    batch, several after the pass over the clips: they must all stop at the same place.
+    """
+
+    def __init__(self, run_dir: str) -> None:
+        self.run_dir = run_dir
         self.received = 0
         self.before: dict[int, Any] = {}
 
@@ -269,17 +285,34 @@ class StopOnSignal(pl.Callback):
         self, trainer: pl.Trainer, module: SelaviModule, outputs: Any, batch: ClipBatch, _: int
     ) -> None:
         """All ranks stop at the same step."""
-        received = int(all_sum(torch.tensor([self.received], device=module.device)).item())
+        self.stop_together(module.device)
+
+    def stop_together(self, device: torch.device) -> None:
+        """Raise Interrupted on every rank if any has received a signal; every rank must come here."""
+        received = int(all_sum(torch.tensor([self.received], device=device)).item())
         if received:
-            raise _interrupted(self.received)
+            raise self._interrupted(self.received)
+
+    def stop_alone(self) -> None:
+        """Raise Interrupted if a signal has come and no other rank waits for this one."""
+        if self.received and world_size() == 1:
+            raise self._interrupted(self.received)
 
     def _note(self, number: int, frame: object) -> None:
         if self.received:  # the second signal does not wait
-            raise _interrupted(number)
+            raise self._interrupted(number)
         self.received = number
+        if rank() == 0:
+            again = "; press Ctrl-C again to stop now" if number == signal.SIGINT else ""
+            # Written past Python's buffers, which the interrupted code may be writing to.
+            os.write(2, f"\nstopping after this step{again}\n".encode())
 
-
-def _interrupted(number: int) -> Interrupted:
-    if number == signal.SIGINT:
-        return Interrupted("stopped by the keyboard", exit_code=130)
-    return Interrupted("stopped by a signal")
+    def _interrupted(self, number: int) -> Interrupted:
+        kept = last_checkpoint(Path(self.run_dir))
+        if kept.exists():
+            advice = f"its last finished epoch is kept in {kept}: go on with resume=auto"
+        else:
+            advice = "no epoch was finished, so nothing of the training is kept: resume=auto starts it anew"
+        if number == signal.SIGINT:
+            return Interrupted(f"stopped by the keyboard; {advice}", exit_code=130)
+        return Interrupted(f"stopped by a signal; {advice}")

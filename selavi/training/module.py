@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from selavi.augment import Augment
 from selavi.batch import ClipBatch
-from selavi.config import Config, as_dict
+from selavi.config import FREE_ON_RESUME, Config, as_dict
 from selavi.distributed import world_size
 from selavi.errors import UsageError
 from selavi.labelling.bank import LabelBank
@@ -94,33 +94,16 @@ class SelaviModule(pl.LightningModule):
         self.label_bank.load_state_dict(checkpoint["label_bank"])
 
 
-# May differ when a run goes on: where things are and how fast they go, not what is computed.
-_FREE = (
-    "run_dir",
-    "resume",
-    "data.root",
-    "data.demo",
-    "data.num_workers",
-    "data.scan_workers",
-    "data.cache_dir",
-    "data.cache_gb",
-    "data.max_bad_fraction",
-    "data.timeout_s",
-    "data.allow_links",
-    "data.shard_cache_gb",
-    "trainer.accelerator",
-    "trainer.strategy",
-    "trainer.log_every_n_steps",
-)
-
-
 def check_same_settings(saved: dict[str, Any], current: dict[str, Any]) -> None:
-    """Raise UsageError naming the settings that differ and must not."""
-    before, now = _flatten(saved), _flatten(current)
+    """Raise UsageError naming the settings that differ and must not.
+
+    A setting that the checkpoint does not have is younger than it, which then was made with the default.
+    """
+    before, now = _flatten(as_dict(Config())) | _flatten(saved), _flatten(current)
     differing = [
         f"{key}: {before.get(key)} then, {now.get(key)} now"
         for key in sorted(before.keys() | now.keys())
-        if key not in _FREE and before.get(key) != now.get(key)
+        if key not in FREE_ON_RESUME and before.get(key) != now.get(key)
     ]
     if differing:
         raise UsageError(

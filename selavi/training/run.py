@@ -20,17 +20,21 @@ import torch
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from selavi.atomic import hold, write_atomically, write_text
+from selavi.atomic import hold, next_free, write_atomically, write_text
 from selavi.augment import Augment
-from selavi.config import Config, load_config, save_config
+from selavi.config import Config, load_config, load_run_config, save_config
 from selavi.errors import UsageError
 from selavi.labelling.bank import LabelBank
 from selavi.labelling.labeller import ClipStatistics
+from selavi.labelling.verdict import Verdict
 from selavi.model import SelaviModel
 from selavi.randomness import mix
 from selavi.training.checkpoint import AtomicCheckpointIO, last_checkpoint, read_checkpoint
+from selavi.wording import command
 
 log = logging.getLogger("selavi")
+
+CPU = torch.device("cpu")
 
 LABEL_SCHEMA = pa.schema(
     [
@@ -103,21 +107,37 @@ def start_run(config: Config, config_path: Path | None, manifest: pa.Table) -> I
         pq.write_table(manifest, temporary)
     metrics = run_dir / "metrics.csv"
     if metrics.exists():  # the logger would delete it: keep what earlier parts of the run logged
-        number = 1 + sum(1 for _ in run_dir.glob("metrics.*.csv"))
-        metrics.rename(run_dir / f"metrics.{number}.csv")
+        metrics.rename(next_free(metrics))
     return lock
 
 
-def finish_run(config: Config, bank: LabelBank, sure: ClipStatistics, seconds: float) -> None:
-    """Write labels/train.parquet, then status.json, which says that the run is done."""
+def finish_run(config: Config, bank: LabelBank, sure: ClipStatistics, seconds: float, verdict: Verdict) -> None:
+    """Write labels/train.parquet, then status.json, which says that the run is done and what it came to."""
     write_labels(Path(config.run_dir), config.data.train_split, bank.ids, bank.labels, sure)
     status = {
         "state": "finished",
         "epochs": config.trainer.max_epochs,
         "seconds": round(seconds, 1),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "labels": verdict.state,
+        "verdict": verdict.text,
     }
     write_text(Path(config.run_dir) / "status.json", json.dumps(status, indent=2) + "\n")
+
+
+def read_verdict(run_dir: Path) -> str:
+    """Whether a run's labels have settled, in words; empty where it is not finished or was made before this was kept.
+
+    Raises:
+        UsageError: status.json is damaged.
+    """
+    path = run_dir / "status.json"
+    if not path.exists():
+        return ""
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8")).get("verdict", ""))
+    except (OSError, ValueError, AttributeError) as error:
+        raise UsageError(f"cannot read {path}: {error}; is it damaged?") from error
 
 
 def write_labels(run_dir: Path, split: str, ids: list[str], labels: torch.Tensor, sure: ClipStatistics) -> Path:
@@ -182,7 +202,12 @@ def make_trainer(config: Config, callbacks: list[pl.Callback], kind: str = "labe
             ],
         )
     except (MisconfigurationException, ValueError) as error:
-        raise UsageError(f"the settings of section trainer do not work here: {' '.join(str(error).split())}") from error
+        why = " ".join(str(error).split())
+        raise UsageError(
+            f"the settings of section trainer do not work here: {why}  (asked for: trainer.accelerator="
+            f"{settings.accelerator}, trainer.devices={settings.devices}.) Leave them out to train on what is there; "
+            "python tools/doctor.py says what that is"
+        ) from error
     if settings.sync_batchnorm and not synced and trainer.world_size > 1 and trainer.is_global_zero:
         log.warning("each process normalises its own batches: torch has SyncBatchNorm for GPUs only")
     return trainer
@@ -204,13 +229,7 @@ def load_run(folder: Path) -> Run:
     Raises:
         UsageError: the folder is not a run, or it has no checkpoint yet.
     """
-    settings = folder / "config.resolved.yaml"
-    if not settings.exists():
-        raise UsageError(
-            f"{folder} is not a run folder: it has no config.resolved.yaml; "
-            "give the folder that tools/train.py named at its end"
-        )
-    config = load_config(settings, [f"run_dir={folder}"])
+    config = load_run_config(folder)
     if not last_checkpoint(folder).exists():
         raise UsageError(
             f"{folder} has no checkpoint yet (none is written before the first epoch ends); train on with resume=auto"
@@ -239,9 +258,10 @@ def on_other_clips(run: Run, overrides: list[str], fold: str | None = None) -> C
             )
     if any(override.startswith("data.root=") for override in overrides):
         # A demo set is not generated in a user's folder, and a list belongs to its own clips.
-        overrides = ["data.demo=false", "data.list=''", "data.source=auto", *overrides]
+        overrides = ["data.demo=false", "data.list=", "data.source=auto", *overrides]
     unclustered = ["heads.num_heads=1", "heads.num_clusters=2", "labelling.head_groups=1", "labelling.marginal=uniform"]
-    config = load_config(run.folder / "config.resolved.yaml", [f"run_dir={run.folder}", *unclustered, *overrides])
+    config = load_config(run.folder / "config.resolved.yaml", [*unclustered, *overrides])
+    config.run_dir = str(run.folder)
     if fold is not None:
         if "{fold}" not in config.data.list:
             raise UsageError(
@@ -252,8 +272,8 @@ def on_other_clips(run: Run, overrides: list[str], fold: str | None = None) -> C
     return config
 
 
-def load_model(run: Run) -> tuple[SelaviModel, Augment]:
-    """Rebuild a run's model, in evaluation mode, and its augmentation.
+def load_model(run: Run, device: torch.device = CPU) -> tuple[SelaviModel, Augment]:
+    """Rebuild a run's model on a device, in evaluation mode, and its augmentation.
 
     Raises:
         UsageError: the checkpoint's weights do not fit the run's settings.
@@ -267,24 +287,24 @@ def load_model(run: Run) -> tuple[SelaviModel, Augment]:
         except RuntimeError as error:
             detail = " ".join(str(error).split())[:300]
             raise UsageError(f"the checkpoint in {run.folder} does not fit its settings: {detail}") from error
-    return model.eval(), augment
+    return model.to(device).eval(), augment.to(device)
 
 
-def untrained_model(run: Run) -> tuple[SelaviModel, Augment]:
+def untrained_model(run: Run, device: torch.device = CPU) -> tuple[SelaviModel, Augment]:
     """The model that a run began with, in evaluation mode, and its augmentation: what training has to beat."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(mix(run.config.seed, "model"))
         model = SelaviModel(run.config)
-    return model.eval(), Augment(run.config.video, run.config.audio)
+    return model.to(device).eval(), Augment(run.config.video, run.config.audio).to(device)
 
 
 def next_steps(run_dir: str) -> str:
     """What to run after training."""
     splits = pq.read_table(Path(run_dir) / "manifest.parquet", columns=["split"])["split"].to_pylist()
-    unseen = " --split test" if "test" in splits else ""
+    unseen = ("--split", "test") if "test" in splits else ()
     return (
-        f"\nNext: measure   python tools/cluster_eval.py {run_dir}{unseen}"
-        f"\n      browse    python tools/export_clusters.py {run_dir}"
+        f"\nNext: measure   {command('cluster_eval', run_dir, *unseen)}"
+        f"\n      browse    {command('export_clusters', run_dir)}"
     )
 
 

@@ -107,13 +107,24 @@ def hostile(tmp_path_factory: pytest.TempPathFactory, recording: Path) -> Path:
     return _write(tmp_path_factory.mktemp("hostile"), recording, 96, 16, hostile=True)
 
 
-def _write(root: Path, recording: Path, num_clips: int, num_clusters: int, *, hostile: bool) -> Path:
+@pytest.fixture(scope="session")
+def bare(tmp_path_factory: pytest.TempPathFactory, recording: Path) -> Path:
+    """A run without labels, of one modality and one head, without map, features or figures; its media are there."""
+    return _write(tmp_path_factory.mktemp("bare"), recording, 60, 5, hostile=False, bare=True)
+
+
+def _write(
+    root: Path, recording: Path, num_clips: int, num_clusters: int, *, hostile: bool, bare: bool = False
+) -> Path:
     media = root / "media"
     for path in synthetic_clips(num_clips, num_clusters, hostile=hostile)[0]["path"].to_pylist():
         (media / path).parent.mkdir(parents=True, exist_ok=True)
         os.link(recording, media / path)
     out = root / "gallery"
-    write_synthetic_gallery(out, num_clips, num_clusters, hostile, thumbnails=True, media_root=media)
+    heads = 1 if bare else 2
+    write_synthetic_gallery(
+        out, num_clips, num_clusters, hostile, num_heads=heads, thumbnails=True, media_root=media, bare=bare
+    )
     return out
 
 

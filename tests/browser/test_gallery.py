@@ -128,6 +128,23 @@ def test_a_file_that_is_missing_is_named(visit: Visit, gallery: Path, tmp_path: 
     watch.said.clear()  # Chromium itself logs the missing files
 
 
+def test_a_run_without_labels_map_or_figures_says_so_in_words(visit: Visit, bare: Path) -> None:
+    page = visit(bare)
+    for route in ("#/", *(f"#/cluster/{cluster}" for cluster in range(5)), "#/map", "#/labels", "#/names", "#/help"):
+        page.goto(page.url.split("#")[0] + route)
+        page.wait_for_selector("#main h1")
+        page.wait_for_timeout(100)
+        assert re.findall(r"null|undefined|NaN", page.locator("body").inner_text()) == [], route
+
+    # A cluster that is split off has neither labels nor neighbours in any run.
+    page = visit(bare, "#/cluster/1")
+    page.locator(".row.typical .pick input").first.check()
+    page.get_by_role("button", name="Split off").click()
+    page.get_by_role("button", name="Name it").click()
+    wait(page, "location.hash === '#/cluster/5'")
+    assert re.findall(r"null|undefined|NaN", page.locator("body").inner_text()) == []
+
+
 # Seeing and hearing
 
 

@@ -1,12 +1,16 @@
+import os
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from datamodules import cache as cache_module
 from datamodules.cache import DecodedCache, build_cache, estimate_gb
 from datamodules.manifest import usable
 from datamodules.scan import scan
+from datamodules.workers import Failure
+from selavi.filesystem import PASSING
 from selavi.media import MediaError, decode_clip
 
 
@@ -53,12 +57,55 @@ def test_a_cache_is_found_again_and_made_anew_for_other_settings(odd: pa.Table, 
 
 
 def test_what_cannot_be_decoded_is_named_each_time(odd: pa.Table, tmp_path: Path) -> None:
-    (tmp_path / "root" / "plain.mp4").write_bytes(b"no longer a film")
+    plain, known = tmp_path / "root" / "plain.mp4", {name: odd[name].to_pylist()[1] for name in ("bytes", "mtime_ns")}
+    plain.write_bytes(b"no longer a film".ljust(known["bytes"]))
+    os.utime(plain, ns=(known["mtime_ns"], known["mtime_ns"]))
     for _ in range(2):
         cache, faults = build_cache(odd, tmp_path / "cache", 16, 8000, workers=1)
         assert list(faults) == ["plain.mp4"]
         assert faults["plain.mp4"][0] == "not_media"
+    with pytest.raises(MediaError, match="not_media"):
+        cache.select(odd).read(1, 0.0, 1.0, num_frames=2, size=16, offset=0.5, sample_rate=0)
     assert cache["silent.mp4"].frames.shape == (36, 16, 24, 3)
+
+
+def test_what_was_away_while_the_cache_was_made_is_decoded_the_next_time(odd: pa.Table, tmp_path: Path) -> None:
+    root, cache_dir = tmp_path / "root", tmp_path / "cache"
+    whole, _ = build_cache(odd, tmp_path / "whole", 16, 8000, workers=1)
+    for name in ("plain", "silent"):
+        (root / f"{name}.mp4").rename(tmp_path / f"{name}.mp4")
+    cache, faults = build_cache(odd, cache_dir, 16, 8000, workers=1)
+    assert {name: reason for name, (reason, _) in faults.items()} == {"plain.mp4": "vanished", "silent.mp4": "vanished"}
+    (tmp_path / "plain.mp4").rename(root / "plain.mp4")
+    cache, faults = build_cache(odd, cache_dir, 16, 8000, workers=1)
+    assert list(faults) == ["silent.mp4"] and "plain.mp4" in cache.row_of
+    with (cache.folder / "frames.u8").open("ab") as file:  # as a process leaves it that was killed here
+        file.write(b"half a recording")
+    (tmp_path / "silent.mp4").rename(root / "silent.mp4")
+    cache, faults = build_cache(odd, cache_dir, 16, 8000, workers=1)
+    assert not faults
+    for clip_id in whole.row_of:
+        for name in ("frames", "times_s", "waveform"):
+            assert np.array_equal(getattr(cache[clip_id], name), getattr(whole[clip_id], name))
+    assert (cache.folder / "frames.u8").stat().st_size == (whole.folder / "frames.u8").stat().st_size
+
+
+@pytest.mark.parametrize("status", [*PASSING, "corrupt", "not_media", "refused"])
+def test_only_passing_failures_are_tried_again(
+    odd: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: str
+) -> None:
+    asked = []
+
+    def run_here(function, jobs, **_: object):
+        for number, job in enumerate(jobs):
+            asked.append(job[0].name)
+            yield number, Failure(status, "this time") if job[0].name == "plain.mp4" else function(job)
+
+    monkeypatch.setattr(cache_module, "run_jobs", run_here)
+    build_cache(odd, tmp_path / "cache", 16, 8000)
+    asked.clear()
+    build_cache(odd, tmp_path / "cache", 16, 8000)
+    assert asked == (["plain.mp4"] if status in PASSING else [])
 
 
 def test_an_interrupted_cache_leaves_nothing(odd: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +140,7 @@ def test_a_selection_is_addressed_by_its_own_rows(rows: pa.Table, cache: Decoded
 def test_a_recording_that_is_not_in_the_cache_is_a_fault_of_its_clip(rows: pa.Table, cache: DecodedCache) -> None:
     strange = rows.slice(0, 2).set_column(0, "id", pa.array(["nobody.mp4", rows["id"][1].as_py()]))
     reader = cache.select(strange)
-    with pytest.raises(MediaError, match="could not be decoded when the cache was made"):
+    with pytest.raises(MediaError, match="vanished: was not there when the cache was made"):
         reader.read(0, 0.0, 1.0, num_frames=2, size=32, offset=0.5, sample_rate=0)
     frames, waveform = reader.read(1, 0.0, 1.0, num_frames=2, size=32, offset=0.5, sample_rate=0)
     assert frames is not None and frames.shape == (2, 32, 32, 3) and waveform is None

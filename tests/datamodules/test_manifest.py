@@ -51,7 +51,18 @@ def test_splits_are_selected_and_missing_ones_refused(manifest: pa.Table) -> Non
     assert media_root(select_split(manifest, "test")) == Path("/some where/ö")
     with pytest.raises(UsageError) as caught:
         select_split(manifest, "val")
-    assert str(caught.value) == "no file in split 'val' of /some where/ö; found: test (2 files), train (3 files)"
+    told = "no file in split 'val' of /some where/ö; found: test (2 files), train (3 files). data.layout says what"
+    assert str(caught.value).startswith(told)
+
+
+def test_a_split_is_found_under_another_usual_word_where_only_one_has_it(manifest: pa.Table) -> None:
+    renamed = manifest.set_column(2, "split", [["Training", "Training", "Training", "validate", "validate"]])
+    assert len(select_split(renamed, "train")) == 3
+    assert len(select_split(renamed, "val")) == len(select_split(renamed, "validation")) == 2
+    both = manifest.set_column(2, "split", [["val", "val", "validate", "valid", "valid"]])
+    assert len(select_split(both, "val")) == 2
+    with pytest.raises(UsageError, match=r"no file in split 'dev' .* found: val \(2 files\), valid"):
+        select_split(both, "dev")
     with pytest.raises(UsageError, match="found: nothing"):
         select_split(manifest.slice(0, 0), "train")
 

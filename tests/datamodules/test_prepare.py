@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from datamodules import prepare as prepare_module
 from datamodules.manifest import read_manifest, usable
 from datamodules.prepare import (
     Job,
@@ -29,6 +30,7 @@ from datamodules.prepare import (
 )
 from datamodules.scan import scan
 from datamodules.shards import FRAME, open_shards, tar_name
+from datamodules.workers import Failure
 from selavi.errors import UsageError
 from selavi.media import MediaError, decode_clip, encode_clip, encode_jpeg, latest_frames, probe, stream_frames
 from tools import prepare as tool
@@ -309,3 +311,58 @@ def test_the_estimate_is_near_what_a_shard_takes(tmp_path: Path, many: Path) -> 
     assert len(description["shard_bytes"]) == len(list(out.glob("*.tar")))
     assert (out / tar_name(0)).stat().st_size < description["shard_bytes"][0]
     assert read_manifest(out / "manifest.parquet").schema.metadata[b"root"].decode() == str(many.resolve())
+
+
+@pytest.mark.parametrize("kind", ["shards", "files"])
+def test_what_failed_in_passing_is_tried_again_by_the_same_command(
+    media: Path, tmp_path: Path, kind: Literal["shards", "files"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, settings = tmp_path / "root", PrepareSettings(kind, size=32, sample_rate=8000)
+    root.mkdir()
+    for name in ("plain", "mute", "silent", "short_sound"):
+        (root / f"{name}.mp4").write_bytes((media / f"{name}.mp4").read_bytes())
+    manifest = scan(root, tmp_path / "cache", 1)
+    whole = prepare(manifest, tmp_path / "whole", settings, workers=1)
+    failing = {"plain.mp4": "timeout", "mute.mp4": "unreadable", "silent.mp4": "corrupt"}
+    asked: list[str] = []
+
+    def run_here(function, jobs, **_: object):
+        for number, job in enumerate(jobs):
+            name = job.facts["id"]
+            asked.append(name)
+            yield number, Failure(failing[name], "now") if name in failing else function(job)
+
+    monkeypatch.setattr(prepare_module, "run_jobs", run_here)
+    first = prepare(manifest, tmp_path / "out", settings)
+    assert {name: reason for name, (reason, _) in first.faults.items()} == failing
+    assert "the same command tries 2 of them again" in describe_summary(first, tmp_path / "out", settings)
+    del failing["plain.mp4"], failing["mute.mp4"]
+    asked.clear()
+    again = prepare(manifest, tmp_path / "out", settings)
+    assert {name: reason for name, (reason, _) in again.faults.items()} == {"silent.mp4": "corrupt"}
+    assert again.num_clips == whole.num_clips - 1
+    assert (kind == "shards") or sorted(asked) == ["mute.mp4", "plain.mp4"]
+    asked.clear()
+    assert prepare(manifest, tmp_path / "out", settings).num_encoded == 0
+    assert not asked
+    made, _ = open_shards(str(tmp_path / "out"), tmp_path / "cache", 0)
+    assert sorted(usable(made)["id"].to_pylist()) == ["mute.mp4", "plain.mp4", "short_sound.mp4"]
+
+
+def test_a_refusal_names_the_clips_that_differ(media: Path, tmp_path: Path) -> None:
+    root, settings = tmp_path / "root", PrepareSettings(size=32, sample_rate=8000)
+    for name in ("train/a/plain", "train/a/mute", "train/b/silent"):
+        (root / f"{name}.mp4").parent.mkdir(parents=True, exist_ok=True)
+        (root / f"{name}.mp4").write_bytes((media / f"{Path(name).name}.mp4").read_bytes())
+    prepare(scan(root, tmp_path / "cache", 1), tmp_path / "out", settings, workers=1)
+    (root / "train/a/plain.mp4").rename(root / "train/b/plain.mp4")
+    os.utime(root / "train/b/silent.mp4", ns=(1, 1))
+    with pytest.raises(UsageError) as caught:
+        prepare(scan(root, tmp_path / "cache", 1), tmp_path / "out", settings, workers=1)
+    error = str(caught.value)
+    assert "1 is gone (such as 'train/a/plain.mp4'), 1 is new (such as 'train/b/plain.mp4')" in error
+    assert "1 have another size or time (such as 'train/b/silent.mp4')" in error
+    with pytest.raises(UsageError, match=r"3 have another split or label \(such as 'train/a/mute.mp4'\)"):
+        (root / "train/b/plain.mp4").rename(root / "train/a/plain.mp4")
+        os.utime(root / "train/b/silent.mp4", ns=(1, 1))
+        prepare(scan(root, tmp_path / "cache", 1, layout="flat"), tmp_path / "out", settings, workers=1)

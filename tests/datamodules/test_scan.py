@@ -10,10 +10,12 @@ import pytest
 
 from datamodules import probing
 from datamodules import scan as scan_module
+from datamodules.layout import describe_layout
 from datamodules.manifest import SCHEMA, STATUSES, judge, media_root
-from datamodules.scan import list_media, scan, split_and_label
+from datamodules.scan import MEDIA_SUFFIXES, SOUND_SUFFIXES, list_media, other_suffixes, scan
 from datamodules.workers import Failure
 from selavi.errors import UsageError
+from selavi.filesystem import PASSING
 from selavi.media import MediaError, MediaInfo
 
 
@@ -58,21 +60,6 @@ def tree(root: Path, *paths: str) -> Path:
 # ---- what is found ----
 
 
-@pytest.mark.parametrize(
-    ("path", "expected"),
-    [
-        ("train/ball/1.mp4", ("train", "ball")),
-        ("test/ball/deep/er/1.mp4", ("test", "ball")),
-        ("val/1.mp4", ("val", None)),
-        ("ball/1.mp4", ("train", "ball")),
-        ("1.mp4", ("train", None)),
-        ("testing/1.mp4", ("train", "testing")),
-    ],
-)
-def test_folders_say_split_and_class(path: str, expected: tuple[str, str | None]) -> None:
-    assert split_and_label(path) == expected
-
-
 def find_media(root: Path, allow_links: bool = False) -> list[str]:
     return list_media(root, allow_links)["id"].to_pylist()
 
@@ -96,7 +83,7 @@ def test_links_out_of_the_root_are_refused_unless_allowed(tmp_path: Path, caplog
     assert table["status"].to_pylist() == ["refused", None, "refused", None, "refused"]
     assert "a link to a folder outside of data.root, " in table["reason"][0].as_py()
     assert "elsewhere/1.mp4': allow it with data.allow_links" in table["reason"][4].as_py()
-    assert f"{root}/ball is a link to the folder {tmp_path}/elsewhere" in caplog.text
+    assert f"{root}/ball is a link to a folder outside of data.root, '{tmp_path}/elsewhere'" in caplog.text
     assert find_media(root, allow_links=True) == ["ball/1.mp4", "fan/2.mp4", "fan/in.mp4", "fan/out.mp4"]
 
 
@@ -121,6 +108,42 @@ def test_a_folder_that_cannot_be_read_is_told_of(
     monkeypatch.setattr(os, "scandir", guarded)
     assert find_media(tmp_path) == ["a/1.mp4"]
     assert "1 folders" in caplog.text and "Permission denied" in caplog.text and "/b" in caplog.text
+
+
+def test_files_with_other_suffixes_are_counted(tmp_path: Path) -> None:
+    tree(tmp_path, "a/1.mp4", "a/2.xyz", "b/3.XYZ", "b/list.txt", "b/README", "b/4.mp3", ".hidden.txt", "5.wav")
+    told = other_suffixes(list_media(tmp_path))
+    assert told == (
+        "6 files with other suffixes were not read: .xyz 2, .txt 1, none 1; with sound alone, which training does not "
+        "use and tools/assign.py does: .mp3 1, .wav 1"
+    )
+    every = MEDIA_SUFFIXES | SOUND_SUFFIXES
+    assert other_suffixes(list_media(tmp_path, suffixes=every), every).startswith("4 files with other suffixes")
+    tree(tmp_path / "clean", "1.mp4")
+    assert other_suffixes(list_media(tmp_path / "clean")) == ""
+
+
+def test_where_there_is_no_media_the_others_are_named(tmp_path: Path) -> None:
+    tree(tmp_path, "a/1.xyz", "2.xyz")
+    with pytest.raises(UsageError, match=r"no media file in it \(looked for .*; 2 files with other .*: \.xyz 2"):
+        scan(tmp_path, tmp_path / "cache")
+
+
+def test_another_layout_reads_no_file_again(tmp_path: Path, probe: Probe) -> None:
+    root = tree(tmp_path / "root", "Train/dog/1.mp4", "Testing/dog/2.mp4", "Testing/cat/3.mp4")
+    table = scan(root, tmp_path / "cache")
+    assert list(zip(table["split"].to_pylist(), table["label"].to_pylist(), strict=True)) == [
+        ("test", "cat"),
+        ("test", "dog"),
+        ("train", "dog"),
+    ]
+    assert describe_layout(table) == ["splits: train 1, test 2 (folders Testing as test, Train as train); 2 classes"]
+    table = scan(root, tmp_path / "cache", layout="classes")
+    assert table["label"].to_pylist() == ["Testing", "Testing", "Train"]
+    assert scan(root, tmp_path / "cache", layout="flat")["label"].null_count == 3
+    assert len(probe.asked) == 3
+    with pytest.raises(UsageError, match=r"data\.layout .* must be auto, classes, splits, flat; got 'none'"):
+        scan(root, tmp_path / "cache", layout="none")
 
 
 # ---- the manifest ----
@@ -272,14 +295,40 @@ def test_an_unknown_exception_of_a_decoder_is_one_bad_file(
 
 def test_retry_probes_what_could_not_be_used(tmp_path: Path, probe: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tree(tmp_path / "root", "1.mp4", "2.mp4")
-    failing = [(0, Failure("timeout", "took more than 30 s")), (1, {"status": "ok", "duration_s": 2.0})]
+    failing = [(0, Failure("corrupt", "cut off")), (1, {"status": "ok", "duration_s": 2.0})]
     monkeypatch.setattr(scan_module, "run_jobs", lambda *_, **__: iter(failing))
-    assert scan(root, tmp_path / "cache")["status"].to_pylist() == ["timeout", "ok"]
+    assert scan(root, tmp_path / "cache")["status"].to_pylist() == ["corrupt", "ok"]
     monkeypatch.setattr(scan_module, "run_jobs", run_here)
-    assert scan(root, tmp_path / "cache")["status"].to_pylist() == ["timeout", "ok"]
+    assert scan(root, tmp_path / "cache")["status"].to_pylist() == ["corrupt", "ok"]
     assert probe.asked == []
     assert scan(root, tmp_path / "cache", retry=True)["status"].to_pylist() == ["ok", "ok"]
     assert probe.asked == ["1.mp4"]
+
+
+@pytest.mark.parametrize("status", PASSING)
+def test_a_passing_failure_is_no_fact(
+    tmp_path: Path, probe: Probe, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, status: str
+) -> None:
+    root = tree(tmp_path / "root", "1.mp4", "2.mp4")
+    failing = [(0, Failure(status, "this time")), (1, {"status": "ok", "duration_s": 2.0})]
+    monkeypatch.setattr(scan_module, "run_jobs", lambda *_, **__: iter(failing))
+    assert scan(root, tmp_path / "cache")["status"].to_pylist() == [status, "ok"]
+    monkeypatch.setattr(scan_module, "run_jobs", run_here)
+    assert scan(root, tmp_path / "cache")["status"].to_pylist() == ["ok", "ok"]
+    assert probe.asked == ["1.mp4"]
+    assert "1 files that could not be read the last time" in caplog.text
+
+
+@pytest.mark.parametrize("status", sorted({*STATUSES} - {*PASSING, "ok"}))
+def test_a_lasting_failure_is_remembered(
+    tmp_path: Path, probe: Probe, monkeypatch: pytest.MonkeyPatch, status: str
+) -> None:
+    root = tree(tmp_path / "root", "1.mp4")
+    monkeypatch.setattr(scan_module, "run_jobs", lambda *_, **__: iter([(0, Failure(status, "for good"))]))
+    scan(root, tmp_path / "cache")
+    monkeypatch.setattr(scan_module, "run_jobs", run_here)
+    assert scan(root, tmp_path / "cache")["status"].to_pylist() == [status]
+    assert probe.asked == []
 
 
 @pytest.mark.parametrize(("policy", "column"), [("require", "expect_require"), ("mask", "expect_mask")])

@@ -65,7 +65,7 @@ def test_a_sample_stands_for_the_folder(tiny, demo_set: Path) -> None:
     sample = throughput.find_sample(tiny(), 60.0)
     assert sample is not None and sample.num_files == 32 and len(sample.manifest) == 32
     assert set(sample.manifest["split"].to_pylist()) == {"train"}
-    check = throughput.check_sample(sample, tiny())
+    check = throughput.check_sample(sample, tiny())[-1]
     assert (check.mark, check.found) == ("ok", "32 of 32 files looked at")
     half = Sample(sample.manifest.slice(0, 16), None, 32)
     assert throughput.cache_gb(tiny(), half) == pytest.approx(throughput.cache_gb(tiny(), sample), rel=0.2)
@@ -93,18 +93,18 @@ def test_bad_files_are_counted_and_none_is_a_problem(tiny, media: Path) -> None:
     config = tiny(f"data.root={media}")
     sample = throughput.find_sample(config, 60.0)
     assert sample is not None
-    check = throughput.check_sample(sample, config)
+    check = throughput.check_sample(sample, config)[-1]
     assert check.mark == "warning" and "7 of 7 files looked at, 3 cannot be used" in check.found
     none = Sample(sample.manifest.filter(pa.array([False] * 7)), None, 7)
-    assert throughput.check_sample(none, config).mark == "problem"
+    assert throughput.check_sample(none, config)[-1].mark == "problem"
     mute = sample.manifest.filter(pa.array([path == "mute.mp4" for path in sample.manifest["path"].to_pylist()]))
-    assert throughput.check_sample(Sample(mute, None, 1), config).advice == "modalities=[video]"
+    assert throughput.check_sample(Sample(mute, None, 1), config)[-1].advice == "modalities=[video]"
 
 
 def test_no_data_is_no_fault_where_training_generates_them(tiny, tmp_path: Path) -> None:
     config = tiny(f"data.root={tmp_path / 'none'}", "data.demo=true")
     assert throughput.find_sample(config, 1.0) is None
-    check = throughput.check_sample(None, config)
+    check = throughput.check_sample(None, config)[-1]
     assert check.mark == "ok" and "not there yet" in check.found
     with pytest.raises(UsageError, match="no such folder"):
         throughput.find_sample(tiny(f"data.root={tmp_path / 'none'}"), 1.0)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from selavi.atomic import locked, write_atomically, write_text
+from selavi.atomic import locked, next_free, write_atomically, write_text
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
@@ -69,3 +69,21 @@ def test_a_lock_can_be_taken_again(tmp_path: Path) -> None:
     for _ in range(2):
         with locked(tmp_path / "lock"):
             pass
+
+
+@pytest.mark.parametrize(
+    ("there", "kept"),
+    [
+        ([], "names.1.csv"),
+        (["names.csv"], "names.1.csv"),
+        (["names.1.csv", "names.2.csv"], "names.3.csv"),
+        (["names.2.csv"], "names.3.csv"),  # the first is gone: counting would overwrite the second
+        (["names.9.csv", "names.10.csv"], "names.11.csv"),
+        (["names.x.csv", "names.7.csv.bak", "other.8.csv", "names.1.parquet"], "names.1.csv"),
+    ],
+)
+def test_what_is_kept_overwrites_nothing(tmp_path: Path, there: list[str], kept: str) -> None:
+    for name in there:
+        (tmp_path / name).write_text(name)
+    assert next_free(tmp_path / "names.csv") == tmp_path / kept
+    assert kept not in there

@@ -1,6 +1,8 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from selavi.config import Config, as_dict, find_config, load_config, save_config
 from selavi.errors import UsageError
@@ -31,7 +33,8 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
         (["video.crop_fraction=[0.5]"], "video.crop_fraction must be a list of 2 numbers, got [0.5]"),
         (["video.crop_fraction=[a,1]"], "video.crop_fraction must be a list of 2 numbers"),
         (["heads.kind=deep"], "Invalid value 'deep', expected one of ['mlp', 'linear'] (setting heads.kind)"),
-        (["run_dir=${oops}"], "Interpolation key 'oops' not found (setting run_dir)"),
+        (["seed=${oops}"], "Interpolation key 'oops' not found (setting seed)"),
+        (["data.root=\udcff"], "data.root='\\udcff' is not UTF-8; rename the file or folder"),
         (["modalities=[smell]"], "modalities must be [video, audio], [video] or [audio], got ['smell']"),
         (["modalities=[]"], "modalities must be"),
         (["modalities=[video,video]"], "modalities must be"),
@@ -81,6 +84,8 @@ def test_a_wrong_setting_is_refused(overrides: list[str], message: str) -> None:
         ("heads.num_heads: 3\n", "in a file the part before the dot is a section: `heads:`"),
         ("heads: {num_heds: 3}\n", "did you mean heads.num_heads?"),
         ("optim: {lr: .nan}\n", "optim.lr must be above 0, got nan"),
+        ("run_dir: ${oops}\n", "Interpolation key 'oops' not found (setting run_dir)"),
+        ("data:\n  root:\n", "(setting data.root)"),
     ],
 )
 def test_a_wrong_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -122,6 +127,92 @@ def test_what_is_saved_is_read_back(tmp_path: Path) -> None:
     save_config(config, tmp_path / "saved.yaml")
     assert load_config(tmp_path / "saved.yaml") == config
     assert as_dict(config)["labelling"]["marginal"] == [0.7, 0.3]
+
+
+ODD = [
+    "/data/my #1 set",
+    "1e3",
+    "007",
+    "1_000",
+    "a: b",
+    "{x}",
+    "[y]",
+    "a${b}",
+    "a${b",
+    r"\${b}",
+    "${",
+    "null",
+    "on",
+    "~x",
+]
+ODD += [
+    "2024-01-31",
+    ".nan",
+    "0x1f",
+    "'x'",
+    '"x"',
+    "a=b",
+    " x ",
+    "???",
+    "*x",
+    "&x",
+    "!x",
+    "- x",
+    "? x",
+    "#",
+    "%",
+    "@x",
+    "`",
+]
+ODD += ["\u2028", "\x85", "\ufeff", "cafe\u0301", "${data.root}", "${oc.env:HOME}", "\\", "a\\", "!!int 3", "yes", "-"]
+text_values = st.sampled_from(ODD) | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\n\r"))
+text_values = text_values.filter(lambda text: text.strip() and not text.startswith("~/") and text != "~")
+TEXT_KEYS = (
+    "run_dir",
+    "data.root",
+    "data.list",
+    "data.cache_dir",
+    "data.train_split",
+    "encoders.init",
+    "finetune.group",
+)
+
+
+def setting(config: Config, key: str) -> object:
+    section, _, name = key.rpartition(".")
+    return getattr(getattr(config, section) if section else config, name)
+
+
+@settings(deadline=None, max_examples=50)
+@given(values=st.fixed_dictionaries(dict.fromkeys(TEXT_KEYS, text_values)))
+def test_text_arrives_as_it_is_written_and_survives_the_run_folder(
+    tmp_path_factory: pytest.TempPathFactory, values: dict[str, str]
+) -> None:
+    config = load_config(None, [f"{key}={text}" for key, text in values.items()])
+    path = tmp_path_factory.mktemp("run") / "config.resolved.yaml"
+    save_config(config, path)
+    again = load_config(path)
+    assert {key: setting(config, key) for key in TEXT_KEYS} == values
+    assert again == config
+    assert load_config(path, [f"{key}={text}" for key, text in values.items()]) == config
+    stored = as_dict(config)
+    assert (stored["run_dir"], stored["data"]["root"]) == (values["run_dir"], values["data.root"])
+
+
+@pytest.mark.parametrize("text", ["007", "1e3", "on", "2024-01-31", "1_000", "0x1f", ".inf", "'null'", "12:30:45"])
+def test_a_file_names_folders_without_quotes(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"run_dir: {text}\ndata:\n  root: {text}\n  cache_dir: ${{data.root}}/cache\n")
+    config, written = load_config(path), text.strip("'")
+    assert (config.run_dir, config.data.root, config.data.cache_dir) == (written, written, f"{written}/cache")
+    moved = load_config(path, ["data.root=/a${b}"])
+    assert (moved.data.root, moved.data.cache_dir) == ("/a${b}", "/a${b}/cache")
+
+
+def test_other_settings_are_still_yaml() -> None:
+    config = load_config(None, ["seed=0x10", "optim.lr=1e-3", "trainer.gradient_clip_val=null", "data.demo=true"])
+    assert (config.seed, config.optim.lr, config.trainer.gradient_clip_val, config.data.demo) == (16, 0.001, None, True)
+    assert load_config(None, ["data.list=", "run_dir="]).run_dir == "runs/run"
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)

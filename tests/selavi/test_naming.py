@@ -177,7 +177,7 @@ def test_columns_in_any_order_some_left_out_and_a_byte_order_mark(tmp_path: Path
         ("0,1,,dog,0x2,\n", r"line 2, column into: .* got '0x2'"),
         ("0,1,,dog,,yes\n", r"line 2, column rejected: expected 1 or nothing, got 'yes'"),
         ("0,1,,dog,\n", r"line 2: expected 6 cells, found 5"),
-        ("0,1,,dog,,,\n", r"line 2: expected 6 cells, found 7"),
+        ("0,1,,dog,,,x\n", r"line 2: expected 6 cells, found 7"),
         ('0,1,,"dog\n\nor cat",,\n\n0,1,,cat,,\n', r"line 6, column cluster: a second row about cluster 1 .* line 2"),
         ("0,1,a,,2,\n0,3,a,,,1\n", r"line 3, column id: a second row about clip 'a' of head 0; the first is line 2"),
         ("0,1,a,dog,2,\n", r"line 2, column name: expected nothing in a row about one clip, got 'dog'"),
@@ -194,11 +194,33 @@ def test_a_wrong_cell_is_named_by_line_and_column(tmp_path: Path, text: str, mes
         names_of(tmp_path, text)
 
 
+def test_as_a_spreadsheet_saves_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "names.csv"
+    text = "head;cluster;id;name;into;rejected;\r\n0;1;;dog;;FALSE;\r\n0;2;a.mp4;;;TRUE;\r\n;;;;;;\r\n;;;;;;\r\n"
+    path.write_bytes(text.encode("utf-8-sig"))
+    expected = [
+        {"head": 0, "cluster": 1, "id": None, "name": "dog", "into": None, "rejected": False},
+        {"head": 0, "cluster": 2, "id": "a.mp4", "name": "", "into": None, "rejected": True},
+    ]
+    assert read_names(path).rows == expected
+    assert "read as cells between semicolons" in caplog.text
+    assert "2 empty rows left out, from line 4 on" in caplog.text
+    path.write_bytes(text.replace(";", "\t").encode("utf-16"))
+    assert read_names(path).rows == expected
+
+
+def test_an_id_in_another_unicode_form_is_the_same_clip(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    table = cluster_table([("caf\u00e9.mp4", 0, 1, 0.9), ("b.mp4", 0, 2, 0.8)])
+    names = names_of(tmp_path, "0,1,cafe\u0301.mp4,,2,\n0,2,B.mp4,,,1\n")
+    assert apply_names(table, names)["cluster"].to_pylist() == [2, 2]
+    assert "'B.mp4' is there as 'b.mp4' (they differ in case)" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
         (b"", r"line 1: expected the columns head,cluster,id,name,into,rejected; missing: 'head', 'cluster'"),
-        (b"head;cluster;id\n0;1;a\n", r"unknown: 'head;cluster;id'; missing: 'head', 'cluster'"),
+        (b"head|cluster|id\n0|1|a\n", r"unknown: 'head\|cluster\|id'; missing: 'head', 'cluster'"),
         (b"head,cluster,colour,name,name\n", r"unknown: 'colour'; twice: 'name'"),
         (b"head,cluster,name\n0,1,dog\n0,2,h\xfcnd\n", r"line 3: expected UTF-8, found the byte 0xfc"),
     ],
@@ -208,7 +230,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path, data: bytes, message:
     path.write_bytes(data)
     with pytest.raises(UsageError, match=message):
         read_names(path)
-    with pytest.raises(UsageError, match=r"cannot read .*nowhere: No such file"):
+    with pytest.raises(UsageError, match=r"nowhere cannot be read: No such file"):
         read_names(tmp_path / "nowhere")
 
 

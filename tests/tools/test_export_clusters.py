@@ -80,7 +80,7 @@ def test_without_its_media_a_run_still_has_a_gallery(
     told = capfd.readouterr().err
     assert "32 clips have a placeholder: 32 vanished" in told
     index = index_of(run_dir)
-    assert f"the media folder {tmp_path / 'gone'} is gone" in index["noMap"]
+    assert f"the media folder {tmp_path / 'gone'} is not there any more" in index["noMap"]
     assert "32 of 32 files are no longer where they were scanned" in index["mediaWarning"]
 
 

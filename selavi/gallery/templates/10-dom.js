@@ -3,6 +3,13 @@
 
 const byId = (id) => document.getElementById(id);
 
+/** Children that are there: lists are flattened; null, undefined and false are left out. */
+const present = (children) => children.flat(2).filter((child) => child !== null && child !== undefined && child !== false);
+
+/** As element.append and element.replaceChildren, which would write the word "null" for a child that is not there. */
+const addTo = (element, ...children) => element.append(...present(children));
+const fillWith = (element, ...children) => element.replaceChildren(...present(children));
+
 /** make("a", {href: url, class: "card"}, "text", child, null): properties where the element has them, else attributes. */
 const make = (tag, properties, ...children) => {
   const element = document.createElement(tag);
@@ -12,7 +19,7 @@ const make = (tag, properties, ...children) => {
     else if (name in element && name !== "list" && name !== "role") element[name] = value;
     else element.setAttribute(name, value);
   }
-  element.append(...children.flat(2).filter((child) => child !== null && child !== undefined && child !== false));
+  addTo(element, ...children);
   return element;
 };
 
@@ -84,7 +91,7 @@ let toastTimer = 0;
 /** Say what happened, for eyes and screen readers; `action` is [label, function] of a button beside it. */
 const say = (text, action) => {
   const toast = byId("toast");
-  toast.replaceChildren(
+  fillWith(toast,
     make("span", {}, text),
     ...(action ? [button(action[0], () => (hush(), action[1]()))] : []),
     iconButton("close", "Dismiss", () => hush()),

@@ -26,7 +26,7 @@ const load = (file, name) => {
     };
     script.onload = () => end("holds nothing for this page");
     script.onerror = () => end("cannot be read");
-    document.head.append(script);
+    addTo(document.head, script);
   });
   underway.set(name, promise);
   return promise;

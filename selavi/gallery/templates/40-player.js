@@ -41,7 +41,7 @@ const player = {
       if (video.hasAttribute("src")) this.fail(tile);
     });
     tile.video = video;
-    tile.frame.append(video);
+    addTo(tile.frame, video);
     this.attached.push(tile);
     this.onScreen.observe(tile.element);
     return video;

@@ -37,7 +37,7 @@ class Tile {
       this.note,
       make("span", { class: "sign", "aria-hidden": "true" }, icon("play"), make("i"), make("i"), make("i")),
     );
-    if (soundOnly && tile.frames) this.frame.append(make("span", { class: "kind" }, icon("sound"), "sound only"));
+    if (soundOnly && tile.frames) addTo(this.frame, make("span", { class: "kind" }, icon("sound"), "sound only"));
     this.pick = make("input", { type: "checkbox", tabIndex: -1, "aria-label": `Select ${this.spoken()}` });
     this.name = make("span", { class: "file", title: clip.id }, userText(lastPart(clip.id)));
     this.line = make("span", { class: "line" });
@@ -76,10 +76,10 @@ class Tile {
     this.line.replaceChildren();
     if (clip.label !== null && clip.label !== undefined) {
       const odd = this.usual !== null && clip.label !== this.usual;
-      this.line.append(make("span", { class: odd ? "label odd" : "label", title: clip.label }, userText(clip.label)));
+      addTo(this.line, make("span", { class: odd ? "label odd" : "label", title: clip.label }, userText(clip.label)));
     }
     if (clip.confidence !== undefined)
-      this.line.append(make("span", { class: "score", title: "confidence" }, decimals(clip.confidence)));
+      addTo(this.line, make("span", { class: "score", title: "confidence" }, decimals(clip.confidence)));
     if (clip.media === null) this.warn("no media file");
     else if (clip.playable === false) this.warn("may not play here");
   }

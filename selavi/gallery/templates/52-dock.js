@@ -14,12 +14,12 @@ const dock = {
     const views = ["cluster", "map"];
     place.hidden = !views.includes(route.view) || !(this.tile || selection.size);
     if (place.hidden) return;
-    byId("dock-clip").replaceChildren(...(this.tile ? this.clipParts(this.tile.clip) : []));
+    fillWith(byId("dock-clip"), ...(this.tile ? this.clipParts(this.tile.clip) : []));
     byId("dock-selection").hidden = !selection.size;
     byId("selected-count").textContent = `${plural(selection.size, "clip")} selected`;
     const { muted, volume } = player.settings;
     const mute = byId("mute");
-    mute.replaceChildren(icon(muted ? "muted" : "sound"));
+    fillWith(mute, icon(muted ? "muted" : "sound"));
     mute.setAttribute("aria-pressed", String(muted));
     byId("volume").value = String(volume);
     byId("now").textContent = player.sounding ? "playing" : "";
@@ -103,9 +103,9 @@ const refreshSuggestions = () => {
   const given = allClusters().map((cluster) => overlay.nameOf(cluster)).filter(Boolean);
   const labels = app.head.clusters.flatMap((cluster) => [cluster.suggestion, ...cluster.labels.map(([label]) => label)]);
   const known = [...new Set([...given, ...labels.filter(Boolean)])].slice(0, 1000);
-  byId("known-names").replaceChildren(...known.map((name) => make("option", { value: name })));
+  fillWith(byId("known-names"), ...known.map((name) => make("option", { value: name })));
   const clusters = allClusters().slice(0, 2000);
-  byId("known-clusters").replaceChildren(
+  fillWith(byId("known-clusters"),
     ...clusters.map((cluster) => make("option", { value: `${cluster} ${overlay.nameOf(cluster) || app.clusters.get(cluster)?.suggestion || ""}`.trim() })),
   );
 };

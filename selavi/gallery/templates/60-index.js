@@ -188,13 +188,13 @@ const indexView = {
     const numShown = this.left.length;
     const words = numShown === numAll ? plural(numAll, "cluster") : `${grouped(numShown)} of ${plural(numAll, "cluster")}`;
     if (this.count.textContent !== words) this.count.textContent = words;
-    this.turn.replaceChildren(icon(this.down ? "down" : "up"));
+    fillWith(this.turn, icon(this.down ? "down" : "up"));
     this.turn.title = this.down ? "Largest first; turn round" : "Smallest first; turn round";
     this.turn.setAttribute("aria-label", this.turn.title);
     this.lede.textContent = `${plural(app.index.numClips, "clip")} in ${plural(app.head.clusters.length, "cluster")}, found without labels.`;
     this.progressRefresh();
     this.cards.replaceChildren();
-    if (!numShown) this.cards.append(make("li", { class: "nothing" }, "No cluster matches. ", button("Show all", () => this.clear())));
+    if (!numShown) addTo(this.cards, make("li", { class: "nothing" }, "No cluster matches. ", button("Show all", () => this.clear())));
     this.addCards();
     this.draw();
   },
@@ -204,7 +204,7 @@ const indexView = {
     const done = app.head.clusters.filter(({ cluster }) => overlay.nameOf(cluster) || overlay.rejected(cluster) || overlay.into(cluster) !== null);
     const clips = done.reduce((sum, cluster) => sum + cluster.size, 0);
     const share = clips / Math.max(1, app.index.numClips);
-    this.progress.replaceChildren(
+    fillWith(this.progress,
       make("b", {}, grouped(done.length)), ` of ${grouped(app.head.clusters.length)} named or settled`,
       make("span", { class: "quiet" }, ` · ${percent(share)} of the clips`),
     );
@@ -215,7 +215,7 @@ const indexView = {
     const overlay = names.overlay();
     const next = this.left.splice(0, CARDS_AT_ONCE).map((entry) => make("li", {}, card(entry, overlay)));
     if (next.length && !this.cards.querySelector("a.card")) next[0].firstChild.tabIndex = 0;
-    this.cards.append(...next);
+    addTo(this.cards, ...next);
   },
 
   clear() {
@@ -251,7 +251,7 @@ const indexView = {
       draw.fillRect(i * step, height - tall, Math.max(step - gap, 0.75), tall);
     });
     const heading = SORTS[measure].words;
-    this.axis.replaceChildren(
+    fillWith(this.axis,
       `One bar a cluster, its height ${measure === "size" ? "the number of clips" : heading} (up to ${measure === "size" ? grouped(most) : decimals(most)}). `,
       make("span", { class: "key-named" }, "Named"), " ", make("span", { class: "key-unnamed" }, "not yet"),
     );
@@ -269,7 +269,7 @@ const indexView = {
     if (cluster === null) return;
     const entry = this.entry(cluster);
     const name = names.overlay().nameOf(cluster) || entry.suggestion;
-    this.tip.replaceChildren(make("b", {}, String(cluster)), name ? userText(` ${name}`) : "", ` · ${plural(entry.size, "clip")}`);
+    fillWith(this.tip, make("b", {}, String(cluster)), name ? userText(` ${name}`) : "", ` · ${plural(entry.size, "clip")}`);
     const box = this.skyline.getBoundingClientRect();
     const x = event.clientX - box.left;
     this.tip.style.transform = `translateX(${clamp(x, 60, box.width - 60)}px) translateX(-50%)`;
@@ -294,14 +294,14 @@ const indexView = {
         });
       }
     } catch (error) {
-      indexView.hits.replaceChildren(fault(error.message));
+      fillWith(indexView.hits, fault(error.message));
       return;
     }
     if (!found.length) {
-      if (!indexView.shown.size) indexView.hits.replaceChildren(make("p", { class: "quiet" }, "No clip's id holds that either."));
+      if (!indexView.shown.size) fillWith(indexView.hits, make("p", { class: "quiet" }, "No clip's id holds that either."));
       return;
     }
-    indexView.hits.replaceChildren(
+    fillWith(indexView.hits,
       make("h2", {}, `${plural(found.length + more, "clip")} with that in the id`, more ? make("span", { class: "quiet" }, ", the first 60") : null),
       make(
         "ul",
@@ -318,7 +318,7 @@ const labelBar = (cluster) => {
   cluster.labels.forEach(([, count], i) => {
     const piece = make("span", { class: `piece p${i}` });
     piece.style.width = `${(100 * count) / Math.max(1, cluster.numLabelled)}%`;
-    bar.append(piece);
+    addTo(bar, piece);
   });
   return bar;
 };

@@ -53,7 +53,7 @@ const clusterView = {
         class: "icon-button", href: cluster === null ? null : routeToCluster(cluster), title: `${words} (${key})`, "aria-label": words,
         "aria-keyshortcuts": key, "aria-disabled": cluster === null ? "true" : null, role: cluster === null ? "link" : null,
       }, icon(name));
-    this.side.append(
+    addTo(this.side,
       make(
         "div",
         { class: "crumbs" },
@@ -84,12 +84,12 @@ const clusterView = {
     const name = overlay.nameOf(number);
     if (document.activeElement !== this.name) this.name.value = name;
     const offered = [...new Set([entry.suggestion, ...entry.labels.slice(0, 3).map(([label]) => label)].filter(Boolean))];
-    this.chips.replaceChildren(
+    fillWith(this.chips,
       ...(name ? [] : offered.map((text) => button(text, () => edits.nameCluster(number, text), { class: "chip", title: "Take this name" }, icon("plus"), userText(text)))),
     );
     const twin = name ? allClusters().find((other) => other !== number && overlay.nameOf(other) === name && overlay.into(other) === null) : undefined;
     const into = overlay.into(number);
-    this.state.replaceChildren(
+    fillWith(this.state,
       ...[
         into !== null ? make("p", { class: "fate-note" }, "Merged into ", make("a", { href: routeToCluster(into) }, userText(spoken(into))), ". ", button("Take it out", () => edits.restoreCluster(number), { class: "link" })) : null,
         overlay.rejected(number) ? make("p", { class: "fate-note" }, "Rejected. ", button("Put it back", () => edits.restoreCluster(number), { class: "link" })) : null,
@@ -119,7 +119,7 @@ const clusterView = {
       const other = readCluster(target.value);
       if (other !== null) edits.merge(number, other);
     });
-    this.actions.replaceChildren(form, button("Reject this cluster", () => edits.rejectCluster(number), { class: "quiet-button" }));
+    fillWith(this.actions, form, button("Reject this cluster", () => edits.rejectCluster(number), { class: "quiet-button" }));
   },
 
   facts() {
@@ -188,24 +188,24 @@ const clusterView = {
   async fill(id) {
     const { number, rows } = this;
     const current = () => route.view === "cluster" && clusterView.number === number && rows.isConnected;
-    rows.append(this.rowsBar());
+    addTo(rows, this.rowsBar());
     try {
       if (this.entry.parts) {
         const part = await loadPart(number, 0);
         if (!current()) return;
         for (const [key, words, hint] of ROWS) {
           const clips = part.rows[key].map((index) => clipInRows(part, index, number));
-          if (clips.length) rows.append(this.row(key, words, hint, clips));
+          if (clips.length) addTo(rows, this.row(key, words, hint, clips));
         }
       }
       this.arrivals = make("div");
-      rows.append(this.arrivals);
+      addTo(rows, this.arrivals);
       await this.fillArrivals();
       if (!current()) return;
-      if (this.entry.parts) rows.append(this.members());
+      if (this.entry.parts) addTo(rows, this.members());
       if (id !== null) await this.reveal(id);
     } catch (error) {
-      if (current()) rows.append(fault(error.message));
+      if (current()) addTo(rows, fault(error.message));
     }
   },
 
@@ -217,9 +217,9 @@ const clusterView = {
         toggle.setAttribute("aria-pressed", String(evidence.shown));
       }, { class: "toggle", "aria-pressed": String(evidence.shown), title: "Show where in the picture and when in the sound the evidence lies (e)", id: "evidence" });
       toggle.prepend(icon("eye"));
-      switches.append(toggle);
+      addTo(switches, toggle);
     }
-    switches.append(make("p", { class: "quiet hint" }, "Click to hear, on the spectrogram to hear from there."));
+    addTo(switches, make("p", { class: "quiet hint" }, "Click to hear, on the spectrogram to hear from there."));
     return switches;
   },
 
@@ -249,8 +249,8 @@ const clusterView = {
       }),
     );
     const hint = rows.length > clips.length ? `${grouped(rows.length)} clips, the first ${clips.length} of them` : "by your hand";
-    this.arrivals.replaceChildren(...(clips.length ? [this.row("arrived", "Moved here", hint, clips)] : []));
-    if (!rows.length && !this.entry.parts) this.arrivals.append(make("p", { class: "nothing" }, "No clip is in this cluster: it was split off, and its clips have been put back."));
+    fillWith(this.arrivals, ...(clips.length ? [this.row("arrived", "Moved here", hint, clips)] : []));
+    if (!rows.length && !this.entry.parts) addTo(this.arrivals, make("p", { class: "nothing" }, "No clip is in this cluster: it was split off, and its clips have been put back."));
   },
 
   members() {
@@ -282,10 +282,10 @@ const clusterView = {
     for (const tile of old) player.detach(tile);
     shownTiles = shownTiles.filter((tile) => !old.has(tile));
     const tiles = clips.map((clip) => new Tile(clip, this.usual));
-    grid.replaceChildren(tileGrid(tiles, "All clips"));
+    fillWith(grid, tileGrid(tiles, "All clips"));
     const move = (words, target, name) =>
       iconButton(name, words, () => this.turnTo(target, true), { disabled: target < 0 || target >= pages });
-    pager.replaceChildren(
+    fillWith(pager,
       ...(pages > 1
         ? [
             move("Previous page", this.page - 1, "left"),

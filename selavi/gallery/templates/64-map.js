@@ -47,7 +47,7 @@ const mapView = {
     this.listen();
     new ResizeObserver(() => this.draw()).observe(this.canvas);
     rove(this.list, "button.tile");
-    load("data/map.js", "map").then((map) => this.read(map), (error) => this.list.replaceChildren(fault(error.message)));
+    load("data/map.js", "map").then((map) => this.read(map), (error) => fillWith(this.list, fault(error.message)));
     return element;
   },
 
@@ -268,7 +268,7 @@ const mapView = {
     }
     if (this.tip.hidden) return;
     const { thumb, ids } = this.data;
-    this.tip.replaceChildren(
+    fillWith(this.tip,
       thumb[i] ? make("img", { src: thumb[i], alt: "" }) : "",
       make("span", { class: "mono" }, userText(lastPart(ids[i]))),
       make("span", {}, `cluster ${spoken(focus)}`),
@@ -361,7 +361,7 @@ const mapView = {
       if (x >= 0 && y >= 0 && x <= place.width && y <= place.height) seen.push(i);
     }
     const counts = this.countByCluster(seen);
-    this.list.replaceChildren(
+    fillWith(this.list,
       make("h2", { role: "status" }, `${plural(counts.length, "cluster")} in view`),
       make("p", { class: "quiet" }, "Point at one to find it in the map."),
       this.clusterList(counts),
@@ -377,7 +377,7 @@ const mapView = {
     const step = Math.max(1, Math.floor(points.length / LIST_CLIPS));
     const some = points.filter((_, i) => i % step === 0).slice(0, LIST_CLIPS);
     const tiles = some.map((i) => new Tile({ cluster: this.clusters[i], id: ids[i], thumb: thumb[i], number: null, start: 0 }));
-    this.list.replaceChildren(
+    fillWith(this.list,
       make("h2", { role: "status" }, `${plural(points.length, "clip")} of ${plural(counts.length, "cluster")}`),
       button("Show everything again", () => this.select(null), { class: "link" }),
       this.clusterList(counts),

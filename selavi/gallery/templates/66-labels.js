@@ -36,7 +36,7 @@ const labelsView = {
     const head = headName(app.head);
     load(`data/labels-${head}.js`, `labels/${head}`).then(
       (data) => this.read(data),
-      (error) => element.append(fault(error.message)),
+      (error) => addTo(element, fault(error.message)),
     );
     return element;
   },
@@ -127,7 +127,7 @@ const labelsView = {
     if (!cell) return;
     const { name, total } = this.labels[cell.row];
     const count = this.shares.get(cell.row * this.columns.length + cell.column) ?? 0;
-    this.tip.replaceChildren(userText(name, "strong"), ` × cluster ${spoken(this.columns[cell.column])}: ${grouped(count)} of ${grouped(total)}`);
+    fillWith(this.tip, userText(name, "strong"), ` × cluster ${spoken(this.columns[cell.column])}: ${grouped(count)} of ${grouped(total)}`);
     const box = this.canvas.parentNode.getBoundingClientRect();
     const x = event.clientX - box.left;
     this.tip.style.transform = `translate(${clamp(x, 90, box.width - 90)}px, ${event.clientY - box.top + 18}px) translateX(-50%)`;
@@ -137,7 +137,7 @@ const labelsView = {
     const query = this.filter.value.trim().toLowerCase();
     const found = this.labels.filter(({ name }) => name.toLowerCase().includes(query));
     this.words.textContent = plural(found.length, "label");
-    this.body.replaceChildren(
+    fillWith(this.body,
       ...found.slice(0, 500).map(({ name, total, cells }) =>
         make(
           "tr",

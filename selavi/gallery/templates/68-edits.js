@@ -62,7 +62,7 @@ const namesView = {
       if (cycle) throw new Error(`the merges of cluster ${cycle.cluster} lead back to it`);
       names.replaceAll(rows, `${plural(rows.length, "row")} of ${name} took the place of the edits here`);
     } catch (error) {
-      this.problem.replaceChildren(fault(`${name} was not read: ${error.message}.`));
+      fillWith(this.problem, fault(`${name} was not read: ${error.message}.`));
     }
   },
 
@@ -82,7 +82,7 @@ const namesView = {
     this.words.textContent = rows.length
       ? `${plural(rows.length, "edit")}. ${state}`
       : "Nothing is edited yet.  Open a cluster, press n and write its name.";
-    this.body.replaceChildren(
+    fillWith(this.body,
       ...rows.slice(0, EDITS_SHOWN).map((row) =>
         make(
           "tr",

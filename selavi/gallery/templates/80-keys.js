@@ -20,7 +20,7 @@ const scheme = {
     document.documentElement.style.colorScheme = now;
     const label = `Colours: ${SCHEME_WORDS[now]}`;
     const place = byId("scheme");
-    place.replaceChildren(icon(SCHEME_ICONS[now]));
+    fillWith(place, icon(SCHEME_ICONS[now]));
     place.title = label;
     place.setAttribute("aria-label", label);
     redrawCanvases();

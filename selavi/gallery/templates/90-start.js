@@ -58,7 +58,7 @@ const showRoute = () => {
     : route.view === "labels" ? labelsView.show()
     : route.view === "names" ? namesView.show()
     : indexView.show();
-  main.replaceChildren(element);
+  fillWith(main, element);
   main.className = `on-${route.view}`;
   const words = route.view === "cluster" ? `Cluster ${spoken(route.cluster)}` : viewTitles[route.view];
   document.title = words ? `${words} · ${app.index.title}` : app.index.title;
@@ -115,7 +115,7 @@ const start = (index) => {
   byId("map-link").hidden = !index.hasMap;
   byId("labels-link").hidden = !index.labelled;
   byId("head-field").hidden = heads.length < 2;
-  byId("head").replaceChildren(
+  fillWith(byId("head"),
     ...heads.map((head) =>
       make("option", { value: String(head.head), title: head.agreement === null ? null : `agreement ${decimals(head.agreement)}` }, String(head.head))),
   );
@@ -142,4 +142,4 @@ const start = (index) => {
 };
 
 scheme.start();
-load("data/index.js", "index").then(start, (error) => byId("main").replaceChildren(fault(error.message)));
+load("data/index.js", "index").then(start, (error) => fillWith(byId("main"), fault(error.message)));

@@ -1,11 +1,12 @@
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
+from datamodules.layout import read_layout
 from datamodules.manifest import SCHEMA
-from datamodules.scan import split_and_label
 
 
 @pytest.fixture(scope="session")
@@ -13,9 +14,10 @@ def manifest_of() -> Callable[..., pa.Table]:
     """`manifest_of(paths, stem="corrupt")`: a scan's manifest of some paths, with the status of some."""
 
     def make(paths: Iterable[str], **statuses: str) -> pa.Table:
-        rows = []
-        for path in sorted(paths):
-            split, label = split_and_label(path)
+        rows, paths = [], sorted(paths)
+        reading = read_layout(Counter(path.rpartition("/")[0] for path in paths))
+        for path in paths:
+            split, label = reading.place(path.rpartition("/")[0])
             status = statuses.get(Path(path).stem, "ok")
             rows.append({"id": path, "path": path, "split": split, "label": label, "duration_s": 9.0, "status": status})
         return pa.Table.from_pylist(rows, schema=SCHEMA.with_metadata({"root": "/data/set"}))

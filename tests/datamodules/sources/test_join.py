@@ -132,3 +132,17 @@ def test_an_empty_side_joins_nothing() -> None:
     for by in ("clip", "path", "class"):
         found = joined(by, [], ["a.mp4", "b/abcdefghijk_1.mp4"])
         assert np.array_equal(found.row_of_file, [NONE, NONE])
+
+
+def test_composed_and_combining_letters_are_one_where_only_one_can_be_meant() -> None:
+    composed, combining, mixed = "caf\u00e9/\u00e5.mp4", "cafe\u0301/a\u030a.mp4", "cafe\u0301/\u00e5.mp4"
+    found = joined("path", [composed, "b.mp4"], [combining, "b.mp4"])
+    assert (found.row_of_file.tolist(), found.num_respelt) == ([0, 1], 1)
+    assert joined("path", [f"/old/{combining}"], [composed.replace(".mp4", ".avi")]).row_of_file.tolist() == [0]
+    assert joined("path", [composed, combining], [combining, composed]).row_of_file.tolist() == [1, 0]
+    assert joined("path", [mixed], [composed, combining]).row_of_file.tolist() == [NONE, NONE]
+    assert joined("path", [composed, combining], [mixed]).row_of_file.tolist() == [NONE]
+
+
+def test_labels_in_another_unicode_form_are_one() -> None:
+    assert folded(pa.array(["Caf\u00e9 noir", "cafe\u0301_noir"])).to_pylist() == ["caf\u00e9_noir"] * 2

@@ -200,6 +200,21 @@ def test_hmdb51_leaves_out_what_the_fold_does_not_use(write_list: WriteList) -> 
         read_list(write_list("clap.txt", text), "hmdb51")
 
 
+def test_a_class_called_train_in_a_list_of_paths_keeps_its_label(
+    write_list: WriteList, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, source, listing = read_list(write_list("paths.txt", "/d/car/1.mp4\n/d/train/2.mp4\n/d/bus/3.mp4\n"), "auto")
+    assert source == "folder"
+    assert listing.rows["label"].to_pylist() == ["car", "train", "bus"]
+    assert listing.rows["split"].to_pylist() == [None, None, None]
+    assert "train is named like a split, bus, car are not: all were taken for classes" in caplog.text
+    caplog.clear()
+    _, _, listing = read_list(write_list("paths.txt", "/d/Training/car/1.mp4\n/d/Testing_256/train/2.mp4\n"), "auto")
+    assert listing.rows["label"].to_pylist() == ["car", "train"]
+    assert listing.rows["split"].to_pylist() == ["train", "test"]
+    assert not caplog.text
+
+
 def test_paths_of_a_folder_tree_say_split_and_class(write_list: WriteList) -> None:
     text = "/d/train/playing guitar/a.mp4\ntest/fan/b.MP4\nball/c.mkv\nval/d.avi\n" + r"e:\val\fan\e.mp4" + "\n"
     _, source, listing = read_list(write_list("paths.txt", text), "auto")
@@ -247,7 +262,7 @@ def test_parquet_tables(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="row 2 has no path"):
         read_list(str(tmp_path / "t.parquet"), "auto")
     pq.write_table(pa.table({"path": [["a.mp4"]]}), tmp_path / "t.parquet")
-    with pytest.raises(UsageError, match=r"t\.parquet cannot be read"):
+    with pytest.raises(UsageError, match=r"t\.parquet: the column path holds list"):
         read_list(str(tmp_path / "t.parquet"), "auto")
 
 
@@ -260,6 +275,9 @@ def test_parquet_tables(tmp_path: Path) -> None:
         ("valSet.txt", "val"),
         ("testlist01.txt", "test"),
         ("k700_validate.csv.gz", "validate"),
+        ("TRAIN.csv", "train"),
+        ("Testing.txt", "testing"),
+        ("UCF_TESTLIST01.txt", "test"),
         ("latest.csv", None),
         ("values.csv", None),
         ("contest.csv", None),

@@ -82,7 +82,7 @@ def test_a_clip_found_twice_is_used_once(manifest_of: ManifestOf, write_list: Wr
     assert chosen("test/x/---g-f_I2yQ_1.mp4", "train/People Marching/---g-f_I2yQ_1.mp4") == [
         "train/People Marching/---g-f_I2yQ_1.mp4"
     ]
-    assert chosen("a/---g-f_I2yQ_1.mp4", "test/b/---g-f_I2yQ_1.mp4") == ["test/b/---g-f_I2yQ_1.mp4"]
+    assert chosen("train/a/---g-f_I2yQ_1.mp4", "test/b/---g-f_I2yQ_1.mp4") == ["test/b/---g-f_I2yQ_1.mp4"]
     assert chosen("b/---g-f_I2yQ_1.mp4", "a/---g-f_I2yQ_1.mp4") == ["a/---g-f_I2yQ_1.mp4"]
 
 
@@ -201,7 +201,7 @@ def test_every_parser_refuses_a_file_of_another_format(write_list: WriteList, so
     [
         ("", "auto", "is empty"),
         ("a,b\nc\n", "table", "has no column of paths: found a, b"),
-        ("path,label\nx.mp4,a,b\n", "auto", "cannot be read as lines of 2 columns: .*Expected 2 columns, got 3"),
+        ("path,label\nx.mp4,a,b\n", "auto", r"list\.csv, line 2: expected 2 cells, found 3"),
         ("---g-f_I2yQ,1,a,test\n#NAME?,30,b,train\n", "vggsound", r"row 2 names '#NAME\?_30', .*spreadsheet"),
         ("---g-f_I2yQ,1,a,test\n--0PQM4-hqg,soon,b,train\n", "vggsound", "row 2 names '--0PQM4-hqg_soon'"),
     ],
@@ -216,8 +216,8 @@ def test_files_that_cannot_be_lists_are_refused(tmp_path: Path) -> None:
         read_list(str(tmp_path / "nowhere.csv"), "auto")
     with pytest.raises(UsageError, match=r"is a folder; name the file in it.*list01\.txt"):
         read_list(str(tmp_path), "auto")
-    (tmp_path / "wide.csv").write_bytes("path,label\n".encode("utf-16"))
-    with pytest.raises(UsageError, match=r"wide\.csv is neither UTF-8 text nor Parquet"):
+    (tmp_path / "wide.csv").write_bytes("path,label\n".encode("utf-16-le"))
+    with pytest.raises(UsageError, match=r"wide\.csv is not UTF-8 but UTF-16 without a byte order mark"):
         read_list(str(tmp_path / "wide.csv"), "auto")
     (tmp_path / "cut.parquet").write_bytes(b"PAR1 and no more")
     with pytest.raises(UsageError, match=r"cut\.parquet begins like Parquet, but"):
@@ -248,3 +248,15 @@ def test_the_setting_knows_every_format() -> None:
     with pytest.raises(ValueError, match=r"data\.source=ucf101 needs a list: set data\.list"):
         DataConfig(source="ucf101")
     assert DataConfig(source="kinetics_sounds").list == ""
+
+
+def test_names_without_a_file_are_explained_by_the_files_that_are_there(
+    manifest_of: ManifestOf, write_list: WriteList
+) -> None:
+    table = write_list("t.csv", "path\ndog/clip_07.mp4\ndog/a b.mp4\ndog/c.mp4\n")
+    _, told = apply_list(manifest_of(["dog/clip_7.mp4", "dog/a  b .mp4", "dog/c.mp4"]), table, "auto")
+    assert "without one: 2 (such as dog/clip_07.mp4, dog/a b.mp4)" in told
+    assert "'clip_07.mp4' is there as 'clip_7.mp4' (they differ in leading zeros)" in told
+    assert "'a b.mp4' is there as 'a  b .mp4' (they differ in blanks)" in told
+    with pytest.raises(UsageError, match=r"none of its 1 clips .*'C\.mp4' is there as 'c\.mp4' \(they differ in case"):
+        apply_list(manifest_of(["dog/c.mp4"]), write_list("u.csv", "path\ndog/C.mp4\n"), "auto")

@@ -182,7 +182,7 @@ def test_clips_without_a_label_are_left_out_and_counted(tmp_path: Path, capsys: 
     [row] = cp.cluster_arrays([clip], ids, labels, cp.Protocol(["kmeans"], [0], "l2", 4))
     assert (row["n"], row["used_clusters"]) == (59, 4)
     told = capsys.readouterr().err
-    assert "1 of 60 ids have an empty label" in told and "1 of 61 rows of " in told
+    assert "1 of 60 ids have no label and are left out" in told and "1 of 61 rows of " in told
 
 
 def test_files_that_do_not_match_are_refused(tmp_path: Path) -> None:
@@ -204,13 +204,13 @@ def test_files_that_do_not_match_are_refused(tmp_path: Path) -> None:
     refused("cannot read the ids", rows=tmp_path / "none.txt")
     pq.write_table(pa.table({"id": ["id0", "id0"], "label": ["a", "b"]}), tmp_path / "doubled.parquet")
     pq.write_table(pa.table({"clip": ["id0"]}), tmp_path / "columns.parquet")
-    refused("1 of the 2 ids in .* more than once", told=tmp_path / "doubled.parquet")
-    refused("needs the columns id and label, it has clip", told=tmp_path / "columns.parquet")
-    refused("cannot read the labels", told=clip)
+    refused("1 ids occur more than once", told=tmp_path / "doubled.parquet")
+    refused("has the columns clip; expected id and label", told=tmp_path / "columns.parquet")
+    refused("is a NumPy array; expected a table", told=clip)
     np.save(tmp_path / "flat.npy", np.zeros(60))
     np.save(tmp_path / "objects.npy", np.array([{}] * 60), allow_pickle=True)
-    refused(r"one array \(N, D\) of numbers in .*flat.npy, found \(60,\)", array=tmp_path / "flat.npy")
-    refused("is not an array that numpy.save wrote", array=tmp_path / "objects.npy")
+    refused(r"one array \(N, D\) of numbers in .*flat.npy, found float64 \(60,\)", array=tmp_path / "flat.npy")
+    refused("holds Python objects, which are never loaded", array=tmp_path / "objects.npy")
     refused("is not an array that numpy.save wrote", array=ids)
     np.save(tmp_path / "nan.npy", np.full((60, 2), np.nan))
     refused("60 of 60 clips are not finite", array=tmp_path / "nan.npy")

@@ -73,14 +73,14 @@ def test_other_ways_to_write_a_csv(tmp_path: Path, name: str) -> None:
         path.write_text(text, encoding="utf-8-sig")
     else:
         path.write_bytes(text.replace("\n", "\r\n").encode())
-    assert read_column(path, "cluster").to_pydict() == {"id": ["a", "b"], "cluster": ["1", "x"]}
+    assert read_column(path, "cluster").columns.to_pydict() == {"id": ["a", "b"], "cluster": ["1", "x"]}
 
 
 def test_cells_of_a_csv_are_names_and_not_numbers(tmp_path: Path) -> None:
     path = write(
         tmp_path / "c.csv", {"id": ["007", "7", "1e3", "true", "NA"], "cluster": ["01", "1", "1.0", "None", " "]}
     )
-    found = read_column(path, "cluster").to_pydict()
+    found = read_column(path, "cluster").columns.to_pydict()
     assert found == {"id": ["007", "7", "1e3", "true", "NA"], "cluster": ["01", "1", "1.0", "None", " "]}
 
 
@@ -120,8 +120,8 @@ def test_parquet_columns_of_several_types(tmp_path: Path, ids: pa.Array, cluster
         ),
         (
             {"id": IDS, "cluster": CLUSTERS},
-            {"id": IDS, "label": ["", "nan", "NA", *LABELS[3:]]},
-            "L: 3 of 40 clips have no label, such as '-clip 0,é', '-clip 1,é', '-clip 2,é': leave them out of both",
+            {"id": IDS, "label": ["", "nan", *[""] * 38]},
+            "none of the 40 clips has a label in L; fill in the column label",
         ),
         (
             {"id": ["", *IDS[1:4], "", *IDS[4:]], "cluster": [*CLUSTERS, 0]},
@@ -133,9 +133,19 @@ def test_parquet_columns_of_several_types(tmp_path: Path, ids: pa.Array, cluster
             {"id": IDS, "label": LABELS},
             "C has the columns id, Cluster; expected id and cluster, once each: rename them",
         ),
+        (
+            {"id": IDS, "cluster": ["", "NaN", *CLUSTERS[2:]]},
+            {"id": IDS, "label": LABELS},
+            "C: 2 of 40 clips have no cluster, such as '-clip 0,é', '-clip 1,é': leave them out of both files",
+        ),
+        (
+            {"id": [f"{number:03}" for number in range(40)], "cluster": CLUSTERS},
+            {"id": list(range(40)), "label": LABELS},
+            "0 match; '000' is there as '0' (they differ in leading zeros)",
+        ),
         ({"id": [], "cluster": []}, {"id": IDS, "label": LABELS}, "C holds no row; expected one a clip"),
     ],
-    ids=["alone", "none", "twice", "unlabelled", "nameless", "column", "empty"],
+    ids=["alone", "none", "twice", "unlabelled", "nameless", "column", "unclustered", "zeros", "empty"],
 )
 def test_what_cannot_be_joined_is_refused_with_counts(
     tmp_path: Path, clusters: dict[str, list], labels: dict[str, list], message: str
@@ -150,8 +160,9 @@ def test_what_cannot_be_joined_is_refused_with_counts(
 @pytest.mark.parametrize(
     ("clusters", "message"),
     [
-        (pa.array([1.0, float("nan")]), "the column cluster holds double; expected integers or strings"),
+        (pa.array([1.5, float("nan")]), "the column cluster holds double; expected integers or strings"),
         (pa.array([[1], [2]]), "the column cluster holds list"),
+        (pa.array([1.0, float("nan")]), "1 of 2 clips have no cluster, such as 'b'"),
         (pa.array([None, 1]), "1 of 2 clips have no cluster, such as 'a'"),
         (pa.array([None, None]), "2 of 2 clips have no cluster, such as 'a', 'b'"),
     ],
@@ -159,14 +170,45 @@ def test_what_cannot_be_joined_is_refused_with_counts(
 def test_parquet_values_that_name_no_cluster_are_refused(tmp_path: Path, clusters: pa.Array, message: str) -> None:
     path = parquet(tmp_path / "c.parquet", {"id": ["a", "b"], "cluster": clusters})
     with pytest.raises(UsageError, match=message):
-        read_column(path, "cluster")
+        read_joined(path, write(tmp_path / "l.csv", {"id": ["a", "b"], "label": ["x", "y"]}))
 
 
-@pytest.mark.parametrize("content", [b"", b"id,cluster\na\n", b"id,cluster\n\xff,1\n", b"PAR1 but no more"])
-def test_damaged_files_are_refused(tmp_path: Path, content: bytes) -> None:
+def test_what_is_guessed_or_left_out_is_told(tmp_path: Path) -> None:
+    clusters = write(tmp_path / "c.csv", {"id": list("abcdef"), "cluster": ["0", "0.0", "-1", "1", "1.0", "-1"]})
+    labels = write(tmp_path / "l.csv", {"id": list("abcdef"), "label": ["x", "", "NaN", "NA", "y", "x"]})
+    found = evaluate_files(clusters, labels)
+    assert (found["n"], found["used_clusters"], found["num_labels"]) == (4, 4, 3)
+    notes = [note.replace(f"{tmp_path}/", "") for note in found["notes"]]
+    assert notes[0] == "l.csv: 1 of 6 rows have 'NaN' as label: read as no label"
+    assert notes[1].startswith("l.csv: 1 of 6 rows have 'NA' as label: a label like any other, as it is written")
+    assert notes[2].startswith("c.csv: the same number is written in several ways as cluster (0 and 0.0; 1 and 1.0): ")
+    assert notes[3].startswith("c.csv: 2 of 6 clips have cluster -1 (")
+    assert notes[4] == "2 of 6 clips have no label and are left out, such as 'b', 'c'"
+    assert all(f"\nnote: {note}" in format_scores(found) for note in found["notes"])
+
+
+def test_ids_in_another_unicode_form_are_joined(tmp_path: Path) -> None:
+    clusters = write(tmp_path / "c.csv", {"id": ["caf\u00e9", "b"], "cluster": [0, 1]})
+    labels = write(tmp_path / "l.csv", {"id": ["b", "cafe\u0301"], "label": ["x", "y"]})
+    found = evaluate_files(clusters, labels)
+    assert found["n"] == 2
+    assert "1 ids of " in found["notes"][0]
+    assert "another Unicode form" in found["notes"][0]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "has the columns none; expected id and cluster"),
+        (b"id,cluster\na\n", "line 2: expected 2 cells, found 1"),
+        (b"id,cluster\n\xff,1\n", "line 2: expected UTF-8, found the byte 0xff"),
+        (b"PAR1 but no more", "begins like Parquet, but cannot be read"),
+    ],
+)
+def test_damaged_files_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "c.csv"
     path.write_bytes(content)
-    with pytest.raises(UsageError, match="cannot be read as CSV"):
+    with pytest.raises(UsageError, match=message):
         read_column(path, "cluster")
     with pytest.raises(UsageError, match="no such file; expected CSV or Parquet with the columns id and label"):
         read_column(tmp_path / "none.csv", "label")
@@ -176,4 +218,4 @@ def test_the_labels_come_in_the_order_of_the_clusters(tmp_path: Path) -> None:
     clusters = write(tmp_path / "c.csv", {"id": ["b", "a", "c"], "cluster": [1, 2, 3]})
     labels = write(tmp_path / "l.csv", {"id": ["c", "b", "a"], "label": ["C", "B", "A"]})
     found = read_joined(clusters, labels)
-    assert [column.to_pylist() for column in found] == [["1", "2", "3"], ["B", "A", "C"]]
+    assert [column.to_pylist() for column in found[:2]] == [["1", "2", "3"], ["B", "A", "C"]]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import normalized_mutual_info_score
 
-from selavi.evaluation.head_choice import choose_head, probe_score
+from selavi.evaluation.head_choice import choose_head, describe_agreement, probe_score
 
 
 def test_the_head_that_agrees_most_is_chosen_and_agreement_is_the_mean_nmi() -> None:
@@ -16,6 +16,29 @@ def test_the_head_that_agrees_most_is_chosen_and_agreement_is_the_mean_nmi() -> 
     for head in range(5):
         others = [normalized_mutual_info_score(heads[head], heads[other]) for other in range(5) if other != head]
         assert choice.scores["agreement"][head] == pytest.approx(np.mean(others), abs=1e-12)
+
+
+def test_chance_is_what_shuffled_heads_agree_by() -> None:
+    rng = np.random.default_rng(5)
+    assignments = np.stack([rng.choice(6, 80, p=np.arange(1, 7) / 21) for _ in range(3)], axis=1)
+    choice = choose_head(assignments)
+    others = [head for head in range(3) if head != choice.head]
+    own = assignments[:, choice.head]
+    shuffled = [
+        np.mean([normalized_mutual_info_score(own, rng.permutation(assignments[:, other])) for other in others])
+        for _ in range(400)
+    ]
+    assert choice.chance == pytest.approx(np.mean(shuffled), abs=0.004)
+    assert np.isnan(choose_head(assignments[:, :1]).chance)
+
+
+@pytest.mark.parametrize(
+    ("agreement", "chance", "word"),
+    [(0.95, 0.1, "stable"), (0.75, 0.3, "fairly stable"), (0.644, 0.4, "unsure"), (0.5, 0.45, "hardly more than")],
+)
+def test_an_agreement_is_put_into_a_word(agreement: float, chance: float, word: str) -> None:
+    said = describe_agreement(agreement, chance)
+    assert said.startswith(word) and f"would agree {chance:.3f}" in said
 
 
 def test_cluster_numbers_do_not_matter() -> None:

@@ -60,7 +60,23 @@ def test_without_labels_there_are_sizes_and_no_intervals() -> None:
     clusters, _ = heads()
     result = evaluate_heads("test", clusters, [None] * 200, choose_head(clusters), K, {})
     assert "intervals" not in result and "oracle" not in result
-    assert "none has a label" in format_table(result)
+    table = format_table(result)
+    assert "none has a label" in table
+    row = next(line for line in table.splitlines() if line.startswith("head 0")).split()
+    chosen = result["heads"][0]
+    assert row[2:6] == ["4", f"{chosen['size_min']}", f"{chosen['size_median']:g}", f"{chosen['size_max']}"]
+    assert row[6:] == [f"{chosen['size_entropy']:.3f}", f"{chosen['agreement']:.3f}"]
+    said = f"head 1 agrees {result['chosen']['agreement']:.3f} with the others: unsure (independent clusters of"
+    assert said in table
+
+
+def test_the_verdict_of_the_training_is_repeated_where_the_run_kept_one() -> None:
+    clusters, labels = heads()
+    for known in (labels, [None] * 200):
+        result = evaluate_heads("test", clusters, known, choose_head(clusters), K, {})
+        assert "training:" not in format_table(result)
+        result["verdict"] = "The labels are settled: the last labelling changed 0.4% of them."
+        assert format_table(result).splitlines()[-1] == f"training: {result['verdict']}"
 
 
 def test_each_modality_alone_is_scored_on_the_clips_that_have_it_and_the_consensus_beside_it() -> None:

@@ -6,6 +6,7 @@ PYTHONPATH=. python tests/selavi/gallery/synthetic_gallery.py OUT [--num-clips 1
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,7 @@ def write_synthetic_gallery(
     num_heads: int = 2,
     thumbnails: bool = False,
     media_root: Path | None = None,
+    bare: bool = False,
 ) -> Report:
     """Write a gallery of clips that do not exist.
 
@@ -111,8 +113,12 @@ def write_synthetic_gallery(
         num_heads: H.
         thumbnails: draw them (about a minute for 300 clusters and one head).
         media_root: where media would be; what lies there under a clip's path is linked.
+        bare: no labels, one modality, no features and nothing measured: all that a page may have to do without.
     """
     clips, heads, features = synthetic_clips(num_clips, num_clusters, num_heads, hostile=hostile)
+    if bare:
+        clips = clips.set_column(clips.column_names.index("label"), "label", pa.nulls(num_clips, pa.string()))
+        heads = [replace(head, agreement=np.full(num_clips, np.nan, np.float32)) for head in heads]
     title = f"{HOSTILE[2]} synthetic" if hostile else "synthetic, train"
     names = [{"head": 0, "cluster": 0, "id": None, "name": HOSTILE[2], "into": None, "rejected": False}]
     about = About(
@@ -120,12 +126,13 @@ def write_synthetic_gallery(
         run="runs/synthetic",
         split="train",
         chosen_head=0,
-        figures=[("NMI", "0.912"), ("Clips scored", f"{num_clips:,}")],
+        figures=[] if bare else [("NMI", "0.912"), ("Clips scored", f"{num_clips:,}")],
         names=names if hostile else [],
-        agreement_of_heads=[0.9 - 0.1 * head.head for head in heads],
+        agreement_of_heads=[None if bare else 0.9 - 0.1 * head.head for head in heads],
+        no_map="left out (--map none)" if bare else None,
     )
     source = Source(media_root or out_dir / "no-media", read=draw_made_up if thumbnails else None)
-    return write_gallery(out_dir, clips, heads, about, source, features=features)
+    return write_gallery(out_dir, clips, heads, about, source, features=None if bare else features)
 
 
 if __name__ == "__main__":

@@ -135,7 +135,8 @@ def test_what_will_not_play_is_said_with_what_to_do() -> None:
     assert describe(np.array([THERE]), {}, 1, "link", 0) is None
     said = describe(states, {0: "HEVC video", 1: "HEVC video", 2: "AVI container"}, 6, "link", 3)
     assert said == (
-        "2 of 9 files are no longer where they were scanned. 1 files are links to places outside of the media folder "
+        "2 of 9 files are no longer where they were scanned (moved? say data.root=NEW). "
+        "1 files are links to places outside of the media folder "
         "and are not shown. 3 of 6 files that were looked at do not play in every browser (HEVC video: 2, "
         "AVI container: 1). Export again with --media transcode to play them."
     )

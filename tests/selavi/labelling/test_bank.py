@@ -41,8 +41,11 @@ def test_a_saved_bank_is_taken_up_whole_and_as_a_copy() -> None:
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        (filled("abce"), "labels 4 clips, the data now has 4, 3 of them the same; bring back the media"),
-        (filled("abdc"), "4 of them the same"),
+        (
+            filled("abce"),
+            r"3 of them the same: 1 is gone \(such as 'e'\), 1 is new \(such as 'd'\); bring back the media",
+        ),
+        (filled("abdc"), "4 of them the same: they come in another order"),
         (filled("abc"), "labels 3 clips, the data now has 4, 3 of them the same"),
         (filled(num_heads=3), r"labels have shape \(4, 3\), this configuration needs \(4, 2\)"),
         (filled(num_clusters=4), r"potentials have shape \(2, 4\), this configuration needs \(2, 3\)"),

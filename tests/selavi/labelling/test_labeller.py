@@ -268,8 +268,17 @@ def test_scores_that_are_not_finite_stop_the_run(bank: LabelBank) -> None:
         world.relabel(bank)
 
 
+def test_memory_is_a_topic_where_it_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Labeller(settings()).describe_memory(80) == ""  # "a float32 table of 6.4e-06 GB" helped nobody
+    said = Labeller(settings("heads.num_clusters=309", "labelling.marginal=uniform")).describe_memory(170_752)
+    assert said.startswith("labelling holds a float32 table of 211 MB, at most ")
+    assert Labeller(settings("labelling.method=kmeans", "labelling.source=own")).describe_memory(80) == ""
+    assert "twice" in Labeller(settings("labelling.method=kmeans", "labelling.source=own")).describe_memory(10**6)
+
+
 def test_scores_over_the_budget_give_the_same_labels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(labeller, "_BLOCK_ROWS", 7)
+    monkeypatch.setattr(labeller, "_WORTH_SAYING", 0)
     found = {}
     for budget, told in (("8", "a float32 table"), (str(4e-9 * N * K), "a float16 table"), ("1e-9", "computed anew")):
         config = settings(f"labelling.memory_gb={budget}")

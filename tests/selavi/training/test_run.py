@@ -1,7 +1,10 @@
 import json
+import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -11,6 +14,7 @@ from selavi.config import Config, load_config
 from selavi.errors import UsageError
 from selavi.labelling.bank import LabelBank
 from selavi.labelling.labeller import ClipStatistics
+from selavi.labelling.verdict import Verdict
 from selavi.training.checkpoint import last_checkpoint
 from selavi.training.run import (
     LABEL_SCHEMA,
@@ -19,6 +23,9 @@ from selavi.training.run import (
     load_model,
     load_run,
     make_trainer,
+    next_steps,
+    on_other_clips,
+    read_verdict,
     resume_point,
     start_run,
     write_labels,
@@ -138,6 +145,9 @@ def test_a_resumed_run_keeps_what_was_logged(tiny: Tiny) -> None:
     assert (folder / "metrics.csv").read_text() == "third"
 
 
+VERDICT = Verdict("not settled", ("They are not.", "Train longer."))
+
+
 def test_status_is_written_after_the_labels(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     config = tiny()
     bank = LabelBank(["a"], 2, 8)
@@ -148,12 +158,19 @@ def test_status_is_written_after_the_labels(tiny: Tiny, monkeypatch: pytest.Monk
     with monkeypatch.context() as patch:
         patch.setattr("selavi.training.run.write_labels", broken)
         with pytest.raises(OSError):
-            finish_run(config, bank, statistics(1, 2), 1.0)
+            finish_run(config, bank, statistics(1, 2), 1.0, VERDICT)
     assert not (Path(config.run_dir) / "status.json").exists()
-    finish_run(config, bank, statistics(1, 2), 61.26)
+    assert read_verdict(Path(config.run_dir)) == ""
+    finish_run(config, bank, statistics(1, 2), 61.26, VERDICT)
     status = json.loads((Path(config.run_dir) / "status.json").read_text())
     assert (status["state"], status["epochs"], status["seconds"]) == ("finished", 2, 61.3)
     assert (Path(config.run_dir) / "labels" / "train.parquet").exists()
+    assert status["labels"] == "not settled" and read_verdict(Path(config.run_dir)) == "They are not. Train longer."
+    (Path(config.run_dir) / "status.json").write_text('{"state": "finished"}')  # of an earlier version
+    assert read_verdict(Path(config.run_dir)) == ""
+    (Path(config.run_dir) / "status.json").write_text("{")
+    with pytest.raises(UsageError, match=r"status\.json.*damaged"):
+        read_verdict(Path(config.run_dir))
 
 
 def test_the_environment_is_known_without_git(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,3 +213,25 @@ def test_a_trainer_that_cannot_be_had_is_a_usage_error(tiny: Tiny, override: str
     with pytest.raises(UsageError, match=f"trainer.*{message}"):
         make_trainer(tiny(override), [])
     assert not Path(tiny().run_dir).exists()
+
+
+@pytest.mark.parametrize("name", ["my #1 run", "1e3", "a: b", "{x}", "a${b}", "null", " 007 ", "???"])
+def test_a_run_folder_and_media_of_any_name(finished_run: Path, tmp_path: Path, name: str) -> None:
+    folder = shutil.copytree(finished_run, tmp_path / name)
+    run = load_run(folder)
+    assert run.config.run_dir == str(folder)
+    other = on_other_clips(run, [f"data.root=/media/{name}", f"data.list={name}"])
+    assert (other.run_dir, other.data.root, other.data.list) == (str(folder), f"/media/{name}", name)
+    assert not on_other_clips(run, [f"data.root=/media/{name}"]).data.list
+
+
+def test_next_steps_can_be_pasted(tmp_path: Path) -> None:
+    folder = tmp_path / "my run"
+    folder.mkdir()
+    pq.write_table(pa.table({"split": ["train", "test"]}), folder / "manifest.parquet")
+    lines = next_steps(str(folder)).strip().splitlines()
+    commands = [shlex.split(line.removeprefix("Next:").strip().split(maxsplit=1)[1]) for line in lines]
+    assert commands == [
+        ["python", "tools/cluster_eval.py", str(folder), "--split", "test"],
+        ["python", "tools/export_clusters.py", str(folder)],
+    ]

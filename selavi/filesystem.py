@@ -1,0 +1,102 @@
+"""What the system says of paths that other people made, in words instead of exceptions; paths as people type them.
+
+Links that lead to themselves, to nothing or to FILE/x, folders without permission, a network share that went away and
+a disk that fails are all found in folders of media.  Code that walks or opens those asks here, or catches OSError.
+"""
+
+import errno
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+PASSING = ("vanished", "changed", "timeout", "unreadable")
+"""Statuses of files that may be well the next time: nobody keeps them as a fact."""
+
+_GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
+_ADVICE = {
+    errno.EACCES: "check its permissions",
+    errno.EPERM: "check its permissions",
+    errno.EROFS: "it lies on a disk that can only be read: name another folder",
+    errno.ELOOP: "remove the link that leads to itself",
+    errno.ENOTDIR: "a part of this path is a file, not a folder",
+    errno.EISDIR: "it is a folder: name a file",
+    errno.ENAMETOOLONG: "give it a shorter name",
+    errno.ENOSPC: "make room, and run the same command again",
+    errno.EDQUOT: "make room, and run the same command again",
+    errno.EIO: "check the disk, or the network that it is on",
+    errno.ESTALE: "the network share has changed: mount it again",
+    errno.ETIMEDOUT: "check the network that it is on",
+    errno.ENOTCONN: "the network share is not there: mount it again",
+    errno.EHOSTDOWN: "check the network that it is on",
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a path leads to.
+
+    Attributes:
+        kind: other: a pipe, a socket or a device; nothing: it cannot be told, or nothing is there.
+        status: of the manifest, where kind is nothing: vanished, refused or unreadable.
+        reason: why, in the system's words.
+    """
+
+    kind: Literal["file", "folder", "other", "nothing"]
+    bytes: int = 0
+    mtime_ns: int = 0
+    status: str = ""
+    reason: str = ""
+
+
+def look(path: Path | str) -> Look:
+    """Follow a path and say what is there; never raises."""
+    try:
+        state = os.stat(path)
+    except (OSError, ValueError) as error:
+        return Look("nothing", 0, 0, *fault_of(error))
+    if stat.S_ISREG(state.st_mode):
+        return Look("file", state.st_size, state.st_mtime_ns)
+    return Look("folder" if stat.S_ISDIR(state.st_mode) else "other", state.st_size, state.st_mtime_ns)
+
+
+def fault_of(error: OSError | ValueError) -> tuple[str, str]:
+    """The manifest's status, and the reason in words, of a file that the system does not give.
+
+    vanished: nothing is there, or a link leads nowhere; refused: such a name cannot be opened; unreadable: it is, or
+    may be, there, but permission, disk or network stand in the way.
+    """
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    number = getattr(error, "errno", None)
+    if number in _GONE:
+        return "vanished", reason
+    if number == errno.ENAMETOOLONG or not isinstance(error, OSError):
+        return "refused", reason
+    return "unreadable", reason
+
+
+def real_path(path: Path | str) -> Path:
+    """The path without links, as far as they can be followed; never raises."""
+    try:
+        return Path(os.path.realpath(path))
+    except (OSError, ValueError):
+        return Path(os.path.abspath(path))
+
+
+def explain(error: OSError) -> str | None:
+    """One line for an error of the machine or of a path, with what to do; None for any other error."""
+    if error.errno not in _ADVICE:
+        return None
+    subject = f"{os.fsdecode(error.filename)!r}: " if isinstance(error.filename, str | bytes) else ""
+    return f"{subject}{error.strerror}; {_ADVICE[error.errno]}"
+
+
+def expand(text: str) -> str:
+    """A path as typed, with ~ and ~name as home folders; a URL stays as it is."""
+    return os.path.expanduser(text) if text.startswith("~") else text
+
+
+def user_path(text: str) -> Path:
+    """A path as typed on the command line: the type of every tool's path arguments."""
+    return Path(expand(text))

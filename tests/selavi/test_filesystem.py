@@ -1,0 +1,75 @@
+"""The system's words for paths, and paths as people type them."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from selavi.cli import run_tool
+from selavi.filesystem import expand, explain, fault_of, look, real_path, user_path
+
+
+def test_a_look_never_raises(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"abc")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    os.mkfifo(tmp_path / "pipe")
+    assert (look(tmp_path).kind, look(tmp_path / "pipe").kind) == ("folder", "other")
+    seen = look(tmp_path / "file")
+    assert (seen.kind, seen.bytes, seen.mtime_ns) == ("file", 3, (tmp_path / "file").stat().st_mtime_ns)
+    assert look(tmp_path / "loop").reason == "Too many levels of symbolic links"
+    assert look(tmp_path / "file" / "x").reason == "Not a directory"
+    assert look(tmp_path / ("x" * 300)).status == "refused"
+    assert look("a\0b").status == "refused"
+    assert look(tmp_path / "none").status == "vanished"
+
+
+@pytest.mark.parametrize("name", ["EACCES", "EPERM", "EIO", "ESTALE", "ETIMEDOUT", "ENOMEM"])
+def test_what_may_pass_is_unreadable(name: str) -> None:
+    number = getattr(errno, name)
+    assert fault_of(OSError(number, os.strerror(number), "x")) == ("unreadable", os.strerror(number))
+
+
+def test_real_paths_of_odd_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    assert real_path(tmp_path / "loop").is_absolute()
+    (tmp_path / "to").symlink_to(tmp_path)
+    assert real_path(tmp_path / "to") == tmp_path.resolve()
+
+    def refuse(path: object) -> str:
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    monkeypatch.setattr(os, "readlink", refuse)
+    assert real_path(tmp_path / "to") == tmp_path / "to"
+
+
+def test_home_folders_are_expanded_and_urls_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert expand("~/videos") == "/home/me/videos"
+    assert expand("~") == "/home/me"
+    assert user_path("~/a b/c") == Path("/home/me/a b/c")
+    for text in ("s3://bucket/~/set", "https://x.org/~me/set", "a/~/b", "", "/data/~x", "file:///mnt//a"):
+        assert expand(text) == text
+
+
+@pytest.mark.parametrize("name", ["EACCES", "ENAMETOOLONG", "ENOSPC", "EIO", "ELOOP", "ENOTDIR", "ESTALE", "EROFS"])
+def test_a_tool_ends_with_one_line_where_the_system_refuses(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    number = getattr(errno, name)
+
+    def action() -> None:
+        raise OSError(number, os.strerror(number), "/data/my set/x")
+
+    assert run_tool(action) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: '/data/my set/x': {os.strerror(number)}; ")
+    assert error.count("\n") == 1
+
+
+def test_other_errors_stay_crashes() -> None:
+    assert explain(FileNotFoundError(errno.ENOENT, "No such file or directory", "x")) is None
+
+    def action() -> None:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "x")
+
+    with pytest.raises(FileNotFoundError):
+        run_tool(action)

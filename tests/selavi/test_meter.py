@@ -1,0 +1,107 @@
+import io
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from selavi import meter
+from selavi.meter import Meter, Pace
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_the_start_is_no_part_of_the_pace() -> None:
+    """Measured: after the first of 192 thumbnails 11,922 s were said to be left, and it took 73."""
+    clock = Clock()
+    pace = Pace(192, clock=clock)
+    clock.now += 62  # workers start
+    pace.advance()
+    assert pace.rate is None and pace.left_s is None
+    for _ in range(16):
+        clock.now += 0.5
+        pace.advance()
+    assert pace.rate == pytest.approx(2)
+    assert pace.left_s == pytest.approx((192 - 17) / 2)
+
+
+def test_no_estimate_before_it_means_something() -> None:
+    clock = Clock()
+    pace = Pace(1000, clock=clock)
+    for _ in range(50):  # many items within a second say little
+        clock.now += 0.02
+        pace.advance()
+        assert pace.left_s is None
+    clock.now += 10
+    pace.advance()
+    assert pace.left_s is not None
+
+    slow = Pace(10, clock=clock)
+    for _ in range(3):  # a few items, whatever their time, say little
+        clock.now += 100
+        slow.advance()
+        assert slow.left_s is None
+    clock.now += 100
+    slow.advance()
+    assert slow.left_s == pytest.approx(600)
+
+
+def test_time_for_something_else_is_left_out() -> None:
+    clock = Clock()
+    pace = Pace(100, done=50, clock=clock)
+    for step in range(20):
+        if step == 7:
+            clock.now += 1000
+            pace.pause(1000)
+        clock.now += 1
+        pace.advance()
+    assert pace.rate == pytest.approx(1)
+    assert pace.left_s == pytest.approx(30)
+
+
+@given(st.lists(st.tuples(st.integers(1, 5), st.floats(0, 100)), max_size=30), st.integers(0, 3))
+def test_an_estimate_is_finite_and_not_negative(items: list[tuple[int, float]], done: int) -> None:
+    clock = Clock()
+    pace = Pace(done + sum(count for count, _ in items), done, clock)
+    for count, seconds in items:
+        clock.now += seconds
+        pace.advance(count)
+        assert pace.left_s is None or 0 <= pace.left_s < float("inf")
+
+
+def test_a_log_gets_lines_with_what_is_left_beside_the_units(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(meter.time, "monotonic", clock)
+    shown = Meter("training", 100, "steps", done=10, every_s=20)
+    for step in range(90):
+        clock.now += 2
+        shown.advance(note=f"epoch {step // 10 + 1}", later_s=3600)
+    shown.close()
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "training: 21 of 100 steps, epoch 2, about 1 h left"
+    assert len(lines) == 8 and all(line.endswith("left") for line in lines)
+
+
+def test_a_bar_says_units_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(meter.time, "monotonic", clock)
+    screen = io.StringIO()
+    screen.isatty = lambda: True  # type: ignore[method-assign]
+    monkeypatch.setattr(sys, "stderr", screen)
+    shown = Meter("training", 40, "steps")
+    for _ in range(20):
+        clock.now += 3
+        shown.advance()
+    shown.bar.refresh()  # type: ignore[union-attr]
+    shown.close()
+    text = screen.getvalue()
+    assert "20/40 steps, 0.333 steps/s, about 1 min left" in text
+    assert "?" not in text and "s/ steps" not in text and "it/s" not in text

@@ -1,0 +1,102 @@
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from selavi.config import Config, as_dict
+from selavi.errors import Interrupted, UsageError
+from selavi.labelling.labeller import LabellingReport
+from selavi.training import callbacks
+from selavi.training.callbacks import Progress, StopOnSignal
+from selavi.training.checkpoint import last_checkpoint
+from selavi.training.module import check_same_settings
+
+Tiny = Callable[..., Config]
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def stop(tmp_path: Path) -> StopOnSignal:
+    """Handlers installed, and given back afterwards."""
+    watched = StopOnSignal(str(tmp_path / "run"))
+    watched.on_train_start(None, None)  # type: ignore[arg-type]
+    yield watched  # type: ignore[misc]
+    watched.on_train_end(None, None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGUSR1, 75)])
+def test_a_signal_is_acknowledged_at_once_and_acted_on_at_the_end_of_the_step(
+    stop: StopOnSignal, capfd: pytest.CaptureFixture[str], number: int, code: int
+) -> None:
+    stop.stop_together(CPU)
+    os.kill(os.getpid(), number)
+    said = capfd.readouterr().err
+    assert "stopping after this step" in said
+    assert ("press Ctrl-C again to stop now" in said) == (number == signal.SIGINT)
+    with pytest.raises(Interrupted, match="no epoch was finished, so nothing of the training is kept") as end:
+        stop.stop_together(CPU)
+    assert end.value.exit_code == code
+
+
+def test_a_second_signal_does_not_wait(stop: StopOnSignal) -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(Interrupted):
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_labelling_stops_too_where_no_other_process_waits(
+    stop: StopOnSignal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop.stop_alone()
+    os.kill(os.getpid(), signal.SIGTERM)
+    with monkeypatch.context() as patch:
+        patch.setattr(callbacks, "world_size", lambda: 2)
+        stop.stop_alone()
+    with pytest.raises(Interrupted):
+        stop.stop_alone()
+
+
+def test_only_what_is_there_is_promised(stop: StopOnSignal, tmp_path: Path) -> None:
+    kept = last_checkpoint(tmp_path / "run")
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"")
+    os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(Interrupted) as end:
+        stop.stop_together(CPU)
+    assert str(end.value) == (
+        f"stopped by the keyboard; its last finished epoch is kept in {kept}: go on with resume=auto"
+    )
+
+
+def test_labellings_ahead_count_in_the_time_left(tiny: Tiny) -> None:
+    progress = Progress(tiny(), ["a"])
+    progress.labelled(LabellingReport(3, 1, 0.0, True, 8.0, 0.5, 20.0), None, 10)
+    assert progress.labellings_left_s == 6 * 20
+    progress.labelled(LabellingReport(9, 1, 0.0, True, 8.0, 0.5, 20.0), None, 10)
+    assert progress.labellings_left_s == 0
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["labelling.memory_gb=1", "labelling.batch_size=8", "data.num_workers=3", "trainer.accelerator=auto"],
+)
+def test_what_takes_less_memory_may_change_on_resume(tiny: Tiny, override: str) -> None:
+    check_same_settings(as_dict(tiny()), as_dict(tiny(override)))
+
+
+@pytest.mark.parametrize("override", ["optim.batch_size=4", "trainer.max_epochs=9", "heads.num_clusters=4"])
+def test_what_changes_the_result_may_not(tiny: Tiny, override: str) -> None:
+    name, value = override.split("=")
+    with pytest.raises(UsageError, match=f"{name}: .* then, {value} now"):
+        check_same_settings(as_dict(tiny()), as_dict(tiny(override)))
+
+
+def test_a_setting_younger_than_a_checkpoint_does_not_end_its_run(tiny: Tiny) -> None:
+    saved = as_dict(tiny())
+    del saved["labelling"]["fraction"]
+    check_same_settings(saved, as_dict(tiny()))
+    with pytest.raises(UsageError, match=r"labelling\.fraction: 1\.0 then, 0\.5 now"):
+        check_same_settings(saved, as_dict(tiny("labelling.fraction=0.5")))
