@@ -211,7 +211,8 @@ def prepare_manifest(config: Config) -> tuple[pa.Table, Media]:
         media, faults = _decode_ahead(config, manifest)
         manifest = mark_unusable(manifest, faults)
         check_bad_fraction(manifest, data.max_bad_fraction)
-    for line in (*describe_layout(manifest), other_suffixes(manifest), told, describe_list(manifest)):
+    others = "" if data.demo else other_suffixes(manifest)
+    for line in (*describe_layout(manifest), others, told, describe_list(manifest)):
         if line:
             log.warning(line)
 
