@@ -19,7 +19,7 @@ from selavi.atomic import locked, write_atomically
 from selavi.filesystem import PASSING
 from selavi.media import MediaError, Recording, crop_square, cut_waveform, decode_recording, frame_times, latest_frames
 
-_VERSION = 4
+_VERSION = 5
 _FRAMES, _SOUND, _INDEX, _LOCK = "frames.u8", "sound.i16", "index.npz", "lock"
 _DEADLINE_S = 600.0
 _MEMORY_BYTES = 8 * 2**30
@@ -44,6 +44,8 @@ class DecodedCache:
             self.frame_ends, self.sample_ends = index["frame_ends"], index["sample_ends"]
             self.first_byte = index["first_byte"]
             self.sample_rate = int(index["sample_rate"])
+            self.sound_faults = {str(clip_id): str(reason) for clip_id, reason in index["sound_faults"]}
+            """Ids of recordings whose picture was decoded and whose sound could not be, and why."""
             self.row_of = {str(clip_id): row for row, clip_id in enumerate(index["ids"])}
             self.faults = {str(i): (str(reason), str(detail)) for i, reason, detail in index["faults"]}
         self.frames = _map_file(folder / _FRAMES, np.uint8)
@@ -172,6 +174,7 @@ class _Work:
         ends, samples = list(index["frame_ends"]), list(index["sample_ends"])
         shapes, first_byte, kept = list(index["shapes"]), list(index["first_byte"]), list(index["ids"])
         times, faults = [index["times_s"]], [tuple(fault) for fault in index["faults"]]
+        sound_faults = [tuple(fault) for fault in index["sound_faults"]]
         written = int(first_byte[-1] + np.prod(shapes[-1]) * 3) if kept else 0
         with (folder / _FRAMES).open("ab") as frames_file, (folder / _SOUND).open("ab") as sound_file:
             frames_file.truncate(written)  # a process that was killed here may have left more
@@ -193,6 +196,8 @@ class _Work:
                 if isinstance(recording, Failure):
                     faults.append((ids[number], recording.reason, recording.detail))
                     continue
+                if recording.audio_fault is not None:
+                    sound_faults.append((ids[number], recording.audio_fault))
                 frames_file.write(recording.frames.tobytes())
                 sound_file.write(recording.waveform.tobytes())
                 kept.append(ids[number])
@@ -207,6 +212,7 @@ class _Work:
                 file,
                 ids=np.array(kept, dtype=str),
                 faults=np.array(faults, dtype=str).reshape(-1, 3),
+                sound_faults=np.array(sound_faults, dtype=str).reshape(-1, 2),
                 sample_rate=np.array(self.sample_rate),
                 shapes=np.array(shapes, dtype=np.int64).reshape(-1, 3),
                 first_byte=np.array(first_byte, dtype=np.int64),
@@ -220,7 +226,7 @@ def _no_index() -> dict[str, np.ndarray]:
     """The index of a cache without recordings."""
     none = np.zeros(0, np.int64)
     numbers = {"first_byte": none, "frame_ends": none, "sample_ends": none}
-    words = {"ids": np.zeros(0, str), "faults": np.zeros((0, 3), str)}
+    words = {"ids": np.zeros(0, str), "faults": np.zeros((0, 3), str), "sound_faults": np.zeros((0, 2), str)}
     return numbers | words | {"shapes": none.reshape(0, 3), "times_s": np.zeros(0)}
 
 

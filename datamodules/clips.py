@@ -15,7 +15,16 @@ from datamodules.cache import DecodedCache, build_cache, estimate_gb, is_decoded
 from datamodules.dataset import ClipDataset, ClipReader
 from datamodules.layout import describe_layout
 from datamodules.loader import Loader, decoded_bytes, require_shared_memory
-from datamodules.manifest import bad, describe_bad, judge, mark_unusable, probed, select_split, usable
+from datamodules.manifest import (
+    bad,
+    describe_bad,
+    judge,
+    mark_broken_sound,
+    mark_unusable,
+    probed,
+    select_split,
+    usable,
+)
 from datamodules.moved import require_clips
 from datamodules.sampling import AllSampler, TrainSampler, Window, WindowSampler
 from datamodules.scan import other_suffixes, require_media, scan
@@ -209,10 +218,13 @@ def prepare_manifest(config: Config) -> tuple[pa.Table, Media]:
     check_bad_fraction(manifest, data.max_bad_fraction)
     if media is None:
         media, faults = _decode_ahead(config, manifest)
+        if media is not None and media.sound_faults:
+            manifest = judge_for(config, mark_broken_sound(manifest, media.sound_faults))
         manifest = mark_unusable(manifest, faults)
         check_bad_fraction(manifest, data.max_bad_fraction)
     others = "" if data.demo else other_suffixes(manifest)
-    for line in (*describe_layout(manifest), others, told, describe_list(manifest)):
+    lines = (*describe_layout(manifest), others, told, describe_list(manifest))
+    for line in (*lines, _describe_broken_sound(config, manifest)):
         if line:
             log.warning(line)
 
@@ -253,6 +265,18 @@ def judge_for(config: Config, manifest: pa.Table) -> pa.Table:
     """Turn facts into the statuses of this run; see datamodules.manifest.judge."""
     data = config.data
     return judge(manifest, clip_s=data.clip_s, audio_policy=data.audio_policy, modalities=config.modalities)
+
+
+def _describe_broken_sound(config: Config, manifest: pa.Table) -> str:
+    """Count the files that are used without their sound because it cannot be decoded; "" for none."""
+    rows = usable(manifest)
+    rows = rows.filter(pc.equal(rows["audio_state"], "broken"))
+    if "audio" not in config.modalities or not len(rows):
+        return ""
+    return (
+        f"{len(rows)} files are used without their sound, which cannot be decoded "
+        f"(such as {rows['path'][0]}: {rows['audio_reason'][0]})"
+    )
 
 
 def _decode_ahead(config: Config, manifest: pa.Table) -> tuple[DecodedCache | None, dict[str, tuple[str, str]]]:

@@ -14,7 +14,7 @@ from datamodules.manifest import media_root, require_unchanged
 from datamodules.sampling import ClipSpan, ViewKey, Window, even_span, random_span, window_span
 from selavi.batch import DecodedClip
 from selavi.config import Config
-from selavi.media import MediaError, decode_clip
+from selavi.media import MediaError, SoundError, decode_clip
 
 
 class ClipReader(Protocol):
@@ -164,6 +164,8 @@ def read_view(
 ) -> DecodedClip:
     """Read one view of the recording in a row; where that fails, it is a clip without any modality.
 
+    Where the sound alone fails, the picture stays, unless data.audio_policy is `require`.
+
     Args:
         reader: of a table that has this row.
         row: of the table; becomes the clip's index.
@@ -187,6 +189,9 @@ def read_view(
             offset=span.offset,
             sample_rate=sample_rate,
         )
+    except SoundError as fault:
+        frames = None if config.data.audio_policy == "require" else fault.frames
+        return as_clip(row, span, config, frames, None, f"{fault.reason}: {fault.detail}")
     except MediaError as fault:
         return as_clip(row, span, config, None, None, f"{fault.reason}: {fault.detail}")
     return as_clip(row, span, config, frames, waveform)
@@ -208,7 +213,7 @@ def as_clip(
         config: of the run; with data.audio_policy `zeros`, missing sound counts as present.
         frames: (T, size, size, 3) uint8.
         waveform: (S,) int16.
-        error: why nothing could be decoded.
+        error: why something of it could not be decoded.
     """
     size, clip_s = config.video.decode_size, config.data.clip_s
     decoded: dict[str, torch.Tensor | None] = {"video": None, "audio": None}

@@ -2,13 +2,11 @@
 
 import logging
 import os
-import select
 import shutil
 import signal
-import threading
 import time
 from collections.abc import Iterator, Sized
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -22,10 +20,11 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 from datamodules.dataset import ClipReader, Facts, ProbingReader
 from datamodules.sampling import ViewKey
 from datamodules.slots import Filled, OrderedBatches, Orders, Slots
+from datamodules.workers import cpu_seconds, end_with
 from selavi.batch import ClipBatch, DecodedClip
 from selavi.config import Config
 from selavi.errors import UsageError
-from selavi.media import MediaError
+from selavi.media import WALL_FACTOR, MediaError
 
 POLL_S = 5.0
 """How long a batch is waited for before looking whether all processes are well."""
@@ -45,8 +44,8 @@ class WatchedReader:
 
     def __init__(self, reader: ClipReader, num_workers: int) -> None:
         self.reader = reader
-        # The row, or -1 for none, and when it was begun or ended; 0: never.
-        self.now = torch.tensor([[-1.0, 0.0]] * num_workers, dtype=torch.float64).share_memory_()
+        # The row, or -1 for none; when it was begun or ended, 0: never; and the processor time of the process then.
+        self.now = torch.tensor([[-1.0, 0.0, 0.0]] * num_workers, dtype=torch.float64).share_memory_()
         self.given_up: dict[int, tuple[str, str]] = {}
 
     def read(
@@ -83,6 +82,7 @@ class WatchedReader:
         worker = get_worker_info()
         if worker is not None:
             self.now[worker.id, 1] = time.monotonic()
+            self.now[worker.id, 2] = time.process_time()
             self.now[worker.id, 0] = row
         try:
             yield
@@ -136,7 +136,8 @@ class Loader:
         batch_size: clips a batch.
         clip_bytes: of the inputs of a clip, as decoded_bytes says.
         num_workers: processes; 0: this one, which nothing protects.
-        timeout_s: seconds that a clip may take; a process that takes more than twice as long hangs.
+        timeout_s: seconds of processor time that a clip may take; a process that takes more than twice as many hangs,
+            and one that takes WALL_FACTOR times as many on the wall.
         pin_memory: for a faster way to a GPU.
         block: no batch crosses a multiple of so many rows; 0: every batch but the last is full.
     """
@@ -222,15 +223,17 @@ class Loader:
     def _lost(self, batches: Iterator[ClipBatch | Filled]) -> list[_Lost]:
         found = []
         for number, process in enumerate(getattr(batches, "_workers", [])):  # torch has no public way to its processes
-            row, since_s = self.watched.now[number].tolist()
-            hangs = row >= 0 and time.monotonic() - since_s > self.hang_s
+            row, since_s, cpu_s = self.watched.now[number].tolist()
+            hangs = row >= 0 and (
+                cpu_seconds(process.pid) - cpu_s > self.hang_s or time.monotonic() - since_s > WALL_FACTOR * self.hang_s
+            )
             if hangs or not process.is_alive():
                 found.append(_Lost(number, process.pid, int(row), process.exitcode))
         return found
 
     def _idle(self) -> bool:
         """Whether processes have read clips, but none does now or did so lately."""
-        rows, since_s = self.watched.now.T
+        rows, since_s, _ = self.watched.now.T
         return bool((rows < 0).all() and since_s.max() > 0 and time.monotonic() - since_s.max() > IDLE_S)
 
     def _judge(self, lost: list[_Lost], suspects: set[int] | None, delivered: int) -> set[int] | None:
@@ -263,7 +266,7 @@ class Loader:
             if any(one.number == number and one.exit_code is None for one in lost):
                 process.kill()
         self._loader = None  # the last reference: its processes end
-        self.watched.now[:] = torch.tensor([-1.0, 0.0], dtype=torch.float64)
+        self.watched.now[:] = torch.tensor([-1.0, 0.0, 0.0], dtype=torch.float64)
 
 
 def _as_it_is(batch: Any) -> Any:
@@ -273,13 +276,7 @@ def _as_it_is(batch: Any) -> Any:
 
 def _end_with(pid: int, _: int) -> None:
     """End this loader process when the one that started it is gone; torch only looks at the fork server, its parent."""
-
-    def watch() -> None:
-        with suppress(ProcessLookupError):
-            select.select([os.pidfd_open(pid)], [], [])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    end_with(pid)
 
 
 class _Batches(Sampler[list[ViewKey]]):

@@ -28,8 +28,10 @@ SCHEMA = pa.schema(
         ("fps", pa.float64()),
         ("width", pa.int32()),
         ("height", pa.int32()),
-        ("audio_state", pa.string()),  # ok, silent, absent
-        ("audio_s", pa.float64()),  # seconds of sound, 0 where there is none
+        ("audio_state", pa.string()),  # ok, silent, absent, broken: there is sound, but it cannot be decoded
+        ("audio_s", pa.float64()),  # seconds of sound, 0 where there is none that can be decoded
+        ("audio_reason", pa.string()),  # why the sound is broken
+        ("timing", pa.string()),  # where the times of frames come from: selavi.media.facts.Timing
         ("bytes", pa.int64()),
         ("mtime_ns", pa.int64()),
         ("status", pa.string()),  # one of STATUSES
@@ -41,6 +43,7 @@ STATUSES = (
     "ok",
     "silent",
     "no_audio",
+    "bad_audio",
     "no_video",
     "too_short",
     "corrupt",
@@ -55,7 +58,9 @@ STATUSES = (
 """Every status there is: `ok`, or why a file cannot be used."""
 
 _BY_CHOICE = ("silent", "no_audio")
-_JUDGED = ("ok", "too_short", *_BY_CHOICE)
+_JUDGED = ("ok", "too_short", "bad_audio", *_BY_CHOICE)
+_LATER = ("audio_reason", "timing")
+"""Columns that manifests of version 0.1 lack."""
 SLACK_S = 1e-3
 """Durations are sums of rounded time stamps."""
 
@@ -67,8 +72,12 @@ def write_manifest(table: pa.Table, path: Path) -> None:
 
 
 def read_manifest(path: Path) -> pa.Table:
-    """Read a manifest."""
-    return pq.read_table(path)
+    """Read a manifest; columns that it lacks, because an earlier version wrote it, are null."""
+    table = pq.read_table(path)
+    for field in SCHEMA:
+        if field.name in _LATER and field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(len(table), field.type))
+    return table
 
 
 def media_root(manifest: pa.Table) -> Path:
@@ -115,7 +124,7 @@ def select_split(manifest: pa.Table, split: str) -> pa.Table:
 
 
 def judge(manifest: pa.Table, *, clip_s: float, audio_policy: str, modalities: Sequence[str]) -> pa.Table:
-    """Turn facts into the statuses of a run: `too_short`, `no_audio`, `silent`.
+    """Turn facts into the statuses of a run: `too_short`, `no_audio`, `silent`, `bad_audio`.
 
     A manifest that was judged before is judged anew: other settings, other statuses.  Files that cannot be read keep
     their status.
@@ -135,12 +144,14 @@ def judge(manifest: pa.Table, *, clip_s: float, audio_policy: str, modalities: S
     )
     state = {
         name: pc.fill_null(pc.equal(manifest["audio_state"], name), False).to_numpy() & sound_needed
-        for name in ("absent", "silent", "ok")
+        for name in ("absent", "silent", "broken", "ok")
     }
+    audio_reason = manifest["audio_reason"]
     verdicts = (
         ("too_short", duration_s < clip_s - SLACK_S, lambda row: f"{duration_s[row]:.2f} s, data.clip_s={clip_s}"),
         ("no_audio", state["absent"], lambda row: "no sound track, or an empty one"),
         ("silent", state["silent"], lambda row: "its sound track is silent"),
+        ("bad_audio", state["broken"], lambda row: audio_reason[row].as_py()),
         (
             "too_short",
             state["ok"] & (audio_s < clip_s - SLACK_S),
@@ -157,6 +168,19 @@ def judge(manifest: pa.Table, *, clip_s: float, audio_policy: str, modalities: S
         words = pa.array([explain(row) for row in np.flatnonzero(found)], pa.string())
         reason = pc.replace_with_mask(reason, pa.array(found), words)
     return _replace(manifest, status=status, reason=reason)
+
+
+def mark_broken_sound(manifest: pa.Table, faults: Mapping[str, str]) -> pa.Table:
+    """Return the manifest with the sound of some rows, by id, noted as broken, with the reason."""
+    place = pc.fill_null(pc.index_in(manifest["id"], value_set=pa.array(faults, pa.string())), -1).to_numpy()
+    broken = pa.array(place >= 0)
+    reasons = pa.array(faults.values(), pa.string()).take(pa.array(place[place >= 0]))
+    return _replace(
+        manifest,
+        audio_state=pc.if_else(broken, "broken", manifest["audio_state"].combine_chunks()),
+        audio_s=pc.if_else(broken, 0.0, manifest["audio_s"].combine_chunks()),
+        audio_reason=pc.replace_with_mask(manifest["audio_reason"].combine_chunks(), broken, reasons),
+    )
 
 
 def mark_unusable(manifest: pa.Table, faults: Mapping[str, tuple[str, str]]) -> pa.Table:

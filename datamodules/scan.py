@@ -24,9 +24,15 @@ from datamodules.workers import Failure, run_jobs
 from selavi.errors import UsageError
 from selavi.filesystem import PASSING, look, real_path
 
-MEDIA_SUFFIXES = {".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".ts", ".mpg", ".mpeg", ".m4a"}
+MEDIA_SUFFIXES = {
+    *(".mp4", ".m4v", ".mov", ".m4a", ".3gp", ".3g2", ".f4v"),
+    *(".mkv", ".webm", ".avi", ".divx", ".flv", ".wmv", ".asf", ".ogv", ".ogm", ".gif"),
+    *(".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".mpe", ".m1v", ".m2v", ".vob"),
+}
 SOUND_SUFFIXES = {".wav", ".mp3", ".flac", ".m4a", ".aac", ".ogg", ".oga", ".opus", ".mka"}
 """Of files with sound alone, which training does not use and tools/assign.py does."""
+_PROBE_VERSION = 2
+"""Facts that were found by another version of the probe are found anew."""
 PROBE_MEMORY = 2 << 30
 """Bytes that a worker may take to probe a file."""
 
@@ -68,7 +74,7 @@ def scan(
     require_media(root, allow_links)
     root = real_path(root)
     listing = list_media(root, allow_links, layout=layout)
-    name = f"scan-{hashlib.blake2b(str(root).encode(), digest_size=6).hexdigest()}"
+    name = f"scan-{hashlib.blake2b(f'{root} {_PROBE_VERSION}'.encode(), digest_size=6).hexdigest()}"
     store, journal = cache_dir / f"{name}.parquet", cache_dir / f"{name}.jsonl"
     known = _remembered(store, journal)
     forget = pc.not_equal(known["status"], "ok") if retry else pc.is_in(known["status"], pa.array(PASSING))

@@ -25,6 +25,10 @@ ADVICE: dict[str, Advice] = {
     "no_audio": Advice(
         "there is no sound track", "nothing, or audio_policy=mask to use the pictures, zeros to train on silence"
     ),
+    "bad_audio": Advice(
+        "the picture is good, the sound cannot be decoded",
+        "download or copy them again, or audio_policy=mask to use the pictures",
+    ),
     "no_video": Advice("there is sound, but no picture", "remove them from the folder: clips need a picture"),
     "too_short": Advice("shorter than a clip", "nothing, or a smaller data.clip_s"),
     "corrupt": Advice(
@@ -102,9 +106,30 @@ def _usable(rows: pa.Table) -> list[str]:
         f"Usable: {hours:,.1f} hours; splits {', '.join(f'{name} {count:,}' for name, count in splits)}; "
         f"{labels:,} labels, {rows['label'].null_count:,} files without one.",
         f"Sound: {sound.get('ok', 0):,} with sound, {sound.get('silent', 0):,} silent, "
-        f"{sound.get('absent', 0):,} without a sound track.",
+        f"{sound.get('absent', 0):,} without a sound track, {sound.get('broken', 0):,} that cannot be decoded.",
+        *_timing(rows),
         f"Picture: the short side has {np.median(shorter):.0f} pixels in the middle, {shorter.min()} at least.",
     ]
+
+
+def _timing(rows: pa.Table) -> list[str]:
+    """What was made of times that files do not have, or have wrong."""
+    counts = {entry["values"]: entry["counts"] for entry in pc.value_counts(rows["timing"]).to_pylist()}
+    lines = []
+    for timing, words in (
+        (
+            "counted",
+            "have no presentation times, or wrong ones: their frames are counted, at the rate of the container",
+        ),
+        (
+            "bridged",
+            "have a clock that jumps, as joined recordings have: what follows a jump continues what was before",
+        ),
+    ):
+        if timing in counts:
+            example = rows.filter(pc.equal(rows["timing"], timing))["path"][0].as_py()
+            lines.append(f"Times: {counts[timing]:,} files {words} (such as {_printable(example)}).")
+    return lines
 
 
 def _printable(text: str) -> str:

@@ -6,7 +6,9 @@ A file that makes a decoder hang, run wild or crash costs one worker and a word 
 
 import os
 import resource
+import select
 import signal
+import threading
 import time
 import traceback
 from collections import deque
@@ -19,7 +21,7 @@ from multiprocessing.process import BaseProcess
 from multiprocessing.resource_tracker import ensure_running
 from typing import Any, Generic, TypeVar
 
-from selavi.media import MediaError
+from selavi.media import WALL_FACTOR, MediaError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -27,7 +29,8 @@ Result = TypeVar("Result")
 _AHEAD = 4
 """Ordered results: jobs begun before the one that is waited for, times the number of workers."""
 _GRACE_S = 5.0
-"""A worker whose parent was killed ends itself so much later than its parent would have ended it."""
+"""A worker that hangs inside a library and whose parent was killed ends itself so much later than its parent would have
+ended it."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,8 @@ def run_jobs(
             less that imports, the sooner they start.
         jobs: what it is called with; read only as workers become free.
         workers: processes; 0: one for each core of this process.
-        deadline_s: seconds a job may take.
+        deadline_s: seconds of processor time that a job may take; on the wall WALL_FACTOR times as many, so that a busy
+            machine makes no job fail.
         memory_bytes: address space that a worker may take on top of what it has after its imports.
         ordered: yield in the order of the jobs, holding back at most a few results a worker.  Else as completed.
 
@@ -101,7 +105,7 @@ def run_jobs(
                     return
                 alone = True
                 begin(*suspects.popleft())
-            until_s = min(worker.until_s for worker in busy.values())
+            until_s = min(worker.look_again_s() for worker in busy.values())
             ready = set(wait(list(busy), max(0.0, min(until_s - time.monotonic(), 60.0))))
             for connection, worker in list(busy.items()):
                 number, job = worker.number, worker.job
@@ -110,9 +114,9 @@ def run_jobs(
                     outcome = worker.receive()
                     if outcome is _STARTED:
                         continue
-                elif time.monotonic() >= worker.until_s:
+                elif (late := worker.describe_lateness()) is not None:
                     worker.kill()
-                    outcome = Failure("timeout", f"took more than {deadline_s:g} s")
+                    outcome = Failure("timeout", late)
                 else:
                     continue
                 del busy[connection]
@@ -150,9 +154,9 @@ class _Worker(Generic[Job]):
         # Spawned, not forked: forked FFmpeg may hang, and the parent's memory would count as the worker's.
         context = get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self.deadline_s = deadline_s
+        self.deadline_s, self.wall_s = deadline_s, WALL_FACTOR * deadline_s
         self.alive, self.started, self.cause = True, False, ""
-        arguments = (theirs, function, deadline_s, memory_bytes)
+        arguments = (theirs, function, self.wall_s, memory_bytes, os.getpid())
         self.process: BaseProcess = context.Process(target=_serve, args=arguments, daemon=True)
         ensure_running()  # it unblocks the keyboard where it starts its own process
         with _keyboard_blocked():
@@ -161,7 +165,7 @@ class _Worker(Generic[Job]):
 
     def begin(self, number: int, job: Job) -> None:
         self.number, self.job = number, job
-        self.until_s = time.monotonic() + self.deadline_s if self.started else float("inf")
+        self._start_clocks()
         with suppress(OSError):  # it has died: receive() tells
             self.connection.send(job)
 
@@ -179,9 +183,24 @@ class _Worker(Generic[Job]):
             return _DIED
         if not self.started:
             self.started = True
-            self.until_s = time.monotonic() + self.deadline_s
+            self._start_clocks()
             return _STARTED
         return outcome
+
+    def _start_clocks(self) -> None:
+        self.until_wall_s = time.monotonic() + self.wall_s if self.started else float("inf")
+        self.until_cpu_s = cpu_seconds(self.process.pid) + self.deadline_s if self.started else float("inf")
+
+    def look_again_s(self) -> float:
+        """When the deadline of the job can have passed at the earliest, on the monotonic clock."""
+        left_s = max(self.until_cpu_s - cpu_seconds(self.process.pid), 0.05)
+        return min(self.until_wall_s, time.monotonic() + left_s)
+
+    def describe_lateness(self) -> str | None:
+        """Say which limit of time the job is over; None for none."""
+        if cpu_seconds(self.process.pid) >= self.until_cpu_s:
+            return f"took more than {self.deadline_s:g} s of processor time"
+        return f"took more than {self.wall_s:g} s" if time.monotonic() >= self.until_wall_s else None
 
     def kill(self) -> None:
         self.alive = False
@@ -193,8 +212,32 @@ class _Worker(Generic[Job]):
         self.cause = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
 
 
-def _serve(connection: Connection, function: Callable[[Any], Any], deadline_s: float, memory_bytes: int) -> None:
+def cpu_seconds(pid: int | None) -> float:
+    """Processor time that a process has used, with all its threads; 0.0 where it is no more."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+            fields = file.read().rsplit(")", 1)[1].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def end_with(pid: int) -> None:
+    """End this process when another one is gone."""
+
+    def watch() -> None:
+        with suppress(ProcessLookupError):
+            select.select([os.pidfd_open(pid)], [], [])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _serve(
+    connection: Connection, function: Callable[[Any], Any], wall_s: float, memory_bytes: int, parent: int
+) -> None:
     """Answer jobs until the parent is gone."""
+    end_with(parent)
     with open("/proc/self/statm") as file:
         now = int(file.read().split()[0]) * resource.getpagesize()
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
@@ -206,8 +249,8 @@ def _serve(connection: Connection, function: Callable[[Any], Any], deadline_s: f
             job = connection.recv()
         except (EOFError, OSError):
             return
-        # Nobody is left to kill a worker whose parent was killed: the alarm does, also inside a C library.
-        signal.setitimer(signal.ITIMER_REAL, deadline_s + _GRACE_S)
+        # Nobody is left to kill a worker whose parent was killed: where a C library lets no thread run, the alarm does.
+        signal.setitimer(signal.ITIMER_REAL, wall_s + _GRACE_S)
         outcome = _call(function, job, memory_bytes)
         signal.setitimer(signal.ITIMER_REAL, 0)
         try:

@@ -25,7 +25,7 @@ class DecodedClip:
     draws: Tensor
     """(NUM_DRAWS,) float32 in [0, 1): a pure function of (seed, epoch, clip id)."""
     error: str | None = None
-    """Why nothing could be decoded."""
+    """Why something of it could not be decoded."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class ClipBatch:
     draws: Tensor
     """(B, NUM_DRAWS) float32."""
     errors: list[tuple[int, str]]
-    """(index, reason) of clips that could not be decoded; no modality of theirs is present."""
+    """(index, reason) of clips of which something could not be decoded; that is not present."""
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "ClipBatch":
         """The same batch on a device (Lightning calls this)."""

@@ -2,34 +2,33 @@
 
 from selavi.media.browser import playable, transcode
 from selavi.media.decoding import (
-    SILENCE,
-    SILENCE_S,
-    MediaInfo,
     Recording,
-    cut_waveform,
+    SoundError,
     decode_clip,
     decode_frames_at,
     decode_recording,
     decode_sound,
     frame_times,
     latest_frames,
-    loudest,
-    probe,
     stream_frames,
 )
 from selavi.media.encoding import encode_clip, recompress
-from selavi.media.files import DEADLINE_S, LIMITS, Limits, MediaError
+from selavi.media.facts import MediaInfo, probe
+from selavi.media.files import DEADLINE_S, LIMITS, WALL_FACTOR, Limits, MediaError
 from selavi.media.pictures import crop_square, decode_jpegs, encode_jpeg
+from selavi.media.sound import SILENCE, SILENCE_S, cut_waveform, loudest
 
 __all__ = [
     "DEADLINE_S",
     "LIMITS",
     "SILENCE",
     "SILENCE_S",
+    "WALL_FACTOR",
     "Limits",
     "MediaError",
     "MediaInfo",
     "Recording",
+    "SoundError",
     "crop_square",
     "cut_waveform",
     "decode_clip",

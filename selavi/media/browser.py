@@ -1,7 +1,7 @@
 """What a web browser plays, and turning the rest into it."""
 
-from collections.abc import Generator
-from contextlib import closing
+from collections.abc import Generator, Iterator
+from contextlib import closing, suppress
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -13,12 +13,18 @@ from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.codec.context import Flags
 from av.container import InputContainer, OutputContainer
+from av.packet import Packet
+from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from selavi.atomic import write_atomically
-from selavi.media.files import DEADLINE_S, LIMITS, Limits, MediaError, choose_streams, open_container, seconds
-from selavi.media.pictures import Resize
+from selavi.media.files import DEADLINE_S, LIMITS, Limits, MediaError, seconds
+from selavi.media.frames import shape_of
+from selavi.media.order import DisplayOrder
+from selavi.media.pictures import Resize, Shape
+from selavi.media.sound import GAP_S
+from selavi.media.streams import open_file
 
 _PCM = {"pcm_u8", "pcm_s16le", "pcm_s24le", "pcm_s32le", "pcm_f32le", "pcm_alaw", "pcm_mulaw"}
 _PLAYED: dict[str, tuple[set[str], set[str]]] = {
@@ -52,15 +58,18 @@ _TICKS = 90_000
 _LONGEST_SIDE = 4096
 _SAMPLE_RATE = 48_000
 
+Shapes = dict[tuple[int, int], Shape]
+"""By the width and height of a picture as it is stored."""
+
 
 def playable(path: Path) -> str | None:
     """Say why a web browser cannot play a file, from its header alone; None where it can.
 
     "Can" means that the current Chromium, Firefox and Safari all do, in the containers and codecs of _PLAYED with
-    8 bits a colour at 4:2:0 (AV1 also at 10 bits; Safari plays AV1 only where the device decodes it).  Only the first
-    picture and the first sound track count, and a file whose sound alone is unknown counts as not playable.  What
-    lies behind the header is not looked at: a damaged file may pass.  Chromium 156 was seen to play all of these; of
-    what is not in the list it plays some (Matroska, 4:2:2), and of some others it drops the picture or the sound and
+    8 bits a colour at 4:2:0 (AV1 also at 10 bits; Safari plays AV1 only where the device decodes it).  Only the
+    picture and the sound that are used here count, and a file whose sound alone is unknown counts as not playable.
+    What lies behind the header is not looked at: a damaged file may pass.  Chromium 156 was seen to play all of these;
+    of what is not in the list it plays some (Matroska, 4:2:2), and of some others it drops the picture or the sound and
     reports no error (HEVC, MPEG-4 part 2, AC-3).
 
     Returns:
@@ -68,16 +77,19 @@ def playable(path: Path) -> str | None:
         (not_media)", fit to be counted.
     """
     try:
-        with open_container(path, LIMITS, DEADLINE_S) as container:
-            video, audio = choose_streams(path, container, LIMITS)
-            if video is None and audio is None:
-                return "neither picture nor sound"
-            kind = _container_kind(path, container)
+        with open_file(path, LIMITS, DEADLINE_S, needs_picture=False) as file:
+            kind = _container_kind(path, file.container)
             if kind not in _PLAYED:
                 return f"{_CONTAINERS.get(kind, kind)} container"
+            first = next((s for s in file.container.streams.audio if s.codec_context is not None), None)
+            video, audio = file.picture, file.audio or first
             for stream, known, what in ((video, _PLAYED[kind][0], "video"), (audio, _PLAYED[kind][1], "sound")):
                 if stream is not None and stream.codec_context.codec.canonical_name not in known:
                     return _name(stream, what)
+            if file.audio_fault is not None:
+                return "sound that cannot be decoded"
+            if _is_not_the_first(file.container, video, audio):
+                return "picture or sound that are not the first of their file"
             if video is not None:
                 pixels, codec = video.codec_context.pix_fmt, video.codec_context.codec.canonical_name
                 if pixels not in _PIXELS | ({"yuv420p10le"} if codec == "av1" else set()):
@@ -113,18 +125,19 @@ def transcode(source: Path, target: Path, *, short_side: int = 240, limits: Limi
     """
     if short_side < 16 or short_side % 2:
         raise ValueError(f"expected an even short_side of at least 16, got {short_side}")
-    picture = _first(source, "video", limits)
-    sound = _first(source, "audio", limits)
+    shapes: Shapes = {}
+    picture = _first(source, "video", limits, shapes)
+    sound = _first(source, "audio", limits, shapes)
     if picture is None and sound is None:
         raise MediaError(source, "corrupt", "neither a frame nor a sound can be decoded")
     options = {"fflags": "+bitexact", "movflags": "+faststart"}
     with (
         write_atomically(target) as temporary,
         av.open(str(temporary), "w", format="mp4", options=options) as container,
-        closing(_decoded(source, ("video", "audio"), limits)) as frames,
+        closing(_decoded(source, ("video", "audio"), limits, shapes)) as frames,
     ):
-        video = _VideoTrack(container, picture, short_side) if isinstance(picture, VideoFrame) else None
-        audio = _AudioTrack(container, source, sound) if isinstance(sound, AudioFrame) else None
+        video = _VideoTrack(container, picture, short_side, shapes) if isinstance(picture, VideoFrame) else None
+        audio = _AudioTrack(container, sound) if isinstance(sound, AudioFrame) else None
         for time_s, frame in frames:
             if time_s > limits.duration_s:
                 raise MediaError(source, "refused", f"{time_s:.0f} s, the limit is {limits.duration_s:.0f} s")
@@ -135,6 +148,15 @@ def transcode(source: Path, target: Path, *, short_side: int = 240, limits: Limi
         for track in (video, audio):
             if track is not None:
                 track.end()
+
+
+def _is_not_the_first(container: InputContainer, video: VideoStream | None, audio: AudioStream | None) -> bool:
+    """Whether a browser, which takes the first default track, would take another one."""
+    sounds = sorted(container.streams.audio, key=lambda stream: not stream.disposition & Disposition.default)
+    films = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    return (video is not None and video.index != films[0].index) or (
+        audio is not None and audio.index != sounds[0].index
+    )
 
 
 def _container_kind(path: Path, container: InputContainer) -> str:
@@ -151,51 +173,71 @@ def _name(stream: VideoStream | AudioStream, what: str) -> str:
     return name if name.endswith(what) else f"{name} {what}"
 
 
-def _first(path: Path, kind: Literal["video", "audio"], limits: Limits) -> VideoFrame | AudioFrame | None:
+def _first(
+    path: Path, kind: Literal["video", "audio"], limits: Limits, shapes: Shapes
+) -> VideoFrame | AudioFrame | None:
     """The first frame of the picture or the sound that can be decoded."""
-    with closing(_decoded(path, (kind,), limits)) as frames:
+    with closing(_decoded(path, (kind,), limits, shapes)) as frames:
         return next((frame for _, frame in frames), None)
 
 
 def _decoded(
-    path: Path, kinds: tuple[Literal["video", "audio"], ...], limits: Limits
+    path: Path, kinds: tuple[Literal["video", "audio"], ...], limits: Limits, shapes: Shapes
 ) -> Generator[tuple[float, VideoFrame | AudioFrame], None, None]:
-    """Frames of picture and sound in the file's order, with seconds from the start of the picture, none before it."""
-    with open_container(path, limits, float("inf")) as container:
-        video, audio = choose_streams(path, container, limits)
-        timed = audio if video is None else video
-        if timed is None:
-            raise MediaError(path, "no_video", "neither picture nor sound")
-        start = timed.start_time
-        origin_s = (container.start_time or 0) / av.time_base if start is None else seconds(timed, start)
-        streams: dict[int, VideoStream | AudioStream] = {}
-        if video is not None and "video" in kinds:
-            streams[video.index] = video
-        if audio is not None and "audio" in kinds:
-            streams[audio.index] = audio
+    """Frames of picture and sound in the file's order, with seconds from the start of the picture, none before it.
+
+    `shapes` gets the shape of each size of picture, before the first picture of that size comes.
+    """
+    with open_file(path, limits, float("inf"), needs_picture=False) as file:
+        streams = [
+            stream
+            for kind, stream in (("video", file.picture), ("audio", file.audio))
+            if stream is not None and kind in kinds
+        ]
         if not streams:
             return
-        packets = ((packet.stream_index, packet) for packet in container.demux(*streams.values()) if packet.size)
-        for index, packet in chain(packets, [(index, None) for index in streams]):
-            try:
-                frames = streams[index].codec_context.decode(packet)
-            except av.InvalidDataError:
-                continue
-            for frame in frames:
-                if frame.pts is None or (isinstance(frame, VideoFrame) and frame.is_corrupt):
-                    continue
-                time_s = seconds(streams[index], frame.pts) - origin_s
+        order = DisplayOrder()
+        by_index = {stream.index: stream for stream in streams}
+        packets = ((packet.stream_index, packet) for packet in file.packets(*streams))
+        for index, packet in chain(packets, [(index, None) for index in by_index]):
+            stream = by_index[index]
+            for time_s, frame in _decoded_packet(stream, packet, order):
+                time_s -= file.origin_s
+                if isinstance(frame, VideoFrame) and (frame.width, frame.height) not in shapes:
+                    shapes[frame.width, frame.height] = shape_of(file, frame)
                 if time_s > -1e-6 if isinstance(frame, VideoFrame) else time_s + frame.samples / frame.sample_rate > 0:
                     yield time_s, frame
+
+
+def _decoded_packet(
+    stream: VideoStream | AudioStream, packet: Packet | None, order: DisplayOrder
+) -> Iterator[tuple[float, VideoFrame | AudioFrame]]:
+    """What comes out of the decoder for a packet, with its time on the stream's clock; nothing where it is damaged."""
+    if isinstance(stream, AudioStream):
+        with suppress(av.InvalidDataError):
+            for block in stream.codec_context.decode(packet):
+                if block.pts is not None:
+                    yield seconds(stream, block.pts), block
+        return
+    if packet is not None:
+        order.feed(packet)
+    with suppress(av.InvalidDataError):
+        for frame in stream.codec_context.decode(packet):
+            for ticks, ordered in order.add(frame):
+                if not ordered.is_corrupt:
+                    yield seconds(stream, ticks), ordered
+    for ticks, ordered in order.end() if packet is None else ():
+        if not ordered.is_corrupt:
+            yield seconds(stream, ticks), ordered
 
 
 class _VideoTrack:
     """Resizes, thins out and encodes frames."""
 
-    def __init__(self, container: OutputContainer, first: VideoFrame, short_side: int) -> None:
+    def __init__(self, container: OutputContainer, first: VideoFrame, short_side: int, shapes: Shapes) -> None:
         self.container = container
-        short = max(2, min(first.width, first.height, short_side) // 2 * 2)
-        self.resize = Resize(short)
+        short = max(2, min(*shapes[first.width, first.height].size, short_side) // 2 * 2)
+        self.resize = Resize(short, shape=lambda frame: shapes[frame.width, frame.height])
         height, width = self.resize(first).shape[:2]
         self.height, self.width = (min(side // 2 * 2, _LONGEST_SIDE) for side in (height, width))
         self.stream: VideoStream = container.add_stream("libx264", rate=_FPS)
@@ -227,54 +269,71 @@ class _VideoTrack:
 
 
 class _AudioTrack:
-    """Puts sound where its time stamps say, and encodes it."""
+    """Puts sound where its time stamps say, and encodes it; it may change its rate and channels at any block."""
 
-    def __init__(self, container: OutputContainer, source: Path, first: AudioFrame) -> None:
-        self.container, self.source, self.kind = container, source, _kind(first)
-        mono = first.layout.nb_channels == 1
-        self.stream: AudioStream = container.add_stream("aac", rate=_SAMPLE_RATE, layout="mono" if mono else "stereo")
-        self.stream.bit_rate = 64_000 if mono else 96_000
+    def __init__(self, container: OutputContainer, first: AudioFrame) -> None:
+        self.container = container
+        self.layout = "mono" if first.layout.nb_channels == 1 else "stereo"
+        self.stream: AudioStream = container.add_stream("aac", rate=_SAMPLE_RATE, layout=self.layout)
+        self.stream.bit_rate = 64_000 if self.layout == "mono" else 96_000
         self.stream.codec_context.flags |= Flags.bitexact
+        self.kind: tuple[str, str, int] | None = None
+        self.resampler: av.AudioResampler | None = None
+        self.begin_s = 0.0
+        """Of the sound of this kind."""
         self.num_samples = 0
-        """Of the source's, encoded so far."""
+        """Of it, so far, at its own rate."""
+        self.num_encoded = 0
 
     def add(self, time_s: float, frame: AudioFrame) -> None:
         if _kind(frame) != self.kind:
-            raise MediaError(self.source, "corrupt", f"the sound changes from {self.kind} in the middle")
+            self._flush()
+            self.kind, self.num_samples = _kind(frame), 0
+            self.resampler = av.AudioResampler(format="fltp", layout=self.layout, rate=_SAMPLE_RATE)
+            self.begin_s = self.num_encoded / _SAMPLE_RATE
         rate = frame.sample_rate
-        missing = round(time_s * rate) - self.num_samples
-        values = None
-        if missing > _GAP_S * rate:
+        missing = round((time_s - self.begin_s) * rate) - self.num_samples
+        per_sample = None
+        if missing > GAP_S * rate or (self.num_samples == 0 and missing < 0):
             values = frame.to_ndarray()
-            shape = (len(values), values.shape[1] // frame.samples)
-            silence = np.full((shape[0], shape[1] * rate), 128 if values.dtype == np.uint8 else 0, values.dtype)
+            per_sample = values.shape[1] // frame.samples
+        if per_sample is not None and missing > 0:
+            silence = np.full((len(values), per_sample * rate), 128 if values.dtype == np.uint8 else 0, values.dtype)
             for at in range(0, missing, rate):  # a second at a time
-                self._encode(self._frame(silence[:, : shape[1] * min(rate, missing - at)]))
-        elif self.num_samples == 0 and missing < 0:  # begins before the picture
-            values = frame.to_ndarray()
-            values = values[:, -missing * (values.shape[1] // frame.samples) :]
+                self._resample(self._frame(silence[:, : per_sample * min(rate, missing - at)]))
+        elif per_sample is not None:  # begins before the picture, or before the end of what came before it
+            values = values[:, -missing * per_sample :]
             if not values.size:
                 return
             frame = self._frame(values)
-        self._encode(frame)
+        self._resample(frame)
 
     def end(self) -> None:
+        self._flush()
         self.container.mux(self.stream.encode(None))
 
+    def _flush(self) -> None:
+        if self.resampler is not None:
+            self._encode(self.resampler.resample(None))
+
     def _frame(self, values: np.ndarray) -> AudioFrame:
+        assert self.kind is not None
         frame = AudioFrame.from_ndarray(np.ascontiguousarray(values), format=self.kind[0], layout=self.kind[1])
         frame.sample_rate = self.kind[2]
         return frame
 
-    def _encode(self, frame: AudioFrame) -> None:
-        frame.pts, frame.time_base = self.num_samples, Fraction(1, self.kind[2])
+    def _resample(self, frame: AudioFrame) -> None:
+        assert self.resampler is not None
         self.num_samples += frame.samples
-        self.container.mux(self.stream.encode(frame))
+        frame.pts = None
+        self._encode(self.resampler.resample(frame))
+
+    def _encode(self, blocks: list[AudioFrame]) -> None:
+        for block in blocks:
+            block.pts, block.time_base = self.num_encoded, Fraction(1, _SAMPLE_RATE)
+            self.num_encoded += block.samples
+            self.container.mux(self.stream.encode(block))
 
 
 def _kind(frame: AudioFrame) -> tuple[str, str, int]:
     return frame.format.name, frame.layout.name, frame.sample_rate
-
-
-_GAP_S = 0.02
-"""As in decoding: what is shorter is no gap."""

@@ -4,8 +4,8 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import av
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.packet import Packet
-from av.stream import Discard, Disposition
+from av.stream import Discard
 from av.video.stream import VideoStream
 
 from selavi.filesystem import fault_of
@@ -30,8 +30,8 @@ class MediaError(Exception):
         super().__init__(f"{path}: {reason}: {detail}")
         self.path, self.reason, self.detail = path, reason, detail
 
-    def __reduce__(self) -> tuple[type, tuple[Path, str, str]]:
-        return MediaError, (self.path, self.reason, self.detail)  # crosses process borders
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+        return type(self), (self.path, self.reason, self.detail)  # crosses process borders
 
 
 @dataclass(frozen=True)
@@ -49,26 +49,115 @@ class Limits:
 
 LIMITS = Limits()
 DEADLINE_S = 30.0
+WALL_FACTOR = 20
+"""A deadline counts processor time, so that a busy machine makes no file bad; the clock on the wall may show this many
+times as much, for files that wait for a disk that never answers."""
 
-_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,wav,mp3,flac,aac"
+INDEXED = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}
+"""Containers with the times of all frames in one clock, and places to seek to."""
+UNTIMED = {"avi", "mpegvideo"}
+"""Containers without presentation times: what the library gives for them is the order of decoding."""
+_SEEKABLE = {*INDEXED, "avi", "mpegts"}
+"""Containers in which decoding can begin at any key frame.  Others are decoded from their start."""
+_RESTARTED_BY_SEEKING = {*INDEXED, "avi"}
+_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,wav,mp3,flac,aac"
 """Containers of one file: formats that name other files (concat, hls, dash, image sequences) are not among them."""
-_DESCRIBED = {".mp4", ".m4v", ".m4a", ".mov"}
-"""Names of files whose header usually tells all about their streams."""
 _BROKEN = (av.FFmpegError, EOFError, IndexError, MemoryError, OSError, ValueError)
 
 
-@dataclass
-class File:
-    """An open file, and the two streams that are read of it."""
+class Deadline:
+    """Seconds of processor time that this thread may take from now on, and WALL_FACTOR times as many on the wall."""
 
-    path: Path
-    container: InputContainer
-    picture: VideoStream | None
-    audio: AudioStream | None
-    origin_s: float
-    """When the picture begins on the clock of the streams, or the sound where there is no picture; every time outside
-    this package counts from there."""
-    until_s: float
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.until_cpu_s = time.thread_time() + seconds
+        self.until_wall_s = time.monotonic() + WALL_FACTOR * seconds
+
+    def check(self, path: Path) -> None:
+        """Raise MediaError where it has passed."""
+        if time.thread_time() > self.until_cpu_s:
+            raise MediaError(path, "timeout", f"decoding it takes more than {self.seconds:g} s of processor time")
+        if time.monotonic() > self.until_wall_s:
+            raise MediaError(path, "timeout", f"reading it takes more than {WALL_FACTOR * self.seconds:g} s")
+
+
+@dataclass(frozen=True)
+class Jump:
+    """Where the clock of a stream jumps: its packets from `first` on, counted from 0, are `ticks` later than they say.
+
+    A recording that was appended to another one, or a recorder that was started again:
+
+        stamps      0 1 2 3 4 | 0 1 2 3 4          a jump back at packet 5
+        added       0 0 0 0 0 | 5 5 5 5 5          Jump(first=5, ticks=5)
+        shown at    0 1 2 3 4   5 6 7 8 9
+    """
+
+    first: int
+    ticks: int
+
+
+class File:
+    """An open file, and the two streams that are read of it.
+
+    Args:
+        path: of the file.
+        reopen: opens the container anew.
+        container: as `reopen` gives it.
+        picture: index of its stream; None: none is read.
+        audio: index of its stream; None: none is read.
+        limits: of what is decoded.
+        deadline: of everything that is done with the file.
+        jumps: of each stream whose clock jumps.
+        by_header: whether `reopen` takes the header at its word.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        reopen: Callable[[], InputContainer],
+        container: InputContainer,
+        picture: int | None,
+        audio: int | None,
+        limits: Limits,
+        deadline: Deadline,
+        jumps: dict[int, Sequence[Jump]] | None = None,
+        by_header: bool = False,
+    ) -> None:
+        self.path, self.limits, self.jumps = path, limits, jumps or {}
+        self.by_header = by_header
+        self._reopen, self._deadline = reopen, deadline
+        self._indices = picture, audio
+        self.audio_fault: MediaError | None = None
+        """Why the sound that the file has cannot be decoded, as far as its header tells."""
+        self._use(container)
+        leading = self.picture or self.audio
+        start = None if leading is None else leading.start_time
+        if leading is None or start is None:
+            self.origin_s = (container.start_time or 0) / av.time_base
+        else:
+            self.origin_s = seconds(leading, start)
+        """When the picture begins on the clock of the streams, or the sound where there is no picture; every time
+        outside this package counts from there."""
+
+    def _use(self, container: InputContainer) -> None:
+        self.container = container
+        picture, audio = self._indices
+        self.picture: VideoStream | None = None if picture is None else container.streams[picture]  # type: ignore[assignment]
+        self.audio: AudioStream | None = None if audio is None else container.streams[audio]  # type: ignore[assignment]
+        self.stored_size = (0, 0)
+        """Width and height of the picture as the file begins."""
+        if self.picture is not None:
+            self.stored_size = self.picture.codec_context.width, self.picture.codec_context.height
+            self.picture.codec_context.options = {"max_pixels": str(self.limits.pixels)}
+        for stream in (self.picture, self.audio):
+            if stream is not None:
+                stream.codec_context.thread_count = 1  # the loader's processes are the parallelism
+        self._at_start = True
+        self._num_read = dict.fromkeys(self.jumps, 0)
+
+    def close(self) -> None:
+        """Close the container."""
+        self.container.close()
 
     @property
     def video(self) -> VideoStream:
@@ -76,57 +165,102 @@ class File:
         assert self.picture is not None, f"{self.path} was opened for its sound"
         return self.picture
 
+    @property
+    def format(self) -> str:
+        """The library's name of the container."""
+        return self.container.format.name
+
+    @property
+    def seekable(self) -> bool:
+        """Whether decoding may begin in the middle, and sees there what it would see on the way from the start."""
+        # A palette comes with the first packet, and changes with others.
+        has_palette = self.picture is not None and self.picture.codec_context.pix_fmt == "pal8"
+        return self.format in _SEEKABLE and not self.jumps and not has_palette
+
     def seek(self, stream: VideoStream | AudioStream, time_s: float) -> None:
-        """Go to the last key frame of a stream at or before a time; to the start for times before it."""
-        self.read_only(stream)
+        """Go to the last key frame of a stream at or before a time; to the start for times before it.
+
+        The streams are others afterwards: ask for `video` and `audio` again.
+        """
         # A second before the start is early enough, even for sound, whose first block begins before it is heard.
         earliest_s = seconds(stream, stream.start_time) - 1
+        to_start = time_s + self.origin_s <= earliest_s
+        if (to_start and self.format not in _RESTARTED_BY_SEEKING) or not self.seekable:
+            self.restart()
+            return
+        self.read_only(stream)
+        self._at_start = False
         ticks = int(max(time_s + self.origin_s, earliest_s) / float(stream.time_base or 1))
         try:
             self.container.seek(ticks, stream=stream)
         except av.FFmpegError:  # no key frame that early
-            self.container.seek(0)
+            self.restart()
 
-    def packets(self, stream: VideoStream | AudioStream) -> Iterator[Packet]:
-        """Packets of a stream from here to the end, under the deadline."""
-        self.read_only(stream)
-        for packet in self.container.demux(stream):
+    def restart(self) -> None:
+        """Go to the first packet, as if the file had just been opened."""
+        if not self._at_start:
+            self.container.close()
+            self._use(self._reopen())
+
+    def packets(self, *streams: VideoStream | AudioStream) -> Iterator[Packet]:
+        """Packets of some streams from here to the end, under the deadline, on a clock without jumps."""
+        self.read_only(*streams)
+        self._at_start = False
+        picture = -1 if self.picture is None else self.picture.index
+        untimed = self.format in UNTIMED
+        for packet in self.container.demux(*streams):
             self.check()
-            if packet.size:  # an empty one would end the decoding
-                yield packet
+            if not packet.size:  # an empty one would end the decoding
+                continue
+            if untimed and packet.stream_index == picture:
+                packet.pts = packet.dts
+            if packet.stream_index in self.jumps:
+                self._bridge(packet)
+            yield packet
+
+    def _bridge(self, packet: Packet) -> None:
+        number = self._num_read[packet.stream_index]
+        self._num_read[packet.stream_index] += 1
+        ticks = 0
+        for jump in self.jumps[packet.stream_index]:
+            if jump.first <= number:
+                ticks = jump.ticks
+        if packet.pts is not None:
+            packet.pts += ticks
+        if packet.dts is not None:
+            packet.dts += ticks
 
     def read_only(self, *streams: VideoStream | AudioStream) -> None:
         """Let the container skip the packets of all other streams: it need not even read them."""
-        wanted = {stream.index for stream in streams}
+        indices = {stream.index for stream in streams}
         for stream in self.container.streams:
-            stream.discard = Discard.default if stream.index in wanted else Discard.all
+            stream.discard = Discard.default if stream.index in indices else Discard.all
 
     def check(self) -> None:
         """Raise MediaError where the deadline has passed."""
-        if time.monotonic() > self.until_s:
-            raise MediaError(self.path, "timeout", "decoding it took longer than allowed")
+        self._deadline.check(self.path)
 
 
-def _say(error: Exception) -> str:
+def words_of(error: Exception) -> str:
     """A library's words without the number and the path that it puts around them."""
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
-@contextmanager
-def open_container(
-    path: Path, limits: Limits, deadline_s: float, *, by_header: bool = False
-) -> Iterator[InputContainer]:
-    """Open a local media file; every fault of the libraries, also one inside the block, becomes a MediaError.
+def open_container(path: Path, limits: Limits, deadline_s: float, *, by_header: bool = False) -> InputContainer:
+    """Open a local media file.
 
     `by_header` leaves out the decoding of the first frames, by which the library learns what the header does not tell.
+
+    Raises:
+        MediaError: it cannot be opened.
     """
     try:
-        found = path.stat()
+        state = path.stat()
     except (OSError, ValueError) as error:
         raise MediaError(path, *fault_of(error)) from error
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(state.st_mode):
         raise MediaError(path, "refused", "not a regular file")
-    if found.st_size == 0:
+    if state.st_size == 0:
         raise MediaError(path, "empty", "0 bytes")
     options = {
         "protocol_whitelist": "file",
@@ -136,26 +270,19 @@ def open_container(
     }
     if by_header:
         options["codec_whitelist"] = "none"
-    timeout = None if deadline_s == float("inf") else deadline_s
+    timeout = None if deadline_s == float("inf") else WALL_FACTOR * deadline_s
     try:
         # "file:" keeps a name such as concat:x from being read as a protocol
-        container = av.open(f"file:{path}", "r", options=options, metadata_errors="replace", timeout=timeout)
+        return av.open(f"file:{path}", "r", options=options, metadata_errors="replace", timeout=timeout)
     except av.error.ExitError as error:
-        raise MediaError(path, "timeout", f"opening it took longer than {deadline_s:g} s") from error
+        raise MediaError(path, "timeout", f"opening it takes more than {timeout:g} s") from error
     except av.FileNotFoundError as error:
-        raise MediaError(path, "vanished", _say(error)) from error
+        raise MediaError(path, "vanished", words_of(error)) from error
     except (av.PermissionError, av.ArgumentError, MemoryError) as error:
-        words = f"not a container that is read here, or over a limit ({_say(error)})"
+        words = f"not a container that is read here, or over a limit ({words_of(error)})"
         raise _fault(path, "refused", words, error) from error
     except _BROKEN as error:
-        raise _fault(path, "not_media", _say(error), error) from error
-    with container:
-        try:
-            yield container
-        except av.error.ExitError as error:
-            raise MediaError(path, "timeout", f"reading it took longer than {deadline_s:g} s") from error
-        except _BROKEN as error:
-            raise _fault(path, "corrupt", _say(error), error) from error
+        raise _fault(path, "not_media", words_of(error), error) from error
 
 
 def _fault(path: Path, reason: str, detail: str, error: Exception) -> MediaError:
@@ -172,75 +299,24 @@ def _fault(path: Path, reason: str, detail: str, error: Exception) -> MediaError
 
 
 @contextmanager
-def open_file(
-    path: Path, limits: Limits, deadline_s: float, needs_picture: bool = True, *, by_header: bool = False
-) -> Iterator[File]:
-    """Open a local media file, by default one that has a picture, as open_container does.
+def translated(path: Path, subject: str = "") -> Iterator[None]:
+    """Turn every fault of the libraries into a MediaError.
 
-    `by_header`: take a header at its word where it tells all that is needed; to look further is most of the time of
-    opening a file.
+    Args:
+        path: of the file.
+        subject: the stream that the block is about, such as "sound": the detail begins with it.
     """
-    until_s = time.monotonic() + deadline_s
-    with ExitStack() as stack:
-        by_header = by_header and path.suffix.lower() in _DESCRIBED
-        container = stack.enter_context(open_container(path, limits, deadline_s, by_header=by_header))
-        picture, audio = choose_streams(path, container, limits)
-        if by_header and not _is_described(container, picture, audio):
-            stack.close()
-            container = stack.enter_context(open_container(path, limits, deadline_s))
-            picture, audio = choose_streams(path, container, limits)
-        leading = picture if needs_picture else picture or audio
-        if leading is None:
-            raise MediaError(path, "no_video", "no picture stream" + ("" if needs_picture else ", and no sound"))
-        start = leading.start_time
-        origin_s = (container.start_time or 0) / av.time_base if start is None else seconds(leading, start)
-        yield File(path, container, picture, audio, origin_s, until_s)
-
-
-def _is_described(container: InputContainer, picture: VideoStream | None, audio: AudioStream | None) -> bool:
-    """Whether the header has told when both streams begin and what they are."""
-    found = [stream for stream in (picture, audio) if stream is not None]
-    return (
-        "mov" in container.format.name
-        and len(found) == len(container.streams.video) + len(container.streams.audio)
-        and all(stream.start_time is not None and stream.duration for stream in found)
-        and (picture is None or picture.codec_context.width * picture.codec_context.height > 0)
-        and (audio is None or audio.codec_context.sample_rate * audio.codec_context.layout.nb_channels > 0)
-    )
-
-
-def choose_streams(
-    path: Path, container: InputContainer, limits: Limits
-) -> tuple[VideoStream | None, AudioStream | None]:
-    """The first picture that is no cover and the first sound track, ready to be decoded by one thread.
-
-    Raises:
-        MediaError: one of them is over a limit, or there is no decoder for the picture.
-    """
-
-    def require(name: str, value: float, limit: float) -> None:
-        if value > limit:
-            raise MediaError(path, "refused", f"{value:.0f} {name}, the limit is {limit:.0f}")
-
-    require("streams", len(container.streams), limits.streams)
-    require("seconds", (container.duration or 0) / av.time_base, limits.duration_s)
-    pictures = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-    video, audio = next(iter(pictures), None), next(iter(container.streams.audio), None)
-    if video is not None and video.codec_context is None:
-        raise MediaError(path, "refused", "no decoder for its picture")
-    if audio is not None and audio.codec_context is None:
-        audio = None
-    if video is not None:
-        require("pixels", video.codec_context.width * video.codec_context.height, limits.pixels)
-        video.codec_context.options = {"max_pixels": str(limits.pixels)}
-    if audio is not None:
-        require("samples a second", audio.codec_context.sample_rate, limits.sample_rate)
-        require("channels", audio.codec_context.layout.nb_channels, limits.channels)
-    for stream in (video, audio):
-        if stream is not None:
-            require("seconds", seconds(stream, stream.duration), limits.duration_s)
-            stream.codec_context.thread_count = 1  # the loader's processes are the parallelism
-    return video, audio
+    begin = f"{subject}: " if subject else ""
+    try:
+        yield
+    except MediaError as error:
+        if not begin or error.detail.startswith(begin):
+            raise
+        raise MediaError(path, error.reason, begin + error.detail) from error
+    except av.error.ExitError as error:
+        raise MediaError(path, "timeout", f"{begin}reading it took too long") from error
+    except _BROKEN as error:
+        raise _fault(path, "corrupt", f"{begin}cannot be decoded: {words_of(error)}", error) from error
 
 
 def seconds(stream: VideoStream | AudioStream, ticks: int | None) -> float:

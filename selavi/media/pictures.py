@@ -1,6 +1,7 @@
 """Single pictures: cut, resized, and as JPEG files."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
 
@@ -64,32 +65,75 @@ def _standard_tables() -> bytes:
     return file[file.index(b"\xff\xc4") : file.index(b"\xff\xda")]
 
 
+@dataclass(frozen=True)
+class Shape:
+    """How a picture is shown, before it is turned."""
+
+    stored: tuple[int, int]
+    """Width and height of the pictures with which its file begins.  Those of another size are made to cover the same
+    shape, and what reaches over its edges is cut, so that all pictures of a file have one shape."""
+    ratio: float
+    """Width over height of one pixel of those; 1: squares."""
+    own_ratio: float
+    """Of the picture itself."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height at which the pictures of the file are shown: the height stays, the width is stretched."""
+        return stretched(*self.stored, self.ratio)
+
+
+def stretched(width: int, height: int, ratio: float) -> tuple[int, int]:
+    """Width and height of a picture with square pixels, from those of one with pixels of a ratio of 1/8 to 8."""
+    return (max(1, round(width * ratio)), height) if 1 / 8 <= ratio <= 8 else (width, height)
+
+
+def quarter_turns(frame: VideoFrame) -> int:
+    """Quarters of a circle by which a frame is turned counter-clockwise to be upright: 0 to 3."""
+    return round(frame.rotation / 90) % 4
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What happens to a picture of one size: it is resized, and the result is cut from its middle."""
+
+    result: tuple[int, int]
+    resized: tuple[int, int]
+
+
 class Resize:
     """Frame -> (h, w, 3) uint8 RGB, upright, the short side resized inside swscale; with an offset, a square of it.
 
     A short side of 0 leaves the size as it is.  Rows may have gaps between them: what keeps the size is not copied.
+
+    Args:
+        short_side: pixels.
+        offset: where the square lies on the long side; None: whole pictures.
+        shape: of a frame; by default each has its own, with square pixels.  Asked once for each size.
     """
 
-    def __init__(self, short_side: int, offset: float | None = None) -> None:
-        self.short_side, self.offset, self.reformatter = short_side, offset, VideoReformatter()
-        self.sizes: dict[tuple[int, int], tuple[int, int]] = {}
+    def __init__(
+        self, short_side: int, offset: float | None = None, shape: Callable[[VideoFrame], Shape] | None = None
+    ) -> None:
+        self.short_side, self.offset, self.shape = short_side, offset, shape
+        self.reformatter = VideoReformatter()
+        self._plans: dict[tuple[int, int], _Plan] = {}
 
     def __call__(self, frame: VideoFrame, out: np.ndarray | None = None) -> np.ndarray:
         """Resize a frame, into `out` where one is given."""
-        size, turns = (frame.width, frame.height), frame.rotation // 90
-        wanted = self.sizes.get(size) or self.sizes.setdefault(size, self._size_for(*size))
-        if wanted == size:
+        plan, turns = self._plan_for(frame), quarter_turns(frame)
+        if plan.resized == (frame.width, frame.height):
             # Without resizing, the way into planes is slower and leaves the last columns of some widths unwritten.
             resized = self.reformatter.reformat(frame, format="rgb24", threads=1)
-            rgb = self._picture(resized.planes[0], turns, 3)
+            rgb = self._picture(resized.planes[0], plan, turns, 3)
             if out is None:
                 return rgb
             out[...] = rgb
             return out
         # Into planes, on one thread, swscale takes a quarter of the time that it takes into rgb24, to the same bits.
-        resized = self.reformatter.reformat(frame, *wanted, "gbrp", interpolation=Interpolation.AREA, threads=1)
+        resized = self.reformatter.reformat(frame, *plan.resized, "gbrp", interpolation=Interpolation.AREA, threads=1)
         for channel, plane in zip((1, 2, 0), resized.planes, strict=True):
-            values = self._picture(plane, turns)
+            values = self._picture(plane, plan, turns)
             out = np.empty((*values.shape, 3), np.uint8) if out is None else out
             out[..., channel] = values
         assert out is not None
@@ -97,26 +141,41 @@ class Resize:
 
     def shape_of(self, frame: VideoFrame) -> tuple[int, int, int]:
         """Shape of what a frame is resized to."""
-        width, height = self._size_for(frame.width, frame.height)
+        width, height = self._plan_for(frame).result
         if self.offset is not None:
             width = height = min(width, height)
-        return (width, height, 3) if frame.rotation // 90 % 2 else (height, width, 3)
+        return (width, height, 3) if quarter_turns(frame) % 2 else (height, width, 3)
 
-    def _size_for(self, width: int, height: int) -> tuple[int, int]:
-        if not self.short_side:
-            return width, height
-        scale = self.short_side / min(width, height)
-        return max(self.short_side, round(width * scale)), max(self.short_side, round(height * scale))
+    def _plan_for(self, frame: VideoFrame) -> "_Plan":
+        stored = frame.width, frame.height
+        if stored not in self._plans:
+            shape = Shape(stored, 1.0, 1.0) if self.shape is None else self.shape(frame)
+            self._plans[stored] = self._make_plan(stored, shape)
+        return self._plans[stored]
 
-    def _picture(self, plane: VideoPlane, quarter_turns: int, num_channels: int = 0) -> np.ndarray:
-        """What lies in a plane, (h, w) or (h, w, num_channels), turned and cut."""
+    def _make_plan(self, stored: tuple[int, int], shape: Shape) -> "_Plan":
+        width, height = shape.size
+        if self.short_side:
+            scale = self.short_side / min(width, height)
+            width, height = (max(self.short_side, round(side * scale)) for side in (width, height))
+        if stored == shape.stored:
+            return _Plan((width, height), (width, height))
+        own = stretched(*stored, shape.own_ratio)
+        cover = max(width / own[0], height / own[1])
+        return _Plan((width, height), (max(width, round(own[0] * cover)), max(height, round(own[1] * cover))))
+
+    def _picture(self, plane: VideoPlane, plan: "_Plan", quarter_turns: int, num_channels: int = 0) -> np.ndarray:
+        """What lies in a plane, (h, w) or (h, w, num_channels), cut, turned, and with an offset cut to a square."""
         height, width = plane.height, plane.width
         shape: tuple[int, ...] = (height, width, num_channels) if num_channels else (height, width)
         strides = (plane.line_size, num_channels, 1) if num_channels else (plane.line_size, 1)
         picture = np.ndarray(shape, np.uint8, plane, 0, strides)  # type: ignore[arg-type]
+        if plan.result != plan.resized:
+            left, top = ((whole - part) // 2 for whole, part in zip(plan.resized, plan.result, strict=True))
+            picture = picture[top : top + plan.result[1], left : left + plan.result[0]]
         if quarter_turns:
             picture = np.rot90(picture, quarter_turns)
-        if self.offset is None or height == width:
+        if self.offset is None or picture.shape[0] == picture.shape[1]:
             return picture
         return picture[_square(picture.shape[0], picture.shape[1], self.offset)]
 
@@ -126,18 +185,24 @@ class Pictures:
 
     Args:
         count: how many may come.
-        short_side, offset: see Resize.
+        short_side, offset, shape: see Resize.
     """
 
-    def __init__(self, count: int, short_side: int, offset: float | None = None) -> None:
-        self.count, self.added, self.resize = count, 0, Resize(short_side, offset)
+    def __init__(
+        self,
+        count: int,
+        short_side: int,
+        offset: float | None = None,
+        shape: Callable[[VideoFrame], Shape] | None = None,
+    ) -> None:
+        self.count, self.added, self.resize = count, 0, Resize(short_side, offset, shape)
         self.array: np.ndarray | None = None
 
     def add(self, frame: VideoFrame) -> int:
         """Resize a frame; returns its index.
 
         Raises:
-            ValueError: it has another size than the first.
+            ValueError: it has another shape than the first.
         """
         if self.array is None:
             self.array = np.empty((self.count, *self.resize.shape_of(frame)), np.uint8)

@@ -32,12 +32,19 @@ class Treacherous:
     """A reader that hangs or dies at some rows; `mark` lets it die at that row once only."""
 
     def __init__(
-        self, reader: FileReader, hangs: int = -1, dies: tuple[int, ...] = (), mark: Path | None = None
+        self,
+        reader: FileReader,
+        hangs: int = -1,
+        dies: tuple[int, ...] = (),
+        mark: Path | None = None,
+        busy: bool = False,
     ) -> None:
-        self.reader, self.hangs, self.dies, self.mark = reader, hangs, dies, mark
+        self.reader, self.hangs, self.dies, self.mark, self.busy = reader, hangs, dies, mark, busy
 
     def read(self, row: int, *args: float, **kwargs: float):
         if row == self.hangs:
+            while self.busy:
+                pass
             time.sleep(1000)
         if row in self.dies and not (self.mark and self.mark.exists()):
             if self.mark:
@@ -50,6 +57,7 @@ class Treacherous:
 def make(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Loader]:
     """A loader of the 32 training clips in order, eight a batch, in two processes, with a treacherous reader."""
     monkeypatch.setattr(loader_module, "POLL_S", 1.0)
+    monkeypatch.setattr(loader_module, "WALL_FACTOR", 1)
     config = tiny("data.cache_gb=0")
     rows = ClipDataModule(config, *prepare_data(config)).train_rows
 
@@ -87,6 +95,26 @@ def test_a_clip_that_hangs_is_given_up_and_the_pass_goes_on(
     told = f"hangs at clip {loader.dataset.ids[13].as_py()}; new loader processes go on at batch 1 of this pass"
     assert told in caplog.text
     assert errors(list(loader)) == errors(batches)  # the next pass does not wait for it again
+
+
+def test_a_clip_that_takes_too_much_of_the_processor_is_given_up(
+    make: Callable[..., Loader], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loader_module, "WALL_FACTOR", 1000)
+    assert list(errors(list(make(hangs=13, busy=True)))) == [13]
+
+
+def test_a_clip_that_waits_for_the_processor_is_not(
+    make: Callable[..., Loader], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Time in which a process does not run, because the machine is busy, is not its own."""
+    loader = make(hangs=-2)
+    loader.watched.now[:] = torch.tensor([5.0, time.monotonic() - 60, 0.0], dtype=torch.float64)
+    batches = SimpleNamespace(_workers=[SimpleNamespace(pid=os.getpid(), is_alive=lambda: True, exitcode=None)] * 2)
+    loader.watched.now[:, 2] = time.process_time()
+    assert [lost.row for lost in loader._lost(batches)] == [5, 5]  # type: ignore[arg-type]
+    monkeypatch.setattr(loader_module, "WALL_FACTOR", 1000)
+    assert loader._lost(batches) == []  # type: ignore[arg-type]
 
 
 def test_one_death_is_forgiven(make: Callable[..., Loader], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

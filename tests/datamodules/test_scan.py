@@ -34,7 +34,7 @@ class Probe:
             raise MediaError(path, "vanished", "No such file or directory")
         if path.stat().st_size == 0:
             raise MediaError(path, "empty", "0 bytes")
-        return MediaInfo(2.0, 12.0, 48, 32, "ok", 2.0)
+        return MediaInfo(2.0, 12.0, 48, 32, "ok", 2.0, None, "stamps")
 
 
 def run_here(function, jobs, **_: object) -> Iterator[tuple[int, object]]:
@@ -244,7 +244,7 @@ def test_no_folder_and_an_empty_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no such folder; point data\.root at a folder of videos"):
         scan(tmp_path / "none", tmp_path / "cache")
     tree(tmp_path / "root", "notes.txt")
-    with pytest.raises(UsageError, match=r"no media file in it \(looked for \.avi, .*\.mp4"):
+    with pytest.raises(UsageError, match=r"no media file in it \(looked for .*\.avi, .*\.mp4"):
         scan(tmp_path / "root", tmp_path / "cache")
     with pytest.raises(UsageError, match="no such folder"):
         scan(tmp_path / "root" / "notes.txt", tmp_path / "cache")

@@ -94,6 +94,8 @@ def test_a_bomb_is_refused_before_it_takes_memory(bombs: dict[str, Path], tmp_pa
     grown_mb, found = json.loads(done.stdout.splitlines()[-1])
     # Sizes over the limit make the library forget them, or the decoder fail.
     expected = dict.fromkeys(bombs, ["refused"] * 2) | dict.fromkeys(("pixels", "header"), ["corrupt"] * 2)
+    # A sound that promises too much is not decoded; the picture beside it is good.
+    expected |= {name: ["ok", "refused"] for name in ("rate", "channels")}
     assert {Path(name).stem: reasons for name, reasons in found.items()} == expected
     assert grown_mb < 64
 
@@ -104,12 +106,13 @@ def test_limits_are_the_callers(media: Path) -> None:
         Limits(pixels=1000),
         Limits(duration_s=2),
         Limits(streams=1),
-        Limits(sample_rate=4000),
-        Limits(channels=0),
     ):
         with pytest.raises(MediaError) as caught:
             probe(path, limits)
         assert caught.value.reason == "refused", limits
+    for limits in (Limits(sample_rate=4000), Limits(channels=0)):
+        info = probe(path, limits)
+        assert info.audio_state == "broken" and info.audio_reason and "the limit is" in info.audio_reason
     with pytest.raises(MediaError, match=r"refused: over 0\.0 GB"):
         decode_recording(path, size=32, sample_rate=8000, limits=Limits(recording_bytes=100_000))
 
