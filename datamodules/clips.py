@@ -188,7 +188,7 @@ def _open_shards(config: Config) -> ShardReader | None:
 def prepare_data(config: Config) -> tuple[pa.Table, Media]:
     """Generate the demo set if it is asked for, then prepare_manifest; one process at a time, others find it done."""
     data = config.data
-    if not data.demo and not is_prepared(data.root):
+    if not data.demo and "://" not in data.root and not is_prepared(data.root):
         require_media(Path(data.root), data.allow_links)  # before the lock: a wrong path leaves nothing behind
     with locked(Path(data.cache_dir) / "lock"):
         if data.demo:
@@ -222,7 +222,8 @@ def prepare_manifest(config: Config) -> tuple[pa.Table, Media]:
             manifest = judge_for(config, mark_broken_sound(manifest, media.sound_faults))
         manifest = mark_unusable(manifest, faults)
         check_bad_fraction(manifest, data.max_bad_fraction)
-    lines = (*describe_layout(manifest), other_suffixes(manifest), told, describe_list(manifest))
+    others = "" if data.demo else other_suffixes(manifest)
+    lines = (*describe_layout(manifest), others, told, describe_list(manifest))
     for line in (*lines, _describe_broken_sound(config, manifest)):
         if line:
             log.warning(line)
@@ -245,7 +246,9 @@ def prepare_manifest(config: Config) -> tuple[pa.Table, Media]:
 def open_prepared(config: Config) -> tuple[pa.Table, ShardReader | None] | None:
     """The manifest and the reader (None: of files) of prepared clips; None where `data.root` is a folder of media."""
     data = config.data
-    return open_shards(data.root, Path(data.cache_dir), data.shard_cache_gb) if is_prepared(data.root) else None
+    if not is_prepared(data.root) and "://" not in data.root:
+        return None
+    return open_shards(data.root, Path(data.cache_dir), data.shard_cache_gb)
 
 
 def _scan(config: Config) -> pa.Table:

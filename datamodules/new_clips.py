@@ -141,7 +141,7 @@ def _list_files(paths: Sequence[str], suffixes: set[str], allow_links: bool, lay
 
 def _list_folder(folder: Path, root: Path, suffixes: set[str], allow_links: bool, layout: str) -> pa.Table:
     found = list_media(real_path(folder), allow_links, suffixes, layout)
-    for line in (*describe_layout(found), other_suffixes(found, suffixes)):
+    for line in (describe_layout(found)[0], other_suffixes(found, suffixes)):  # splits do not matter here
         if line:
             log.warning(f"{folder}: {line}")
     below = folder.relative_to(root).as_posix()

@@ -100,6 +100,8 @@ def scan(
 
 def require_media(root: Path, allow_links: bool = False) -> None:
     """Raise UsageError unless `root` is a folder with a media file somewhere in it."""
+    if url := re.match(r"([a-z][a-z0-9+]+):/", str(root)):
+        raise UsageError(f"data.root is a URL ({url[1]}://...): files are scanned in a local folder")
     place = look(root)
     if place.kind == "nothing" and place.status != "vanished":
         raise UsageError(f"data.root={root} cannot be read: {place.reason}")

@@ -129,9 +129,16 @@ def unpack_sample(piece: bytes | mmap) -> Sample:
 
 
 def is_prepared(root: str) -> bool:
-    """Whether a folder or fsspec URL was made by tools/prepare.py."""
-    files, path = fsspec.core.url_to_fs(root)
-    return bool(files.exists(f"{path}/{MARK}"))
+    """Whether a folder or fsspec URL was made by tools/prepare.py.
+
+    Raises:
+        UsageError: nothing here reads such URLs.
+    """
+    try:
+        files, path = fsspec.core.url_to_fs(root)
+        return bool(files.exists(f"{path}/{MARK}"))
+    except (ValueError, ImportError, OSError) as error:
+        raise UsageError(f"data.root={root} cannot be read: {error}") from error
 
 
 def open_shards(root: str, cache_dir: Path, cache_gb: float) -> tuple[pa.Table, "ShardReader | None"]:
@@ -153,7 +160,8 @@ def open_shards(root: str, cache_dir: Path, cache_gb: float) -> tuple[pa.Table, 
         settings = json.loads(files.cat_file(f"{path}/{MARK}"))
     except FileNotFoundError as error:
         raise UsageError(
-            f"data.root={root}: no {MARK} in it; if tools/prepare.py was interrupted, run it again to the end"
+            f"data.root={root}: no {MARK} in it; if tools/prepare.py was interrupted, run it again to the end (of a URL "
+            "nothing else is read: media are read in a local folder)"
         ) from error
     if settings["version"] != VERSION:
         raise UsageError(f"{root} has format {settings['version']}, expected {VERSION}: prepare it again")

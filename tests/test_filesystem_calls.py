@@ -76,7 +76,7 @@ ALLOWED: dict[str, dict[str, str]] = {
         f"{OWN}OUT",
     ),
     "datamodules/walk.py": {"Walk._take": f"{CALLER}Walk._guarded"},
-    "selavi/media/decoding.py": {"_require_whole": f"{CALLER}open_container"},
+    "selavi/media/facts.py": {"_require_whole": f"{CALLER}translated"},
     "selavi/media/browser.py": {"_container_kind": f"{CALLER}open_container"},
     "selavi/gallery/media.py": dict.fromkeys(("copy_file", "transcode_file"), f"{OWN}the gallery"),
     "selavi/gallery/thumbnails.py": {"make_thumbnail": f"{OWN}the gallery"},

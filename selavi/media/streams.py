@@ -13,6 +13,7 @@ from av.packet import Packet
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
+from selavi.filesystem import look
 from selavi.media.files import (
     INDEXED,
     UNTIMED,
@@ -155,8 +156,10 @@ def _fault_of(path: Path, stream: AudioStream, limits: Limits) -> MediaError | N
 
 
 def _identity(path: Path) -> tuple[Path, int, int]:
-    state = path.stat()
-    return path, state.st_size, state.st_mtime_ns
+    seen = look(path)
+    if seen.status:
+        raise MediaError(path, seen.status, seen.reason)
+    return path, seen.bytes, seen.mtime_ns
 
 
 @lru_cache(_REMEMBERED)

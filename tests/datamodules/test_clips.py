@@ -99,7 +99,8 @@ def test_decoded_media_are_kept_where_they_fit(tiny: Tiny, caplog: pytest.LogCap
     assert cached(small, manifest) is None
     caplog.clear()
     assert prepare_data(tiny("data.cache_gb=0"))[1] is None
-    assert caplog.text == ""
+    assert "decoding" not in caplog.text
+    assert "splits: train 32, test 16; 8 classes" in caplog.text  # told by every training
 
 
 # ---- what is refused ----
@@ -208,7 +209,7 @@ def test_failures_of_decoding_ahead_are_found_again_without_decoding(
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     manifest, media = prepare_data(config)
     assert manifest["status"].to_pylist() == ["ok", "ok", "not_media", "ok"]
-    monkeypatch.setattr("datamodules.cache._decode_all", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr("datamodules.cache._Work.decode_all", lambda *_: pytest.fail("decoded again"))
     again = cached(config, manifest)  # as after a run, from its own manifest
     assert again is not None and again.folder == media.folder
     assert prepare_data(own([], "data.max_bad_fraction=0.5", "data.clip_s=2"))[1].folder == media.folder

@@ -185,3 +185,38 @@ def test_the_reader_crosses_to_another_process_closed(media: Path, tmp_path: Pat
     other = pickle.loads(pickle.dumps(reader))
     assert isinstance(other, ListReader)
     assert other.facts(0) == expected
+
+
+def test_links_that_lead_nowhere_are_rows_or_refused(
+    media: Path, tmp_path: Path, tiny: Tiny, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "new"
+    folder.mkdir()
+    (folder / "1.mp4").write_bytes((media / "plain.mp4").read_bytes())
+    (folder / "loop").symlink_to("loop")
+    (folder / "loop.mp4").symlink_to("loop.mp4")
+    (folder / "below.wav").symlink_to("1.mp4/x")
+    table = list_clips([str(folder)], tiny(), True)
+    assert dict(zip(table["id"].to_pylist(), table["status"].to_pylist(), strict=True)) == {
+        "1.mp4": None,
+        "below.wav": "vanished",
+        "loop.mp4": "vanished",
+    }
+    assert "1 folders or links in" in caplog.text
+    for name, reason in (
+        ("loop", "Too many levels"),
+        ("1.mp4/x", "Not a directory"),
+        ("y" * 300, "File name too long"),
+    ):
+        with pytest.raises(UsageError, match=f"no such file or folder .{reason}"):
+            list_clips([str(folder / name)], tiny(), True)
+
+
+def test_folders_of_new_clips_are_read_by_the_same_rule(tmp_path: Path, tiny: Tiny) -> None:
+    for path in ("car/1.mp4", "Train/2.mp4", "bus/3.mp4"):
+        (tmp_path / "new" / path).parent.mkdir(parents=True)
+        (tmp_path / "new" / path).write_bytes(b"x")
+    assert list_clips([str(tmp_path / "new")], tiny(), True)["label"].to_pylist() == ["Train", "bus", "car"]
+    files = [str(file) for file in (tmp_path / "new").rglob("*.mp4")]
+    assert list_clips(files, tiny(), True)["label"].to_pylist() == ["Train", "bus", "car"]
+    assert list_clips(files, tiny(), True, layout="flat")["label"].null_count == 3

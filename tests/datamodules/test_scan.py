@@ -349,3 +349,8 @@ def odd_scan(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> pa.Table
     if not folder.is_dir():
         pytest.skip(f"no test data in {folder}")
     return scan(folder, tmp_path_factory.mktemp("cache"), workers=1)
+
+
+def test_a_url_is_no_folder_to_scan(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"data\.root is a URL \(s3://\.\.\.\): files are scanned in a local folder"):
+        scan(Path("s3://bucket/set"), tmp_path / "cache")

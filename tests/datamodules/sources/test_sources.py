@@ -260,3 +260,19 @@ def test_names_without_a_file_are_explained_by_the_files_that_are_there(
     assert "'a b.mp4' is there as 'a  b .mp4' (they differ in blanks)" in told
     with pytest.raises(UsageError, match=r"none of its 1 clips .*'C\.mp4' is there as 'c\.mp4' \(they differ in case"):
         apply_list(manifest_of(["dog/c.mp4"]), write_list("u.csv", "path\ndog/C.mp4\n"), "auto")
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda folder: (folder / "loop.csv").symlink_to("loop.csv"), "Too many levels of symbolic links"),
+        (lambda folder: (folder / "file").write_text("path\n") and None, "Not a directory"),
+        (lambda folder: None, "File name too long"),
+        (lambda folder: None, "No such file or directory"),
+    ],
+)
+def test_a_list_that_leads_nowhere_is_refused_with_the_reason(tmp_path: Path, make, reason: str) -> None:
+    make(tmp_path)
+    names = {"Too many": "loop.csv", "Not a di": "file/list.csv", "File nam": "x" * 300, "No such ": "none.csv"}
+    with pytest.raises(UsageError, match=f"no such file .{reason}.; give the list file"):
+        read_list(str(tmp_path / names[reason[:8]]), "auto")
