@@ -21,7 +21,7 @@ import pyarrow as pa
 from selavi.atomic import write_text
 from selavi.config import SPEED_ONLY, Config, as_dict, load_config
 from selavi.errors import UsageError
-from selavi.evaluation.baselines import METHODS, SCALINGS, cluster_features, scale_features
+from selavi.evaluation.baselines import METHODS, SCALINGS, cluster_features, require_clusters, scale_features
 from selavi.evaluation.external import read_column
 from selavi.evaluation.metrics import evaluate_clusters
 from selavi.evaluation.plots import Bars, Figure, bar_chart
@@ -294,20 +294,25 @@ def cluster_arrays(arrays: Sequence[Path], ids: Path | None, labels: Path | None
         print(f"note: {told.null_count} of {len(names)} ids have no label and are left out", file=sys.stderr)
     known = told.is_valid().to_numpy()
     kept = told.drop_null().to_pylist()
+    if len({path.stem for path in arrays}) < len(arrays):
+        raise UsageError(f"two of the arrays have one name: {', '.join(map(str, arrays))}")
+    features = {path: read_features(path, len(names)) for path in arrays}
+    num_clusters = protocol.num_clusters or len(set(kept))
+    for method in protocol.methods:
+        try:
+            require_clusters(len(kept), num_clusters, method)
+        except ValueError as error:
+            raise UsageError(f"{arrays[0].stem}: {error}") from error
     parts = {}
     for path in arrays:
         try:
-            parts[path.stem] = scale_features(read_features(path, len(names)), protocol.scaling, rows=known)
-        except UsageError:
-            raise
+            parts[path.stem] = scale_features(features.pop(path), protocol.scaling, rows=known)
         except ValueError as error:
             raise UsageError(f"{path}: {error}") from error
-    if len(parts) < len(arrays):
-        raise UsageError(f"two of the arrays have one name: {', '.join(map(str, arrays))}")
     kinds = {name: (part, kept) for name, part in parts.items()}
     if len(parts) > 1:
         kinds["+".join(parts)] = (np.concatenate(list(parts.values()), 1), kept)
-    return cluster_kinds(kinds, "all", protocol.num_clusters or len(set(kept)), protocol)
+    return cluster_kinds(kinds, "all", num_clusters, protocol)
 
 
 def summarise(rows: Iterable[Row]) -> list[Row]:
