@@ -41,7 +41,7 @@ WORK = {
     datamodules.cache: "build_cache",
     selavi.model.SelaviModel: "forward",
     selavi.pretrained: "export_program",
-    selavi.evaluation.compare: "scale_features",
+    selavi.evaluation.compare: "cluster_features",
 }
 
 
