@@ -29,7 +29,7 @@ from datamodules.moved import require_clips
 from datamodules.sampling import AllSampler, TrainSampler, Window, WindowSampler
 from datamodules.scan import other_suffixes, require_media, scan
 from datamodules.shards import ShardReader, is_prepared, open_shards
-from datamodules.sources import apply_list, describe_list
+from datamodules.sources import apply_list, describe_list, read_list
 from datamodules.synthetic import generate
 from selavi.atomic import locked
 from selavi.config import Config
@@ -190,6 +190,8 @@ def prepare_data(config: Config) -> tuple[pa.Table, Media]:
     data = config.data
     if not data.demo and "://" not in data.root and not is_prepared(data.root):
         require_media(Path(data.root), data.allow_links)  # before the lock: a wrong path leaves nothing behind
+    if data.list:
+        read_list(data.list, data.source)  # before the scan, which may take hours
     with locked(Path(data.cache_dir) / "lock"):
         if data.demo:
             workers = data.scan_workers or os.cpu_count() or 1
