@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import stat
 from collections.abc import Iterator, Set
 from functools import partial
@@ -85,11 +86,20 @@ def scan(
 def require_media(root: Path, allow_links: bool = False) -> None:
     """Raise UsageError unless `root` is a folder with a media file somewhere in it."""
     if not root.is_dir():
-        raise UsageError(f"data.root={root}: no such folder; point data.root at a folder of videos")
+        raise UsageError(f"data.root={root}: {_what_instead(root)}; point data.root at a folder of videos")
     if not _is_utf8(str(root.resolve())):
         raise UsageError(f"data.root={str(root)!a}: the folder's name is not UTF-8; rename it")
     if next(_walk(root.resolve(), allow_links, []), None) is None:
         raise UsageError(f"data.root={root}: no media file in it (looked for {', '.join(sorted(MEDIA_SUFFIXES))})")
+
+
+def _what_instead(root: Path) -> str:
+    """What is in the place of a folder."""
+    if root.exists():
+        return "that is a file, not a folder"
+    if re.match(r"[A-Za-z]:[\\/]", str(root)):
+        return "no such folder: that is a path of Windows (under WSL, C:\\Videos is /mnt/c/Videos)"
+    return "no such folder"
 
 
 def list_media(root: Path, allow_links: bool = False, suffixes: Set[str] = MEDIA_SUFFIXES) -> pa.Table:
