@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = ("common", "demo", "evidence", "small_sets", "metrics", "recipes", "gallery", "clips", "interrupted")
@@ -27,6 +28,37 @@ def test_the_page_shows_the_results(benchmarks: dict[str, ModuleType], name: str
         pytest.skip(f"not measured yet: python benchmarks/{name}.py")
     runs = benchmarks["common"].load_runs(name)
     assert (ROOT / "docs" / "results" / f"{name}.md").read_text(encoding="utf-8") == benchmarks[name].page(runs)
+
+
+def test_the_page_on_evidence_quotes_the_results(benchmarks: dict[str, ModuleType]) -> None:
+    rows = {(run["map"], run["modality"]): run for run in benchmarks["common"].load_runs("evidence")}
+    shown, text = rows["7 positions a side", "video"], (ROOT / "docs" / "evidence.md").read_text(encoding="utf-8")
+    middle, unlike = (rows[f"no model: {name}", "video"] for name in ("centre", "difference from the median frame"))
+    for share in (shown["hit"], shown["hit_other"], middle["hit"], unlike["hit"]):
+        assert f"{100 * share:.0f} %" in text
+
+
+def test_priors_point_at_what_they_stand_for(benchmarks: dict[str, ModuleType]) -> None:
+    """A square that moves over a still background, left of the middle; a sound that is loud in one place."""
+    evidence = benchmarks["evidence"]
+    video = torch.zeros(1, 3, 4, 24, 24)
+    for frame in range(4):
+        video[:, :, frame, 4:9, 5 * frame : 5 * frame + 5] = 1
+    truth = (video[:, 0] > 0).numpy()
+    audio = torch.zeros(1, 1, 8, 10)
+    audio[0, 0, 3, 6] = 1
+    heard = (audio[:, 0] > 0).numpy()
+    inputs = {"video": video, "audio": audio}
+    hits = {
+        name: float(evidence._place(prior(inputs), {"video": truth, "audio": heard}[modality])[0, 0])
+        for name, (modality, prior) in evidence.PRIORS.items()
+    }
+    assert hits == {
+        "no model: centre": 0,
+        "no model: frame difference": 1,
+        "no model: difference from the median frame": 1,
+        "no model: loudest": 1,
+    }
 
 
 @pytest.mark.parametrize("name", ["metrics", "clips", "interrupted"])
