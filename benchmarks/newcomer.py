@@ -33,7 +33,8 @@ assign(torch.randn(2000, 8).log_softmax(1), make_marginal("uniform", 8), sharpne
 GENERATE = """
 import sys
 from pathlib import Path
-from datamodules.synthetic import DEMO_CLIPS_PER_CLASS, generate
+from datamodules.clips import DEMO_CLIPS_PER_CLASS
+from datamodules.synthetic import generate
 generate(Path(sys.argv[1]), clips_per_class=DEMO_CLIPS_PER_CLASS)
 """
 STEPS = {
@@ -152,10 +153,8 @@ def readme_numbers(result: Mapping[str, Any]) -> str:
     """What README.md says of it."""
     sizes, steps = result["sizes"], result["steps"]
     download = f"{byte_size(sizes['download'])} to download, " if "download" in sizes else ""
-    lines = (
-        f"The first command sets up `.venv`: {download}{byte_size(sizes['installed'])} on the disk, nearly all of it "
-    )
-    lines += "PyTorch for GPUs."
+    installed = byte_size(sizes["installed"])
+    lines = f"The first command sets up `.venv`: {download}{installed} on the disk, nearly all of it PyTorch for GPUs."
     if steps is not None:
         parts = ", ".join(f"{duration(steps[name])} to {what}" for name, what in STEPS.items())
         lines += f"\nThen it takes {duration(sum(steps.values()))}: {parts} ([where](docs/results/newcomer.md))."
@@ -191,9 +190,8 @@ def main() -> None:
         kept.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
         (PAGES / "newcomer.md").write_text(page(result), encoding="utf-8")
         readme = ROOT / "README.md"
-        readme.write_text(
-            fill(readme.read_text(encoding="utf-8"), "newcomer", readme_numbers(result)), encoding="utf-8"
-        )
+        filled = fill(readme.read_text(encoding="utf-8"), "newcomer", readme_numbers(result))
+        readme.write_text(filled, encoding="utf-8")
 
 
 if __name__ == "__main__":
