@@ -3,7 +3,7 @@
 python benchmarks/newcomer.py                  times on a machine with nothing beside it; README and docs/results
 python benchmarks/newcomer.py --sizes          only the sizes; times that were measured earlier stay
 python benchmarks/newcomer.py --download       also fetches every package, to weigh the download (gigabytes)
-python benchmarks/newcomer.py --trial trainer.max_epochs=1     a trial; its figures are printed, not published
+python benchmarks/newcomer.py --trial trainer.max_epochs=1     a trial with a few clips, published nowhere
 """
 
 import argparse
@@ -35,7 +35,7 @@ import sys
 from pathlib import Path
 from datamodules.clips import DEMO_CLIPS_PER_CLASS
 from datamodules.synthetic import generate
-generate(Path(sys.argv[1]), clips_per_class=DEMO_CLIPS_PER_CLASS)
+generate(Path(sys.argv[1]), clips_per_class={"train": 4, "test": 2} if sys.argv[2:] else DEMO_CLIPS_PER_CLASS)
 """
 STEPS = {
     "compile": "compile the solver, once on a machine",
@@ -64,10 +64,10 @@ def time_steps(folder: Path, trial: Sequence[str]) -> dict[str, float]:
         return time.monotonic() - began
 
     first, second = seconds("-c", COMPILE), seconds("-c", COMPILE)
-    settings = [f"data.root={media}", f"data.cache_dir={folder / 'cache'}", f"run_dir={run}", *trial]
+    settings = ["data.demo=false", f"data.root={media}", f"data.cache_dir={folder / 'cache'}", f"run_dir={run}", *trial]
     return {
         "compile": first - second,
-        "generate": seconds("-c", GENERATE, media),
+        "generate": seconds("-c", GENERATE, media, *(["few"] if trial else [])),
         "train": seconds("tools/train.py", "--config", "configs/demo.yaml", *settings),
         "measure": seconds("tools/cluster_eval.py", run, "--split", "test", "--yardsticks"),
         "export": seconds("tools/export_clusters.py", run, "--split", "test"),
