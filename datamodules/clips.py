@@ -31,6 +31,7 @@ from datamodules.scan import other_suffixes, require_media, scan
 from datamodules.shards import ShardReader, is_prepared, open_shards
 from datamodules.sources import apply_list, describe_list, read_list
 from datamodules.synthetic import generate
+from datamodules.triage import advise
 from selavi.atomic import locked
 from selavi.config import Config
 from selavi.distributed import rank, world_size
@@ -315,5 +316,6 @@ def check_bad_fraction(manifest: pa.Table, allowed: float) -> None:
     if len(broken) > allowed * len(manifest):
         raise DataError(
             f"{len(broken)} of {len(manifest)} files cannot be used, data.max_bad_fraction={allowed} allows "
-            f"{int(allowed * len(manifest))}: {describe_bad(broken)}. Repair or remove them, or raise the limit"
+            f"{int(allowed * len(manifest))}: {describe_bad(broken)}. {advise(broken)} "
+            "data.max_bad_fraction sets the limit"
         )

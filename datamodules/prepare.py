@@ -1,4 +1,4 @@
-"""Re-encode once, read fast for ever: media files become tar shards, or small files that are quick to seek in.
+"""Re-encode once, then read fast: media files become tar shards, or small files that are quick to seek in.
 
 Which clip goes into which shard is decided from the manifest before anything is written, each clip is encoded to a part
 of its own and read back, and a shard takes its name when it is whole.  So a run that was killed goes on where it was,

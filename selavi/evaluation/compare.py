@@ -139,7 +139,7 @@ def train_recipes(
         names: of RECIPES, in the order of the table.
         seeds: each recipe is trained with each.
         config_path: what the recipes change.
-        settings: `section.key=value` for all recipes, which go before the file's and behind the recipe's.
+        settings: `section.key=value` for all recipes, which override the file's and are overridden by the recipe's.
         splits: to measure on.
         folder: of the runs and the table.
         train: arguments of tools/train.py -> exit code.
