@@ -6,7 +6,7 @@ DEV_READY := $(VENV)/.installed-dev
 RUN := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-video demo-audio demo-compare test test-browser lint types check
+.PHONY: help demo demo-video demo-audio demo-compare test test-slow test-browser lint types check
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -41,6 +41,9 @@ demo-compare: demo demo-video demo-audio ## All three, side by side
 
 test: $(DEV_READY) ## Run the tests
 	$(RUN) -m pytest
+
+test-slow: $(DEV_READY) ## Run the long sweeps that `make test` samples
+	$(RUN) -m pytest -m slow
 
 test-browser: $(DEV_READY) ## Open the gallery in Chromium (found on the path, or SELAVI_CHROMIUM=...) and try all of it
 	$(RUN) -m pip install --quiet --editable '.[browser]'

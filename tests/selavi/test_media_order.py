@@ -87,12 +87,24 @@ def films(draw_from: st.DrawFn) -> Film:
     )
 
 
-@settings(max_examples=40, suppress_health_check=list(HealthCheck), derandomize=True)
-@given(films(), st.integers(0, 1000))
-def test_every_way_of_reading_gives_the_frames_in_their_order(film: Film, seed: int) -> None:
+def check_any(film: Film, seed: int) -> None:
     with TemporaryDirectory() as folder:
         path = write(Path(folder) / f"film{film.suffix}", film, FORMATS.get(film.suffix))
         check(path, film, np.random.default_rng(seed))
+
+
+@settings(max_examples=30, suppress_health_check=list(HealthCheck), derandomize=True)
+@given(films(), st.integers(0, 1000))
+def test_every_way_of_reading_gives_the_frames_in_their_order(film: Film, seed: int) -> None:
+    check_any(film, seed)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@settings(max_examples=500, suppress_health_check=list(HealthCheck), derandomize=True)
+@given(films(), st.integers(0, 1000))
+def test_every_way_of_reading_gives_the_frames_in_their_order_at_length(film: Film, seed: int) -> None:
+    check_any(film, seed)
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
