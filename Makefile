@@ -2,26 +2,32 @@
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.installed
+DEV_READY := $(VENV)/.installed-dev
 RUN := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-video demo-audio demo-compare test test-browser lint types check
+.PHONY: help demo demo-video demo-audio demo-compare test test-slow test-browser lint types check
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
 
-# The stamp is the last step, so an installation that failed or was stopped is tried again.
+# A stamp is the last step, so an installation that failed or was stopped is tried again.
 $(READY): setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "selavi needs Python 3.11 or newer, \
 	found %d.%d; name another one: make PYTHON=python3.11" % sys.version_info[:2])'
 	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --editable .
+	@touch $@
+
+# What tests, style and types need, and training does not.
+$(DEV_READY): $(READY)
 	$(RUN) -m pip install --editable '.[dev]'
 	@touch $@
 
-demo: $(READY) ## Generate clips, train on them, measure the clusters, build the page of clusters
+demo: $(READY) ## Generate clips, train on them, measure the clusters of unseen ones, build the page of these
 	$(RUN) tools/train.py --config configs/demo.yaml resume=auto
 	$(RUN) tools/cluster_eval.py runs/demo --split test --yardsticks
-	$(RUN) tools/export_clusters.py runs/demo
+	$(RUN) tools/export_clusters.py runs/demo --split test
 
 demo-video demo-audio: demo-%: $(READY)
 	$(RUN) tools/train.py --config configs/demo.yaml 'modalities=[$*]' run_dir=runs/demo-$* resume=auto
@@ -33,18 +39,21 @@ demo-audio: ## The demo with sound alone
 demo-compare: demo demo-video demo-audio ## All three, side by side
 	$(RUN) tools/cluster_eval.py runs/demo runs/demo-video runs/demo-audio --split test --yardsticks
 
-test: $(READY) ## Run the tests
+test: $(DEV_READY) ## Run the tests
 	$(RUN) -m pytest
 
-test-browser: $(READY) ## Open the gallery in Chromium (found on the path, or SELAVI_CHROMIUM=...) and try all of it
+test-slow: $(DEV_READY) ## Run the long sweeps that `make test` samples
+	$(RUN) -m pytest -m slow
+
+test-browser: $(DEV_READY) ## Open the gallery in Chromium (found on the path, or SELAVI_CHROMIUM=...) and try all of it
 	$(RUN) -m pip install --quiet --editable '.[browser]'
 	$(RUN) -m pytest tests/browser
 
-lint: $(READY) ## Check style
+lint: $(DEV_READY) ## Check style
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 
-types: $(READY) ## Check types
+types: $(DEV_READY) ## Check types
 	$(RUN) -m mypy
 
 check: lint types test ## All three: style, types, tests

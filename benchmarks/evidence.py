@@ -1,32 +1,38 @@
 """Does the evidence lie on the object and at the moment of the sound, and does the model need it?
 
     python benchmarks/evidence.py runs/demo [--split test] [--head 0]
+    python benchmarks/evidence.py --priors      only what needs no model; the rows of the model stay as they are
 
 The generator of the demo set knows where everything is drawn and when each event happens, so the run must be one on
-the demo set.  Nothing is trained; minutes on two cores.
+the demo set.  Beside the maps stand priors, which anybody could give without a model: the middle of the picture, where
+something moves, where the sound is loudest.  Nothing is trained; minutes on two cores.
 """
 
 import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 import torch.nn.functional as F
-from common import describe_machine, machine, markdown_table, publish
+from common import ROOT, describe_machine, load_runs, machine, markdown_table, publish
 
-from datamodules.clips import ClipDataModule
+from datamodules.clips import ClipDataModule, prepare_data
 from datamodules.manifest import media_root
 from datamodules.synthetic import FPS, draw_frames, draw_nuisances
+from selavi.augment import Augment
+from selavi.batch import ClipBatch
+from selavi.config import Config, load_config
 from selavi.evaluation import evidence
 from selavi.export import read_labels
 from selavi.randomness import mix
-from selavi.training.run import load_model, load_run
+from selavi.training.run import environment, load_model, load_run
 
 STRUCK = ("thud", "bell", "tick")
 """Sounds with a moment; hum and rush swell."""
@@ -49,24 +55,16 @@ def drawn(look: str, nuisances: Any) -> np.ndarray:
     return draw_frames(look, dataclasses.replace(nuisances, **plain, **white))[..., 0] > 127
 
 
-def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """One row a setting of MIN_POSITIONS and a modality."""
-    run = load_run(args.run)
-    config, clip_s = run.config, run.config.data.clip_s
-    model, augment = load_model(run)
-    root = media_root(run.manifest)
-    seed = json.loads((root / "dataset.json").read_text(encoding="utf-8"))["seed"]
-    labels = read_labels(args.run, args.split)
-    labels = labels.filter(pc.equal(labels["head"], args.head))
-    clusters = dict(zip(labels["id"].to_pylist(), labels["cluster"].to_pylist(), strict=True))
-    loader, rows = ClipDataModule(config, run.manifest).evaluation_loader(args.split)
-    ids, paths, durations_s = (rows[name].to_pylist() for name in ("id", "path", "duration_s"))
-    wanted = {"the last map": 1, f"{evidence.MIN_POSITIONS} positions a side": evidence.MIN_POSITIONS}
-    found: dict[tuple[str, str], list[np.ndarray]] = {}
-    for batch in loader:
-        chosen = torch.tensor([clusters[ids[row]] for row in batch.index.tolist()])
-        inputs = augment(batch, random=False)
-        truth = {"video": [], "audio": []}
+def truths(
+    config: Config, manifest: pa.Table, rows: pa.Table
+) -> Callable[[ClipBatch, Mapping[str, torch.Tensor]], dict[str, np.ndarray]]:
+    """A function: batch, inputs -> bool arrays, (B, T, h, w) drawn and (B, F, T') within SINCE_S of a strike."""
+    seed = json.loads((media_root(manifest) / "dataset.json").read_text(encoding="utf-8"))["seed"]
+    paths, durations_s = (rows[name].to_pylist() for name in ("path", "duration_s"))
+    clip_s = config.data.clip_s
+
+    def of_batch(batch: ClipBatch, inputs: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
+        truth: dict[str, list[np.ndarray]] = {"video": [], "audio": []}
         for row in batch.index.tolist():
             split, label, name = Path(paths[row]).parts[-3:]
             nuisances = draw_nuisances(mix(seed, "clip", split, int(Path(name).stem)))
@@ -77,17 +75,113 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
             columns_s = start_s + (np.arange(inputs["audio"].shape[3]) + 0.5) * config.audio.hop_s
             since_s = (nuisances.phase + nuisances.rate_hz * columns_s) % 1 / nuisances.rate_hz
             struck = label.split("_")[1] in STRUCK
-            truth["audio"].append(
-                np.broadcast_to(
-                    since_s < SINCE_S if struck else np.zeros_like(since_s, bool), inputs["audio"].shape[2:]
-                )
-            )
+            moment = since_s < SINCE_S if struck else np.zeros_like(since_s, bool)
+            truth["audio"].append(np.broadcast_to(moment, inputs["audio"].shape[2:]))
+        return {name: np.stack(values) for name, values in truth.items()}
+
+    return of_batch
+
+
+def centre(inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """(B, T, h, w) a cone over the middle of the picture, the same for every clip."""
+    _, _, num_frames, height, width = (video := inputs["video"]).shape
+    y, x = torch.linspace(-1, 1, height)[:, None], torch.linspace(-1, 1, width)
+    cone = 2**0.5 - (y**2 + x**2).sqrt()
+    return cone.expand(len(video), num_frames, height, width)
+
+
+def frame_difference(inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """(B, T, h, w) mean change from the frame before and to the next one, mean over 5 x 5."""
+    change = inputs["video"].diff(dim=2).abs().mean(1)
+    before, after = torch.cat([change[:, :1], change], 1), torch.cat([change, change[:, -1:]], 1)
+    return F.avg_pool2d((before + after) / 2, 5, 1, 2)
+
+
+def median_difference(inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """(B, T, h, w) difference from the clip's median frame, which is the background of what moves, mean over 5 x 5."""
+    video = inputs["video"]
+    return F.avg_pool2d((video - video.median(2, keepdim=True).values).abs().mean(1), 5, 1, 2)
+
+
+def loudness(inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """(B, F, T') the spectrogram itself, from its softest place."""
+    spectrogram = inputs["audio"][:, 0]
+    return spectrogram - spectrogram.amin((1, 2), keepdim=True)
+
+
+PRIORS = {
+    "no model: centre": ("video", centre),
+    "no model: frame difference": ("video", frame_difference),
+    "no model: difference from the median frame": ("video", median_difference),
+    "no model: loudest": ("audio", loudness),
+}
+"""What needs no model -> its modality, and inputs -> maps."""
+
+
+def measure_priors(config: Config, manifest: pa.Table, split: str) -> list[dict[str, Any]]:
+    """One row a prior: the figures that ask where a map lies, and none that asks a model."""
+    loader, rows = ClipDataModule(config, manifest).evaluation_loader(split)
+    augment, truth_of = Augment(config.video, config.audio), truths(config, manifest, rows)
+    found: dict[str, list[np.ndarray]] = {}
+    for batch in loader:
+        inputs = augment(batch, random=False)
+        truth = truth_of(batch, inputs)
+        for name, (modality, prior) in PRIORS.items():
+            figures = _place(prior(inputs), truth[modality])
+            found.setdefault(name, []).append(figures)
+    made = {key: environment()[key] for key in ("python", "versions", "git_commit")} | {"device": "cpu"}
+    result = []
+    for name, batches in found.items():
+        figures = np.concatenate(batches, 1)
+        means = {key: float(np.nanmean(values)) for key, values in zip(_FIGURES[:5], figures, strict=True)}
+        row = {"row": name, "split": split, "environment": made | {"machine": machine()}, "map": name, "prior": True}
+        result.append({**row, "modality": PRIORS[name][0], "clips": figures.shape[1], **means})
+    return result
+
+
+def _shifted(number: int) -> np.ndarray:
+    """(number,) for each clip another one, of another cluster as a rule."""
+    return np.roll(np.arange(number), number // 2 + 1)
+
+
+def _place(maps: torch.Tensor, truth: np.ndarray) -> np.ndarray:
+    """(5, B), the first five of _FIGURES; NaN where there is no truth (a swelling sound has no moment)."""
+    mode = "trilinear" if maps.ndim == 4 else "bilinear"
+    on_truth = F.interpolate(maps.clamp(min=0)[:, None], truth.shape[1:], mode=mode)[:, 0].flatten(1).numpy()
+    flat = truth.reshape(len(truth), -1)
+    area = np.where(flat.any(1), flat.mean(1), np.nan)
+    columns = []
+    for order in (np.arange(len(maps)), _shifted(len(maps))):
+        theirs = on_truth[order]
+        at_most = theirs >= theirs.max(1, keepdims=True) * (1 - 1e-6)  # a map may be the same in every frame
+        hit = np.where(np.isnan(area), np.nan, (at_most * flat).sum(1) / at_most.sum(1))
+        mass = np.where(np.isnan(area), np.nan, (theirs * flat).sum(1) / np.maximum(theirs.sum(1), 1e-12))
+        columns.append((hit, mass))
+    own, other = columns
+    return np.stack([own[0], other[0], own[1], other[1], area])
+
+
+def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """One row a setting of MIN_POSITIONS and a modality."""
+    run = load_run(args.run)
+    config = run.config
+    model, augment = load_model(run)
+    labels = read_labels(args.run, args.split)
+    labels = labels.filter(pc.equal(labels["head"], args.head))
+    clusters = dict(zip(labels["id"].to_pylist(), labels["cluster"].to_pylist(), strict=True))
+    loader, rows = ClipDataModule(config, run.manifest).evaluation_loader(args.split)
+    ids = rows["id"].to_pylist()
+    truth_of = truths(config, run.manifest, rows)
+    wanted = {"the last map": 1, f"{evidence.MIN_POSITIONS} positions a side": evidence.MIN_POSITIONS}
+    found: dict[tuple[str, str], list[np.ndarray]] = {}
+    for batch in loader:
+        chosen = torch.tensor([clusters[ids[row]] for row in batch.index.tolist()])
+        inputs = augment(batch, random=False)
+        truth = truth_of(batch, inputs)
         for name, minimum in wanted.items():
             maps = evidence.find_evidence(model, augment, batch, chosen, args.head, config, min_positions=minimum)
             for modality, values in maps.items():
-                figures = _judge(
-                    model, inputs, batch.present, modality, values, np.stack(truth[modality]), chosen, args.head
-                )
+                figures = _judge(model, inputs, batch.present, modality, values, truth[modality], chosen, args.head)
                 found.setdefault((name, modality), []).append(figures)
     result = []
     for (name, modality), batches in found.items():
@@ -117,12 +211,7 @@ def _judge(
     """(9, B), in the order of _FIGURES; NaN where there is no truth (a swelling sound has no moment)."""
     x = inputs[modality]
     mode = "trilinear" if x.ndim == 5 else "bilinear"
-    positive = maps.clamp(min=0)[:, None]
-    on_truth = F.interpolate(positive, truth.shape[1:], mode=mode)[:, 0].flatten(1).numpy()
-    on_input = F.interpolate(positive, x.shape[2:], mode=mode)
-    flat = truth.reshape(len(truth), -1)
-    area = np.where(flat.any(1), flat.mean(1), np.nan)
-    shifted = np.roll(np.arange(len(x)), len(x) // 2 + 1)  # of a clip of another cluster, as a rule
+    on_input = F.interpolate(maps.clamp(min=0)[:, None], x.shape[2:], mode=mode)
 
     def log_probability(changed: torch.Tensor) -> np.ndarray:
         with torch.no_grad():
@@ -133,17 +222,14 @@ def _judge(
     whole = log_probability(x)
     blank = x.mean(tuple(range(2, x.ndim)), keepdim=True)
     columns = []
-    for order in (np.arange(len(x)), shifted):
-        theirs = on_truth[order]
-        hit = np.where(np.isnan(area), np.nan, np.take_along_axis(flat, theirs.argmax(1)[:, None], 1)[:, 0])
-        mass = np.where(np.isnan(area), np.nan, (theirs * flat).sum(1) / np.maximum(theirs.sum(1), 1e-12))
+    for order in (np.arange(len(x)), _shifted(len(x))):
         ranks = on_input[order].flatten(1).argsort(dim=1, stable=True).argsort(dim=1)
         top = (ranks >= (1 - KEPT) * ranks.shape[1]).view(on_input.shape)
         loss = whole - log_probability(torch.where(top, blank, x))
         kept = np.exp(log_probability(torch.where(top, x, blank)))
-        columns.append((hit, mass, loss, kept))
+        columns.append((loss, kept))
     own, other = columns
-    return np.stack([own[0], other[0], own[1], other[1], area, own[2], other[2], own[3], other[3]])
+    return np.concatenate([_place(maps, truth), np.stack([own[0], other[0], own[1], other[1]])])
 
 
 def page(runs: Sequence[Mapping[str, Any]]) -> str:
@@ -152,17 +238,24 @@ def page(runs: Sequence[Mapping[str, Any]]) -> str:
     def table(modality: str) -> str:
         header = ["map", "maximum inside", "of another clip", "mass inside", "of another clip", "area",
                   "covered: loss", "of another clip", "kept: probability", "of another clip"]  # fmt: skip
-        cells = [[run["map"], *(f"{run[key]:.2f}" for key in _FIGURES)] for run in runs if run["modality"] == modality]
+        shown = [run for run in runs if run["modality"] == modality]
+        cells = [[run["map"], *(f"{run[key]:.2f}" if key in run else "-" for key in _FIGURES)] for run in shown]
         return markdown_table(header, cells)
 
-    video, audio = ([run for run in runs if run["modality"] == name][-1] for name in ("video", "audio"))
+    models = [run for run in runs if not run.get("prior")]
+    video, audio = ([run for run in models if run["modality"] == name][-1] for name in ("video", "audio"))
+    priors = {run["map"].removeprefix("no model: "): run for run in runs if run.get("prior")}
+    middle, moving, loudest = (priors[name] for name in ("centre", "frame difference", "loudest"))
+    unlike = priors["difference from the median frame"]
     split, head, clips = runs[0]["split"], runs[0]["head"], runs[0]["clips"]
     return f"""# Evidence on the demo set
 
 Where the evidence for a clip's cluster lies ([evidence.md](../evidence.md)), for the {clips} clips of split {split}
 under head {head}, one window each. The generator knows where it draws (everything before the background, also what
-hardly moves) and when it strikes; *inside* means there. "Of another clip" is the chance level: the map of
-some other clip in place of the clip's own, which lies as centrally and is as smooth. *Covered*: by how much the
+hardly moves) and when it strikes; *inside* means there. "Of another clip" is the map of some other clip in place of the
+clip's own, which lies as centrally and is as smooth. The rows "no model" are priors that need no training: the *centre*
+of the picture; the absolute *frame difference* to both neighbours and the *difference from the median frame* of the
+clip, both as the mean over 5 x 5 pixels; the place where the spectrogram is *loudest*. *Covered*: by how much the
 logarithm of the modality's probability of the cluster falls when the fifth of the input with the most evidence is
 replaced by the input's mean. *Kept*: the probability when only that fifth is left.
 
@@ -182,14 +275,19 @@ columns.
 Of the maps that the gallery shows (the second rows):
 
 - Picture: the hottest place lies on something drawn in {video["hit"]:.0%} of the clips, with another clip's map in
-  {video["hit_other"]:.0%}. Covering the hot fifth costs {video["loss"]:.2f} nats against {video["loss_other"]:.2f}.
-- Sound: the hottest moment follows a strike in {audio["hit"]:.0%} against {audio["hit_other"]:.0%}. The hot fifth
-  alone keeps a probability of {audio["kept"]:.2f} against {audio["kept_other"]:.2f}; covering it costs
-  {audio["loss"]:.2f} nats: a sound repeats itself, and what is left suffices.
+  {video["hit_other"]:.0%}. **Without any model** the middle of the picture does so in {middle["hit"]:.0%}, the place
+  that changes most from frame to frame in {moving["hit"]:.0%}, and the one that differs most from the median frame in
+  {unlike["hit"]:.0%}. Covering the hot fifth costs {video["loss"]:.2f} nats against {video["loss_other"]:.2f} with
+  another clip's map.
+- Sound: the hottest moment follows a strike in {audio["hit"]:.0%} against {audio["hit_other"]:.0%}; without any model
+  the loudest place of the spectrogram does in {loudest["hit"]:.0%}. The hot fifth alone keeps a probability of
+  {audio["kept"]:.2f} against {audio["kept_other"]:.2f}; covering it costs {audio["loss"]:.2f} nats: a sound repeats
+  itself, and what is left suffices.
 
-So the maps say more than chance about what the model uses, and they are no segmentation: in most clips the hottest
-place is beside the object. The last map, which is the textbook's, is the coarser and the worse one here. One run, one
-head.
+So the maps say more than another clip's about what the model uses. They do not localise: in most clips the hottest
+place is beside the object, and whoever wants to find the object, or the moment, does much better by looking where
+something moves and where it is loud. The last map, which is the textbook's, is the coarser and the worse one here. One
+run, one head.
 
 {describe_machine(runs)}
 """
@@ -197,11 +295,20 @@ head.
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="a run on the demo set")
+    parser.add_argument("run", type=Path, nargs="?", help="a run on the demo set")
+    parser.add_argument("--priors", action="store_true", help="only what needs no model, on the demo set of the recipe")
     parser.add_argument("--split", default="test")
     parser.add_argument("--head", type=int, default=0)
     args = parser.parse_args()
-    runs = measure(args)
+    if args.priors == (args.run is not None):
+        parser.error("expected a run, or --priors")
+    if args.priors:
+        config = load_config(ROOT / "configs" / "demo.yaml", ["data.cache_gb=0"])
+        models, manifest = [run for run in load_runs("evidence") if not run.get("prior")], prepare_data(config)[0]
+    else:
+        run = load_run(args.run)
+        models, config, manifest = measure(args), run.config, run.manifest
+    runs = [*models, *measure_priors(config, manifest, args.split)]
     publish("evidence", "Evidence on the demo set", runs, page(runs))
 
 

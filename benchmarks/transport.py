@@ -60,7 +60,7 @@ def gaussian_marginal(num_clusters: int, device: str = "cpu") -> Tensor:
 def scaling(plan: Tensor, marginal: Tensor, rule: str, most: int = 3000) -> tuple[Tensor, int, float]:
     """Sinkhorn's algorithm on ``exp(sharpness * scores)`` in float64; labels, iterations, column L1 error."""
     num_clips = len(plan)
-    beta = torch.full((num_clips,), 1 / num_clips, dtype=torch.float64)
+    beta = torch.full((num_clips,), 1 / num_clips, dtype=torch.float64, device=plan.device)
     alpha = torch.ones_like(marginal)
     for iteration in range(1, most + 1):
         columns = beta @ plan
@@ -180,10 +180,13 @@ def compare(scores: Tensor, moved: Tensor, marginal: Tensor, device: str, num_ro
     }
     result: dict[str, Any] = {"cold": describe(cold), "warm": describe(warm)}
     result["ours_flops"] = _flops(scores, cold)
+    plan = sharpen(scores)
     if device != "cpu":
         result["seconds"] = rounds(ours, num_rounds)
+        slow, (labels, iterations, error) = timed(lambda: scaling(plan, marginal, "error"))
+        result["equal_error"] = {"iterations": iterations, "error": error, "seconds": slow}
+        result["same_labels_at_equal_error"] = (labels == cold.labels).double().mean().item()
         return result
-    plan = sharpen(scores)
     iterations = {}
     first, (labels, iterations["original rule"], error) = timed(lambda: scaling(plan, marginal, "original"))
     result["original_rule"] = {"iterations": iterations["original rule"], "error": error}
@@ -662,6 +665,54 @@ def page_of_the_rest(results: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
+def page_of_gpu(results: dict[str, Any]) -> str:
+    """What `--device cuda` gave."""
+    machine = next(iter(results.values()))["machine"]
+    rows = []
+    for name, entry in results.items():
+        figures = entry["figures"]
+        if name.startswith("labels"):
+            slow = figures["equal_error"]["seconds"]
+            cold, warm = (figures["seconds"][f"ours, {way}"] for way in ("cold", "warm"))
+            rows.append(
+                [
+                    name.removeprefix("labels, "),
+                    f"{1e3 * cold:.1f} ms, {figures['cold']['passes']} passes",
+                    f"{1e3 * warm:.1f} ms, {figures['warm']['passes']} passes",
+                    f"{1e3 * slow:.0f} ms, x{slow / cold:.1f}",
+                    f"{figures['same_labels_at_equal_error']:.3%}",
+                ]
+            )
+    parts = [
+        f"## On a GPU\n\n`python benchmarks/transport.py --device cuda`: {machine['device']}, torch "
+        f"{machine['torch']}, {machine['date'][:10]}. Scaling runs on the same GPU, in float64.\n\n"
+        + markdown_table(
+            ["scores", "selavi, cold", "selavi, warm", "scaling, equal error", "same labels"],
+            rows,
+        )
+    ]
+    if "pass" in results:
+        figures = results["pass"]["figures"]
+        share = figures["share_of_bandwidth"]["pass"]
+        parts.append(
+            f"A pass takes {figures['ms']['pass']:.2f} ms, {share:.0%} of the bandwidth of a plain read "
+            f"({figures['bandwidth_gb_s']:,.0f} GB/s)."
+        )
+    if "heads" in results:
+        heads = results["heads"]["figures"]
+        parts.append(
+            f"Ten heads at {NUM_CLIPS:,} x {NUM_CLUSTERS} from features, one after the other: {heads['seconds']:.1f} "
+            f"s, again {heads['seconds_warm']:.1f} s; {heads['above_features_gib']:.2f} GiB above the features."
+        )
+    if "streamed" in results:
+        figures = results["streamed"]["figures"]
+        parts.append(
+            f"{figures['num_clips']:,} clips whose scores are computed at every read: {figures['seconds']:.1f} s, "
+            f"{figures['passes']} passes, {figures['above_features_gib']:.2f} GiB beside the features."
+        )
+    return "\n\n".join(parts)
+
+
 def page(results: dict[str, Any]) -> str:
     """docs/results/transport.md."""
     some = next(iter(results.values()))["machine"]
@@ -686,7 +737,10 @@ iterations that scaling takes to the same error.
         parts.append(page_of_reads(results["pass"]["figures"]))
     if "passes" in results:
         parts.append(page_of_passes(results["passes"]["figures"]))
-    return "\n\n".join([*parts, page_of_the_rest(results)]) + "\n"
+    parts.append(page_of_the_rest(results))
+    if results_path("cuda").exists():
+        parts.append(page_of_gpu(json.loads(results_path("cuda").read_text(encoding="utf-8"))))
+    return "\n\n".join(parts) + "\n"
 
 
 def main() -> None:

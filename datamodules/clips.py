@@ -29,8 +29,9 @@ from datamodules.moved import require_clips
 from datamodules.sampling import AllSampler, TrainSampler, Window, WindowSampler
 from datamodules.scan import other_suffixes, require_media, scan
 from datamodules.shards import ShardReader, is_prepared, open_shards
-from datamodules.sources import apply_list, describe_list
+from datamodules.sources import apply_list, describe_list, read_list
 from datamodules.synthetic import generate
+from datamodules.triage import advise
 from selavi.atomic import locked
 from selavi.config import Config
 from selavi.distributed import rank, world_size
@@ -190,6 +191,8 @@ def prepare_data(config: Config) -> tuple[pa.Table, Media]:
     data = config.data
     if not data.demo and "://" not in data.root and not is_prepared(data.root):
         require_media(Path(data.root), data.allow_links)  # before the lock: a wrong path leaves nothing behind
+    if data.list:
+        read_list(data.list, data.source)  # before the scan, which may take hours
     with locked(Path(data.cache_dir) / "lock"):
         if data.demo:
             workers = data.scan_workers or os.cpu_count() or 1
@@ -313,5 +316,6 @@ def check_bad_fraction(manifest: pa.Table, allowed: float) -> None:
     if len(broken) > allowed * len(manifest):
         raise DataError(
             f"{len(broken)} of {len(manifest)} files cannot be used, data.max_bad_fraction={allowed} allows "
-            f"{int(allowed * len(manifest))}: {describe_bad(broken)}. Repair or remove them, or raise the limit"
+            f"{int(allowed * len(manifest))}: {describe_bad(broken)}. {advise(broken)} "
+            "data.max_bad_fraction sets the limit"
         )

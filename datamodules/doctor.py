@@ -162,11 +162,11 @@ def check_packages(
         found, faults = version, []
         if name == "torch" and name in outcomes and not outcomes[name].error:
             found += f" (CUDA {outcomes[name].facts['cuda']})" if outcomes[name].facts["cuda"] else " (CPU only)"
-        too_old, too_new = _outside(version, limits)
-        if too_old:
-            faults.append(("problem", f"too old: selavi needs {limits}", f"python -m pip install '{line}'"))
-        if too_new:
-            faults.append(("warning", f"selavi was made for {limits}", f"python -m pip install '{line}'"))
+        verdict, advice = _compare(version, limits), f"python -m pip install '{line}'"
+        if verdict in ("too old", "excluded"):
+            faults.append(("problem", f"{verdict}: selavi needs {limits}", advice))
+        if verdict == "too new":
+            faults.append(("warning", f"selavi was made for {limits}", advice))
         if name in _TORCH_FAMILY and (mixed := _mixed_builds(name, versions)):
             faults.append(("warning", mixed, _install_torch(required)))
         if name in outcomes and outcomes[name].error:
@@ -259,13 +259,24 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", version.split("+")[0])[:3])
 
 
-def _outside(version: str, limits: str) -> tuple[bool, bool]:
-    """Whether a version is below its limits, and whether it is above them."""
-    own, below, above = _numbers(version), False, False
-    for sign, limit in re.findall(r"(>=|<)\s*([\w.]+)", limits):
-        below |= sign == ">=" and own < _numbers(limit)
-        above |= sign == "<" and own >= _numbers(limit)
-    return below, above
+def _compare(version: str, limits: str) -> str:
+    """`too old`, `too new` or `excluded` where a version is outside of its limits; else empty.
+
+    So too where that cannot be told: a version that follows no rule, or no `packaging`, which is named as missing.
+    """
+    try:
+        from packaging.specifiers import InvalidSpecifier, SpecifierSet
+        from packaging.version import Version
+    except ImportError:
+        return ""
+    try:
+        own = Version(version)
+        broken = [one.operator for one in SpecifierSet(limits) if not one.contains(own, prereleases=True)]
+    except (InvalidSpecifier, ValueError):  # InvalidVersion is a ValueError
+        return ""
+    if any(sign in (">=", ">", "~=") for sign in broken):
+        return "too old"
+    return "too new" if any(sign in ("<", "<=") for sign in broken) else "excluded" if broken else ""
 
 
 def _mixed_builds(name: str, versions: Mapping[str, str | None]) -> str:

@@ -38,7 +38,7 @@ log = logging.getLogger("selavi")
 
 LIST, SETTINGS, LOCK = "manifest.parquet", "assign.json", ".lock"
 _MOST_WORKERS = 16
-_READABLE = (None, "ok", "silent", "no_audio", "too_short")
+_READABLE = (None, "ok", "silent", "no_audio", "bad_audio", "too_short")
 """Statuses of files that can be read; the others come from other settings, or say that the file was never opened."""
 
 
@@ -257,7 +257,7 @@ def judge_clip(facts: Mapping[str, Any], config: Config, modalities: Sequence[st
     A clip without sound is used for its picture, whatever data.audio_policy says of training.
 
     Args:
-        facts: columns duration_s, width, audio_state, audio_s of the manifest.
+        facts: columns duration_s, width, audio_state, audio_s, audio_reason of the manifest.
         config: of the run.
         modalities: those of the run that shall count.
         path: for messages.
@@ -276,6 +276,8 @@ def judge_clip(facts: Mapping[str, Any], config: Config, modalities: Sequence[st
             raise MediaError(path, "no_audio", "no sound track, or an empty one")
         if facts["audio_state"] == "silent":
             raise MediaError(path, "silent", "its sound track is silent")
+        if facts["audio_state"] == "broken":
+            raise MediaError(path, "bad_audio", facts["audio_reason"])
         if not long_enough:
             raise MediaError(path, "too_short", f"{facts['audio_s']:.2f} s of sound, data.clip_s={clip_s}")
     duration_s = facts["duration_s"]

@@ -1,4 +1,4 @@
-"""Re-encode once, read fast for ever: media files become tar shards, or small files that are quick to seek in.
+"""Re-encode once, then read fast: media files become tar shards, or small files that are quick to seek in.
 
 Which clip goes into which shard is decided from the manifest before anything is written, each clip is encoded to a part
 of its own and read back, and a shard takes its name when it is whole.  So a run that was killed goes on where it was,
@@ -529,7 +529,7 @@ def encode_part(job: Job, *, root: str, settings: PrepareSettings) -> None:
         times_s.append(time_s)
         _require_alike(path, decode_jpegs(jpegs[-1:])[0], _thumbnail(frame))
         facts |= {"height": frame.shape[0], "width": frame.shape[1], "sample_rate": settings.sample_rate}
-    waveform = decode_sound(path, sample_rate=settings.sample_rate)
+    waveform = _sound(path, job.facts, settings)
     with _renamed(Path(job.target)) as temporary:
         with temporary.open("wb") as file:
             file.writelines(pack_sample(job.key, facts, jpegs, times_s, waveform))
@@ -565,7 +565,7 @@ def encode_file(job: Job, *, root: str, settings: PrepareSettings) -> None:
             seen.append(_thumbnail(even))
             yield even
 
-    waveform = decode_sound(path, sample_rate=settings.sample_rate)
+    waveform = _sound(path, job.facts, settings)
     sound = waveform if waveform.size else None
     target.parent.mkdir(parents=True, exist_ok=True)
     with _renamed(target) as temporary:
@@ -589,6 +589,13 @@ def _frames(path: Path, facts: dict, settings: PrepareSettings) -> Iterator[tupl
     frames = thin(frames, settings.fps) if settings.fps and settings.fps < (facts["fps"] or 0) else frames
     for time_s, frame in frames:
         yield time_s, _cut(frame, settings.aspect)
+
+
+def _sound(path: Path, facts: dict, settings: PrepareSettings) -> np.ndarray:
+    """The sound of an original, (S,) int16; none where the manifest says that it cannot be decoded."""
+    if facts["audio_state"] == "broken":
+        return np.zeros(0, np.int16)
+    return decode_sound(path, sample_rate=settings.sample_rate)
 
 
 def _cut(frame: np.ndarray, aspect: float) -> np.ndarray:

@@ -106,7 +106,7 @@ def require_media(root: Path, allow_links: bool = False) -> None:
     if place.kind == "nothing" and place.status != "vanished":
         raise UsageError(f"data.root={root} cannot be read: {place.reason}")
     if place.kind != "folder":
-        raise UsageError(f"data.root={root}: no such folder; point data.root at a folder of videos")
+        raise UsageError(f"data.root={root}: {_what_instead(root, place.kind)}; point data.root at a folder of videos")
     root = real_path(root)
     if not _is_utf8(str(root)):
         raise UsageError(f"data.root={str(root)!a}: the folder's name is not UTF-8; rename it")
@@ -116,6 +116,15 @@ def require_media(root: Path, allow_links: bool = False) -> None:
         unread = f"{len(walk.faults)} folders or links cannot be read, such as {walk.faults[0]}" if walk.faults else ""
         why = "; ".join(filter(None, (looked_for, describe_suffixes(walk.others), unread)))
         raise UsageError(f"data.root={root}: no media file in it ({why})")
+
+
+def _what_instead(root: Path, kind: str) -> str:
+    """What is in the place of a folder."""
+    if kind != "nothing":
+        return "that is a file, not a folder"
+    if re.match(r"[A-Za-z]:[\\/]", str(root)):
+        return "no such folder: that is a path of Windows (under WSL, C:\\Videos is /mnt/c/Videos)"
+    return "no such folder"
 
 
 def list_media(

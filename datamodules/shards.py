@@ -160,8 +160,8 @@ def open_shards(root: str, cache_dir: Path, cache_gb: float) -> tuple[pa.Table, 
         settings = json.loads(files.cat_file(f"{path}/{MARK}"))
     except FileNotFoundError as error:
         raise UsageError(
-            f"data.root={root}: no {MARK} in it; if tools/prepare.py was interrupted, run it again to the end (of a "
-            "URL nothing else is read: media are read in a local folder)"
+            f"data.root={root}: no {MARK} in it; if tools/prepare.py was interrupted, run it again to the end (nothing "
+            "else is read from a URL: media are read in a local folder)"
         ) from error
     if settings["version"] != VERSION:
         raise UsageError(f"{root} has format {settings['version']}, expected {VERSION}: prepare it again")

@@ -1,5 +1,6 @@
 """How fast a run's data come, what would make them come faster, and whether it is they that hold the run back."""
 
+import logging
 import os
 import time
 from collections.abc import Mapping
@@ -27,6 +28,8 @@ from selavi.config import Config
 from selavi.filesystem import real_path
 from selavi.randomness import mix
 from selavi.wording import command
+
+log = logging.getLogger("selavi")
 
 _SAMPLED = 512
 """Files that are probed at most."""
@@ -129,8 +132,11 @@ def measure_data(config: Config, sample: Sample, folder: Path, budget_s: float) 
     began_s = time.monotonic()
     media = sample.media
     if media is None and 0 < cache_gb(config, sample) <= config.data.cache_gb:
-        sample = _decoded(config, sample, folder)
-        media = sample.media
+        decoded = _decoded(config, sample, folder)
+        if decoded is None:
+            log.warning("every recording lasts over a minute: their speed is measured without data.cache_gb")
+        else:
+            sample, media = decoded, decoded.media
     workers = config.data.num_workers
     left_s = budget_s - (time.monotonic() - began_s)
     one, faults, clips = _clips_per_second(config, sample.manifest, media, 0, 2, left_s * (0.3 if workers else 1))
@@ -180,7 +186,8 @@ def faster_data(config: Config, sample: Sample, machine: Machine, folder: Path, 
     needed = cache_gb(config, sample)
     if time.monotonic() < deadline_s and config.data.cache_gb < needed < machine.disk_bytes / 1e9:
         decoded = _decoded(config, few, folder)
-        found[f"data.cache_gb={-(-needed // 1):.0f}"] = rate(config, decoded.manifest, decoded.media)
+        if decoded is not None:
+            found[f"data.cache_gb={-(-needed // 1):.0f}"] = rate(config, decoded.manifest, decoded.media)
     size = video.decode_size + video.decode_size % 2
     forms: tuple[Literal["shards", "files"], ...] = ("shards", "files")
     for form in forms:
@@ -220,14 +227,17 @@ def _few(rows: pa.Table, seconds: float = 60.0, most: int = 12) -> pa.Table:
         if len(chosen) < most and total_s + duration_s <= seconds:
             chosen.append(row)
             total_s += duration_s
-    return rows.take(chosen)
+    return rows.take(pa.array(chosen, pa.int64()))
 
 
-def _decoded(config: Config, sample: Sample, folder: Path) -> Sample:
-    """A few files of a sample, decoded ahead below `folder`."""
+def _decoded(config: Config, sample: Sample, folder: Path) -> Sample | None:
+    """A few files of a sample, decoded ahead below `folder`; None where all are too long for that or none decodes."""
     rows = _few(usable(sample.manifest))
+    if not len(rows):
+        return None
     cache, faults = build_cache(rows, folder / "cache", config.video.decode_size, config.audio.sample_rate)
-    return replace(sample, manifest=mark_unusable(rows, faults), media=cache)
+    manifest = mark_unusable(rows, faults)
+    return replace(sample, manifest=manifest, media=cache) if len(usable(manifest)) else None
 
 
 def _clips_per_second(

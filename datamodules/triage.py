@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datamodules.manifest import STATUSES, media_root, probed
+from selavi.wording import duration
 
 EXAMPLES = 5
 
@@ -30,7 +31,7 @@ ADVICE: dict[str, Advice] = {
         "download or copy them again, or audio_policy=mask to use the pictures",
     ),
     "no_video": Advice("there is sound, but no picture", "remove them from the folder: clips need a picture"),
-    "too_short": Advice("shorter than a clip", "nothing, or a smaller data.clip_s"),
+    "too_short": Advice("shorter than a clip", "a smaller data.clip_s, or nothing: they are left out"),
     "corrupt": Advice(
         "opens, but cannot be decoded, or kills its decoder",
         "download or copy them again; see whether `ffmpeg -v error -i FILE -f null -` agrees",
@@ -94,16 +95,31 @@ def triage(manifest: pa.Table, *, clip_s: float, audio_policy: str, told: tuple[
     return "\n".join(lines) + "\n"
 
 
+def advise(broken: pa.Table) -> str:
+    """What to do about the commonest fault among the unusable files, in a sentence; empty where there are none."""
+    counts = pc.value_counts(broken["status"]).to_pylist()
+    if not counts:
+        return ""
+    status = max(counts, key=lambda entry: (entry["counts"], entry["values"]))["values"]
+    advice = f"What to do about {status} ({ADVICE[status].means}): {ADVICE[status].to_do}"
+    if status == "too_short":
+        durations_s = broken.filter(pc.equal(broken["status"], status))["duration_s"].to_numpy()
+        durations_s = durations_s[~np.isnan(durations_s.astype(float))]
+        if durations_s.size:
+            advice += f" (half of them last {np.median(durations_s):.3g} s or more)"
+    return f"{advice}."
+
+
 def _usable(rows: pa.Table) -> list[str]:
     if not len(rows):
         return ["No file can be used."]
-    hours = (pc.sum(probed(rows)["duration_s"]).as_py() or 0.0) / 3600
+    seconds = pc.sum(probed(rows)["duration_s"]).as_py() or 0.0
     sound = {entry["values"]: entry["counts"] for entry in pc.value_counts(rows["audio_state"]).to_pylist()}
     splits = sorted((e["values"], e["counts"]) for e in pc.value_counts(rows["split"]).to_pylist())
     shorter = np.minimum(rows["width"].to_numpy(), rows["height"].to_numpy())
     labels = pc.count_distinct(rows["label"]).as_py()
     return [
-        f"Usable: {hours:,.1f} hours; splits {', '.join(f'{name} {count:,}' for name, count in splits)}; "
+        f"Usable: {duration(seconds)}; splits {', '.join(f'{name} {count:,}' for name, count in splits)}; "
         f"{labels:,} labels, {rows['label'].null_count:,} files without one.",
         f"Sound: {sound.get('ok', 0):,} with sound, {sound.get('silent', 0):,} silent, "
         f"{sound.get('absent', 0):,} without a sound track, {sound.get('broken', 0):,} that cannot be decoded.",

@@ -11,7 +11,7 @@ HEAD = """\
 # Settings
 
 Every setting, its default and its meaning. The defaults are the published VGG-Sound recipe; a file in `configs/` holds
-only what differs from them, and `section.key=value` on the command line goes before both:
+only what differs from them, and `section.key=value` on the command line overrides both:
 
 ```
 python tools/train.py --config configs/small.yaml data.root=/my/videos heads.num_clusters=20 'modalities=[video]'

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import TextIOWrapper
+from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -247,14 +248,13 @@ def _read_csv(file: TextFile, columns: Sequence[str], optional: Sequence[str]) -
     _, header = next(rows, (1, []))
     places = find_columns(file.name, [cell.strip() for cell in header], columns, optional)
     chunks: dict[str, list[pa.Array]] = {column: [] for column in places}
-    cells_of: dict[str, list[str]] = {column: [] for column in places}
-    for count, (line, cells) in enumerate(rows, 1):
-        fit_row(file.name, line, cells, len(header))
+    while part := list(islice(rows, _ROWS_AT_ONCE)):
+        for line, cells in part:
+            if len(cells) != len(header):
+                fit_row(file.name, line, cells, len(header))
         for column, place in places.items():
-            cells_of[column].append(cells[place])
-        if count % _ROWS_AT_ONCE == 0:
-            _move(cells_of, chunks)
-    _move(cells_of, chunks)
+            cells_of_column = pa.array([cells[place] for _, cells in part], pa.large_string())
+            chunks[column].append(_null_for_empty(cells_of_column))
     arrays = [pa.chunked_array(parts, pa.large_string()) for parts in chunks.values()]
     notes = [describe_delimiter(file, delimiter), describe_empty(file.name, empty)]
     return IdTable(pa.table(arrays, names=list(places)), [note for note in notes if note])
@@ -289,12 +289,6 @@ def fit_row(name: str, line: int, cells: Sequence[str], width: int) -> None:
         raise UsageError(
             f"{name}, line {line}: expected {width} cells, found {len(cells)}; quote cells that hold the delimiter"
         )
-
-
-def _move(cells_of: dict[str, list[str]], chunks: dict[str, list[pa.Array]]) -> None:
-    for column, cells in cells_of.items():
-        chunks[column].append(_null_for_empty(pa.array(cells, pa.large_string())))
-        cells.clear()
 
 
 def _null_for_empty(values: Any) -> Any:

@@ -1,12 +1,13 @@
 """How far a long job is: a bar on a terminal, a line now and then in a log."""
 
+import os
 import sys
 import time
 from collections.abc import Callable
 
 from tqdm import tqdm
 
-from selavi.wording import about, duration
+from selavi.wording import about, duration, speed
 
 LOG_EVERY_S = 10.0
 MIN_ITEMS, MIN_S = 3, 5.0
@@ -80,7 +81,7 @@ class Meter:
         self.began = self.said = time.monotonic()
         self.before = done
         self.bar: tqdm | None = None
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and _columns() > 0:
             shown = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {unit}{postfix}"
             self.bar = tqdm(
                 desc=what,
@@ -117,13 +118,21 @@ class Meter:
         elif finished:
             seconds, done = time.monotonic() - self.began, self.pace.done - self.before
             rate = done / max(seconds, 1e-9)
-            say(f"{self.what}: {done} {self.unit} in {duration(seconds)}, {rate:.3g} {self.unit}/s")
+            say(f"{self.what}: {done} {self.unit} in {duration(seconds)}, {speed(rate)} {self.unit}/s")
 
     def _words(self, note: str | None, later_s: float) -> str:
         rate, left_s = self.pace.rate, self.pace.left_s
-        speed = note if note is not None else "" if rate is None else f"{rate:.3g} {self.unit}/s"
+        how_fast = note if note is not None else "" if rate is None else f"{speed(rate)} {self.unit}/s"
         left = "" if left_s is None else f"{about(left_s + later_s)} left"
-        return ", ".join(filter(None, [speed, left]))
+        return ", ".join(filter(None, [how_fast, left]))
+
+
+def _columns() -> int:
+    """Width of the terminal; 0 where it has none, as under some recorders of sessions: no bar fits there."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns
+    except (OSError, ValueError):  # no terminal that the system knows, or no file
+        return 80
 
 
 def say(line: str) -> None:

@@ -81,7 +81,7 @@ def load(path: Path | str, overrides: Sequence[str] = ()) -> Pretrained:
     Args:
         path: a run folder; a folder of write_weights (or its .safetensors file); a file of the official release
             (`.pth`, `.pth.tar`); or a file with an R(2+1)D-18 of torchvision or XDC, which has no heads.
-        overrides: `section.key=value` settings that go before those of the file, for example
+        overrides: `section.key=value` settings that override those of the file, for example
             `modalities=[audio]` to take one encoder alone.
 
     Raises:

@@ -34,6 +34,11 @@ def about(seconds: float) -> str:
     return "about a day" if days <= 1 else f"about {days} days"
 
 
+def speed(per_second: float) -> str:
+    """Three digits, and never an exponent: `0.0213`, `4.56`, `12,300`."""
+    return f"{per_second:.3g}" if per_second < 999.5 else f"{float(f'{per_second:.3g}'):,.0f}"
+
+
 def byte_size(num_bytes: float) -> str:
     """`512 bytes`, `6.4 kB`, `31 MB`, `1.2 GB`: powers of 1000."""
     if num_bytes < 1000:

@@ -83,7 +83,10 @@ def test_a_small_run_finds_the_classes(tmp_path: Path, capsys: pytest.CaptureFix
     config.write_text(LEARNING)
     settings = [f"run_dir={folder}", f"data.root={root}", f"data.cache_dir={tmp_path / 'cache'}"]
     assert train.main(["--config", str(config), *settings]) == 0
-    assert "labelling 30/30: " in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "labelling 30/30: " in said
+    verdict = json.loads((folder / "status.json").read_text())["verdict"]
+    assert f"\n{verdict}\nNext: " in said and "the last labelling changed" in verdict
 
     labels = pq.read_table(folder / "labels" / "train.parquet")
     assert labels.schema.equals(LABEL_SCHEMA)
@@ -94,7 +97,9 @@ def test_a_small_run_finds_the_classes(tmp_path: Path, capsys: pytest.CaptureFix
     assert (labels["confidence"].to_numpy() >= 1 / 8 - 1e-6).all()
 
     assert cluster_eval.main([str(folder), "--split", "test"]) == 0
-    assert "chosen (head " in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "chosen (head " in shown and shown.rstrip().endswith(f"training: {verdict}")
+    assert "independent clusters of these sizes would agree" in shown
     metrics = json.loads((folder / "eval" / "metrics_test.json").read_text())
     assert metrics["split"] == "test"
     assert len(metrics["heads"]) == 3
@@ -235,6 +240,25 @@ def test_resuming_may_move_the_media_and_use_other_workers(
     shutil.copytree(demo_set, moved)
     assert fit(folder, "resume=must", f"data.root={moved}", "data.scan_workers=2") == 0
     assert_same_run(folder, reference)
+
+
+@pytest.mark.end_to_end
+def test_resuming_may_take_less_memory(
+    fit: Train, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What README advises when memory runs out: smaller batches of a labelling change rounding errors at most."""
+    folder = tmp_path / "run"
+
+    def stop(self, trainer, *_: object) -> None:
+        if trainer.global_step == 5:
+            raise Interrupted("stopped by a test")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(callbacks.StopOnSignal, "on_train_batch_end", stop)
+        assert fit(folder) == 75
+    assert fit(folder, "resume=must", "labelling.batch_size=5", "labelling.memory_gb=4", "data.num_workers=1") == 0
+    assert (bank(folder) == bank(reference)).float().mean() > 0.95
+    assert losses(folder) == pytest.approx(losses(reference)[4:], abs=1e-3)
 
 
 def start(repository: Path, *arguments: object, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:

@@ -79,3 +79,16 @@ def test_a_recipe_that_was_stopped_ends_as_if_it_had_not_been(
     assert fit(parted, *RECIPES[recipe], "trainer.max_epochs=3", "resume=must") == 0
     for name in ("labels", "potentials", "weights"):
         assert torch.equal(bank(whole)[name], bank(parted)[name]), name
+
+
+@pytest.mark.end_to_end
+def test_the_recipe_for_one_gpu_trains_in_miniature(demo_set: Path, cache_dir: Path, tmp_path: Path) -> None:
+    """Its own schedule, precision and heads, with small encoders, few clips a step and one epoch."""
+    folder = tmp_path / "run"
+    less = ["encoders.video_width=4", "encoders.video_depth=10", "encoders.audio_width=8", "heads.num_clusters=8"]
+    less += ["video.num_frames=2", "video.decode_size=32", "video.size=24", "data.num_workers=0"]
+    less += ["optim.batch_size=8", "labelling.batch_size=8", "labelling.num_labellings=3", "trainer.max_epochs=1"]
+    where = [f"data.root={demo_set}", f"data.cache_dir={cache_dir}", f"run_dir={folder}", "trainer.accelerator=cpu"]
+    assert train.main(["--config", "medium", *less, *where]) == 0
+    assert bank(folder)["labels"].shape == (32, 6)
+    assert (bank(folder)["labels"] >= 0).all()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from datamodules.holdout import GROUPS
 from selavi.config import Config
 from selavi.errors import UsageError
-from tools._checks import at_least, list_file, run_clips
+from tools._checks import at_least, list_file, require, run_clips
 
 
 def check_probe(args: argparse.Namespace) -> None:
@@ -23,6 +23,9 @@ def check_probe(args: argparse.Namespace) -> None:
 
 def fold_configs(folds: Sequence[str | None] | None, make: Callable[[str | None], Config]) -> dict[str | None, Config]:
     """Settings of every fold (None: of no fold), whose lists can be read, before the first fold is worked on."""
+    for fold in folds or ():
+        told = f"--folds: {fold} is a setting, not a fold; write settings before --folds"
+        require(fold is None or "=" not in fold, told)
     configs = {fold: make(fold) for fold in folds or [None]}
     for config in configs.values():
         list_file(config.data.list, config.data.source)

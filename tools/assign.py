@@ -45,26 +45,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def check(args: argparse.Namespace) -> None:
-    """Raise UsageError for numbers out of range and for nothing to do."""
-    from selavi.errors import UsageError
-
-    for name, least in (("views", 1), ("nearest", 0), ("shard_clips", 1), ("workers", 0)):
-        value = getattr(args, name)
-        if value is not None and value < least:
-            raise UsageError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
-    if args.max_bad_fraction is not None and not 0 <= args.max_bad_fraction <= 1:
-        raise UsageError(f"--max-bad-fraction must be in [0, 1], got {args.max_bad_fraction}")
-    if not args.paths and not (args.merge_only and args.out):
-        raise UsageError("expected files or folders to label, or --merge-only with --out")
-
-
 def main(argv: list[str] | None = None) -> int:
     """Run the tool; returns the exit code."""
     args = parse(argv)
 
     def action() -> None:
-        check(args)
+        from tools._checking_assign import check_assign
+
+        check_assign(args)
         from tools._assigning import assign
 
         assign(args)

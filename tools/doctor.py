@@ -29,6 +29,8 @@ def examine(args: argparse.Namespace, folder: Path) -> None:
     from datamodules import doctor
     from selavi.errors import UsageError
 
+    if not 0 < args.seconds < float("inf"):
+        raise UsageError(f"--seconds must be above 0, got {args.seconds:g}")
     config, report = None, doctor.Report()
     with suppress(ImportError):  # what is broken is for the table to say
         from selavi.config import find_config, load_config

@@ -44,6 +44,7 @@ def train(args: argparse.Namespace) -> None:
     if point.finished:
         print(f"{config.run_dir} is finished; nothing to train.{next_steps(config.run_dir)}", file=sys.stderr)
         return
+    make_trainer(config, [])  # refuses what this machine cannot do, before the media are looked at
     manifest, cache = prepare_data(config)
     data = ClipDataModule(config, manifest, cache)
     progress, stop = Progress(config, data.ids), StopOnSignal(config.run_dir)

@@ -156,7 +156,8 @@ def read_columns(sample: Sample, delimiter: str | None, skip_header: bool, wante
     while part := list(islice(rows, _ROWS_AT_ONCE)):
         width = len(part[0][1]) if width is None else width
         for line, cells in part:
-            fit_row(file.name, line, cells, width)
+            if len(cells) != width:
+                fit_row(file.name, line, cells, width)
         for column, place in zip(chunks, wanted, strict=True):
             column.append(pc.utf8_trim_whitespace(pa.array([cells[place] for _, cells in part], pa.string())))
     note = describe_empty(file.name, empty)

@@ -44,7 +44,7 @@ def scale_features(features: np.ndarray, how: str, rows: np.ndarray | None = Non
     with np.errstate(over="ignore"):  # what float32 cannot hold is counted below
         for block in _blocks(scaled):
             scaled[block] = features[places[block]]
-    _require_finite(scaled)
+    require_finite(scaled)
     if "standardise" in how:
         mean, spread = _mean_and_spread(scaled)
         for block in _blocks(scaled):
@@ -57,7 +57,13 @@ def scale_features(features: np.ndarray, how: str, rows: np.ndarray | None = Non
 
 
 def cluster_features(
-    features: np.ndarray, num_clusters: int, *, method: str = "kmeans", seed: int = 0, num_starts: int = 10
+    features: np.ndarray,
+    num_clusters: int,
+    *,
+    method: str = "kmeans",
+    seed: int = 0,
+    num_starts: int = 10,
+    overwrite: bool = False,
 ) -> np.ndarray:
     """Cluster features as they are.
 
@@ -68,6 +74,7 @@ def cluster_features(
             neighbours); agglomerative (Ward).  The latter two are for MAX_SMALL clips at most.
         seed: of the starts; agglomerative needs none.
         num_starts: of K-means.
+        overwrite: K-means may work in `features`, which saves a copy of them; the result is the same.
 
     Returns:
         (N,) int64.
@@ -92,7 +99,8 @@ def cluster_features(
                 num_clusters, affinity="nearest_neighbors", n_neighbors=neighbours, random_state=seed
             ).fit_predict(features)
         else:
-            found = KMeans(num_clusters, n_init=num_starts, random_state=seed).fit_predict(features)
+            kmeans = KMeans(num_clusters, n_init=num_starts, random_state=seed, copy_x=not overwrite)
+            found = kmeans.fit_predict(features)
     return np.asarray(found, dtype=np.int64)
 
 
@@ -130,7 +138,7 @@ def kmeans_nmi(features: np.ndarray, labels: Any, num_clusters: int, seed: int) 
     columns = columns[:, None] if columns.ndim == 1 else columns
     if columns.ndim != 2 or columns.shape[0] != len(labels):
         raise ValueError(f"expected features (N, D) and N labels, got {np.shape(features)} and {len(labels)} labels")
-    _require_finite(columns)
+    require_finite(columns)
     clusters = cluster_features(_standardise(columns), num_clusters, seed=seed)
     return normalised_mutual_information(contingency_matrix(labels, clusters))
 
@@ -152,10 +160,19 @@ def _mean_and_spread(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, spread
 
 
-def _require_finite(features: np.ndarray) -> None:
-    faulty = sum(int((~np.isfinite(features[block]).all(1)).sum()) for block in _blocks(features))
+def require_finite(features: np.ndarray, rows: np.ndarray | None = None) -> None:
+    """Raise ValueError, with a count, where rows of (N, D) features are not finite as float32; some thousand at a time.
+
+    rows: (N,) bool, those that count; None: all.
+    """
+    kept = np.ones(len(features), dtype=bool) if rows is None else rows
+    faulty = 0
+    with np.errstate(over="ignore"):
+        for block in _blocks(features):
+            values = features[block][kept[block]].astype(np.float32)
+            faulty += int((~np.isfinite(values).all(1)).sum())
     if faulty:
-        raise ValueError(f"the features of {faulty} of {len(features)} clips are not finite: leave these clips out")
+        raise ValueError(f"the features of {faulty} of {kept.sum()} clips are not finite: leave these clips out")
 
 
 def _blocks(rows: np.ndarray) -> Iterator[slice]:

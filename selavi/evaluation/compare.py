@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,14 @@ import pyarrow as pa
 from selavi.atomic import write_text
 from selavi.config import SPEED_ONLY, Config, as_dict, load_config
 from selavi.errors import UsageError
-from selavi.evaluation.baselines import METHODS, SCALINGS, cluster_features, scale_features
+from selavi.evaluation.baselines import (
+    METHODS,
+    SCALINGS,
+    cluster_features,
+    require_clusters,
+    require_finite,
+    scale_features,
+)
 from selavi.evaluation.external import read_column
 from selavi.evaluation.metrics import evaluate_clusters
 from selavi.evaluation.plots import Bars, Figure, bar_chart
@@ -59,8 +67,10 @@ class Protocol:
             raise UsageError(f"clusters and views must be at least 1, got {self.num_clusters} and {self.num_views}")
 
 
-Kinds = Mapping[str, tuple[np.ndarray, list[str]]]
-"""Scaled features (N, D) and N labels, by kind of features."""
+Features = np.ndarray | Callable[[], np.ndarray]
+"""Scaled features (N, D), or what makes them anew each time, where one copy of them is what fits into memory."""
+Kinds = Mapping[str, tuple[Features, list[str]]]
+"""Features and N labels, by kind of features."""
 
 RECIPES: dict[str, tuple[str, ...]] = {
     "sela-video": ("modalities=[video]",),
@@ -129,7 +139,7 @@ def train_recipes(
         names: of RECIPES, in the order of the table.
         seeds: each recipe is trained with each.
         config_path: what the recipes change.
-        settings: `section.key=value` for all recipes, which go before the file's and behind the recipe's.
+        settings: `section.key=value` for all recipes, which override the file's and are overridden by the recipe's.
         splits: to measure on.
         folder: of the runs and the table.
         train: arguments of tools/train.py -> exit code.
@@ -237,8 +247,10 @@ def cluster_kinds(kinds: Kinds, split: str, num_clusters: int, protocol: Protoco
     for kind, (features, labels) in kinds.items():
         for method in protocol.methods:
             for seed in protocol.seeds[:1] if method == "agglomerative" else protocol.seeds:
+                made = callable(features)
+                values = features() if callable(features) else features
                 try:
-                    found = cluster_features(features, num_clusters, method=method, seed=seed)
+                    found = cluster_features(values, num_clusters, method=method, seed=seed, overwrite=made)
                 except ValueError as error:
                     raise UsageError(f"{kind}: {error}") from error
                 scores = evaluate_clusters(labels, found, num_clusters)
@@ -294,20 +306,36 @@ def cluster_arrays(arrays: Sequence[Path], ids: Path | None, labels: Path | None
         print(f"note: {told.null_count} of {len(names)} ids have no label and are left out", file=sys.stderr)
     known = told.is_valid().to_numpy()
     kept = told.drop_null().to_pylist()
-    parts = {}
-    for path in arrays:
-        try:
-            parts[path.stem] = scale_features(read_features(path, len(names)), protocol.scaling, rows=known)
-        except UsageError:
-            raise
-        except ValueError as error:
-            raise UsageError(f"{path}: {error}") from error
-    if len(parts) < len(arrays):
+    if len({path.stem for path in arrays}) < len(arrays):
         raise UsageError(f"two of the arrays have one name: {', '.join(map(str, arrays))}")
-    kinds = {name: (part, kept) for name, part in parts.items()}
-    if len(parts) > 1:
-        kinds["+".join(parts)] = (np.concatenate(list(parts.values()), 1), kept)
-    return cluster_kinds(kinds, "all", protocol.num_clusters or len(set(kept)), protocol)
+    num_clusters = protocol.num_clusters or len(set(kept))
+    for method in protocol.methods:
+        try:
+            require_clusters(len(kept), num_clusters, method)
+        except ValueError as error:
+            raise UsageError(f"{arrays[0].stem}: {error}") from error
+    opened = {path.stem: read_features(path, len(names)) for path in arrays}
+    for name, values in opened.items():
+        try:
+            require_finite(values, known)
+        except ValueError as error:
+            raise UsageError(f"{name}: {error}") from error
+    kinds: dict[str, tuple[Features, list[str]]] = {
+        "+".join(group): (partial(_scale_together, [opened[name] for name in group], protocol.scaling, known), kept)
+        for group in [[name] for name in opened] + ([list(opened)] if len(opened) > 1 else [])
+    }
+    return cluster_kinds(kinds, "all", num_clusters, protocol)
+
+
+def _scale_together(arrays: Sequence[np.ndarray], how: str, rows: np.ndarray) -> np.ndarray:
+    """Some rows of several arrays side by side, each scaled by itself: one float32 copy, and a second of one array."""
+    if len(arrays) == 1:
+        return scale_features(arrays[0], how, rows=rows)
+    ends = np.cumsum([values.shape[1] for values in arrays])
+    together = np.empty((int(rows.sum()), ends[-1]), np.float32)
+    for values, end in zip(arrays, ends.tolist(), strict=True):
+        together[:, end - values.shape[1] : end] = scale_features(values, how, rows=rows)
+    return together
 
 
 def summarise(rows: Iterable[Row]) -> list[Row]:

@@ -134,8 +134,10 @@ def make_thumbnail(job: Job, geometry: Geometry, read: Reader) -> str:
 def read_file(job: Job, geometry: Geometry) -> tuple[Sequence[np.ndarray], np.ndarray]:
     """Decode the frames and the sound of a thumbnail from a media file.
 
+    A sound that cannot be decoded leaves its place dark.
+
     Raises:
-        MediaError: see there.
+        MediaError: the frames cannot be decoded.
     """
     frames: list[np.ndarray] = []
     if job.has_picture and geometry.frames:
@@ -145,7 +147,11 @@ def read_file(job: Job, geometry: Geometry) -> tuple[Sequence[np.ndarray], np.nd
     sound = np.zeros(0, np.int16)
     if job.has_sound and geometry.spectrogram:
         rate = geometry.sample_rate
-        sound = decode_sound(job.source, sample_rate=rate) if job.duration_s <= _LONG_S else _windows(job, rate)
+        try:
+            sound = decode_sound(job.source, sample_rate=rate) if job.duration_s <= _LONG_S else _windows(job, rate)
+        except MediaError:
+            if not frames:
+                raise
     return frames, sound
 
 

@@ -30,7 +30,7 @@ from selavi.labelling.verdict import Verdict, judge_training
 from selavi.meter import Meter, say
 from selavi.training.checkpoint import last_checkpoint
 from selavi.training.module import SelaviModule
-from selavi.wording import duration
+from selavi.wording import duration, speed
 
 
 class LabellingCallback(pl.Callback):
@@ -197,7 +197,7 @@ class Progress(pl.Callback):
             steps_per_s = self.meter.pace.rate
             words = [f"epoch {trainer.current_epoch + 1}"]
             if steps_per_s is not None:
-                words.append(f"{steps_per_s * self.config.optim.batch_size * world_size():.3g} clips/s")
+                words.append(f"{speed(steps_per_s * self.config.optim.batch_size * world_size())} clips/s")
             words.append(f"loss {self.smooth_loss:.3f}")
             self.meter.advance(note=", ".join(words), later_s=self.labellings_left_s)
 

@@ -61,9 +61,12 @@ def resume_point(config: Config, check: bool = True) -> ResumePoint:
     """Decide by `resume` and by what the run folder holds; `check=False` (other ranks) refuses nothing.
 
     Raises:
-        UsageError: `never` and the folder is not empty; `must` and there is no checkpoint; a file is in its place.
+        UsageError: `never` and the folder is not empty; `must` and there is no checkpoint; a file is in its place;
+            there is no encoders.init.
     """
-    run_dir = Path(config.run_dir)
+    run_dir, weights = Path(config.run_dir), config.encoders.init
+    if check and weights and not Path(weights).exists():
+        raise UsageError(f"encoders.init={weights}: no such file or folder; name a run, or weights, to start from")
     if run_dir.exists() and not run_dir.is_dir():
         raise UsageError(f"run_dir={run_dir} is a file; give a folder, new or of an earlier run")
     checkpoint = last_checkpoint(run_dir)

@@ -8,9 +8,21 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[2]
-MODULES = ("common", "demo", "evidence", "small_sets", "metrics", "recipes", "gallery", "clips", "interrupted")
+MODULES = (
+    "common",
+    "demo",
+    "newcomer",
+    "evidence",
+    "small_sets",
+    "metrics",
+    "recipes",
+    "gallery",
+    "clips",
+    "interrupted",
+)
 
 
 @pytest.fixture
@@ -29,6 +41,38 @@ def test_the_page_shows_the_results(benchmarks: dict[str, ModuleType], name: str
     assert (ROOT / "docs" / "results" / f"{name}.md").read_text(encoding="utf-8") == benchmarks[name].page(runs)
 
 
+def test_the_page_on_evidence_quotes_the_results(benchmarks: dict[str, ModuleType]) -> None:
+    rows = {(run["map"], run["modality"]): run for run in benchmarks["common"].load_runs("evidence")}
+    shown, text = rows["7 positions a side", "video"], (ROOT / "docs" / "evidence.md").read_text(encoding="utf-8")
+    middle, unlike = (rows[f"no model: {name}", "video"] for name in ("centre", "difference from the median frame"))
+    for share in (shown["hit"], shown["hit_other"], middle["hit"], unlike["hit"]):
+        assert f"{100 * share:.0f} %" in text
+
+
+def test_priors_point_at_what_they_stand_for(benchmarks: dict[str, ModuleType]) -> None:
+    """A square that moves over a still background, left of the middle; a sound that is loud in one place."""
+    evidence = benchmarks["evidence"]
+    video = torch.zeros(1, 3, 4, 24, 24)
+    for frame in range(4):
+        video[:, :, frame, 4:9, 5 * frame : 5 * frame + 5] = 1
+    truth = (video[:, 0] > 0).numpy()
+    audio = torch.zeros(1, 1, 8, 10)
+    audio[0, 0, 3, 6] = 1
+    heard = (audio[:, 0] > 0).numpy()
+    inputs = {"video": video, "audio": audio}
+    hits = {
+        name: float(evidence._place(prior(inputs), {"video": truth, "audio": heard}[modality])[0, 0])
+        for name, (modality, prior) in evidence.PRIORS.items()
+    }
+    # Of the first and last frame one neighbour is there, and where the square was, or will be, has changed as much.
+    assert 0.5 < hits.pop("no model: frame difference") < 1
+    assert hits == {
+        "no model: centre": 0,
+        "no model: difference from the median frame": 1,
+        "no model: loudest": 1,
+    }
+
+
 @pytest.mark.parametrize("name", ["metrics", "clips", "interrupted"])
 def test_a_page_of_speeds_shows_the_results(benchmarks: dict[str, ModuleType], name: str) -> None:
     results = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8"))
@@ -42,6 +86,37 @@ def test_the_readme_shows_the_results(benchmarks: dict[str, ModuleType]) -> None
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     common, demo = benchmarks["common"], benchmarks["demo"]
     assert readme == common.fill(readme, "demo", demo.readme_numbers(common.load_runs("demo")))
+
+
+def test_the_readme_says_how_long_a_small_set_takes(benchmarks: dict[str, ModuleType]) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    common, small_sets = benchmarks["common"], benchmarks["small_sets"]
+    assert readme == common.fill(readme, "small", small_sets.readme_numbers(common.load_runs("small_sets")))
+
+
+def test_the_readme_says_what_a_newcomer_waits_for(benchmarks: dict[str, ModuleType]) -> None:
+    newcomer = benchmarks["newcomer"]
+    result = json.loads((ROOT / "benchmarks" / "results" / "newcomer.json").read_text(encoding="utf-8"))
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert readme == benchmarks["common"].fill(readme, "newcomer", newcomer.readme_numbers(result))
+    assert (ROOT / "docs" / "results" / "newcomer.md").read_text(encoding="utf-8") == newcomer.page(result)
+
+
+def test_times_of_a_newcomer_are_added_up(benchmarks: dict[str, ModuleType]) -> None:
+    newcomer = benchmarks["newcomer"]
+    sizes = {"packages": 3, "installed": 5_000_000_000, "largest": {"torch": 1_200_000_000}, "download": 2_000_000_000}
+    timed_on = {"machine": {"processor": "P", "cores": 2, "memory_gb": 24.7}, "git_commit": "0123456789abcdef"}
+    result = {"sizes": sizes, "steps": dict.fromkeys(newcomer.STEPS, 30.0), "timed_on": timed_on}
+    page, readme = newcomer.page(result), newcomer.readme_numbers(result)
+    assert "| together | 2 min 30 s |" in page and "commit 0123456789ab." in page
+    assert "2.0 GB to download, 5.0 GB on the disk" in readme and "Then it takes 2 min 30 s: 30 s to compile" in readme
+    assert "Not measured yet." in newcomer.page({**result, "steps": None})
+
+
+def test_what_is_required_leaves_the_test_packages_out(benchmarks: dict[str, ModuleType]) -> None:
+    packages = benchmarks["newcomer"].required()
+    assert {"torch", "numpy", "selavi"} <= packages.keys()
+    assert not {"pytest", "pot", "hypothesis"} & packages.keys()
 
 
 def test_numbers_go_between_their_marks(benchmarks: dict[str, ModuleType]) -> None:

@@ -107,6 +107,33 @@ def test_old_and_missing_packages_are_problems() -> None:
     assert checks["torchaudio"].found == "not installed" and "torchaudio" not in tried
 
 
+@pytest.mark.parametrize(
+    ("version", "limits", "verdict"),
+    [
+        ("2.13.0", ">=2.13.0", ""),
+        ("2.13", ">=2.13.0", ""),  # the same version: comparing lists of numbers called it too old
+        ("2.9", ">=2.13", "too old"),
+        ("2.13.0rc1", ">=2.13.0", "too old"),
+        ("2.14.1+cpu", ">=2.11,<2.15", ""),
+        ("2.15.0", ">=2.11,<2.15", "too new"),
+        ("2.6.2", ">=2.5,!=2.6.2,!=2.6.3,<3", "excluded"),
+        ("2.6.4", ">=2.5,!=2.6.2,!=2.6.3,<3", ""),
+        ("1.4.5", "~=1.4.6", "too old"),
+        ("2.0", "==1.0", "excluded"),
+        ("not a version", ">=1", ""),
+        ("1.0", "", ""),
+    ],
+)
+def test_versions_are_compared_as_pip_does(version: str, limits: str, verdict: str) -> None:
+    assert doctor._compare(version, limits) == verdict
+
+
+def test_an_excluded_version_is_a_problem() -> None:
+    checks, _ = check_packages(["numpy>=2.0,!=2.2.2"], {"numpy": "2.2.2", "selavi": "0.1.0"}, lambda _: Outcome())
+    check = next(check for check in checks if check.name == "numpy")
+    assert check.mark == "problem" and "excluded: selavi needs >=2.0,!=2.2.2" in check.found
+
+
 def test_an_import_that_kills_its_process_is_reported() -> None:
     killed = doctor.run_probe("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
     assert "killed by signal 11" in killed.error

@@ -1,6 +1,8 @@
+import re
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from datamodules.manifest import (
@@ -17,7 +19,7 @@ from datamodules.manifest import (
     usable,
     write_manifest,
 )
-from datamodules.triage import ADVICE, triage
+from datamodules.triage import ADVICE, advise, triage
 from selavi.errors import UsageError
 
 
@@ -168,7 +170,17 @@ def test_the_triage_report_counts_explains_and_gives_examples(facts: pa.Table) -
     assert "- broken.mp4: no frame can be decoded" in text
     assert "and 3 more: the rows of the manifest with status corrupt" in text
     assert "\x1b" not in text and "b\\x1b[2J0.mp4" in text
-    assert "Usable: 0.0 hours; splits train 2;" in text
+    assert "Usable: 3.0 s; splits train 2;" in text
+
+
+def test_the_advice_fits_the_commonest_fault(facts: pa.Table) -> None:
+    short = judge(facts, clip_s=10.0, audio_policy="mask", modalities=BOTH)
+    said = advise(bad(short))
+    assert "What to do about too_short (shorter than a clip): a smaller data.clip_s" in said
+    assert re.search(r"half of them last [\d.]+ s or more", said)
+    corrupt = short.filter(pc.equal(short["status"], "corrupt"))
+    assert "download or copy them again" in advise(corrupt) and "clip_s" not in advise(corrupt)
+    assert advise(corrupt.slice(0, 0)) == ""
 
 
 def test_there_is_advice_for_every_status() -> None:

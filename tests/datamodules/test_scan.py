@@ -246,8 +246,10 @@ def test_no_folder_and_an_empty_folder_are_refused(tmp_path: Path) -> None:
     tree(tmp_path / "root", "notes.txt")
     with pytest.raises(UsageError, match=r"no media file in it \(looked for .*\.avi, .*\.mp4"):
         scan(tmp_path / "root", tmp_path / "cache")
-    with pytest.raises(UsageError, match="no such folder"):
+    with pytest.raises(UsageError, match="that is a file, not a folder; point"):
         scan(tmp_path / "root" / "notes.txt", tmp_path / "cache")
+    with pytest.raises(UsageError, match="no such folder: that is a path of Windows"):
+        scan(Path(r"C:\Users\me\Videos"), tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from datamodules import throughput
 from datamodules.doctor import Report
+from datamodules.manifest import usable
 from datamodules.throughput import DataSpeed, Flow, Sample, faster_flows, make_flow, rank_advice
 from selavi.config import Config
 from selavi.errors import UsageError
@@ -108,6 +109,23 @@ def test_no_data_is_no_fault_where_training_generates_them(tiny, tmp_path: Path)
     assert check.mark == "ok" and "not there yet" in check.found
     with pytest.raises(UsageError, match="no such folder"):
         throughput.find_sample(tiny(f"data.root={tmp_path / 'none'}"), 1.0)
+
+
+def test_recordings_over_a_minute_are_measured_without_what_takes_too_long(
+    tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """doctor with small.yaml (data.cache_gb=4) ended in a traceback where every file was longer than a minute."""
+    monkeypatch.setattr(throughput, "_TRIAL_S", 0.1)
+    config = tiny("data.cache_gb=1")
+    sample = throughput.find_sample(config, 60.0)
+    assert sample is not None
+    monkeypatch.setattr(throughput._few, "__defaults__", (0.5, 12))  # the clips of 2 s are now longer than allowed
+    assert len(throughput._few(usable(sample.manifest))) == 0
+    data = throughput.measure_data(config, sample, tmp_path, 0.2)
+    assert data.one > 0 and data.faults == 0
+    assert "measured without data.cache_gb" in caplog.text
+    rates = throughput.faster_data(config, sample, MACHINE, tmp_path, time.monotonic() + 1e6)
+    assert [change.split()[0] for change in rates] == ["video.decode_size=24"]
 
 
 def test_what_is_tried_is_measured_and_leaves_nothing(tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

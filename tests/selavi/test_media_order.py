@@ -1,6 +1,6 @@
 """Frames come in the order in which they were drawn, at their times, from wherever one begins to read."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,63 +22,7 @@ from selavi.media import (
     stream_frames,
     transcode,
 )
-
-BITS = 7
-SIZE = (72, 48)
-"""Width and height: bars of 9 pixels, of which each is a bit of the frame's number."""
-
-
-@dataclass(frozen=True)
-class Film:
-    """How a film of numbered frames is written."""
-
-    suffix: str
-    codec: str
-    num_frames: int = 70
-    rate: Fraction = Fraction(25)
-    num_b: int = 0
-    gop: int = 12
-    options: tuple[tuple[str, str], ...] = ()
-    start_s: float = 0.0
-    """When the picture begins on the clock of the container."""
-    stamped_by_decoding: bool = False
-    """Whether the packets lose their presentation times, as some writers of MP4 and Matroska do."""
-
-
-def number_of(frame: np.ndarray) -> int:
-    """The number that is drawn into (h, w, 3)."""
-    height, width = frame.shape[:2]
-    row = frame[height // 2].mean(1)
-    return sum(int(row[round((bit * 9 + 4.5) * width / SIZE[0])] > 128) << bit for bit in range(BITS))
-
-
-def draw(number: int) -> av.VideoFrame:
-    picture = np.full((SIZE[1], SIZE[0], 3), 30, np.uint8)
-    for bit in range(BITS):
-        if number >> bit & 1:
-            picture[:, bit * 9 : bit * 9 + 9] = 225
-    return av.VideoFrame.from_ndarray(picture, format="rgb24")
-
-
-def write(path: Path, film: Film, format_name: str | None = None) -> Path:
-    with av.open(str(path), "w", format=format_name) as container:
-        stream = container.add_stream(film.codec, rate=film.rate)
-        stream.width, stream.height = SIZE
-        stream.pix_fmt = "yuvj420p" if film.codec == "mjpeg" else "yuv420p"
-        stream.gop_size, stream.thread_count = film.gop, 1
-        stream.options = dict(film.options) | {"bf": str(film.num_b)}
-        stream.codec_context.time_base = 1 / film.rate
-        packets = []
-        for number in range(film.num_frames):
-            frame = draw(number)
-            frame.pts, frame.time_base = number + round(film.start_s * film.rate), 1 / film.rate
-            packets += stream.encode(frame)
-        packets += stream.encode(None)
-        for number, packet in enumerate(packets):
-            if film.stamped_by_decoding:
-                packet.pts = packet.dts = number
-            container.mux(packet)
-    return path
+from tests.films import SIZE, Film, draw, number_of, write
 
 
 def check(path: Path, film: Film, rng: np.random.Generator) -> None:
@@ -86,9 +30,11 @@ def check(path: Path, film: Film, rng: np.random.Generator) -> None:
     whole = decode_recording(path, size=48, sample_rate=8000)
     assert [number_of(frame) for frame in whole.frames] == list(range(film.num_frames))
     step_s = float(1 / film.rate)
-    np.testing.assert_allclose(whole.times_s, np.arange(film.num_frames) * step_s, atol=0.0016)
+    # MPEG program streams stamp some frames only, and what the library puts in between may be a frame late.
+    slack_s = step_s if film.suffix in (".mpg", ".vob") else 0.0
+    np.testing.assert_allclose(whole.times_s, np.arange(film.num_frames) * step_s, atol=0.0016 + slack_s)
     info = probe(path)
-    assert info.duration_s == pytest.approx(film.num_frames * step_s, abs=1.01 * step_s)
+    assert info.duration_s == pytest.approx(film.num_frames * step_s, abs=1.01 * step_s + slack_s)
     assert info.fps == pytest.approx(float(film.rate), rel=0.03)
     streamed = list(stream_frames(path, size=48))
     assert [time_s for time_s, _ in streamed] == whole.times_s.tolist()
@@ -141,12 +87,24 @@ def films(draw_from: st.DrawFn) -> Film:
     )
 
 
-@settings(max_examples=40, suppress_health_check=list(HealthCheck), derandomize=True)
-@given(films(), st.integers(0, 1000))
-def test_every_way_of_reading_gives_the_frames_in_their_order(film: Film, seed: int) -> None:
+def check_any(film: Film, seed: int) -> None:
     with TemporaryDirectory() as folder:
         path = write(Path(folder) / f"film{film.suffix}", film, FORMATS.get(film.suffix))
         check(path, film, np.random.default_rng(seed))
+
+
+@settings(max_examples=30, suppress_health_check=list(HealthCheck), derandomize=True)
+@given(films(), st.integers(0, 1000))
+def test_every_way_of_reading_gives_the_frames_in_their_order(film: Film, seed: int) -> None:
+    check_any(film, seed)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@settings(max_examples=500, suppress_health_check=list(HealthCheck), derandomize=True)
+@given(films(), st.integers(0, 1000))
+def test_every_way_of_reading_gives_the_frames_in_their_order_at_length(film: Film, seed: int) -> None:
+    check_any(film, seed)
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])

@@ -90,6 +90,14 @@ def test_a_log_gets_lines_with_what_is_left_beside_the_units(
     assert len(lines) == 8 and all(line.endswith("left") for line in lines)
 
 
+def test_a_terminal_without_a_width_gets_lines(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(meter, "_columns", lambda: 0)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert Meter("training", 40, "steps").bar is None
+
+
 def test_a_bar_says_units_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
     monkeypatch.setattr(meter.time, "monotonic", clock)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selavi.wording import about, byte_size, command, duration
+from selavi.wording import about, byte_size, command, duration, speed
 
 
 @pytest.mark.parametrize(
@@ -55,6 +55,14 @@ def test_no_duration_has_sixty_minutes_or_seconds(seconds: float) -> None:
 )
 def test_sizes(num_bytes: float, words: str) -> None:
     assert byte_size(num_bytes) == words
+
+
+@pytest.mark.parametrize(
+    ("per_second", "words"),
+    [(0.0213, "0.0213"), (4.5649, "4.56"), (999.4, "999"), (999.7, "1,000"), (12_345, "12,300")],
+)
+def test_speeds(per_second: float, words: str) -> None:
+    assert speed(per_second) == words
 
 
 @given(st.lists(st.text(st.characters(blacklist_characters="\0"), min_size=1), max_size=4))

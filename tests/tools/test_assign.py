@@ -145,7 +145,7 @@ def test_wrong_paths_are_usage_errors(
     pq.write_table(pa.table({"id": ["a"]}), tmp_path / "odd.parquet")
     for path, told in (
         (tmp_path / "nowhere", "no such file or folder"),
-        (tmp_path / "empty", "no clip in it (looked for .aac, "),
+        (tmp_path / "empty", "no clip in it (looked for .3g2, "),
         (tmp_path / "odd.parquet", "lacks the columns path, split"),
     ):
         label(path, code=2)
@@ -348,7 +348,7 @@ def test_numbers_out_of_range_are_usage_errors(
         (["--shard-clips", "0"], "--shard-clips must be at least 1"),
         (["--max-bad-fraction", "2"], "--max-bad-fraction must be in [0, 1]"),
         (["--task", "2/2"], "--task must be i/n with 0 <= i < n"),
-        (["--head", "7"], "--head must be `chosen`, `all` or one of 0, 1 (of 2 heads"),
+        (["--head", "7"], "--head must be `chosen`, `all` or one of 0 to 1, got"),
     ):
         label(demo_set / "test", *options, code=2)
         assert told in capsys.readouterr().err

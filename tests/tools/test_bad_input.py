@@ -137,8 +137,17 @@ def test_too_many_bad_files(run: Tool, tiny_yaml: Path, own: Callable[..., list[
     code, error = run(train, "--config", tiny_yaml, *own("plain", "plain", "empty", "text"))
     assert code == 3
     assert "2 of 4 files cannot be used, data.max_bad_fraction=0.2 allows 0: 1 empty (such as 2.mp4); " in error
-    assert "Repair or remove them, or raise the limit" in error
+    assert "What to do about " in error and "data.max_bad_fraction sets the limit" in error
     assert list(Path.cwd().iterdir()) == []
+
+
+def test_clips_that_are_all_too_short_are_not_to_be_repaired(
+    run: Tool, tiny_yaml: Path, own: Callable[..., list[str]]
+) -> None:
+    code, error = run(train, "--config", tiny_yaml, *own("plain", "plain", "plain"), "data.clip_s=10")
+    assert code == 3
+    assert "3 too_short" in error and "a smaller data.clip_s" in error and "half of them last" in error
+    assert "epair" not in error
 
 
 def test_bad_files_within_the_budget_are_counted_and_listed(

@@ -52,7 +52,6 @@ def test_a_list_is_joined(
     [
         (["nowhere"], "data.root=nowhere: no such folder"),
         (["{media}", "--clip-s", "0"], "data.clip_s must be 0.04 to 600 seconds, got 0.0"),
-        (["{media}", "--audio-policy", "maybe"], "--audio-policy must be require, mask or zeros, got 'maybe'"),
         (["{media}", "--timeout-s", "-1"], "data.timeout_s must be above 0, got -1.0"),
     ],
 )

@@ -189,7 +189,7 @@ const indexView = {
     const words = numShown === numAll ? plural(numAll, "cluster") : `${grouped(numShown)} of ${plural(numAll, "cluster")}`;
     if (this.count.textContent !== words) this.count.textContent = words;
     fillWith(this.turn, icon(this.down ? "down" : "up"));
-    this.turn.title = this.down ? "Largest first; turn round" : "Smallest first; turn round";
+    this.turn.title = this.down ? "Largest first; reverse the order" : "Smallest first; reverse the order";
     this.turn.setAttribute("aria-label", this.turn.title);
     this.lede.textContent = `${plural(app.index.numClips, "clip")} in ${plural(app.head.clusters.length, "cluster")}, found without labels.`;
     this.progressRefresh();
@@ -252,7 +252,7 @@ const indexView = {
     });
     const heading = SORTS[measure].words;
     fillWith(this.axis,
-      `One bar a cluster, its height ${measure === "size" ? "the number of clips" : heading} (up to ${measure === "size" ? grouped(most) : decimals(most)}). `,
+      `One bar for each cluster; its height is ${measure === "size" ? "the number of clips" : heading} (up to ${measure === "size" ? grouped(most) : decimals(most)}). `,
       make("span", { class: "key-named" }, "Named"), " ", make("span", { class: "key-unnamed" }, "not yet"),
     );
   },

@@ -1,5 +1,7 @@
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -262,3 +264,30 @@ def test_runs_are_clustered_split_by_split() -> None:
     assert [row["name"] for row in rows] == ["kmeans on video of a"] * 2 + ["kmeans on video of b"] * 2
     assert {row["nmi"] for row in rows} == {1.0}
     assert [row["name"] for row in cp.cluster_runs([Path("a")], ["test"], protocol, encode)] == ["kmeans on video"]
+
+
+def test_arrays_are_not_read_whole(tmp_path: Path) -> None:
+    """A memory-mapped float16 array needs one float32 copy, and what K-means takes beside it, not three of float64."""
+    script = """
+import resource, sys
+import sklearn.cluster
+from pathlib import Path
+from selavi.evaluation import compare as cp
+
+folder = Path(sys.argv[1])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+cp.cluster_arrays([folder / "x.npy"], folder / "ids.txt", folder / "l.csv", cp.Protocol(["kmeans"], [0], "standardise"))
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+assert "torch" not in sys.modules
+"""
+    num, width = 24_000, 512
+    values = np.random.default_rng(0).normal(size=(num, width)).astype(np.float16)
+    values[:, 0] += np.arange(num) % 2 * 100
+    np.save(tmp_path / "x.npy", values)
+    ids = [f"{n:05}" for n in range(num)]
+    (tmp_path / "ids.txt").write_text("\n".join(ids))
+    (tmp_path / "l.csv").write_text("id,label\n" + "".join(f"{name},{n % 2}\n" for n, name in enumerate(ids)))
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    megabytes = num * width * 4 / 2**20
+    assert float(done.stdout) < 5 * megabytes  # the float64 copies of old alone were 4 of these
