@@ -89,12 +89,13 @@ def read_layout(folders: Mapping[str, int], layout: str = "auto") -> Reading:
     if not tree.tops:
         return Reading("flat", {})
     like_splits = [name for name in tree.tops if split_of(name)]
-    if not like_splits:
-        return _without_plain_splits(tree)
     if len(like_splits) == len(tree.tops):
         splits = _name_splits(tree.tops)
         return Reading("splits", splits, tuple(_doubts_of_splits(tree, splits)))
-    return _mixed(tree, like_splits)
+    parts = {split_of(name) or _loose_split(name) for name in tree.tops}
+    if None not in parts and len(parts) > 1:
+        return _loose(tree)
+    return _mixed(tree, like_splits) if like_splits else _classes(tree)
 
 
 def require_layout(layout: str) -> None:
@@ -167,15 +168,15 @@ def _name_splits(tops: Iterable[str]) -> dict[str, str]:
     return splits
 
 
-def _without_plain_splits(tree: _Tree) -> Reading:
+def _loose(tree: _Tree) -> Reading:
+    """Each first folder has a split in its name, some only as a part of it."""
+    splits = _name_splits(tree.tops)
+    doubt = f"the folders {_list(tree.tops)} were taken for splits by a part of their names; if they are classes, say "
+    return Reading("splits", splits, (f"{doubt}data.layout=classes (--layout)", *_doubts_of_splits(tree, splits)))
+
+
+def _classes(tree: _Tree) -> Reading:
     """No first folder has a usual name of a split."""
-    loose = {name: _loose_split(name) for name in tree.tops}
-    if all(loose.values()) and len(set(loose.values())) > 1:
-        splits = _name_splits(tree.tops)
-        doubt = f"the folders {_list(tree.tops)} were taken for splits by a part of their names; if they are classes, "
-        return Reading(
-            "splits", splits, (f"{doubt}say data.layout=classes (--layout)", *_doubts_of_splits(tree, splits))
-        )
     doubts = []
     below = {name for top in tree.tops for name in tree.below[top] if split_of(name)}
     if len(tree.tops) == 1 and not tree.in_root:

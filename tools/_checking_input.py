@@ -31,6 +31,9 @@ def check_scan(args: argparse.Namespace) -> DataConfig:
         data.__post_init__()
     except ValueError as error:
         raise UsageError(str(error)) from error
+    policies = ("require", "mask", "zeros")
+    told = f"--audio-policy must be require, mask or zeros, got {args.audio_policy!r}"
+    require(args.audio_policy in policies, told)
     at_least(args, workers=0)
     require(not args.out.is_dir(), f"--out {args.out} is a folder; name the file to write")
     output_folder("--out", args.out.parent)

@@ -260,8 +260,8 @@ def on_other_clips(run: Run, overrides: list[str], fold: str | None = None) -> C
                 "data.*, video.* and labelling.batch_size can"
             )
     if any(override.startswith("data.root=") for override in overrides):
-        # A demo set is not generated in a user's folder, and a list belongs to its own clips.
-        overrides = ["data.demo=false", "data.list=", "data.source=auto", *overrides]
+        # A demo set is not generated in a user's folder; a list and what folders mean belong to their own clips.
+        overrides = ["data.demo=false", "data.list=", "data.source=auto", "data.layout=auto", *overrides]
     unclustered = ["heads.num_heads=1", "heads.num_clusters=2", "labelling.head_groups=1", "labelling.marginal=uniform"]
     config = load_config(run.folder / "config.resolved.yaml", [*unclustered, *overrides])
     config.run_dir = str(run.folder)

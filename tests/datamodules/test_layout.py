@@ -184,6 +184,7 @@ def test_names_with_a_split_in_them_are_splits_where_all_have_one() -> None:
     assert "taken for splits by a part of their names; if they are classes, say data.layout=classes" in doubts(
         "kinetics_train/a", "kinetics-VAL_small/a"
     )
+    assert places("train/a", "test-clean/a") == [("train", "a"), ("test", "a")]
     assert places("steam_train", "crash_test", "car") == [("train", x) for x in ("steam_train", "crash_test", "car")]
 
 

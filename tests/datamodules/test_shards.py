@@ -431,6 +431,6 @@ def test_the_fetching_process_holds_no_file_open_for_ever(shards: Path, rows: pa
 def test_urls_that_hold_nothing_prepared_are_refused_as_they_were_typed(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"data\.root=nobody://x//y cannot be read: Protocol not known: nobody"):
         is_prepared("nobody://x//y")
-    with pytest.raises(UsageError, match=rf"data\.root=file://{tmp_path}: no shards\.json in it; .*of a URL nothing"):
+    with pytest.raises(UsageError, match=rf"data\.root=file://{tmp_path}: no shards\.json in it; .*nothing else"):
         open_shards(f"file://{tmp_path}", tmp_path, 1)
     assert not is_prepared(str(tmp_path))

@@ -145,7 +145,7 @@ def test_wrong_paths_are_usage_errors(
     pq.write_table(pa.table({"id": ["a"]}), tmp_path / "odd.parquet")
     for path, told in (
         (tmp_path / "nowhere", "no such file or folder"),
-        (tmp_path / "empty", "no clip in it (looked for .aac, "),
+        (tmp_path / "empty", "no clip in it (looked for .3g2, "),
         (tmp_path / "odd.parquet", "lacks the columns path, split"),
     ):
         label(path, code=2)
