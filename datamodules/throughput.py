@@ -199,8 +199,8 @@ def faster_data(config: Config, sample: Sample, machine: Machine, folder: Path, 
         manifest, media = open_shards(str(out), folder, 0.0)
         judged = judge_for(config, manifest)
         if len(usable(judged)):
-            key = f"tools/prepare.py {config.data.root} OUT --format {form} --size {size}, then data.root=OUT"
-            found[key] = rate(config, judged, media)
+            first = command("prepare", config.data.root, "OUT", "--format", form, "--size", str(size))
+            found[f"{first}, then data.root=OUT"] = rate(config, judged, media)
     return found
 
 

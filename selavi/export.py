@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from selavi.atomic import write_atomically
 from selavi.errors import UsageError
+from selavi.wording import command
 
 CLUSTER_SCHEMA = pa.schema(
     [
@@ -111,7 +112,7 @@ def read_labels(run_dir: Path, split: str) -> pa.Table:
         found = ", ".join(sorted(file.stem for file in path.parent.glob("*.parquet"))) or "none"
         raise UsageError(
             f"{run_dir} has no labels of split {split!r} (found: {found}); labels of the training clips "
-            f"appear when training ends, others with tools/cluster_eval.py {run_dir} --split {split}"
+            f"appear when training ends, others with {command('cluster_eval', run_dir, '--split', split)}"
         )
     return pq.read_table(path)
 
