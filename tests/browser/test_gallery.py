@@ -487,6 +487,28 @@ def test_names_go_round(visit: Visit, gallery: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "content",
+    [
+        "head;cluster;name;rejected\r\n0;1;a, b;\r\n0;3;;TRUE\r\n".encode("utf-8-sig"),
+        "head\tcluster\tname\trejected\r\n0\t1\ta, b\t\r\n0\t3\t\tTRUE\r\n".encode("utf-16"),
+        b'sep=;\r\nhead;cluster;name;rejected;\r\n0;1;"a, b";;\r\n0;3;;1;\r\n;;;;\r\n;;;;\r\n',
+        b'head,cluster,name,rejected\n0,1,"a, b",0\n0,3,,true\n,,,\n',
+    ],
+)
+def test_names_that_a_spreadsheet_saved_are_read_as_the_tools_read_them(
+    visit: Visit, gallery: Path, tmp_path: Path, content: bytes
+) -> None:
+    (tmp_path / "mine.csv").write_bytes(content)
+    names = read_names(tmp_path / "mine.csv")
+    assert (names.name(0, 1), names.of(0).final(3)) == ("a, b", -1)
+    page = visit(gallery, "#/names")
+    page.locator("#import").set_input_files(tmp_path / "mine.csv")
+    page.wait_for_selector("tbody tr")
+    saved = list(csv.reader(io.StringIO(download(page, tmp_path).read_text(encoding="utf-8"), newline="")))
+    assert saved[1:] == [["0", "1", "", "a, b", "", ""], ["0", "3", "", "", "", "1"]]
+
+
+@pytest.mark.parametrize(
     ("text", "words"),
     [
         ("cluster,name\n1,a\n", "line 1: expected the columns head"),

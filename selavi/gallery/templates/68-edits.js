@@ -11,7 +11,7 @@ const namesView = {
     file.addEventListener("change", async () => {
       const [chosen] = file.files;
       file.value = "";
-      if (chosen) this.bring(chosen.name, await chosen.text());
+      if (chosen) this.bring(chosen.name, await chosen.arrayBuffer());
     });
     this.problem = make("div");
     const run = app.index.numRun;
@@ -51,10 +51,10 @@ const namesView = {
     return element;
   },
 
-  bring(name, text) {
+  bring(name, buffer) {
     this.problem.replaceChildren();
     try {
-      const rows = readCsv(text);
+      const rows = readCsv(textOf(buffer));
       const heads = new Set(app.index.heads.map((head) => head.head));
       const strange = rows.find((row) => !heads.has(row.head));
       if (strange) throw new Error(`head ${strange.head} is not in this gallery, which holds ${[...heads].join(", ")}`);
