@@ -118,7 +118,7 @@ def _lengths(file: File, audible: bool) -> tuple[dict[int, float], float]:
     streams = [stream for stream in (file.picture, file.audio if audible else None) if stream is not None]
     measured = file.format not in INDEXED | {"avi", "mpegts"} or bool(file.jumps)
     lengths_s = {}
-    if not measured:
+    if not measured and file.format != "avi":  # of which the header keeps its word when the rest is cut off
         lengths_s = {s.index: seconds(s, s.duration) for s in streams if s.duration}
     missing = [stream.index for stream in streams if stream.index not in lengths_s]
     fps = 0.0 if file.picture is None else float(file.picture.average_rate or file.picture.guessed_rate or 0)

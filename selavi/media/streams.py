@@ -105,13 +105,17 @@ def choose_streams(
             raise MediaError(path, "refused", f"{value:.0f} {name}, the limit is {limit:.0f}")
 
     require("streams", len(container.streams), limits.streams)
-    require("seconds", (container.duration or 0) / av.time_base, limits.duration_s)
+    # Where a clock may jump, the first and the last stamp do not tell how long it ran: probe measures that.
+    believed = container.format.name in INDEXED | UNTIMED
+    if believed:
+        require("seconds", (container.duration or 0) / av.time_base, limits.duration_s)
     picture = choose_picture(container.streams.video)
     if picture is not None:
         if picture.codec_context is None:
             raise MediaError(path, "refused", "picture: there is no decoder for it")
         require("pixels", picture.codec_context.width * picture.codec_context.height, limits.pixels)
-        require("seconds", seconds(picture, picture.duration), limits.duration_s)
+        if believed:
+            require("seconds", seconds(picture, picture.duration), limits.duration_s)
     return picture, sorted(container.streams.audio, key=lambda stream: not stream.disposition & Disposition.default)
 
 
@@ -148,7 +152,6 @@ def _fault_of(path: Path, stream: AudioStream, limits: Limits) -> MediaError | N
     for name, value, limit in (
         ("samples a second", context.sample_rate, limits.sample_rate),
         ("channels", context.layout.nb_channels, limits.channels),
-        ("seconds", seconds(stream, stream.duration), limits.duration_s),
     ):
         if value > limit:
             return MediaError(path, "refused", f"sound: {value:.0f} {name}, the limit is {limit:.0f}")

@@ -44,9 +44,13 @@ def write(
     rate: int = RATE,
     audio_codec: str = "aac",
     codec: str = "libx264",
+    start_s: float = 0.0,
     change: Callable[[av.container.OutputContainer], None] = lambda container: None,
 ) -> Path:
-    """Ten frames a second that become brighter, the left half always dark; and some sound tracks."""
+    """Ten frames a second that become brighter, the left half always dark; and some sound tracks.
+
+    `start_s`: what the clock of the container shows at the beginning.
+    """
     with av.open(str(path), "w") as container:
         video = container.add_stream(codec, rate=10)
         video.width, video.height, video.pix_fmt, video.gop_size = *size, "yuv420p", 5
@@ -57,12 +61,12 @@ def write(
             picture = np.full((size[1], size[0], 3), 60 + 6 * number, np.uint8)
             picture[:, : size[0] // 2] = 20
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            frame.pts, frame.time_base = number, Fraction(1, 10)
+            frame.pts, frame.time_base = number + round(10 * start_s), Fraction(1, 10)
             container.mux(video.encode(frame))
         container.mux(video.encode(None))
         for track, samples in zip(tracks, sounds, strict=True):
             frame = av.AudioFrame.from_ndarray(np.stack([samples] * channels), format="fltp", layout=layout)
-            frame.sample_rate, frame.time_base, frame.pts = rate, Fraction(1, rate), 0
+            frame.sample_rate, frame.time_base, frame.pts = rate, Fraction(1, rate), round(rate * start_s)
             resampler = av.AudioResampler(track.codec.audio_formats[0].name, layout, rate)
             for block in resampler.resample(frame):
                 container.mux(track.encode(block))
@@ -167,6 +171,14 @@ def test_a_broken_sound_leaves_the_picture(broken: Path) -> None:
         decode_sound(broken, sample_rate=RATE)
 
 
+def test_a_sound_without_a_decoder_is_broken_not_absent(tmp_path: Path) -> None:
+    path = write(tmp_path / "film.mkv", sounds=(tone(2, 440),))
+    path.write_bytes(path.read_bytes().replace(b"A_AAC", b"A_XYZ"))
+    info = probe(path)
+    assert (info.audio_state, info.audio_reason) == ("broken", "sound: there is no decoder for it")
+    assert len(decode_recording(path, size=32, sample_rate=RATE).frames) == 20
+
+
 def test_a_broken_picture_is_named(tmp_path: Path) -> None:
     path = write(tmp_path / "broken.mp4", sounds=(tone(2, 440),))
     with av.open(str(path)) as container:
@@ -181,7 +193,36 @@ def test_a_broken_picture_is_named(tmp_path: Path) -> None:
     assert loudest(decode_sound(path, sample_rate=RATE)) > 10_000
 
 
+def test_a_file_that_was_cut_off_is_as_long_as_what_is_left(tmp_path: Path) -> None:
+    """The header of an AVI file keeps its word when the rest is gone."""
+    path = write(tmp_path / "film.avi", seconds=3.0, codec="mpeg4")
+    content = path.read_bytes()
+    path.write_bytes(content[: content.index(b"movi") + (len(content) - content.index(b"movi")) // 2])
+    num_frames = len(decode_recording(path, size=32, sample_rate=RATE).frames)
+    assert 5 < num_frames < 25
+    assert probe(path).duration_s == pytest.approx(num_frames / 10, abs=0.11)
+
+
 # ---- what changes in the middle ----
+
+
+@pytest.mark.parametrize("starts_s", [(0.0, 7200.0), (7200.0, 0.0), (95_400.0, 0.0), (0.0, 1.0)])
+def test_the_clock_may_jump_by_any_time(tmp_path: Path, starts_s: tuple[float, float]) -> None:
+    """Picture and sound stay together: the pitch changes with the part."""
+    parts = [
+        write(
+            tmp_path / f"{hertz}.ts", sounds=(tone(2, hertz),), codec="mpeg2video", audio_codec="mp2", start_s=start_s
+        )
+        for hertz, start_s in zip((440, 880), starts_s, strict=True)
+    ]
+    path = join(tmp_path / "joined.ts", *parts)
+    info, whole = probe(path), decode_recording(path, size=48, sample_rate=RATE)
+    assert info.timing == "bridged" and info.duration_s == pytest.approx(4.0, abs=0.1)
+    np.testing.assert_allclose(whole.times_s, np.arange(40) / 10, atol=0.001)
+    assert len(whole.waveform) == pytest.approx(4 * RATE, abs=0.1 * RATE)
+    for at_s, hertz in ((0.5, 440), (2.5, 880)):
+        piece = whole.waveform[round(at_s * RATE) : round((at_s + 1) * RATE)]
+        assert pitch(piece, RATE) == pytest.approx(hertz, abs=3)
 
 
 @pytest.mark.parametrize(
