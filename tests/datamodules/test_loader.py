@@ -24,33 +24,9 @@ from selavi.config import Config
 from selavi.errors import UsageError
 from selavi.media import MediaError
 from selavi.training.checkpoint import last_checkpoint, read_checkpoint
+from tests.datamodules.treacherous import Once, Treacherous, unsendable
 
 Tiny = Callable[..., Config]
-
-
-class Treacherous:
-    """A reader that hangs or dies at some rows; `mark` lets it die at that row once only."""
-
-    def __init__(
-        self,
-        reader: FileReader,
-        hangs: int = -1,
-        dies: tuple[int, ...] = (),
-        mark: Path | None = None,
-        busy: bool = False,
-    ) -> None:
-        self.reader, self.hangs, self.dies, self.mark, self.busy = reader, hangs, dies, mark, busy
-
-    def read(self, row: int, *args: float, **kwargs: float):
-        if row == self.hangs:
-            while self.busy:
-                pass
-            time.sleep(1000)
-        if row in self.dies and not (self.mark and self.mark.exists()):
-            if self.mark:
-                self.mark.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return self.reader.read(row, *args, **kwargs)
 
 
 @pytest.fixture
@@ -133,26 +109,12 @@ def test_a_clip_that_kills_twice_is_given_up(make: Callable[..., Loader]) -> Non
 
 def test_two_deaths_at_different_clips_end_the_run(make: Callable[..., Loader], tmp_path: Path) -> None:
     loader = make(dies=(3, 20))
-    loader.watched.reader = _Once(loader.watched.reader, {3: tmp_path / "3"})
+    loader.watched.reader = Once(loader.watched.reader, {3: tmp_path / "3"})
     with pytest.raises(RuntimeError) as caught:
         list(loader)
     told = f"was killed by SIGKILL at clip {loader.dataset.ids[20].as_py()}; it is the second time in this pass"
     assert told in str(caught.value)
     assert "lower data.num_workers" in str(caught.value)
-
-
-class _Once:
-    """Lets a treacherous reader die at some rows once only."""
-
-    def __init__(self, reader: Treacherous, marks: dict[int, Path]) -> None:
-        self.reader, self.marks = reader, marks
-
-    def read(self, row: int, *args: float, **kwargs: float):
-        if row in self.marks:
-            if self.marks[row].exists():
-                return self.reader.reader.read(row, *args, **kwargs)
-            self.marks[row].touch()
-        return self.reader.read(row, *args, **kwargs)
 
 
 def test_errors_of_the_code_are_not_taken_for_a_lost_process(make: Callable[..., Loader]) -> None:
@@ -172,11 +134,6 @@ def test_too_little_shared_memory_is_told_before_a_run(tiny: Tiny, monkeypatch: 
     manifest, media = prepare_data(tiny())
     with pytest.raises(UsageError, match=r"--shm-size=.*lower data.num_workers or the batch size"):
         ClipDataModule(config, manifest, media)
-
-
-def unsendable(*batch: object) -> object:
-    """A batch that gets lost: it cannot cross to another process, as when there is no room for it."""
-    return lambda: batch
 
 
 def test_a_batch_that_gets_lost_ends_the_run(make: Callable[..., Loader], monkeypatch: pytest.MonkeyPatch) -> None:

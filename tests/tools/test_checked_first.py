@@ -10,14 +10,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import datamodules.cache
+import datamodules.clips
 import datamodules.loader
-import datamodules.probing
+import datamodules.new_clips
+import datamodules.prepare
 import datamodules.scan
-import datamodules.workers
+import datamodules.throughput
 import selavi.evaluation.compare
 import selavi.model
 import selavi.pretrained
+import tools._pool
 from tools import (
     assign,
     cluster_eval,
@@ -33,12 +35,16 @@ from tools import (
     train,
 )
 
+# Each where it is looked up.  All of these are imported above: one that is imported while they are replaced would keep
+# what stands in their place.
 WORK = {
     datamodules.loader.Loader: "__iter__",  # decodes clips
-    datamodules.probing: "probe_file",
+    datamodules.new_clips: "probe_file",
+    datamodules.throughput: "probe_file",
     datamodules.scan: "_probe_all",
-    datamodules.workers: "run_jobs",
-    datamodules.cache: "build_cache",
+    datamodules.prepare: "run_jobs",
+    tools._pool: "run_jobs",
+    datamodules.clips: "build_cache",
     selavi.model.SelaviModel: "forward",
     selavi.pretrained: "export_program",
     selavi.evaluation.compare: "cluster_features",
