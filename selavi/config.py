@@ -93,7 +93,7 @@ class DataConfig:
     """Clips without sound or silent, where `audio` is a modality.  require: not used; mask: used without their sound,
     which neither trains nor votes; zeros: used, and their sound is zeros."""
     timeout_s: float = 30.0
-    """Seconds that one clip may take to decode, or one file to probe."""
+    """Seconds of processor time that one clip may take to decode, or a file to probe; on the clock 20 times as many."""
     allow_links: bool = False
     """Follow links that lead out of `root`; else they are refused."""
 
