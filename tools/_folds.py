@@ -21,12 +21,14 @@ def check_probe(args: argparse.Namespace) -> None:
         raise UsageError(f"--group {args.group!r} is neither {' nor '.join(GROUPS)} nor a pattern: {error}") from error
 
 
-def fold_configs(folds: Sequence[str | None] | None, make: Callable[[str | None], Config]) -> dict[str | None, Config]:
+def fold_configs(
+    folds: Sequence[str | None] | None, settings: Callable[[str | None], Config]
+) -> dict[str | None, Config]:
     """Settings of every fold (None: of no fold), whose lists can be read, before the first fold is worked on."""
     for fold in folds or ():
         told = f"--folds: {fold} is a setting, not a fold; write settings before --folds"
         require(fold is None or "=" not in fold, told)
-    configs = {fold: make(fold) for fold in folds or [None]}
+    configs = {fold: settings(fold) for fold in folds or [None]}
     for config in configs.values():
         list_file(config.data.list, config.data.source)
     return configs

@@ -29,7 +29,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     about = "what folders mean (data.layout; default: by their names)"
     parser.add_argument("--layout", choices=("auto", "classes", "splits", "flat"), default="auto", help=about)
     parser.add_argument("--workers", type=int, default=0, help="processes (default: one for each core)")
-    parser.add_argument("--timeout-s", type=float, default=600, help="seconds of processor time for one clip (default: 600)")
+    parser.add_argument("--timeout-s", type=float, default=600, help="processor seconds for one clip (default: 600)")
     parser.add_argument("--cache-dir", type=Path, default=Path(".selavi-cache"), help="where scans are kept")
     return parser.parse_args(argv)
 

@@ -23,7 +23,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     about = "require, mask or zeros, of clips without sound (default: mask)"
     parser.add_argument("--audio-policy", default="mask", help=about)
     parser.add_argument("--workers", type=int, default=0, help="processes; 0: one for each core (default)")
-    parser.add_argument("--timeout-s", type=float, default=30.0, help="seconds of processor time that a file may take (default: 30)")
+    parser.add_argument("--timeout-s", type=float, default=30.0, help="processor seconds a file may take (default: 30)")
     parser.add_argument("--allow-links", action="store_true", help="follow links that lead out of ROOT")
     parser.add_argument("--retry", action="store_true", help="probe files again that could not be used the last time")
     about = "kept between scans (default: .selavi-cache)"
