@@ -214,7 +214,7 @@ def describe_suffixes(counts: Mapping[str, int], suffixes: Set[str] = MEDIA_SUFF
     if usual:
         parts.append(_counted(usual))
     if sound:
-        parts.append(f"with sound alone, which training does not use and tools/assign.py does: {_counted(sound)}")
+        parts.append(f"with sound alone, which training does not use and assign does: {_counted(sound)}")
     total = sum(counts.values())
     files = "file with another suffix was" if total == 1 else "files with other suffixes were"
     return f"{total:,} {files} not read: {'; '.join(parts)}" if parts else ""

@@ -115,7 +115,7 @@ def test_files_with_other_suffixes_are_counted(tmp_path: Path) -> None:
     told = other_suffixes(list_media(tmp_path))
     assert told == (
         "6 files with other suffixes were not read: .xyz 2, .txt 1, none 1; with sound alone, which training does not "
-        "use and tools/assign.py does: .mp3 1, .wav 1"
+        "use and assign does: .mp3 1, .wav 1"
     )
     every = MEDIA_SUFFIXES | SOUND_SUFFIXES
     assert other_suffixes(list_media(tmp_path, suffixes=every), every).startswith("4 files with other suffixes")

@@ -560,7 +560,7 @@ def test_the_tool_writes_all_that_is_asked_for(
     assert convert.main([str(finished_run), "--to", "safetensors", "torch", "--out", str(tmp_path)]) == 0
     assert {file.name for file in tmp_path.iterdir()} == {"weights.safetensors", "config.yaml", "model.pt2"}
     told = capsys.readouterr().err
-    assert f"encoders.init={tmp_path}" in told and f'selavi.pretrained.load("{tmp_path}")' in told
+    assert f"encoders.init={tmp_path}" in told and f"selavi.pretrained.load('{tmp_path}')" in told
 
 
 def test_the_tool_names_the_folder_of_a_file_by_it(
@@ -572,4 +572,4 @@ def test_the_tool_names_the_folder_of_a_file_by_it(
     assert convert.main(["downloads/ave.pth.tar", "--set", "audio.standardise=fixed"]) == 0
     assert load_config(tmp_path / "ave" / "config.yaml").audio.standardise == "fixed"
     assert convert.main(["downloads/none.pth"]) == 2
-    assert "error: cannot read downloads/none.pth: No such file" in capsys.readouterr().err
+    assert "error: downloads/none.pth: no such file or folder; expected a run, or weights" in capsys.readouterr().err
