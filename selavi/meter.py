@@ -123,7 +123,7 @@ class Meter:
     def _words(self, note: str | None, later_s: float) -> str:
         rate, left_s = self.pace.rate, self.pace.left_s
         how_fast = note if note is not None else "" if rate is None else f"{speed(rate)} {self.unit}/s"
-        left = "" if left_s is None else f"{about(left_s + later_s)} left"
+        left = f"{about(left_s + later_s)} left" if left_s is not None and left_s + later_s > 0 else ""
         return ", ".join(filter(None, [how_fast, left]))
 
 

@@ -113,3 +113,16 @@ def test_a_bar_says_units_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) ->
     text = screen.getvalue()
     assert "20/40 steps, 0.333 steps/s, about 1 min left" in text
     assert "?" not in text and "s/ steps" not in text and "it/s" not in text
+
+
+def test_nothing_is_left_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(meter.time, "monotonic", clock)
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    shown = Meter("scanning", 5)
+    words = []
+    for _ in range(5):
+        clock.now += 10
+        shown.advance()
+        words.append(shown._words(None, 0.0))
+    assert "left" in words[3] and "left" not in words[4]
