@@ -42,7 +42,7 @@ demo-compare: demo demo-video demo-audio ## All three, side by side
 test: $(DEV_READY) ## Run the tests
 	$(RUN) -m pytest
 
-test-slow: $(DEV_READY) ## Run the long sweeps that `make test` samples
+test-slow: $(DEV_READY) ## Run the long tests: sweeps, whole programs killed or trained to the end
 	$(RUN) -m pytest -m slow
 
 test-browser: $(DEV_READY) ## Open the gallery in Chromium (found on the path, or SELAVI_CHROMIUM=...) and try all of it

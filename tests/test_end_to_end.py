@@ -75,6 +75,7 @@ def assert_same_run(first: Path, second: Path) -> None:
 # ---- it learns ----
 
 
+@pytest.mark.slow
 @pytest.mark.end_to_end
 def test_a_small_run_finds_the_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Then its clusters are measured on clips it never saw, and exported."""
@@ -179,6 +180,7 @@ def test_another_seed_gives_another_run(fit: Train, reference: Path, tmp_path: P
     assert losses(tmp_path / "other") != losses(reference)
 
 
+@pytest.mark.slow
 @pytest.mark.end_to_end
 def test_the_number_of_workers_does_not_matter(fit: Train, tmp_path: Path) -> None:
     """The cache is off, so that the workers decode."""

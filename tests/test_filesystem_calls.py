@@ -132,12 +132,14 @@ def _catches(handler: ast.ExceptHandler) -> bool:
 
 def _asks(call: ast.Call) -> str | None:
     """The name of a call to the file system; None for any other."""
-    name = ast.unparse(call.func)
-    if name in NEVER_RAISE or name in NOT_FILES:
-        return None
     if isinstance(call.func, ast.Name):
-        return name if name == "open" else None
-    return name if isinstance(call.func, ast.Attribute) and call.func.attr in METHODS else None
+        asks = call.func.id == "open"
+    else:
+        asks = isinstance(call.func, ast.Attribute) and call.func.attr in METHODS
+    if not asks:
+        return None
+    name = ast.unparse(call.func)
+    return None if name in NEVER_RAISE or name in NOT_FILES else name
 
 
 def _found() -> dict[tuple[str, str], list[str]]:

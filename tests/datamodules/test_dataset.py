@@ -142,6 +142,7 @@ def test_a_file_that_fails_becomes_a_clip_without_any_modality(tiny: Tiny, media
     assert dataset[ViewKey(2, "train", 0)].error is None
 
 
+@pytest.mark.slow
 def test_flipped_bytes_are_the_same_faults_whatever_the_workers(tiny: Tiny, demo_set: Path, tmp_path: Path) -> None:
     root = tmp_path / "root"
     root.mkdir()

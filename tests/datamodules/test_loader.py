@@ -73,6 +73,7 @@ def test_a_clip_that_hangs_is_given_up_and_the_pass_goes_on(
     assert errors(list(loader)) == errors(batches)  # the next pass does not wait for it again
 
 
+@pytest.mark.slow
 def test_a_clip_that_takes_too_much_of_the_processor_is_given_up(
     make: Callable[..., Loader], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,12 +102,14 @@ def test_one_death_is_forgiven(make: Callable[..., Loader], tmp_path: Path, capl
     assert f"was killed by SIGKILL at clip {loader.dataset.ids[13].as_py()}" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_clip_that_kills_twice_is_given_up(make: Callable[..., Loader]) -> None:
     batches = list(make(dies=(13,)))
     assert errors(batches) == {13: "corrupt: the loader process that read it died twice"}
     assert_same(batches, list(make()), but=13)
 
 
+@pytest.mark.slow
 def test_two_deaths_at_different_clips_end_the_run(make: Callable[..., Loader], tmp_path: Path) -> None:
     loader = make(dies=(3, 20))
     loader.watched.reader = Once(loader.watched.reader, {3: tmp_path / "3"})
@@ -155,6 +158,7 @@ def in_little_shared_memory(size: str, *command: str) -> subprocess.CompletedPro
     return done
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("decode_size", "code"), [(224, 0), (256, 2)])
 def test_a_run_in_16_mb_of_shared_memory(
     repository: Path, tiny_yaml: Path, tmp_path: Path, decode_size: int, code: int
@@ -181,6 +185,7 @@ def loader_processes(pid: int) -> list[int]:
     return [child for child, parent in parents.items() if parents.get(parent) == pid]
 
 
+@pytest.mark.slow
 def test_a_run_whose_loader_processes_are_killed_twice_ends_with_its_checkpoint(
     repository: Path, tiny_yaml: Path, tmp_path: Path
 ) -> None:
@@ -212,6 +217,7 @@ def test_a_run_whose_loader_processes_are_killed_twice_ends_with_its_checkpoint(
     assert read_checkpoint(last_checkpoint(folder))["label_bank"]["num_labellings"] >= 1
 
 
+@pytest.mark.slow
 def test_no_loader_process_outlives_its_run(repository: Path, tiny_yaml: Path, tmp_path: Path) -> None:
     command = [sys.executable, str(repository / "tools" / "train.py"), "--config", str(tiny_yaml)]
     settings = ["data.num_workers=2", "data.cache_gb=0", "trainer.max_epochs=500", f"run_dir={tmp_path / 'run'}"]

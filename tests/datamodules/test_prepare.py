@@ -58,6 +58,7 @@ def command(root: Path, out: Path, cache: Path, *more: str) -> list[str]:
     return [str(root), str(out), "--cache-dir", str(cache), *SMALL, "--sample-rate", "48000", *more]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["shards", "files"])
 def test_killed_half_way_and_run_again_it_gives_the_same_bytes(
     many: Path, tmp_path: Path, repository: Path, kind: str

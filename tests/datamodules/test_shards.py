@@ -221,6 +221,7 @@ def batches(dataset: ClipDataset, keys: list[ViewKey], workers: int) -> list[Cli
     return list(Loader(copy(dataset), keys, 8, clip_bytes=size, num_workers=workers, timeout_s=30, pin_memory=False))  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_the_same_clips_whatever_the_workers_and_after_a_resume(
     tiny: Tiny, shards: Path, rows: pa.Table, tmp_path: Path
 ) -> None:

@@ -189,6 +189,7 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
     return {name: np.stack([np.atleast_1d(row[name]) for row in rows]) for name in rows[0]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mean colour", "loudness", "peak", "file size", "duration"])
 def test_no_back_door(sample: dict[str, np.ndarray], name: str) -> None:
     values = (sample[name] - sample[name].mean(0)) / sample[name].std(0)

@@ -511,6 +511,7 @@ def test_the_graph_has_every_head_of_the_label_bank(tiny: Tiny, source: str) -> 
         torch.testing.assert_close(probabilities[column].double(), row, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bank", ["slaney", "psf"])
 @pytest.mark.parametrize("source", ["joint", "concat"])
 def test_torch_export_gives_the_same_for_any_number_of_clips(

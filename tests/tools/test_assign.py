@@ -281,6 +281,7 @@ def test_two_tasks_and_one_process_give_the_same_rows(
     assert label(demo_set / "test", "--shard-clips", "3", "--task", "0/1", out=out).equals(alone)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
 def test_it_goes_on_where_it_was_stopped(
     run: Path, label: Assign, demo_set: Path, repository: Path, tmp_path: Path, number: int, code: int

@@ -9,6 +9,7 @@ from datamodules import doctor
 from tools import doctor as tool
 
 
+@pytest.mark.slow
 def test_a_whole_examination(
     tiny_yaml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -84,6 +84,7 @@ def test_without_its_media_a_run_still_has_a_gallery(
     assert "32 of 32 files are no longer where they were scanned" in index["mediaWarning"]
 
 
+@pytest.mark.slow
 def test_prepared_clips_have_pictures_and_can_be_played(
     run_dir: Path, demo_set: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -122,6 +123,7 @@ def test_one_export_at_a_time(run_dir: Path, capfd: pytest.CaptureFixture[str]) 
     assert not (run_dir / "gallery").exists()
 
 
+@pytest.mark.slow
 def test_an_export_that_was_killed_goes_on(run_dir: Path) -> None:
     root = Path(__file__).resolve().parents[2]
     command = [sys.executable, str(root / "tools" / "export_clusters.py"), str(run_dir), "--map", "none"]
@@ -141,6 +143,7 @@ def test_an_export_that_was_killed_goes_on(run_dir: Path) -> None:
     assert not list(run_dir.rglob("*.tmp"))
 
 
+@pytest.mark.slow
 def test_names_go_round(run_dir: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     command = [str(run_dir), "--head", "0", "--map", "none"]
     assert export_clusters.main(command) == 0

@@ -66,6 +66,7 @@ def test_tools_say_that_the_media_have_moved_and_take_the_new_place(
         assert set(labelled) == {file.relative_to(new).as_posix() for file in (new / "test").rglob("*.mp4")}
 
 
+@pytest.mark.slow
 def test_the_gallery_takes_the_new_place(
     moved: tuple[Path, Path, Path], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,6 +79,7 @@ def test_the_gallery_takes_the_new_place(
     assert any((run / "handover").rglob("*.mp4"))
 
 
+@pytest.mark.slow
 def test_prepared_clips_are_a_new_place(
     moved: tuple[Path, Path, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

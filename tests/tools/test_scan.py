@@ -69,6 +69,7 @@ def test_wrong_arguments(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_scan_ends_as_an_unbroken_one(
     number: signal.Signals, media: Path, tmp_path: Path, repository: Path

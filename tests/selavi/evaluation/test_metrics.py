@@ -383,6 +383,7 @@ def draw_table(num_clips: int, seed: int) -> Contingency:
     return Contingency.from_dense(rng.multinomial(num_clips, shares.ravel()).reshape(shares.shape))
 
 
+@pytest.mark.slow
 def test_intervals_hold_what_fresh_clips_give_as_often_as_they_say() -> None:
     num_clips, tables, names = 300, 80, ("nmi", "accuracy", "mean_entropy")
     fresh = [score_contingency(draw_table(num_clips, 10_000 + seed), ami=False) for seed in range(300)]

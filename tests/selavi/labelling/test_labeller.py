@@ -276,6 +276,7 @@ def test_memory_is_a_topic_where_it_is_large(monkeypatch: pytest.MonkeyPatch) ->
     assert "twice" in Labeller(settings("labelling.method=kmeans", "labelling.source=own")).describe_memory(10**6)
 
 
+@pytest.mark.slow
 def test_scores_over_the_budget_give_the_same_labels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(labeller, "_BLOCK_ROWS", 7)
     monkeypatch.setattr(labeller, "_WORTH_SAYING", 0)
