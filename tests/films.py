@@ -63,3 +63,14 @@ def write(path: Path, film: Film, format_name: str | None = None) -> Path:
                 packet.pts = packet.dts = number
             container.mux(packet)
     return path
+
+
+def spoil(path: Path, kind: str) -> Path:
+    """Overwrite what a file says of its first picture ("video") or sound ("audio"), so that nothing can be decoded."""
+    with av.open(str(path)) as container:
+        places = [(packet.pos, packet.size) for packet in container.demux(**{kind: 0}) if packet.size]
+    content = bytearray(path.read_bytes())
+    for at, length in places:
+        content[at : at + length] = b"\xff" * length
+    path.write_bytes(content)
+    return path

@@ -15,7 +15,7 @@ from datamodules.sampling import ViewKey
 from datamodules.scan import scan
 from datamodules.shards import open_shards
 from selavi.config import Config
-from tests.films import Film, number_of, write
+from tests.films import Film, number_of, spoil, write
 from tests.selavi.test_media_streams import write as write_with_sound
 
 FILMS = {
@@ -99,7 +99,7 @@ def test_a_broken_sound_costs_a_clip_its_sound(tmp_path: Path, tiny: Callable[..
     folder.mkdir()
     tone = np.sin(np.arange(32_000) / 5).astype(np.float32)
     path = write_with_sound(folder / "film.mp4", sounds=(tone,), seconds=2.0)
-    spoil_sound(path)
+    spoil(path, "audio")
     manifest = scan(folder, tmp_path / "cache", workers=1)
     facts = manifest.to_pylist()[0]
     assert (facts["status"], facts["audio_state"]) == ("ok", "broken")
@@ -122,14 +122,3 @@ def test_a_broken_sound_costs_a_clip_its_sound(tmp_path: Path, tiny: Callable[..
     assert clip.error is not None and clip.error.startswith("corrupt: sound: ")
     clip = ClipDataset(believed, tiny("data.audio_policy=require"))[ViewKey(0, "train", 0)]
     assert clip.present == {"video": False, "audio": False} and clip.error is not None
-
-
-def spoil_sound(path: Path) -> None:
-    import av
-
-    with av.open(str(path)) as container:
-        places = [(packet.pos, packet.size) for packet in container.demux(audio=0) if packet.size]
-    content = bytearray(path.read_bytes())
-    for at, length in places:
-        content[at : at + length] = b"\xff" * length
-    path.write_bytes(content)

@@ -26,6 +26,7 @@ from selavi.media import (
     stream_frames,
     transcode,
 )
+from tests.films import spoil
 
 RATE = 16_000
 
@@ -145,14 +146,7 @@ def test_a_browser_is_not_given_a_file_of_which_it_plays_another_track(tmp_path:
 @pytest.fixture
 def broken(tmp_path: Path) -> Path:
     """A good picture, and a sound of which nothing can be decoded."""
-    path = write(tmp_path / "broken.mp4", sounds=(tone(2, 440),))
-    with av.open(str(path)) as container:
-        places = [(packet.pos, packet.size) for packet in container.demux(audio=0) if packet.size]
-    content = bytearray(path.read_bytes())
-    for at, length in places:
-        content[at : at + length] = b"\xff" * length
-    path.write_bytes(content)
-    return path
+    return spoil(write(tmp_path / "broken.mp4", sounds=(tone(2, 440),)), "audio")
 
 
 def test_a_broken_sound_leaves_the_picture(broken: Path) -> None:
@@ -180,13 +174,7 @@ def test_a_sound_without_a_decoder_is_broken_not_absent(tmp_path: Path) -> None:
 
 
 def test_a_broken_picture_is_named(tmp_path: Path) -> None:
-    path = write(tmp_path / "broken.mp4", sounds=(tone(2, 440),))
-    with av.open(str(path)) as container:
-        places = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
-    content = bytearray(path.read_bytes())
-    for at, length in places:
-        content[at : at + length] = b"\xff" * length
-    path.write_bytes(content)
+    path = spoil(write(tmp_path / "broken.mp4", sounds=(tone(2, 440),)), "video")
     with pytest.raises(MediaError) as caught:
         probe(path)
     assert caught.value.reason == "corrupt" and caught.value.detail.startswith("picture: ")
