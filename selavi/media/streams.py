@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
-from itertools import accumulate
+from itertools import accumulate, islice
 from pathlib import Path
 
 import av
@@ -47,7 +47,7 @@ def open_file(
 ) -> Iterator[File]:
     """Open a local media file, by default one that has a picture; faults of the libraries become MediaErrors.
 
-    Which streams: docs/data.md, "Which picture and which sound".
+    Which streams: docs/data.md, "Which picture, which sound, which times".
 
     Args:
         path: of the file.
@@ -267,19 +267,22 @@ class _Clock:
 
 @lru_cache(_REMEMBERED)
 def stamps_are_shuffled(path: Path, num_bytes: int, mtime_ns: int, limits: Limits, index: int) -> bool:
-    """Whether the first frames of a picture come out of the decoder in another order than that of their stamps."""
+    """Whether the first frames of a picture come out of the decoder in another order than that of their stamps.
+
+    Stamps of decoding ascend from packet to packet, which those of showing do not where frames are reordered: so most
+    files need not be decoded to be told apart.
+    """
     with translated(path), open_container(path, limits, float("inf")) as container:
         stream = next(stream for stream in container.streams.video if stream.index == index)
-        stream.codec_context.thread_count = 1
-        last = None
-        for number, packet in enumerate(container.demux(stream)):
-            for frame in stream.codec_context.decode(packet if packet.size else None):
-                if last is not None and frame.pts is not None and frame.pts < last:
-                    return True
-                last = frame.pts if frame.pts is not None else last
-            if number == _CHECKED_FRAMES or not packet.size:
-                return False
-    return False
+        context = stream.codec_context
+        context.thread_count = 1
+        packets = [packet for packet in islice(container.demux(stream), _CHECKED_FRAMES) if packet.size]
+        stamps = [packet.pts for packet in packets if packet.pts is not None]
+        if not context.has_b_frames or stamps != sorted(stamps):
+            return False
+        frames = [frame.pts for packet in (*packets, None) for frame in context.decode(packet)]
+        shown = [stamp for stamp in frames if stamp is not None]
+        return shown != sorted(shown)
 
 
 def is_shuffled(file: File) -> bool:
