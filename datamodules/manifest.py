@@ -72,8 +72,12 @@ def write_manifest(table: pa.Table, path: Path) -> None:
 
 
 def read_manifest(path: Path) -> pa.Table:
-    """Read a manifest; columns that it lacks, because an earlier version wrote it, are null."""
-    table = pq.read_table(path)
+    """Read a manifest, of any version."""
+    return complete(pq.read_table(path))
+
+
+def complete(table: pa.Table) -> pa.Table:
+    """A manifest with the columns that it lacks because an earlier version wrote it; they are null."""
     for field in SCHEMA:
         if field.name in _LATER and field.name not in table.column_names:
             table = table.append_column(field, pa.nulls(len(table), field.type))

@@ -27,6 +27,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from datamodules.manifest import complete
 from selavi.atomic import hold, locked
 from selavi.errors import UsageError
 from selavi.filesystem import fault_of, real_path
@@ -166,7 +167,7 @@ def open_shards(root: str, cache_dir: Path, cache_gb: float) -> tuple[pa.Table, 
     if settings["version"] != VERSION:
         raise UsageError(f"{root} has format {settings['version']}, expected {VERSION}: prepare it again")
     with files.open(f"{path}/manifest.parquet") as file:
-        manifest = pq.read_table(file)
+        manifest = complete(pq.read_table(file))
     if settings["format"] == "files":
         if "://" in root:
             raise UsageError(f"data.root={root}: prepared files are read from a local folder; prepare shards instead")

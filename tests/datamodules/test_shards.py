@@ -1,5 +1,6 @@
 import os
 import pickle
+import shutil
 from collections.abc import Callable
 from copy import copy
 from io import BytesIO
@@ -8,6 +9,7 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -15,7 +17,7 @@ from PIL import Image
 from datamodules.clips import ClipDataModule, cached, prepare_data
 from datamodules.dataset import ClipDataset, FileReader
 from datamodules.loader import Loader, decoded_bytes
-from datamodules.manifest import select_split, usable
+from datamodules.manifest import judge, select_split, usable
 from datamodules.prepare import PrepareSettings, prepare
 from datamodules.sampling import TrainSampler, ViewKey
 from datamodules.scan import scan
@@ -54,6 +56,18 @@ def shards(manifest: pa.Table, tmp_path_factory: pytest.TempPathFactory) -> Path
 def rows(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> pa.Table:
     manifest, _ = open_shards(str(shards), tmp_path_factory.mktemp("unused"), 0)
     return usable(select_split(manifest, "train"))
+
+
+def test_a_set_of_an_earlier_version_opens(shards: Path, tmp_path: Path) -> None:
+    """It lacks the columns that came later."""
+    old = shutil.copytree(shards, tmp_path / "old")
+    table = pq.read_table(old / "manifest.parquet")
+    pq.write_table(table.drop_columns(["audio_reason", "timing"]), old / "manifest.parquet")
+    manifest, reader = open_shards(str(old), tmp_path / "cache", 1)
+    assert reader is not None and manifest["timing"].null_count == len(manifest)
+    for policy in ("require", "mask", "zeros"):
+        judged = judge(manifest, clip_s=1.0, audio_policy=policy, modalities=["video", "audio"])
+        assert set(judged["status"].to_pylist()) == {"ok"}
 
 
 def opened(root: Path | str, cache: Path, cache_gb: float = 1) -> ShardReader:
