@@ -24,12 +24,12 @@ _REORDERED = 18
 """Frames after a key frame whose times may depend on what comes before it, where stamps are those of decoding."""
 
 
-def timed_frames(file: File, order: DisplayOrder | None = None) -> Iterator[tuple[float, VideoFrame]]:
+def timed_frames(file: File) -> Iterator[tuple[float, VideoFrame]]:
     """Every frame from here to the end, and seconds from the start of the picture, ascending.
 
     A file may begin between two key frames, with what cannot be decoded.
     """
-    order = order or DisplayOrder()
+    order = DisplayOrder()
     stream, context = file.video, file.video.codec_context
     begun = False
     for packet in chain(file.packets(stream), [None]):

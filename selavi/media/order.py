@@ -26,8 +26,6 @@ class DisplayOrder:
     """Gives the frames of one stream, as they come out of its decoder, their times in ticks."""
 
     def __init__(self) -> None:
-        self.shuffled = False
-        """Whether a frame had to be given another time than its stamp."""
         self._awaited: list[int] = []  # stamps that were fed and have not come out, ascending
         self._stamps: list[int] = []  # of the frames that wait, ascending
         self._frames: deque[VideoFrame] = deque()
@@ -62,7 +60,6 @@ class DisplayOrder:
 
     def _take(self) -> tuple[int, VideoFrame]:
         frame, time = self._frames.popleft(), self._stamps.pop(0)
-        self.shuffled = self.shuffled or (frame.pts is not None and frame.pts != time)
         if self._last is not None and time <= self._last:  # two frames with one stamp
             time = self._last + 1
         self._last = time
