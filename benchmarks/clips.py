@@ -41,11 +41,11 @@ from common import PAGES, RESULTS, machine, markdown_table
 from torch.nn.functional import interpolate
 
 from datamodules.clips import ClipDataModule, judge_for, prepare_data
-from datamodules.loader import Loader
-from datamodules.manifest import SCHEMA, read_manifest, write_manifest
-from datamodules.prepare import PrepareSettings, prepare
-from datamodules.scan import scan
-from datamodules.shards import open_shards
+from datamodules.index.manifest import SCHEMA, read_manifest, write_manifest
+from datamodules.index.scan import scan
+from datamodules.loading.loader import Loader
+from datamodules.stores.prepare import PrepareSettings, prepare
+from datamodules.stores.shards import open_shards
 from selavi.augment import LogMel
 from selavi.config import AudioConfig, load_config
 from selavi.media import decode_clip, frame_times

@@ -24,15 +24,16 @@ import torch.nn.functional as F
 from common import ROOT, describe_machine, load_runs, machine, markdown_table, publish
 
 from datamodules.clips import ClipDataModule, prepare_data
-from datamodules.manifest import media_root
+from datamodules.index.manifest import media_root
 from datamodules.synthetic import FPS, draw_frames, draw_nuisances
 from selavi.augment import Augment
 from selavi.batch import ClipBatch
 from selavi.config import Config, load_config
-from selavi.evaluation import evidence
-from selavi.export import read_labels
+from selavi.inference.load import load_model
+from selavi.localisation import evidence
 from selavi.randomness import mix
-from selavi.training.run import environment, load_model, load_run
+from selavi.results.cluster_table import read_labels
+from selavi.runs.record import environment, load_run
 
 STRUCK = ("thud", "bell", "tick")
 """Sounds with a moment; hum and rush swell."""

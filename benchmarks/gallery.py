@@ -28,10 +28,10 @@ import common
 import numpy as np
 import pyarrow as pa
 
-from selavi.gallery.build import About, Source, write_gallery
-from selavi.gallery.select import Head, Places
-from selavi.gallery.thumbnails import Geometry, Job, make_thumbnail, read_file
 from selavi.media import encode_clip
+from selavi.results.gallery.build import About, Source, write_gallery
+from selavi.results.gallery.select import Head, Places
+from selavi.results.gallery.thumbnails import Geometry, Job, make_thumbnail, read_file
 
 ROOT = Path(__file__).resolve().parents[1]
 NUM_DIFFERENT, SECONDS, FPS, GOP, SAMPLE_RATE = 24, 10, 25, 125, 44_100

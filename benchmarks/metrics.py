@@ -28,8 +28,8 @@ from scipy.optimize import linear_sum_assignment
 from sklearn import metrics as sklearn_metrics
 from sklearn.metrics.cluster import contingency_matrix as sklearn_contingency
 
-from selavi.evaluation.consensus import consensus
-from selavi.evaluation.metrics import (
+from selavi.scores.consensus import consensus
+from selavi.scores.metrics import (
     adjusted_mutual_information,
     bootstrap_intervals,
     contingency_matrix,

@@ -21,13 +21,13 @@ from typing import Any
 from common import PAGES, RESULTS, ROOT, fill, machine, markdown_table
 from packaging.requirements import Requirement
 
-from selavi.training.run import environment
+from selavi.runs.record import environment
 from selavi.wording import byte_size, duration
 
 COMPILE = """
 import torch
-from selavi.labelling.marginals import make_marginal
-from selavi.labelling.transport import assign
+from selavi.labelling.solver.marginals import make_marginal
+from selavi.labelling.solver.transport import assign
 assign(torch.randn(200_000, 8).log_softmax(1), make_marginal("uniform", 8), sharpness=20)
 """
 GENERATE = """

@@ -30,8 +30,8 @@ from common import RESULTS, ROOT, fill, machine, markdown_table
 from PIL import Image
 from torchvision.io import ImageReadMode, decode_jpeg
 
-from datamodules.prepare import Job, PrepareSettings, encode_file, encode_part
-from datamodules.scan import list_media
+from datamodules.index.scan import list_media
+from datamodules.stores.prepare import Job, PrepareSettings, encode_file, encode_part
 from selavi.media import decode_clip, decode_jpegs, decode_recording, encode_clip, encode_jpeg
 
 SIZE, RATE = 128, 24_000

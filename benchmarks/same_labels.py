@@ -43,8 +43,14 @@ SHORT = ("trainer.max_epochs=2", "labelling.num_labellings=6")
 RUNS: dict[str, tuple[str, ...]] = {
     "demo": ("--config", "demo"),
     "AV-objects": ("--config", "small", "data.root=$DATA/avobjects", "heads.num_clusters=9", *SHORT),
-    "AV-digits": ("--config", "small", "data.root=$DATA/avdigits", "heads.num_clusters=10", "audio.shift_time=0.5")
-    + SHORT,
+    "AV-digits": (
+        "--config",
+        "small",
+        "data.root=$DATA/avdigits",
+        "heads.num_clusters=10",
+        "audio.shift_time=0.5",
+        *SHORT,
+    ),
     **{f"recipe {name}": ("--config", "demo", *SHORT, *settings) for name, settings in RECIPES.items()},
 }
 
@@ -67,9 +73,12 @@ def train(checkout: Path, name: str, data: Path, work: Path) -> dict[str, str]:
         settings.append(f"data.root={work.resolve() / 'media'}")
     # PYTHONPATH: what is installed may be another checkout
     environment = {**os.environ, "PYTHONPATH": str(checkout.resolve()), "OMP_NUM_THREADS": "1"}
-    for words in (["tools/train.py", *settings, f"run_dir={run_dir}", "resume=auto"], ["tools/cluster_eval.py", run_dir]):
-        unseen = ["--split", "test"] if "cluster_eval" in str(words[0]) else []
-        subprocess.run([sys.executable, *map(str, words), *unseen], cwd=checkout, env=environment, check=True)
+    commands = (
+        ["tools/train.py", *settings, f"run_dir={run_dir}", "resume=auto"],
+        ["tools/cluster_eval.py", str(run_dir), "--split", "test"],
+    )
+    for command in commands:
+        subprocess.run([sys.executable, *command], cwd=checkout, env=environment, check=True)
     return fingerprint(run_dir)
 
 
@@ -93,9 +102,15 @@ def differences(table: Mapping[str, Mapping[str, Any]]) -> list[str]:
 def main() -> int:
     """Train, write the table after each run, say what differs; exit code 1 where something does."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkout", type=Path, default=ROOT, help="folder of the commit to train with (default: this)")
-    parser.add_argument("--runs", nargs="+", default=list(RUNS), choices=list(RUNS), metavar="NAME", help="(default: all)")
-    parser.add_argument("--work", type=Path, help="folder of the runs (default: runs/same_labels/COMMIT of this checkout)")
+    parser.add_argument(
+        "--checkout", type=Path, default=ROOT, help="folder of the commit to train with (default: this)"
+    )
+    parser.add_argument(
+        "--runs", nargs="+", default=list(RUNS), choices=list(RUNS), metavar="NAME", help="(default: all)"
+    )
+    parser.add_argument(
+        "--work", type=Path, help="folder of the runs (default: runs/same_labels/COMMIT of this checkout)"
+    )
     args = parser.parse_args()
     data = Path(os.environ.get("SELAVI_TESTDATA", ROOT.parent / "shared")) / "data"
     commit = commit_of(args.checkout)

@@ -32,8 +32,8 @@ from common import markdown_table
 from torch import Tensor
 
 from selavi.labelling.alignment import align, alignment_cost
-from selavi.labelling.tables import BlockTable, make_table
-from selavi.labelling.transport import assign
+from selavi.labelling.solver.tables import BlockTable, make_table
+from selavi.labelling.solver.transport import assign
 
 ROOT = Path(__file__).resolve().parents[1]
 NUM_CLIPS, NUM_CLUSTERS, SHARPNESS, TOL = 170_752, 309, 20.0, 1e-6
@@ -445,8 +445,9 @@ def section_real(device: str, num_rounds: int, runs: Sequence[Path]) -> dict[str
 def real_scores(run_dir: Path, num_views: int) -> Tensor:
     """(clips x views, K) scores of head 0; the features are kept in the run folder."""
     from datamodules.clips import ClipDataModule, cached
+    from selavi.inference.load import load_model
     from selavi.labelling.scores import combine_scores
-    from selavi.training.run import load_model, load_run
+    from selavi.runs.record import load_run
 
     run = load_run(run_dir)
     model, augment = load_model(run)

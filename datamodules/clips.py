@@ -11,11 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytorch_lightning as pl
 
-from datamodules.cache import DecodedCache, build_cache, estimate_gb, is_decoded
-from datamodules.dataset import ClipDataset, ClipReader
-from datamodules.layout import describe_layout
-from datamodules.loader import Loader, decoded_bytes, require_shared_memory
-from datamodules.manifest import (
+from datamodules.index.layout import describe_layout
+from datamodules.index.manifest import (
     bad,
     describe_bad,
     judge,
@@ -25,13 +22,16 @@ from datamodules.manifest import (
     select_split,
     usable,
 )
-from datamodules.moved import require_clips
-from datamodules.sampling import AllSampler, TrainSampler, Window, WindowSampler
-from datamodules.scan import other_suffixes, require_media, scan
-from datamodules.shards import ShardReader, is_prepared, open_shards
-from datamodules.sources import apply_list, describe_list, read_list
+from datamodules.index.moved import require_clips
+from datamodules.index.scan import other_suffixes, require_media, scan
+from datamodules.index.sources import apply_list, describe_list, read_list
+from datamodules.index.triage import advise
+from datamodules.loading.dataset import ClipDataset, ClipReader
+from datamodules.loading.loader import Loader, decoded_bytes, require_shared_memory
+from datamodules.loading.sampling import AllSampler, TrainSampler, Window, WindowSampler
+from datamodules.stores.cache import DecodedCache, build_cache, estimate_gb, is_decoded
+from datamodules.stores.shards import ShardReader, is_prepared, open_shards
 from datamodules.synthetic import generate
-from datamodules.triage import advise
 from selavi.atomic import locked
 from selavi.config import Config
 from selavi.distributed import rank, world_size
@@ -267,7 +267,7 @@ def _scan(config: Config) -> pa.Table:
 
 
 def judge_for(config: Config, manifest: pa.Table) -> pa.Table:
-    """Turn facts into the statuses of this run; see datamodules.manifest.judge."""
+    """Turn facts into the statuses of this run; see datamodules.index.manifest.judge."""
     data = config.data
     return judge(manifest, clip_s=data.clip_s, audio_policy=data.audio_policy, modalities=config.modalities)
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pyarrow as pa
 
-from datamodules.cache import DecodedCache
-from datamodules.manifest import media_root
+from datamodules.index.manifest import media_root
 from datamodules.progress import follow
+from datamodules.stores.cache import DecodedCache
 from selavi.media import decode_recording
 
 

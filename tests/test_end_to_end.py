@@ -20,10 +20,10 @@ import torch
 
 from datamodules.synthetic import CLASSES, generate
 from selavi.errors import Interrupted
-from selavi.export import CLUSTER_SCHEMA
+from selavi.results.cluster_table import CLUSTER_SCHEMA
+from selavi.results.labels import LABEL_SCHEMA
+from selavi.runs.checkpoint import last_checkpoint, read_checkpoint
 from selavi.training import callbacks
-from selavi.training.checkpoint import last_checkpoint, read_checkpoint
-from selavi.training.run import LABEL_SCHEMA
 from tools import cluster_eval, export_clusters, train
 
 Train = Callable[..., int]

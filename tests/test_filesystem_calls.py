@@ -47,27 +47,27 @@ CALLER = "its callers catch OSError: "
 STRICT = (
     "datamodules/",
     "selavi/media/",
-    "selavi/gallery/media.py",
-    "selavi/gallery/thumbnails.py",
-    "selavi/handover/",
+    "selavi/results/gallery/media.py",
+    "selavi/results/gallery/thumbnails.py",
+    "selavi/results/handover/",
 )
 ALLOWED: dict[str, dict[str, str]] = {
-    "datamodules/doctor.py": {"read_machine": "the operating system's files"},
-    "datamodules/loader.py": {"require_shared_memory": "the operating system's files"},
-    "datamodules/workers.py": {"_serve": "the operating system's files"},
-    "datamodules/cache.py": dict.fromkeys(
+    "datamodules/doctor/report.py": {"read_machine": "the operating system's files"},
+    "datamodules/loading/loader.py": {"require_shared_memory": "the operating system's files"},
+    "datamodules/processes.py": {"_serve": "the operating system's files"},
+    "datamodules/stores/cache.py": dict.fromkeys(
         ("build_cache", "is_decoded", "_Work._append", "_map_file"), f"{OWN}data.cache_dir"
     ),
-    "datamodules/scan.py": dict.fromkeys(("scan", "_remembered", "_probe_all"), f"{OWN}data.cache_dir"),
-    "datamodules/shards.py": dict.fromkeys(
+    "datamodules/index/scan.py": dict.fromkeys(("scan", "_remembered", "_probe_all"), f"{OWN}data.cache_dir"),
+    "datamodules/stores/shards.py": dict.fromkeys(
         ("open_shards", "_ShardFiles.open", "_ShardFiles._fetch", "_ShardFiles._make_room"),
         f"{OWN}a prepared set; ShardReader._opened catches OSError",
     ),
     "datamodules/synthetic.py": dict.fromkeys(("generate", "_check_root"), f"{OWN}the demo set"),
-    "datamodules/new_clips.py": dict.fromkeys(
+    "datamodules/index/new_clips.py": dict.fromkeys(
         ("fix_list", "_require_place", "ClipList.done", "ClipList.todo"), f"{OWN}--out"
     ),
-    "datamodules/prepare.py": dict.fromkeys(
+    "datamodules/stores/prepare.py": dict.fromkeys(
         (
             *("prepare", "require_place", "_begin", "_differing_clips", "_earlier_faults", "_mapped", "encode_part"),
             *("_Shards.make", "_Shards.shard_bytes", "_Shards._is_whole", "_Shards._assemble"),
@@ -75,29 +75,35 @@ ALLOWED: dict[str, dict[str, str]] = {
         ),
         f"{OWN}OUT",
     ),
-    "datamodules/walk.py": {"Walk._take": f"{CALLER}Walk._guarded"},
+    "datamodules/index/walk.py": {"Walk._take": f"{CALLER}Walk._guarded"},
     "selavi/media/facts.py": {"_require_whole": f"{CALLER}translated"},
     "selavi/media/browser.py": {"_container_kind": f"{CALLER}open_container"},
-    "selavi/gallery/media.py": dict.fromkeys(("copy_file", "transcode_file"), f"{OWN}the gallery"),
-    "selavi/gallery/thumbnails.py": {"make_thumbnail": f"{OWN}the gallery"},
-    "selavi/handover/folder.py": dict.fromkeys(
+    "selavi/results/gallery/media.py": dict.fromkeys(("copy_file", "transcode_file"), f"{OWN}the gallery"),
+    "selavi/results/gallery/thumbnails.py": {"make_thumbnail": f"{OWN}the gallery"},
+    "selavi/results/handover/folder.py": dict.fromkeys(
         ("Folder.link", "Folder.copy", "Folder._read_record"),
         f"{OWN}the hand-over; Clips.media has looked",
     ),
-    "selavi/handover/formats.py": dict.fromkeys(("fiftyone", "cvat", "labelstudio", "features"), f"{OWN}the hand-over"),
+    "selavi/results/handover/formats.py": dict.fromkeys(
+        ("fiftyone", "cvat", "labelstudio", "features"), f"{OWN}the hand-over"
+    ),
 }
 # Elsewhere a fault ends the tool: selavi/cli.py says it in one line.
 ELSEWHERE = {
     "selavi/atomic.py": f"{OWN}whatever is written",
     "selavi/config.py": "settings of this installation",
     "selavi/id_tables.py": "a table that the user names",
-    "selavi/export.py": f"{OWN}a run",
+    "selavi/results/cluster_table.py": f"{OWN}a run",
     "selavi/evaluation/": f"{OWN}a run",
-    "selavi/gallery/": f"{OWN}the gallery",
-    "selavi/naming.py": "a table that the user names",
+    "selavi/results/gallery/": f"{OWN}the gallery",
+    "selavi/results/naming.py": "a table that the user names",
     "selavi/pretrained.py": "weights that the user names",
     "selavi/safetensors.py": f"{OWN}a run",
     "selavi/training/": f"{OWN}a run",
+    "selavi/runs/": f"{OWN}a run",
+    "selavi/inference/": f"{OWN}a run",
+    "selavi/localisation/": f"{OWN}a run",
+    "selavi/commands/": f"{OWN}a run",
     "tools/": f"{OWN}a run",
 }
 

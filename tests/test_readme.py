@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from selavi.config import Config, as_dict
-from selavi.export import CLUSTER_SCHEMA, write_cluster_table
+from selavi.results.cluster_table import CLUSTER_SCHEMA, write_cluster_table
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ["README.md", *(path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "docs").glob("*.md")))]

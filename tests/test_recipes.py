@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from selavi.training.checkpoint import last_checkpoint, read_checkpoint
-from selavi.training.run import LABEL_SCHEMA
+from selavi.results.labels import LABEL_SCHEMA
+from selavi.runs.checkpoint import last_checkpoint, read_checkpoint
 from tools import cluster_eval, train
 
 RECIPES = {

@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 
 from selavi.config import Config
-from selavi.gallery.build import About
-from selavi.gallery.select import Head
-from selavi.naming import Names
+from selavi.results.gallery.build import About
+from selavi.results.gallery.select import Head
+from selavi.results.naming import Names
 
 _FIGURES = {"nmi": "NMI", "ari": "ARI", "accuracy": "Accuracy", "purity": "Purity", "n": "Clips scored"}
 

@@ -7,14 +7,15 @@ import sys
 from functools import partial
 from typing import Any
 
-from datamodules.new_clips import LOCK, SETTINGS, ClipList, default_out, fix_list, list_clips, task_of
+from datamodules.index.new_clips import LOCK, SETTINGS, ClipList, default_out, fix_list, list_clips, task_of
 from datamodules.progress import follow
 from selavi.atomic import locked
 from selavi.errors import UsageError
-from selavi.evaluation import assigned
-from selavi.evaluation.probes import best_device
-from selavi.naming import read_names
-from selavi.training.run import Run, load_model, load_run
+from selavi.inference import assigned
+from selavi.inference.encode import best_device
+from selavi.inference.load import load_model
+from selavi.results.naming import read_names
+from selavi.runs.record import Run, load_run
 
 
 def assign(args: argparse.Namespace) -> None:

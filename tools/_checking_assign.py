@@ -4,7 +4,7 @@ import argparse
 import os
 
 from selavi.config import load_run_config
-from selavi.naming import read_names
+from selavi.results.naming import read_names
 from tools._checks import at_least, output_folder, require
 
 

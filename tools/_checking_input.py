@@ -7,8 +7,8 @@ from pathlib import Path
 from selavi.cli import CONFIGS
 from selavi.config import DataConfig, find_config, load_config
 from selavi.errors import UsageError
-from selavi.evaluation.baselines import require_clusters
 from selavi.evaluation.compare import RECIPES, check_recipes
+from selavi.scores.baselines import require_clusters
 from tools._checks import above_zero, at_least, list_file, output_folder, require, run_clips
 
 
@@ -43,7 +43,7 @@ def check_scan(args: argparse.Namespace) -> DataConfig:
 
 def check_prepare(args: argparse.Namespace) -> None:
     """Raise UsageError for what tools/prepare.py cannot do, beside its settings."""
-    from datamodules.prepare import require_place
+    from datamodules.stores.prepare import require_place
 
     above_zero(args, "timeout_s")
     at_least(args, workers=0)

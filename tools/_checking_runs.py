@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from selavi.config import Config
-from selavi.export import agreement_of_modalities
-from selavi.gallery.layout import require_method
-from selavi.handover import FORMATS
-from selavi.naming import read_names
+from selavi.results.cluster_table import agreement_of_modalities
+from selavi.results.gallery.layout import require_method
+from selavi.results.handover import FORMATS
+from selavi.results.naming import read_names
 from tools._checks import at_least, output_folder, require, run_clips
 
 _RUNS_ONLY = {"merge": [], "yardsticks": False, "report": False, "choose": "agreement", "split": "train", "views": 3}

@@ -12,8 +12,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datamodules.manifest import read_manifest, select_split, usable
-from datamodules.sources import SOURCES, read_list
+from datamodules.index.manifest import read_manifest, select_split, usable
+from datamodules.index.sources import SOURCES, read_list
 from selavi.config import Config, load_run_config
 from selavi.errors import UsageError
 

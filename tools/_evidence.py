@@ -10,15 +10,16 @@ import pyarrow.compute as pc
 import torch
 
 from datamodules.clips import ClipDataModule, opened
-from datamodules.manifest import select_split, usable
+from datamodules.index.manifest import select_split, usable
+from datamodules.loading.sampling import Window
 from datamodules.progress import follow
-from datamodules.sampling import Window
 from selavi.errors import UsageError
-from selavi.evaluation import evidence
-from selavi.evaluation.probes import best_device
-from selavi.export import read_labels
-from selavi.training.checkpoint import last_checkpoint
-from selavi.training.run import Run, load_model
+from selavi.inference.encode import best_device
+from selavi.inference.load import load_model
+from selavi.localisation import evidence
+from selavi.results.cluster_table import read_labels
+from selavi.runs.checkpoint import last_checkpoint
+from selavi.runs.record import Run
 from tools._moved import open_run
 
 log = logging.getLogger("selavi")

@@ -7,16 +7,16 @@ from typing import Literal
 
 import pyarrow.compute as pc
 
-from datamodules.manifest import media_root, read_manifest
-from datamodules.moved import at_root
+from datamodules.index.manifest import media_root, read_manifest
+from datamodules.index.moved import at_root
 from selavi.atomic import hold, next_free
 from selavi.config import load_run_config
 from selavi.errors import UsageError
-from selavi.evaluation.head_choice import choose_head
-from selavi.export import assignments, cluster_table, read_labels, write_cluster_table
-from selavi.gallery.select import arrange
-from selavi.handover import hand_over
-from selavi.naming import Names, apply_names, read_names, write_names
+from selavi.results.cluster_table import assignments, cluster_table, read_labels, write_cluster_table
+from selavi.results.gallery.select import arrange
+from selavi.results.handover import hand_over
+from selavi.results.naming import Names, apply_names, read_names, write_names
+from selavi.scores.head_choice import choose_head
 from selavi.wording import command
 from tools._about import Found
 from tools._features import features_of

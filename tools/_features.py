@@ -8,16 +8,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datamodules.clips import ClipDataModule, Media, cached
-from datamodules.manifest import select_split, usable
+from datamodules.index.manifest import select_split, usable
 from datamodules.progress import follow
 from selavi.augment import Augment
 from selavi.config import Config
 from selavi.errors import DataError, UsageError
-from selavi.evaluation.features import features_path, kept_features
-from selavi.evaluation.probes import ClipFeatures, best_device, encode_clips
+from selavi.inference.encode import ClipFeatures, best_device, encode_clips
+from selavi.inference.features import features_path, kept_features
+from selavi.inference.load import load_model
 from selavi.model import SelaviModel
-from selavi.training.checkpoint import last_checkpoint
-from selavi.training.run import Run, load_model
+from selavi.runs.checkpoint import last_checkpoint
+from selavi.runs.record import Run
 from tools._moved import open_run
 
 

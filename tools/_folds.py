@@ -4,7 +4,7 @@ import argparse
 import re
 from collections.abc import Callable, Sequence
 
-from datamodules.holdout import GROUPS
+from datamodules.index.holdout import GROUPS
 from selavi.config import Config
 from selavi.errors import UsageError
 from tools._checks import at_least, list_file, require, run_clips

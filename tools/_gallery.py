@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from datamodules.clips import open_prepared
-from datamodules.manifest import media_root
+from datamodules.index.manifest import media_root
 from selavi.errors import DataError, UsageError
-from selavi.evaluation.evidence import read_faded
-from selavi.gallery.build import Report, Source, write_gallery
-from selavi.gallery.overlays import Evidence
-from selavi.gallery.select import Places
+from selavi.localisation.evidence import read_faded
+from selavi.results.gallery.build import Report, Source, write_gallery
+from selavi.results.gallery.overlays import Evidence
+from selavi.results.gallery.select import Places
 from tools._about import Found, about_run
 from tools._evidence import evidence_for
 from tools._pool import pool

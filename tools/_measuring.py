@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.yardsticks import crude_features
-from selavi.evaluation.head_choice import choose_head
-from selavi.evaluation.predict import predict
-from selavi.evaluation.probes import best_device, combinations_of, encode_clips
 from selavi.evaluation.report import coarser, evaluate_heads, write_metrics, yardsticks
 from selavi.evaluation.report_page import write_report
-from selavi.export import agreement_of_modalities
-from selavi.training.run import load_model, read_verdict, write_labels
+from selavi.inference.encode import best_device, combinations_of, encode_clips
+from selavi.inference.load import load_model
+from selavi.inference.predict import predict
+from selavi.results.cluster_table import agreement_of_modalities
+from selavi.results.labels import write_labels
+from selavi.runs.record import read_verdict
+from selavi.scores.head_choice import choose_head
 from tools._moved import open_clips
 
 
@@ -26,7 +28,7 @@ def evaluate(run_dir: Path, args: argparse.Namespace) -> dict[str, Any]:
     predictions = predict(model, augment, loader, len(rows), num_views, config, bank["potentials"])
     paths, rows = rows["path"].to_pylist(), rows.take(predictions.rows.numpy())  # without undecodable clips
     if split != config.data.train_split:  # those have the labels of the last labelling already
-        write_labels(run.folder, split, rows["id"].to_pylist(), predictions.clusters, predictions.sure)
+        write_labels(run.folder, split, rows["id"].to_pylist(), predictions.clusters, vars(predictions.sure))
     features = None
     if args.choose == "probe":
         loader, train_rows = data.evaluation_loader(config.data.train_split, num_views)

@@ -4,9 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from datamodules.clips import ClipDataModule, cached
-from datamodules.moved import at_root
+from datamodules.index.moved import at_root
 from selavi.filesystem import user_path
-from selavi.training.run import Run, load_run
+from selavi.runs.record import Run, load_run
 
 
 def open_run(folder: Path, root: str = "") -> Run:

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from datamodules.processes import run_jobs
 from datamodules.progress import follow
-from datamodules.workers import run_jobs
-from selavi.gallery.build import Each
+from selavi.results.gallery.build import Each
 
 _DEADLINE_S, _WRITING_S = 120.0, 3600.0
 """Of a thumbnail; of a recording that is copied or transcoded."""

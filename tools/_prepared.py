@@ -5,11 +5,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from scipy.signal import resample_poly
 
-from datamodules.shards import ShardReader
+from datamodules.stores.shards import ShardReader
 from selavi.atomic import write_atomically
-from selavi.gallery.media import MediaJob
-from selavi.gallery.thumbnails import Geometry, Job, times_of
 from selavi.media import encode_clip
+from selavi.results.gallery.media import MediaJob
+from selavi.results.gallery.thumbnails import Geometry, Job, times_of
 
 _AT_ONCE = 64
 """Frames."""
@@ -37,7 +37,7 @@ def read_shard(job: Job, geometry: Geometry, *, reader: ShardReader) -> tuple[Se
 
 
 def write_shard(job: MediaJob, *, reader: ShardReader) -> str:
-    """Write a prepared clip as an .mp4 that browsers play, unless it is there; see selavi.gallery.media.Writer.
+    """Write a prepared clip as an .mp4 that browsers play, unless it is there; see selavi.results.gallery.media.Writer.
 
     Raises:
         MediaError: the clip is not in the shards, or cannot be read.

@@ -4,11 +4,13 @@ import argparse
 from typing import Any
 
 from datamodules.clips import ClipDataModule, cached, prepare_data
-from datamodules.holdout import hold_out
-from datamodules.manifest import select_split
+from datamodules.index.holdout import hold_out
+from datamodules.index.manifest import select_split
 from selavi.config import Config
-from selavi.evaluation.probes import best_device, encode_clips, probe_clips
-from selavi.training.run import Run, load_model, untrained_model
+from selavi.evaluation.probes import probe_clips
+from selavi.inference.encode import best_device, encode_clips
+from selavi.inference.load import load_model, untrained_model
+from selavi.runs.record import Run
 
 
 def measure(run: Run, config: Config, fold: str | None, args: argparse.Namespace) -> list[dict[str, Any]]:

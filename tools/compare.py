@@ -41,8 +41,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def encode_run(root: str, folder: Path, split: str, num_views: int, scaling: str) -> tuple[Any, int]:
     """Features and labels of a run's clips (in `root`), by kind of features, and how many clusters it has."""
     from selavi.evaluation.compare import kinds_of_run
-    from selavi.evaluation.probes import best_device, encode_clips
-    from selavi.training.run import load_model, untrained_model
+    from selavi.inference.encode import best_device, encode_clips
+    from selavi.inference.load import load_model, untrained_model
     from tools._moved import open_clips
 
     run, data = open_clips(folder, root)

@@ -31,8 +31,8 @@ def measure_group(group: list[tuple[str, Any]], table: Any, args: argparse.Names
     from datamodules.clips import ClipDataModule, cached
     from datamodules.progress import follow
     from selavi.evaluation import degradation as dg
-    from selavi.evaluation.probes import best_device, encode_clips
-    from selavi.training.run import load_model
+    from selavi.inference.encode import best_device, encode_clips
+    from selavi.inference.load import load_model
 
     judges, first = [], max((run for _, run in group), key=lambda run: len(run.config.modalities))
     config = replace(first.config, modalities=sorted({name for _, run in group for name in run.config.modalities}))

@@ -26,7 +26,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def examine(args: argparse.Namespace, folder: Path) -> None:
     """Installation, machine, data, speed; stop where the next part could not work."""
-    from datamodules import doctor
+    from datamodules.doctor import report as doctor
     from selavi.errors import UsageError
 
     if not 0 < args.seconds < float("inf"):
@@ -49,7 +49,8 @@ def examine(args: argparse.Namespace, folder: Path) -> None:
 
 def measure(config: Any, report: Any, machine: Any, folder: Path, seconds: float) -> None:
     """The machine, then data against model, and what helps."""
-    from datamodules import doctor, throughput
+    from datamodules.doctor import report as doctor
+    from datamodules.doctor import throughput
     from selavi.training.speed import measure_faster, measure_model
 
     sample = throughput.find_sample(config, seconds / 10)

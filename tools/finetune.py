@@ -26,11 +26,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def fine_tune(config: Any, run: Any, config_path: Path, split: str) -> dict[str, Any]:
     """One fold: train, choose the epoch, test; or find it done."""
     from datamodules.clips import ClipDataModule, prepare_data
-    from datamodules.holdout import split_off
-    from datamodules.manifest import select_split, usable
+    from datamodules.index.holdout import split_off
+    from datamodules.index.manifest import select_split, usable
+    from selavi.runs.record import resume_point, start_run
     from selavi.training import finetune as ft
     from selavi.training.callbacks import Progress, StopOnSignal
-    from selavi.training.run import make_trainer, resume_point, start_run
+    from selavi.training.trainer import make_trainer
 
     point = resume_point(config)
     if point.finished:
@@ -62,8 +63,8 @@ def main(argv: list[str] | None = None) -> int:
 
     def action() -> None:
         from selavi.config import find_config, load_config
+        from selavi.runs.record import load_run
         from selavi.training.finetune import finetune_config, format_finetuning
-        from selavi.training.run import load_run
         from tools._folds import fold_configs
 
         path = find_config(args.config, CONFIGS)

@@ -36,9 +36,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> None:
     """Scan, join the list, prepare, say what came out."""
-    from datamodules.layout import describe_layout
-    from datamodules.prepare import PrepareSettings, describe_summary, prepare
-    from datamodules.scan import other_suffixes, scan
+    from datamodules.index.layout import describe_layout
+    from datamodules.index.scan import other_suffixes, scan
+    from datamodules.stores.prepare import PrepareSettings, describe_summary, prepare
     from tools._checking_input import check_prepare
 
     settings = PrepareSettings(
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> None:
     check_prepare(args)
     manifest, told = scan(args.root, args.cache_dir, args.workers, layout=args.layout), ""
     if args.list:
-        from datamodules.sources import apply_list
+        from datamodules.index.sources import apply_list
 
         manifest, told = apply_list(manifest, args.list, args.source)
     print(*filter(None, (*describe_layout(manifest), other_suffixes(manifest), told)), sep="\n", file=sys.stderr)

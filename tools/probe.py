@@ -35,9 +35,9 @@ def main(argv: list[str] | None = None) -> int:
         from tools._folds import check_probe, fold_configs
 
         check_probe(args)
-        from datamodules.moved import moved_to
+        from datamodules.index.moved import moved_to
         from selavi.evaluation.probes import check_request, describe_probes, format_probes, write_probes
-        from selavi.training.run import load_run, on_other_clips
+        from selavi.runs.record import load_run, on_other_clips
         from tools._moved import relocate
         from tools._probing import measure
 

@@ -34,11 +34,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def scan_folder(args: argparse.Namespace) -> None:
     """Scan, judge, write the manifest and the report, say what to do next."""
-    from datamodules.layout import describe_layout
-    from datamodules.manifest import judge, write_manifest
-    from datamodules.scan import other_suffixes, require_media, scan
-    from datamodules.sources import apply_list, describe_list
-    from datamodules.triage import triage
+    from datamodules.index.layout import describe_layout
+    from datamodules.index.manifest import judge, write_manifest
+    from datamodules.index.scan import other_suffixes, require_media, scan
+    from datamodules.index.sources import apply_list, describe_list
+    from datamodules.index.triage import triage
     from selavi.atomic import locked, write_text
     from selavi.config import MODALITIES
     from selavi.wording import command

@@ -32,10 +32,12 @@ def train(args: argparse.Namespace) -> None:
     config = load_config(config_path, args.overrides)
 
     from datamodules.clips import ClipDataModule, prepare_data
-    from datamodules.manifest import describe_bad
+    from datamodules.index.manifest import describe_bad
+    from selavi.results.labels import write_labels
+    from selavi.runs.record import finish_run, next_steps, resume_point, start_run
     from selavi.training.callbacks import LabellingCallback, Progress, StopOnSignal
     from selavi.training.module import SelaviModule
-    from selavi.training.run import finish_run, make_trainer, next_steps, resume_point, start_run
+    from selavi.training.trainer import make_trainer
     from selavi.wording import duration
 
     began = time.monotonic()
@@ -59,7 +61,9 @@ def train(args: argparse.Namespace) -> None:
     if trainer.is_global_zero:
         assert labelling.statistics is not None
         seconds, verdict = time.monotonic() - began, labelling.verdict()
-        finish_run(config, module.label_bank, labelling.statistics, seconds, verdict)
+        bank = module.label_bank
+        write_labels(Path(config.run_dir), config.data.train_split, bank.ids, bank.labels, vars(labelling.statistics))
+        finish_run(config, seconds, verdict)
         results = f"labels of {len(data.ids)} clips are in {config.run_dir}/labels."
         print(f"done in {duration(seconds)}; {results}\n{verdict.text}{next_steps(config.run_dir)}", file=sys.stderr)
 

@@ -1,8 +1,8 @@
 """Encoders: clip -> features (B, D), one for each modality."""
 
 from selavi.config import EncodersConfig
-from selavi.encoders.audio import AudioResNet
-from selavi.encoders.video import R2Plus1D
+from selavi.encoders.r2plus1d import R2Plus1D
+from selavi.encoders.resnet import AudioResNet
 
 
 def make_encoder(modality: str, config: EncodersConfig) -> R2Plus1D | AudioResNet:

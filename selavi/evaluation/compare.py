@@ -22,7 +22,11 @@ import pyarrow as pa
 from selavi.atomic import write_text
 from selavi.config import SPEED_ONLY, Config, as_dict, load_config
 from selavi.errors import UsageError
-from selavi.evaluation.baselines import (
+from selavi.evaluation.external import read_column
+from selavi.evaluation.plots import Bars, Figure, bar_chart
+from selavi.id_tables import load_array, read_ids
+from selavi.ids import explain_missing, find_ids
+from selavi.scores.baselines import (
     METHODS,
     SCALINGS,
     cluster_features,
@@ -30,14 +34,10 @@ from selavi.evaluation.baselines import (
     require_finite,
     scale_features,
 )
-from selavi.evaluation.external import read_column
-from selavi.evaluation.metrics import evaluate_clusters
-from selavi.evaluation.plots import Bars, Figure, bar_chart
-from selavi.id_tables import load_array, read_ids
-from selavi.ids import explain_missing, find_ids
+from selavi.scores.metrics import evaluate_clusters
 
 if TYPE_CHECKING:  # torch takes seconds and 600 MB, and arrays need none of it
-    from selavi.evaluation.probes import ClipFeatures
+    from selavi.inference.encode import ClipFeatures
 
 Row = dict[str, Any]
 

@@ -28,15 +28,15 @@ from selavi.augment import Augment
 from selavi.batch import ClipBatch
 from selavi.config import Config
 from selavi.errors import UsageError
-from selavi.evaluation.head_choice import choose_head
-from selavi.evaluation.metrics import contingency_matrix, matched_accuracy, normalised_mutual_information
 from selavi.evaluation.plots import Bars, Figure, bar_chart, line_chart
 from selavi.evaluation.plots import Line as PlotLine
-from selavi.evaluation.predict import score_views
-from selavi.evaluation.probes import ClipFeatures, average_views, combinations_of
+from selavi.inference.encode import ClipFeatures, average_views, combinations_of
+from selavi.inference.predict import score_views
 from selavi.media import recompress
 from selavi.model import SelaviModel
 from selavi.randomness import mix
+from selavi.scores.head_choice import choose_head
+from selavi.scores.metrics import contingency_matrix, matched_accuracy, normalised_mutual_information
 
 CLEAN = "clean"
 """Name of what is not degraded; its severity is 0."""
@@ -246,7 +246,7 @@ def head_clusters(
     potentials: Tensor,
     config: Config,
 ) -> np.ndarray:
-    """The likeliest cluster of every head, (B / V, H): as selavi.evaluation.predict, from features."""
+    """The likeliest cluster of every head, (B / V, H): as selavi.inference.predict, from features."""
     joined, there = model.join(features, present)
     logits, found = model.logits(joined), []
     for column, potential in enumerate(potentials):

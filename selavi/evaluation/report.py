@@ -10,10 +10,10 @@ import numpy as np
 
 from selavi.atomic import write_text
 from selavi.errors import UsageError
-from selavi.evaluation.baselines import kmeans_nmi
-from selavi.evaluation.consensus import agreement_over_k, co_occurrence_profiles, consensus, merge_tree
-from selavi.evaluation.head_choice import HeadChoice, describe_agreement
-from selavi.evaluation.metrics import (
+from selavi.scores.baselines import kmeans_nmi
+from selavi.scores.consensus import agreement_over_k, co_occurrence_profiles, consensus, merge_tree
+from selavi.scores.head_choice import HeadChoice, describe_agreement
+from selavi.scores.metrics import (
     bootstrap_intervals,
     contingency_matrix,
     describe_clusters,

@@ -20,7 +20,6 @@ from markupsafe import Markup
 
 from selavi.atomic import write_text
 from selavi.config import Config
-from selavi.evaluation.metrics import Metrics
 from selavi.evaluation.plots import (
     Area,
     Figure,
@@ -34,9 +33,10 @@ from selavi.evaluation.plots import (
     format_number,
     line_chart,
 )
-from selavi.evaluation.predict import Predictions
 from selavi.evaluation.report import COLUMNS, REASONS
+from selavi.inference.predict import Predictions
 from selavi.labelling.labeller import Labeller
+from selavi.scores.metrics import Metrics
 
 LARGEST_MATRIX = 400  # labels and clusters that are shown, the most frequent ones
 NAMED_ROWS = 60  # up to so many are named at the matrix

@@ -35,7 +35,7 @@ def alignment_cost(reference: Tensor, other: Tensor) -> Tensor:
             f"expected two tables (N, K), got reference {tuple(reference.shape)} and other {tuple(other.shape)}"
         )
     if reference.device.type == "cpu":
-        from selavi.labelling.kernels import column_distances  # late, since Numba takes a second
+        from selavi.labelling.solver.kernels import column_distances  # late, since Numba takes a second
     num_clips, num_clusters = reference.shape
     cost = torch.zeros(num_clusters, num_clusters, dtype=torch.float64, device=reference.device)
     for first in range(0, num_clips, _BLOCK_ROWS):

@@ -25,12 +25,12 @@ from selavi.distributed import all_sum, gather_rows
 from selavi.errors import NumericError
 from selavi.labelling.alignment import align_all, alignment_cost
 from selavi.labelling.bank import LabelBank
-from selavi.labelling.kmeans import cluster, label_means, start_centres, unit_features
-from selavi.labelling.marginals import estimate_marginal, make_marginal, order_marginal
+from selavi.labelling.methods.kmeans import cluster, label_means, start_centres, unit_features
 from selavi.labelling.schedule import labelled_fraction
 from selavi.labelling.scores import combine_scores, modality_agreement
-from selavi.labelling.tables import MAX_SAMPLE_BYTES, BlockTable, HalfTable, Table, make_table
-from selavi.labelling.transport import assign, row_statistics
+from selavi.labelling.solver.marginals import estimate_marginal, make_marginal, order_marginal
+from selavi.labelling.solver.tables import MAX_SAMPLE_BYTES, BlockTable, HalfTable, Table, make_table
+from selavi.labelling.solver.transport import assign, row_statistics
 from selavi.randomness import mix
 from selavi.wording import byte_size
 

@@ -17,7 +17,6 @@ from selavi.batch import ClipBatch
 from selavi.config import Config
 from selavi.distributed import all_sum, rank, world_size
 from selavi.errors import DataError, Interrupted, NumericError
-from selavi.evaluation.metrics import contingency_matrix, normalised_mutual_information
 from selavi.labelling.labeller import (
     ClipStatistics,
     FeatureTable,
@@ -26,9 +25,10 @@ from selavi.labelling.labeller import (
     collect_features,
 )
 from selavi.labelling.schedule import labelling_steps
-from selavi.labelling.verdict import Verdict, judge_training
 from selavi.meter import Meter, say
-from selavi.training.checkpoint import last_checkpoint
+from selavi.runs.checkpoint import last_checkpoint
+from selavi.scores.metrics import contingency_matrix, normalised_mutual_information
+from selavi.scores.verdict import Verdict, judge_training
 from selavi.training.module import SelaviModule
 from selavi.wording import duration, speed
 

@@ -25,11 +25,12 @@ from selavi.batch import ClipBatch
 from selavi.config import Config, HeadsConfig, as_dict
 from selavi.distributed import all_sum, rank, world_size
 from selavi.errors import UsageError
+from selavi.inference.load import load_model, untrained_model
 from selavi.randomness import mix
-from selavi.training.checkpoint import read_checkpoint
+from selavi.runs.checkpoint import read_checkpoint
+from selavi.runs.record import Run
 from selavi.training.module import check_same_settings
 from selavi.training.optim import lr_factor, target_lr
-from selavi.training.run import Run, load_model, untrained_model
 
 KIND = "classifier"
 """What tells our checkpoints from others."""
@@ -80,7 +81,7 @@ def finetune_config(config: Config, overrides: Sequence[str], run: Run, fold: st
 
 
 def holding_out(config: Config) -> dict[str, Any]:
-    """Arguments of datamodules.holdout.split_off."""
+    """Arguments of datamodules.index.holdout.split_off."""
     settings = config.finetune
     return {"fraction": settings.validation_fraction, "seed": config.seed, "group": settings.group}
 

@@ -21,7 +21,7 @@ from selavi.loss import selavi_loss
 from selavi.model import SelaviModel
 from selavi.pretrained import load_encoders
 from selavi.randomness import mix
-from selavi.training.checkpoint import read_checkpoint
+from selavi.runs.checkpoint import read_checkpoint
 from selavi.training.optim import lr_factor, make_optimizer
 
 

@@ -209,7 +209,7 @@ def test_failures_of_decoding_ahead_are_found_again_without_decoding(
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     manifest, media = prepare_data(config)
     assert manifest["status"].to_pylist() == ["ok", "ok", "not_media", "ok"]
-    monkeypatch.setattr("datamodules.cache._Work.decode_all", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr("datamodules.stores.cache._Work.decode_all", lambda *_: pytest.fail("decoded again"))
     again = cached(config, manifest)  # as after a run, from its own manifest
     assert again is not None and again.folder == media.folder
     assert prepare_data(own([], "data.max_bad_fraction=0.5", "data.clip_s=2"))[1].folder == media.folder

@@ -7,13 +7,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from datamodules.cache import build_cache
-from datamodules.dataset import ClipDataset, ClipReader, FileReader
-from datamodules.manifest import judge, usable
-from datamodules.prepare import PrepareSettings, prepare
-from datamodules.sampling import ViewKey
-from datamodules.scan import scan
-from datamodules.shards import open_shards
+from datamodules.index.manifest import judge, usable
+from datamodules.index.scan import scan
+from datamodules.loading.dataset import ClipDataset, ClipReader, FileReader
+from datamodules.loading.sampling import ViewKey
+from datamodules.stores.cache import build_cache
+from datamodules.stores.prepare import PrepareSettings, prepare
+from datamodules.stores.shards import open_shards
 from selavi.config import Config
 from tests.films import Film, number_of, spoil, write
 from tests.selavi.test_media_streams import write as write_with_sound

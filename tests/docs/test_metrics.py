@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from selavi.evaluation.external import SHOWN
-from selavi.evaluation.metrics import contingency_matrix, evaluate_clusters, normalised_mutual_information
+from selavi.scores.metrics import contingency_matrix, evaluate_clusters, normalised_mutual_information
 from tools import cluster_eval
 
 

@@ -26,9 +26,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from selavi.export import CLUSTER_SCHEMA
-from selavi.handover import FORMATS, hand_over
 from selavi.media import encode_clip
+from selavi.results.cluster_table import CLUSTER_SCHEMA
+from selavi.results.handover import FORMATS, hand_over
 
 IDS = ["dogs/-a.mp4", "dogs/b \"'<i>&.mp4", "\u202ec,\nd%20.mp4", "bells/e.mp4"]
 CLASSES = ['Hund "1" <b>&', 'Hund "1" <b>&', "cluster 001", "=bell, 'small'"]

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datamodules.sources import read_list
+from datamodules.index.sources import read_list
 from selavi.errors import UsageError
 from selavi.evaluation.compare import cluster_arrays, read_id_labels
 from selavi.evaluation.external import evaluate_files, read_column, read_joined
 from selavi.id_tables import DOUBTFUL, IdTable, load_array, read_ids, read_table
-from selavi.naming import read_names
+from selavi.results.naming import read_names
 
 Rows = list[tuple[str, str]]
 

@@ -17,10 +17,10 @@ from torchvision.models.video import R2Plus1D_18_Weights, r2plus1d_18
 from torchvision.models.video import resnet as video_resnet
 
 from selavi.config import Config, load_config
-from selavi.encoders.audio import AudioResNet
-from selavi.encoders.video import R2Plus1D
+from selavi.encoders.r2plus1d import R2Plus1D
+from selavi.encoders.resnet import AudioResNet
 from selavi.errors import UsageError
-from selavi.evaluation.predict import score_views
+from selavi.inference.predict import score_views
 from selavi.labelling.scores import combine_scores
 from selavi.pretrained import (
     NON_COMMERCIAL,

@@ -20,7 +20,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
 
-from selavi.export import CLUSTER_SCHEMA
+from selavi.results.cluster_table import CLUSTER_SCHEMA
 from selavi.safetensors import read_tensors
 from tools import assign, cluster_eval, prepare, scan, train
 
@@ -240,7 +240,7 @@ def test_bad_files_are_listed_within_the_budget_and_end_the_tool_beyond_it(
 def test_a_file_that_changes_after_it_was_listed_is_bad(
     label: Assign, media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from datamodules import new_clips
+    from datamodules.index import new_clips
 
     folder = tmp_path / "clips"
     folder.mkdir()

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from selavi.training.checkpoint import last_checkpoint
+from selavi.runs.checkpoint import last_checkpoint
 from tools import cluster_eval, export_clusters, train
 
 Tool = Callable[..., tuple[int, str]]

@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 import datamodules.clips
-import datamodules.loader
-import datamodules.new_clips
-import datamodules.prepare
-import datamodules.scan
-import datamodules.throughput
+import datamodules.doctor.throughput
+import datamodules.index.new_clips
+import datamodules.index.scan
+import datamodules.loading.loader
+import datamodules.stores.prepare
 import selavi.evaluation.compare
 import selavi.model
 import selavi.pretrained
@@ -38,11 +38,11 @@ from tools import (
 # Each where it is looked up.  All of these are imported above: one that is imported while they are replaced would keep
 # what stands in their place.
 WORK = {
-    datamodules.loader.Loader: "__iter__",  # decodes clips
-    datamodules.new_clips: "probe_file",
-    datamodules.throughput: "probe_file",
-    datamodules.scan: "_probe_all",
-    datamodules.prepare: "run_jobs",
+    datamodules.loading.loader.Loader: "__iter__",  # decodes clips
+    datamodules.index.new_clips: "probe_file",
+    datamodules.doctor.throughput: "probe_file",
+    datamodules.index.scan: "_probe_all",
+    datamodules.stores.prepare: "run_jobs",
     tools._pool: "run_jobs",
     datamodules.clips: "build_cache",
     selavi.model.SelaviModel: "forward",

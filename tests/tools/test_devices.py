@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from selavi.evaluation.probes import best_device
+from selavi.inference.encode import best_device
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 MAKERS = {"load_model", "untrained_model", "make"}
@@ -53,8 +53,8 @@ def test_a_gpu_is_used_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> No
 def test_features_of_a_large_set_load_the_model_once(
     finished_run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from selavi.evaluation import features
-    from selavi.training.run import load_run
+    from selavi.inference import features
+    from selavi.runs.record import load_run
     from tools import _features
 
     folder = Path(shutil.copytree(finished_run, tmp_path / "run"))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from datamodules import doctor
+from datamodules.doctor.report import report as doctor
 from tools import doctor as tool
 
 

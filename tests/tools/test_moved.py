@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from datamodules.moved import at_root, moved_to, require_clips
+from datamodules.index.moved import at_root, moved_to, require_clips
 from selavi.config import load_config
 from selavi.errors import UsageError
 from tools import cluster_eval, compare, degrade, export_clusters, prepare, probe

@@ -13,7 +13,7 @@ import torch
 from selavi.config import load_config
 from selavi.errors import UsageError
 from selavi.evaluation import compare as cp
-from selavi.evaluation.probes import ClipFeatures
+from selavi.inference.encode import ClipFeatures
 
 FIGURES = {name: 0.5 for name in cp.FIGURES}
 

@@ -14,8 +14,8 @@ from selavi.batch import NUM_DRAWS, ClipBatch
 from selavi.config import Config
 from selavi.errors import UsageError
 from selavi.evaluation import degradation as dg
-from selavi.evaluation.predict import predict
-from selavi.evaluation.probes import encode_clips
+from selavi.inference.encode import encode_clips
+from selavi.inference.predict import predict
 from selavi.model import SelaviModel
 
 SPAN = dg.Span(1.0, 8000, np.random.default_rng(0))

@@ -9,15 +9,8 @@ from selavi.augment import Augment
 from selavi.batch import NUM_DRAWS, ClipBatch
 from selavi.config import Config
 from selavi.errors import DataError, UsageError
-from selavi.evaluation.probes import (
-    ClipFeatures,
-    average_views,
-    check_request,
-    combinations_of,
-    encode_clips,
-    probe_clips,
-    probe_features,
-)
+from selavi.evaluation.probes import check_request, probe_clips, probe_features
+from selavi.inference.encode import ClipFeatures, average_views, combinations_of, encode_clips
 from selavi.model import SelaviModel
 
 

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 
 from selavi.errors import UsageError
-from selavi.evaluation.consensus import consensus
-from selavi.evaluation.head_choice import choose_head
-from selavi.evaluation.metrics import bootstrap_intervals, contingency_matrix, evaluate_clusters
 from selavi.evaluation.report import COLUMNS, coarser, evaluate_heads, format_comparison, format_table
+from selavi.scores.consensus import consensus
+from selavi.scores.head_choice import choose_head
+from selavi.scores.metrics import bootstrap_intervals, contingency_matrix, evaluate_clusters
 
 K = 4
 

@@ -9,8 +9,6 @@ import pytest
 import torch
 
 from selavi.config import Config, load_config
-from selavi.evaluation.head_choice import choose_head
-from selavi.evaluation.predict import Predictions
 from selavi.evaluation.report import evaluate_heads
 from selavi.evaluation.report_page import (
     calibration,
@@ -22,7 +20,9 @@ from selavi.evaluation.report_page import (
     target_sizes,
     write_report,
 )
+from selavi.inference.predict import Predictions
 from selavi.labelling.labeller import ClipStatistics
+from selavi.scores.head_choice import choose_head
 from tools import cluster_eval
 
 Write = Callable[..., tuple[Path, str]]

@@ -8,9 +8,9 @@ from selavi.config import Config, load_config
 from selavi.errors import NumericError
 from selavi.labelling import labeller
 from selavi.labelling.bank import LabelBank
-from selavi.labelling.kmeans import unit_features
 from selavi.labelling.labeller import FeatureTable, Labeller, collect_features
-from selavi.labelling.transport import assign
+from selavi.labelling.methods.kmeans import unit_features
+from selavi.labelling.solver.transport import assign
 
 N, D, K = 60, 6, 4
 

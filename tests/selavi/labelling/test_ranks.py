@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from selavi.labelling.transport import assign
+from selavi.labelling.solver.transport import assign
 
 # Each process takes its rows of the table, labels them and saves what it found; one of them may be told to end early.
 WORKER = """
@@ -19,7 +19,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from selavi.distributed import all_sum
-from selavi.labelling.transport import assign
+from selavi.labelling.solver.transport import assign
 
 folder, rank, world_size, ends_early = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 torch.set_num_threads(1)

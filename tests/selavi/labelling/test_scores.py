@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from selavi.labelling.scores import combine_scores
-from selavi.labelling.transport import assign
+from selavi.labelling.solver.transport import assign
 
 
 def log_table(seed: int, num_clips: int = 20, num_clusters: int = 5) -> Tensor:

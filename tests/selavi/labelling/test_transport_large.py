@@ -8,9 +8,9 @@ import torch
 from scipy.optimize import linprog
 from torch import Tensor
 
-from selavi.labelling import tables, transport
-from selavi.labelling.tables import BlockTable, DenseTable, FusedTable
-from selavi.labelling.transport import assign, assign_reference
+from selavi.labelling.solver import tables, transport
+from selavi.labelling.solver.tables import BlockTable, DenseTable, FusedTable
+from selavi.labelling.solver.transport import assign, assign_reference
 
 INF = math.inf
 

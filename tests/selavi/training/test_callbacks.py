@@ -9,9 +9,9 @@ import torch
 from selavi.config import Config, as_dict
 from selavi.errors import Interrupted, UsageError
 from selavi.labelling.labeller import LabellingReport
+from selavi.runs.checkpoint import last_checkpoint
 from selavi.training import callbacks
 from selavi.training.callbacks import Progress, StopOnSignal
-from selavi.training.checkpoint import last_checkpoint
 from selavi.training.module import check_same_settings
 
 Tiny = Callable[..., Config]

@@ -10,8 +10,9 @@ import torch
 from selavi.batch import NUM_DRAWS, ClipBatch
 from selavi.config import Config, load_config
 from selavi.errors import UsageError
+from selavi.inference.load import load_model
+from selavi.runs.record import Run, load_run
 from selavi.training import finetune as ft
-from selavi.training.run import Run, load_model, load_run
 from tools import finetune, probe
 
 LABELS = [f"class {number % 3}" for number in range(9)]

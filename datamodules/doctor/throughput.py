@@ -1,0 +1,351 @@
+"""How fast a run's data come, what would make them come faster, and whether it is they that hold the run back."""
+
+import logging
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from datamodules.clips import ClipDataModule, Media, judge_for, open_prepared
+from datamodules.doctor.report import Advice, Check, Machine
+from datamodules.index.layout import describe_layout
+from datamodules.index.manifest import SCHEMA, bad, describe_bad, mark_unusable, probed, select_split, usable
+from datamodules.index.probing import probe_file
+from datamodules.index.scan import list_media, require_media
+from datamodules.index.sources import apply_list
+from datamodules.processes import Failure, run_jobs
+from datamodules.stores.cache import build_cache, estimate_gb
+from datamodules.stores.prepare import PrepareSettings, prepare
+from datamodules.stores.shards import open_shards
+from selavi.config import Config
+from selavi.filesystem import real_path
+from selavi.randomness import mix
+from selavi.wording import command
+
+log = logging.getLogger("selavi")
+
+_SAMPLED = 512
+"""Files that are probed at most."""
+_MEMORY_BYTES = 2 * 2**30
+"""Memory for one of them."""
+_ROWS = 20_000
+"""The sampled files are repeated to so many rows, so that no epoch ends while the loader is timed."""
+_TRIAL_S = 2.5
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Some of a run's files, judged as the run would, and where their clips come from."""
+
+    manifest: pa.Table
+    media: Media
+    num_files: int
+    """All that the run's folder holds."""
+    layout: list[str] = field(default_factory=list)
+    """What the folders were taken for, and what is doubtful about it; see datamodules.index.layout.describe_layout."""
+
+
+@dataclass(frozen=True)
+class DataSpeed:
+    """Clips a second of the run's own loader."""
+
+    one: float
+    """Decoded in this process, by one core."""
+    loader: float
+    """With data.num_workers processes."""
+    faults: int
+    """Clips of the measured ones that could not be decoded."""
+    clips: int
+
+
+def find_sample(config: Config, budget_s: float) -> Sample | None:
+    """Probe some of the run's files, spread over all, for `budget_s` seconds; of prepared shards take everything.
+
+    Nothing is generated and nothing is written where a run would look.  None where the demo set is not there yet.
+
+    Raises:
+        UsageError: there is no folder, no media file, no file of the list, or none of the split to train on.
+    """
+    data = config.data
+    prepared = open_prepared(config)
+    if prepared is not None:
+        manifest = judge_for(config, apply_list(prepared[0], data.list, data.source)[0])
+        return Sample(manifest, prepared[1], len(manifest))
+    if data.demo and not os.path.isdir(data.root):
+        return None
+    require_media(Path(data.root), data.allow_links)
+    root = real_path(data.root)
+    listing = list_media(root, data.allow_links, layout=data.layout)
+    listing = listing.replace_schema_metadata({**listing.schema.metadata, b"root": str(root).encode()})
+    listing, _ = apply_list(listing, data.list, data.source)
+    layout = describe_layout(listing)
+    listing = select_split(listing, data.train_split)
+    order = np.random.default_rng(mix(config.seed, "doctor")).permutation(len(listing))[:_SAMPLED]
+    manifest = _probe(root, listing.take(order), data.timeout_s, budget_s)
+    return Sample(judge_for(config, manifest), None, len(listing), layout)
+
+
+def check_sample(sample: Sample | None, config: Config) -> list[Check]:
+    """What the sampled files say about the others, and what the folders were taken for."""
+    lines = list(sample.layout) if sample is not None else []
+    checks = [Check("data", "layout", "ok", line) for line in lines[:1]]
+    checks += [Check("data", "layout", "warning", line, "docs/data.md, Layouts") for line in lines[1:]]
+    return [*checks, _check_files(sample, config)]
+
+
+def _check_files(sample: Sample | None, config: Config) -> Check:
+    if sample is None:
+        text = f"the demo set is not there yet ({config.data.root})"
+        advice = "training generates it; or name your own: data.root=FOLDER data.demo=false"
+        return Check("data", "files", "ok", text, advice)
+    manifest, broken = sample.manifest, bad(sample.manifest)
+    looked = f"{len(manifest)} of {sample.num_files} files looked at"
+    if not len(usable(manifest)):
+        text = f"{looked}, none can be used: {describe_bad(manifest)}"
+        return Check("data", "files", "problem", text, f"{command('scan', config.data.root)} tells of all")
+    if "audio" in config.modalities and not pc.any(pc.equal(manifest["audio_state"], "ok")).as_py():
+        return Check("data", "files", "problem", f"{looked}, none has sound", "modalities=[video]")
+    if len(broken) > config.data.max_bad_fraction * len(manifest):
+        text = f"{looked}, {len(broken)} cannot be used: {describe_bad(broken)}"
+        advice = f"{command('scan', config.data.root)} tells of all; above data.max_bad_fraction a run stops"
+        return Check("data", "files", "warning", text, advice)
+    few = f", {len(broken)} cannot be used: {describe_bad(broken)}" if len(broken) else ""
+    return Check("data", "files", "ok", looked + few)
+
+
+def measure_data(config: Config, sample: Sample, folder: Path, budget_s: float) -> DataSpeed:
+    """Time the run's loader on the sample: one process, then data.num_workers of them.
+
+    Args:
+        config: of the run.
+        sample: of find_sample.
+        folder: for what is decoded ahead, where the run would do that; temporary.
+        budget_s: seconds to spend, start-up of the processes included.
+    """
+    began_s = time.monotonic()
+    media = sample.media
+    if media is None and 0 < cache_gb(config, sample) <= config.data.cache_gb:
+        decoded = _decoded(config, sample, folder)
+        if decoded is None:
+            log.warning("every recording lasts over a minute: their speed is measured without data.cache_gb")
+        else:
+            sample, media = decoded, decoded.media
+    workers = config.data.num_workers
+    left_s = budget_s - (time.monotonic() - began_s)
+    one, faults, clips = _clips_per_second(config, sample.manifest, media, 0, 2, left_s * (0.3 if workers else 1))
+    loader = one
+    if workers:
+        batch_size = max(2, min(config.optim.batch_size, int(one / 4)))  # about four batches a second
+        loader, more, counted = _clips_per_second(
+            config, sample.manifest, media, workers, batch_size, budget_s - (time.monotonic() - began_s)
+        )
+        faults, clips = faults + more, clips + counted
+    return DataSpeed(one, loader, faults, clips)
+
+
+def cache_gb(config: Config, sample: Sample) -> float:
+    """Gigabytes that data.cache_gb would have to allow, by the sampled files."""
+    rows = probed(sample.manifest)
+    sampled = estimate_gb(rows, config.video.decode_size, config.audio.sample_rate)
+    return sampled * sample.num_files / max(1, len(sample.manifest))
+
+
+def faster_data(config: Config, sample: Sample, machine: Machine, folder: Path, deadline_s: float) -> dict[str, float]:
+    """Try what may make the data come faster on a few of the sampled files.
+
+    Args:
+        config: of the run.
+        sample: of find_sample.
+        machine: of read_machine.
+        folder: for what is written; temporary.
+        deadline_s: by time.monotonic(): nothing new is begun after it.
+
+    Returns:
+        What to change -> clips a second of one process with it.
+    """
+    video, found = config.video, dict[str, float]()
+
+    def rate(changed: Config, manifest: pa.Table, media: Media) -> float:
+        return _clips_per_second(changed, manifest, media, 0, 2, _TRIAL_S)[0]
+
+    if "video" in config.modalities and video.decode_size > video.size and time.monotonic() < deadline_s:
+        smaller = replace(config, video=replace(video, decode_size=video.size))
+        found[f"video.decode_size={video.size} (less detail)"] = rate(smaller, sample.manifest, sample.media)
+    if sample.media is not None:
+        return found
+    few = replace(sample, manifest=_few(usable(sample.manifest)))
+    if not len(few.manifest):  # an hour of film takes too long to try
+        return found
+    needed = cache_gb(config, sample)
+    if time.monotonic() < deadline_s and config.data.cache_gb < needed < machine.disk_bytes / 1e9:
+        decoded = _decoded(config, few, folder)
+        if decoded is not None:
+            found[f"data.cache_gb={-(-needed // 1):.0f}"] = rate(config, decoded.manifest, decoded.media)
+    size = video.decode_size + video.decode_size % 2
+    forms: tuple[Literal["shards", "files"], ...] = ("shards", "files")
+    for form in forms:
+        if time.monotonic() > deadline_s:
+            return found
+        out = folder / form
+        settings = PrepareSettings(form, size, sample_rate=config.audio.sample_rate)
+        prepare(few.manifest, out, settings, workers=machine.cores, deadline_s=20.0)
+        manifest, media = open_shards(str(out), folder, 0.0)
+        judged = judge_for(config, manifest)
+        if len(usable(judged)):
+            first = command("prepare", config.data.root, "OUT", "--format", form, "--size", str(size))
+            found[f"{first}, then data.root=OUT"] = rate(config, judged, media)
+    return found
+
+
+def _probe(root: Path, listing: pa.Table, timeout_s: float, budget_s: float) -> pa.Table:
+    """The manifest of as many files of a listing as can be probed in time, at least one."""
+    rows = listing.to_pylist()
+    todo = [row for row in rows if row["status"] is None]
+    done = [row for row in rows if row["status"] is not None]
+    jobs = [(row["path"], row["bytes"], row["mtime_ns"]) for row in todo]
+    probe, until_s = partial(probe_file, str(root)), None
+    for number, found in run_jobs(probe, jobs, workers=0, deadline_s=timeout_s, memory_bytes=_MEMORY_BYTES):
+        facts = {"status": found.reason, "reason": found.detail} if isinstance(found, Failure) else found
+        done.append(todo[number] | facts)
+        until_s = until_s or time.monotonic() + budget_s  # from the first answer: processes need time to start
+        if time.monotonic() > until_s:
+            break
+    return pa.Table.from_pylist(done, SCHEMA.with_metadata({"root": str(root)}))
+
+
+def _few(rows: pa.Table, seconds: float = 60.0, most: int = 12) -> pa.Table:
+    """The first few recordings that together last no longer than `seconds`."""
+    chosen, total_s = list[int](), 0.0
+    for row, duration_s in enumerate(rows["duration_s"].to_pylist()):
+        if len(chosen) < most and total_s + duration_s <= seconds:
+            chosen.append(row)
+            total_s += duration_s
+    return rows.take(pa.array(chosen, pa.int64()))
+
+
+def _decoded(config: Config, sample: Sample, folder: Path) -> Sample | None:
+    """A few files of a sample, decoded ahead below `folder`; None where all are too long for that or none decodes."""
+    rows = _few(usable(sample.manifest))
+    if not len(rows):
+        return None
+    cache, faults = build_cache(rows, folder / "cache", config.video.decode_size, config.audio.sample_rate)
+    manifest = mark_unusable(rows, faults)
+    return replace(sample, manifest=manifest, media=cache) if len(usable(manifest)) else None
+
+
+def _clips_per_second(
+    config: Config, manifest: pa.Table, media: Media, workers: int, batch_size: int, budget_s: float
+) -> tuple[float, int, int]:
+    """Clips a second of a training loader; how many of them had a fault; how many were counted.
+
+    The files are repeated, so that no epoch ends in the measurement.  The first batch of every process does not
+    count: it holds the start.
+    """
+    rows = usable(select_split(manifest, config.data.train_split))
+    many = pa.concat_tables([rows] * max(1, _ROWS // len(rows))).combine_chunks()
+    many = many.set_column(many.schema.get_field_index("split"), "split", pa.array(["train"] * len(many)))
+    config = replace(
+        config,
+        data=replace(config.data, num_workers=workers, train_split="train"),
+        optim=replace(config.optim, batch_size=batch_size),
+        labelling=replace(config.labelling, batch_size=batch_size),
+        trainer=replace(config.trainer, accelerator="cpu"),  # no page-locked memory: nothing goes to a device
+    )
+    until_s = time.monotonic() + budget_s
+    count, faults, ahead = 0, 0, max(1, workers)
+    loader = ClipDataModule(config, many, media).train_dataloader()
+    for batch in loader:
+        count += 1
+        faults += len(batch.errors)
+        if count == ahead:
+            first_s = time.monotonic()
+        elif count > ahead and count % ahead == 0 and time.monotonic() > until_s:  # processes answer in rounds
+            break
+    rate = (count - ahead) * batch_size / (time.monotonic() - first_s)
+    return rate, faults, count * batch_size
+
+
+@dataclass(frozen=True)
+class Flow:
+    """How fast the parts of a run are, in clips a second."""
+
+    loader: float
+    training: float
+    labelling: float
+    share: float
+    """Labelling's part of the clips that a run reads."""
+    gpu: bool
+    """Whether the model leaves the cores alone."""
+    workers: int
+    """Loader processes of one process of the run."""
+    cores: int
+    """For each process of the run."""
+
+    @property
+    def overlap(self) -> bool:
+        """Whether data come while the model works; else both take turns on the same cores."""
+        return self.gpu and self.workers > 0
+
+    def model_s(self) -> float:
+        """Seconds of the model for a clip, over a run."""
+        return (1 - self.share) / self.training + self.share / self.labelling
+
+    def clip_s(self) -> float:
+        """Seconds for a clip, over a run."""
+        data_s = 1 / self.loader
+        if not self.overlap:
+            return data_s + self.model_s()
+        return (1 - self.share) * max(data_s, 1 / self.training) + self.share * max(data_s, 1 / self.labelling)
+
+    def waits(self) -> bool:
+        """Whether the data take more of the time than the model."""
+        return 1 / self.loader > self.model_s()
+
+
+def make_flow(config: Config, data: DataSpeed, training: float, labelling: float, machine: Machine) -> Flow:
+    """Put the measurements together.
+
+    Args:
+        config: of the run.
+        data: of measure_data, taken while no other process of the run worked.
+        training: clips a second of one device.
+        labelling: the same without gradient.
+        machine: its devices share the cores.
+    """
+    labellings = config.labelling.num_labellings * config.labelling.head_groups
+    share = labellings / (labellings + config.trainer.max_epochs)
+    cores = max(1, machine.cores // machine.processes)
+    loader = min(data.loader, data.one * cores) if machine.processes > 1 else data.loader
+    return Flow(loader, training, labelling, share, machine.on_gpu, config.data.num_workers, cores)
+
+
+def faster_flows(
+    flow: Flow, data: DataSpeed, trials: Mapping[str, float], models: Mapping[str, tuple[float, float]]
+) -> dict[str, Flow]:
+    """What the run would be like with more loader processes, and with what was tried.
+
+    Args:
+        flow: as it is.
+        data: of measure_data.
+        trials: change -> clips a second of one process; as many work as now, as well together as now.
+        models: change -> clips a second of training and of labelling.
+    """
+    found = {change: replace(flow, loader=flow.loader * rate / data.one) for change, rate in trials.items()}
+    found |= {change: replace(flow, training=one, labelling=two) for change, (one, two) in models.items()}
+    if flow.workers < flow.cores:
+        each = flow.loader / flow.workers if flow.workers else data.one
+        found[f"data.num_workers={flow.cores}"] = replace(flow, loader=each * flow.cores, workers=flow.cores)
+    return found
+
+
+def rank_advice(flow: Flow, changed: Mapping[str, Flow]) -> list[Advice]:
+    """Changes that make a run at least 5 % faster, the best first."""
+    found = [Advice(change, flow.clip_s() / new.clip_s(), 1 / new.clip_s()) for change, new in changed.items()]
+    return sorted((one for one in found if one.gain >= 1.05), key=lambda one: -one.gain)

@@ -1,0 +1,299 @@
+"""From a folder of media to a manifest: every file is probed once, in parallel, and remembered between runs."""
+
+import hashlib
+import json
+import logging
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping, Set
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from datamodules.index.layout import METADATA_KEY, metadata_of, read_layout, require_layout
+from datamodules.index.manifest import SCHEMA, read_manifest, write_manifest
+from datamodules.index.probing import probe_file
+from datamodules.index.walk import Walk
+from datamodules.processes import Failure, run_jobs
+from datamodules.progress import follow
+from selavi.errors import UsageError
+from selavi.filesystem import PASSING, look, real_path
+
+MEDIA_SUFFIXES = {
+    *(".mp4", ".m4v", ".mov", ".m4a", ".3gp", ".3g2", ".f4v"),
+    *(".mkv", ".webm", ".avi", ".divx", ".flv", ".wmv", ".asf", ".ogv", ".ogm", ".gif"),
+    *(".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".mpe", ".m1v", ".m2v", ".vob"),
+}
+SOUND_SUFFIXES = {".wav", ".mp3", ".flac", ".m4a", ".aac", ".ogg", ".oga", ".opus", ".mka"}
+"""Of files with sound alone, which training does not use and tools/assign.py does."""
+_PROBE_VERSION = 2
+"""Facts that were found by another version of the probe are found anew."""
+PROBE_MEMORY = 2 << 30
+"""Bytes that a worker may take to probe a file."""
+
+_LISTED = ("id", "path", "split", "label", "bytes", "mtime_ns")
+_FOUND = [name for name in SCHEMA.names if name not in _LISTED]
+_REMEMBERED = pa.schema([SCHEMA.field(name) for name in ("id", "bytes", "mtime_ns", *_FOUND)])
+_OTHERS_KEY = b"other_suffixes"
+
+log = logging.getLogger("selavi")
+
+
+def scan(
+    root: Path,
+    cache_dir: Path,
+    workers: int = 0,
+    *,
+    deadline_s: float = 30.0,
+    allow_links: bool = False,
+    retry: bool = False,
+    layout: str = "auto",
+) -> pa.Table:
+    """Probe every media file below `root` and return the manifest, ordered by id: facts, not judged yet.
+
+    Results are kept in `cache_dir` by path, size and time of change: a second scan probes only what is new, and
+    an interrupted one goes on where it was.  A file that hangs or crashes its decoder costs one worker process.
+
+    Args:
+        root: folder of media.
+        cache_dir: where results are kept.
+        workers: processes; 0: one for each core.
+        deadline_s: seconds that one file may take.
+        allow_links: read what links to places outside of `root` lead to.
+        retry: probe files again that could not be used; those that failed in passing are always.
+        layout: what the folders mean; see datamodules.index.layout.read_layout.
+
+    Raises:
+        UsageError: the folder does not exist or holds no media file; there is no such layout.
+    """
+    require_media(root, allow_links)
+    root = real_path(root)
+    listing = list_media(root, allow_links, layout=layout)
+    name = f"scan-{hashlib.blake2b(f'{root} {_PROBE_VERSION}'.encode(), digest_size=6).hexdigest()}"
+    store, journal = cache_dir / f"{name}.parquet", cache_dir / f"{name}.jsonl"
+    known = _remembered(store, journal)
+    forget = pc.not_equal(known["status"], "ok") if retry else pc.is_in(known["status"], pa.array(PASSING))
+    place = _match(listing, known.filter(pc.invert(forget)))
+    todo = np.flatnonzero((place < 0) & pc.is_null(listing["status"]).to_numpy())
+    again = int((_match(listing.take(pa.array(todo)), known) >= 0).sum())
+    if again and not retry:
+        log.warning(
+            f"{again:,} files that could not be read the last time, for a reason that may pass, are tried again"
+        )
+    if len(todo):
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        files = listing.select(["id", "bytes", "mtime_ns"]).take(pa.array(todo))
+        _probe_all(root, files, journal, workers, deadline_s)
+        known = _remembered(store, journal)
+    metadata = {**listing.schema.metadata, b"root": str(root).encode()}
+    table = _join(listing, known).replace_schema_metadata(metadata)
+    if journal.exists():
+        write_manifest(table, store)
+        journal.unlink()
+    return table
+
+
+def require_media(root: Path, allow_links: bool = False) -> None:
+    """Raise UsageError unless `root` is a folder with a media file somewhere in it."""
+    if url := re.match(r"([a-z][a-z0-9+]+):/", str(root)):
+        raise UsageError(f"data.root is a URL ({url[1]}://...): files are scanned in a local folder")
+    place = look(root)
+    if place.kind == "nothing" and place.status != "vanished":
+        raise UsageError(f"data.root={root} cannot be read: {place.reason}")
+    if place.kind != "folder":
+        raise UsageError(f"data.root={root}: {_what_instead(root, place.kind)}; point data.root at a folder of videos")
+    root = real_path(root)
+    if not _is_utf8(str(root)):
+        raise UsageError(f"data.root={str(root)!a}: the folder's name is not UTF-8; rename it")
+    walk = Walk(root, allow_links, MEDIA_SUFFIXES)
+    if next(iter(walk), None) is None:
+        looked_for = f"looked for {', '.join(sorted(MEDIA_SUFFIXES))}"
+        unread = f"{len(walk.faults)} folders or links cannot be read, such as {walk.faults[0]}" if walk.faults else ""
+        why = "; ".join(filter(None, (looked_for, describe_suffixes(walk.others), unread)))
+        raise UsageError(f"data.root={root}: no media file in it ({why})")
+
+
+def _what_instead(root: Path, kind: str) -> str:
+    """What is in the place of a folder."""
+    if kind != "nothing":
+        return "that is a file, not a folder"
+    if re.match(r"[A-Za-z]:[\\/]", str(root)):
+        return "no such folder: that is a path of Windows (under WSL, C:\\Videos is /mnt/c/Videos)"
+    return "no such folder"
+
+
+def list_media(
+    root: Path, allow_links: bool = False, suffixes: Set[str] = MEDIA_SUFFIXES, layout: str = "auto"
+) -> pa.Table:
+    """List every file below `root` with one of these suffixes, ordered by id; hidden ones are left out.
+
+    No folder is read twice.  Links may lead anywhere below `root`; one that leads out of it is `refused` unless
+    `allow_links`.  A warning tells of folders that cannot be read and of links to folders that are refused.
+
+    Args:
+        root: the folder, without links in its own path.
+        allow_links: follow links that lead out of it.
+        suffixes: of the files, in lower case.
+        layout: what the folders mean; see datamodules.index.layout.read_layout.
+
+    Returns:
+        The manifest's columns id, path, split, label, bytes, mtime_ns, status, reason; a status only where the file
+        need not be opened to know it.  Its metadata hold what describe_layout and other_suffixes say.
+
+    Raises:
+        UsageError: there is no such layout.
+    """
+    require_layout(layout)
+    walk = Walk(root, allow_links, suffixes)
+    paths: list[str] = []
+    sizes: list[int] = []
+    times: list[int] = []
+    folders: list[int] = []
+    faults: dict[int, tuple[str, str | None]] = {}
+    folder_numbers: dict[str, int] = {}
+    counts: Counter[str] = Counter()
+    for entry in walk:
+        path = entry.folder + entry.name
+        if entry.is_folder:
+            log.warning(f"{root}/{path} is {entry.reason}")
+        if entry.status is not None:
+            faults[len(paths)] = (entry.status, entry.reason)
+        if not path.isascii() and not _is_utf8(path):
+            path = os.fsencode(path).decode("utf-8", "backslashreplace")
+            faults[len(paths)] = ("refused", "the file's name is not UTF-8: rename it")
+        paths.append(path)
+        sizes.append(entry.size)
+        times.append(entry.mtime_ns)
+        folders.append(folder_numbers.setdefault(entry.folder, len(folder_numbers)))
+        counts[entry.folder] += not entry.is_folder
+    if walk.faults:
+        log.warning(f"{len(walk.faults)} folders or links in {root} cannot be read, such as {walk.faults[0]}")
+    rows = np.fromiter(faults, np.int64, len(faults))
+    clean = {folder: os.fsencode(folder).decode("utf-8", "backslashreplace") for folder in folder_numbers}
+    reading = read_layout({clean[folder]: counts[folder] for folder in clean}, layout)
+    named = [reading.place(folder) for folder in clean.values()]
+    status = _scattered(len(paths), rows, [fault[0] for fault in faults.values()])
+    reason = _scattered(len(paths), rows, [fault[1] for fault in faults.values()])
+    ids, number = pa.array(paths, pa.string()), pa.array(folders, pa.int32())
+    columns = {
+        "id": ids,
+        "path": ids,
+        "split": pa.array([split for split, _ in named], pa.string()).take(number),
+        "label": pa.array([label for _, label in named], pa.string()).take(number),
+        "bytes": pa.array(sizes, pa.int64()),
+        "mtime_ns": pa.array(times, pa.int64()),
+        "status": status,
+        "reason": reason,
+    }
+    metadata = {METADATA_KEY: metadata_of(reading), _OTHERS_KEY: json.dumps(walk.others).encode()}
+    return pa.table(columns).sort_by("id").replace_schema_metadata(metadata)
+
+
+def other_suffixes(manifest: pa.Table, suffixes: Set[str] = MEDIA_SUFFIXES) -> str:
+    """Count, in one line, the files that were not looked at because of their suffix; "" where there are none."""
+    counts = json.loads((manifest.schema.metadata or {}).get(_OTHERS_KEY, b"{}"))
+    return describe_suffixes(counts, suffixes)
+
+
+def describe_suffixes(counts: Mapping[str, int], suffixes: Set[str] = MEDIA_SUFFIXES) -> str:
+    """The sentence of other_suffixes for counts by suffix.
+
+    Example: 31 files with other suffixes were not read: .flv 12, .txt 3, none 2; with sound alone, which training does
+    not use and tools/assign.py does: .mp3 14
+    """
+    usual: Counter[str] = Counter()
+    for suffix, count in counts.items():
+        usual[suffix if re.fullmatch(r"\.\w{1,10}", suffix) and suffix.isascii() else "none"] += count
+    sound = {suffix: usual.pop(suffix) for suffix in sorted(SOUND_SUFFIXES - suffixes) if suffix in usual}
+    parts = []
+    if usual:
+        parts.append(_counted(usual))
+    if sound:
+        parts.append(f"with sound alone, which training does not use and assign does: {_counted(sound)}")
+    total = sum(counts.values())
+    files = "file with another suffix was" if total == 1 else "files with other suffixes were"
+    return f"{total:,} {files} not read: {'; '.join(parts)}" if parts else ""
+
+
+def _counted(counts: Mapping[str, int], most: int = 8) -> str:
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    named = ", ".join(f"{suffix} {count:,}" for suffix, count in ordered[:most])
+    return named + (f" and {len(ordered) - most} more suffixes" if len(ordered) > most else "")
+
+
+def _is_utf8(path: str) -> bool:
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError:  # names that are not UTF-8 have their bytes in lone surrogates
+        return False
+    return True
+
+
+def _scattered(length: int, rows: np.ndarray, values: list[str | None]) -> pa.Array:
+    """A column of nulls with some values in some rows."""
+    place = np.full(length, -1)
+    place[rows] = np.arange(len(rows))
+    return pa.array(values, pa.string()).take(pa.array(place, mask=place < 0))
+
+
+def _remembered(store: Path, journal: Path) -> pa.Table:
+    """What is known of files from earlier scans, the newest first."""
+    tables = []
+    if journal.exists():
+        with journal.open(encoding="utf-8") as file:
+            while lines := list(islice(file, 50_000)):  # a block at a time: dicts take much more room than columns
+                rows = [row for row in map(_parse, lines) if row]
+                tables.append(pa.Table.from_pylist(rows[::-1], schema=_REMEMBERED))
+    tables.reverse()
+    if store.exists():
+        tables.append(read_manifest(store).select(_REMEMBERED.names).replace_schema_metadata())
+    return pa.concat_tables([*tables, _REMEMBERED.empty_table()])
+
+
+def _parse(line: str) -> dict[str, object]:
+    try:
+        return dict(json.loads(line))
+    except ValueError:  # the scan was killed in the middle of this line
+        return {}
+
+
+def _match(listing: pa.Table, known: pa.Table) -> np.ndarray:
+    """Row of `known` with the same path, size and time for each listed file, the first of several; -1 for none."""
+    keys = [
+        pc.binary_join_element_wise(*(table[name].cast(pa.string()) for name in ("mtime_ns", "bytes", "id")), " ")
+        for table in (listing, known)
+    ]
+    return pc.fill_null(pc.index_in(keys[0], value_set=keys[1].combine_chunks()), -1).to_numpy()
+
+
+def _join(listing: pa.Table, known: pa.Table) -> pa.Table:
+    place = _match(listing, known)
+    told = pc.is_valid(listing["status"]).to_numpy()
+    rows = known.take(pa.array(place, mask=told | (place < 0)))
+    columns = {name: (listing if name in _LISTED else rows)[name] for name in SCHEMA.names}
+    for name in ("status", "reason"):
+        columns[name] = pc.if_else(pa.array(told), listing[name], rows[name])
+    return pa.table(columns, schema=SCHEMA)
+
+
+def _probe_all(root: Path, files: pa.Table, journal: Path, workers: int, deadline_s: float) -> None:
+    """Probe files and write what is found to the journal, line by line."""
+    jobs = (
+        tuple(row.values()) for batch in files.to_batches(max_chunksize=10_000) for row in batch.to_pylist()
+    )  # dicts of a block at a time
+    results = run_jobs(
+        partial(probe_file, str(root)), jobs, workers=workers, deadline_s=deadline_s, memory_bytes=PROBE_MEMORY
+    )
+    ids, sizes, times = (files[name].combine_chunks() for name in ("id", "bytes", "mtime_ns"))
+    with journal.open("a", encoding="utf-8") as file:
+        file.write("\n")  # the last line may be half a line
+        for number, found in follow(results, "scanning", len(files)):
+            row = {"status": found.reason, "reason": found.detail} if isinstance(found, Failure) else found
+            key = {"id": ids[number].as_py(), "bytes": sizes[number].as_py(), "mtime_ns": times[number].as_py()}
+            file.write(json.dumps(key | row) + "\n")
+            file.flush()

@@ -1,0 +1,51 @@
+"""Kinetics-400, -600 and -700: label,youtube_id,time_start,time_end,split[,is_cc]; test lists have no label."""
+
+from datamodules.index.sources.listing import (
+    NUMBER,
+    VIDEO,
+    Listing,
+    Sample,
+    Source,
+    clip_listing,
+    find_columns,
+    matches,
+    read_columns,
+)
+
+ROLES = ("video", "start", "end", "label", "split")
+# Where there is no header: the columns as the official files have them.
+LABELLED = {"label": 0, "video": 1, "start": 2, "end": 3, "split": 4}
+UNLABELLED = {"video": 0, "start": 1, "end": 2, "split": 3}
+
+
+def fits(sample: Sample) -> bool:
+    """Whether a header names an id, a start and an end, or the lines are such without a header."""
+    rows = sample.cells()
+    return _has_header(rows[0]) or all(_columns(row) is not None for row in rows)
+
+
+def read(sample: Sample) -> Listing:
+    """Read one file; clips are known by their id and start, as no two of a list differ in the end alone."""
+    first = sample.cells()[0]
+    has_header = _has_header(first)
+    columns = find_columns(first, ROLES) if has_header else _columns(first)
+    if columns is None:
+        raise KINETICS.refuse(sample, f"its first line is {sample.lines[0]!r}")
+    wanted = {role: column for role, column in columns.items() if role != "end"}
+    found = dict(zip(wanted, read_columns(sample, ",", has_header, list(wanted.values())), strict=True))
+    return clip_listing(KINETICS, sample, found["video"], found["start"], found.get("label"), found.get("split"))
+
+
+def _has_header(row: list[str]) -> bool:
+    return {"video", "start", "end"} <= find_columns(row, ROLES).keys()
+
+
+def _columns(row: list[str]) -> dict[str, int] | None:
+    for columns, widths in ((LABELLED, (5, 6)), (UNLABELLED, (4,))):
+        video, start, end = columns["video"], columns["start"], columns["end"]
+        if len(row) in widths and matches(VIDEO, [row[video]]) and matches(NUMBER, [row[start], row[end]]):
+            return columns
+    return None
+
+
+KINETICS = Source("a Kinetics list", "abseiling,0wR5jVB-WPk,417,427,val", fits, read)

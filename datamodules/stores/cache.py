@@ -1,0 +1,240 @@
+"""Recordings decoded once into a memory-mapped file: small sets then train at the speed of the model."""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from datamodules.index.manifest import media_root, require_unchanged
+from datamodules.processes import Failure, run_jobs
+from datamodules.progress import follow
+from selavi.atomic import locked, write_atomically
+from selavi.filesystem import PASSING
+from selavi.media import MediaError, Recording, crop_square, cut_waveform, decode_recording, frame_times, latest_frames
+
+_VERSION = 5
+_FRAMES, _SOUND, _INDEX, _LOCK = "frames.u8", "sound.i16", "index.npz", "lock"
+_DEADLINE_S = 600.0
+_MEMORY_BYTES = 8 * 2**30
+
+
+class DecodedCache:
+    """Recordings by id, or clips by the rows of a table, read from the memory map when asked for.
+
+    Args:
+        folder: made by build_cache.
+        rows: (R,) for each row of a table the recording in this cache, -1 for none.
+        missing: (reason, detail) of the rows without one.
+    """
+
+    def __init__(
+        self, folder: Path, rows: np.ndarray | None = None, missing: Mapping[int, tuple[str, str]] | None = None
+    ) -> None:
+        self.folder, self.rows, self.missing = folder, rows, missing or {}
+        with np.load(folder / _INDEX, allow_pickle=False) as index:
+            self.times_s = index["times_s"]
+            self.shapes = index["shapes"]  # (N, 3): frames, height, width
+            self.frame_ends, self.sample_ends = index["frame_ends"], index["sample_ends"]
+            self.first_byte = index["first_byte"]
+            self.sample_rate = int(index["sample_rate"])
+            self.sound_faults = {str(clip_id): str(reason) for clip_id, reason in index["sound_faults"]}
+            """Ids of recordings whose picture was decoded and whose sound could not be, and why."""
+            self.row_of = {str(clip_id): row for row, clip_id in enumerate(index["ids"])}
+            self.faults = {str(i): (str(reason), str(detail)) for i, reason, detail in index["faults"]}
+        self.frames = _map_file(folder / _FRAMES, np.uint8)
+        self.samples = _map_file(folder / _SOUND, np.int16)
+
+    def __reduce__(self) -> tuple[type, tuple[Path, np.ndarray | None, Mapping[int, tuple[str, str]]]]:
+        return DecodedCache, (self.folder, self.rows, self.missing)  # a loader process maps the files itself
+
+    def select(self, rows: pa.Table) -> "DecodedCache":
+        """Return the ClipReader for some rows of the manifest."""
+        ids = pa.array(self.row_of, pa.string())
+        places = pc.fill_null(pc.index_in(rows["id"], value_set=ids), -1).to_numpy()
+        unknown = ("vanished", "was not there when the cache was made")
+        missing = {int(row): self.faults.get(rows["id"][row].as_py(), unknown) for row in np.flatnonzero(places < 0)}
+        return DecodedCache(self.folder, places, missing)
+
+    def read(
+        self, row: int, start_s: float, clip_s: float, *, num_frames: int, size: int, offset: float, sample_rate: int
+    ) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Cut one window; see ClipReader.
+
+        Raises:
+            MediaError: the recording could not be decoded when the cache was made.
+        """
+        assert self.rows is not None, "select() the rows that clips are read from"
+        if self.rows[row] < 0:
+            raise MediaError(self.folder, *self.missing[row])
+        recording = self._recording(int(self.rows[row]))
+        assert size == min(recording.frames.shape[1:3]) and sample_rate in (0, self.sample_rate)
+        frames, waveform = None, None
+        if num_frames:
+            used = latest_frames(recording.times_s, frame_times(start_s, clip_s, num_frames))
+            frames = np.ascontiguousarray(crop_square(recording.frames[used], offset))
+        if sample_rate:
+            waveform = cut_waveform(recording.waveform, start_s, clip_s, sample_rate)
+        return frames, waveform
+
+    def __getitem__(self, clip_id: str) -> Recording:
+        return self._recording(self.row_of[clip_id])
+
+    def _recording(self, row: int) -> Recording:
+        count, height, width = (int(n) for n in self.shapes[row])
+        start = int(self.first_byte[row])
+        frames = self.frames[start : start + count * height * width * 3].reshape(count, height, width, 3)
+        last = int(self.frame_ends[row])
+        samples = slice(int(self.sample_ends[row - 1]) if row else 0, int(self.sample_ends[row]))
+        return Recording(frames, self.times_s[last - count : last], self.samples[samples])
+
+
+def estimate_gb(rows: pa.Table, size: int, sample_rate: int) -> float:
+    """Gigabytes that the decoded recordings take."""
+    width, height = (rows[name].to_numpy().astype(np.float64) for name in ("width", "height"))
+    pixels = size * size * np.maximum(width, height) / np.maximum(np.minimum(width, height), 1)
+    seconds, fps = rows["duration_s"].to_numpy(), rows["fps"].to_numpy()
+    return float(np.sum(seconds * (fps * pixels * 3 + sample_rate * 2)) / 1e9)
+
+
+def build_cache(
+    rows: pa.Table, cache_dir: Path, size: int, sample_rate: int, workers: int = 0
+) -> tuple[DecodedCache, dict[str, tuple[str, str]]]:
+    """Decode the recordings of some manifest rows, or find them decoded; those that failed in passing are tried again.
+
+    Returns:
+        The cache and, for the ids that could not be decoded, (reason, detail).
+    """
+    folder = _folder_of(rows, cache_dir, size, sample_rate)
+    work = _Work(folder, size, sample_rate, workers)
+    if not folder.exists():
+        work.decode_all(rows)
+    if _passing(folder):
+        with locked(folder / _LOCK):
+            again = _passing(folder)  # another process may have been here
+            if again:
+                work.decode_again(rows.filter(pc.is_in(rows["id"], value_set=pa.array(again, pa.string()))))
+    cache = DecodedCache(folder)
+    return cache, cache.faults
+
+
+def is_decoded(rows: pa.Table, cache_dir: Path, size: int, sample_rate: int) -> bool:
+    """Whether build_cache would find a cache."""
+    return _folder_of(rows, cache_dir, size, sample_rate).is_dir()
+
+
+def _folder_of(rows: pa.Table, cache_dir: Path, size: int, sample_rate: int) -> Path:
+    key = hashlib.blake2b(repr((size, sample_rate, _VERSION)).encode(), digest_size=8)
+    for name in ("id", "bytes", "mtime_ns"):
+        key.update(repr(rows[name].to_pylist()).encode())
+    key.update(str(media_root(rows)).encode())
+    return cache_dir / f"decoded-{key.hexdigest()}"
+
+
+def _passing(folder: Path) -> list[str]:
+    """Ids that could not be decoded for a reason that may have passed."""
+    with np.load(folder / _INDEX, allow_pickle=False) as index:
+        return [str(clip_id) for clip_id, reason, _ in index["faults"] if reason in PASSING]
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Writes the files of a cache."""
+
+    folder: Path
+    size: int
+    sample_rate: int
+    workers: int
+
+    def decode_all(self, rows: pa.Table) -> None:
+        """Make the folder, whole or not at all."""
+        temporary = self.folder.with_name(f".{self.folder.name}.{os.getpid()}.tmp")
+        temporary.mkdir(parents=True)
+        try:
+            self._append(temporary, rows, _no_index())
+            os.replace(temporary, self.folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def decode_again(self, rows: pa.Table) -> None:
+        """Try rows again that failed in passing; what is decoded is appended, and then the index replaced."""
+        with np.load(self.folder / _INDEX, allow_pickle=False) as saved:
+            index = {name: saved[name] for name in saved.files}
+        kept = ~np.isin(index["faults"][:, 0], np.array(rows["id"].to_pylist(), dtype=str))
+        self._append(self.folder, rows, index | {"faults": index["faults"][kept]})
+
+    def _append(self, folder: Path, rows: pa.Table, index: Mapping[str, np.ndarray]) -> None:
+        ids, root = rows["id"].to_pylist(), media_root(rows)
+        ends, samples = list(index["frame_ends"]), list(index["sample_ends"])
+        shapes, first_byte, kept = list(index["shapes"]), list(index["first_byte"]), list(index["ids"])
+        times, faults = [index["times_s"]], [tuple(fault) for fault in index["faults"]]
+        sound_faults = [tuple(fault) for fault in index["sound_faults"]]
+        written = int(first_byte[-1] + np.prod(shapes[-1]) * 3) if kept else 0
+        with (folder / _FRAMES).open("ab") as frames_file, (folder / _SOUND).open("ab") as sound_file:
+            frames_file.truncate(written)  # a process that was killed here may have left more
+            sound_file.truncate(2 * int(samples[-1]) if kept else 0)
+            results = run_jobs(
+                partial(_decode, size=self.size, sample_rate=self.sample_rate),
+                [
+                    (root / path, size, time)
+                    for path, size, time in zip(
+                        *(rows[name].to_pylist() for name in ("path", "bytes", "mtime_ns")), strict=True
+                    )
+                ],
+                workers=self.workers,
+                deadline_s=_DEADLINE_S,
+                memory_bytes=_MEMORY_BYTES,
+                ordered=True,
+            )
+            for number, recording in follow(results, "decoding", len(ids)):
+                if isinstance(recording, Failure):
+                    faults.append((ids[number], recording.reason, recording.detail))
+                    continue
+                if recording.audio_fault is not None:
+                    sound_faults.append((ids[number], recording.audio_fault))
+                frames_file.write(recording.frames.tobytes())
+                sound_file.write(recording.waveform.tobytes())
+                kept.append(ids[number])
+                shapes.append(recording.frames.shape[:3])
+                times.append(recording.times_s)
+                first_byte.append(written)
+                ends.append((ends[-1] if ends else 0) + len(recording.times_s))
+                samples.append((samples[-1] if samples else 0) + len(recording.waveform))
+                written += recording.frames.size
+        with write_atomically(folder / _INDEX) as temporary, temporary.open("wb") as file:
+            np.savez(
+                file,
+                ids=np.array(kept, dtype=str),
+                faults=np.array(faults, dtype=str).reshape(-1, 3),
+                sound_faults=np.array(sound_faults, dtype=str).reshape(-1, 2),
+                sample_rate=np.array(self.sample_rate),
+                shapes=np.array(shapes, dtype=np.int64).reshape(-1, 3),
+                first_byte=np.array(first_byte, dtype=np.int64),
+                times_s=np.concatenate(times),
+                frame_ends=np.array(ends, dtype=np.int64),
+                sample_ends=np.array(samples, dtype=np.int64),
+            )
+
+
+def _no_index() -> dict[str, np.ndarray]:
+    """The index of a cache without recordings."""
+    none = np.zeros(0, np.int64)
+    numbers = {"first_byte": none, "frame_ends": none, "sample_ends": none}
+    words = {"ids": np.zeros(0, str), "faults": np.zeros((0, 3), str), "sound_faults": np.zeros((0, 2), str)}
+    return numbers | words | {"shapes": none.reshape(0, 3), "times_s": np.zeros(0)}
+
+
+def _decode(file: tuple[Path, int, int], *, size: int, sample_rate: int) -> Recording:
+    path, num_bytes, mtime_ns = file
+    require_unchanged(path, num_bytes, mtime_ns)
+    return decode_recording(path, size=size, sample_rate=sample_rate)
+
+
+def _map_file(path: Path, dtype: type[np.generic]) -> np.ndarray:
+    return np.memmap(path, dtype, mode="r") if path.stat().st_size else np.zeros(0, dtype)

@@ -1,0 +1,127 @@
+"""Features of clips: batches through the encoders, the mean over the views of a clip.
+
+Axes: N clips, B clips of a batch, V views of a clip, D features.
+"""
+
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from selavi.augment import Augment
+from selavi.batch import ClipBatch
+from selavi.errors import DataError
+from selavi.model import SelaviModel
+
+log = logging.getLogger("selavi")
+
+
+@dataclass(frozen=True)
+class ClipFeatures:
+    """Features of N clips, the mean of their views."""
+
+    features: dict[str, Tensor]
+    """(N, D) float32 a modality; zeros where the clip has none."""
+    present: dict[str, Tensor]
+    """(N,) bool a modality."""
+    errors: dict[int, str]
+    """Why clips, by row, could not be decoded."""
+
+
+@torch.no_grad()
+def encode_batch(
+    model: SelaviModel, augment: Augment, batch: ClipBatch, num_views: int
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Encode whole clips; see average_views.
+
+    Args:
+        model: in evaluation mode; its device is used.
+        augment: of the same configuration and device.
+        batch: `num_views` views of each clip in a row.
+        num_views: V.
+
+    Returns:
+        Features (B / V, D) and whether the clip has the modality (B / V,), on the device.
+    """
+    batch = batch.to(next(model.parameters()).device)
+    return average_views(model.features(augment(batch, random=False)), batch.present, num_views)
+
+
+def average_views(
+    features: Mapping[str, Tensor], present: Mapping[str, Tensor], num_views: int
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The mean over the views of a clip that have a modality, each view's features scaled to length 1.
+
+    Args:
+        features: (B, D) a modality, `num_views` views of each clip in a row.
+        present: (B,) bool a modality.
+        num_views: V.
+
+    Returns:
+        Features (B / V, D), zeros where no view has the modality, and whether one has (B / V,).
+    """
+    averaged, there = {}, {}
+    for name, each in features.items():
+        weights = present[name].float().unflatten(0, (-1, num_views))[..., None]
+        views = F.normalize(each.float(), dim=1).unflatten(0, (-1, num_views))
+        count = weights.sum(1)
+        averaged[name] = (views * weights).sum(1) / count.clamp(min=1)
+        there[name] = count[:, 0] > 0
+    return averaged, there
+
+
+def encode_clips(
+    model: SelaviModel, augment: Augment, batches: Iterable[ClipBatch], num_clips: int, num_views: int
+) -> ClipFeatures:
+    """Encode every clip; see encode_batch.
+
+    Raises:
+        DataError: no clip at all could be decoded.
+    """
+    features = {name: torch.zeros(num_clips, size) for name, size in model.num_features.items()}
+    present = {name: torch.zeros(num_clips, dtype=torch.bool) for name in features}
+    reasons: dict[int, str] = {}
+    for batch in batches:
+        rows = batch.index[::num_views].cpu()
+        reasons |= dict(batch.errors)
+        values, there = encode_batch(model, augment, batch, num_views)
+        for name in features:
+            features[name][rows], present[name][rows] = values[name].cpu(), there[name].cpu()
+    decoded = torch.stack(list(present.values())).any(0)
+    errors = {row: reason for row, reason in sorted(reasons.items()) if not decoded[row]}
+    if len(errors) == num_clips:
+        raise DataError(f"none of the {num_clips} clips could be decoded; the first: {errors[min(errors)]}")
+    return ClipFeatures(features, present, errors)
+
+
+def combinations_of(clips: ClipFeatures) -> dict[str, tuple[Tensor, Tensor]]:
+    """Features (N, D) and the clips that have them (N,): each modality, and where there are two, both concatenated.
+
+    Each modality is scaled to length 1 first, so that both count alike; a clip without one has zeros in its place.
+    """
+    scaled = {name: F.normalize(values, dim=1) for name, values in clips.features.items()}
+    found = {name: (scaled[name], clips.present[name]) for name in scaled}
+    if len(scaled) > 1:
+        found["+".join(scaled)] = (
+            torch.cat(list(scaled.values()), 1),
+            torch.stack(list(clips.present.values())).any(0),
+        )
+    return found
+
+
+def best_device(accelerator: str) -> torch.device:
+    """A GPU where there is one, one of its own for each process of torchrun; not if trainer.accelerator is cpu.
+
+    A run that was trained on a GPU is also measured where there is none, and that is said.
+    """
+    if not torch.cuda.is_available():
+        if accelerator not in ("cpu", "auto"):
+            log.warning(f"torch sees no GPU here (the run has trainer.accelerator={accelerator}): using the processor")
+        return torch.device("cpu")
+    if accelerator == "cpu":
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())

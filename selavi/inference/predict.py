@@ -1,0 +1,213 @@
+"""Clusters of clips, seen in training or not, from their evenly spaced, unaugmented views."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from selavi.augment import Augment
+from selavi.batch import ClipBatch
+from selavi.config import Config
+from selavi.errors import DataError
+from selavi.inference.encode import average_views
+from selavi.labelling.labeller import ClipStatistics
+from selavi.labelling.scores import combine_scores, modality_agreement
+from selavi.labelling.solver.transport import row_statistics
+from selavi.model import SelaviModel
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Of the n clips, of N, of which a view could be decoded, in the order of their rows."""
+
+    rows: Tensor
+    """(n,) ascending."""
+    clusters: Tensor
+    """(n, H); where each modality has labels of its own, the heads of the first, then of the second."""
+    alone: dict[str, Tensor]
+    """(n, H) by modality, where modalities vote together: what it says alone, -1 for a clip that lacks it."""
+    sure: ClipStatistics
+    errors: dict[int, str]
+    """Why each of the other clips, by row, could not be decoded."""
+
+
+def predict(
+    model: SelaviModel,
+    augment: Augment,
+    batches: Iterable[ClipBatch],
+    num_clips: int,
+    num_views: int,
+    config: Config,
+    potentials: Tensor,
+) -> Predictions:
+    """Assign each clip to the likeliest cluster of every head.
+
+    The log-probabilities are averaged over the views and, weighted, over the modalities that vote together; the
+    plan row of the last labelling, softmax(sharpness * score + potential), gives the cluster and how sure it is.
+    K-means leaves potentials of 0, and there the row is that of the heads' probabilities.  A clip that lacks the
+    modality of a head (own and cross labels) goes to the cluster with the largest potential, with the confidence of
+    a guess.
+
+    Args:
+        model: in evaluation mode.
+        augment: of the same configuration.
+        batches: every clip's `num_views` views in a row; a batch holds whole clips.
+        num_clips: N.
+        num_views: views of each clip.
+        config: of the run.
+        potentials: (H, K) of the last labelling, as the label bank keeps them.
+
+    Raises:
+        DataError: no clip at all could be decoded.
+    """
+    clusters = torch.full((num_clips, config.num_label_heads), -1)
+    alone = {name: torch.full_like(clusters, -1) for names in config.voters if len(names) > 1 for name in names}
+    sure = torch.full((4, num_clips, config.num_label_heads), torch.nan)
+    errors: dict[int, str] = {}
+    for batch in batches:
+        found = predict_batch(model, augment, batch, num_views, config, potentials)
+        errors |= found.errors
+        clusters[found.rows], sure[:, found.rows] = found.clusters, found.sure
+        for name, own in found.alone.items():
+            alone[name][found.rows] = own
+    if len(errors) == num_clips:
+        raise DataError(f"none of the {num_clips} clips could be decoded; the first: {errors[min(errors)]}")
+    kept = torch.tensor([row for row in range(num_clips) if row not in errors], dtype=torch.int64)
+    alone = {name: found[kept] for name, found in alone.items()}
+    return Predictions(kept, clusters[kept], alone, ClipStatistics(*sure[:, kept]), errors)
+
+
+@dataclass(frozen=True)
+class BatchPredictions:
+    """Of the b clips of a batch, on the CPU; C columns of the label bank were asked for."""
+
+    rows: Tensor
+    """(b,) as the batch has them."""
+    clusters: Tensor
+    """(b, C)."""
+    judged: Tensor
+    """(b, C) bool: whether the clip has a modality that the head judges by; else its cluster is a guess."""
+    alone: dict[str, Tensor]
+    """(b, C) by modality, where modalities vote together: what it says alone, -1 for a clip that lacks it."""
+    sure: Tensor
+    """(4, b, C) confidence, margin, entropy, modality agreement."""
+    nearest: Tensor
+    """(b, C, n) the likeliest clusters after the clip's own."""
+    probabilities: Tensor
+    """(b, C, n) theirs in the row that gave the cluster."""
+    features: dict[str, Tensor]
+    """(b, D) a modality: mean over its views, each of length 1; zeros for a clip that lacks it."""
+    present: dict[str, Tensor]
+    """(b,) bool a modality."""
+    errors: dict[int, str]
+    """Why clips, by row, could not be decoded."""
+
+
+@torch.no_grad()
+def predict_batch(
+    model: SelaviModel,
+    augment: Augment,
+    batch: ClipBatch,
+    num_views: int,
+    config: Config,
+    potentials: Tensor,
+    *,
+    sharpness: float | None = None,
+    columns: Sequence[int] | None = None,
+    num_nearest: int = 0,
+) -> BatchPredictions:
+    """Assign the clips of one batch; see predict.
+
+    Args:
+        model: in evaluation mode; its device is used.
+        augment: of the same configuration and device.
+        batch: whole clips, `num_views` views of each in a row.
+        num_views: V.
+        config: of the run.
+        potentials: (H, K).
+        sharpness: of the rows, softmax(sharpness * score + potential); by default that of the run's plan.
+        columns: of the label bank; by default all.
+        num_nearest: n, at most K - 1.
+    """
+    sharpness = config.plan_sharpness if sharpness is None else sharpness
+    columns = range(config.num_label_heads) if columns is None else columns
+    seen = {name: bool(there.any()) for name, there in batch.present.items()}
+    batch = batch.to(next(model.parameters()).device)
+    rows = batch.index[::num_views].cpu()
+    inputs = augment(batch, random=False)
+    # Nobody asks for the features of a modality that no clip has: a folder of sounds costs no video encoder.
+    features = {
+        name: encoder(inputs[name])
+        if seen[name]
+        else torch.zeros(len(batch.index), model.num_features[name], device=batch.index.device)
+        for name, encoder in model.encoders.items()
+    }
+    joined, of_views = model.join(features, batch.present)
+    logits = model.logits(joined)
+    present = {name: _per_clip(p.float(), num_views) > 0 for name, p in of_views.items()}
+    decoded = torch.stack(list(present.values())).any(0).cpu()
+    clusters, judged, sure, nearest, probabilities = [], [], [], [], []
+    alone: dict[str, list[Tensor]] = {name: [] for names in config.voters if len(names) > 1 for name in names}
+    for column in columns:
+        log_probabilities, voting, scores = score_views(logits, of_views, num_views, column, config)
+        potential = potentials[column].to(scores.device)
+        assigned = (sharpness * scores + potential).argmax(1)
+        clusters.append(assigned)
+        judged.append(torch.stack(list(voting.values())).any(0))
+        for name in alone:
+            own = (sharpness * log_probabilities[name] + potential).argmax(1)
+            alone[name].append(torch.where(present[name], own, -1))
+        each = (*row_statistics(scores, potential, sharpness), modality_agreement(log_probabilities, voting))
+        sure.append(torch.stack([values.float() for values in each]))
+        row = (sharpness * scores.double() + potential).softmax(1).scatter(1, assigned[:, None], -1.0)
+        likeliest = row.topk(num_nearest, 1)
+        nearest.append(likeliest.indices)
+        probabilities.append(likeliest.values.float())
+    averaged, there = average_views(features, batch.present, num_views)
+    return BatchPredictions(
+        rows,
+        torch.stack(clusters, 1).cpu(),
+        torch.stack(judged, 1).cpu(),
+        {name: torch.stack(own, 1).cpu() for name, own in alone.items()},
+        torch.stack(sure, 2).cpu(),
+        torch.stack(nearest, 1).cpu(),
+        torch.stack(probabilities, 1).cpu(),
+        {name: values.cpu() for name, values in averaged.items()},
+        {name: values.cpu() for name, values in there.items()},
+        {row: reason for row, reason in batch.errors if not decoded[rows == row].any()},
+    )
+
+
+def score_views(
+    logits: Mapping[str, Tensor], present: Mapping[str, Tensor], num_views: int, column: int, config: Config
+) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
+    """Average the log-probabilities of one column of the label bank over views and voters.
+
+    Args:
+        logits: (H, B, K) a branch, `num_views` views of each clip in a row.
+        present: (B,) bool a branch.
+        num_views: V.
+        column: of the label bank.
+        config: of the run.
+
+    Returns:
+        Log-probabilities (B / V, K) and presence (B / V,) of each voter, and scores (B / V, K).
+    """
+    voters, head = config.voters[column // config.heads.num_heads], column % config.heads.num_heads
+    log_probabilities = {
+        name: _mean_over_views(logits[name][head].float().log_softmax(1), present[name], num_views) for name in voters
+    }
+    voting = {name: _per_clip(present[name].float(), num_views) > 0 for name in voters}
+    weights = {name: config.branch_weights[name] for name in voters}
+    return log_probabilities, voting, combine_scores(log_probabilities, weights, voting)
+
+
+def _per_clip(values: Tensor, num_views: int) -> Tensor:
+    return values.unflatten(0, (-1, num_views)).sum(1)
+
+
+def _mean_over_views(log_probabilities: Tensor, present: Tensor, num_views: int) -> Tensor:
+    """(B, K) -> (B / num_views, K): mean over the views that have the modality."""
+    weight = present.to(log_probabilities)[:, None]
+    return _per_clip(log_probabilities * weight, num_views) / _per_clip(weight, num_views).clamp(min=1)

@@ -1,0 +1,65 @@
+"""Overlays that show where the evidence for a cluster lies: transparent pictures of a thumbnail's geometry."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from selavi.atomic import write_atomically
+from selavi.results.gallery.thumbnails import Geometry
+
+_OPAQUE = 190
+"""Of 255: the strongest evidence still lets the picture through."""
+_WEAK, _STRONG = np.array([255, 221, 64]), np.array([230, 30, 60])
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Where and when the evidence for a clip's cluster lies, 0 (none) to 255."""
+
+    id: str
+    video: np.ndarray | None
+    """(4, gh, gw) uint8 over the whole of each of the thumbnail's frames."""
+    audio: np.ndarray | None
+    """(bands, time) uint8 over the whole recording, low bands first."""
+
+    def digest(self, kind: str) -> str:
+        """A file name that changes with what is drawn."""
+        told = hashlib.sha256(f"{self.id}\x1f{kind}".encode())
+        for values in (self.video, self.audio):
+            told.update(b"-" if values is None else f"{values.shape}".encode() + values.tobytes())
+        return told.hexdigest()[:24]
+
+
+def draw_overlay(path: Path, found: Evidence, geometry: Geometry, width: int, height: int) -> None:
+    """Write an overlay as a PNG with an alpha channel, unless it is there already.
+
+    Args:
+        path: file to write.
+        found: the evidence.
+        geometry: of the thumbnail that it lies on.
+        width: of the recording's picture, to find its place within a frame; 0 where it is not known.
+        height: likewise.
+    """
+    if path.exists():
+        return
+    strength = Image.new("L", geometry.size)
+    if found.video is not None and geometry.frames:
+        for index, values in enumerate(found.video[: geometry.frames]):
+            box = geometry.frame_box(index, width or geometry.width, height or geometry.height)
+            strength.paste(_grown(values, box), box[:2])
+    if found.audio is not None and geometry.spectrogram:
+        box = geometry.spectrogram_box
+        strength.paste(_grown(found.audio[::-1], box), box[:2])
+    values = np.asarray(strength, np.float32)[..., None] / 255
+    colour = _WEAK + (_STRONG - _WEAK) * values
+    picture = np.concatenate([colour, _OPAQUE * values], axis=2)
+    with write_atomically(path) as temporary:
+        Image.fromarray(np.rint(picture).astype(np.uint8), "RGBA").save(temporary, "PNG", optimize=True)
+
+
+def _grown(values: np.ndarray, box: tuple[int, int, int, int]) -> Image.Image:
+    size = (box[2] - box[0], box[3] - box[1])
+    return Image.fromarray(np.ascontiguousarray(values)).resize(size, Image.Resampling.BICUBIC)

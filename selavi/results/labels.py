@@ -1,0 +1,47 @@
+"""RUN/labels/SPLIT.parquet: the cluster of each clip under each head, and how sure it is."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from torch import Tensor
+
+from selavi.atomic import write_atomically
+
+LABEL_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("head", pa.int32()),
+        ("cluster", pa.int32()),
+        ("confidence", pa.float32()),
+        ("margin", pa.float32()),
+        ("entropy", pa.float32()),
+        ("modality_agreement", pa.float32()),
+    ]
+)
+
+
+def write_labels(run_dir: Path, split: str, ids: list[str], labels: Tensor, statistics: Mapping[str, Tensor]) -> Path:
+    """Write RUN/labels/SPLIT.parquet: one row for each clip and head; what is unknown (nan) is null.
+
+    Args:
+        run_dir: the run's folder.
+        split: of the clips.
+        ids: of N clips.
+        labels: (N, H) int.
+        statistics: confidence, margin, entropy and modality_agreement, (N, H) float each.
+    """
+    num_clips, num_heads = labels.shape
+    columns = {
+        "id": pa.array([clip_id for clip_id in ids for _ in range(num_heads)]),
+        "head": pa.array(list(range(num_heads)) * num_clips, pa.int32()),
+        "cluster": pa.array(labels.flatten().numpy(), pa.int32()),
+    }
+    for name in ("confidence", "margin", "entropy", "modality_agreement"):
+        values = statistics[name].flatten().numpy()
+        columns[name] = pa.array(values, pa.float32(), from_pandas=True)
+    path = run_dir / "labels" / f"{split}.parquet"
+    with write_atomically(path) as temporary:
+        pq.write_table(pa.table(columns, schema=LABEL_SCHEMA), temporary)
+    return path

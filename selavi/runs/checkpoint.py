@@ -1,0 +1,35 @@
+"""Checkpoints that appear whole or not at all, and load without running code from the file."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from selavi.errors import UsageError
+
+
+def read_checkpoint(path: Path, kind: str = "label_bank") -> dict[str, Any]:
+    """Load a checkpoint onto the CPU with weights_only=True.
+
+    Args:
+        path: file.
+        kind: what it must hold: `label_bank` for one of tools/train.py, `classifier` for one of tools/finetune.py.
+
+    Raises:
+        UsageError: see load_checkpoint.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UsageError(f"cannot read the checkpoint {path}: {error.strerror or error}") from error
+    except Exception as error:  # torch raises many types for a damaged file
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UsageError(f"{path} is not a checkpoint of selavi, or it is damaged: {first}") from error
+    if not isinstance(checkpoint, dict) or kind not in checkpoint:
+        raise UsageError(f"{path} is not a checkpoint of selavi's that fits here: it holds no {kind.replace('_', ' ')}")
+    return checkpoint
+
+
+def last_checkpoint(run_dir: Path) -> Path:
+    """Where a run keeps its newest checkpoint."""
+    return run_dir / "checkpoints" / "last.ckpt"

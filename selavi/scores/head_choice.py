@@ -1,0 +1,160 @@
+"""Choose a head without labels.  Axes: N clips, H heads, K clusters, D features."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+from selavi.scores.metrics import contingency_matrix, expected_mutual_information, normalised_mutual_information
+
+Criterion = Literal["agreement", "modalities", "probe"]
+CRITERIA: tuple[str, ...] = get_args(Criterion)
+
+
+@dataclass(frozen=True)
+class HeadChoice:
+    """The chosen head and what speaks for each.
+
+    Attributes:
+        head: number of the chosen head.
+        criterion: whose highest score chose it.
+        scores: (H,) by criterion; NaN where a head has none.
+        chance: agreement that the chosen head would have with independent clusters as large as those of the others;
+            NaN of a single head.
+    """
+
+    head: int
+    criterion: str
+    scores: dict[str, np.ndarray]
+    chance: float = math.nan
+
+
+def choose_head(
+    assignments: np.ndarray,
+    criterion: str = "agreement",
+    *,
+    modality_agreement: np.ndarray | None = None,
+    features: np.ndarray | None = None,
+) -> HeadChoice:
+    """Choose the head that scores highest by a criterion that knows no label.
+
+    agreement: mean NMI with the other heads.  modalities: mean over the clips of what both modalities' probabilities
+    share.  probe: how often a linear classifier on the features, learned from every second clip, finds the cluster of
+    the others.  Of heads that score equally the lowest number is chosen, and head 0 where no head has a score.
+
+    Args:
+        assignments: (N, H) integers, the cluster of each clip under each head; clips with a -1 do not count.
+        criterion: one of CRITERIA; the others are scored too where their input is given.
+        modality_agreement: (M, H) in [0, 1], of any clips; NaN for a clip with one modality.
+        features: (N, D) of the encoders.
+
+    Raises:
+        ValueError: another shape, no clip, no head, an unknown criterion, or one whose input is missing or says
+            nothing.
+    """
+    if assignments.ndim != 2 or 0 in assignments.shape:
+        raise ValueError(f"expected assignments (N, H) with N and H at least 1, got {assignments.shape}")
+    complete = np.all(assignments >= 0, axis=1)
+    assignments = assignments[complete]
+    if not len(assignments):
+        raise ValueError(f"none of {len(complete)} clips has a cluster under every head")
+    scores = {"agreement": _agreement(assignments)}
+    if modality_agreement is not None and np.isfinite(modality_agreement).any():
+        known = np.isfinite(modality_agreement)
+        sums = np.where(known, modality_agreement, 0.0).sum(0)
+        scores["modalities"] = np.divide(sums, known.sum(0), out=np.full(len(sums), np.nan), where=known.any(0))
+    if features is not None:
+        scores["probe"] = np.array([probe_score(features[complete], column) for column in assignments.T])
+    if criterion not in scores:
+        known_criteria = f"one of {', '.join(scores)}"
+        raise ValueError(f"heads can be chosen by {known_criteria} here, not by {criterion!r}")
+    # Sums of equal numbers in another order differ in the last bits, which must not decide.
+    ranked = np.where(np.isnan(scores[criterion]), -1.0, scores[criterion].round(12))
+    head = int(ranked.argmax())
+    return HeadChoice(head, criterion, scores, _chance(assignments, head))
+
+
+def describe_agreement(agreement: float, chance: float) -> str:
+    """Say whether an agreement is good: beside what chance gives, and in a word."""
+    if agreement >= 0.9:
+        word = "stable"
+    elif agreement >= 0.7:
+        word = "fairly stable"
+    elif agreement >= chance + 0.25 * (1 - chance):
+        word = "unsure"
+    else:
+        word = "hardly more than chance"
+    return f"{word} (independent clusters of these sizes would agree {chance:.3f}; 0.9 and more is stable)"
+
+
+def probe_score(features: np.ndarray, clusters: np.ndarray) -> float:
+    """How often a ridge classifier, learned from the even clips, finds the cluster of the odd ones.
+
+    Least squares from standardised features to cluster indicators with a penalty of 1 % of the number of clips
+    (the columns have variance 1); the cost is linear in clips.  NaN with fewer than two clips.
+
+    Args:
+        features: (N, D), in an order that has nothing to do with the clusters.
+        clusters: (N,) integers, not negative.
+
+    Raises:
+        ValueError: shapes that do not fit.
+    """
+    if features.ndim != 2 or len(features) != len(clusters):
+        raise ValueError(f"expected features (N, D) and clusters (N,), got {features.shape} and {clusters.shape}")
+    if len(features) < 2:
+        return float("nan")
+    values = features.astype(np.float64)
+    values -= values[::2].mean(0)
+    values /= values[::2].std(0) + 1e-12
+    known, num_clusters = clusters[::2], int(clusters.max()) + 1
+    gram = values[::2].T @ values[::2]
+    gram[np.diag_indices_from(gram)] += 0.01 * len(known)
+    sums = np.zeros((num_clusters, values.shape[1]))
+    np.add.at(sums, known, values[::2])
+    sizes = np.bincount(known, minlength=num_clusters)
+    weights = np.linalg.solve(gram, sums.T)
+    right = 0
+    for block in range(1, len(values), 2 * 8192):
+        rows = slice(block, block + 2 * 8192, 2)
+        found = (values[rows] @ weights + sizes / len(known)).argmax(1)
+        right += int((found == clusters[rows]).sum())
+    return right / (len(values) // 2)
+
+
+def _agreement(assignments: np.ndarray) -> np.ndarray:
+    """Mean NMI of each head with the others; NaN of a single one.
+
+    A head that has put every clip in one cluster agrees with no other: two such heads share no information, though
+    their NMI is 1.
+    """
+    num_heads = assignments.shape[1]
+    if num_heads == 1:
+        return np.full(1, np.nan)
+    pairs = np.zeros((num_heads, num_heads))
+    for first in range(num_heads):
+        for second in range(first):
+            pairs[first, second] = pairs[second, first] = _shared(assignments[:, first], assignments[:, second])
+    means: np.ndarray = pairs.sum(1) / (num_heads - 1)
+    return means
+
+
+def _chance(assignments: np.ndarray, head: int) -> float:
+    """Mean over the other heads of the NMI expected if clips were dealt to clusters of these sizes at random."""
+    expected = []
+    for other in range(assignments.shape[1]):
+        if other != head:
+            table = contingency_matrix(assignments[:, head], assignments[:, other])
+            sizes = table.label_sizes, table.cluster_sizes
+            shares = [counts[counts > 0] / counts.sum() for counts in sizes]
+            entropy = float(np.mean([-(share * np.log(share)).sum() for share in shares]))
+            expected.append(expected_mutual_information(*sizes) / entropy if entropy > 0 else 0.0)
+    return float(np.mean(expected)) if expected else math.nan
+
+
+def _shared(first: np.ndarray, second: np.ndarray) -> float:
+    contingency = contingency_matrix(first, second)
+    if contingency.label_names.size == 1 or contingency.cluster_names.size == 1:
+        return 0.0
+    return normalised_mutual_information(contingency)

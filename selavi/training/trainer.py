@@ -1,0 +1,105 @@
+"""Lightning's trainer with our checkpoints and loggers."""
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.plugins.io import CheckpointIO
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+from selavi.atomic import write_atomically
+from selavi.config import Config
+from selavi.errors import UsageError
+from selavi.runs.checkpoint import last_checkpoint, read_checkpoint
+
+log = logging.getLogger("selavi")
+
+
+def make_trainer(config: Config, callbacks: list[pl.Callback], kind: str = "label_bank") -> pl.Trainer:
+    """A Lightning trainer with our checkpoints, of a kind, and loggers, and without its own bar.
+
+    Raises:
+        UsageError: this machine cannot do what the section `trainer` asks for.
+    """
+    run_dir, settings = Path(config.run_dir), config.trainer
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning"):  # devices found, advertisements, fit stopped
+        logging.getLogger(name).setLevel(logging.WARNING)
+    synced = settings.sync_batchnorm and settings.accelerator != "cpu" and torch.cuda.is_available()
+    checkpoint = pl.callbacks.ModelCheckpoint(
+        last_checkpoint(run_dir).parent,
+        last_checkpoint(run_dir).stem,
+        enable_version_counter=False,
+        every_n_epochs=1,
+        save_on_train_epoch_end=True,
+    )
+    try:
+        trainer = pl.Trainer(
+            accelerator=settings.accelerator,
+            devices=settings.devices,
+            num_nodes=settings.num_nodes,
+            strategy=settings.strategy,
+            precision=settings.precision,
+            max_epochs=settings.max_epochs,
+            gradient_clip_val=settings.gradient_clip_val,
+            log_every_n_steps=settings.log_every_n_steps,
+            sync_batchnorm=synced,
+            callbacks=[*callbacks, checkpoint],
+            plugins=[AtomicCheckpointIO(kind)],
+            use_distributed_sampler=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            limit_val_batches=0,
+            logger=[
+                CSVLogger(run_dir, name="", version=""),
+                TensorBoardLogger(run_dir, name="", version="tensorboard"),
+            ],
+        )
+    except (MisconfigurationException, ValueError) as error:
+        why = " ".join(str(error).split())
+        raise UsageError(
+            f"the settings of section trainer do not work here: {why}  (asked for: trainer.accelerator="
+            f"{settings.accelerator}, trainer.devices={settings.devices}.) Leave them out to train on what is there; "
+            "python tools/doctor.py says what that is"
+        ) from error
+    if settings.sync_batchnorm and not synced and trainer.world_size > 1 and trainer.is_global_zero:
+        log.warning("each process normalises its own batches: torch has SyncBatchNorm for GPUs only")
+    return trainer
+
+
+class AtomicCheckpointIO(CheckpointIO):
+    """Lightning's own way moves the file across file systems and hides a refused permission; this one does not.
+
+    Args:
+        kind: of the checkpoints that are read; see read_checkpoint.
+    """
+
+    def __init__(self, kind: str = "label_bank") -> None:
+        self.kind = kind
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write next to the old file, flush, replace."""
+        with write_atomically(Path(path)) as temporary:
+            torch.save(checkpoint, temporary)
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = None, weights_only: bool | None = True
+    ) -> dict[str, Any]:
+        """Read tensors and plain values only.
+
+        Raises:
+            UsageError: the file is missing, damaged, or holds anything else.
+        """
+        return read_checkpoint(Path(path), self.kind)
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Delete one file."""
+        Path(path).unlink(missing_ok=True)

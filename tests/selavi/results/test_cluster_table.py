@@ -1,0 +1,250 @@
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from selavi.results import cluster_table as export
+from selavi.results.cluster_table import CLUSTER_SCHEMA, cluster_table, rank_clips, write_cluster_table, write_table
+
+HOSTILE_IDS = ["-dash", "=1+1", "+plus", "@at", 'quo"te', "comma, and\nnewline", "🎺", "", "NULL"]
+
+
+def labels_table(rows: list[tuple[str, int, int, float]], **columns: Any) -> pa.Table:
+    """Rows of (id, head, cluster, confidence)."""
+    confidence = np.array([row[3] for row in rows], dtype=np.float32)
+    return pa.table(
+        {
+            "id": pa.array([row[0] for row in rows], pa.string()),
+            "head": pa.array([row[1] for row in rows], pa.int32()),
+            "cluster": pa.array([row[2] for row in rows], pa.int32()),
+            "confidence": confidence,
+            "margin": confidence / 2,
+            "entropy": 1 - confidence,
+            "modality_agreement": pa.array(columns.get("agreement", [None] * len(rows)), pa.float32()),
+        }
+    )
+
+
+def manifest_table(ids: list[str], labels: list[str | None] | None = None) -> pa.Table:
+    return pa.table(
+        {
+            "id": pa.array(ids, pa.string()),
+            "path": pa.array([f"media/{clip_id}" for clip_id in ids], pa.string()),
+            "split": ["test"] * len(ids),
+            "label": pa.array(labels or [None] * len(ids), pa.string()),
+        }
+    )
+
+
+def test_rows_are_joined_by_id_whatever_their_order() -> None:
+    labels = labels_table([("c", 0, 1, 0.5), ("a", 0, 0, 0.9), ("b", 0, 1, 0.7)], agreement=[0.1, 0.2, 0.3])
+    manifest = manifest_table(["b", "unlabelled", "a", "c"], ["bee", "none", None, "sea"])
+    table = cluster_table(labels, manifest, 0)
+    assert table.schema.equals(CLUSTER_SCHEMA)
+    assert table.column_names == [
+        "id",
+        "path",
+        "start_s",
+        "head",
+        "cluster",
+        "name",
+        "confidence",
+        "margin",
+        "entropy",
+        "rank_in_cluster",
+        "modality_agreement",
+        "label",
+    ]
+    assert table["id"].to_pylist() == ["a", "b", "c"]
+    assert table["path"].to_pylist() == ["media/a", "media/b", "media/c"]
+    assert table["label"].to_pylist() == [None, "bee", "sea"]
+    assert table["modality_agreement"].to_pylist() == pytest.approx([0.2, 0.3, 0.1])
+    assert table["margin"].to_pylist() == pytest.approx([0.45, 0.35, 0.25])
+    assert table["start_s"].to_pylist() == [0.0] * 3
+    assert table["name"].null_count == 3
+
+
+def test_rank_counts_down_the_confidence_within_head_and_cluster_and_breaks_ties_by_id() -> None:
+    labels = labels_table(
+        [
+            ("d", 0, 0, 0.5),
+            ("b", 0, 0, 0.5),
+            ("a", 0, 0, 0.2),
+            ("c", 0, 3, 0.1),
+            ("a", 1, 0, 0.9),
+            ("b", 1, 2, 0.3),
+            ("c", 1, 2, 0.4),
+            ("d", 1, 2, 0.3),
+        ]
+    )
+    table = cluster_table(labels, manifest_table(["a", "b", "c", "d"]), None)
+    found = [(row["head"], row["cluster"], row["rank_in_cluster"], row["id"]) for row in table.to_pylist()]
+    assert found == [
+        (0, 0, 0, "b"),
+        (0, 0, 1, "d"),
+        (0, 0, 2, "a"),
+        (0, 3, 0, "c"),
+        (1, 0, 0, "a"),
+        (1, 2, 0, "c"),
+        (1, 2, 1, "b"),
+        (1, 2, 2, "d"),
+    ]
+    one_head = cluster_table(labels, manifest_table(["a", "b", "c", "d"]), 1)
+    assert one_head.equals(table.slice(4))
+
+
+def test_the_table_does_not_depend_on_the_order_of_the_rows() -> None:
+    rng = np.random.default_rng(0)
+    ids = [f"clip{i}" for i in range(50)]
+    rows = [(i, head, int(rng.integers(4)), round(rng.random(), 1)) for head in range(3) for i in ids]
+    shuffled = [rows[i] for i in rng.permutation(len(rows))]
+    first = cluster_table(labels_table(rows), manifest_table(ids), None)
+    second = cluster_table(labels_table(shuffled), manifest_table(ids[::-1]), None)
+    assert first.equals(second)
+
+
+@pytest.mark.parametrize(
+    ("rows", "ids", "head", "message"),
+    [
+        (
+            [("a", 0, 0, 1.0), ("x", 0, 0, 1.0)],
+            ["a", "b"],
+            0,
+            "1 of 2 labelled clips are not in the manifest of 2",
+        ),
+        (
+            [("a", 0, 0, 1.0), ("a", 0, 1, 1.0)],
+            ["a"],
+            0,
+            "head 0 labels 1 clips more than once: 2 rows for 1 ids",
+        ),
+        ([("a", 0, 0, 1.0)], ["a", "b", "b"], 0, "1 of 3 manifest rows repeat an id"),
+        ([("a", 0, 0, 1.0), ("b", 0, 0, 1.0), ("a", 1, 0, 1.0)], ["a", "b"], 0, "head 1 labels 1 of 2 clips"),
+        ([("a", 0, 0, 1.0)], ["a"], 4, r"heads \[0\], got 4"),
+    ],
+)
+def test_ids_that_do_not_match_are_refused(
+    rows: list[tuple[str, int, int, float]], ids: list[str], head: int, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        cluster_table(labels_table(rows), manifest_table(ids), head)
+
+
+def test_a_missing_column_is_named() -> None:
+    labels = labels_table([("a", 0, 0, 1.0)])
+    with pytest.raises(ValueError, match=r"labels table lacks the columns \['margin'\]"):
+        cluster_table(labels.drop_columns(["margin"]), manifest_table(["a"]), 0)
+    with pytest.raises(ValueError, match=r"manifest table lacks the columns \['path'\]"):
+        cluster_table(labels, manifest_table(["a"]).drop_columns(["path"]), 0)
+
+
+def test_parquet_and_csv_hold_the_same_raw_cells(tmp_path: Path) -> None:
+    rows = [(clip_id, 0, i % 2, 0.1 * i) for i, clip_id in enumerate(HOSTILE_IDS)]
+    manifest = manifest_table(HOSTILE_IDS, [None, *HOSTILE_IDS[1:]])
+    table = cluster_table(labels_table(rows), manifest, 0)
+    parquet_path, csv_path = write_cluster_table(table, tmp_path / "run")
+    assert (parquet_path.name, csv_path.name) == ("clusters.parquet", "clusters.csv")
+    assert pq.read_table(parquet_path).equals(table)
+    with csv_path.open(encoding="utf-8", newline="") as file:
+        cells = list(csv.DictReader(file))
+    assert list(cells[0]) == CLUSTER_SCHEMA.names
+    for cell, row in zip(cells, table.to_pylist(), strict=True):
+        assert (cell["id"], cell["path"], cell["label"]) == (row["id"], row["path"], row["label"] or "")
+        assert np.float32(cell["confidence"]) == np.float32(row["confidence"])
+        assert (int(cell["cluster"]), cell["name"]) == (row["cluster"], "")
+
+
+def test_a_failed_write_leaves_the_older_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = cluster_table(labels_table([("a", 0, 0, 1.0)]), manifest_table(["a"]), 0)
+    write_cluster_table(table, tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full_disk(_: pa.Table, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pq, "write_table", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        write_cluster_table(table, tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+texts = st.one_of(st.none(), st.text(max_size=6), st.text("\"',;\r\n\t\0\x1b\u2028-=", max_size=6))
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.tuples(texts, texts, st.one_of(st.none(), st.integers(-1, 9))), max_size=6))
+def test_any_text_comes_back_from_csv(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str | None, str | None, int | None]]
+) -> None:
+    schema = pa.schema([("id", pa.string()), ("name", pa.string()), ("cluster", pa.int32())])
+    table = pa.table([pa.array(column) for column in zip(*rows, strict=True)] or [[], [], []], schema=schema)
+    path = tmp_path_factory.mktemp("csv") / "table.csv"
+    write_table(table, path)
+    with path.open(encoding="utf-8", newline="") as file:
+        assert list(csv.reader(file)) == [
+            schema.names,
+            *[["" if cell is None else str(cell) for cell in row] for row in rows],
+        ]
+    options = pa_csv.ConvertOptions(column_types=schema, strings_can_be_null=True, quoted_strings_can_be_null=False)
+    parse = pa_csv.ParseOptions(newlines_in_values=True)
+    assert pa_csv.read_csv(path, parse_options=parse, convert_options=options).equals(table)
+
+
+def test_cells_that_a_spreadsheet_would_run_are_marked_on_request(tmp_path: Path) -> None:
+    ids = ["-dash", "=1+1", "+plus", "@at", "\ttab", "\rreturn", "\nline\n=1", "plain", "'quoted", "", "1-2"]
+    table = pa.table({"id": ids, "name": [None, *ids[1:]], "cluster": pa.array([-1] * 11, pa.int32())})
+    write_table(table, tmp_path / "safe.csv", spreadsheet_safe=True)
+    with (tmp_path / "safe.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["id"] for row in rows] == [f"'{clip_id}" for clip_id in ids[:6]] + ids[6:]
+    assert [row["name"] for row in rows] == ["", *[f"'{clip_id}" for clip_id in ids[1:6]], *ids[6:]]
+    assert {row["cluster"] for row in rows} == {"-1"}
+
+
+def test_the_twins_differ_only_where_the_spreadsheet_asks_for_it(tmp_path: Path) -> None:
+    table = cluster_table(labels_table([("-a", 0, 0, 1.0)]), manifest_table(["-a"]), 0)
+    parquet_path, csv_path = write_cluster_table(table, tmp_path, spreadsheet_safe=True)
+    assert pq.read_table(parquet_path).equals(table)
+    assert csv_path.read_text().splitlines()[1].startswith('"\'-a","media/-a",0,0,0,,1,')
+
+
+def test_nearest_clusters_are_columns_in_csv_and_a_list_in_parquet(tmp_path: Path) -> None:
+    struct = pa.struct([("cluster", pa.int32()), ("probability", pa.float32())])
+    nearest = [[{"cluster": 7, "probability": 0.25}, {"cluster": 2, "probability": 0.125}], [{"cluster": 1}, {}]]
+    table = pa.table({"id": ["a", "b"], "nearest": pa.array(nearest, pa.list_(struct))})
+    write_table(table, tmp_path / "table.parquet")
+    assert pq.read_table(tmp_path / "table.parquet").equals(table)
+    write_table(table, tmp_path / "table.csv")
+    assert (tmp_path / "table.csv").read_text().splitlines() == [
+        '"id","nearest_1","probability_1","nearest_2","probability_2"',
+        '"a",7,0.25,2,0.125',
+        '"b",1,,,',
+    ]
+    write_table(table.slice(0, 0), tmp_path / "empty.csv")
+    assert (tmp_path / "empty.csv").read_text() == '"id"\n'
+
+
+def test_other_files_than_parquet_and_csv_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"ends with \.parquet or \.csv, got .*table\.xlsx"):
+        write_table(pa.table({"id": ["a"]}), tmp_path / "table.xlsx")
+    with pytest.raises(ValueError, match="spreadsheet_safe is for CSV"):
+        write_table(pa.table({"id": ["a"]}), tmp_path / "table.parquet", spreadsheet_safe=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_rows_are_moved_a_block_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    ids = [f"clip{i}" for i in range(20)]
+    rows = [(i, head, int(rng.integers(4)), round(rng.random(), 1)) for head in range(2) for i in ids]
+    whole = cluster_table(labels_table(rows), manifest_table(ids), None)
+    monkeypatch.setattr(export, "_ROWS_AT_ONCE", 7)
+    assert cluster_table(labels_table(rows), manifest_table(ids), None).equals(whole)
+    assert rank_clips(whole.take(rng.permutation(40))).equals(whole)
