@@ -155,7 +155,7 @@ def section_data(
     code = (
         "import time, resource, json, sys\n"
         "from pathlib import Path\n"
-        "from tests.selavi.gallery.synthetic_gallery import write_synthetic_gallery\n"
+        "from tests.selavi.results.gallery.synthetic_gallery import write_synthetic_gallery\n"
         f"began = time.monotonic(); write_synthetic_gallery(Path({str(out)!r}), {num_clips}, {num_clusters}, "
         f"num_heads={num_heads})\n"
         "print(json.dumps([time.monotonic() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20]))"

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.selavi.gallery.synthetic_gallery import synthetic_clips, write_synthetic_gallery
 
 from selavi.media import encode_clip
+from tests.selavi.results.gallery.synthetic_gallery import synthetic_clips, write_synthetic_gallery
 
 HOW = "install the extra `browser` and a Chromium (make test-browser), or name one in SELAVI_CHROMIUM"
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")

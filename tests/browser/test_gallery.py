@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.selavi.gallery.synthetic_gallery import HOSTILE
 
 from selavi.results.naming import read_names
+from tests.selavi.results.gallery.synthetic_gallery import HOSTILE
 
 pytestmark = pytest.mark.browser
 

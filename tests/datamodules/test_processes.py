@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from datamodules import workers
+from datamodules import processes
 from datamodules.processes import Failure, run_jobs
 from selavi.media import MediaError
 
@@ -50,7 +50,7 @@ def pid_of(job: int) -> int:
 
 @pytest.mark.parametrize("ordered", [False, True])
 def test_bad_jobs_cost_themselves_only(ordered: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "WALL_FACTOR", 4)
+    monkeypatch.setattr(processes, "WALL_FACTOR", 4)
     once = ["once", str(tmp_path / "mark")]
     jobs = ["a", "hang", "spin", ["slow"], "b", "crash", "greedy", "c", "empty", once, "d", *range(20)]
     results = list(run_jobs(work, jobs, workers=2, ordered=ordered, **LIMITS | {"deadline_s": 1.5}))
@@ -115,7 +115,7 @@ PARENT = """
 import sys, time
 from functools import partial
 from datamodules.processes import run_jobs
-from tests.datamodules.test_workers import leave_pid
+from tests.datamodules.test_processes import leave_pid
 
 if __name__ == "__main__":
     try:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from datamodules.doctor.report import report as doctor
+from datamodules.doctor import report as doctor
 from tools import doctor as tool
 
 

@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from tests.selavi.gallery.test_data import read_call
 
 from selavi.atomic import hold
 from selavi.media import playable, probe
 from selavi.safetensors import read_tensors
+from tests.selavi.results.gallery.test_data import read_call
 from tools import cluster_eval, export_clusters, prepare
 
 

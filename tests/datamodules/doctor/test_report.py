@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from datamodules.doctor import report as doctor
 from datamodules.doctor.report import (
     Check,
     Machine,
@@ -15,7 +16,6 @@ from datamodules.doctor.report import (
     check_machine,
     check_packages,
 )
-from datamodules.doctor.report import report as doctor
 from datamodules.loading import loader
 from selavi import media
 from selavi.config import Config

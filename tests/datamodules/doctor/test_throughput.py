@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from tests.datamodules.test_doctor import MACHINE
 
 from datamodules.doctor.report import Report, throughput
 from datamodules.doctor.throughput import DataSpeed, Flow, Sample, faster_flows, make_flow, rank_advice
 from datamodules.index.manifest import usable
 from selavi.config import Config
 from selavi.errors import UsageError
+from tests.datamodules.doctor.test_report import MACHINE
 
 SLOW = DataSpeed(one=10.0, loader=40.0, faults=0, clips=100)
 FLOW = Flow(loader=40.0, training=1600.0, labelling=4800.0, share=0.5, gpu=True, workers=4, cores=8)

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from tests.selavi.gallery.synthetic_gallery import draw_made_up, synthetic_clips
-from tests.selavi.gallery.test_data import read_call
 
 from selavi.results.gallery.build import About, Report, Source, in_process, write_gallery
 from selavi.results.gallery.overlays import Evidence
 from selavi.results.gallery.select import Head, Places
 from selavi.results.gallery.thumbnails import read_file
+from tests.selavi.results.gallery.synthetic_gallery import draw_made_up, synthetic_clips
+from tests.selavi.results.gallery.test_data import read_call
 
 
 def recordings(root: Path) -> tuple[pa.Table, list[Head]]:

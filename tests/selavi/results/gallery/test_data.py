@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from tests.selavi.gallery.synthetic_gallery import HOSTILE, synthetic_clips, write_synthetic_gallery
 
 from selavi.results.gallery.data import encode, write_call
+from tests.selavi.results.gallery.synthetic_gallery import HOSTILE, synthetic_clips, write_synthetic_gallery
 
 
 def read_call(path: Path) -> tuple[str, list[Any]]:

@@ -4,11 +4,11 @@ from typing import Any
 import numpy as np
 import pytest
 from sklearn.decomposition import PCA
-from tests.selavi.gallery.synthetic_gallery import synthetic_clips
 
 from selavi.errors import UsageError
 from selavi.results.gallery.layout import Method, place_points, points_of, require_method
 from selavi.results.gallery.select import Places, Selector
+from tests.selavi.results.gallery.synthetic_gallery import synthetic_clips
 
 
 def blobs(count: int = 90) -> tuple[np.ndarray, np.ndarray]:
