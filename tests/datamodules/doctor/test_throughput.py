@@ -5,7 +5,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from datamodules.doctor.report import Report, throughput
+from datamodules.doctor import throughput
+from datamodules.doctor.report import Report
 from datamodules.doctor.throughput import DataSpeed, Flow, Sample, faster_flows, make_flow, rank_advice
 from datamodules.index.manifest import usable
 from selavi.config import Config
