@@ -20,8 +20,8 @@ from yaml import YAMLError
 
 from selavi.errors import UsageError
 from selavi.filesystem import expand
+from selavi.modalities import MODALITIES, in_order
 
-MODALITIES = ("video", "audio")
 PATHS = ("data.root", "data.list", "data.cache_dir", "run_dir", "encoders.init")
 """Settings that are paths, or URLs: ~ and ~name are home folders in them."""
 
@@ -315,7 +315,7 @@ class LabellingConfig:
         _require(self.batch_size >= 1, "labelling.batch_size", "at least 1", self.batch_size)
         _require(self.warmup_batches >= 0, "labelling.warmup_batches", "0 or more", self.warmup_batches)
         unknown = set(self.weights) - set(MODALITIES)
-        _require(not unknown, "labelling.weights", f"a weight for each of {MODALITIES}", self.weights)
+        _require(not unknown, "labelling.weights", f"a weight for each of {(*MODALITIES,)}", self.weights)
         _require(
             all(weight > 0 for weight in self.weights.values()),
             "labelling.weights",
@@ -451,7 +451,7 @@ class Config:
     """Where everything of this run goes; empty: runs/NAME for a configuration file NAME.yaml."""
     resume: Literal["never", "auto", "must"] = "never"
     """never: refuse an existing run folder; auto: go on where it stopped, or start; must: go on or fail."""
-    modalities: list[str] = field(default_factory=lambda: list(MODALITIES))
+    modalities: list[str] = field(default_factory=lambda: ["video", "audio"])
     """[video, audio] is SeLaVi; one alone is SeLa on that modality.  Other recipes: labelling.source and method."""
     data: DataConfig = field(default_factory=DataConfig)
     video: VideoConfig = field(default_factory=VideoConfig)
@@ -464,16 +464,9 @@ class Config:
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
 
     def __post_init__(self) -> None:
-        known = [name for name in MODALITIES if name in self.modalities]
-        _require(
-            bool(known) and sorted(known) == sorted(self.modalities),
-            "modalities",
-            "[video, audio], [video] or [audio]",
-            self.modalities,
-        )
-        self.modalities = known  # one order everywhere: the first is the reference of the alignment
-        missing = [name for name in known if name not in self.labelling.weights]
-        _require(not missing, "labelling.weights", f"a weight for each of {known}", self.labelling.weights)
+        self.modalities = in_order(self.modalities)
+        for name in self.modalities:
+            self.labelling.weights.setdefault(name, 1.0)
         _require(
             self.labelling.head_groups <= self.heads.num_heads,
             "labelling.head_groups",

@@ -402,9 +402,9 @@ def read_machine(config: "Config", torch: Outcome) -> Machine:
 
 def clip_bytes(config: "Config") -> int:
     """Bytes of a decoded clip in a batch."""
-    video, audio = config.video, config.audio
-    frames = 3 * video.num_frames * video.decode_size**2 if "video" in config.modalities else 0
-    return frames + (2 * round(config.data.clip_s * audio.sample_rate) if "audio" in config.modalities else 0)
+    from selavi.modalities import num_bytes
+
+    return num_bytes(config)
 
 
 def check_machine(machine: Machine, config: "Config") -> list[Check]:
