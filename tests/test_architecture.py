@@ -16,7 +16,7 @@ PACKAGES = ("selavi", "datamodules", "tools")
 LEAVES = {"errors", "atomic", "randomness", "ids", "filesystem", "wording"}
 ROWS: list[set[str]] = [
     LEAVES,
-    {"batch", "media", "distributed", "safetensors", "id_tables", "meter", "scores"},
+    {"batch", "media", "distributed", "tensor_files", "id_tables", "meter", "scores"},
     {"modalities"},
     {"config"},
     {"runs"},
