@@ -27,8 +27,9 @@ from datamodules.index.scan import other_suffixes, require_media, scan
 from datamodules.index.sources import apply_list, describe_list, read_list
 from datamodules.index.triage import advise
 from datamodules.loading.dataset import ClipDataset, ClipReader
-from datamodules.loading.loader import Loader, require_shared_memory
+from datamodules.loading.loader import Loader
 from datamodules.loading.sampling import AllSampler, ChosenWindow, TrainSampler, WindowSampler
+from datamodules.loading.shared_memory import require_shared_memory
 from datamodules.stores.cache import DecodedCache, build_cache, estimate_gb, is_decoded
 from datamodules.stores.shards import ShardReader, is_prepared, open_shards
 from datamodules.synthetic import generate
@@ -36,7 +37,7 @@ from selavi.atomic import locked
 from selavi.config import Config
 from selavi.distributed import rank, world_size
 from selavi.errors import DataError, UsageError
-from selavi.modalities import MODALITIES, num_bytes, request_of
+from selavi.modalities import MODALITIES, decoded_bytes, request_of
 
 DEMO_CLIPS_PER_CLASS = {"train": 100, "test": 30}
 
@@ -143,14 +144,14 @@ class ClipDataModule(pl.LightningDataModule):
             dataset,
             sampler,
             batch_size,
-            clip_bytes=num_bytes(self.config),
+            clip_bytes=decoded_bytes(self.config),
             num_workers=self.config.data.num_workers,
             timeout_s=self.config.data.timeout_s,
             pin_memory=self.config.trainer.accelerator != "cpu",
         )
 
     def _require_shared_memory(self, batch_size: int) -> None:
-        require_shared_memory(batch_size * num_bytes(self.config), self.config.data.num_workers)
+        require_shared_memory(batch_size * decoded_bytes(self.config), self.config.data.num_workers)
 
 
 def _order(reader: ClipReader | None) -> np.ndarray | None:

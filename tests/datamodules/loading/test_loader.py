@@ -17,13 +17,14 @@ import torch
 from datamodules.clips import ClipDataModule, prepare_data
 from datamodules.loading import loader as loader_module
 from datamodules.loading.dataset import ClipDataset, FileReader
-from datamodules.loading.loader import Loader, WatchedReader, require_shared_memory
+from datamodules.loading.loader import Loader, WatchedReader
 from datamodules.loading.sampling import AllSampler
+from datamodules.loading.shared_memory import require_shared_memory
 from selavi.batch import ClipBatch
 from selavi.config import Config
 from selavi.errors import UsageError
 from selavi.media import MediaError
-from selavi.modalities import Request, Window, num_bytes
+from selavi.modalities import Request, Window, decoded_bytes
 from selavi.runs.checkpoint import last_checkpoint, read_checkpoint
 from tests.datamodules.treacherous import Once, Treacherous, unsendable
 
@@ -43,7 +44,7 @@ def make(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Loader]:
         sampler = AllSampler(len(rows), 0, 1, "label")
         workers = 2 if treason else 0
         dataset = ClipDataset(rows, config, reader)  # type: ignore[arg-type]
-        clip_bytes = num_bytes(config)
+        clip_bytes = decoded_bytes(config)
         return Loader(dataset, sampler, 8, clip_bytes=clip_bytes, num_workers=workers, timeout_s=1.0, pin_memory=False)
 
     return build
@@ -69,7 +70,7 @@ def test_a_clip_that_hangs_is_given_up_and_the_pass_goes_on(
     assert errors(batches) == {13: "timeout: took more than 3 s in a loader process"}
     assert not batches[1].present["video"][5]
     assert_same(batches, list(make()), but=13)
-    told = f"hangs at clip {loader.dataset.ids[13].as_py()}; new loader processes go on at batch 1 of this pass"
+    told = f"hangs at clip {loader.dataset.id_of(13)}; new loader processes go on at batch 1 of this pass"
     assert told in caplog.text
     assert errors(list(loader)) == errors(batches)  # the next pass does not wait for it again
 
@@ -100,7 +101,7 @@ def test_one_death_is_forgiven(make: Callable[..., Loader], tmp_path: Path, capl
     batches = list(loader)
     assert errors(batches) == {}
     assert_same(batches, list(make()))
-    assert f"was killed by SIGKILL at clip {loader.dataset.ids[13].as_py()}" in caplog.text
+    assert f"was killed by SIGKILL at clip {loader.dataset.id_of(13)}" in caplog.text
 
 
 @pytest.mark.slow
@@ -116,7 +117,7 @@ def test_two_deaths_at_different_clips_end_the_run(make: Callable[..., Loader], 
     loader.watched.reader = Once(loader.watched.reader, {3: tmp_path / "3"})
     with pytest.raises(RuntimeError) as caught:
         list(loader)
-    told = f"was killed by SIGKILL at clip {loader.dataset.ids[20].as_py()}; it is the second time in this pass"
+    told = f"was killed by SIGKILL at clip {loader.dataset.id_of(20)}; it is the second time in this pass"
     assert told in str(caught.value)
     assert "lower data.num_workers" in str(caught.value)
 

@@ -5,12 +5,13 @@ import torch
 
 from datamodules.clips import ClipDataModule, prepare_data
 from datamodules.loading.dataset import ClipDataset
-from datamodules.loading.loader import IN_USE, PREFETCH, Loader
+from datamodules.loading.loader import Loader
 from datamodules.loading.sampling import AllSampler, ViewKey
+from datamodules.loading.shared_memory import IN_USE, PREFETCH
 from datamodules.loading.slots import Filled, OrderedBatches, Slots
 from selavi.batch import NUM_DRAWS, ClipBatch, DecodedClip
 from selavi.config import Config
-from selavi.modalities import num_bytes
+from selavi.modalities import decoded_bytes
 
 Tiny = Callable[..., Config]
 CLIP_BYTES = 3 * 5 * 5 * 3 + 2 * 7
@@ -100,7 +101,7 @@ def loader(tiny: Tiny) -> Loader:
         ClipDataset(data.train_rows, config, data._reader(data.train_rows)),
         AllSampler(32, 0, 1, "label"),
     )
-    clip_bytes = num_bytes(config)
+    clip_bytes = decoded_bytes(config)
     return Loader(dataset, sampler, 2, clip_bytes=clip_bytes, num_workers=2, timeout_s=30, pin_memory=False)
 
 

@@ -26,7 +26,7 @@ from selavi.batch import ClipBatch
 from selavi.config import Config
 from selavi.errors import UsageError
 from selavi.media import MediaError, decode_clip, decode_jpegs, decode_recording, encode_clip, encode_jpeg
-from selavi.modalities import Request, Window, num_bytes
+from selavi.modalities import Request, Window, decoded_bytes
 
 Tiny = Callable[..., Config]
 RATE = 8000
@@ -225,7 +225,7 @@ def test_a_reader_crosses_process_borders(shards: Path, rows: pa.Table, tmp_path
 
 
 def batches(dataset: ClipDataset, keys: list[ViewKey], workers: int) -> list[ClipBatch]:
-    size = num_bytes(dataset.config)
+    size = decoded_bytes(dataset.config)
     return list(Loader(copy(dataset), keys, 8, clip_bytes=size, num_workers=workers, timeout_s=30, pin_memory=False))  # type: ignore[arg-type]
 
 
