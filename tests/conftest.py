@@ -163,6 +163,17 @@ def labelled_run(videos: Path, quick: dict[str, object]) -> Path:
     return run
 
 
+@pytest.fixture
+def beside_videos(videos: Path, labelled_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with `videos`, `new.mp4` and the finished `runs/videos`, where examples of the docs run."""
+    shutil.copytree(videos.parent, tmp_path, dirs_exist_ok=True)
+    shutil.copy(videos / "000.mp4", tmp_path / "new.mp4")
+    plan = tmp_path / "runs" / "videos" / "label.json"
+    plan.write_text(plan.read_text().replace(str(videos.parent), str(tmp_path)))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
 class Trap:
     """Touches a file when it is unpickled."""
 
