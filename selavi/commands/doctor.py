@@ -5,9 +5,9 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from selavi.cli import Command, Parser
 from selavi.commands.recipes import find_recipe
@@ -15,7 +15,9 @@ from selavi.errors import UsageError
 from selavi.wording import command
 
 if TYPE_CHECKING:
+    from datamodules.doctor.machine import Machine
     from datamodules.doctor.report import Report
+    from selavi.config import Config
 
 
 @dataclass(frozen=True)
@@ -53,43 +55,47 @@ def doctor(arguments: DoctorArguments) -> DoctorResult:
 
 
 def _examine(arguments: DoctorArguments, folder: Path) -> DoctorResult:
-    from datamodules.doctor import report as parts
+    from datamodules.doctor.installation import examine_installation
+    from datamodules.doctor.machine import read_machine
+    from datamodules.doctor.report import Check, Report
 
     if not (math.isfinite(arguments.seconds) and arguments.seconds > 0):
         raise UsageError(f"--seconds must be above 0, got {arguments.seconds:g}")
     config = None
-    report = parts.Report()
+    report = Report()
     with suppress(ImportError):  # what is broken is for the table to say
         from selavi.config import load_config
 
         config = load_config(find_recipe(arguments.config), arguments.overrides)
-    report.checks, outcomes = parts.examine_installation(folder)
+    report.checks, outcomes = examine_installation(folder)
     try:
         if not report.problems and config is not None:
-            _measure(config, report, parts.read_machine(config, outcomes["torch"]), folder, arguments.seconds)
+            _measure(config, report, read_machine(config, outcomes["torch"]), folder, arguments.seconds)
     except UsageError as error:
-        report.checks.append(parts.Check("run", "settings", "problem", str(error)))
+        report.checks.append(Check("run", "settings", "problem", str(error)))
     return DoctorResult(report, arguments.json)
 
 
-def _measure(config: Any, report: "Report", machine: Any, folder: Path, seconds: float) -> None:
+def _measure(config: "Config", report: "Report", machine: "Machine", folder: Path, seconds: float) -> None:
     """Look at the machine, then measure data against model, and what helps."""
-    from datamodules.doctor import report as parts
     from datamodules.doctor import throughput
+    from datamodules.doctor.machine import check_machine
     from selavi.training.speed import measure_faster, measure_model
 
     sample = throughput.find_sample(config, seconds / 10)
-    report.checks += [*parts.check_machine(machine, config), *throughput.check_sample(sample, config)]
+    report.checks += [*check_machine(machine, config), *throughput.check_sample(sample, config)]
     if report.problems:
         return
     until_s = time.monotonic() + seconds
     model = measure_model(config, seconds / 5)
-    report.add_model(model.training, model.labelling, model.batch_size, model.device)
+    report.checks.append(throughput.check_model(model.training, model.labelling, model.batch_size, model.device))
+    report.measured["model"] = {name: value for name, value in asdict(model).items() if name != "device"}
     if sample is None:
         return
     data = throughput.measure_data(config, sample, folder, seconds / 4)
     flow = throughput.make_flow(config, data, model.training, model.labelling, machine)
-    report.add_flow(flow, data)
+    report.checks += throughput.check_flow(flow, data)
+    report.measured |= {"data": asdict(data), "bottleneck": flow.bottleneck}
     trials = throughput.faster_data(config, sample, machine, folder, until_s) if flow.waits() else {}
     models = {} if flow.waits() else measure_faster(config, model, seconds / 4)
     report.advice = throughput.rank_advice(flow, throughput.faster_flows(flow, data, trials, models))
