@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from selavi.config.settings import numbers, require
-
-MODALITIES = ("video", "audio")
+from selavi.modalities import MODALITIES, in_order
 
 
 @dataclass
@@ -273,7 +272,7 @@ class LabellingConfig:
         require(self.batch_size >= 1, "labelling.batch_size", "at least 1", self.batch_size)
         require(self.warmup_batches >= 0, "labelling.warmup_batches", "0 or more", self.warmup_batches)
         unknown = set(self.weights) - set(MODALITIES)
-        require(not unknown, "labelling.weights", f"a weight for each of {MODALITIES}", self.weights)
+        require(not unknown, "labelling.weights", f"a weight for each of {(*MODALITIES,)}", self.weights)
         require(
             all(weight > 0 for weight in self.weights.values()),
             "labelling.weights",
@@ -409,7 +408,7 @@ class Config:
     """Where everything of this run goes; empty: runs/NAME for a configuration file NAME.yaml."""
     resume: Literal["never", "auto", "must"] = "never"
     """never: refuse an existing run folder; auto: go on where it stopped, or start; must: go on or fail."""
-    modalities: list[str] = field(default_factory=lambda: list(MODALITIES))
+    modalities: list[str] = field(default_factory=lambda: ["video", "audio"])
     """[video, audio] is SeLaVi; one alone is SeLa on that modality.  Other recipes: labelling.source and method."""
     data: DataConfig = field(default_factory=DataConfig)
     video: VideoConfig = field(default_factory=VideoConfig)
@@ -422,16 +421,9 @@ class Config:
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
 
     def __post_init__(self) -> None:
-        known = [name for name in MODALITIES if name in self.modalities]
-        require(
-            bool(known) and sorted(known) == sorted(self.modalities),
-            "modalities",
-            "[video, audio], [video] or [audio]",
-            self.modalities,
-        )
-        self.modalities = known  # one order everywhere: the first is the reference of the alignment
-        missing = [name for name in known if name not in self.labelling.weights]
-        require(not missing, "labelling.weights", f"a weight for each of {known}", self.labelling.weights)
+        self.modalities = in_order(self.modalities)
+        for name in self.modalities:
+            self.labelling.weights.setdefault(name, 1.0)
         require(
             self.labelling.head_groups <= self.heads.num_heads,
             "labelling.head_groups",
