@@ -16,6 +16,7 @@ from datamodules.index.scan import scan
 from datamodules.stores.prepare import PrepareSettings, prepare
 from selavi.augment import Augment
 from selavi.batch import ClipBatch
+from selavi.commands.evidence import evidence_for
 from selavi.config import Config, load_config
 from selavi.errors import UsageError
 from selavi.localisation import evidence
@@ -31,7 +32,6 @@ from selavi.localisation.evidence import (
 )
 from selavi.model import SelaviModel
 from selavi.results.cluster_table import read_labels
-from tools._evidence import evidence_for
 
 
 def make(config: Config, num_clips: int = 3) -> tuple[SelaviModel, Augment, ClipBatch]:

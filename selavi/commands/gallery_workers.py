@@ -1,4 +1,4 @@
-"""Processes for the gallery's jobs; imported late."""
+"""Processes for the gallery's jobs."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""Features of a run's clips for the gallery's map and neighbours; imported late, for its imports are slow."""
+"""Features of a run's clips for the gallery's map and neighbours."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +11,7 @@ from datamodules.clips import ClipDataModule, Media, cached
 from datamodules.index.manifest import select_split, usable
 from datamodules.progress import follow
 from selavi.augment import Augment
+from selavi.commands.opening import open_run
 from selavi.config import Config
 from selavi.errors import DataError, UsageError
 from selavi.inference.encode import ClipFeatures, best_device, encode_clips
@@ -19,7 +20,6 @@ from selavi.inference.load import load_model
 from selavi.model import SelaviModel
 from selavi.runs.checkpoint import last_checkpoint
 from selavi.runs.record import Run
-from tools._moved import open_run
 
 
 def features_of(

@@ -1,4 +1,4 @@
-"""A run whose media may have moved; imported late."""
+"""Runs whose media may have moved."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Evidence for the clips of a gallery; imported late, for its imports are slow."""
+"""Evidence for the clips of a gallery."""
 
 import logging
 from collections.abc import Iterator
@@ -13,6 +13,7 @@ from datamodules.clips import ClipDataModule, opened
 from datamodules.index.manifest import select_split, usable
 from datamodules.loading.sampling import ChosenWindow
 from datamodules.progress import follow
+from selavi.commands.opening import open_run
 from selavi.errors import UsageError
 from selavi.inference.encode import best_device
 from selavi.inference.load import load_model
@@ -20,7 +21,6 @@ from selavi.localisation import evidence
 from selavi.results.cluster_table import read_labels
 from selavi.runs.checkpoint import last_checkpoint
 from selavi.runs.record import Run
-from tools._moved import open_run
 
 log = logging.getLogger("selavi")
 BATCH_SIZE = 16  # windows, with the gradients of half an encoder
