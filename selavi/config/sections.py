@@ -1,57 +1,15 @@
-"""Every setting of a run, with its default, its meaning and its limits.  The only user of OmegaConf.
+"""Every setting of a run, with its default, its meaning and its limits.
 
-Precedence: the defaults here < the YAML file < `section.key=value` on the command line.  The defaults are the
-published VGG-Sound recipe (docs name the departures from the official code).
+The defaults are the published VGG-Sound recipe (docs name the departures from the official code).
 """
 
 import math
-import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
-from difflib import get_close_matches
-from os.path import isfile
-from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
-from yaml import YAMLError
-
-from selavi.errors import UsageError
-from selavi.filesystem import expand
+from selavi.config.settings import numbers, require
 
 MODALITIES = ("video", "audio")
-PATHS = ("data.root", "data.list", "data.cache_dir", "run_dir", "encoders.init")
-"""Settings that are paths, or URLs: ~ and ~name are home folders in them."""
-
-
-SPEED_ONLY = frozenset(
-    ("run_dir", "resume", "data.cache_dir", "data.cache_gb", "data.num_workers", "data.scan_workers")
-)
-"""Settings that say where things are and how fast they go, not what is computed."""
-
-FREE_ON_RESUME = SPEED_ONLY | {
-    "data.root",
-    "data.demo",
-    "data.max_bad_fraction",
-    "data.timeout_s",
-    "data.allow_links",
-    "data.layout",  # which clips there are is compared by their ids
-    "data.shard_cache_gb",
-    "labelling.batch_size",
-    "labelling.memory_gb",
-    "trainer.accelerator",
-    "trainer.strategy",
-    "trainer.log_every_n_steps",
-}
-"""Settings that may differ when a run goes on: those, where the media are, what is tolerated, and how much memory is
-taken.  The last ones change rounding errors at most."""
-
-
-def _require(condition: bool, key: str, expected: str, found: object) -> None:
-    if not condition:
-        raise ValueError(f"{key} must be {expected}, got {found}")
 
 
 @dataclass
@@ -100,14 +58,14 @@ class DataConfig:
     def __post_init__(self) -> None:
         if not self.list and self.source not in ("auto", "folder", "kinetics_sounds"):
             raise ValueError(f"data.source={self.source} needs a list: set data.list to its file")
-        _require(0.04 <= self.clip_s <= 600, "data.clip_s", "0.04 to 600 seconds", self.clip_s)
-        _require(self.num_workers >= 0, "data.num_workers", "0 or more", self.num_workers)
-        _require(self.scan_workers >= 0, "data.scan_workers", "0 or more", self.scan_workers)
-        _require(self.cache_gb >= 0, "data.cache_gb", "0 or more", self.cache_gb)
-        _require(self.shard_cache_gb >= 0, "data.shard_cache_gb", "0 or more", self.shard_cache_gb)
-        _require(self.shuffle_shards >= 1, "data.shuffle_shards", "at least 1", self.shuffle_shards)
-        _require(0 <= self.max_bad_fraction <= 1, "data.max_bad_fraction", "in [0, 1]", self.max_bad_fraction)
-        _require(self.timeout_s > 0, "data.timeout_s", "above 0", self.timeout_s)
+        require(0.04 <= self.clip_s <= 600, "data.clip_s", "0.04 to 600 seconds", self.clip_s)
+        require(self.num_workers >= 0, "data.num_workers", "0 or more", self.num_workers)
+        require(self.scan_workers >= 0, "data.scan_workers", "0 or more", self.scan_workers)
+        require(self.cache_gb >= 0, "data.cache_gb", "0 or more", self.cache_gb)
+        require(self.shard_cache_gb >= 0, "data.shard_cache_gb", "0 or more", self.shard_cache_gb)
+        require(self.shuffle_shards >= 1, "data.shuffle_shards", "at least 1", self.shuffle_shards)
+        require(0 <= self.max_bad_fraction <= 1, "data.max_bad_fraction", "in [0, 1]", self.max_bad_fraction)
+        require(self.timeout_s > 0, "data.timeout_s", "above 0", self.timeout_s)
 
 
 @dataclass
@@ -135,15 +93,15 @@ class VideoConfig:
 
     def __post_init__(self) -> None:
         low, high = self.crop_fraction
-        _require(self.num_frames >= 1, "video.num_frames", "at least 1", self.num_frames)
-        _require(16 <= self.size <= 1024, "video.size", "16 to 1024", self.size)
-        _require(16 <= self.decode_size <= 1024, "video.decode_size", "16 to 1024", self.decode_size)
-        _require(0 < low <= high <= 1, "video.crop_fraction", "0 < low <= high <= 1", self.crop_fraction)
-        _require(0 <= self.flip <= 1, "video.flip", "in [0, 1]", self.flip)
-        _require(0 <= self.colour_jitter < 1, "video.colour_jitter", "in [0, 1)", self.colour_jitter)
-        _require(0 <= self.greyscale <= 1, "video.greyscale", "in [0, 1]", self.greyscale)
-        _require(all(0 <= mean <= 1 for mean in self.mean), "video.mean", "three numbers in [0, 1]", self.mean)
-        _require(all(std > 0 for std in self.std), "video.std", "three numbers above 0", self.std)
+        require(self.num_frames >= 1, "video.num_frames", "at least 1", self.num_frames)
+        require(16 <= self.size <= 1024, "video.size", "16 to 1024", self.size)
+        require(16 <= self.decode_size <= 1024, "video.decode_size", "16 to 1024", self.decode_size)
+        require(0 < low <= high <= 1, "video.crop_fraction", "0 < low <= high <= 1", self.crop_fraction)
+        require(0 <= self.flip <= 1, "video.flip", "in [0, 1]", self.flip)
+        require(0 <= self.colour_jitter < 1, "video.colour_jitter", "in [0, 1)", self.colour_jitter)
+        require(0 <= self.greyscale <= 1, "video.greyscale", "in [0, 1]", self.greyscale)
+        require(all(0 <= mean <= 1 for mean in self.mean), "video.mean", "three numbers in [0, 1]", self.mean)
+        require(all(std > 0 for std in self.std), "video.std", "three numbers above 0", self.std)
 
 
 @dataclass
@@ -181,25 +139,25 @@ class AudioConfig:
     """Largest share of the mel axis hidden by one mask (SpecAugment)."""
 
     def __post_init__(self) -> None:
-        _require(self.sample_rate >= 1000, "audio.sample_rate", "at least 1000", self.sample_rate)
-        _require(self.num_mels >= 8, "audio.num_mels", "at least 8", self.num_mels)
-        _require(self.hop_s > 0, "audio.hop_s", "above 0", self.hop_s)
-        _require(
+        require(self.sample_rate >= 1000, "audio.sample_rate", "at least 1000", self.sample_rate)
+        require(self.num_mels >= 8, "audio.num_mels", "at least 8", self.num_mels)
+        require(self.hop_s > 0, "audio.hop_s", "above 0", self.hop_s)
+        require(
             0 < self.window_s * self.sample_rate <= self.num_fft,
             "audio.window_s",
             f"above 0 and at most num_fft / sample_rate = {self.num_fft / self.sample_rate:.4f} s",
             self.window_s,
         )
-        _require(
+        require(
             self.standardise != "fixed" or self.filter_bank == "psf",
             "audio.standardise",
             "clip or none with audio.filter_bank=slaney (its figures belong to psf)",
             self.standardise,
         )
-        _require(0 <= self.shift_time <= 1, "audio.shift_time", "in [0, 1]", self.shift_time)
+        require(0 <= self.shift_time <= 1, "audio.shift_time", "in [0, 1]", self.shift_time)
         for key in ("volume_jitter", "shift_mel", "mask_time", "mask_mel"):
-            _require(0 <= getattr(self, key) < 1, f"audio.{key}", "in [0, 1)", getattr(self, key))
-        _require(self.tone_jitter >= 0, "audio.tone_jitter", "0 or more", self.tone_jitter)
+            require(0 <= getattr(self, key) < 1, f"audio.{key}", "in [0, 1)", getattr(self, key))
+        require(self.tone_jitter >= 0, "audio.tone_jitter", "0 or more", self.tone_jitter)
 
 
 @dataclass
@@ -222,9 +180,9 @@ class EncodersConfig:
     random.  The heads always start at random."""
 
     def __post_init__(self) -> None:
-        _require(self.video_width >= 4, "encoders.video_width", "at least 4", self.video_width)
+        require(self.video_width >= 4, "encoders.video_width", "at least 4", self.video_width)
         # At 4, oneDNN (torch 2.14.1) writes beyond its memory in the backward pass on some processors.
-        _require(self.audio_width >= 8, "encoders.audio_width", "at least 8", self.audio_width)
+        require(self.audio_width >= 8, "encoders.audio_width", "at least 8", self.audio_width)
 
 
 @dataclass
@@ -241,14 +199,14 @@ class HeadsConfig:
     """Share of values dropped before each linear layer of an mlp head."""
 
     def __post_init__(self) -> None:
-        _require(self.num_heads >= 1, "heads.num_heads", "at least 1", self.num_heads)
-        _require(
+        require(self.num_heads >= 1, "heads.num_heads", "at least 1", self.num_heads)
+        require(
             self.num_clusters >= 2,
             "heads.num_clusters",
             "at least 2 (one cluster would hold every clip)",
             self.num_clusters,
         )
-        _require(0 <= self.dropout < 1, "heads.dropout", "in [0, 1)", self.dropout)
+        require(0 <= self.dropout < 1, "heads.dropout", "in [0, 1)", self.dropout)
 
 
 @dataclass
@@ -301,22 +259,22 @@ class LabellingConfig:
     """Batches that only update the batch-norm statistics, before the first labelling."""
 
     def __post_init__(self) -> None:
-        _require(self.num_labellings >= 2, "labelling.num_labellings", "at least 2", self.num_labellings)
-        _require(self.power > 0, "labelling.power", "above 0", self.power)
-        _require(self.sharpness > 0, "labelling.sharpness", "above 0", self.sharpness)
-        _require(0 < self.tol < 2, "labelling.tol", "in (0, 2)", self.tol)
-        _require(0 <= self.gaussian_sd < 1, "labelling.gaussian_sd", "in [0, 1)", self.gaussian_sd)
-        _require(self.zipf_exponent >= 0, "labelling.zipf_exponent", "0 or more", self.zipf_exponent)
-        _require(0 < self.estimate_smoothing <= 1, "labelling.estimate_smoothing", "in (0, 1]", self.estimate_smoothing)
-        _require(self.size_strength >= 0, "labelling.size_strength", "0 or more", self.size_strength)
-        _require(0 < self.fraction <= 1, "labelling.fraction", "in (0, 1]", self.fraction)
-        _require(self.memory_gb > 0, "labelling.memory_gb", "above 0", self.memory_gb)
-        _require(self.head_groups >= 1, "labelling.head_groups", "at least 1", self.head_groups)
-        _require(self.batch_size >= 1, "labelling.batch_size", "at least 1", self.batch_size)
-        _require(self.warmup_batches >= 0, "labelling.warmup_batches", "0 or more", self.warmup_batches)
+        require(self.num_labellings >= 2, "labelling.num_labellings", "at least 2", self.num_labellings)
+        require(self.power > 0, "labelling.power", "above 0", self.power)
+        require(self.sharpness > 0, "labelling.sharpness", "above 0", self.sharpness)
+        require(0 < self.tol < 2, "labelling.tol", "in (0, 2)", self.tol)
+        require(0 <= self.gaussian_sd < 1, "labelling.gaussian_sd", "in [0, 1)", self.gaussian_sd)
+        require(self.zipf_exponent >= 0, "labelling.zipf_exponent", "0 or more", self.zipf_exponent)
+        require(0 < self.estimate_smoothing <= 1, "labelling.estimate_smoothing", "in (0, 1]", self.estimate_smoothing)
+        require(self.size_strength >= 0, "labelling.size_strength", "0 or more", self.size_strength)
+        require(0 < self.fraction <= 1, "labelling.fraction", "in (0, 1]", self.fraction)
+        require(self.memory_gb > 0, "labelling.memory_gb", "above 0", self.memory_gb)
+        require(self.head_groups >= 1, "labelling.head_groups", "at least 1", self.head_groups)
+        require(self.batch_size >= 1, "labelling.batch_size", "at least 1", self.batch_size)
+        require(self.warmup_batches >= 0, "labelling.warmup_batches", "0 or more", self.warmup_batches)
         unknown = set(self.weights) - set(MODALITIES)
-        _require(not unknown, "labelling.weights", f"a weight for each of {MODALITIES}", self.weights)
-        _require(
+        require(not unknown, "labelling.weights", f"a weight for each of {MODALITIES}", self.weights)
+        require(
             all(weight > 0 for weight in self.weights.values()),
             "labelling.weights",
             "above 0 (leave a modality out with modalities=[...])",
@@ -325,13 +283,13 @@ class LabellingConfig:
         if self.method == "kmeans":
             for key, plain in (("size_strength", 0.0), ("fraction", 1.0)):
                 found = getattr(self, key)
-                _require(found == plain, f"labelling.{key}", f"{plain:g} with labelling.method=kmeans", found)
+                require(found == plain, f"labelling.{key}", f"{plain:g} with labelling.method=kmeans", found)
         if isinstance(self.marginal, list):
             positive = all(isinstance(share, int | float) and 0 < share < math.inf for share in self.marginal)
-            _require(positive, "labelling.marginal", "a list of positive shares", self.marginal)
+            require(positive, "labelling.marginal", "a list of positive shares", self.marginal)
         else:
             kinds = ("uniform", "gaussian", "zipf", "estimated")
-            _require(self.marginal in kinds, "labelling.marginal", f"one of {kinds} or a list", self.marginal)
+            require(self.marginal in kinds, "labelling.marginal", f"one of {kinds} or a list", self.marginal)
 
 
 @dataclass
@@ -356,12 +314,12 @@ class OptimConfig:
     """Of every parameter."""
 
     def __post_init__(self) -> None:
-        _require(self.batch_size >= 2, "optim.batch_size", "at least 2 (batch norm)", self.batch_size)
-        _require(self.lr > 0, "optim.lr", "above 0", self.lr)
-        _require(self.lr_clips >= 1, "optim.lr_clips", "at least 1", self.lr_clips)
+        require(self.batch_size >= 2, "optim.batch_size", "at least 2 (batch norm)", self.batch_size)
+        require(self.lr > 0, "optim.lr", "above 0", self.lr)
+        require(self.lr_clips >= 1, "optim.lr_clips", "at least 1", self.lr_clips)
         for key in ("warmup_lr", "warmup_epochs", "weight_decay"):
-            _require(getattr(self, key) >= 0, f"optim.{key}", "0 or more", getattr(self, key))
-        _require(0 <= self.momentum < 1, "optim.momentum", "in [0, 1)", self.momentum)
+            require(getattr(self, key) >= 0, f"optim.{key}", "0 or more", getattr(self, key))
+        require(0 <= self.momentum < 1, "optim.momentum", "in [0, 1)", self.momentum)
 
 
 @dataclass
@@ -388,10 +346,10 @@ class TrainerConfig:
     """Steps from one line of metrics.csv to the next."""
 
     def __post_init__(self) -> None:
-        _require(self.max_epochs >= 1, "trainer.max_epochs", "at least 1", self.max_epochs)
-        _require(self.num_nodes >= 1, "trainer.num_nodes", "at least 1", self.num_nodes)
+        require(self.max_epochs >= 1, "trainer.max_epochs", "at least 1", self.max_epochs)
+        require(self.num_nodes >= 1, "trainer.num_nodes", "at least 1", self.num_nodes)
         clip = self.gradient_clip_val
-        _require(clip is None or clip > 0, "trainer.gradient_clip_val", "above 0, or null for no clipping", clip)
+        require(clip is None or clip > 0, "trainer.gradient_clip_val", "above 0, or null for no clipping", clip)
 
 
 @dataclass
@@ -426,19 +384,19 @@ class FinetuneConfig:
     """Squares of each test view: 1, the middle; 3, also both ends of the long side."""
 
     def __post_init__(self) -> None:
-        _require(self.encoder_lr >= 0, "finetune.encoder_lr", "0 or more", self.encoder_lr)
-        _require(self.gamma > 0, "finetune.gamma", "above 0", self.gamma)
-        _require(
+        require(self.encoder_lr >= 0, "finetune.encoder_lr", "0 or more", self.encoder_lr)
+        require(self.gamma > 0, "finetune.gamma", "above 0", self.gamma)
+        require(
             all(epoch >= 1 for epoch in self.milestones), "finetune.milestones", "numbers of epochs", self.milestones
         )
-        _require(
+        require(
             0 < self.validation_fraction < 1,
             "finetune.validation_fraction",
             "above 0 and below 1",
             self.validation_fraction,
         )
         for key in ("validation_every", "validation_views", "test_views"):
-            _require(getattr(self, key) >= 1, f"finetune.{key}", "at least 1", getattr(self, key))
+            require(getattr(self, key) >= 1, f"finetune.{key}", "at least 1", getattr(self, key))
 
 
 @dataclass
@@ -465,7 +423,7 @@ class Config:
 
     def __post_init__(self) -> None:
         known = [name for name in MODALITIES if name in self.modalities]
-        _require(
+        require(
             bool(known) and sorted(known) == sorted(self.modalities),
             "modalities",
             "[video, audio], [video] or [audio]",
@@ -473,8 +431,8 @@ class Config:
         )
         self.modalities = known  # one order everywhere: the first is the reference of the alignment
         missing = [name for name in known if name not in self.labelling.weights]
-        _require(not missing, "labelling.weights", f"a weight for each of {known}", self.labelling.weights)
-        _require(
+        require(not missing, "labelling.weights", f"a weight for each of {known}", self.labelling.weights)
+        require(
             self.labelling.head_groups <= self.heads.num_heads,
             "labelling.head_groups",
             f"at most heads.num_heads = {self.heads.num_heads}",
@@ -482,23 +440,23 @@ class Config:
         )
         self._check_source()
         if isinstance(self.labelling.marginal, list):
-            _require(
+            require(
                 len(self.labelling.marginal) == self.heads.num_clusters,
                 "labelling.marginal",
                 f"a list of heads.num_clusters = {self.heads.num_clusters} shares",
                 f"{len(self.labelling.marginal)} shares",
             )
-        for section, key, number in _numbers(self):
-            _require(math.isfinite(number), f"{section}{key}", "a finite number", number)
+        for section, key, number in numbers(self):
+            require(math.isfinite(number), f"{section}{key}", "a finite number", number)
 
     def _check_source(self) -> None:
         source, method = self.labelling.source, self.labelling.method
         if len(self.modalities) == 1:
             known = "joint or own with one modality, which has no other to learn from or to be joined with"
-            _require(source in ("joint", "own"), "labelling.source", known, source)
+            require(source in ("joint", "own"), "labelling.source", known, source)
         elif method == "kmeans":
             known = "concat (K-means on all features together), own or cross with labelling.method=kmeans"
-            _require(source != "joint", "labelling.source", known, source)
+            require(source != "joint", "labelling.source", known, source)
 
     @property
     def branches(self) -> list[str]:
@@ -530,228 +488,3 @@ class Config:
     def plan_sharpness(self) -> float:
         """Exponent on the scores in the rows that tell how sure a label is; K-means has no plan: 1."""
         return self.labelling.sharpness if self.labelling.method == "transport" else 1.0
-
-
-def find_config(path: Path, shipped: Path) -> Path:
-    """A configuration file as named, or one of selavi's own by its name or by configs/NAME.yaml from anywhere.
-
-    Raises:
-        UsageError: there is no such file; the message lists selavi's own.
-    """
-    for candidate in (path, shipped / path.name, shipped / f"{path.name}.yaml"):
-        if isfile(candidate):
-            return candidate
-    own = ", ".join(sorted(file.stem for file in shipped.glob("*.yaml")))
-    raise UsageError(f"no configuration file {path}; give a path, or one of selavi's own: {own}")
-
-
-def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
-    """Merge defaults, a YAML file and `section.key=value` overrides.
-
-    Settings that are text (paths, names, words) are taken as they are written, from the first `=` on; the others are
-    read as YAML.  `${...}` refers to another setting in a file, and means nothing on the command line.
-
-    Raises:
-        UsageError: unreadable file, unknown key (the message names the nearest one), wrong type or value.
-    """
-    for override in overrides:
-        if "=" not in override:
-            raise UsageError(
-                f"expected section.key=value, got {override!r}; a path with blanks stands in quotes: "
-                'data.root="/my videos"'
-            )
-    texts, others = _split_overrides(overrides)
-    try:
-        layers = [OmegaConf.structured(Config)]
-        if path is not None:
-            loaded = OmegaConf.load(path)
-            if not OmegaConf.is_dict(loaded):
-                raise UsageError(f"{path}: expected `section:` and `key: value` lines, found a list or text")
-            texts = {**_texts_of_file(path), **texts}
-            layers.append(loaded)
-        layers.append(OmegaConf.from_dotlist(others))
-        for layer in layers[1:]:
-            _check_kinds(OmegaConf.to_container(layer), Config)
-        for key, text in texts.items():
-            # ??? alone would be a missing value; all texts are set once more, as they are, when all is merged.
-            OmegaConf.update(layers[-1], key, "?" if text == "???" else _escape(text))
-        merged = OmegaConf.merge(*layers)
-        if not OmegaConf.select(merged, "run_dir"):
-            texts["run_dir"] = merged.run_dir = f"runs/{path.stem}" if path is not None else "runs/run"
-        config = OmegaConf.to_object(merged)
-    except OSError as error:
-        raise UsageError(f"cannot read the configuration {path}: {error.strerror or error}") from error
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    except OmegaConfBaseException as error:
-        raise UsageError(_explain(error)) from error
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-    assert isinstance(config, Config)
-    for key, text in texts.items():
-        section, _, name = key.rpartition(".")
-        setattr(getattr(config, section) if section else config, name, expand(text) if key in PATHS else text)
-    return config
-
-
-def load_run_config(folder: Path) -> Config:
-    """The settings of a run, which lies in `folder` now, whatever it was called when it was trained.
-
-    Raises:
-        UsageError: the folder is not a run; or as load_config.
-    """
-    path = folder / "config.resolved.yaml"
-    if not path.exists():
-        raise UsageError(
-            f"{folder} is not a run folder: it has no config.resolved.yaml; "
-            "give the folder that tools/train.py named at its end"
-        )
-    config = load_config(path)
-    config.run_dir = str(folder)
-    return config
-
-
-def save_config(config: Config, path: Path) -> None:
-    """Write every setting as YAML; load_config reads it back to an equal Config."""
-    from selavi.atomic import write_text
-
-    write_text(path, OmegaConf.to_yaml(OmegaConf.create(_plain(config, _escape))))
-
-
-def as_dict(config: Config) -> dict[str, Any]:
-    """Return the settings as plain nested dicts and lists, fit for a checkpoint."""
-    plain = _plain(config, str)
-    assert isinstance(plain, dict)
-    return plain
-
-
-def _plain(value: Any, write: Callable[[str], str]) -> Any:
-    if is_dataclass(value):
-        return {entry.name: _plain(getattr(value, entry.name), write) for entry in fields(value)}
-    if isinstance(value, dict):
-        return {key: _plain(entry, write) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry, write) for entry in value]
-    return write(value) if isinstance(value, str) else value
-
-
-def _split_overrides(overrides: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """The settings that are text, by key and as they are written, and the other overrides."""
-    keys = _text_keys(Config)
-    texts, others = {}, []
-    for override in overrides:
-        key, _, text = override.partition("=")
-        if key not in keys:
-            others.append(override)
-            continue
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise UsageError(f"{key}={text!a} is not UTF-8; rename the file or folder") from error
-        texts[key] = text
-    return texts, others
-
-
-def _texts_of_file(path: Path) -> dict[str, str]:
-    """The settings of a YAML file that are text, as they are written: 007, 1e3 and on are names as well.
-
-    Not those with `${`, which may refer to others, and those that are null.
-    """
-    with path.open(encoding="utf-8") as file:
-        root = yaml.compose(file, Loader=yaml.SafeLoader)
-    keys = _text_keys(Config)
-    return {
-        key: node.value
-        for key, node in _scalars(root)
-        if key in keys and "${" not in node.value and not node.tag.endswith(":null")
-    }
-
-
-def _scalars(mapping: Any, prefix: str = "") -> Iterator[tuple[str, yaml.ScalarNode]]:
-    for name, node in mapping.value if isinstance(mapping, yaml.MappingNode) else ():
-        if isinstance(node, yaml.ScalarNode):
-            yield f"{prefix}{name.value}", node
-        elif not prefix:
-            yield from _scalars(node, f"{name.value}.")
-
-
-def _text_keys(section: type, prefix: str = "") -> set[str]:
-    """Settings that hold text and nothing else: str, and words of a Literal."""
-    keys = set()
-    for entry in fields(section):
-        if isinstance(entry.type, type) and is_dataclass(entry.type):
-            keys |= _text_keys(entry.type, f"{prefix}{entry.name}.")
-        elif entry.type is str or (get_origin(entry.type) is Literal and isinstance(get_args(entry.type)[0], str)):
-            keys.add(prefix + entry.name)
-    return keys
-
-
-def _escape(text: str) -> str:
-    """A text as OmegaConf has to read it so that nothing in it refers to another setting."""
-    return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
-
-
-def _explain(error: OmegaConfBaseException) -> str:
-    """What OmegaConf found, in one line; for an unknown key the settings that could be meant."""
-    full_key = str(error.full_key or "")
-    if not isinstance(error, ConfigKeyError):
-        return str(error).splitlines()[0] + (f" (setting {full_key})" if full_key else "")
-    leaf = str(error.key)
-    section, prefix = (error.object_type or Config), full_key[: len(full_key) - len(leaf)]
-    names = [entry.name for entry in fields(section)]
-    homes: dict[str, list[str]] = {name: [prefix + name] for name in names}
-    for home in _all_keys(Config):
-        if home.split(".")[-1] not in names:
-            homes.setdefault(home.split(".")[-1], []).append(home)
-    near = get_close_matches(leaf, homes, 1, cutoff=0.7)
-    if "." in leaf:
-        known = f"in a file the part before the dot is a section: `{leaf.split('.')[0]}:` and its settings indented"
-    elif near:
-        known = f"did you mean {' or '.join(homes[near[0]])}?"
-    else:
-        known = f"{prefix.rstrip('.') or 'a configuration'} has {', '.join(names)}"
-    return f"unknown setting {full_key or '(no name)'}; {known}"
-
-
-def _check_kinds(layer: Any, section: type, prefix: str = "") -> None:
-    """Refuse what OmegaConf would convert in silence or name no key for: sections, lists, mappings and booleans."""
-    for entry in fields(section):
-        if entry.name not in layer:
-            continue
-        key, value = prefix + entry.name, layer[entry.name]
-        if isinstance(entry.type, type) and is_dataclass(entry.type):
-            example = f"{key}.{fields(entry.type)[0].name}"
-            _require(isinstance(value, dict), key, f"a section of settings such as {example}", repr(value))
-            _check_kinds(value, entry.type, f"{key}.")
-            continue
-        origin = get_origin(entry.type) or entry.type
-        if origin in (list, tuple):
-            count = len(get_args(entry.type)) if origin is tuple else None
-            fits = isinstance(value, list) and count in (None, len(value))
-            if origin is tuple:
-                fits = fits and all(isinstance(number, int | float) for number in value)
-            _require(fits, key, f"a list of {count} numbers" if count else "a list such as [a, b]", repr(value))
-        elif origin is dict:
-            _require(isinstance(value, dict), key, "a mapping such as {a: 1, b: 2}", repr(value))
-        elif origin is bool:
-            _require(isinstance(value, bool), key, "true or false", repr(value))
-
-
-def _all_keys(section: type, prefix: str = "") -> list[str]:
-    keys = []
-    for entry in fields(section):
-        keys.append(prefix + entry.name)
-        if isinstance(entry.type, type) and is_dataclass(entry.type):
-            keys += _all_keys(entry.type, f"{prefix}{entry.name}.")
-    return keys
-
-
-def _numbers(section: Any, prefix: str = "") -> list[tuple[str, str, float]]:
-    found = []
-    for entry in fields(section):
-        value = getattr(section, entry.name)
-        if is_dataclass(value):
-            found += _numbers(value, f"{prefix}{entry.name}.")
-        elif isinstance(value, float):
-            found.append((prefix, entry.name, value))
-    return found
