@@ -27,8 +27,9 @@ from datamodules.index.scan import other_suffixes, require_media, scan
 from datamodules.index.sources import apply_list, describe_list, read_list
 from datamodules.index.triage import advise
 from datamodules.loading.dataset import ClipDataset, ClipReader
-from datamodules.loading.loader import Loader, decoded_bytes, require_shared_memory
+from datamodules.loading.loader import Loader
 from datamodules.loading.sampling import AllSampler, TrainSampler, Window, WindowSampler
+from datamodules.loading.shared_memory import decoded_bytes, require_shared_memory
 from datamodules.stores.cache import DecodedCache, build_cache, estimate_gb, is_decoded
 from datamodules.stores.shards import ShardReader, is_prepared, open_shards
 from datamodules.synthetic import generate

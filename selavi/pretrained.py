@@ -25,7 +25,7 @@ from selavi.distributed import rank
 from selavi.errors import UsageError
 from selavi.model import SelaviModel
 from selavi.randomness import mix
-from selavi.safetensors import read_tensors, write_tensors
+from selavi.tensor_files import read_tensors, write_tensors
 
 log = logging.getLogger("selavi")
 

@@ -16,10 +16,10 @@ PACKAGES = ("selavi", "datamodules", "tools")
 LEAVES = {"errors", "atomic", "randomness", "ids", "filesystem", "wording"}
 ROWS: list[set[str]] = [
     LEAVES,
-    {"batch", "media", "distributed", "safetensors", "id_tables", "meter", "scores"},
+    {"batch", "media", "distributed", "tensor_files", "id_tables", "meter", "scores"},
     {"modalities"},
     {"config"},
-    {"runs"},
+    {"runs", "planning"},
     {"encoders", "augment", "heads", "loss", "labelling"},
     {"model", "results"},
     {"pretrained"},

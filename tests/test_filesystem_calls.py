@@ -52,8 +52,8 @@ STRICT = (
     "selavi/results/handover/",
 )
 ALLOWED: dict[str, dict[str, str]] = {
-    "datamodules/doctor/report.py": {"read_machine": "the operating system's files"},
-    "datamodules/loading/loader.py": {"require_shared_memory": "the operating system's files"},
+    "datamodules/doctor/machine.py": {"read_machine": "the operating system's files"},
+    "datamodules/loading/shared_memory.py": {"require_shared_memory": "the operating system's files"},
     "datamodules/processes.py": {"_serve": "the operating system's files"},
     "datamodules/stores/cache.py": dict.fromkeys(
         ("build_cache", "is_decoded", "_Work._append", "_map_file"), f"{OWN}data.cache_dir"
@@ -98,7 +98,7 @@ ELSEWHERE = {
     "selavi/results/gallery/": f"{OWN}the gallery",
     "selavi/results/naming.py": "a table that the user names",
     "selavi/pretrained.py": "weights that the user names",
-    "selavi/safetensors.py": f"{OWN}a run",
+    "selavi/tensor_files.py": f"{OWN}a run, or weights that the user names",
     "selavi/training/": f"{OWN}a run",
     "selavi/runs/": f"{OWN}a run",
     "selavi/inference/": f"{OWN}a run",

@@ -5,6 +5,7 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,22 +27,24 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def examine(args: argparse.Namespace, folder: Path) -> None:
     """Installation, machine, data, speed; stop where the next part could not work."""
-    from datamodules.doctor import report as doctor
+    from datamodules.doctor.installation import examine_installation
+    from datamodules.doctor.machine import read_machine
+    from datamodules.doctor.report import Check, Report
     from selavi.errors import UsageError
 
     if not 0 < args.seconds < float("inf"):
         raise UsageError(f"--seconds must be above 0, got {args.seconds:g}")
-    config, report = None, doctor.Report()
+    config, report = None, Report()
     with suppress(ImportError):  # what is broken is for the table to say
         from selavi.config import find_config, load_config
 
         config = load_config(find_config(args.config, CONFIGS), args.overrides)
-    report.checks, outcomes = doctor.examine_installation(folder)
+    report.checks, outcomes = examine_installation(folder)
     try:
         if not report.problems and config is not None:
-            measure(config, report, doctor.read_machine(config, outcomes["torch"]), folder, args.seconds)
+            measure(config, report, read_machine(config, outcomes["torch"]), folder, args.seconds)
     except UsageError as error:
-        report.checks.append(doctor.Check("run", "settings", "problem", str(error)))
+        report.checks.append(Check("run", "settings", "problem", str(error)))
     print(report.as_json() if args.json else report.as_text())
     if report.problems:
         raise UsageError(f"training cannot work yet: {', '.join(check.name for check in report.problems)}, see above")
@@ -49,21 +52,23 @@ def examine(args: argparse.Namespace, folder: Path) -> None:
 
 def measure(config: Any, report: Any, machine: Any, folder: Path, seconds: float) -> None:
     """The machine, then data against model, and what helps."""
-    from datamodules.doctor import report as doctor
     from datamodules.doctor import throughput
+    from datamodules.doctor.machine import check_machine
     from selavi.training.speed import measure_faster, measure_model
 
     sample = throughput.find_sample(config, seconds / 10)
-    report.checks += [*doctor.check_machine(machine, config), *throughput.check_sample(sample, config)]
+    report.checks += [*check_machine(machine, config), *throughput.check_sample(sample, config)]
     if report.problems:
         return
     until_s, model = time.monotonic() + seconds, measure_model(config, seconds / 5)
-    report.add_model(model.training, model.labelling, model.batch_size, model.device)
+    report.checks.append(throughput.check_model(model.training, model.labelling, model.batch_size, model.device))
+    report.measured["model"] = {name: value for name, value in asdict(model).items() if name != "device"}
     if sample is None:
         return
     data = throughput.measure_data(config, sample, folder, seconds / 4)
     flow = throughput.make_flow(config, data, model.training, model.labelling, machine)
-    report.add_flow(flow, data)
+    report.checks += throughput.check_flow(flow, data)
+    report.measured |= {"data": asdict(data), "bottleneck": flow.bottleneck}
     trials = throughput.faster_data(config, sample, machine, folder, until_s) if flow.waits() else {}
     models = {} if flow.waits() else measure_faster(config, model, seconds / 4)
     report.advice = throughput.rank_advice(flow, throughput.faster_flows(flow, data, trials, models))

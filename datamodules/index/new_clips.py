@@ -24,8 +24,9 @@ from datamodules.index.manifest import SCHEMA, SLACK_S, media_root, read_manifes
 from datamodules.index.probing import probe_file
 from datamodules.index.scan import MEDIA_SUFFIXES, SOUND_SUFFIXES, list_media, other_suffixes
 from datamodules.loading.dataset import ClipReader, Facts, FileReader, as_clip, read_view
-from datamodules.loading.loader import Loader, decoded_bytes, require_shared_memory
+from datamodules.loading.loader import Loader
 from datamodules.loading.sampling import RowSampler, ViewKey, even_span
+from datamodules.loading.shared_memory import decoded_bytes, require_shared_memory
 from datamodules.stores.shards import INDEX, ShardReader, is_prepared, open_shards
 from selavi.atomic import locked, write_atomically, write_text
 from selavi.batch import DecodedClip

@@ -25,8 +25,8 @@ from selavi.inference.predict import BatchPredictions, predict_batch
 from selavi.model import SelaviModel
 from selavi.results.cluster_table import CLUSTER_SCHEMA, safe_in_spreadsheets
 from selavi.results.naming import Names
-from selavi.safetensors import write_tensors
 from selavi.scores.head_choice import choose_head
+from selavi.tensor_files import write_tensors
 from selavi.wording import command
 
 NEAREST = pa.list_(pa.struct([("cluster", pa.int32()), ("probability", pa.float32())]))

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from selavi.inference.encode import ClipFeatures
-from selavi.safetensors import read_tensors, write_tensors
+from selavi.tensor_files import read_tensors, write_tensors
 
 PART = 8192
 """Clips that are encoded and kept at once: what a killed process loses."""

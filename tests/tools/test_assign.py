@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from selavi.results.cluster_table import CLUSTER_SCHEMA
-from selavi.safetensors import read_tensors
+from selavi.tensor_files import read_tensors
 from tools import assign, cluster_eval, prepare, scan, train
 
 Assign = Callable[..., pa.Table]

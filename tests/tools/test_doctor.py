@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from datamodules.doctor import report as doctor
+from datamodules.doctor import installation
+from datamodules.doctor.report import Check, Outcome
 from tools import doctor as tool
 
 
@@ -27,10 +28,10 @@ def test_a_whole_examination(
 def test_a_broken_installation_is_a_table_and_exit_code_2(
     tiny_yaml: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    def broken(*_: object) -> tuple[list[doctor.Check], dict[str, doctor.Outcome]]:
-        return [doctor.Check("packages", "torchaudio", "problem", "does not import", "reinstall")], {}
+    def broken(*_: object) -> tuple[list[Check], dict[str, Outcome]]:
+        return [Check("packages", "torchaudio", "problem", "does not import", "reinstall")], {}
 
-    monkeypatch.setattr(doctor, "examine_installation", broken)
+    monkeypatch.setattr(installation, "examine_installation", broken)
     assert tool.main(["--config", str(tiny_yaml)]) == 2
     captured = capfd.readouterr()
     assert "  problem  torchaudio  does not import" in captured.out
@@ -42,7 +43,7 @@ def test_wrong_settings_and_no_data_are_told(
 ) -> None:
     assert tool.main(["--config", str(tiny_yaml), "heads.num_heds=2"]) == 2
     assert "did you mean heads.num_heads?" in capfd.readouterr().err
-    torch = doctor.Outcome(facts={"cuda": None, "gpus": [], "said": []})
-    monkeypatch.setattr(doctor, "examine_installation", lambda _: ([], {"torch": torch}))
+    torch = Outcome(facts={"cuda": None, "gpus": [], "said": []})
+    monkeypatch.setattr(installation, "examine_installation", lambda _: ([], {"torch": torch}))
     assert tool.main(["--config", str(tiny_yaml), f"data.root={tmp_path / 'none'}"]) == 2
     assert "no such folder; point data.root at a folder of videos" in capfd.readouterr().out

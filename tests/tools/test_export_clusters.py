@@ -15,7 +15,7 @@ from PIL import Image
 
 from selavi.atomic import hold
 from selavi.media import playable, probe
-from selavi.safetensors import read_tensors
+from selavi.tensor_files import read_tensors
 from tests.selavi.results.gallery.test_data import read_call
 from tools import cluster_eval, export_clusters, prepare
 

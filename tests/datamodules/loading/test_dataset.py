@@ -13,8 +13,9 @@ import torch
 from datamodules.index.manifest import usable
 from datamodules.index.scan import scan
 from datamodules.loading.dataset import ClipDataset
-from datamodules.loading.loader import Loader, decoded_bytes
+from datamodules.loading.loader import Loader
 from datamodules.loading.sampling import ViewKey
+from datamodules.loading.shared_memory import decoded_bytes
 from datamodules.stores.cache import DecodedCache, build_cache
 from selavi.batch import NUM_DRAWS, ClipBatch
 from selavi.config import Config

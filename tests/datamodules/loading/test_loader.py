@@ -17,8 +17,9 @@ import torch
 from datamodules.clips import ClipDataModule, prepare_data
 from datamodules.loading import loader as loader_module
 from datamodules.loading.dataset import ClipDataset, FileReader
-from datamodules.loading.loader import Loader, WatchedReader, decoded_bytes, require_shared_memory
+from datamodules.loading.loader import Loader, WatchedReader
 from datamodules.loading.sampling import AllSampler
+from datamodules.loading.shared_memory import decoded_bytes, require_shared_memory
 from selavi.batch import ClipBatch
 from selavi.config import Config
 from selavi.errors import UsageError

@@ -5,8 +5,9 @@ import torch
 
 from datamodules.clips import ClipDataModule, prepare_data
 from datamodules.loading.dataset import ClipDataset
-from datamodules.loading.loader import IN_USE, PREFETCH, Loader, decoded_bytes
+from datamodules.loading.loader import Loader
 from datamodules.loading.sampling import AllSampler, ViewKey
+from datamodules.loading.shared_memory import IN_USE, PREFETCH, decoded_bytes
 from datamodules.loading.slots import Filled, OrderedBatches, Slots
 from selavi.batch import NUM_DRAWS, ClipBatch, DecodedClip
 from selavi.config import Config

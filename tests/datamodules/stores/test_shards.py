@@ -18,8 +18,9 @@ from datamodules.clips import ClipDataModule, cached, prepare_data
 from datamodules.index.manifest import judge, select_split, usable
 from datamodules.index.scan import scan
 from datamodules.loading.dataset import ClipDataset, FileReader
-from datamodules.loading.loader import Loader, decoded_bytes
+from datamodules.loading.loader import Loader
 from datamodules.loading.sampling import TrainSampler, ViewKey
+from datamodules.loading.shared_memory import decoded_bytes
 from datamodules.stores.prepare import PrepareSettings, prepare
 from datamodules.stores.shards import ShardReader, is_prepared, open_shards, pack_sample, tar_name, unpack_sample
 from selavi.batch import ClipBatch
