@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from selavi.augment import Augment
 from selavi.batch import ClipBatch
-from selavi.config import FREE_ON_RESUME, Config, as_dict
+from selavi.config import Config, as_dict, differing
 from selavi.distributed import world_size
 from selavi.errors import UsageError
 from selavi.labelling.bank import LabelBank
@@ -43,7 +43,7 @@ class SelaviModule(pl.LightningModule):
             self.model = SelaviModel(config)
         if config.encoders.init:
             load_encoders(self.model, config, Path(config.encoders.init))
-        self.augment = Augment(config.video, config.audio)
+        self.augment = Augment(config)
         self.label_bank = LabelBank(ids, config.num_label_heads, config.heads.num_clusters)
 
     def training_step(self, batch: ClipBatch, _: int) -> Tensor:
@@ -95,29 +95,11 @@ class SelaviModule(pl.LightningModule):
 
 
 def check_same_settings(saved: dict[str, Any], current: dict[str, Any]) -> None:
-    """Raise UsageError naming the settings that differ and must not.
-
-    A setting that the checkpoint does not have is younger than it, which then was made with the default.
-    """
-    before, now = _flatten(as_dict(Config())) | _flatten(saved), _flatten(current)
-    differing = [
-        f"{key}: {before.get(key)} then, {now.get(key)} now"
-        for key in sorted(before.keys() | now.keys())
-        if key not in FREE_ON_RESUME and before.get(key) != now.get(key)
-    ]
-    if differing:
+    """Raise UsageError naming the settings that differ and must not."""
+    differences = differing(saved, current)
+    if differences:
         raise UsageError(
             "the checkpoint was made with other settings ("
-            + "; ".join(differing)
+            + "; ".join(differences)
             + "); use the same ones, or another run_dir"
         )
-
-
-def _flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
-    return flat
