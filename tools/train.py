@@ -1,7 +1,6 @@
 """Train: learn encoders and label every clip.  Without arguments: the generated demo set."""
 
 import argparse
-import os
 import sys
 import time
 from pathlib import Path
@@ -34,15 +33,17 @@ def train(args: argparse.Namespace) -> None:
     from datamodules.clips import ClipDataModule, prepare_data
     from datamodules.index.manifest import describe_bad
     from selavi.results.labels import write_labels
-    from selavi.runs.record import finish_run, next_steps, resume_point, start_run
+    from selavi.runs.launch import is_first
+    from selavi.runs.lifetime import finish_run, start_run
+    from selavi.runs.record import next_steps
+    from selavi.runs.resume import resume_point
     from selavi.training.callbacks import LabellingCallback, Progress, StopOnSignal
     from selavi.training.module import SelaviModule
     from selavi.training.trainer import make_trainer
     from selavi.wording import duration
 
     began = time.monotonic()
-    first = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
-    point = resume_point(config, check=first)
+    point = resume_point(config, check=is_first())
     if point.finished:
         print(f"{config.run_dir} is finished; nothing to train.{next_steps(config.run_dir)}", file=sys.stderr)
         return
@@ -59,10 +60,10 @@ def train(args: argparse.Namespace) -> None:
         progress.announce(point.checkpoint, describe_bad(manifest))
     trainer.fit(module, datamodule=data, ckpt_path=point.checkpoint, weights_only=True)
     if trainer.is_global_zero:
-        assert labelling.statistics is not None
+        statistics = vars(labelling.final_statistics())
         seconds, verdict = time.monotonic() - began, labelling.verdict()
         bank = module.label_bank
-        write_labels(Path(config.run_dir), config.data.train_split, bank.ids, bank.labels, vars(labelling.statistics))
+        write_labels(Path(config.run_dir), config.data.train_split, bank.ids, bank.labels, statistics)
         finish_run(config, seconds, verdict)
         results = f"labels of {len(data.ids)} clips are in {config.run_dir}/labels."
         print(f"done in {duration(seconds)}; {results}\n{verdict.text}{next_steps(config.run_dir)}", file=sys.stderr)
