@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -123,10 +124,23 @@ class TrainSampler(Sampler[ViewKey]):
         return self.per_rank
 
 
+class Endless(Sampler[ViewKey]):
+    """Epoch after epoch of a TrainSampler, without an end."""
+
+    def __init__(self, sampler: TrainSampler) -> None:
+        self.sampler = sampler
+
+    def __iter__(self) -> Iterator[ViewKey]:
+        for epoch in count():
+            self.sampler.set_epoch(epoch)
+            yield from self.sampler
+
+
 class AllSampler(Sampler[ViewKey]):
     """Every clip once, each on one rank, none twice: `num_views` views of a clip in a row.
 
-    With `shards`, (N,) the shard of each clip, they come shard by shard, each shard on one rank as far as may be.
+    With `shards`, (N,) the shard of each clip, they come shard by shard, and a rank shares at most its first and its
+    last shard with others.
     """
 
     def __init__(
@@ -166,8 +180,8 @@ class WindowSampler(Sampler[ViewKey]):
         self.num_windows = num_windows
 
     def __iter__(self) -> Iterator[ViewKey]:
-        for row, count in enumerate(self.num_windows):
-            for number in range(count):
+        for row, num_windows in enumerate(self.num_windows):
+            for number in range(num_windows):
                 yield ViewKey(row, "window", number)
 
     def __len__(self) -> int:

@@ -78,7 +78,7 @@ def test_workers_decode_what_the_main_process_decodes(tiny: Tiny) -> None:
     for workers in (0, 2):
         config = tiny(f"data.num_workers={workers}", "data.cache_gb=0")
         data = ClipDataModule(config, *prepare_data(config))
-        assert data.cache is None
+        assert data.media is None
         tables.append([*data.train_dataloader()])
     for alone, helped in zip(*tables, strict=True):
         assert torch.equal(alone.index, helped.index)
