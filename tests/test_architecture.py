@@ -19,7 +19,7 @@ ROWS: list[set[str]] = [
     {"batch", "media", "distributed", "tensor_files", "id_tables", "meter", "scores"},
     {"modalities"},
     {"config"},
-    {"runs"},
+    {"runs", "planning"},
     {"encoders", "augment", "heads", "loss", "labelling"},
     {"model", "results"},
     {"pretrained"},

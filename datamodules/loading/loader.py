@@ -20,7 +20,7 @@ from datamodules.loading.dataset import ClipReader, Facts, ProbingReader
 from datamodules.loading.sampling import ViewKey
 from datamodules.loading.shared_memory import IN_USE, PREFETCH, SHARED_MEMORY
 from datamodules.loading.slots import Filled, OrderedBatches, Orders, Slots
-from datamodules.processes import cpu_seconds, end_with
+from datamodules.processes import cpu_seconds, end_with, script_hidden
 from selavi.batch import ClipBatch, DecodedClip
 from selavi.media import WALL_FACTOR, MediaError
 
@@ -211,7 +211,8 @@ class Loader:
                 multiprocessing_context="forkserver" if self.num_workers else None,  # forked FFmpeg may hang
                 worker_init_fn=partial(_end_with, os.getpid()),
             )
-        return iter(self._loader)
+        with script_hidden():
+            return iter(self._loader)
 
     def _lost(self, batches: Iterator[ClipBatch | Filled]) -> list[_Lost]:
         found = []
