@@ -37,7 +37,7 @@ def gallery(args: argparse.Namespace, run: Found) -> Report:
         method=args.map,
         explain=partial(_evidence, args.run, args.root, run.split, run.head) if args.evidence else None,
         num_explained=args.evidence,
-        each=pool(run.config.data.scan_workers),
+        run_jobs=pool(run.config.data.scan_workers),
     )
 
 
