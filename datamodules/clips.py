@@ -4,7 +4,6 @@ import logging
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -29,8 +28,7 @@ from datamodules.loading.loader import Loader
 from datamodules.loading.sampling import AllSampler
 from datamodules.loading.shared_memory import decoded_bytes, processes_here, require_shared_memory
 from datamodules.loading.views import ClipLoaders
-from datamodules.stores.cache import DecodedCache
-from datamodules.stores.opening import Media, decode_ahead, open_media, open_prepared
+from datamodules.stores.opening import Media, decode_ahead, open_prepared
 from datamodules.stores.shards import is_prepared
 from datamodules.synthetic import generate
 from selavi.atomic import locked
@@ -97,25 +95,6 @@ class ClipDataModule(pl.LightningDataModule):
         loader, sampler = self._labelling
         sampler.set_epoch(pass_number)
         return loader
-
-    # Until the commands ask ClipLoaders themselves.
-    @property
-    def cache(self) -> DecodedCache | None:
-        return self.media if isinstance(self.media, DecodedCache) else None
-
-    def evaluation_loader(self, split: str, num_views: int = 1, num_crops: int = 1) -> tuple[Loader, pa.Table]:
-        return self.loaders.evaluation_loader(split, num_views, num_crops)
-
-    def window_loader(self, rows: pa.Table, windows: Any, batch_size: int) -> Loader:
-        return self.loaders.window_loader(rows, windows, batch_size)
-
-
-def cached(config: Config, manifest: pa.Table) -> Media:  # noqa: D103
-    return open_media(config, manifest)
-
-
-def opened(config: Config, manifest: pa.Table) -> Media:  # noqa: D103
-    return open_media(config, manifest, may_decode_ahead=False)
 
 
 def prepare_data(config: Config) -> tuple[pa.Table, Media]:

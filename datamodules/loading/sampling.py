@@ -140,7 +140,7 @@ class AllSampler(Sampler[ViewKey]):
     """Every clip once, each on one rank, none twice: `num_views` views of a clip in a row.
 
     With `shards`, (N,) the shard of each clip, they come shard by shard, and a rank shares at most its first and its
-    last shard with others.
+    last shard with others.  With `block`, all clips of one block of so many rows come before those of the next.
     """
 
     def __init__(
@@ -151,12 +151,13 @@ class AllSampler(Sampler[ViewKey]):
         stream: Literal["label", "eval"],
         num_views: int = 1,
         shards: np.ndarray | None = None,
+        block: int = 0,
     ) -> None:
-        self.indices = (
-            np.arange(rank, num_clips, world_size)
-            if shards is None
-            else np.array_split(np.argsort(shards, kind="stable"), world_size)[rank]
-        )
+        if shards is None:
+            self.indices = np.arange(rank, num_clips, world_size)
+        else:
+            order = np.lexsort((shards, np.arange(num_clips) // (block or num_clips or 1)))
+            self.indices = np.array_split(order, world_size)[rank]
         self.stream, self.num_views = stream, num_views
         self.epoch = 0
 

@@ -61,10 +61,14 @@ class ClipLoaders:
         rows = usable(select_split(self.manifest, split))
         return self.view_loader(rows, num_views, num_crops), rows
 
-    def view_loader(self, rows: pa.Table, num_views: int = 1, num_crops: int = 1) -> Loader:
+    def view_loader(self, rows: pa.Table, num_views: int = 1, num_crops: int = 1, *, block: int = 0) -> Loader:
         """Evenly spaced, unaugmented views of every row, a clip's views in a row.
 
-        With `num_crops` above 1 each window comes so many times, as squares from one end of the long side to the other.
+        Args:
+            rows: of the manifest, usable.
+            num_views: windows of each clip.
+            num_crops: squares of each window, from one end of the long side to the other.
+            block: no batch crosses a multiple of so many rows, and the blocks come in order; 0: every batch is full.
 
         Raises:
             UsageError: the batches of the loader processes do not fit into shared memory.
@@ -72,10 +76,10 @@ class ClipLoaders:
         reader = self._reader(rows)
         dataset = ClipDataset(rows, self.config, reader, num_views, num_crops)
         num_views *= num_crops
-        sampler = AllSampler(len(rows), rank(), world_size(), "eval", num_views, _order(reader))
+        sampler = AllSampler(len(rows), rank(), world_size(), "eval", num_views, _order(reader), block)
         batch_size = self.config.labelling.batch_size * num_views
         self._require_shared_memory(batch_size)
-        return self._loader(dataset, sampler, batch_size)
+        return self._loader(dataset, sampler, batch_size, block)
 
     def window_loader(self, rows: pa.Table, windows: Sequence[Sequence[Window]], batch_size: int) -> Loader:
         """Given windows of given rows, unaugmented, those of a clip in a row.
@@ -100,7 +104,11 @@ class ClipLoaders:
         return None if self.media is None else self.media.select(rows)
 
     def _loader(
-        self, dataset: ClipDataset, sampler: TrainSampler | Endless | AllSampler | WindowSampler, batch_size: int
+        self,
+        dataset: ClipDataset,
+        sampler: TrainSampler | Endless | AllSampler | WindowSampler,
+        batch_size: int,
+        block: int = 0,
     ) -> Loader:
         return Loader(
             dataset,
@@ -110,6 +118,7 @@ class ClipLoaders:
             num_workers=self.config.data.num_workers,
             timeout_s=self.config.data.timeout_s,
             pin_memory=self.config.trainer.accelerator != "cpu",
+            block=block,
         )
 
     def _require_shared_memory(self, batch_size: int) -> None:

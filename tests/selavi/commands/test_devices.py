@@ -1,4 +1,4 @@
-"""Every tool that runs a model puts it where the run's settings and this machine say."""
+"""Every command that runs a model puts it where the run's settings and this machine say."""
 
 import ast
 import logging
@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from selavi.inference.encode import best_device
+from selavi.inference.device import best_device
 
-TOOLS = Path(__file__).resolve().parents[2] / "tools"
+COMMANDS = Path(__file__).resolve().parents[3] / "selavi" / "commands"
 MAKERS = {"load_model", "untrained_model", "make"}
-"""Functions that give a model on a device; the tools call both through `make` too."""
+"""Functions that give a model on a device; commands call both through `make` too."""
 
 
-@pytest.mark.parametrize("path", sorted(TOOLS.glob("*.py")), ids=lambda path: path.stem)
-def test_every_model_of_a_tool_is_given_a_device(path: Path) -> None:
-    """cluster_eval did not, and ran on the processor beside an idle GPU."""
+@pytest.mark.parametrize("path", sorted(COMMANDS.glob("*.py")), ids=lambda path: path.stem)
+def test_every_model_of_a_command_is_given_a_device(path: Path) -> None:
+    """evaluate did not, and ran on the processor beside an idle GPU."""
     calls = [
         node
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
@@ -26,9 +26,9 @@ def test_every_model_of_a_tool_is_given_a_device(path: Path) -> None:
     assert all(len(call.args) == 2 for call in calls), [call.lineno for call in calls]
 
 
-def test_the_walk_sees_the_tools_that_run_models() -> None:
-    users = {path.stem for path in TOOLS.glob("*.py") if "load_model(" in path.read_text(encoding="utf-8")}
-    assert users >= {"_measuring", "_assigning", "_features", "_evidence", "compare", "degrade"}
+def test_the_walk_sees_the_commands_that_run_models() -> None:
+    users = {path.stem for path in COMMANDS.glob("*.py") if "load_model(" in path.read_text(encoding="utf-8")}
+    assert users >= {"evaluate_run", "assign_shards", "features", "evidence", "compare", "degrade"}
 
 
 @pytest.mark.parametrize(("accelerator", "said"), [("gpu", True), ("cuda", True), ("auto", False), ("cpu", False)])
@@ -53,17 +53,17 @@ def test_a_gpu_is_used_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> No
 def test_features_of_a_large_set_load_the_model_once(
     finished_run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    from selavi.commands import features as command
     from selavi.inference import features
     from selavi.runs.record import load_run
-    from tools import _features
 
     folder = Path(shutil.copytree(finished_run, tmp_path / "run"))
     shutil.rmtree(folder / "eval", ignore_errors=True)
     loaded = []
-    load = _features.load_model
-    monkeypatch.setattr(_features, "load_model", lambda *given: (loaded.append(given), load(*given))[1])
+    load = command.load_model
+    monkeypatch.setattr(command, "load_model", lambda *given: (loaded.append(given), load(*given))[1])
     monkeypatch.setattr(features, "PART", 5)  # 32 clips are seven parts
     ids = load_run(folder).manifest.filter(load_run(folder).manifest["split"].to_numpy() == "train")["id"]
-    found, why = _features.features_of(folder, "train", ids)
+    found, why = command.features_of(folder, "train", ids)
     assert why is None and len(loaded) == 1
     assert all(len(values) == 32 for values in found.values())

@@ -253,7 +253,7 @@ def test_a_file_that_changes_after_it_was_listed_is_bad(
         (folder / "a.mp4").unlink()
         (folder / "b.mp4").write_bytes((folder / "b.mp4").read_bytes()[:-100])
 
-    monkeypatch.setattr("tools._assigning.fix_list", and_then_lose_two)
+    monkeypatch.setattr("selavi.commands.assign_shards.fix_list", and_then_lose_two)
     table = label(folder, "--max-bad-fraction", "0.5")
     assert table["id"].to_pylist() == ["c.mp4", "d.mp4"]
     assert bad(tmp_path / "out") == {"a.mp4": "vanished", "b.mp4": "changed"}

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from selavi.commands.compare import COMMAND
 from tools import compare
 
 
@@ -40,6 +41,7 @@ def test_wrong_requests_are_refused(
 
 
 def test_settings_may_stand_behind_a_list_of_words() -> None:
-    args = compare.parse(["--recipes", "xdc", "selavi", "data.root=/x", "--seeds", "0", "1", "heads.num_clusters=9"])
-    assert (args.recipes, args.seeds) == (["xdc", "selavi"], [0, 1])
-    assert args.settings == ["data.root=/x", "heads.num_clusters=9"]
+    words = ["--recipes", "xdc", "selavi", "data.root=/x", "--seeds", "0", "1", "heads.num_clusters=9"]
+    arguments = COMMAND.arguments_of(words)
+    assert (arguments.recipes, arguments.seeds) == (["xdc", "selavi"], [0, 1])
+    assert arguments.settings == ["data.root=/x", "heads.num_clusters=9"]

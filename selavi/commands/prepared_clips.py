@@ -1,4 +1,4 @@
-"""What export_clusters' workers do with prepared clips; imports little, so that they start soon."""
+"""What the workers of `selavi export` do with prepared clips; imports little, so that they start soon."""
 
 from collections.abc import Iterator, Sequence
 

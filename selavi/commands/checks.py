@@ -1,9 +1,8 @@
-"""What tools refuse from what is on the disk, before media are decoded or models run; imports no torch.
+"""What commands refuse from what is on the disk, before media are decoded or models run; imports no torch.
 
 Each function raises UsageError.
 """
 
-import argparse
 import math
 import os
 from pathlib import Path
@@ -24,18 +23,18 @@ def require(condition: object, message: str) -> None:
         raise UsageError(message)
 
 
-def at_least(args: argparse.Namespace, **limits: float) -> None:
+def at_least(arguments: object, **limits: float) -> None:
     """Options that are numbers, or None, and the least that each may be."""
     for name, least in limits.items():
-        value = getattr(args, name)
+        value = getattr(arguments, name)
         fits = value is None or (math.isfinite(value) and value >= least)
         require(fits, f"--{name.replace('_', '-')} must be at least {least:g}, got {value}")
 
 
-def above_zero(args: argparse.Namespace, *names: str) -> None:
+def above_zero(arguments: object, *names: str) -> None:
     """Options that are numbers above 0."""
     for name in names:
-        value = getattr(args, name)
+        value = getattr(arguments, name)
         fits = math.isfinite(value) and value > 0
         require(fits, f"--{name.replace('_', '-')} must be above 0, got {value}")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 FILES = sorted(path for package in ("selavi", "datamodules", "tools") for path in (ROOT / package).rglob("*.py"))
 
 

@@ -16,10 +16,10 @@ import datamodules.index.new_clips
 import datamodules.index.scan
 import datamodules.loading.loader
 import datamodules.stores.prepare
+import selavi.commands.gallery_workers
 import selavi.evaluation.compare
 import selavi.model
 import selavi.pretrained
-import tools._pool
 from tools import (
     assign,
     cluster_eval,
@@ -43,7 +43,7 @@ WORK = {
     datamodules.doctor.throughput: "probe_file",
     datamodules.index.scan: "_probe_all",
     datamodules.stores.prepare: "run_jobs",
-    tools._pool: "run_jobs",
+    selavi.commands.gallery_workers: "run_jobs",
     datamodules.clips: "build_cache",
     selavi.model.SelaviModel: "forward",
     selavi.pretrained: "export_program",
@@ -225,7 +225,7 @@ def test_a_broken_names_csv_of_the_run_is_seen_before_new_clips_are_labelled(
 def test_a_package_that_an_option_needs(
     places: dict[str, Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tools._checking_input.find_spec", lambda name: None)
+    monkeypatch.setattr("selavi.commands.convert.find_spec", lambda name: None)
     assert convert.main([str(places["run"]), "--to", "safetensors", "onnx", "--out", str(places["tmp"] / "new")]) == 2
     assert "--to onnx needs onnx onnxscript, which this installation lacks: pip install" in capsys.readouterr().err
     assert not (places["tmp"] / "new").exists()
