@@ -112,7 +112,7 @@ def export(folder: Path, num_clips: int, num_clusters: int) -> None:
     heads = [Head(0, (np.arange(num_clips) % num_clusters).astype(np.int32), sure, sure, 1 - sure, sure)]
     about, source = About("benchmark", "runs/benchmark", "train", 0), Source(folder / "media")
     places = None if num_clusters == 1 else Places()
-    report = write_gallery(folder / "gallery", clips, heads, about, source, places=places, each=pool(0))
+    report = write_gallery(folder / "gallery", clips, heads, about, source, places=places, run_jobs=pool(0))
     print(f"made {report.made} kept {report.kept}")
 
 

@@ -14,7 +14,7 @@ from selavi.atomic import locked
 from selavi.commands.assign import AssignArguments, AssignResult
 from selavi.errors import UsageError
 from selavi.inference import assigned
-from selavi.inference.encode import best_device
+from selavi.inference.device import best_device
 from selavi.inference.load import load_model
 from selavi.results.naming import read_names
 from selavi.runs.record import Run, load_run

@@ -9,17 +9,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from datamodules.clips import ClipDataModule, opened
 from datamodules.index.manifest import select_split, usable
 from datamodules.loading.sampling import ChosenWindow
+from datamodules.loading.views import ClipLoaders
 from datamodules.progress import follow
+from datamodules.stores.opening import open_media
 from selavi.commands.opening import open_run
 from selavi.errors import UsageError
-from selavi.inference.encode import best_device
+from selavi.inference.device import best_device
 from selavi.inference.load import load_model
 from selavi.localisation import evidence
 from selavi.results.cluster_table import read_labels
-from selavi.runs.checkpoint import last_checkpoint
+from selavi.runs.folder import RunFolder
 from selavi.runs.record import Run
 
 log = logging.getLogger("selavi")
@@ -39,7 +40,7 @@ def evidence_for(run_folder: Path, split: str, head: int, clip_ids: list[str], r
     unknown = [clip_id for clip_id in clip_ids if clip_id not in clusters]
     if unknown:
         raise UsageError(f"{run_folder} has no label of head {head} for {len(unknown)} clips, such as {unknown[0]!r}")
-    path, now = evidence.evidence_path(run_folder, split, head), last_checkpoint(run_folder).stat()
+    path, now = evidence.evidence_path(run_folder, split, head), RunFolder(run_folder).last_checkpoint.stat()
     with evidence.EvidenceWriter(path, f"{now.st_size} {now.st_mtime_ns}") as writer:
         missing = [clip_id for clip_id in clip_ids if writer.known.get(clip_id) != clusters[clip_id]]
         if missing:
@@ -58,13 +59,13 @@ def _compute(run: Run, split: str, head: int, clusters: dict[str, int], writer: 
     places = [evidence.plan_windows(clip["duration_s"], clip_s, explained) for clip in clips]
     together = tuple(config.modalities) if config.branches != config.modalities else None  # read by one head
     windows = [[ChosenWindow(place.start_s, together or (place.modality,)) for place in each] for each in places]
-    data = ClipDataModule(config, run.manifest, opened(config, run.manifest))
+    loaders = ClipLoaders(config, run.manifest, open_media(config, run.manifest, may_decode_ahead=False))
     model, augment = load_model(run, best_device(config.trainer.accelerator))
     errors: dict[int, str] = {}
 
     def maps() -> Iterator[dict[str, np.ndarray]]:
         """Of every window in turn, for the modalities that it has."""
-        for batch in data.window_loader(rows, windows, BATCH_SIZE):
+        for batch in loaders.window_loader(rows, windows, BATCH_SIZE):
             errors.update(batch.errors)
             wanted = torch.tensor([clusters[clips[row]["id"]] for row in batch.index.tolist()])
             found = evidence.find_evidence(model, augment, batch, wanted, head, config)

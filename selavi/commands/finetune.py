@@ -71,12 +71,14 @@ def _finetune_fold(config: "Config", run: "Run", config_path: Path, split: str) 
     from datamodules.clips import ClipDataModule, prepare_data
     from datamodules.index.holdout import split_off
     from datamodules.index.manifest import select_split, usable
-    from selavi.runs.record import resume_point, start_run
+    from selavi.runs.launch import is_first
+    from selavi.runs.lifetime import start_run
+    from selavi.runs.resume import resume_point
     from selavi.training import finetune as ft
     from selavi.training.callbacks import Progress, StopOnSignal
     from selavi.training.trainer import make_trainer
 
-    point = resume_point(config)
+    point = resume_point(config, check=is_first())
     if point.finished:
         return ft.read_finetuning(config, split)
     manifest, media = prepare_data(config)
@@ -84,7 +86,7 @@ def _finetune_fold(config: "Config", run: "Run", config_path: Path, split: str) 
     settings = config.finetune
     tested = select_split(manifest, split)
     data = ClipDataModule(config, manifest, media)
-    batches, held_out = data.evaluation_loader(ft.VALIDATION, settings.validation_views)
+    batches, held_out = data.loaders.evaluation_loader(ft.VALIDATION, settings.validation_views)
     progress = Progress(config, data.ids)
     stop = StopOnSignal(config.run_dir)
     validation = ft.Validation(config, lambda: batches, held_out["label"].to_pylist(), progress.say)
@@ -97,7 +99,7 @@ def _finetune_fold(config: "Config", run: "Run", config_path: Path, split: str) 
         progress.say(f"{len(data.ids)} clips to learn from, {len(held_out)} held out; into {config.run_dir}")
     trainer.fit(module, datamodule=data, ckpt_path=point.checkpoint, weights_only=True)
     best = ft.load_best(module)
-    loader, rows = data.evaluation_loader(split, settings.test_views, settings.test_crops)
+    loader, rows = data.loaders.evaluation_loader(split, settings.test_views, settings.test_crops)
     test = module.score(loader, rows["label"].to_pylist(), settings.test_views * settings.test_crops)
     return ft.finish_finetuning(module, best, test, split, len(tested) - len(usable(tested)))
 

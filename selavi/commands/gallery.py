@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from datamodules.clips import open_prepared
 from datamodules.index.manifest import media_root
+from datamodules.stores.opening import open_prepared
 from selavi.commands.evidence import evidence_for
 from selavi.commands.export import ExportArguments
 from selavi.commands.gallery_workers import pool
@@ -61,7 +61,7 @@ def write_run_gallery(arguments: ExportArguments, content: GalleryContent) -> Re
         method=arguments.map,
         explain=explain if arguments.evidence else None,
         num_explained=arguments.evidence,
-        each=pool(content.config.data.scan_workers),
+        run_jobs=pool(content.config.data.scan_workers),
     )
 
 

@@ -303,6 +303,9 @@ class TrainerConfig:
 
     max_epochs: int = setting(200, least=1)
     """Passes over the training clips; the schedules of labels and rate span all of them."""
+    more_epochs: list[int] = setting([], least=1, free="resume")
+    """Epochs added to a run that went on with `--more`, a number for each time; the run remembers them.  Both schedules
+    start anew over each, the rate without warm-up, labels as densely as before, and end with a labelling."""
     accelerator: str = setting("auto", free="resume")
     """cpu, gpu, or auto: a GPU where there is one."""
     devices: Any = setting("auto")
@@ -322,6 +325,16 @@ class TrainerConfig:
 
     def __post_init__(self) -> None:
         check_limits(self, "trainer")
+
+    @property
+    def parts(self) -> list[int]:
+        """Epochs of the parts of a training that have schedules of their own."""
+        return [self.max_epochs, *self.more_epochs]
+
+    @property
+    def all_epochs(self) -> int:
+        """Epochs of all parts."""
+        return sum(self.parts)
 
 
 @dataclass
