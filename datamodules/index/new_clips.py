@@ -33,7 +33,7 @@ from selavi.config import Config
 from selavi.errors import UsageError
 from selavi.filesystem import Look, look, real_path
 from selavi.media import MediaError
-from selavi.modalities import MODALITIES, SLACK_S, Request, Streams, Window, decoded_bytes, request_of
+from selavi.modalities import MODALITIES, SLACK_S, Request, Streams, Window, num_bytes, request_of
 
 log = logging.getLogger("selavi")
 
@@ -449,12 +449,12 @@ class ClipList:
         num_workers = min(max(cores, 1), _MOST_WORKERS) if workers is None else workers
         rows = [shard * size + np.arange(self.count(shard)) for shard in shards]
         batch_size = min(self.config.labelling.batch_size, size) * num_views
-        require_shared_memory(batch_size * decoded_bytes(self.config), num_workers, "--workers")
+        require_shared_memory(batch_size * num_bytes(self.config), num_workers, "--workers")
         return Loader(
             NewClips(self.reader, num_views),
             RowSampler(np.concatenate(rows), num_views),
             batch_size,
-            clip_bytes=decoded_bytes(self.config),
+            clip_bytes=num_bytes(self.config),
             num_workers=num_workers,
             timeout_s=self.config.data.timeout_s,
             pin_memory=pin_memory,

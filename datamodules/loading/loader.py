@@ -123,7 +123,7 @@ class Loader:
         dataset: its reader is replaced by a WatchedReader.
         sampler: keys of a pass, in order; Lightning calls its set_epoch.
         batch_size: clips a batch.
-        clip_bytes: of the inputs of a clip; see selavi.modalities.decoded_bytes.
+        clip_bytes: of the inputs of a clip; see selavi.modalities.num_bytes.
         num_workers: processes; 0: this one, which nothing protects.
         timeout_s: seconds of processor time that a clip may take; a process that takes more than twice as many hangs,
             and one that takes WALL_FACTOR times as many on the wall.

@@ -21,9 +21,9 @@ __all__ = [
     "Settings",
     "Streams",
     "Window",
-    "decoded_bytes",
     "examples",
     "in_order",
+    "num_bytes",
     "request_of",
 ]
 
@@ -51,7 +51,7 @@ def request_of(config: Settings, names: Iterable[str]) -> Request:
     return request
 
 
-def decoded_bytes(config: Settings) -> int:
+def num_bytes(config: Settings) -> int:
     """Bytes of one decoded clip, as the loader processes send it."""
     return sum(MODALITIES[name].num_bytes(config) for name in config.modalities)
 

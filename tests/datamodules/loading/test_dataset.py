@@ -18,7 +18,7 @@ from datamodules.loading.sampling import ViewKey
 from datamodules.stores.cache import DecodedCache, build_cache
 from selavi.batch import NUM_DRAWS, ClipBatch
 from selavi.config import Config
-from selavi.modalities import decoded_bytes
+from selavi.modalities import num_bytes
 
 Tiny = Callable[..., Config]
 
@@ -158,7 +158,7 @@ def test_flipped_bytes_are_the_same_faults_whatever_the_workers(tiny: Tiny, demo
     dataset, keys = ClipDataset(rows, tiny()), [ViewKey(row, "train", 0) for row in range(12)]
 
     def load(workers: int) -> list[ClipBatch]:
-        size = decoded_bytes(tiny())
+        size = num_bytes(tiny())
         return list(
             Loader(copy(dataset), keys, 4, clip_bytes=size, num_workers=workers, timeout_s=30, pin_memory=False)
         )  # type: ignore[arg-type]
