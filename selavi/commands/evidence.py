@@ -19,6 +19,7 @@ from selavi.errors import UsageError
 from selavi.inference.device import best_device
 from selavi.inference.load import load_model
 from selavi.localisation import evidence
+from selavi.localisation.files import EvidenceWriter, evidence_path
 from selavi.results.cluster_table import read_labels
 from selavi.runs.folder import RunFolder
 from selavi.runs.record import Run
@@ -40,9 +41,9 @@ def evidence_for(run_folder: Path, split: str, head: int, clip_ids: list[str], r
     unknown = [clip_id for clip_id in clip_ids if clip_id not in clusters]
     if unknown:
         raise UsageError(f"{run_folder} has no label of head {head} for {len(unknown)} clips, such as {unknown[0]!r}")
-    path, now = evidence.evidence_path(run_folder, split, head), RunFolder(run_folder).last_checkpoint.stat()
-    with evidence.EvidenceWriter(path, f"{now.st_size} {now.st_mtime_ns}") as writer:
-        missing = [clip_id for clip_id in clip_ids if writer.known.get(clip_id) != clusters[clip_id]]
+    path, now = evidence_path(run_folder, split, head), RunFolder(run_folder).last_checkpoint.stat()
+    with EvidenceWriter(path, f"{now.st_size} {now.st_mtime_ns}") as writer:
+        missing = [clip_id for clip_id in clip_ids if writer.clusters.get(clip_id) != clusters[clip_id]]
         if missing:
             _compute(
                 open_run(run_folder, root), split, head, {clip_id: clusters[clip_id] for clip_id in missing}, writer
@@ -50,7 +51,7 @@ def evidence_for(run_folder: Path, split: str, head: int, clip_ids: list[str], r
     return path
 
 
-def _compute(run: Run, split: str, head: int, clusters: dict[str, int], writer: evidence.EvidenceWriter) -> None:
+def _compute(run: Run, split: str, head: int, clusters: dict[str, int], writer: EvidenceWriter) -> None:
     config, clip_s = run.config, run.config.data.clip_s
     rows = usable(select_split(run.manifest, split))
     rows = rows.filter(pc.is_in(rows["id"], value_set=pa.array(clusters, pa.string())))
@@ -64,19 +65,20 @@ def _compute(run: Run, split: str, head: int, clusters: dict[str, int], writer: 
     errors: dict[int, str] = {}
 
     def maps() -> Iterator[dict[str, np.ndarray]]:
-        """Of every window in turn, for the modalities that it has."""
+        """The maps of every window in turn, for the modalities that it has."""
         for batch in loaders.window_loader(rows, windows, BATCH_SIZE):
             errors.update(batch.errors)
-            wanted = torch.tensor([clusters[clips[row]["id"]] for row in batch.index.tolist()])
-            found = evidence.find_evidence(model, augment, batch, wanted, head, config)
-            for number in range(len(wanted)):
-                yield {name: each[number].numpy() for name, each in found.items() if batch.present[name][number]}
+            explaining = torch.tensor([clusters[clips[row]["id"]] for row in batch.index.tolist()])
+            parts = evidence.find_evidence(model, augment, batch, explaining, head, config)
+            for number in range(len(explaining)):
+                yield {name: values[number].numpy() for name, values in parts.items() if batch.present[name][number]}
 
     coming = maps()
     for clip, planned in follow(zip(clips, places, strict=True), f"evidence of head {head}", len(clips), "clips"):
-        found = [(place, next(coming).get(place.modality)) for place in planned]
-        if any(each is not None for _, each in found):
-            told = clip["id"], clusters[clip["id"]], clip["duration_s"], clip_s, (clip["height"], clip["width"])
-            writer.add(evidence.assemble(*told, found))
+        windows_of_clip = [(place, next(coming).get(place.modality)) for place in planned]
+        if any(values is not None for _, values in windows_of_clip):
+            frame = clip["height"], clip["width"]
+            cluster = clusters[clip["id"]]
+            writer.add(evidence.assemble(clip["id"], cluster, clip["duration_s"], clip_s, frame, windows_of_clip))
     for row, reason in list(errors.items())[:1]:
         log.warning(f"{len(errors)} of {len(clips)} clips lack evidence; the first, {clips[row]['id']}: {reason}")

@@ -18,7 +18,7 @@ from selavi.commands.gallery_workers import pool
 from selavi.commands.prepared_clips import read_shard, write_shard
 from selavi.config import Config
 from selavi.errors import DataError, UsageError
-from selavi.localisation.evidence import read_faded
+from selavi.localisation.files import read_faded
 from selavi.modalities import Request
 from selavi.results.gallery.build import About, Report, Source, write_gallery
 from selavi.results.gallery.overlays import Evidence
@@ -99,7 +99,7 @@ def _evidence(run_dir: Path, root: str, split: str, head: int, ids: list[str]) -
         log.warning(f"no evidence: {error}")
         return
     for row in read_faded(path):
-        yield Evidence(row.id, row.video, row.audio)
+        yield Evidence(row.id, **{name: shown.levels for name, shown in row.maps.items()})
 
 
 def _source(arguments: ExportArguments, content: GalleryContent) -> Source:

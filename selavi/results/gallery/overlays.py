@@ -20,9 +20,9 @@ class Evidence:
     """Where and when the evidence for a clip's cluster lies, 0 (none) to 255."""
 
     id: str
-    video: np.ndarray | None
+    video: np.ndarray | None = None
     """(4, gh, gw) uint8 over the whole of each of the thumbnail's frames."""
-    audio: np.ndarray | None
+    audio: np.ndarray | None = None
     """(bands, time) uint8 over the whole recording, low bands first."""
 
     def digest(self, kind: str) -> str:
