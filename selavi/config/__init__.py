@@ -2,6 +2,8 @@
 
 from selavi.config.differences import chosen, differing, without_effect
 from selavi.config.files import RESOLVED, SETTINGS, as_dict, find_config, load_config, load_run_config, save_config
+from selavi.config.label_sets import LabelSet, make_label_sets
+from selavi.config.methods import LABELLING_METHODS, MethodTraits
 from selavi.config.sections import (
     MODALITIES,
     AudioConfig,
@@ -17,6 +19,7 @@ from selavi.config.sections import (
 )
 
 __all__ = [
+    "LABELLING_METHODS",
     "MODALITIES",
     "RESOLVED",
     "SETTINGS",
@@ -26,7 +29,9 @@ __all__ = [
     "EncodersConfig",
     "FinetuneConfig",
     "HeadsConfig",
+    "LabelSet",
     "LabellingConfig",
+    "MethodTraits",
     "OptimConfig",
     "TrainerConfig",
     "VideoConfig",
@@ -36,6 +41,7 @@ __all__ = [
     "find_config",
     "load_config",
     "load_run_config",
+    "make_label_sets",
     "save_config",
     "without_effect",
 ]

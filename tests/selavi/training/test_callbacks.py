@@ -10,8 +10,7 @@ from selavi.config import Config, as_dict
 from selavi.errors import Interrupted, UsageError
 from selavi.labelling.labeller import LabellingReport
 from selavi.runs.checkpoint import last_checkpoint
-from selavi.training import callbacks
-from selavi.training.callbacks import Progress, StopOnSignal
+from selavi.training.callbacks import Progress, StopOnSignal, survival
 from selavi.training.module import check_same_settings
 
 Tiny = Callable[..., Config]
@@ -53,7 +52,7 @@ def test_a_labelling_stops_too_where_no_other_process_waits(
     stop.stop_alone()
     os.kill(os.getpid(), signal.SIGTERM)
     with monkeypatch.context() as patch:
-        patch.setattr(callbacks, "world_size", lambda: 2)
+        patch.setattr(survival, "world_size", lambda: 2)
         stop.stop_alone()
     with pytest.raises(Interrupted):
         stop.stop_alone()
