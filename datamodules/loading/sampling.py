@@ -1,13 +1,15 @@
 """Which clip of which recording, in which order: arithmetic on (seed, epoch, clip id), without a file."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import count
 from typing import Literal, NamedTuple
 
 import numpy as np
 from torch.utils.data import Sampler
 
 from selavi.batch import NUM_DRAWS
+from selavi.modalities import Window
 from selavi.randomness import mix, uniforms
 
 
@@ -21,7 +23,7 @@ class ViewKey(NamedTuple):
     """Pass over the data; for the stream `eval` the number of the view, for `window` that of the window."""
 
 
-class Window(NamedTuple):
+class ChosenWindow(NamedTuple):
     """A window of a recording, and which modalities are read there."""
 
     start_s: float
@@ -29,34 +31,26 @@ class Window(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ClipSpan:
-    """A half-open window [start_s, start_s + clip_s) of a recording, and what else is random in its view."""
+class View:
+    """A window of a recording, and what else is random when it is looked at."""
 
-    start_s: float
-    clip_s: float
-    offset: float
-    """Place of the square on the long side, in [0, 1]."""
-    draws: np.ndarray
-    """(NUM_DRAWS,) numbers for the augmentation on the device."""
+    window: Window
+    draws: np.ndarray = field(default_factory=lambda: np.full(NUM_DRAWS, 0.5))
+    """(NUM_DRAWS,) numbers for the augmentation on the device; without them nothing is random."""
 
 
-def random_span(seed: int, key: ViewKey, clip_id: str, duration_s: float, clip_s: float) -> ClipSpan:
+def random_view(seed: int, key: ViewKey, clip_id: str, duration_s: float, clip_s: float) -> View:
     """Draw a window uniformly: the same for the same (seed, stream, epoch, clip id)."""
     u = uniforms(seed, key.stream, key.epoch, [clip_id], 2 + NUM_DRAWS)[0]
-    return ClipSpan(u[0] * max(0.0, duration_s - clip_s), clip_s, u[1], u[2:])
+    return View(Window(u[0] * max(0.0, duration_s - clip_s), clip_s, u[1]), u[2:])
 
 
-def even_span(view: int, num_views: int, duration_s: float, clip_s: float, num_crops: int = 1) -> ClipSpan:
-    """View number `view` of `num_views` windows with `num_crops` squares each: the middle one, or from end to end."""
-    window, crop = divmod(view, num_crops)
+def even_view(number: int, num_views: int, duration_s: float, clip_s: float, num_crops: int = 1) -> View:
+    """One of `num_views` windows with `num_crops` squares each: the middle square, or from end to end."""
+    window, crop = divmod(number, num_crops)
     start_s = clip_starts(duration_s, clip_s, num_views)[window]
     offset = crop / (num_crops - 1) if num_crops > 1 else 0.5
-    return window_span(start_s, clip_s, offset)
-
-
-def window_span(start_s: float, clip_s: float, offset: float = 0.5) -> ClipSpan:
-    """A window without anything random in its view."""
-    return ClipSpan(start_s, clip_s, offset, np.full(NUM_DRAWS, 0.5))
+    return View(Window(start_s, clip_s, offset))
 
 
 def clip_starts(duration_s: float, clip_s: float, num_clips: int) -> list[float]:
@@ -123,10 +117,23 @@ class TrainSampler(Sampler[ViewKey]):
         return self.per_rank
 
 
+class Endless(Sampler[ViewKey]):
+    """Epoch after epoch of a TrainSampler, without an end."""
+
+    def __init__(self, sampler: TrainSampler) -> None:
+        self.sampler = sampler
+
+    def __iter__(self) -> Iterator[ViewKey]:
+        for epoch in count():
+            self.sampler.set_epoch(epoch)
+            yield from self.sampler
+
+
 class AllSampler(Sampler[ViewKey]):
     """Every clip once, each on one rank, none twice: `num_views` views of a clip in a row.
 
-    With `shards`, (N,) the shard of each clip, they come shard by shard, each shard on one rank as far as may be.
+    With `shards`, (N,) the shard of each clip, they come shard by shard, and a rank shares at most its first and its
+    last shard with others.  With `block`, all clips of one block of so many rows come before those of the next.
     """
 
     def __init__(
@@ -137,12 +144,13 @@ class AllSampler(Sampler[ViewKey]):
         stream: Literal["label", "eval"],
         num_views: int = 1,
         shards: np.ndarray | None = None,
+        block: int = 0,
     ) -> None:
-        self.indices = (
-            np.arange(rank, num_clips, world_size)
-            if shards is None
-            else np.array_split(np.argsort(shards, kind="stable"), world_size)[rank]
-        )
+        if shards is None:
+            self.indices = np.arange(rank, num_clips, world_size)
+        else:
+            order = np.lexsort((shards, np.arange(num_clips) // (block or num_clips or 1)))
+            self.indices = np.array_split(order, world_size)[rank]
         self.stream, self.num_views = stream, num_views
         self.epoch = 0
 
@@ -166,8 +174,8 @@ class WindowSampler(Sampler[ViewKey]):
         self.num_windows = num_windows
 
     def __iter__(self) -> Iterator[ViewKey]:
-        for row, count in enumerate(self.num_windows):
-            for number in range(count):
+        for row, num_windows in enumerate(self.num_windows):
+            for number in range(num_windows):
                 yield ViewKey(row, "window", number)
 
     def __len__(self) -> int:

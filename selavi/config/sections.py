@@ -10,8 +10,7 @@ from typing import Any, Literal
 from selavi.config.label_sets import LabelSet, make_label_sets
 from selavi.config.methods import LABELLING_METHODS, MethodTraits
 from selavi.config.settings import Need, check_limits, require, section, setting
-
-MODALITIES = ("video", "audio")
+from selavi.modalities import MODALITIES, in_order
 
 VIDEO = Need("video among the modalities", lambda config: "video" in config.modalities)
 AUDIO = Need("audio among the modalities", lambda config: "audio" in config.modalities)
@@ -309,6 +308,9 @@ class TrainerConfig:
 
     max_epochs: int = setting(200, least=1)
     """Passes over the training clips; the schedules of labels and rate span all of them."""
+    more_epochs: list[int] = setting([], least=1, free="resume")
+    """Epochs added to a run that went on with `--more`, a number for each time; the run remembers them.  Both schedules
+    start anew over each, the rate without warm-up, labels as densely as before, and end with a labelling."""
     accelerator: str = setting("auto", free="resume")
     """cpu, gpu, or auto: a GPU where there is one."""
     devices: Any = setting("auto")
@@ -328,6 +330,16 @@ class TrainerConfig:
 
     def __post_init__(self) -> None:
         check_limits(self, "trainer")
+
+    @property
+    def parts(self) -> list[int]:
+        """Epochs of the parts of a training that have schedules of their own."""
+        return [self.max_epochs, *self.more_epochs]
+
+    @property
+    def all_epochs(self) -> int:
+        """Epochs of all parts."""
+        return sum(self.parts)
 
 
 @dataclass
@@ -375,7 +387,7 @@ class Config:
     """Where everything of this run goes; empty: runs/NAME for a configuration file NAME.yaml."""
     resume: Literal["never", "auto", "must"] = setting("never", free="always")
     """never: refuse an existing run folder; auto: go on where it stopped, or start; must: go on or fail."""
-    modalities: list[str] = setting(list(MODALITIES))
+    modalities: list[str] = setting(["video", "audio"])
     """[video, audio] is SeLaVi; one alone is SeLa on that modality.  Other recipes: labelling.source and method."""
     data: DataConfig = section(DataConfig)
     video: VideoConfig = section(VideoConfig, needs=VIDEO)
@@ -388,16 +400,9 @@ class Config:
     finetune: FinetuneConfig = section(FinetuneConfig, needs=FINETUNING)
 
     def __post_init__(self) -> None:
-        ordered = [name for name in MODALITIES if name in self.modalities]
-        require(
-            bool(ordered) and sorted(ordered) == sorted(self.modalities),
-            "modalities",
-            "[video, audio], [video] or [audio]",
-            self.modalities,
-        )
-        self.modalities = ordered  # one order everywhere: the first is the reference of the alignment
-        missing = [name for name in ordered if name not in self.labelling.weights]
-        require(not missing, "labelling.weights", f"a weight for each of {ordered}", self.labelling.weights)
+        self.modalities = in_order(self.modalities)
+        for name in self.modalities:
+            self.labelling.weights.setdefault(name, 1.0)
         require(
             self.labelling.head_groups <= self.heads.num_heads,
             "labelling.head_groups",

@@ -1,7 +1,8 @@
 """When the label bank is renewed, and what is said of it."""
 
 from collections.abc import Iterator
-from itertools import islice
+from itertools import accumulate, islice
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -11,9 +12,10 @@ from torch import Tensor
 from selavi.batch import ClipBatch
 from selavi.config import Config
 from selavi.distributed import rank, world_size
+from selavi.errors import UsageError
 from selavi.labelling.features import FeatureTable, collect_features
-from selavi.labelling.labeller import Labeller, LabellingReport
-from selavi.labelling.schedule import labelling_steps
+from selavi.labelling.labeller import Labeller
+from selavi.labelling.schedule import labelling_steps_of_parts
 from selavi.labelling.statistics import ClipStatistics
 from selavi.meter import say
 from selavi.scores.metrics import contingency_matrix, normalised_mutual_information
@@ -21,6 +23,7 @@ from selavi.scores.verdict import Verdict, judge_training
 from selavi.training.callbacks.progress import Progress
 from selavi.training.callbacks.survival import StopOnSignal
 from selavi.training.module import SelaviModule
+from selavi.wording import command
 
 
 class LabellingCallback(pl.Callback):
@@ -37,24 +40,51 @@ class LabellingCallback(pl.Callback):
         self.config, self.human_labels, self.progress, self.stop = config, human_labels, progress, stop
         self.labeller = Labeller(config)
         self.statistics: ClipStatistics | None = None
-        self.reports: list[LabellingReport] = []
+        self.churn: list[float] = []
+        self.used_clusters = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a finished run writes down, so that one that ends after its last checkpoint can do so later."""
+        statistics = None if self.statistics is None else vars(self.statistics)
+        return {"churn": self.churn, "used_clusters": self.used_clusters, "statistics": statistics}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take it up."""
+        self.churn, self.used_clusters = list(state_dict["churn"]), state_dict["used_clusters"]
+        statistics = state_dict["statistics"]
+        self.statistics = None if statistics is None else ClipStatistics(**statistics)
+
+    def final_statistics(self) -> ClipStatistics:
+        """How confident the labels of the finished model are.
+
+        Raises:
+            UsageError: the run was killed as it ended, by a version whose checkpoints do not hold this.
+        """
+        if self.statistics is None:
+            folder = self.config.run_dir
+            raise UsageError(
+                f"{folder} was trained to its end, but it was stopped before its labels were written, and its "
+                f"checkpoint is of an earlier version, which does not hold them; "
+                f"{command('train', folder, '--more', '1')} trains one more epoch and writes them"
+            )
+        return self.statistics
 
     def verdict(self) -> Verdict:
         """Whether the labels have settled, after the last labelling."""
-        assert self.reports, "nothing was labelled yet"
         return judge_training(
-            [report.churn for report in self.reports],
+            self.churn,
             self.progress.smooth_loss,
             num_clusters=self.config.heads.num_clusters,
-            used_clusters=self.reports[-1].used_clusters,
+            used_clusters=self.used_clusters,
             num_clips=len(self.progress.ids),
-            max_epochs=self.config.trainer.max_epochs,
+            max_epochs=self.config.trainer.all_epochs,
         )
 
     def on_train_start(self, trainer: pl.Trainer, module: SelaviModule) -> None:
         """Fix the schedule; let batch norm see some data before it is asked for features."""
-        total_steps = self.config.trainer.max_epochs * module.steps_per_epoch
-        self.steps = labelling_steps(total_steps, self.config.labelling.num_labellings, self.config.labelling.power)
+        parts, labelling = self.config.trainer.parts, self.config.labelling
+        self.steps = labelling_steps_of_parts(parts, module.steps_per_epoch, labelling.num_labellings, labelling.power)
+        self.last_epochs = set(accumulate(parts))
         memory = self.labeller.method.describe_memory(self.config, -(-len(module.label_bank.ids) // world_size()))
         if rank() == 0 and memory:
             say(memory)
@@ -68,8 +98,8 @@ class LabellingCallback(pl.Callback):
             self._relabel(trainer, module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: SelaviModule) -> None:
-        """After the last epoch, and before its checkpoint: labels of the finished model, with their confidence."""
-        if trainer.current_epoch + 1 == self.config.trainer.max_epochs:
+        """After a part's last epoch, before its checkpoint: labels of the finished model, with their confidence."""
+        if trainer.current_epoch + 1 in self.last_epochs:
             self._relabel(trainer, module, last=True)
 
     def _relabel(self, trainer: pl.Trainer, module: SelaviModule, last: bool = False) -> None:
@@ -90,7 +120,8 @@ class LabellingCallback(pl.Callback):
                 module.label_bank, collect, module.model.logits, permute, statistics=last
             )
         module.train()
-        self.reports.append(report)
+        self.churn.append(report.churn)
+        self.used_clusters = report.used_clusters
         nmi = self._nmi(module.label_bank.labels)
         metrics = {
             "labelling/passes": report.num_passes,
@@ -103,7 +134,7 @@ class LabellingCallback(pl.Callback):
         for logger in trainer.loggers:
             numbers = {name: float(value) for name, value in metrics.items() if value is not None}
             logger.log_metrics(numbers, trainer.global_step)
-        self.progress.labelled(report, nmi, len(self.steps) + 1)
+        self.progress.labelled(report, nmi, len(self.steps))
 
     def _labelling_batches(self, trainer: pl.Trainer, pass_number: int) -> Iterator[ClipBatch]:
         for batch in trainer.datamodule.labelling_loader(pass_number):  # type: ignore[attr-defined]

@@ -14,6 +14,7 @@ from selavi.distributed import all_sum, rank, world_size
 from selavi.errors import DataError, NumericError
 from selavi.labelling.labeller import LabellingReport
 from selavi.meter import Meter, say
+from selavi.runs.folder import RunFolder
 from selavi.training.module import SelaviModule
 from selavi.wording import duration, speed
 
@@ -33,6 +34,14 @@ class Progress(pl.Callback):
         self.smooth_loss = float("nan")
         self.empty_was_said = False
 
+    def state_dict(self) -> dict[str, Any]:
+        """The loss, which the verdict of a run speaks of."""
+        return {"smooth_loss": self.smooth_loss}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take it up."""
+        self.smooth_loss = state_dict["smooth_loss"]
+
     def announce(self, checkpoint: Path | None, skipped: str) -> None:
         """Say what is about to happen; `skipped` describes the unusable files."""
         config = self.config
@@ -43,13 +52,13 @@ class Progress(pl.Callback):
         self.say(
             f"{len(self.ids)} training clips in {config.data.root}, {' and '.join(config.modalities)}, "
             f"{config.heads.num_heads} heads of {config.heads.num_clusters} clusters, "
-            f"{config.trainer.max_epochs} epochs, into {config.run_dir}"
+            f"{' + '.join(map(str, config.trainer.parts))} epochs, into {config.run_dir}"
         )
 
     def on_train_start(self, trainer: pl.Trainer, module: SelaviModule) -> None:
         """Open the bar."""
         if rank() == 0:
-            total = self.config.trainer.max_epochs * module.steps_per_epoch
+            total = self.config.trainer.all_epochs * module.steps_per_epoch
             self.meter = Meter("training", total, "steps", done=trainer.global_step, every_s=self.every_s)
 
     def on_train_batch_end(
@@ -99,11 +108,10 @@ class Progress(pl.Callback):
                 f" clusters used{churn}{labels}, {duration(report.seconds)}"
             )
             empty = self.config.heads.num_clusters - report.used_clusters
-            if (
-                empty and not self.empty_was_said and report.number >= planned // 4
-            ):  # the first ones may well leave some
+            # The first labellings may well leave some empty.
+            if empty and not self.empty_was_said and report.number >= planned // 4:
                 self.empty_was_said = True
-                sharper = "raise labelling.sharpness or " if self.config.labelling.method == "transport" else ""
+                sharper = "raise labelling.sharpness or " if self.config.labelling_method.has_plan else ""
                 self.say(
                     f"{empty:.1f} of {self.config.heads.num_clusters} clusters hold no clip (mean over the heads); if "
                     f"it stays so, {sharper}lower heads.num_clusters or optim.lr"
@@ -119,7 +127,7 @@ class Progress(pl.Callback):
         if not new:
             return
         self.faults |= new
-        path = Path(self.config.run_dir) / "bad_clips.csv"
+        path = RunFolder(self.config.run_dir).bad_clips
         with path.open("a", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows((self.ids[index], reason) for index, reason in new.items())
         if len(self.faults) > self.config.data.max_bad_fraction * len(self.ids):

@@ -2,7 +2,6 @@
 
 import os
 import signal
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -11,7 +10,7 @@ import torch
 from selavi.batch import ClipBatch
 from selavi.distributed import all_sum, rank, world_size
 from selavi.errors import Interrupted
-from selavi.runs.checkpoint import last_checkpoint
+from selavi.runs.folder import RunFolder
 from selavi.training.module import SelaviModule
 
 
@@ -69,7 +68,7 @@ class StopOnSignal(pl.Callback):
             os.write(2, f"\nstopping after this step{again}\n".encode())
 
     def _interrupted(self, number: int) -> Interrupted:
-        kept = last_checkpoint(Path(self.run_dir))
+        kept = RunFolder(self.run_dir).last_checkpoint
         if kept.exists():
             advice = f"its last finished epoch is kept in {kept}: go on with resume=auto"
         else:

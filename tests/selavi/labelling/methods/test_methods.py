@@ -12,7 +12,8 @@ from selavi.errors import UsageError
 from selavi.labelling.methods import METHODS
 from selavi.labelling.methods.interface import HeadLabels, HeadTask, Method
 from selavi.labelling.votes import Votes
-from selavi.runs.checkpoint import last_checkpoint, read_checkpoint
+from selavi.runs.checkpoint import read_checkpoint
+from selavi.runs.folder import RunFolder
 from tools import cluster_eval, train
 
 
@@ -47,7 +48,7 @@ def test_a_toy_method_trains_and_labels(nearest: str, source: str, tiny_yaml: Pa
     folder = tmp_path / "run"
     settings = [f"labelling.method={nearest}", f"labelling.source={source}", f"run_dir={folder}"]
     assert train.main(["--config", str(tiny_yaml), *settings]) == 0
-    bank = read_checkpoint(last_checkpoint(folder))["label_bank"]
+    bank = read_checkpoint(RunFolder(folder).last_checkpoint)["label_bank"]
     assert bank["labels"].shape == (32, 4 if source == "cross" else 2)
     assert bank["labels"].min() >= 0 and bank["labels"].max() < 8
     assert (bank["potentials"] == 0).all() and (bank["weights"] == 1).all()
