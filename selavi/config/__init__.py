@@ -12,6 +12,8 @@ from selavi.config.files import (
     load_run_config,
     save_config,
 )
+from selavi.config.label_sets import LabelSet, make_label_sets
+from selavi.config.methods import LABELLING_METHODS, MethodTraits
 from selavi.config.sections import (
     MODALITIES,
     AudioConfig,
@@ -27,6 +29,7 @@ from selavi.config.sections import (
 )
 
 __all__ = [
+    "LABELLING_METHODS",
     "MODALITIES",
     "RESOLVED",
     "SETTINGS",
@@ -36,7 +39,9 @@ __all__ = [
     "EncodersConfig",
     "FinetuneConfig",
     "HeadsConfig",
+    "LabelSet",
     "LabellingConfig",
+    "MethodTraits",
     "OptimConfig",
     "TrainerConfig",
     "VideoConfig",
@@ -48,6 +53,7 @@ __all__ = [
     "given_in_file",
     "load_config",
     "load_run_config",
+    "make_label_sets",
     "save_config",
     "without_effect",
 ]

@@ -35,7 +35,7 @@ from selavi.evaluation.plots import (
 )
 from selavi.evaluation.report import COLUMNS, REASONS
 from selavi.inference.predict import Predictions
-from selavi.labelling.labeller import Labeller
+from selavi.labelling.methods.transport import marginal_of_head
 from selavi.scores.metrics import Metrics
 
 LARGEST_MATRIX = 400  # labels and clusters that are shown, the most frequent ones
@@ -147,9 +147,11 @@ def write_report(
 def target_sizes(config: Config, head: int, num_clips: int) -> np.ndarray | None:
     """The sizes that the run's marginal asks for, (K,) from the largest, scaled to so many clips.
 
-    None where the marginal is estimated from the clusters themselves.
+    None where the marginal is estimated from the clusters themselves, or the labelling method promises no sizes.
     """
-    marginal = Labeller(config).marginals[head]
+    if not config.labelling_method.has_plan:
+        return None
+    marginal = marginal_of_head(config, config.head_of_column(head)[1])
     if marginal is None:
         return None
     if config.labelling.marginal_order == "inverse":  # what the transport is then given: see order_marginal
