@@ -11,7 +11,7 @@ import torch
 
 from datamodules.clips import ClipDataModule, opened
 from datamodules.index.manifest import select_split, usable
-from datamodules.loading.sampling import Window
+from datamodules.loading.sampling import ChosenWindow
 from datamodules.progress import follow
 from selavi.errors import UsageError
 from selavi.inference.encode import best_device
@@ -57,7 +57,7 @@ def _compute(run: Run, split: str, head: int, clusters: dict[str, int], writer: 
     explained = evidence.explained_modalities(config, head)
     places = [evidence.plan_windows(clip["duration_s"], clip_s, explained) for clip in clips]
     together = tuple(config.modalities) if config.branches != config.modalities else None  # read by one head
-    windows = [[Window(place.start_s, together or (place.modality,)) for place in each] for each in places]
+    windows = [[ChosenWindow(place.start_s, together or (place.modality,)) for place in each] for each in places]
     data = ClipDataModule(config, run.manifest, opened(config, run.manifest))
     model, augment = load_model(run, best_device(config.trainer.accelerator))
     errors: dict[int, str] = {}

@@ -13,6 +13,7 @@ from datamodules.clips import open_prepared
 from datamodules.index.manifest import media_root
 from selavi.errors import DataError, UsageError
 from selavi.localisation.evidence import read_faded
+from selavi.modalities import Request
 from selavi.results.gallery.build import Report, Source, write_gallery
 from selavi.results.gallery.overlays import Evidence
 from selavi.results.gallery.select import Places
@@ -58,6 +59,6 @@ def _source(args: argparse.Namespace, run: Found) -> Source:
     prepared = open_prepared(run.config)
     if prepared is None or prepared[1] is None:
         return source
-    reader = prepared[1].select(run.clips, size=0, sample_rate=0)
+    reader = prepared[1].select(run.clips, Request())
     read, write = partial(read_shard, reader=reader), partial(write_shard, reader=reader)
     return replace(source, read=read, write=write, without_files=True)

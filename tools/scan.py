@@ -40,7 +40,7 @@ def scan_folder(args: argparse.Namespace) -> None:
     from datamodules.index.sources import apply_list, describe_list
     from datamodules.index.triage import triage
     from selavi.atomic import locked, write_text
-    from selavi.config import MODALITIES
+    from selavi.modalities import MODALITIES
     from selavi.wording import command
     from tools._checking_input import check_scan
 

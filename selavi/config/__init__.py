@@ -3,7 +3,6 @@
 from selavi.config.differences import chosen, differing, without_effect
 from selavi.config.files import RESOLVED, SETTINGS, as_dict, find_config, load_config, load_run_config, save_config
 from selavi.config.sections import (
-    MODALITIES,
     AudioConfig,
     Config,
     DataConfig,
@@ -17,7 +16,6 @@ from selavi.config.sections import (
 )
 
 __all__ = [
-    "MODALITIES",
     "RESOLVED",
     "SETTINGS",
     "AudioConfig",

@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from selavi.config.settings import Need, check_limits, require, section, setting
+from selavi.modalities import MODALITIES, in_order
 
-MODALITIES = ("video", "audio")
 
-VIDEO = Need("video among the modalities", lambda config: "video" in config.modalities)
-AUDIO = Need("audio among the modalities", lambda config: "audio" in config.modalities)
+def _modality(name: str) -> Need:
+    return Need(f"{name} among the modalities", lambda config: name in config.modalities)
+
+
+VIDEO, AUDIO = _modality("video"), _modality("audio")
 SHARDS_OF_A_URL = Need("prepared shards of a URL as data.root", lambda config: "://" in config.data.root)
 TRANSPORT = Need("labelling.method=transport", lambda config: config.labelling.method == "transport")
 VOTES_TOGETHER = Need("modalities that vote together", lambda config: any(len(voters) > 1 for voters in config.voters))
@@ -264,7 +267,7 @@ class LabellingConfig:
             require(self.marginal in kinds, "labelling.marginal", f"one of {kinds} or a list", self.marginal)
         check_limits(self, "labelling")
         unknown = set(self.weights) - set(MODALITIES)
-        require(not unknown, "labelling.weights", f"a weight for each of {MODALITIES}", self.weights)
+        require(not unknown, "labelling.weights", f"a weight for each of {(*MODALITIES,)}", self.weights)
         if self.method == "kmeans":
             for key, plain in (("size_strength", 0.0), ("fraction", 1.0)):
                 value = getattr(self, key)
@@ -383,7 +386,7 @@ class Config:
     """Where everything of this run goes; empty: runs/NAME for a configuration file NAME.yaml."""
     resume: Literal["never", "auto", "must"] = setting("never", free="always")
     """never: refuse an existing run folder; auto: go on where it stopped, or start; must: go on or fail."""
-    modalities: list[str] = setting(list(MODALITIES))
+    modalities: list[str] = setting(["video", "audio"])
     """[video, audio] is SeLaVi; one alone is SeLa on that modality.  Other recipes: labelling.source and method."""
     data: DataConfig = section(DataConfig)
     video: VideoConfig = section(VideoConfig, needs=VIDEO)
@@ -396,16 +399,9 @@ class Config:
     finetune: FinetuneConfig = section(FinetuneConfig, needs=FINETUNING)
 
     def __post_init__(self) -> None:
-        ordered = [name for name in MODALITIES if name in self.modalities]
-        require(
-            bool(ordered) and sorted(ordered) == sorted(self.modalities),
-            "modalities",
-            "[video, audio], [video] or [audio]",
-            self.modalities,
-        )
-        self.modalities = ordered  # one order everywhere: the first is the reference of the alignment
-        missing = [name for name in ordered if name not in self.labelling.weights]
-        require(not missing, "labelling.weights", f"a weight for each of {ordered}", self.labelling.weights)
+        self.modalities = in_order(self.modalities)
+        for name in self.modalities:
+            self.labelling.weights.setdefault(name, 1.0)
         require(
             self.labelling.head_groups <= self.heads.num_heads,
             "labelling.head_groups",
