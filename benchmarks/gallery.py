@@ -100,7 +100,7 @@ def _rest(job: Job) -> tuple[Any, ...]:
 
 def export(folder: Path, num_clips: int, num_clusters: int) -> None:
     """What the process that is killed does, in worker processes; of a single cluster all clips are shown."""
-    from tools._pool import pool
+    from selavi.commands.gallery_workers import pool
 
     names = [f"{number:06d}.mp4" for number in range(num_clips)]
     facts = {"width": 320, "height": 240, "duration_s": float(SECONDS), "audio_state": "ok", "bytes": 1, "mtime_ns": 1}
@@ -112,7 +112,7 @@ def export(folder: Path, num_clips: int, num_clusters: int) -> None:
     heads = [Head(0, (np.arange(num_clips) % num_clusters).astype(np.int32), sure, sure, 1 - sure, sure)]
     about, source = About("benchmark", "runs/benchmark", "train", 0), Source(folder / "media")
     places = None if num_clusters == 1 else Places()
-    report = write_gallery(folder / "gallery", clips, heads, about, source, places=places, each=pool(0))
+    report = write_gallery(folder / "gallery", clips, heads, about, source, places=places, run_jobs=pool(0))
     print(f"made {report.made} kept {report.kept}")
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datamodules.clips import ClipDataModule, Media, judge_for, open_prepared
+from datamodules.clips import judge_for
 from datamodules.doctor.machine import Machine
 from datamodules.doctor.report import Advice, Check, Mark
 from datamodules.index.layout import describe_layout
@@ -21,8 +21,10 @@ from datamodules.index.manifest import SCHEMA, bad, describe_bad, mark_unusable,
 from datamodules.index.probing import probe_file
 from datamodules.index.scan import list_media, require_media
 from datamodules.index.sources import apply_list
+from datamodules.loading.views import ClipLoaders
 from datamodules.processes import Failure, run_jobs
 from datamodules.stores.cache import build_cache, estimate_gb
+from datamodules.stores.opening import Media, open_prepared
 from datamodules.stores.prepare import PrepareSettings, prepare
 from datamodules.stores.shards import open_shards
 from selavi.config import Config
@@ -36,8 +38,6 @@ _SAMPLED = 512
 """Files that are probed at most."""
 _MEMORY_BYTES = 2 * 2**30
 """Memory for one of them."""
-_ROWS = 20_000
-"""The sampled files are repeated to so many rows, so that no epoch ends while the loader is timed."""
 _TRIAL_S = 2.5
 
 
@@ -246,23 +246,17 @@ def _clips_per_second(
 ) -> tuple[float, int, int]:
     """Clips a second of a training loader; how many of them had a fault; how many were counted.
 
-    The files are repeated, so that no epoch ends in the measurement.  The first batch of every process does not
-    count: it holds the start.
+    The first batch of every process does not count: it holds the start.
     """
     rows = usable(select_split(manifest, config.data.train_split))
-    many = pa.concat_tables([rows] * max(1, _ROWS // len(rows))).combine_chunks()
-    many = many.set_column(many.schema.get_field_index("split"), "split", pa.array(["train"] * len(many)))
     config = replace(
         config,
-        data=replace(config.data, num_workers=workers, train_split="train"),
-        optim=replace(config.optim, batch_size=batch_size),
-        labelling=replace(config.labelling, batch_size=batch_size),
+        data=replace(config.data, num_workers=workers),
         trainer=replace(config.trainer, accelerator="cpu"),  # no page-locked memory: nothing goes to a device
     )
     until_s = time.monotonic() + budget_s
     count, faults, ahead = 0, 0, max(1, workers)
-    loader = ClipDataModule(config, many, media).train_dataloader()
-    for batch in loader:
+    for batch in ClipLoaders(config, rows, media).endless_loader(rows, batch_size):
         count += 1
         faults += len(batch.errors)
         if count == ahead:

@@ -122,7 +122,7 @@ def write_report(
         The path of the page.
     """
     head, split = int(result["chosen"]["head"]), str(result["split"])
-    clusters, confidence = predictions.clusters[:, head].numpy(), predictions.sure.confidence[:, head].numpy()
+    clusters, confidence = predictions.clusters[:, head].numpy(), predictions.statistics.confidence[:, head].numpy()
     num_clusters = config.heads.num_clusters
     sizes = np.bincount(clusters, minlength=num_clusters)
     figures = [_sizes_figure(sizes, target_sizes(config, head, len(clusters)))]

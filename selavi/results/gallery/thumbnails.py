@@ -19,7 +19,7 @@ NUM_FRAMES = 4
 FRAME_HEIGHT = 120
 SPECTROGRAM_HEIGHT = 40
 SAMPLE_RATE = 16_000
-"""Of the sound that is drawn, where nothing else is said; the strip shows up to half of it."""
+"""Rate of the sound that is drawn, where nothing else is said; the strip shows up to half of it."""
 _RATIOS = (3 / 4, 16 / 9)  # narrowest and widest frame, width over height
 _BACKGROUND = (24, 24, 27)
 _RANGE_DB = 70.0
@@ -35,14 +35,14 @@ class Geometry:
     """Pixels of every thumbnail of a gallery."""
 
     width: int
-    """Of one frame."""
+    """Width of one frame."""
     height: int = FRAME_HEIGHT
     frames: int = NUM_FRAMES
     """0 for a set without pictures."""
     spectrogram: int = SPECTROGRAM_HEIGHT
     """Height of the strip, 0 for a set without sound."""
     sample_rate: int = SAMPLE_RATE
-    """Of the sound that is drawn: with that of the run the strip's mel bands are those that the model hears."""
+    """Rate of the sound that is drawn: with that of the run the strip's mel bands are those that the model hears."""
 
     @staticmethod
     def of(ratios: np.ndarray, has_pictures: bool, has_sound: bool, sample_rate: int = SAMPLE_RATE) -> "Geometry":
@@ -84,7 +84,7 @@ class Job:
     target: Path
     source: Path
     row: int
-    """Of the clip, for readers that have no file."""
+    """Number of the clip, for readers that have no file."""
     start_s: float
     duration_s: float
     has_picture: bool
@@ -105,8 +105,8 @@ def thumbnail_name(kind: str, clip_id: str, start_s: float, num_bytes: int | Non
         num_bytes: size of the recording.
         mtime_ns: when it was changed.
     """
-    told = "\x1f".join([clip_id, repr(start_s), str(num_bytes), str(mtime_ns), kind])
-    return hashlib.sha256(told.encode()).hexdigest()[:24]
+    facts = "\x1f".join([clip_id, repr(start_s), str(num_bytes), str(mtime_ns), kind])
+    return hashlib.sha256(facts.encode()).hexdigest()[:24]
 
 
 def make_thumbnail(job: Job, geometry: Geometry, read: Reader) -> str:

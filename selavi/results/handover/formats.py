@@ -101,10 +101,10 @@ def _cvat_annotations(row: dict[str, Any], label: str) -> ElementTree.ElementTre
     root = ElementTree.Element("annotations")
     ElementTree.SubElement(root, "version").text = "1.1"
     labels = ElementTree.SubElement(ElementTree.SubElement(ElementTree.SubElement(root, "meta"), "task"), "labels")
-    known = ElementTree.SubElement(labels, "label")
-    ElementTree.SubElement(known, "name").text = label
-    ElementTree.SubElement(known, "type").text = "tag"
-    attributes = ElementTree.SubElement(known, "attributes")
+    declared = ElementTree.SubElement(labels, "label")
+    ElementTree.SubElement(declared, "name").text = label
+    ElementTree.SubElement(declared, "type").text = "tag"
+    attributes = ElementTree.SubElement(declared, "attributes")
     image = ElementTree.SubElement(root, "image", id="0", name="frame_000000")
     tag = ElementTree.SubElement(image, "tag", label=label, source="auto")
     for name in _CVAT_ATTRIBUTES:

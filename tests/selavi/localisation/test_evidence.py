@@ -11,11 +11,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from datamodules.clips import judge_for, open_prepared
+from datamodules.clips import judge_for
 from datamodules.index.scan import scan
+from datamodules.stores.opening import open_prepared
 from datamodules.stores.prepare import PrepareSettings, prepare
 from selavi.augment import Augment
 from selavi.batch import ClipBatch
+from selavi.commands.evidence import evidence_for
 from selavi.config import Config, load_config
 from selavi.errors import UsageError
 from selavi.localisation import evidence
@@ -31,7 +33,6 @@ from selavi.localisation.evidence import (
 )
 from selavi.model import SelaviModel
 from selavi.results.cluster_table import read_labels
-from tools._evidence import evidence_for
 
 
 def make(config: Config, num_clips: int = 3) -> tuple[SelaviModel, Augment, ClipBatch]:

@@ -67,7 +67,7 @@ def test_an_export_that_was_stopped_goes_on(media: Path, tmp_path: Path) -> None
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build(tmp_path / "a", media, each=stop)
+        build(tmp_path / "a", media, run_jobs=stop)
     assert not (tmp_path / "a" / "index.html").exists()
     report, _ = build(tmp_path / "a", media)
     assert (report.made, report.kept) == (1, 2)
