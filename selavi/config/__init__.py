@@ -15,7 +15,6 @@ from selavi.config.files import (
 from selavi.config.label_sets import LabelSet, make_label_sets
 from selavi.config.methods import LABELLING_METHODS, MethodTraits
 from selavi.config.sections import (
-    MODALITIES,
     AudioConfig,
     Config,
     DataConfig,
@@ -30,7 +29,6 @@ from selavi.config.sections import (
 
 __all__ = [
     "LABELLING_METHODS",
-    "MODALITIES",
     "RESOLVED",
     "SETTINGS",
     "AudioConfig",

@@ -12,8 +12,12 @@ from selavi.config.methods import LABELLING_METHODS, MethodTraits
 from selavi.config.settings import Need, check_limits, require, section, setting
 from selavi.modalities import MODALITIES, in_order
 
-VIDEO = Need("video among the modalities", lambda config: "video" in config.modalities)
-AUDIO = Need("audio among the modalities", lambda config: "audio" in config.modalities)
+
+def _modality(name: str) -> Need:
+    return Need(f"{name} among the modalities", lambda config: name in config.modalities)
+
+
+VIDEO, AUDIO = _modality("video"), _modality("audio")
 SHARDS_OF_A_URL = Need("prepared shards of a URL as data.root", lambda config: "://" in config.data.root)
 TRANSPORT = Need("labelling.method=transport", lambda config: config.labelling.method == "transport")
 VOTES_TOGETHER = Need("modalities that vote together", lambda config: len(config.label_sets[0].voters) > 1)
@@ -265,7 +269,7 @@ class LabellingConfig:
             require(self.marginal in kinds, "labelling.marginal", f"one of {kinds} or a list", self.marginal)
         check_limits(self, "labelling")
         unknown = set(self.weights) - set(MODALITIES)
-        require(not unknown, "labelling.weights", f"a weight for each of {MODALITIES}", self.weights)
+        require(not unknown, "labelling.weights", f"a weight for each of {(*MODALITIES,)}", self.weights)
         if self.method not in LABELLING_METHODS:
             choices = list(LABELLING_METHODS)
             raise ValueError(f"Invalid value {self.method!r}, expected one of {choices} (setting labelling.method)")
