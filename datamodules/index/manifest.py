@@ -120,10 +120,10 @@ def select_split(manifest: pa.Table, split: str) -> pa.Table:
     same = [name for name in counts if name and split_of(split) is not None and split_of(name) == split_of(split)]
     if len(same) == 1:
         return _keep(manifest, pc.equal(manifest["split"], same[0]))
-    found = ", ".join(f"{name} ({count} files)" for name, count in sorted(counts.items(), key=str))
+    splits = ", ".join(f"{name} ({count} files)" for name, count in sorted(counts.items(), key=str))
     raise UsageError(
-        f"no file in split {split!r} of {media_root(manifest)}; found: {found or 'nothing'}. data.layout says what the "
-        "folders mean, data.train_split which split is trained on"
+        f"no file in split {split!r} of {media_root(manifest)}; found: {splits or 'nothing'}. data.layout says what "
+        "the folders mean, data.train_split which split is trained on"
     )
 
 
@@ -166,11 +166,11 @@ def judge(manifest: pa.Table, *, clip_s: float, audio_policy: str, modalities: S
     reason = pc.if_else(pa.array(readable), pa.scalar(None, pa.string()), reason)
     undecided = readable
     for name, applies, explain in verdicts:
-        found = undecided & applies
-        undecided = undecided & ~found
-        status = pc.if_else(pa.array(found), name, status)
-        words = pa.array([explain(row) for row in np.flatnonzero(found)], pa.string())
-        reason = pc.replace_with_mask(reason, pa.array(found), words)
+        refused = undecided & applies
+        undecided = undecided & ~refused
+        status = pc.if_else(pa.array(refused), name, status)
+        words = pa.array([explain(row) for row in np.flatnonzero(refused)], pa.string())
+        reason = pc.replace_with_mask(reason, pa.array(refused), words)
     return _replace(manifest, status=status, reason=reason)
 
 
@@ -190,12 +190,12 @@ def mark_broken_sound(manifest: pa.Table, faults: Mapping[str, str]) -> pa.Table
 def mark_unusable(manifest: pa.Table, faults: Mapping[str, tuple[str, str]]) -> pa.Table:
     """Return the manifest with (status, reason) of some usable rows replaced."""
     place = pc.fill_null(pc.index_in(manifest["id"], value_set=pa.array(faults, pa.string())), -1).to_numpy()
-    found = (place >= 0) & pc.equal(manifest["status"], "ok").to_numpy()
+    is_faulty = (place >= 0) & pc.equal(manifest["status"], "ok").to_numpy()
     columns = {}
     for position, name in enumerate(("status", "reason")):
         words = pa.array([fault[position] for fault in faults.values()], pa.string())
-        new = words.take(pa.array(place[found]))
-        columns[name] = pc.replace_with_mask(manifest[name].combine_chunks(), pa.array(found), new)
+        new = words.take(pa.array(place[is_faulty]))
+        columns[name] = pc.replace_with_mask(manifest[name].combine_chunks(), pa.array(is_faulty), new)
     return _replace(manifest, **columns)
 
 
