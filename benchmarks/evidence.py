@@ -34,7 +34,8 @@ from selavi.inference.load import load_model
 from selavi.localisation import evidence
 from selavi.randomness import mix
 from selavi.results.cluster_table import read_labels
-from selavi.runs.record import environment, load_run
+from selavi.runs.lifetime import environment
+from selavi.runs.record import load_run
 
 STRUCK = ("thud", "bell", "tick")
 """Sounds with a moment; hum and rush swell."""
@@ -123,7 +124,7 @@ PRIORS = {
 def measure_priors(config: Config, manifest: pa.Table, split: str) -> list[dict[str, Any]]:
     """One row a prior: the figures that ask where a map lies, and none that asks a model."""
     loader, rows = ClipLoaders(config, manifest).evaluation_loader(split)
-    augment, truth_of = Augment(config.video, config.audio), truths(config, manifest, rows)
+    augment, truth_of = Augment(config), truths(config, manifest, rows)
     found: dict[str, list[np.ndarray]] = {}
     for batch in loader:
         inputs = augment(batch, random=False)

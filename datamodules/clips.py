@@ -26,7 +26,7 @@ from datamodules.index.sources import apply_list, describe_list, read_list
 from datamodules.index.triage import advise
 from datamodules.loading.loader import Loader
 from datamodules.loading.sampling import AllSampler
-from datamodules.loading.shared_memory import decoded_bytes, processes_here, require_shared_memory
+from datamodules.loading.shared_memory import processes_here, require_shared_memory
 from datamodules.loading.views import ClipLoaders
 from datamodules.stores.opening import Media, decode_ahead, open_prepared
 from datamodules.stores.shards import is_prepared
@@ -34,6 +34,7 @@ from datamodules.synthetic import generate
 from selavi.atomic import locked
 from selavi.config import Config
 from selavi.errors import DataError, UsageError
+from selavi.modalities import num_bytes
 
 DEMO_CLIPS_PER_CLASS = {"train": 100, "test": 30}
 
@@ -57,7 +58,7 @@ class ClipDataModule(pl.LightningDataModule):
         batch_size = config.optim.batch_size + config.labelling.batch_size
         num_gpus = 0 if config.trainer.accelerator == "cpu" else torch.cuda.device_count()
         processes = processes_here(config.trainer, num_gpus)
-        require_shared_memory(batch_size * decoded_bytes(config), config.data.num_workers, processes=processes)
+        require_shared_memory(batch_size * num_bytes(config), config.data.num_workers, processes=processes)
 
     @cached_property
     def ids(self) -> list[str]:

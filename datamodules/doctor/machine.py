@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.doctor.report import Check, Mark, Outcome
-from datamodules.loading.shared_memory import SHARED_MEMORY, decoded_bytes, needed_bytes, processes_here
+from datamodules.loading.shared_memory import SHARED_MEMORY, needed_bytes, processes_here
 from selavi.config import Config
+from selavi.modalities import num_bytes
 
 _WORKER_BYTES = 400 * 2**20
 """Memory of a loader process: mostly torch."""
@@ -122,7 +123,7 @@ def _check_memory(machine: Machine, config: Config) -> Check:
 def _check_shared_memory(machine: Machine, config: Config) -> Check:
     """Training and labelling have loaders of their own; in a labelling the batches of both are in memory."""
     workers = config.data.num_workers
-    batch_bytes = (config.optim.batch_size + config.labelling.batch_size) * decoded_bytes(config)
+    batch_bytes = (config.optim.batch_size + config.labelling.batch_size) * num_bytes(config)
     needed = machine.processes * needed_bytes(batch_bytes, workers)
     if not workers:
         return Check("machine", "/dev/shm", "ok", "not used: data.num_workers=0")

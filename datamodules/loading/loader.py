@@ -12,7 +12,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
@@ -23,6 +22,7 @@ from datamodules.loading.slots import Filled, OrderedBatches, Orders, Slots
 from datamodules.processes import cpu_seconds, end_with, script_hidden
 from selavi.batch import ClipBatch, DecodedClip
 from selavi.media import WALL_FACTOR, MediaError
+from selavi.modalities import Request, Streams, Window
 
 POLL_S = 5.0
 """How long a batch is waited for before looking whether all processes are well."""
@@ -41,18 +41,14 @@ class WatchedReader:
         self.now = torch.tensor([[-1.0, 0.0, 0.0]] * num_workers, dtype=torch.float64).share_memory_()
         self.given_up: dict[int, tuple[str, str]] = {}
 
-    def read(
-        self, row: int, start_s: float, clip_s: float, *, num_frames: int, size: int, offset: float, sample_rate: int
-    ) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """Read one window; see ClipReader.
+    def read(self, row: int, window: Window, request: Request) -> Streams:
+        """Read a window; see ClipReader.
 
         Raises:
             MediaError: also where a process that read this row was lost before.
         """
         with self.watching(row):
-            return self.reader.read(
-                row, start_s, clip_s, num_frames=num_frames, size=size, offset=offset, sample_rate=sample_rate
-            )
+            return self.reader.read(row, window, request)
 
     def facts(self, row: int) -> Facts:
         """Probe one recording; see ProbingReader.
@@ -127,7 +123,7 @@ class Loader:
         dataset: its reader is replaced by a WatchedReader.
         sampler: keys of a pass, in order; Lightning calls its set_epoch.
         batch_size: clips a batch.
-        clip_bytes: of the inputs of a clip, as decoded_bytes says.
+        clip_bytes: of the inputs of a clip; see selavi.modalities.num_bytes.
         num_workers: processes; 0: this one, which nothing protects.
         timeout_s: seconds of processor time that a clip may take; a process that takes more than twice as many hangs,
             and one that takes WALL_FACTOR times as many on the wall.

@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from selavi.config import Config, TrainerConfig
+from selavi.config import TrainerConfig
 from selavi.errors import UsageError
 
 PREFETCH = 2
@@ -11,13 +11,6 @@ PREFETCH = 2
 IN_USE = 2
 """Batches that have arrived: the one that is worked on while the next is asked for, and that one."""
 SHARED_MEMORY = Path("/dev/shm")
-
-
-def decoded_bytes(config: Config) -> int:
-    """Bytes of one decoded clip, as the loader processes send it."""
-    frames = 3 * config.video.num_frames * config.video.decode_size**2 if "video" in config.modalities else 0
-    samples = round(config.data.clip_s * config.audio.sample_rate) if "audio" in config.modalities else 0
-    return frames + 2 * samples
 
 
 def needed_bytes(batch_bytes: int, num_workers: int) -> int:

@@ -8,12 +8,13 @@ import pyarrow as pa
 from datamodules.index.manifest import select_split, usable
 from datamodules.loading.dataset import ClipDataset, ClipReader
 from datamodules.loading.loader import Loader
-from datamodules.loading.sampling import AllSampler, Endless, TrainSampler, Window, WindowSampler
-from datamodules.loading.shared_memory import decoded_bytes, require_shared_memory
+from datamodules.loading.sampling import AllSampler, ChosenWindow, Endless, TrainSampler, WindowSampler
+from datamodules.loading.shared_memory import require_shared_memory
 from datamodules.stores.opening import Media
 from datamodules.stores.shards import ShardReader
 from selavi.config import Config
 from selavi.distributed import rank, world_size
+from selavi.modalities import num_bytes, request_of
 
 
 class ClipLoaders:
@@ -81,7 +82,7 @@ class ClipLoaders:
         self._require_shared_memory(batch_size)
         return self._loader(dataset, sampler, batch_size, block)
 
-    def window_loader(self, rows: pa.Table, windows: Sequence[Sequence[Window]], batch_size: int) -> Loader:
+    def window_loader(self, rows: pa.Table, windows: Sequence[Sequence[ChosenWindow]], batch_size: int) -> Loader:
         """Given windows of given rows, unaugmented, those of a clip in a row.
 
         Raises:
@@ -98,9 +99,7 @@ class ClipLoaders:
 
     def _reader(self, rows: pa.Table) -> ClipReader | None:
         if isinstance(self.media, ShardReader):
-            size = self.config.video.decode_size if "video" in self.config.modalities else 0
-            sample_rate = self.config.audio.sample_rate if "audio" in self.config.modalities else 0
-            return self.media.select(rows, size=size, sample_rate=sample_rate)
+            return self.media.select(rows, request_of(self.config, self.config.modalities))
         return None if self.media is None else self.media.select(rows)
 
     def _loader(
@@ -114,7 +113,7 @@ class ClipLoaders:
             dataset,
             sampler,
             batch_size,
-            clip_bytes=decoded_bytes(self.config),
+            clip_bytes=num_bytes(self.config),
             num_workers=self.config.data.num_workers,
             timeout_s=self.config.data.timeout_s,
             pin_memory=self.config.trainer.accelerator != "cpu",
@@ -122,7 +121,7 @@ class ClipLoaders:
         )
 
     def _require_shared_memory(self, batch_size: int) -> None:
-        require_shared_memory(batch_size * decoded_bytes(self.config), self.config.data.num_workers)
+        require_shared_memory(batch_size * num_bytes(self.config), self.config.data.num_workers)
 
 
 def _order(reader: ClipReader | None) -> np.ndarray | None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from selavi.cli import Command, Parser
 from selavi.commands.recipes import find_recipe
@@ -15,7 +15,9 @@ from selavi.errors import UsageError
 from selavi.wording import command
 
 if TYPE_CHECKING:
+    from datamodules.doctor.machine import Machine
     from datamodules.doctor.report import Report
+    from selavi.config import Config
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def _examine(arguments: DoctorArguments, folder: Path) -> DoctorResult:
     return DoctorResult(report, arguments.json)
 
 
-def _measure(config: Any, report: "Report", machine: Any, folder: Path, seconds: float) -> None:
+def _measure(config: "Config", report: "Report", machine: "Machine", folder: Path, seconds: float) -> None:
     """Look at the machine, then measure data against model, and what helps."""
     from datamodules.doctor import throughput
     from datamodules.doctor.machine import check_machine

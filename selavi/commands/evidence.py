@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import torch
 
 from datamodules.index.manifest import select_split, usable
-from datamodules.loading.sampling import Window
+from datamodules.loading.sampling import ChosenWindow
 from datamodules.loading.views import ClipLoaders
 from datamodules.progress import follow
 from datamodules.stores.opening import open_media
@@ -20,7 +20,7 @@ from selavi.inference.device import best_device
 from selavi.inference.load import load_model
 from selavi.localisation import evidence
 from selavi.results.cluster_table import read_labels
-from selavi.runs.checkpoint import last_checkpoint
+from selavi.runs.folder import RunFolder
 from selavi.runs.record import Run
 
 log = logging.getLogger("selavi")
@@ -40,7 +40,7 @@ def evidence_for(run_folder: Path, split: str, head: int, clip_ids: list[str], r
     unknown = [clip_id for clip_id in clip_ids if clip_id not in clusters]
     if unknown:
         raise UsageError(f"{run_folder} has no label of head {head} for {len(unknown)} clips, such as {unknown[0]!r}")
-    path, now = evidence.evidence_path(run_folder, split, head), last_checkpoint(run_folder).stat()
+    path, now = evidence.evidence_path(run_folder, split, head), RunFolder(run_folder).last_checkpoint.stat()
     with evidence.EvidenceWriter(path, f"{now.st_size} {now.st_mtime_ns}") as writer:
         missing = [clip_id for clip_id in clip_ids if writer.known.get(clip_id) != clusters[clip_id]]
         if missing:
@@ -58,7 +58,7 @@ def _compute(run: Run, split: str, head: int, clusters: dict[str, int], writer: 
     explained = evidence.explained_modalities(config, head)
     places = [evidence.plan_windows(clip["duration_s"], clip_s, explained) for clip in clips]
     together = tuple(config.modalities) if config.branches != config.modalities else None  # read by one head
-    windows = [[Window(place.start_s, together or (place.modality,)) for place in each] for each in places]
+    windows = [[ChosenWindow(place.start_s, together or (place.modality,)) for place in each] for each in places]
     loaders = ClipLoaders(config, run.manifest, open_media(config, run.manifest, may_decode_ahead=False))
     model, augment = load_model(run, best_device(config.trainer.accelerator))
     errors: dict[int, str] = {}

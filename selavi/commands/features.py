@@ -18,7 +18,7 @@ from selavi.inference.device import best_device
 from selavi.inference.encode import ClipFeatures, encode_parts
 from selavi.inference.features import PART, features_path, kept_features
 from selavi.inference.load import load_model
-from selavi.runs.checkpoint import last_checkpoint
+from selavi.runs.folder import RunFolder
 from selavi.runs.record import Run
 
 
@@ -40,7 +40,7 @@ def features_of(
         run = open_run(run_dir, root)
         rows = usable(select_split(run.manifest, split))
         path = features_path(run_dir, split)
-        features = kept_features(path, rows, last_checkpoint(run_dir), 1, partial(_encode, run))
+        features = kept_features(path, rows, RunFolder(run_dir).last_checkpoint, 1, partial(_encode, run))
     except (UsageError, DataError) as error:
         return {}, f"the features of the clips could not be computed: {error}"
     places = pc.index_in(ids, value_set=rows["id"].combine_chunks()).to_numpy()

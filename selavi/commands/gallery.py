@@ -19,6 +19,7 @@ from selavi.commands.prepared_clips import read_shard, write_shard
 from selavi.config import Config
 from selavi.errors import DataError, UsageError
 from selavi.localisation.evidence import read_faded
+from selavi.modalities import Request
 from selavi.results.evidence import Evidence
 from selavi.results.gallery.build import About, GalleryReport, MediaSource, write_gallery
 from selavi.results.gallery.select import Head, Places
@@ -108,7 +109,7 @@ def _source(arguments: ExportArguments, content: GalleryContent) -> MediaSource:
     prepared = open_prepared(config)
     if prepared is None or prepared[1] is None:
         return source
-    reader = prepared[1].select(content.clips, size=0, sample_rate=0)
+    reader = prepared[1].select(content.clips, Request())
     read = partial(read_shard, reader=reader)
     write = partial(write_shard, reader=reader)
     return replace(source, read=read, write=write, without_files=True)

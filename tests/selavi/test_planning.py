@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selavi import planning
-from selavi.cli import CONFIGS
+from selavi.commands.recipes import RECIPES as CONFIGS
 from selavi.config import Config, find_config, load_config
 from selavi.planning import Cost, FolderFacts, MachineFacts, choose_recipe, more_epochs, plan_length
 

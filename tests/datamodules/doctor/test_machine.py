@@ -8,6 +8,7 @@ from datamodules.doctor.report import Check, Outcome
 from datamodules.loading import shared_memory
 from selavi.config import Config
 from selavi.errors import UsageError
+from selavi.modalities import num_bytes
 
 TORCH = {"cuda": "13.0", "gpus": [], "said": []}
 GPU = {"name": "H100", "memory_gb": 80.0, "bf16": True}
@@ -31,7 +32,7 @@ def machine_checks(machine: Machine, config: Config) -> dict[str, Check]:
 def test_shared_memory_must_hold_the_batches_of_both_loaders() -> None:
     config = Config()
     clip = 30 * 144 * 144 * 3 + 2 * 24_000
-    assert shared_memory.decoded_bytes(config) == clip
+    assert num_bytes(config) == clip
     needed = clip * (16 + 64) * (2 * 4 + 2)
     assert machine_checks(replace(MACHINE, shared_bytes=needed), config)["/dev/shm"].mark == "ok"
     short = machine_checks(replace(MACHINE, shared_bytes=64 * 2**20), config)["/dev/shm"]
@@ -76,7 +77,7 @@ def test_this_machine_can_be_read(tmp_path: Path) -> None:
 def test_all_processes_of_a_run_share_cores_and_memory() -> None:
     """A machine with eight GPUs passed the check for one process, and a loader process died of a bus error later."""
     config = Config()
-    needed = shared_memory.needed_bytes((16 + 64) * shared_memory.decoded_bytes(config), 4)
+    needed = shared_memory.needed_bytes((16 + 64) * num_bytes(config), 4)
     one = replace(MACHINE, shared_bytes=needed, cores=4)
     assert all(check.mark == "ok" for check in check_machine(one, config))
     checks = machine_checks(replace(one, processes=8, memory_bytes=20 * 2**30), config)

@@ -19,12 +19,14 @@ from datamodules.loading import loader as loader_module
 from datamodules.loading.dataset import ClipDataset, FileReader
 from datamodules.loading.loader import Loader, WatchedReader
 from datamodules.loading.sampling import AllSampler
-from datamodules.loading.shared_memory import decoded_bytes, require_shared_memory
+from datamodules.loading.shared_memory import require_shared_memory
 from selavi.batch import ClipBatch
 from selavi.config import Config
 from selavi.errors import UsageError
 from selavi.media import MediaError
-from selavi.runs.checkpoint import last_checkpoint, read_checkpoint
+from selavi.modalities import Request, Window, num_bytes
+from selavi.runs.checkpoint import read_checkpoint
+from selavi.runs.folder import RunFolder
 from tests.datamodules.treacherous import Once, Treacherous, unsendable
 
 Tiny = Callable[..., Config]
@@ -43,7 +45,7 @@ def make(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Loader]:
         sampler = AllSampler(len(rows), 0, 1, "label")
         workers = 2 if treason else 0
         dataset = ClipDataset(rows, config, reader)  # type: ignore[arg-type]
-        clip_bytes = decoded_bytes(config)
+        clip_bytes = num_bytes(config)
         return Loader(dataset, sampler, 8, clip_bytes=clip_bytes, num_workers=workers, timeout_s=1.0, pin_memory=False)
 
     return build
@@ -199,7 +201,7 @@ def test_a_run_whose_loader_processes_are_killed_twice_ends_with_its_checkpoint(
         process = subprocess.Popen([*command, *settings], stderr=file, env=environment)
     try:
         give_up = time.monotonic() + 200
-        while not last_checkpoint(folder).exists() and process.poll() is None and time.monotonic() < give_up:
+        while not RunFolder(folder).last_checkpoint.exists() and process.poll() is None and time.monotonic() < give_up:
             time.sleep(0.05)
         while process.poll() is None and time.monotonic() < give_up:
             for pid in loader_processes(process.pid):
@@ -215,7 +217,7 @@ def test_a_run_whose_loader_processes_are_killed_twice_ends_with_its_checkpoint(
         r"loader process 0 \(pid \d+\) was killed by SIGKILL.*; new loader processes go on at batch", error
     )
     assert re.search(r"was killed by SIGKILL.*; it is the second time in this pass, at batch \d+ \(train/", error)
-    assert read_checkpoint(last_checkpoint(folder))["label_bank"]["num_labellings"] >= 1
+    assert read_checkpoint(RunFolder(folder).last_checkpoint)["label_bank"]["num_labellings"] >= 1
 
 
 @pytest.mark.slow
@@ -225,7 +227,7 @@ def test_no_loader_process_outlives_its_run(repository: Path, tiny_yaml: Path, t
     process = subprocess.Popen([*command, *settings], env=os.environ | {"OMP_NUM_THREADS": "1"})
     try:
         give_up = time.monotonic() + 200
-        while not last_checkpoint(tmp_path / "run").exists() and time.monotonic() < give_up:
+        while not RunFolder(tmp_path / "run").last_checkpoint.exists() and time.monotonic() < give_up:
             assert process.poll() is None
             time.sleep(0.05)
         helpers = loader_processes(process.pid)
@@ -243,13 +245,13 @@ def test_a_clip_that_fails_is_not_taken_for_one_that_hangs(monkeypatch: pytest.M
     seen = []
 
     class Failing:
-        def read(self, row: int, *_: float, **__: float):
+        def read(self, row: int, *_: object):
             seen.append(watched.now[1].tolist())
             raise MediaError(Path("a.mp4"), "corrupt", "why")
 
     watched = WatchedReader(Failing(), 2)  # type: ignore[arg-type]
     monkeypatch.setattr(loader_module, "get_worker_info", lambda: SimpleNamespace(id=1))
     with pytest.raises(MediaError, match="why"):
-        watched.read(7, 0.0, 1.0, num_frames=1, size=16, offset=0.5, sample_rate=0)
+        watched.read(7, Window(0.0, 1.0), Request(1, 16))
     assert seen[0][0] == 7 and seen[0][1] <= time.monotonic()
     assert watched.now[:, 0].tolist() == [-1, -1]

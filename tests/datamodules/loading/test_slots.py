@@ -7,11 +7,12 @@ from datamodules.clips import ClipDataModule, prepare_data
 from datamodules.loading.dataset import ClipDataset
 from datamodules.loading.loader import Loader
 from datamodules.loading.sampling import AllSampler, ViewKey
-from datamodules.loading.shared_memory import IN_USE, PREFETCH, decoded_bytes
+from datamodules.loading.shared_memory import IN_USE, PREFETCH
 from datamodules.loading.slots import Filled, OrderedBatches, Slots
 from datamodules.stores.cache import DecodedCache
 from selavi.batch import NUM_DRAWS, ClipBatch, DecodedClip
 from selavi.config import Config
+from selavi.modalities import num_bytes
 
 Tiny = Callable[..., Config]
 CLIP_BYTES = 3 * 5 * 5 * 3 + 2 * 7
@@ -24,9 +25,8 @@ class Numbered:
         video = torch.full((3, 5, 5, 3), key.row, dtype=torch.uint8)
         audio = torch.full((7,), -1000 * key.row, dtype=torch.int16)
         error = "corrupt: no frame" if key.row == 4 else None
-        return DecodedClip(
-            key.row, video, audio, {"video": error is None, "audio": True}, torch.full((NUM_DRAWS,), 0.5), error
-        )
+        inputs, present = {"video": video, "audio": audio}, {"video": error is None, "audio": True}
+        return DecodedClip(key.row, inputs, present, torch.full((NUM_DRAWS,), 0.5), error)
 
 
 def keys(*rows: int) -> list[ViewKey]:
@@ -101,7 +101,7 @@ def loader(tiny: Tiny) -> Loader:
     assert isinstance(data.media, DecodedCache)
     dataset = ClipDataset(data.train_rows, config, data.media.select(data.train_rows))
     sampler = AllSampler(32, 0, 1, "label")
-    clip_bytes = decoded_bytes(config)
+    clip_bytes = num_bytes(config)
     return Loader(dataset, sampler, 2, clip_bytes=clip_bytes, num_workers=2, timeout_s=30, pin_memory=False)
 
 

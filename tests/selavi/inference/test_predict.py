@@ -106,4 +106,6 @@ def test_a_modality_that_no_clip_of_a_batch_has_is_not_encoded() -> None:
         [[True], [True]],
     )
     assert found.features["video"].abs().max() == 0
-    assert not run(video, audio, has_audio=[False, True], has_video=[False] * 2, num_views=1, num_nearest=0).has_evidence[0]
+    assert not run(
+        video, audio, has_audio=[False, True], has_video=[False] * 2, num_views=1, num_nearest=0
+    ).has_evidence[0]

@@ -38,7 +38,7 @@ from selavi.results.cluster_table import read_labels
 def make(config: Config, num_clips: int = 3) -> tuple[SelaviModel, Augment, ClipBatch]:
     """A model with random weights and batch norms that are not the identity, and clips of noise."""
     torch.manual_seed(0)
-    model, augment = SelaviModel(config), Augment(config.video, config.audio)
+    model, augment = SelaviModel(config), Augment(config)
     for layer in model.modules():
         if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm):
             assert layer.running_mean is not None and layer.running_var is not None
