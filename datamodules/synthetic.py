@@ -22,10 +22,10 @@ from pathlib import Path
 import numpy as np
 
 from datamodules.processes import script_hidden
-from datamodules.progress import follow
 from selavi.atomic import write_atomically, write_text
 from selavi.errors import UsageError
 from selavi.media import encode_clip
+from selavi.meter import follow
 from selavi.randomness import mix
 
 GENERATOR_VERSION = 1

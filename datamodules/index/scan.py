@@ -20,9 +20,9 @@ from datamodules.index.manifest import SCHEMA, read_manifest, write_manifest
 from datamodules.index.probing import probe_file
 from datamodules.index.walk import Walk
 from datamodules.processes import Failure, run_jobs
-from datamodules.progress import follow
 from selavi.errors import UsageError
 from selavi.filesystem import PASSING, look, real_path
+from selavi.meter import follow
 
 MEDIA_SUFFIXES = {
     *(".mp4", ".m4v", ".mov", ".m4a", ".3gp", ".3g2", ".f4v"),

@@ -34,7 +34,6 @@ from datamodules.index.manifest import (
     write_manifest,
 )
 from datamodules.processes import Failure, run_jobs
-from datamodules.progress import follow
 from datamodules.stores.shards import FRAME, INDEX, MARK, VERSION, frames_name, pack_sample, tar_name, unpack_sample
 from selavi.atomic import hold, write_atomically, write_text
 from selavi.errors import UsageError
@@ -48,6 +47,7 @@ from selavi.media import (
     encode_jpeg,
     stream_frames,
 )
+from selavi.meter import follow
 from selavi.randomness import mix
 from selavi.wording import command
 

@@ -10,7 +10,6 @@ import pyarrow.compute as pc
 
 from datamodules.index.manifest import select_split, usable
 from datamodules.loading.views import ClipLoaders
-from datamodules.progress import follow
 from datamodules.stores.opening import open_media
 from selavi.commands.opening import open_run
 from selavi.errors import DataError, UsageError
@@ -18,6 +17,7 @@ from selavi.inference.device import best_device
 from selavi.inference.encode import ClipFeatures, encode_parts
 from selavi.inference.features import PART, features_path, kept_features
 from selavi.inference.load import load_model
+from selavi.meter import follow
 from selavi.runs.folder import RunFolder
 from selavi.runs.record import Run
 
