@@ -1,7 +1,17 @@
 """Every setting of a run: what a setting is, which there are, and how they are read and written."""
 
 from selavi.config.differences import chosen, differing, without_effect
-from selavi.config.files import RESOLVED, SETTINGS, as_dict, find_config, load_config, load_run_config, save_config
+from selavi.config.files import (
+    RESOLVED,
+    SETTINGS,
+    as_dict,
+    escape,
+    find_config,
+    given_in_file,
+    load_config,
+    load_run_config,
+    save_config,
+)
 from selavi.config.sections import (
     MODALITIES,
     AudioConfig,
@@ -33,7 +43,9 @@ __all__ = [
     "as_dict",
     "chosen",
     "differing",
+    "escape",
     "find_config",
+    "given_in_file",
     "load_config",
     "load_run_config",
     "save_config",
