@@ -39,6 +39,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "av": ("selavi/media/",),
     "pytorch_lightning": ("selavi/training/", "datamodules/clips.py"),
     "lightning": (),  # the same library under a second name
+    "tqdm": ("selavi/meter.py",),
     "jinja2": ("selavi/results/gallery/", "selavi/evaluation/report_page.py"),
     "markupsafe": ("selavi/results/gallery/", "selavi/evaluation/report_page.py"),
 }
