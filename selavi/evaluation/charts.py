@@ -64,7 +64,7 @@ _STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "selavi",
 }
-_SVG_STYLE = "svg{color:#1b1d1c}@media(prefers-color-scheme:dark){svg{color:#ecebe6}}</style>"
+_SVG_STYLE = "svg{color-scheme:light dark;color:#1b1d1c}@media(prefers-color-scheme:dark){svg{color:#ecebe6}}</style>"
 
 
 @dataclass(frozen=True)
