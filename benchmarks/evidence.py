@@ -122,7 +122,7 @@ PRIORS = {
 def measure_priors(config: Config, manifest: pa.Table, split: str) -> list[dict[str, Any]]:
     """One row a prior: the figures that ask where a map lies, and none that asks a model."""
     loader, rows = ClipDataModule(config, manifest).evaluation_loader(split)
-    augment, truth_of = Augment(config.video, config.audio), truths(config, manifest, rows)
+    augment, truth_of = Augment(config), truths(config, manifest, rows)
     found: dict[str, list[np.ndarray]] = {}
     for batch in loader:
         inputs = augment(batch, random=False)

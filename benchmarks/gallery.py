@@ -100,7 +100,7 @@ def _rest(job: Job) -> tuple[Any, ...]:
 
 def export(folder: Path, num_clips: int, num_clusters: int) -> None:
     """What the process that is killed does, in worker processes; of a single cluster all clips are shown."""
-    from tools._pool import pool
+    from selavi.commands.gallery_workers import pool
 
     names = [f"{number:06d}.mp4" for number in range(num_clips)]
     facts = {"width": 320, "height": 240, "duration_s": float(SECONDS), "audio_state": "ok", "bytes": 1, "mtime_ns": 1}

@@ -27,8 +27,9 @@ from datamodules.index.scan import other_suffixes, require_media, scan
 from datamodules.index.sources import apply_list, describe_list, read_list
 from datamodules.index.triage import advise
 from datamodules.loading.dataset import ClipDataset, ClipReader
-from datamodules.loading.loader import Loader, decoded_bytes, require_shared_memory
-from datamodules.loading.sampling import AllSampler, TrainSampler, Window, WindowSampler
+from datamodules.loading.loader import Loader
+from datamodules.loading.sampling import AllSampler, ChosenWindow, TrainSampler, WindowSampler
+from datamodules.loading.shared_memory import require_shared_memory
 from datamodules.stores.cache import DecodedCache, build_cache, estimate_gb, is_decoded
 from datamodules.stores.shards import ShardReader, is_prepared, open_shards
 from datamodules.synthetic import generate
@@ -36,6 +37,7 @@ from selavi.atomic import locked
 from selavi.config import Config
 from selavi.distributed import rank, world_size
 from selavi.errors import DataError, UsageError
+from selavi.modalities import MODALITIES, num_bytes, request_of
 
 DEMO_CLIPS_PER_CLASS = {"train": 100, "test": 30}
 
@@ -124,7 +126,7 @@ class ClipDataModule(pl.LightningDataModule):
         self._require_shared_memory(batch_size)
         return self._loader(dataset, sampler, batch_size), rows
 
-    def window_loader(self, rows: pa.Table, windows: Sequence[Sequence[Window]], batch_size: int) -> Loader:
+    def window_loader(self, rows: pa.Table, windows: Sequence[Sequence[ChosenWindow]], batch_size: int) -> Loader:
         """Given windows of given rows of the manifest, unaugmented, those of a clip in a row."""
         dataset = ClipDataset(rows, self.config, self._reader(rows), windows=windows)
         self._require_shared_memory(batch_size)
@@ -132,9 +134,7 @@ class ClipDataModule(pl.LightningDataModule):
 
     def _reader(self, rows: pa.Table) -> ClipReader | None:
         if isinstance(self.media, ShardReader):
-            size = self.config.video.decode_size if "video" in self.config.modalities else 0
-            sample_rate = self.config.audio.sample_rate if "audio" in self.config.modalities else 0
-            return self.media.select(rows, size=size, sample_rate=sample_rate)
+            return self.media.select(rows, request_of(self.config, self.config.modalities))
         return None if self.media is None else self.media.select(rows)
 
     def _loader(
@@ -144,14 +144,14 @@ class ClipDataModule(pl.LightningDataModule):
             dataset,
             sampler,
             batch_size,
-            clip_bytes=decoded_bytes(self.config),
+            clip_bytes=num_bytes(self.config),
             num_workers=self.config.data.num_workers,
             timeout_s=self.config.data.timeout_s,
             pin_memory=self.config.trainer.accelerator != "cpu",
         )
 
     def _require_shared_memory(self, batch_size: int) -> None:
-        require_shared_memory(batch_size * decoded_bytes(self.config), self.config.data.num_workers)
+        require_shared_memory(batch_size * num_bytes(self.config), self.config.data.num_workers)
 
 
 def _order(reader: ClipReader | None) -> np.ndarray | None:
@@ -304,7 +304,8 @@ def _decode_ahead(config: Config, manifest: pa.Table) -> tuple[DecodedCache | No
 
 def _decoded_as(config: Config) -> tuple[int, int]:
     """Pixels and samples a second of media that are decoded ahead."""
-    return config.video.decode_size, config.audio.sample_rate
+    request = request_of(config, MODALITIES)
+    return request.size, request.sample_rate
 
 
 def check_bad_fraction(manifest: pa.Table, allowed: float) -> None:

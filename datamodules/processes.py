@@ -8,6 +8,7 @@ import os
 import resource
 import select
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -159,7 +160,7 @@ class _Worker(Generic[Job]):
         arguments = (theirs, function, self.wall_s, memory_bytes, os.getpid())
         self.process: BaseProcess = context.Process(target=_serve, args=arguments, daemon=True)
         ensure_running()  # it unblocks the keyboard where it starts its own process
-        with _keyboard_blocked():
+        with _keyboard_blocked(), script_hidden():
             self.process.start()
         theirs.close()
 
@@ -177,8 +178,7 @@ class _Worker(Generic[Job]):
             self.kill()
             if not self.started:
                 raise RuntimeError(
-                    f"a worker process ended before its first job ({self.cause}); see what it printed above, and run "
-                    'scripts that use selavi under `if __name__ == "__main__":`'
+                    f"a worker process ended before its first job ({self.cause}); see what it printed above"
                 ) from None
             return _DIED
         if not self.started:
@@ -271,6 +271,22 @@ def _call(function: Callable[[Any], Any], job: Any, memory_bytes: int) -> Any:
     except Exception as error:
         error.add_note("In a worker process:\n" + traceback.format_exc())
         return error
+
+
+@contextmanager
+def script_hidden() -> Iterator[None]:
+    """A process that starts in here does not run the script of this one again, as multiprocessing makes it do.
+
+    So a script that uses selavi needs no `if __name__ == "__main__":`.  No job of this house lives in a script.
+    """
+    main = sys.modules["__main__"]
+    hidden = {name: getattr(main, name) for name in ("__file__", "__spec__") if hasattr(main, name)}
+    main.__dict__.pop("__file__", None)
+    main.__spec__ = None
+    try:
+        yield
+    finally:
+        vars(main).update(hidden)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from datamodules.processes import script_hidden
 from datamodules.progress import follow
 from selavi.atomic import write_atomically, write_text
 from selavi.errors import UsageError
@@ -454,8 +455,7 @@ def generate(
         root: a new or empty folder, or one that this function began with equal settings.
         seed: of everything drawn.
         clips_per_class: number of recordings of each class in each split, e.g. {"train": 96, "test": 24}.
-        workers: processes that render; with more than one, the calling script needs the usual
-            `if __name__ == "__main__":` guard.
+        workers: processes that render.
         progress: show a bar on stderr.
 
     Raises:
@@ -524,7 +524,9 @@ def _run(tasks: list[_Task], workers: int) -> Iterator[None]:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, len(tasks)), context, initializer=_ignore_interrupts) as pool:
         try:
-            yield from pool.map(_write_recording, tasks, chunksize=max(1, min(8, len(tasks) // workers)))
+            with script_hidden():
+                written = pool.map(_write_recording, tasks, chunksize=max(1, min(8, len(tasks) // workers)))
+            yield from written
         finally:
             pool.shutdown(cancel_futures=True)
 

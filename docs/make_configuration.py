@@ -1,11 +1,11 @@
-"""Write docs/configuration.md from the dataclasses of selavi/config.py: python docs/make_configuration.py."""
+"""Write docs/configuration.md from the dataclasses of selavi/config/sections.py: python docs/make_configuration.py."""
 
 import ast
 from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCE, PAGE = ROOT / "selavi" / "config.py", ROOT / "docs" / "configuration.md"
+SOURCE, PAGE = ROOT / "selavi" / "config" / "sections.py", ROOT / "docs" / "configuration.md"
 
 HEAD = """\
 # Settings
@@ -26,12 +26,12 @@ and `data.root=/a${b}` are what they say. Quotes belong to the shell; one that a
 are YAML. In a file, too, `root: 007` is the folder 007, but YAML's own signs need quotes there (`root: "/my #1 set"`),
 and `${section.key}` in it refers to another setting.
 
-This page is made from `selavi/config.py` by `python docs/make_configuration.py`.
+This page is made from `selavi/config/sections.py` by `python docs/make_configuration.py`.
 """
 
 
 def make_page(source: str) -> str:
-    """Return the page for the source text of selavi/config.py."""
+    """Return the page for the source text of selavi/config/sections.py."""
     classes = {node.name: node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)}
     sections = {field.target.id: ast.unparse(field.annotation) for field, _ in _fields(classes["Config"])}
     parts = [HEAD, *_section("", classes["Config"], classes)]

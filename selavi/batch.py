@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,15 +17,22 @@ class DecodedClip:
 
     index: int
     """Row of the clip in the run's label bank."""
-    video: Tensor | None
-    """(T, h, w, 3) uint8, or None where the run has no video modality."""
-    audio: Tensor | None
-    """(S,) int16, mono, or None where the run has no audio modality."""
-    present: dict[str, bool]
+    inputs: Mapping[str, Tensor]
+    """What each of the run's modalities decodes to, in the type and shape that selavi.modalities says."""
+    present: Mapping[str, bool]
     draws: Tensor
     """(NUM_DRAWS,) float32 in [0, 1): a pure function of (seed, epoch, clip id)."""
     error: str | None = None
     """Why something of it could not be decoded."""
+
+    def __post_init__(self) -> None:
+        _require_same_names(self.inputs, self.present)
+        if self.draws.shape != (NUM_DRAWS,):
+            raise ValueError(f"expected draws ({NUM_DRAWS},), got {tuple(self.draws.shape)}")
+
+    def __repr__(self) -> str:
+        present = [name for name in self.present if self.present[name]]
+        return f"DecodedClip(index={self.index}, {_shapes(self.inputs)}, present={present}, error={self.error!r})"
 
 
 @dataclass(frozen=True)
@@ -35,13 +42,24 @@ class ClipBatch:
     index: Tensor
     """(B,) int64."""
     inputs: dict[str, Tensor]
-    """video (B, T, h, w, 3) uint8 and audio (B, S) int16, as far as the run has them."""
+    """(B, ...) for each of the run's modalities, in the type and shape that selavi.modalities says."""
     present: dict[str, Tensor]
     """(B,) bool for each modality."""
     draws: Tensor
     """(B, NUM_DRAWS) float32."""
     errors: list[tuple[int, str]]
     """(index, reason) of clips of which something could not be decoded; that is not present."""
+
+    def __post_init__(self) -> None:
+        _require_same_names(self.inputs, self.present)
+        count = len(self.index)
+        tensors = {"draws": self.draws, **self.inputs} | {f"present {n}": p for n, p in self.present.items()}
+        for name, tensor in tensors.items():
+            if tensor.shape[:1] != (count,):
+                raise ValueError(f"a batch of {count} clips has {name} {tuple(tensor.shape)}, expected ({count}, ...)")
+
+    def __repr__(self) -> str:
+        return f"ClipBatch(index=({len(self.index)},), {_shapes(self.inputs)}, errors={self.errors})"
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "ClipBatch":
         """The same batch on a device (Lightning calls this)."""
@@ -73,24 +91,27 @@ def collate(clips: Iterable[DecodedClip], count: int, memory: Tensor | None = No
         ValueError: the clips differ in their shapes.
     """
     inputs: dict[str, Tensor] = {}
-    taken: list[DecodedClip] = []
+    indices, present, draws, errors = [], [], [], []
     for number, clip in enumerate(clips):
-        tensors = {name: tensor for name in clip.present if (tensor := getattr(clip, name)) is not None}
         if not number:
-            kinds = {name: (tensor.dtype, (count, *tensor.shape)) for name, tensor in tensors.items()}
+            kinds = {name: (tensor.dtype, (count, *tensor.shape)) for name, tensor in clip.inputs.items()}
             inputs = lay_out(kinds, memory)
-        for name, tensor in tensors.items():
+        for name, tensor in clip.inputs.items():
             if tensor.shape != inputs[name].shape[1:]:
-                found = [tuple(inputs[name].shape[1:]), tuple(tensor.shape)]
-                raise ValueError(f"clips of one batch must have one {name} shape, found {found}")
+                shapes = [tuple(inputs[name].shape[1:]), tuple(tensor.shape)]
+                raise ValueError(f"clips of one batch must have one {name} shape, found {shapes}")
             inputs[name][number] = tensor
-        taken.append(replace(clip, video=None, audio=None))
+        indices.append(clip.index)
+        present.append(clip.present)
+        draws.append(clip.draws)
+        if clip.error is not None:
+            errors.append((clip.index, clip.error))
     return ClipBatch(
-        index=torch.tensor([clip.index for clip in taken]),
+        index=torch.tensor(indices),
         inputs=inputs,
-        present={name: torch.tensor([clip.present[name] for clip in taken]) for name in taken[0].present},
-        draws=torch.stack([clip.draws for clip in taken]),
-        errors=[(clip.index, clip.error) for clip in taken if clip.error is not None],
+        present={name: torch.tensor([one[name] for one in present]) for name in inputs},
+        draws=torch.stack(draws),
+        errors=errors,
     )
 
 
@@ -109,3 +130,13 @@ def lay_out(
         tensors[name] = memory[at : at + size].view(dtype).view(shape)
         at += size
     return tensors
+
+
+def _require_same_names(inputs: Mapping[str, Tensor], present: Mapping[str, object]) -> None:
+    if inputs.keys() != present.keys():
+        raise ValueError(f"inputs of {[*inputs]}, but presence of {[*present]}")
+
+
+def _shapes(inputs: Mapping[str, Tensor]) -> str:
+    """video=(16, 30, 144, 144, 3) uint8, audio=(16, 24000) int16."""
+    return ", ".join(f"{name}={tuple(x.shape)} {str(x.dtype).removeprefix('torch.')}" for name, x in inputs.items())

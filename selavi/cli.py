@@ -1,56 +1,120 @@
-"""What all tools share: how a command line is read, and how a tool ends: a message and an exit code."""
+"""What every command line shares: how it is read, and how a command ends: with a message and an exit code."""
 
 import argparse
 import io
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import NoReturn
+from typing import Generic, NoReturn, TypeVar
 
 from selavi import __version__
 from selavi.errors import DataError, Interrupted, NumericError, UsageError
 from selavi.filesystem import expand, explain, user_path
+from selavi.wording import program
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-"""Selavi's own recipes."""
 _MOVABLE = "data.root=NEW, anywhere: the media of RUN are there now; clips keep their ids."
 _OWN = {"selavi", "datamodules", "tools"}
+Arguments = TypeVar("Arguments")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Command(Generic[Arguments, Result]):
+    """One job of selavi, from its command line to what it prints.
+
+    Args:
+        name: as in `selavi NAME`.
+        arguments: a dataclass, whose fields are the names of the options and whose defaults are theirs.
+        add_arguments: describes the options to a parser.
+        run: does the job; raises UsageError and the other errors of selavi.errors.
+        show: prints what came out.
+    """
+
+    name: str
+    about: str | None
+    arguments: type[Arguments]
+    add_arguments: "Callable[[Parser], None]"
+    run: Callable[[Arguments], Result]
+    show: Callable[[Result], None]
+
+    def parser(self) -> "Parser":
+        """Its command line, with the defaults of its arguments."""
+        parser = Parser(self.name, self.about)
+        self.add_arguments(parser)
+        parser.set_defaults(**{f.name: f.default for f in fields(self.arguments) if f.default is not MISSING})  # type: ignore[arg-type]
+        return parser
+
+    def arguments_of(self, words: Sequence[str]) -> Arguments:
+        """Read a command line."""
+        return self.arguments(**vars(self.parser().read(words)))
+
+    def main(self, words: Sequence[str]) -> int:
+        """Read a command line, do the job, print what came out; returns the exit code."""
+        arguments = self.arguments_of(words)
+        return run_tool(lambda: self.show(self.run(arguments)))
 
 
 class Parser(argparse.ArgumentParser):
-    """The command line of a tool: with `--version`, and hints where a setting was written as an option.
+    """The command line of a command: with `--version`, and hints where a setting was written as an option.
 
     Arguments of the type Path, and of "path", which may be URLs and stay text, know ~ and ~name as home folders.
 
     Args:
-        tool: its name, such as `train`.
+        name: of the command, such as `train`.
         about: what it does.
-        epilog: examples, below the list of options.
-        verbatim: keep the lines of the epilog as they are.
-        movable: it reads media of runs, and is told of a new place with data.root=NEW; see parse_with_root.
     """
 
-    def __init__(
-        self, tool: str, about: str | None, epilog: str | None = None, verbatim: bool = False, movable: bool = False
-    ) -> None:
-        if movable:
-            epilog = f"{_MOVABLE}{chr(10) if verbatim else ' '}{epilog or ''}"
-        shape = argparse.RawDescriptionHelpFormatter if verbatim else argparse.HelpFormatter
-        super().__init__(f"selavi-{tool}", description=about, epilog=epilog, formatter_class=shape)
+    def __init__(self, name: str, about: str | None = None) -> None:
+        super().__init__(program(name), description=about)
         self.register("type", Path, user_path)  # a shell leaves the ~ of --out=~/x and of "~/x" alone
         self.register("type", "path", expand)
         self.add_argument("--version", action="version", version=f"selavi {__version__}")
+        self._read: Callable[[Sequence[str]], argparse.Namespace] = self.parse_args
 
-    def parse_with_root(
-        self, argv: list[str] | None, namespace: argparse.Namespace | None = None
-    ) -> argparse.Namespace:
-        """Read a command line that may say data.root=NEW, where a run's media have moved: `root`, or ""."""
-        words = sys.argv[1:] if argv is None else argv
-        roots = [word.removeprefix("data.root=") for word in words if word.startswith("data.root=")]
-        args = self.parse_args([word for word in words if not word.startswith("data.root=")], namespace)
-        args.root = expand(roots[-1]) if roots else ""
-        return args
+    def read(self, words: Sequence[str]) -> argparse.Namespace:
+        """Read the words of a command line."""
+        return self._read(words)
+
+    def take_settings(self, about: str, metavar: str = "section.key=value") -> None:
+        """Take settings between the options, as `overrides`."""
+        self.add_argument("overrides", nargs="*", metavar=metavar, help=about)
+        self._read = self.parse_intermixed_args
+
+    def keep_lines(self, epilog: str) -> None:
+        """Show the lines of an epilog as they are."""
+        self.formatter_class = argparse.RawDescriptionHelpFormatter
+        self.epilog = epilog
+
+    def take_root(self) -> None:
+        """Take data.root=NEW, where the media of a run have moved, as `root`; without it, "".
+
+        Called when the epilog is there.
+        """
+        verbatim = self.formatter_class is argparse.RawDescriptionHelpFormatter
+        self.epilog = f"{_MOVABLE}{chr(10) if verbatim else ' '}{self.epilog or ''}"
+        before = self._read
+
+        def read(words: Sequence[str]) -> argparse.Namespace:
+            roots = [word.removeprefix("data.root=") for word in words if word.startswith("data.root=")]
+            namespace = before([word for word in words if not word.startswith("data.root=")])
+            namespace.root = expand(roots[-1]) if roots else ""
+            return namespace
+
+        self._read = read
+
+    def take_scattered_settings(self, option: str) -> None:
+        """Take section.key=value anywhere, also behind a list of words, as `settings`; with an option alone."""
+        before = self._read
+
+        def read(words: Sequence[str]) -> argparse.Namespace:
+            settings = [word for word in words if option in words and re.match(r"[a-z_]+(\.[a-z_]+)*=", word)]
+            namespace = before([word for word in words if word not in settings])
+            namespace.settings = settings
+            return namespace
+
+        self._read = read
 
     def error(self, message: str) -> NoReturn:
         """End with exit code 2, and with how a setting is written where one was meant."""
@@ -63,10 +127,10 @@ class Parser(argparse.ArgumentParser):
 
 
 def run_tool(action: Callable[[], None]) -> int:
-    """Run a tool's action and return the exit code of docs/ARCHITECTURE.md: 0, 2, 3, 4, 75 or 130.
+    """Run the action of a command and return the exit code of docs/ARCHITECTURE.md: 0, 2, 3, 4, 75 or 130.
 
     A crash stays a crash.  What the system refuses (a full disk, a folder without permission, a name that is too long)
-    is for the user to mend.  What the tool prints on its two streams keeps its order, also where both go into one file.
+    is for the user to mend.  What it prints on its two streams keeps its order, also where both go into one file.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)

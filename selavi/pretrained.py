@@ -23,6 +23,7 @@ from selavi.augment import Augment
 from selavi.config import Config, DataConfig, load_config, save_config
 from selavi.distributed import rank
 from selavi.errors import UsageError
+from selavi.modalities import examples
 from selavi.model import SelaviModel
 from selavi.randomness import mix
 from selavi.tensor_files import read_tensors, write_tensors
@@ -96,7 +97,7 @@ def load(path: Path | str, overrides: Sequence[str] = ()) -> Pretrained:
     parts = ("encoders", "heads") if found.potentials is not None else ("encoders",)
     _fill(model, [f"{part}.{name}." for part in parts for name in config.modalities], found, config)
     _tell(found.licence)
-    augment = Augment(config.video, config.audio)
+    augment = Augment(config)
     return Pretrained(model.eval(), augment, config, found.potentials, found.source, found.licence)
 
 
@@ -400,16 +401,8 @@ class ClusterModel(nn.Module):
 
 def example_clips(config: Config, num_clips: int, seed: int = 0) -> tuple[Tensor, ...]:
     """Noise with the shapes that ClusterModel reads."""
-    generator = torch.Generator().manual_seed(mix(seed, "example clips"))
-    side = config.video.decode_size
-    shapes = {
-        "video": ((num_clips, config.video.num_frames, side, side, 3), 0, 256, torch.uint8),
-        "audio": ((num_clips, round(config.audio.sample_rate * config.data.clip_s)), -32768, 32768, torch.int16),
-    }
-    return tuple(
-        torch.randint(low, high, shape, generator=generator).to(dtype)
-        for shape, low, high, dtype in (shapes[name] for name in config.modalities)
-    )
+    values = examples(config, num_clips, mix(seed, "example clips"))
+    return tuple(map(torch.from_numpy, values.values()))
 
 
 def export_program(loaded: Pretrained, path: Path) -> None:

@@ -1,6 +1,8 @@
 """Durations, sizes and commands as people read and paste them."""
 
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -51,6 +53,42 @@ def byte_size(num_bytes: float) -> str:
 _UNITS = {"kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
 
 
-def command(tool: str, *words: str | Path) -> str:
-    """A command of this house to paste into a shell, its words quoted where a shell needs it: `train`, ..."""
-    return shlex.join(["python", f"tools/{tool}.py", *map(str, words)])
+_OLDER_NAMES = {"evaluate": "cluster_eval", "export": "export_clusters"}
+"""Commands whose file in tools/, and whose script selavi-NAME, have another name."""
+_how_called: list[str] = ["selavi", "{name}"]
+
+
+def tool_name(name: str) -> str:
+    """The file of a command in tools/: `evaluate` -> `cluster_eval`."""
+    return _OLDER_NAMES.get(name, name)
+
+
+def command(name: str, *words: str | Path) -> str:
+    """A command to paste into a shell, in the form in which this program was called, quoted where a shell needs it."""
+    return shlex.join([*_program_words(name), *map(str, words)])
+
+
+def program(name: str) -> str:
+    """The first words of a command, as its usage shows them: `selavi train`."""
+    return " ".join(_program_words(name))
+
+
+@contextmanager
+def called_as(*words: str) -> Iterator[None]:
+    """Print commands in one of these forms while the context lasts; without it, as `selavi train`.
+
+    Args:
+        words: the first words of a command, where {name} stands for its name, {tool} for its file in tools/ and
+            {script} for the end of its script selavi-NAME: ("python", "tools/{tool}.py"), ("selavi-{script}",).
+    """
+    before = _how_called[:]
+    _how_called[:] = words
+    try:
+        yield
+    finally:
+        _how_called[:] = before
+
+
+def _program_words(name: str) -> list[str]:
+    tool = tool_name(name)
+    return [word.format(name=name, tool=tool, script=tool.replace("_", "-")) for word in _how_called]

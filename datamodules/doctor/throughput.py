@@ -1,4 +1,4 @@
-"""How fast a run's data come, what would make them come faster, and whether it is they that hold the run back."""
+"""How fast the data of a run come, whether the run waits for them, and what would make them come faster."""
 
 import logging
 import os
@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datamodules.clips import ClipDataModule, Media, judge_for, open_prepared
-from datamodules.doctor.report import Advice, Check, Machine
+from datamodules.doctor.machine import Machine
+from datamodules.doctor.report import Advice, Check, Mark
 from datamodules.index.layout import describe_layout
 from datamodules.index.manifest import SCHEMA, bad, describe_bad, mark_unusable, probed, select_split, usable
 from datamodules.index.probing import probe_file
@@ -307,6 +308,38 @@ class Flow:
     def waits(self) -> bool:
         """Whether the data take more of the time than the model."""
         return 1 / self.loader > self.model_s()
+
+    @property
+    def bottleneck(self) -> Literal["data", "model"]:
+        """What holds the run back."""
+        return "data" if self.waits() else "model"
+
+
+def check_model(training: float, labelling: float, batch_size: int, device: str) -> Check:
+    """Say how many clips a second the model takes, and the batch and device that it was timed on."""
+    text = f"training {training:.1f}, labelling {labelling:.1f} clips/s, {batch_size} clips a batch, on {device}"
+    return Check("speed", "model", "ok", text)
+
+
+def check_flow(flow: Flow, data: DataSpeed) -> list[Check]:
+    """Say how many clips a second the data give, and whether the data or the model holds a run back."""
+    source = f"{flow.workers} loader processes" if flow.workers else "the training process (data.num_workers=0)"
+    mark: Mark = "warning" if flow.waits() else "ok"
+    share = max(0.0, 1 - flow.model_s() / flow.clip_s())
+    if flow.waits():
+        verdict = f"the data: {share:.0%} of a run's time is waiting for them"
+    else:
+        verdict = f"the model: the data take {share:.0%} of a run's time"
+    checks = [
+        Check("speed", "data, one process", "ok", f"{data.one:.1f} clips/s"),
+        Check("speed", "data, as configured", mark, f"{flow.loader:.1f} clips/s from {source}"),
+        Check("speed", "bottleneck", mark, verdict),
+    ]
+    if data.faults:
+        text = f"{data.faults} of {data.clips} clips could not be decoded"
+        advice = "python tools/scan.py names the files; docs/data.md the reasons"
+        checks.append(Check("speed", "faults", "warning", text, advice))
+    return checks
 
 
 def make_flow(config: Config, data: DataSpeed, training: float, labelling: float, machine: Machine) -> Flow:

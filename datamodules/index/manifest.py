@@ -4,7 +4,7 @@ Facts (what a file holds) and judgement (what a run can use) are two things: a s
 into the statuses of a run.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from selavi.atomic import write_atomically
 from selavi.errors import UsageError
 from selavi.filesystem import look
 from selavi.media import MediaError
+from selavi.modalities import MODALITIES, SLACK_S, Fault
 
 SCHEMA = pa.schema(
     [
@@ -61,8 +62,6 @@ _BY_CHOICE = ("silent", "no_audio")
 _JUDGED = ("ok", "too_short", "bad_audio", *_BY_CHOICE)
 _LATER = ("audio_reason", "timing")
 """Columns that manifests of version 0.1 lack."""
-SLACK_S = 1e-3
-"""Durations are sums of rounded time stamps."""
 
 
 def write_manifest(table: pa.Table, path: Path) -> None:
@@ -127,7 +126,7 @@ def select_split(manifest: pa.Table, split: str) -> pa.Table:
     )
 
 
-def judge(manifest: pa.Table, *, clip_s: float, audio_policy: str, modalities: Sequence[str]) -> pa.Table:
+def judge(manifest: pa.Table, *, clip_s: float, audio_policy: str, modalities: Collection[str]) -> pa.Table:
     """Turn facts into the statuses of a run: `too_short`, `no_audio`, `silent`, `bad_audio`.
 
     A manifest that was judged before is judged anew: other settings, other statuses.  Files that cannot be read keep
@@ -141,36 +140,22 @@ def judge(manifest: pa.Table, *, clip_s: float, audio_policy: str, modalities: S
         modalities: of the run.
     """
     status, reason = manifest["status"].combine_chunks(), manifest["reason"].combine_chunks()
-    duration_s, audio_s = (manifest[name].to_numpy().astype(float) for name in ("duration_s", "audio_s"))
+    duration_s = manifest["duration_s"].to_numpy().astype(float)
     readable = pc.is_in(status, pa.array(_JUDGED)).to_numpy(zero_copy_only=False) & ~np.isnan(duration_s)
-    sound_needed = "audio" in modalities and (
-        audio_policy == "require" or (audio_policy == "mask" and list(modalities) == ["audio"])
-    )
-    state = {
-        name: pc.fill_null(pc.equal(manifest["audio_state"], name), False).to_numpy() & sound_needed
-        for name in ("absent", "silent", "broken", "ok")
-    }
-    audio_reason = manifest["audio_reason"]
-    verdicts = (
-        ("too_short", duration_s < clip_s - SLACK_S, lambda row: f"{duration_s[row]:.2f} s, data.clip_s={clip_s}"),
-        ("no_audio", state["absent"], lambda row: "no sound track, or an empty one"),
-        ("silent", state["silent"], lambda row: "its sound track is silent"),
-        ("bad_audio", state["broken"], lambda row: audio_reason[row].as_py()),
-        (
-            "too_short",
-            state["ok"] & (audio_s < clip_s - SLACK_S),
-            lambda row: f"{audio_s[row]:.2f} s of sound, data.clip_s={clip_s}",
-        ),
-    )
+    is_short = duration_s < clip_s - SLACK_S
+    faults = [Fault("too_short", is_short, lambda row: f"{duration_s[row]:.2f} s, data.clip_s={clip_s}")]
+    for kind in (MODALITIES[name] for name in modalities):
+        if kind.required(audio_policy, modalities):
+            faults += kind.faults({name: manifest[name].to_numpy() for name in kind.columns}, clip_s)
     status = pc.if_else(pa.array(readable), "ok", status)
     reason = pc.if_else(pa.array(readable), pa.scalar(None, pa.string()), reason)
     undecided = readable
-    for name, applies, explain in verdicts:
-        found = undecided & applies
-        undecided = undecided & ~found
-        status = pc.if_else(pa.array(found), name, status)
-        words = pa.array([explain(row) for row in np.flatnonzero(found)], pa.string())
-        reason = pc.replace_with_mask(reason, pa.array(found), words)
+    for fault in faults:
+        concerned = undecided & fault.rows
+        undecided = undecided & ~concerned
+        status = pc.if_else(pa.array(concerned), fault.status, status)
+        words = pa.array([fault.explain(row) for row in np.flatnonzero(concerned).tolist()], pa.string())
+        reason = pc.replace_with_mask(reason, pa.array(concerned), words)
     return _replace(manifest, status=status, reason=reason)
 
 

@@ -10,7 +10,6 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from datamodules.index.layout import describe_layout, read_layout
-from datamodules.index.manifest import SCHEMA, SLACK_S, media_root, read_manifest, require_unchanged
+from datamodules.index.manifest import SCHEMA, media_root, read_manifest, require_unchanged
 from datamodules.index.probing import probe_file
 from datamodules.index.scan import MEDIA_SUFFIXES, SOUND_SUFFIXES, list_media, other_suffixes
-from datamodules.loading.dataset import ClipReader, Facts, FileReader, as_clip, read_view
-from datamodules.loading.loader import Loader, decoded_bytes, require_shared_memory
-from datamodules.loading.sampling import RowSampler, ViewKey, even_span
+from datamodules.loading.dataset import ClipReader, Facts, FileReader, failed_clip, read_view, usable_seconds
+from datamodules.loading.loader import Loader
+from datamodules.loading.sampling import RowSampler, ViewKey, even_view
+from datamodules.loading.shared_memory import require_shared_memory
 from datamodules.stores.shards import INDEX, ShardReader, is_prepared, open_shards
 from selavi.atomic import locked, write_atomically, write_text
 from selavi.batch import DecodedClip
@@ -33,6 +33,7 @@ from selavi.config import Config
 from selavi.errors import UsageError
 from selavi.filesystem import Look, look, real_path
 from selavi.media import MediaError
+from selavi.modalities import MODALITIES, SLACK_S, Request, Streams, Window, num_bytes, request_of
 
 log = logging.getLogger("selavi")
 
@@ -265,27 +266,16 @@ def judge_clip(facts: Mapping[str, Any], config: Config, modalities: Sequence[st
     Raises:
         MediaError: nothing of it can be used; the reason is a status of the manifest.
     """
-    clip_s = config.data.clip_s
-    pictured = "video" in modalities and facts["width"] != 0
-    audible = "audio" in modalities and facts["audio_state"] == "ok"
-    long_enough = (facts["audio_s"] or 0.0) >= clip_s - SLACK_S
-    if not pictured and "audio" not in modalities:
-        raise MediaError(path, "no_video", "no picture stream")
-    if not pictured and config.data.audio_policy != "zeros":
-        if facts["audio_state"] == "absent":
-            raise MediaError(path, "no_audio", "no sound track, or an empty one")
-        if facts["audio_state"] == "silent":
-            raise MediaError(path, "silent", "its sound track is silent")
-        if facts["audio_state"] == "broken":
-            raise MediaError(path, "bad_audio", facts["audio_reason"])
-        if not long_enough:
-            raise MediaError(path, "too_short", f"{facts['audio_s']:.2f} s of sound, data.clip_s={clip_s}")
-    duration_s = facts["duration_s"]
+    clip_s, duration_s = config.data.clip_s, facts["duration_s"]
+    kinds = {name: MODALITIES[name] for name in modalities}
+    faults = [kind.fault_of(facts, clip_s) for kind in kinds.values()]
+    if faults[-1] and all(faults) and not any(kind.blank_counts(config.data.audio_policy) for kind in kinds.values()):
+        raise MediaError(path, *faults[-1])
     if duration_s < clip_s - SLACK_S:
         raise MediaError(path, "too_short", f"{duration_s:.2f} s, data.clip_s={clip_s}")
-    if config.data.audio_policy == "require" and audible and long_enough:
-        duration_s = min(duration_s, facts["audio_s"])  # every window has sound, as in training
-    return Facts(duration_s, pictured, audible)
+    columns = {name: facts[name] for kind in kinds.values() for name in kind.columns}
+    duration_s = usable_seconds(duration_s, columns, modalities, config)
+    return Facts(duration_s, columns)
 
 
 class ListReader:
@@ -324,23 +314,19 @@ class ListReader:
         if known["duration_s"] is None:
             file = (known["path"], known["bytes"], known["mtime_ns"])
             require_unchanged(path, *file[1:])
-            known = probe_file(str(root), file, needs_picture=not by_sound)
+            known = known | probe_file(str(root), file, needs_picture=not by_sound)
             if known["status"] != "ok":
                 raise MediaError(path, known["status"], known["reason"])
         return judge_clip(known, self.config, self.modalities, path)
 
-    def read(
-        self, row: int, start_s: float, clip_s: float, *, num_frames: int, size: int, offset: float, sample_rate: int
-    ) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """Read one window; see ClipReader.
+    def read(self, row: int, window: Window, request: Request) -> Streams:
+        """Read a window; see ClipReader.
 
         Raises:
             MediaError: the recording cannot be read.
         """
         _, place, reader = self._open(row)
-        return reader.read(
-            place, start_s, clip_s, num_frames=num_frames, size=size, offset=offset, sample_rate=sample_rate
-        )
+        return reader.read(place, window, request)
 
     def rows_of(self, shard: int) -> pa.Table:
         """The rows of a shard."""
@@ -360,10 +346,8 @@ class ListReader:
     def _reader_of(self, rows: pa.Table) -> ClipReader:
         if self.shards is None:
             return FileReader(rows, self.config.data.timeout_s)
-        size = self.config.video.decode_size if "video" in self.modalities else 0
-        sample_rate = self.config.audio.sample_rate if "audio" in self.modalities else 0
         shards = ShardReader(self.shards.source, self.shards.settings, rows.select(INDEX.names))
-        return shards.select(rows, size=size, sample_rate=sample_rate)
+        return shards.select(rows, request_of(self.config, self.modalities))
 
 
 class NewClips:
@@ -372,10 +356,7 @@ class NewClips:
     def __init__(self, reader: ListReader, num_views: int) -> None:
         self.list, self.num_views = reader, num_views
         self.reader: Any = reader  # a WatchedReader of it, in a Loader
-        config = reader.config
-        # A modality that shall not count is never present, not even as zeros.
-        policy = config.data.audio_policy if "audio" in reader.modalities else "mask"
-        self.config = replace(config, data=replace(config.data, audio_policy=policy))
+        self.config = reader.config
 
     def id_of(self, row: int) -> str:
         """The clip's id."""
@@ -388,10 +369,9 @@ class NewClips:
         try:
             facts: Facts = self.reader.facts(key.row)
         except MediaError as fault:
-            span = even_span(key.epoch, self.num_views, clip_s, clip_s)
-            return as_clip(key.row, span, self.config, None, None, f"{fault.reason}: {fault.detail}")
-        span = even_span(key.epoch, self.num_views, facts.duration_s, clip_s)
-        return read_view(self.reader, key.row, span, self.config, pictured=facts.pictured, audible=facts.audible)
+            return failed_clip(key.row, even_view(key.epoch, self.num_views, clip_s, clip_s), self.config, fault)
+        view = even_view(key.epoch, self.num_views, facts.duration_s, clip_s)
+        return read_view(self.reader, key.row, view, self.config, self.list.modalities, facts.columns)
 
 
 class ClipList:
@@ -469,12 +449,12 @@ class ClipList:
         num_workers = min(max(cores, 1), _MOST_WORKERS) if workers is None else workers
         rows = [shard * size + np.arange(self.count(shard)) for shard in shards]
         batch_size = min(self.config.labelling.batch_size, size) * num_views
-        require_shared_memory(batch_size * decoded_bytes(self.config), num_workers, "--workers")
+        require_shared_memory(batch_size * num_bytes(self.config), num_workers, "--workers")
         return Loader(
             NewClips(self.reader, num_views),
             RowSampler(np.concatenate(rows), num_views),
             batch_size,
-            clip_bytes=decoded_bytes(self.config),
+            clip_bytes=num_bytes(self.config),
             num_workers=num_workers,
             timeout_s=self.config.data.timeout_s,
             pin_memory=pin_memory,

@@ -1,44 +1,30 @@
 """One view of one clip, decoded; a file that fails becomes a clip without any modality."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from torch.utils.data import Dataset
 
 from datamodules.index.manifest import media_root, require_unchanged
-from datamodules.loading.sampling import ClipSpan, ViewKey, Window, even_span, random_span, window_span
+from datamodules.loading.sampling import ChosenWindow, View, ViewKey, even_view, random_view
 from selavi.batch import DecodedClip
 from selavi.config import Config
 from selavi.media import MediaError, SoundError, decode_clip
+from selavi.modalities import MODALITIES, Request, Streams, Window, request_of
 
 
 class ClipReader(Protocol):
     """Where clips come from: files, recordings decoded ahead, or shards.  Addressed by the rows of one table."""
 
-    def read(
-        self, row: int, start_s: float, clip_s: float, *, num_frames: int, size: int, offset: float, sample_rate: int
-    ) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """Read the window [start_s, start_s + clip_s) of the recording in a row.
-
-        Args:
-            row: of the table that the reader was made for.
-            start_s: seconds from the start of the file.
-            clip_s: length of the window in seconds.
-            num_frames: frames wanted, evenly spaced from the start of the window; 0 for none.
-            size: side of the square frames.
-            offset: where the square lies on the long side, in [0, 1].
-            sample_rate: of the sound, in samples a second; 0 for none.
-
-        Returns:
-            Frames (num_frames, size, size, 3) uint8, None where none are wanted; waveform
-            (round(clip_s * sample_rate),) int16, None where none is wanted or the window has no sound.
+    def read(self, row: int, window: Window, request: Request) -> Streams:
+        """Read what is asked for of a window of the recording in a row.
 
         Raises:
+            SoundError: its sound cannot be decoded; the exception holds the frames.
             MediaError: the recording cannot be read.
         """
         ...
@@ -50,8 +36,8 @@ class Facts:
 
     duration_s: float
     """Windows lie in [0, duration_s)."""
-    pictured: bool
-    audible: bool
+    columns: Mapping[str, Any]
+    """What the manifest says of it, as far as modalities ask for it (`Modality.columns`)."""
 
 
 class ProbingReader(ClipReader, Protocol):
@@ -79,10 +65,8 @@ class FileReader:
         self.paths = rows["path"].combine_chunks()
         self.bytes, self.mtimes_ns = rows["bytes"].to_numpy(), rows["mtime_ns"].to_numpy()
 
-    def read(
-        self, row: int, start_s: float, clip_s: float, *, num_frames: int, size: int, offset: float, sample_rate: int
-    ) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """Decode one window; see ClipReader.
+    def read(self, row: int, window: Window, request: Request) -> Streams:
+        """Decode a window; see ClipReader.
 
         Raises:
             MediaError: also where the file is no longer the one that was scanned.
@@ -91,15 +75,15 @@ class FileReader:
         require_unchanged(path, int(self.bytes[row]), int(self.mtimes_ns[row]))
         frames, waveform = decode_clip(
             path,
-            start_s,
-            clip_s,
-            num_frames=num_frames,
-            size=size,
-            offset=offset,
-            sample_rate=sample_rate,
+            window.start_s,
+            window.clip_s,
+            num_frames=request.num_frames,
+            size=request.size,
+            offset=window.offset,
+            sample_rate=request.sample_rate,
             deadline_s=self.timeout_s,
         )
-        return frames if num_frames else None, waveform
+        return Streams(frames if request.num_frames else None, waveform)
 
 
 class ClipDataset(Dataset[DecodedClip]):
@@ -121,46 +105,47 @@ class ClipDataset(Dataset[DecodedClip]):
         reader: ClipReader | None = None,
         num_views: int = 1,
         num_crops: int = 1,
-        windows: Sequence[Sequence[Window]] = (),
+        windows: Sequence[Sequence[ChosenWindow]] = (),
     ) -> None:
         self.config, self.num_views, self.num_crops, self.windows = config, num_views, num_crops, windows
         self.reader = FileReader(rows, config.data.timeout_s) if reader is None else reader
         # Columns, never a Python object a row: a million of those take seconds and gigabytes in every process.
-        self.ids = rows["id"].combine_chunks()
-        self.durations_s = rows["duration_s"].to_numpy()
-        self.audible = pc.equal(rows["audio_state"], "ok").to_numpy()
-        if config.data.audio_policy == "require" and "audio" in config.modalities:
-            self.durations_s = np.minimum(self.durations_s, rows["audio_s"].to_numpy())  # every window has sound
+        names = {"id", "duration_s"}.union(*(MODALITIES[name].columns for name in config.modalities))
+        self.columns = {name: rows[name].combine_chunks() for name in names}
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self.columns["id"])
 
     def id_of(self, row: int) -> str:
         """The clip's id."""
-        clip_id: str = self.ids[row].as_py()
+        clip_id: str = self.columns["id"][row].as_py()
         return clip_id
 
     def __getitem__(self, key: ViewKey) -> DecodedClip:
-        config, row = self.config, key.row
-        span, wanted = self._span(key)
-        audible = "audio" in wanted and bool(self.audible[row])
-        clip = read_view(self.reader, row, span, config, pictured="video" in wanted, audible=audible)
-        clip.present.update({name: False for name in clip.present if name not in wanted})
-        return clip
+        columns = {name: values[key.row].as_py() for name, values in self.columns.items()}
+        view, modalities = self._view(key, columns)
+        return read_view(self.reader, key.row, view, self.config, modalities, columns)
 
-    def _span(self, key: ViewKey) -> tuple[ClipSpan, Sequence[str]]:
-        """The window, and the modalities to read there."""
-        config, duration_s, clip_s = self.config, float(self.durations_s[key.row]), self.config.data.clip_s
+    def _view(self, key: ViewKey, columns: Mapping[str, Any]) -> tuple[View, Sequence[str]]:
+        """The view, and the modalities to read there."""
+        config, clip_s = self.config, self.config.data.clip_s
         if key.stream == "window":
-            window = self.windows[key.row][key.epoch]
-            return window_span(window.start_s, clip_s), window.modalities
+            chosen = self.windows[key.row][key.epoch]
+            return View(Window(chosen.start_s, clip_s)), chosen.modalities
+        duration_s = usable_seconds(columns["duration_s"], columns, config.modalities, config)
         if key.stream == "eval":
-            return even_span(key.epoch, self.num_views, duration_s, clip_s, self.num_crops), config.modalities
-        return random_span(config.seed, key, self.ids[key.row].as_py(), duration_s, clip_s), config.modalities
+            return even_view(key.epoch, self.num_views, duration_s, clip_s, self.num_crops), config.modalities
+        return random_view(config.seed, key, columns["id"], duration_s, clip_s), config.modalities
+
+
+def usable_seconds(duration_s: float, columns: Mapping[str, Any], modalities: Collection[str], config: Config) -> float:
+    """Up to where windows of a recording may reach, whose facts are the columns of a manifest."""
+    clip_s, policy = config.data.clip_s, config.data.audio_policy
+    return min([duration_s, *(MODALITIES[name].seconds(columns, clip_s, policy) for name in modalities)])
 
 
 def read_view(
-    reader: ClipReader, row: int, span: ClipSpan, config: Config, *, pictured: bool = True, audible: bool = True
+    reader: ClipReader, row: int, view: View, config: Config, modalities: Collection[str], columns: Mapping[str, Any]
 ) -> DecodedClip:
     """Read one view of the recording in a row; where that fails, it is a clip without any modality.
 
@@ -169,63 +154,42 @@ def read_view(
     Args:
         reader: of a table that has this row.
         row: of the table; becomes the clip's index.
-        span: which window and square.
+        view: which window and square.
         config: of the run.
-        pictured: whether the recording has a picture to be read.
-        audible: whether it has a sound to be read.
+        modalities: those of the run that shall be read; others are not present.
+        columns: facts of the recording, as far as these modalities ask for them.
     """
-    size = config.video.decode_size
-    num_frames = config.video.num_frames if pictured and "video" in config.modalities else 0
-    sample_rate = config.audio.sample_rate if audible and "audio" in config.modalities else 0
-    if not num_frames and not sample_rate:
-        return as_clip(row, span, config, None, None)
+    readable = [name for name in modalities if MODALITIES[name].has(columns)]
+    request, error = request_of(config, readable), None
     try:
-        frames, waveform = reader.read(
-            row,
-            span.start_s,
-            span.clip_s,
-            num_frames=num_frames,
-            size=size,
-            offset=span.offset,
-            sample_rate=sample_rate,
-        )
+        streams = reader.read(row, view.window, request) if request else Streams()
     except SoundError as fault:
-        frames = None if config.data.audio_policy == "require" else fault.frames
-        return as_clip(row, span, config, frames, None, f"{fault.reason}: {fault.detail}")
+        streams = Streams() if config.data.audio_policy == "require" else Streams(fault.frames)
+        error = f"{fault.reason}: {fault.detail}"
     except MediaError as fault:
-        return as_clip(row, span, config, None, None, f"{fault.reason}: {fault.detail}")
-    return as_clip(row, span, config, frames, waveform)
+        return failed_clip(row, view, config, fault)
+    values = {name: MODALITIES[name].value(streams, columns, view.window, config) for name in readable}
+    return _as_clip(row, view, config, values, modalities, error)
 
 
-def as_clip(
+def failed_clip(row: int, view: View, config: Config, fault: MediaError) -> DecodedClip:
+    """A clip without any modality, of a recording that cannot be read."""
+    return _as_clip(row, view, config, {}, (), f"{fault.reason}: {fault.detail}")
+
+
+def _as_clip(
     row: int,
-    span: ClipSpan,
+    view: View,
     config: Config,
-    frames: np.ndarray | None,
-    waveform: np.ndarray | None,
-    error: str | None = None,
+    values: Mapping[str, np.ndarray | None],
+    modalities: Collection[str],
+    error: str | None,
 ) -> DecodedClip:
-    """Tensors of one view, zeros for what is missing.
-
-    Args:
-        row: the clip's index.
-        span: of the view.
-        config: of the run; with data.audio_policy `zeros`, missing sound counts as present.
-        frames: (T, size, size, 3) uint8.
-        waveform: (S,) int16.
-        error: why something of it could not be decoded.
-    """
-    size, clip_s = config.video.decode_size, config.data.clip_s
-    decoded: dict[str, torch.Tensor | None] = {"video": None, "audio": None}
-    present = {}
-    if "video" in config.modalities:
-        present["video"] = frames is not None
-        blank = np.zeros((config.video.num_frames, size, size, 3), np.uint8) if frames is None else frames
-        decoded["video"] = torch.from_numpy(blank)
-    if "audio" in config.modalities:
-        zeros_count = config.data.audio_policy == "zeros" and error is None
-        present["audio"] = waveform is not None or zeros_count
-        silence = np.zeros(round(clip_s * config.audio.sample_rate), np.int16) if waveform is None else waveform
-        decoded["audio"] = torch.from_numpy(silence)
-    draws = torch.from_numpy(span.draws.astype(np.float32))
-    return DecodedClip(row, decoded["video"], decoded["audio"], present, draws, error)
+    """Tensors of one view, blanks for what is missing; a blank counts as present where data.audio_policy says so."""
+    inputs, present = {}, {}
+    for name in config.modalities:
+        kind, value = MODALITIES[name], values.get(name)
+        counts = error is None and name in modalities and kind.blank_counts(config.data.audio_policy)
+        present[name] = value is not None or counts
+        inputs[name] = torch.from_numpy(kind.blank(config) if value is None else value)
+    return DecodedClip(row, inputs, present, torch.from_numpy(view.draws.astype(np.float32)), error)

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shutil
 import signal
 import time
 from collections.abc import Iterator, Sized
@@ -13,28 +12,22 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from datamodules.loading.dataset import ClipReader, Facts, ProbingReader
 from datamodules.loading.sampling import ViewKey
+from datamodules.loading.shared_memory import IN_USE, PREFETCH, SHARED_MEMORY
 from datamodules.loading.slots import Filled, OrderedBatches, Orders, Slots
-from datamodules.processes import cpu_seconds, end_with
+from datamodules.processes import cpu_seconds, end_with, script_hidden
 from selavi.batch import ClipBatch, DecodedClip
-from selavi.config import Config
-from selavi.errors import UsageError
 from selavi.media import WALL_FACTOR, MediaError
+from selavi.modalities import Request, Streams, Window
 
 POLL_S = 5.0
 """How long a batch is waited for before looking whether all processes are well."""
 IDLE_S = 60.0
 """A batch that has not come while no process read anything for so long is lost."""
-PREFETCH = 2
-"""Batches on their way from each process."""
-IN_USE = 2
-"""Batches that have arrived: the one that is worked on while the next is asked for, and that one."""
-SHARED_MEMORY = Path("/dev/shm")
 
 log = logging.getLogger("selavi")
 
@@ -48,18 +41,14 @@ class WatchedReader:
         self.now = torch.tensor([[-1.0, 0.0, 0.0]] * num_workers, dtype=torch.float64).share_memory_()
         self.given_up: dict[int, tuple[str, str]] = {}
 
-    def read(
-        self, row: int, start_s: float, clip_s: float, *, num_frames: int, size: int, offset: float, sample_rate: int
-    ) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """Read one window; see ClipReader.
+    def read(self, row: int, window: Window, request: Request) -> Streams:
+        """Read a window; see ClipReader.
 
         Raises:
             MediaError: also where a process that read this row was lost before.
         """
         with self.watching(row):
-            return self.reader.read(
-                row, start_s, clip_s, num_frames=num_frames, size=size, offset=offset, sample_rate=sample_rate
-            )
+            return self.reader.read(row, window, request)
 
     def facts(self, row: int) -> Facts:
         """Probe one recording; see ProbingReader.
@@ -134,7 +123,7 @@ class Loader:
         dataset: its reader is replaced by a WatchedReader.
         sampler: keys of a pass, in order; Lightning calls its set_epoch.
         batch_size: clips a batch.
-        clip_bytes: of the inputs of a clip, as decoded_bytes says.
+        clip_bytes: of the inputs of a clip; see selavi.modalities.num_bytes.
         num_workers: processes; 0: this one, which nothing protects.
         timeout_s: seconds of processor time that a clip may take; a process that takes more than twice as many hangs,
             and one that takes WALL_FACTOR times as many on the wall.
@@ -218,7 +207,8 @@ class Loader:
                 multiprocessing_context="forkserver" if self.num_workers else None,  # forked FFmpeg may hang
                 worker_init_fn=partial(_end_with, os.getpid()),
             )
-        return iter(self._loader)
+        with script_hidden():
+            return iter(self._loader)
 
     def _lost(self, batches: Iterator[ClipBatch | Filled]) -> list[_Lost]:
         found = []
@@ -303,27 +293,3 @@ class _Batches(Sampler[list[ViewKey]]):
             batch.append(key)
         if batch:
             yield batch
-
-
-def decoded_bytes(config: Config) -> int:
-    """Of one clip, as the loader processes send it."""
-    frames = 3 * config.video.num_frames * config.video.decode_size**2 if "video" in config.modalities else 0
-    samples = round(config.data.clip_s * config.audio.sample_rate) if "audio" in config.modalities else 0
-    return frames + 2 * samples
-
-
-def require_shared_memory(batch_bytes: int, num_workers: int, setting: str = "data.num_workers") -> None:
-    """Raise UsageError where batches on their way from loader processes, and those in use, exceed shared memory.
-
-    In the middle of a run a process that finds no room there loses its batch, or dies of a bus error.
-    """
-    if not num_workers or not SHARED_MEMORY.is_dir():
-        return
-    needed = batch_bytes * (num_workers * PREFETCH + IN_USE)
-    free = shutil.disk_usage(SHARED_MEMORY).free
-    if free < needed:
-        raise UsageError(
-            f"{SHARED_MEMORY} has {free / 2**20:.0f} MB free, but {num_workers} loader processes have up to "
-            f"{needed / 2**20:.0f} MB of batches there; give it more (docker run "
-            f"--shm-size={-(-2 * needed // 2**30)}g), or lower {setting} or the batch size"
-        )

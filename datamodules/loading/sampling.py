@@ -1,13 +1,14 @@
 """Which clip of which recording, in which order: arithmetic on (seed, epoch, clip id), without a file."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import numpy as np
 from torch.utils.data import Sampler
 
 from selavi.batch import NUM_DRAWS
+from selavi.modalities import Window
 from selavi.randomness import mix, uniforms
 
 
@@ -21,7 +22,7 @@ class ViewKey(NamedTuple):
     """Pass over the data; for the stream `eval` the number of the view, for `window` that of the window."""
 
 
-class Window(NamedTuple):
+class ChosenWindow(NamedTuple):
     """A window of a recording, and which modalities are read there."""
 
     start_s: float
@@ -29,34 +30,26 @@ class Window(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ClipSpan:
-    """A half-open window [start_s, start_s + clip_s) of a recording, and what else is random in its view."""
+class View:
+    """A window of a recording, and what else is random when it is looked at."""
 
-    start_s: float
-    clip_s: float
-    offset: float
-    """Place of the square on the long side, in [0, 1]."""
-    draws: np.ndarray
-    """(NUM_DRAWS,) numbers for the augmentation on the device."""
+    window: Window
+    draws: np.ndarray = field(default_factory=lambda: np.full(NUM_DRAWS, 0.5))
+    """(NUM_DRAWS,) numbers for the augmentation on the device; without them nothing is random."""
 
 
-def random_span(seed: int, key: ViewKey, clip_id: str, duration_s: float, clip_s: float) -> ClipSpan:
+def random_view(seed: int, key: ViewKey, clip_id: str, duration_s: float, clip_s: float) -> View:
     """Draw a window uniformly: the same for the same (seed, stream, epoch, clip id)."""
     u = uniforms(seed, key.stream, key.epoch, [clip_id], 2 + NUM_DRAWS)[0]
-    return ClipSpan(u[0] * max(0.0, duration_s - clip_s), clip_s, u[1], u[2:])
+    return View(Window(u[0] * max(0.0, duration_s - clip_s), clip_s, u[1]), u[2:])
 
 
-def even_span(view: int, num_views: int, duration_s: float, clip_s: float, num_crops: int = 1) -> ClipSpan:
-    """View number `view` of `num_views` windows with `num_crops` squares each: the middle one, or from end to end."""
-    window, crop = divmod(view, num_crops)
+def even_view(number: int, num_views: int, duration_s: float, clip_s: float, num_crops: int = 1) -> View:
+    """One of `num_views` windows with `num_crops` squares each: the middle square, or from end to end."""
+    window, crop = divmod(number, num_crops)
     start_s = clip_starts(duration_s, clip_s, num_views)[window]
     offset = crop / (num_crops - 1) if num_crops > 1 else 0.5
-    return window_span(start_s, clip_s, offset)
-
-
-def window_span(start_s: float, clip_s: float, offset: float = 0.5) -> ClipSpan:
-    """A window without anything random in its view."""
-    return ClipSpan(start_s, clip_s, offset, np.full(NUM_DRAWS, 0.5))
+    return View(Window(start_s, clip_s, offset))
 
 
 def clip_starts(duration_s: float, clip_s: float, num_clips: int) -> list[float]:
@@ -126,7 +119,7 @@ class TrainSampler(Sampler[ViewKey]):
 class AllSampler(Sampler[ViewKey]):
     """Every clip once, each on one rank, none twice: `num_views` views of a clip in a row.
 
-    With `shards`, (N,) the shard of each clip, they come shard by shard, each shard on one rank as far as may be.
+    With `shards`, (N,) the shard of each clip, they come shard by shard, and each shard mostly on one rank.
     """
 
     def __init__(

@@ -18,6 +18,7 @@ from datamodules.progress import follow
 from selavi.atomic import locked, write_atomically
 from selavi.filesystem import PASSING
 from selavi.media import MediaError, Recording, crop_square, cut_waveform, decode_recording, frame_times, latest_frames
+from selavi.modalities import Request, Streams, Window
 
 _VERSION = 5
 _FRAMES, _SOUND, _INDEX, _LOCK = "frames.u8", "sound.i16", "index.npz", "lock"
@@ -62,10 +63,8 @@ class DecodedCache:
         missing = {int(row): self.faults.get(rows["id"][row].as_py(), unknown) for row in np.flatnonzero(places < 0)}
         return DecodedCache(self.folder, places, missing)
 
-    def read(
-        self, row: int, start_s: float, clip_s: float, *, num_frames: int, size: int, offset: float, sample_rate: int
-    ) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """Cut one window; see ClipReader.
+    def read(self, row: int, window: Window, request: Request) -> Streams:
+        """Cut a window; see datamodules.loading.dataset.ClipReader.
 
         Raises:
             MediaError: the recording could not be decoded when the cache was made.
@@ -74,14 +73,15 @@ class DecodedCache:
         if self.rows[row] < 0:
             raise MediaError(self.folder, *self.missing[row])
         recording = self._recording(int(self.rows[row]))
-        assert size == min(recording.frames.shape[1:3]) and sample_rate in (0, self.sample_rate)
+        assert request.size in (0, min(recording.frames.shape[1:3]))
+        assert request.sample_rate in (0, self.sample_rate)
         frames, waveform = None, None
-        if num_frames:
-            used = latest_frames(recording.times_s, frame_times(start_s, clip_s, num_frames))
-            frames = np.ascontiguousarray(crop_square(recording.frames[used], offset))
-        if sample_rate:
-            waveform = cut_waveform(recording.waveform, start_s, clip_s, sample_rate)
-        return frames, waveform
+        if request.num_frames:
+            used = latest_frames(recording.times_s, frame_times(window.start_s, window.clip_s, request.num_frames))
+            frames = np.ascontiguousarray(crop_square(recording.frames[used], window.offset))
+        if request.sample_rate:
+            waveform = cut_waveform(recording.waveform, window.start_s, window.clip_s, request.sample_rate)
+        return Streams(frames, waveform)
 
     def __getitem__(self, clip_id: str) -> Recording:
         return self._recording(self.row_of[clip_id])

@@ -32,6 +32,7 @@ from selavi.atomic import hold, locked
 from selavi.errors import UsageError
 from selavi.filesystem import fault_of, real_path
 from selavi.media import MediaError, cut_waveform, decode_jpegs, frame_times, latest_frames
+from selavi.modalities import Request, Streams, Window
 
 MARK = "shards.json"
 VERSION = 1
@@ -198,17 +199,17 @@ class ShardReader:
         self.remote = source.folder is not None
         self.size, self.sample_rate = int(settings["size"]), int(settings["sample_rate"])
 
-    def select(self, rows: pa.Table, *, size: int, sample_rate: int) -> "ShardReader":
+    def select(self, rows: pa.Table, request: Request) -> "ShardReader":
         """Return the ClipReader for some rows of the manifest.
 
         Args:
             rows: rows of the manifest, or of a table with the same ids.
-            size: side of the frames that will be asked for; 0 for none.
-            sample_rate: of the sound that will be asked for; 0 for none.
+            request: what will be asked for.
 
         Raises:
             UsageError: the shards hold smaller frames or a lower rate.
         """
+        size, sample_rate = request.size, request.sample_rate
         if size > self.size:
             raise UsageError(
                 f"the shards in {self.source.root} hold frames of {self.size} pixels, video.decode_size={size}: set "
@@ -222,9 +223,9 @@ class ShardReader:
             )
         chosen = ShardReader(self.source, self.settings, self.index.slice(0, 0))
         places = pc.index_in(rows["id"], value_set=self.index["id"].combine_chunks())
-        found = self.index.drop_columns(["id"]).take(places.combine_chunks())
-        for name in found.column_names:
-            column = pc.fill_null(found[name], -1).to_numpy()
+        places_of_clips = self.index.drop_columns(["id"]).take(places.combine_chunks())
+        for name in places_of_clips.column_names:
+            column = pc.fill_null(places_of_clips[name], -1).to_numpy()
             setattr(chosen, "shards" if name == "shard" else name, column)
         return chosen
 
@@ -234,21 +235,20 @@ class ShardReader:
     sound_at: np.ndarray
     num_samples: np.ndarray
 
-    def read(
-        self, row: int, start_s: float, clip_s: float, *, num_frames: int, size: int, offset: float, sample_rate: int
-    ) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """Read one window; see datamodules.loading.dataset.ClipReader.
+    def read(self, row: int, window: Window, request: Request) -> Streams:
+        """Read a window; see datamodules.loading.dataset.ClipReader.
 
         Raises:
             MediaError: the clip is not in the shards, or its shard cannot be fetched or read.
         """
         with self._opened(row) as (tar, records):
-            frames = None
-            if num_frames:
-                wanted_s = frame_times(start_s, clip_s, num_frames)
-                frames = self._frames(tar, records, row, wanted_s, size, offset)
-            waveform = self._sound(tar, row, start_s, clip_s, sample_rate) if sample_rate else None
-        return frames, waveform
+            frames, waveform = None, None
+            if request.num_frames:
+                times_s = frame_times(window.start_s, window.clip_s, request.num_frames)
+                frames = self._frames(tar, records, row, times_s, request.size, window.offset)
+            if request.sample_rate:
+                waveform = self._sound(tar, row, window, request.sample_rate)
+        return Streams(frames, waveform)
 
     def frames_at(self, row: int, times_s: Sequence[float]) -> np.ndarray:
         """Read the frames shown at ascending times, in seconds from the start of the file, as they are stored.
@@ -296,11 +296,11 @@ class ShardReader:
             raise MediaError(Path(tar_name(shard)), "corrupt", f"{self.source.root}: {error}") from error
 
     def _frames(
-        self, tar: int, records: np.ndarray, row: int, wanted_s: np.ndarray, size: int, offset: float | None
+        self, tar: int, records: np.ndarray, row: int, times_s: np.ndarray, size: int, offset: float | None
     ) -> np.ndarray:
         first = int(self.first_frame[row])
         records = records[first : first + int(self.num_frames[row])]
-        used = latest_frames(records["time_s"], wanted_s)
+        used = latest_frames(records["time_s"], times_s)
         distinct, place = np.unique(used, return_inverse=True)
         chosen = records[distinct]
         begin = int(chosen["at"][0])
@@ -310,11 +310,12 @@ class ShardReader:
         frames = decode_jpegs(jpegs, size=0 if size == self.size else size, offset=offset)
         return frames if len(distinct) == len(used) else frames[place]
 
-    def _sound(self, tar: int, row: int, start_s: float, clip_s: float, sample_rate: int) -> np.ndarray | None:
+    def _sound(self, tar: int, row: int, window: Window, sample_rate: int) -> np.ndarray | None:
         stored, count = self.sample_rate, int(self.num_samples[row])
         margin_s = 0.0 if sample_rate == stored else 0.05  # for the filter of the resampling to settle
-        first = min(max(round((start_s - margin_s) * stored), 0), count)
-        last = min(max(round((start_s + clip_s + margin_s) * stored), first), count)
+        start_s, end_s = window.start_s - margin_s, window.start_s + window.clip_s + margin_s
+        first = min(max(round(start_s * stored), 0), count)
+        last = min(max(round(end_s * stored), first), count)
         samples = np.frombuffer(_read(tar, int(self.sound_at[row]) + 2 * first, 2 * (last - first)), "<i2")
         if sample_rate != stored and samples.size:
             from scipy.signal import resample_poly  # seconds to import, in each process, and seldom needed
@@ -322,7 +323,7 @@ class ShardReader:
             common = np.gcd(sample_rate, stored)
             changed = resample_poly(samples.astype(np.float32), sample_rate // common, stored // common)
             samples = np.clip(np.rint(changed), -32768, 32767).astype(np.int16)
-        return cut_waveform(samples, start_s - first / stored, clip_s, sample_rate)
+        return cut_waveform(samples, window.start_s - first / stored, window.clip_s, sample_rate)
 
 
 class _ShardFiles:

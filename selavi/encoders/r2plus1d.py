@@ -6,8 +6,10 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.video.resnet import BasicBlock, Conv2Plus1D
 
+from selavi.encoders.encoder import Encoder
 
-class R2Plus1D(nn.Module):
+
+class R2Plus1D(Encoder):
     """Clips (B, 3, T, h, w) -> features (B, 8 * width).
 
     width=64, depth=18 has the parameters of torchvision's r2plus1d_18 without `fc`, under the same names.
@@ -16,6 +18,8 @@ class R2Plus1D(nn.Module):
     batch norms' epsilon is Caffe2's.
     Convolutions start from Kaiming's normal distribution (fan out), batch norm from scale 1 and shift 0.
     """
+
+    stages = ("layer1", "layer2", "layer3", "layer4")
 
     def __init__(self, width: int = 64, depth: int = 18, layout: Literal["torchvision", "vmz"] = "torchvision") -> None:
         super().__init__()
@@ -42,12 +46,12 @@ class R2Plus1D(nn.Module):
         initialise(self)
         self.to(memory_format=torch.channels_last_3d)  # the faster layout for 3-D convolutions
 
-    def forward(self, clips: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor) -> Tensor:
         """(B, 3, T, h, w) -> (B, D)."""
-        if clips.device.type == "cpu":  # bf16 3-D convolutions on a CPU now and then give NaN gradients (torch 2.14)
+        if inputs.device.type == "cpu":  # bf16 3-D convolutions on a CPU now and then give NaN gradients (torch 2.14)
             with torch.autocast("cpu", enabled=False):
-                return self._encode(clips.float())
-        return self._encode(clips)
+                return self._encode(inputs.float())
+        return self._encode(inputs)
 
     def _encode(self, clips: Tensor) -> Tensor:
         x = self.stem(clips.contiguous(memory_format=torch.channels_last_3d))

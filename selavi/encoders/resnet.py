@@ -4,15 +4,18 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
+from selavi.encoders.encoder import Encoder
 from selavi.encoders.r2plus1d import initialise
 
 
-class AudioResNet(nn.Module):
+class AudioResNet(Encoder):
     """Log-mel spectrograms (B, 1, F, T) -> features (B, 8 * width).
 
     width=64 has the layers of torchvision's ResNet with a one-channel `conv1` and without `fc`, under the same
     names; depth 9 has one block a stage, depth 18 two.
     """
+
+    stages = ("layer1", "layer2", "layer3", "layer4")
 
     def __init__(self, width: int = 64, depth: int = 9) -> None:
         super().__init__()
@@ -29,10 +32,10 @@ class AudioResNet(nn.Module):
         initialise(self)
         self.to(memory_format=torch.channels_last)
 
-    def forward(self, spectrograms: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor) -> Tensor:
         """(B, 1, F, T) -> (B, D)."""
-        spectrograms = spectrograms.contiguous(memory_format=torch.channels_last)
-        x = self.maxpool(self.relu(self.bn1(self.conv1(spectrograms))))
+        x = inputs.contiguous(memory_format=torch.channels_last)
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return x.mean((2, 3))
 

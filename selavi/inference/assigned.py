@@ -287,10 +287,10 @@ def describe(counts: Counter[str], paths: tuple[Path, Path], run_dir: Path, name
     bad = f"; left out: {left_out} (see {paths[0].with_name('bad.csv')})" if left_out else ""
     lines = [f"{counts['ok']} clips have labels{bad}", f"table: {paths[0]}", f"       {paths[1]}"]
     if pc.any(pc.is_valid(pq.read_table(paths[0], columns=["label"])["label"])).as_py():
-        lines.append(f"Next: measure   {command('cluster_eval', '--clusters', paths[0], '--labels', paths[0])}")
+        lines.append(f"Next: measure   {command('evaluate', '--clusters', paths[0], '--labels', paths[0])}")
     if not named:
         lines.append(
-            f"Next: name      {command('export_clusters', run_dir)}; save its names.csv as {run_dir}/names.csv and "
+            f"Next: name      {command('export', run_dir)}; save its names.csv as {run_dir}/names.csv and "
             "say the same command again"
         )
     return "\n".join(lines)

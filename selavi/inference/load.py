@@ -17,16 +17,15 @@ def load_model(run: Run, device: torch.device = CPU) -> tuple[SelaviModel, Augme
     Raises:
         UsageError: the checkpoint's weights do not fit the run's settings.
     """
-    model, augment = SelaviModel(run.config), Augment(run.config.video, run.config.audio)
-    for prefix, module in (("model.", model), ("augment.", augment)):
-        state = run.checkpoint["state_dict"].items()
-        weights = {name.removeprefix(prefix): value for name, value in state if name.startswith(prefix)}
-        try:
-            module.load_state_dict(weights)
-        except RuntimeError as error:
-            detail = " ".join(str(error).split())[:300]
-            raise UsageError(f"the checkpoint in {run.folder} does not fit its settings: {detail}") from error
-    return model.to(device).eval(), augment.to(device)
+    model = SelaviModel(run.config)
+    state = run.checkpoint["state_dict"].items()
+    weights = {name.removeprefix("model."): value for name, value in state if name.startswith("model.")}
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        detail = " ".join(str(error).split())[:300]
+        raise UsageError(f"the checkpoint in {run.folder} does not fit its settings: {detail}") from error
+    return model.to(device).eval(), Augment(run.config).to(device)
 
 
 def untrained_model(run: Run, device: torch.device = CPU) -> tuple[SelaviModel, Augment]:
@@ -34,4 +33,4 @@ def untrained_model(run: Run, device: torch.device = CPU) -> tuple[SelaviModel, 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(mix(run.config.seed, "model"))
         model = SelaviModel(run.config)
-    return model.to(device).eval(), Augment(run.config.video, run.config.audio).to(device)
+    return model.to(device).eval(), Augment(run.config).to(device)

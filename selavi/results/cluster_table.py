@@ -112,7 +112,7 @@ def read_labels(run_dir: Path, split: str) -> pa.Table:
         found = ", ".join(sorted(file.stem for file in path.parent.glob("*.parquet"))) or "none"
         raise UsageError(
             f"{run_dir} has no labels of split {split!r} (found: {found}); labels of the training clips "
-            f"appear when training ends, others with {command('cluster_eval', run_dir, '--split', split)}"
+            f"appear when training ends, others with {command('evaluate', run_dir, '--split', split)}"
         )
     return pq.read_table(path)
 

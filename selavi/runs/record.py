@@ -182,10 +182,7 @@ def next_steps(run_dir: str) -> str:
     """What to run after training."""
     splits = pq.read_table(Path(run_dir) / "manifest.parquet", columns=["split"])["split"].to_pylist()
     unseen = ("--split", "test") if "test" in splits else ()
-    return (
-        f"\nNext: measure   {command('cluster_eval', run_dir, *unseen)}"
-        f"\n      browse    {command('export_clusters', run_dir)}"
-    )
+    return f"\nNext: measure   {command('evaluate', run_dir, *unseen)}\n      browse    {command('export', run_dir)}"
 
 
 def environment() -> dict[str, Any]:

@@ -108,7 +108,7 @@ class FinetuneModule(pl.LightningModule):
             torch.manual_seed(mix(config.seed, "classifier"))
             nn.init.orthogonal_(self.classifier.weight)
         nn.init.zeros_(self.classifier.bias)
-        self.augment = Augment(config.video, config.audio)
+        self.augment = Augment(config)
         self.targets: Tensor
         self.register_buffer("targets", torch.from_numpy(targets), persistent=False)
         self.source = {"run": str(run.folder), "weights": _fingerprint(self.encoder)}

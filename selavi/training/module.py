@@ -43,7 +43,7 @@ class SelaviModule(pl.LightningModule):
             self.model = SelaviModel(config)
         if config.encoders.init:
             load_encoders(self.model, config, Path(config.encoders.init))
-        self.augment = Augment(config.video, config.audio)
+        self.augment = Augment(config)
         self.label_bank = LabelBank(ids, config.num_label_heads, config.heads.num_clusters)
 
     def training_step(self, batch: ClipBatch, _: int) -> Tensor:

@@ -13,6 +13,7 @@ from selavi.batch import NUM_DRAWS, ClipBatch
 from selavi.config import Config
 from selavi.errors import UsageError
 from selavi.loss import selavi_loss
+from selavi.modalities import examples
 from selavi.model import SelaviModel
 from selavi.randomness import mix
 from selavi.training.optim import make_optimizer
@@ -41,7 +42,7 @@ def measure_model(config: Config, budget_s: float) -> ModelSpeed:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(mix(config.seed, "model"))
         model = SelaviModel(config).to(device)
-    augment = Augment(config.video, config.audio).to(device)
+    augment = Augment(config).to(device)
     optimizer = make_optimizer(model, config.optim, config.optim.batch_size)
     heads, clip = config.heads, config.trainer.gradient_clip_val
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
@@ -107,19 +108,13 @@ def measure_faster(config: Config, now: ModelSpeed, budget_s: float) -> dict[str
 
 def synthetic_batch(config: Config, num_clips: int) -> ClipBatch:
     """Noise of the shape and type that the loader gives, every modality present."""
-    generator = torch.Generator().manual_seed(mix(config.seed, "speed", num_clips))
-    video, inputs = config.video, dict[str, torch.Tensor]()
-    if "video" in config.modalities:
-        shape = (num_clips, video.num_frames, video.decode_size, video.decode_size, 3)
-        inputs["video"] = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-    if "audio" in config.modalities:
-        samples = (num_clips, round(config.data.clip_s * config.audio.sample_rate))
-        inputs["audio"] = torch.randint(-20_000, 20_000, samples, dtype=torch.int16, generator=generator)
+    seed = mix(config.seed, "speed", num_clips)
+    inputs = {name: torch.from_numpy(values) for name, values in examples(config, num_clips, seed).items()}
     return ClipBatch(
         index=torch.arange(num_clips),
         inputs=inputs,
         present={name: torch.ones(num_clips, dtype=torch.bool) for name in inputs},
-        draws=torch.rand(num_clips, NUM_DRAWS, generator=generator),
+        draws=torch.rand(num_clips, NUM_DRAWS, generator=torch.Generator().manual_seed(seed)),
         errors=[],
     )
 

@@ -15,6 +15,7 @@ from datamodules.stores.cache import build_cache
 from datamodules.stores.prepare import PrepareSettings, prepare
 from datamodules.stores.shards import open_shards
 from selavi.config import Config
+from selavi.modalities import Request, Window
 from tests.films import Film, number_of, spoil, write
 from tests.selavi.test_media_streams import write as write_with_sound
 
@@ -61,7 +62,7 @@ def from_shards(rows: pa.Table, folder: Path) -> ClipReader:
     prepare(rows, folder / "out", PrepareSettings(size=48, sample_rate=8000), workers=1)
     manifest, shards = open_shards(str(folder / "out"), folder, 1.0)
     assert shards is not None and len(usable(manifest)) == len(rows)
-    return shards.select(usable(manifest).sort_by("id"), size=48, sample_rate=8000)
+    return shards.select(usable(manifest).sort_by("id"), Request(1, 48, 8000))
 
 
 def from_small_files(rows: pa.Table, folder: Path) -> ClipReader:
@@ -80,7 +81,7 @@ def test_each_way_gives_the_frames_in_their_order(
     for row, clip_id in enumerate(rows["id"].to_pylist()):
         length = 70 if clip_id != "joined.ts" else 140
         for start_s in (0.02, 0.54, 1.62, length / 25 - 0.98):  # in the middle of a frame
-            frames, _ = reader.read(row, start_s, 1.0, num_frames=25, size=48, offset=0.5, sample_rate=0)
+            frames, _ = reader.read(row, Window(start_s, 1.0), Request(25, 48))
             assert frames is not None
             numbers = [number_of_square(frame) for frame in frames]
             expected = [(int(25 * start_s) + i) % 70 for i in range(25)]

@@ -126,6 +126,27 @@ if __name__ == "__main__":
 """
 
 
+SCRIPT = """
+import sys
+from pathlib import Path
+from datamodules.index.scan import scan
+from datamodules.synthetic import generate
+print("the script runs")
+folder = Path(sys.argv[1])
+generate(folder / "media", clips_per_class={"train": 1}, workers=2, progress=False)
+print(len(scan(folder / "media", folder / "cache", 2)), "files")
+"""
+
+
+def test_a_script_without_a_main_guard_is_not_run_by_its_workers(tmp_path: Path, repository: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    environment = os.environ | {"PYTHONPATH": str(repository)}
+    command = [sys.executable, str(script), str(tmp_path)]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (0, "the script runs\n8 files\n"), ended.stderr
+
+
 def leave_pid(folder: str, job: int) -> None:
     (Path(folder) / str(os.getpid())).touch()
     time.sleep(1000)

@@ -20,7 +20,7 @@ class Treacherous:
     ) -> None:
         self.reader, self.hangs, self.dies, self.mark, self.busy = reader, hangs, dies, mark, busy
 
-    def read(self, row: int, *args: float, **kwargs: float):
+    def read(self, row: int, *args: Any):
         if row == self.hangs:
             while self.busy:
                 pass
@@ -29,7 +29,7 @@ class Treacherous:
             if self.mark:
                 self.mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        return self.reader.read(row, *args, **kwargs)
+        return self.reader.read(row, *args)
 
 
 class Once:
@@ -38,12 +38,12 @@ class Once:
     def __init__(self, reader: Treacherous, marks: dict[int, Path]) -> None:
         self.reader, self.marks = reader, marks
 
-    def read(self, row: int, *args: float, **kwargs: float):
+    def read(self, row: int, *args: Any):
         if row in self.marks:
             if self.marks[row].exists():
-                return self.reader.reader.read(row, *args, **kwargs)
+                return self.reader.reader.read(row, *args)
             self.marks[row].touch()
-        return self.reader.read(row, *args, **kwargs)
+        return self.reader.read(row, *args)
 
 
 def unsendable(*batch: object) -> object:

@@ -4,27 +4,26 @@ import pytest
 import torch
 from torch import Tensor
 
-from selavi.augment import (
-    Augment,
-    Draws,
+from selavi.augment import AUGMENTATIONS, Augment
+from selavi.augment.audio import (
+    AudioAugmentation,
     LogFilterBank,
     LogMel,
     colour_tone,
-    crop_resize,
-    jitter_colour,
     mask_axis,
     roll_time,
     shift_pitch,
     standardise,
 )
+from selavi.augment.video import VideoAugmentation, crop_resize, jitter_colour
 from selavi.batch import NUM_DRAWS, ClipBatch
-from selavi.config import AudioConfig, VideoConfig
+from selavi.config import AudioConfig, Config, VideoConfig
 
 
-def draws(num_clips: int, value: float = 0.5, **named: float) -> Draws:
+def draws(num_clips: int, value: float = 0.5, **named: float) -> dict[str, Tensor]:
     """The same number for everything but what is named."""
-    each = {name: torch.full((num_clips,), named.get(name, value)) for name in Draws._fields}
-    return Draws(**each)
+    names = VideoAugmentation.draws.keys() | AudioAugmentation.draws.keys()
+    return {name: torch.full((num_clips,), named.get(name, value)) for name in names}
 
 
 def sounds(num_clips: int, num_samples: int, seed: int = 0) -> Tensor:
@@ -266,6 +265,10 @@ AUDIO = AudioConfig(
 )  # fmt: skip
 
 
+def augment_of(video: VideoConfig, audio: AudioConfig) -> Augment:
+    return Augment(Config(video=video, audio=audio))
+
+
 def batch(rows: list[int]) -> ClipBatch:
     """Rows of six clips."""
     generator = torch.Generator().manual_seed(4)
@@ -283,7 +286,7 @@ def batch(rows: list[int]) -> ClipBatch:
 
 @pytest.mark.parametrize("random", [True, False])
 def test_a_view_is_the_same_in_any_batch(random: bool) -> None:
-    augment = Augment(VIDEO, AUDIO)
+    augment = augment_of(VIDEO, AUDIO)
     together, other = augment(batch([0, 1, 2, 3, 4, 5]), random), augment(batch([4, 1]), random)
     for modality in ("video", "audio"):
         torch.testing.assert_close(other[modality], together[modality][[4, 1]], atol=1e-4, rtol=1e-4)
@@ -291,7 +294,7 @@ def test_a_view_is_the_same_in_any_batch(random: bool) -> None:
 
 def test_views_have_the_shapes_and_ranges_that_encoders_expect() -> None:
     for random in (True, False):
-        view = Augment(VIDEO, AUDIO)(batch([0, 1, 2]), random)
+        view = augment_of(VIDEO, AUDIO)(batch([0, 1, 2]), random)
         assert view["video"].shape == (3, 3, 2, 16, 16)
         assert view["audio"].shape == (3, 1, 24, 61)
         assert view["video"].dtype == view["audio"].dtype == torch.float32
@@ -299,7 +302,7 @@ def test_views_have_the_shapes_and_ranges_that_encoders_expect() -> None:
 
 
 def test_only_random_views_depend_on_the_numbers() -> None:
-    augment, clips = Augment(VIDEO, AUDIO), batch([0, 1, 2])
+    augment, clips = augment_of(VIDEO, AUDIO), batch([0, 1, 2])
     others = ClipBatch(clips.index, clips.inputs, clips.present, 1 - clips.draws, [])
     for modality in ("video", "audio"):
         assert torch.equal(augment(clips, False)[modality], augment(others, False)[modality])
@@ -308,7 +311,7 @@ def test_only_random_views_depend_on_the_numbers() -> None:
 
 def test_a_plain_view_is_the_whole_square() -> None:
     clips = batch([2])
-    plain = Augment(VideoConfig(num_frames=2, decode_size=20, size=20), AUDIO)(clips, False)["video"]
+    plain = augment_of(VideoConfig(num_frames=2, decode_size=20, size=20), AUDIO)(clips, False)["video"]
     pixels = clips.inputs["video"].permute(0, 4, 1, 2, 3) / 255
     torch.testing.assert_close(plain, (pixels - 0.45) / 0.225, atol=1e-4, rtol=0)
 
@@ -322,7 +325,7 @@ def test_volume_changes_the_amplitude() -> None:
     views = []
     for clips in (quiet, loud):
         clips.inputs["audio"] = sound
-        views.append(Augment(VIDEO, config)(clips, True)["audio"])
+        views.append(augment_of(VIDEO, config)(clips, True)["audio"])
     expected = LogMel(config)(waveform * 0.5), LogMel(config)(waveform * 1.5)
     torch.testing.assert_close(views[0], expected[0], atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(views[1], expected[1], atol=1e-3, rtol=1e-3)
@@ -331,4 +334,16 @@ def test_volume_changes_the_amplitude() -> None:
 def test_one_modality_is_enough() -> None:
     clips = batch([0])
     alone = ClipBatch(clips.index, {"audio": clips.inputs["audio"]}, {"audio": clips.present["audio"]}, clips.draws, [])
-    assert set(Augment(VIDEO, AUDIO)(alone, True)) == {"audio"}
+    assert set(augment_of(VIDEO, AUDIO)(alone, True)) == {"audio"}
+
+
+def test_no_number_of_a_clip_serves_twice() -> None:
+    builders = [builder(Config()) for builder in AUGMENTATIONS.values()]
+    places = [place for augmentation in builders for place in augmentation.draws.values()]  # type: ignore[union-attr, operator]
+    assert len(set(places)) == len(places) and set(places) <= set(range(NUM_DRAWS))
+
+
+def test_nothing_of_it_is_in_a_checkpoint_and_that_of_earlier_versions_is_passed_over() -> None:
+    model = torch.nn.ModuleDict({"augment": augment_of(VIDEO, AUDIO)})
+    assert not model.state_dict()
+    model.load_state_dict({"augment.log_mel.mel.spectrogram.window": torch.zeros(3)})

@@ -7,9 +7,8 @@ from selavi.batch import NUM_DRAWS, ClipBatch, DecodedClip, collate
 def clip(index: int, side: int = 4, video: bool = True, error: str | None = None) -> DecodedClip:
     frames = torch.full((2, side, side, 3), index, dtype=torch.uint8)
     present = {"video": video, "audio": error is None}
-    return DecodedClip(
-        index, frames, torch.full((8,), 100 * index, dtype=torch.int16), present, torch.full((NUM_DRAWS,), 0.5), error
-    )
+    inputs = {"video": frames, "audio": torch.full((8,), 100 * index, dtype=torch.int16)}
+    return DecodedClip(index, inputs, present, torch.full((NUM_DRAWS,), 0.5), error)
 
 
 def together(*clips: DecodedClip) -> ClipBatch:
@@ -39,7 +38,7 @@ def test_a_batch_of_one_keeps_its_axis() -> None:
 
 
 def test_one_modality_is_enough() -> None:
-    alone = DecodedClip(0, None, torch.zeros(8, dtype=torch.int16), {"audio": True}, torch.zeros(NUM_DRAWS))
+    alone = DecodedClip(0, {"audio": torch.zeros(8, dtype=torch.int16)}, {"audio": True}, torch.zeros(NUM_DRAWS))
     batch = together(alone, alone)
     assert set(batch.inputs) == set(batch.present) == {"audio"}
 

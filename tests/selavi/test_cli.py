@@ -1,4 +1,3 @@
-import importlib
 import io
 import subprocess
 import sys
@@ -8,6 +7,7 @@ import pytest
 
 from selavi import __version__
 from selavi.cli import Parser, run_tool
+from selavi.commands.main import NAMES, find_command
 from selavi.config import load_config
 from selavi.errors import Interrupted, UsageError
 
@@ -17,7 +17,7 @@ TOOLS = sorted(path.stem for path in (Path(__file__).resolve().parents[2] / "too
 def settings_parser() -> Parser:
     parser = Parser("train", "Train.")
     parser.add_argument("--config")
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value")
+    parser.take_settings("settings")
     return parser
 
 
@@ -125,22 +125,15 @@ def test_an_error_ends_with_its_code(capsys: pytest.CaptureFixture[str]) -> None
     assert capsys.readouterr().err == "error: no such folder\n"
 
 
-@pytest.mark.parametrize("tool", TOOLS)
-def test_every_path_argument_of_every_tool_knows_the_home_folder(
-    tool: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.parametrize("name", NAMES)
+def test_every_path_argument_of_every_command_knows_the_home_folder(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
-    parsers: list[Parser] = []
-    real = Parser.__init__
-    monkeypatch.setattr(Parser, "__init__", lambda self, *a, **k: (real(self, *a, **k), parsers.append(self))[0])
-    with pytest.raises(SystemExit):
-        importlib.import_module(f"tools.{tool}").parse(["--help"])
-    capsys.readouterr()
-    for action in parsers[0]._actions:
+    parser = find_command(name).parser()
+    for action in parser._actions:
         is_path = action.type in (Path, "path") or action.dest in ("root", "out", "paths", "list", "cache_dir", "run")
         if is_path and action.nargs != 0:
             assert action.type in (Path, "path"), action
-            assert str(parsers[0]._get_value(action, "~/a b")) == "/home/me/a b"
+            assert str(parser._get_value(action, "~/a b")) == "/home/me/a b"
 
 
 def test_settings_that_are_paths_know_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selavi.wording import about, byte_size, command, duration, speed
+from selavi.wording import about, byte_size, called_as, command, duration, program, speed
 
 
 @pytest.mark.parametrize(
@@ -67,8 +67,25 @@ def test_speeds(per_second: float, words: str) -> None:
 
 @given(st.lists(st.text(st.characters(blacklist_characters="\0"), min_size=1), max_size=4))
 def test_a_command_survives_the_shell(words: list[str]) -> None:
-    assert shlex.split(command("train", *words)) == ["python", "tools/train.py", *words]
+    assert shlex.split(command("train", *words)) == ["selavi", "train", *words]
 
 
 def test_a_folder_with_a_blank_is_quoted() -> None:
-    assert command("train", "data.root=/my videos") == "python tools/train.py 'data.root=/my videos'"
+    assert command("train", "data.root=/my videos") == "selavi train 'data.root=/my videos'"
+
+
+@pytest.mark.parametrize(
+    ("form", "shown"),
+    [
+        (("selavi", "{name}"), "selavi evaluate runs/demo"),
+        (("python", "-m", "selavi", "{name}"), "python -m selavi evaluate runs/demo"),
+        (("python", "tools/{tool}.py"), "python tools/cluster_eval.py runs/demo"),
+        (("python", "../my tools/{tool}.py"), "python '../my tools/cluster_eval.py' runs/demo"),
+        (("selavi-{script}",), "selavi-cluster-eval runs/demo"),
+    ],
+)
+def test_commands_are_printed_as_the_program_was_called(form: tuple[str, ...], shown: str) -> None:
+    with called_as(*form):
+        assert command("evaluate", "runs/demo") == shown
+        assert program("evaluate") in shown.replace("'", "")
+    assert command("evaluate") == "selavi evaluate"

@@ -6,22 +6,20 @@ import pyarrow as pa
 import pytest
 
 from datamodules.doctor import throughput
-from datamodules.doctor.report import Report
-from datamodules.doctor.throughput import DataSpeed, Flow, Sample, faster_flows, make_flow, rank_advice
+from datamodules.doctor.throughput import DataSpeed, Flow, Sample, check_flow, faster_flows, make_flow, rank_advice
 from datamodules.index.manifest import usable
 from selavi.config import Config
 from selavi.errors import UsageError
-from tests.datamodules.doctor.test_report import MACHINE
+from tests.datamodules.doctor.test_machine import MACHINE
 
 SLOW = DataSpeed(one=10.0, loader=40.0, faults=0, clips=100)
 FLOW = Flow(loader=40.0, training=1600.0, labelling=4800.0, share=0.5, gpu=True, workers=4, cores=8)
 
 
 def test_slow_data_are_named_and_the_best_change_comes_first() -> None:
-    report = Report()
-    report.add_flow(FLOW, SLOW)
-    assert report.measured["bottleneck"] == "data"
-    assert report.checks[-1].mark == "warning" and "98% of a run's time is waiting" in report.checks[-1].found
+    verdict = check_flow(FLOW, SLOW)[-1]
+    assert FLOW.bottleneck == "data"
+    assert verdict.mark == "warning" and "98% of a run's time is waiting" in verdict.finding
     changed = faster_flows(FLOW, SLOW, {"shards": 200.0, "smaller": 10.1}, {})
     advice = rank_advice(FLOW, changed)
     assert [one.change for one in advice] == ["shards", "data.num_workers=8"]  # 1 % is not worth a line
@@ -32,9 +30,7 @@ def test_slow_data_are_named_and_the_best_change_comes_first() -> None:
 def test_a_change_gains_no_more_than_the_model_lets_it() -> None:
     fast = replace(FLOW, loader=1e6)
     assert fast.clip_s() == pytest.approx(0.5 / 1600 + 0.5 / 4800) == fast.model_s()
-    report = Report()
-    report.add_flow(fast, SLOW)
-    assert report.measured["bottleneck"] == "model" and report.checks[-1].mark == "ok"
+    assert fast.bottleneck == "model" and check_flow(fast, SLOW)[-1].mark == "ok"
     assert rank_advice(fast, {"more of the same": replace(fast, loader=2e6)}) == []
     assert rank_advice(fast, faster_flows(fast, SLOW, {}, {"bf16": (3200.0, 9600.0)}))[0].gain == pytest.approx(2)
 
@@ -57,9 +53,7 @@ def test_several_devices_share_the_cores() -> None:
 
 
 def test_faults_of_the_loader_are_reported() -> None:
-    report = Report()
-    report.add_flow(FLOW, replace(SLOW, faults=3))
-    assert "3 of 100 clips could not be decoded" in report.checks[-1].found
+    assert "3 of 100 clips could not be decoded" in check_flow(FLOW, replace(SLOW, faults=3))[-1].finding
 
 
 def test_a_sample_stands_for_the_folder(tiny, demo_set: Path) -> None:
@@ -67,7 +61,7 @@ def test_a_sample_stands_for_the_folder(tiny, demo_set: Path) -> None:
     assert sample is not None and sample.num_files == 32 and len(sample.manifest) == 32
     assert set(sample.manifest["split"].to_pylist()) == {"train"}
     check = throughput.check_sample(sample, tiny())[-1]
-    assert (check.mark, check.found) == ("ok", "32 of 32 files looked at")
+    assert (check.mark, check.finding) == ("ok", "32 of 32 files looked at")
     half = Sample(sample.manifest.slice(0, 16), None, 32)
     assert throughput.cache_gb(tiny(), half) == pytest.approx(throughput.cache_gb(tiny(), sample), rel=0.2)
 
@@ -95,7 +89,7 @@ def test_bad_files_are_counted_and_none_is_a_problem(tiny, media: Path) -> None:
     sample = throughput.find_sample(config, 60.0)
     assert sample is not None
     check = throughput.check_sample(sample, config)[-1]
-    assert check.mark == "warning" and "7 of 7 files looked at, 3 cannot be used" in check.found
+    assert check.mark == "warning" and "7 of 7 files looked at, 3 cannot be used" in check.finding
     none = Sample(sample.manifest.filter(pa.array([False] * 7)), None, 7)
     assert throughput.check_sample(none, config)[-1].mark == "problem"
     mute = sample.manifest.filter(pa.array([path == "mute.mp4" for path in sample.manifest["path"].to_pylist()]))
@@ -106,7 +100,7 @@ def test_no_data_is_no_fault_where_training_generates_them(tiny, tmp_path: Path)
     config = tiny(f"data.root={tmp_path / 'none'}", "data.demo=true")
     assert throughput.find_sample(config, 1.0) is None
     check = throughput.check_sample(None, config)[-1]
-    assert check.mark == "ok" and "not there yet" in check.found
+    assert check.mark == "ok" and "not there yet" in check.finding
     with pytest.raises(UsageError, match="no such folder"):
         throughput.find_sample(tiny(f"data.root={tmp_path / 'none'}"), 1.0)
 

@@ -8,11 +8,12 @@ import torch
 from datamodules.index.manifest import SCHEMA, judge
 from datamodules.index.new_clips import ClipList, ListReader, NewClips, fix_list, judge_clip, list_clips, task_of
 from datamodules.index.scan import scan
-from datamodules.loading.dataset import ClipDataset, Facts
+from datamodules.loading.dataset import ClipDataset
 from datamodules.loading.sampling import ViewKey
 from selavi.config import Config
 from selavi.errors import UsageError
 from selavi.media import MediaError
+from selavi.modalities import MODALITIES
 
 Tiny = Callable[..., Config]
 BOTH = ["video", "audio"]
@@ -58,36 +59,38 @@ def test_an_array_with_gaps_is_refused() -> None:
 
 
 def facts(**changes: Any) -> dict[str, Any]:
-    return {"duration_s": 3.0, "width": 64, "audio_state": "ok", "audio_s": 2.5} | changes
+    return {"duration_s": 3.0, "width": 64, "audio_state": "ok", "audio_s": 2.5, "audio_reason": None} | changes
 
 
 @pytest.mark.parametrize(
     ("policy", "modalities", "found", "expected"),
     [
-        ("mask", BOTH, {}, Facts(3.0, True, True)),
-        ("require", BOTH, {}, Facts(2.5, True, True)),
-        ("mask", BOTH, {"audio_state": "silent"}, Facts(3.0, True, False)),
-        ("require", BOTH, {"audio_state": "absent", "audio_s": 0.0}, Facts(3.0, True, False)),
-        ("require", BOTH, {"audio_s": 0.5}, Facts(3.0, True, True)),
-        ("mask", BOTH, {"width": 0}, Facts(3.0, False, True)),
+        ("mask", BOTH, {}, (3.0, ["video", "audio"])),
+        ("require", BOTH, {}, (2.5, ["video", "audio"])),
+        ("mask", BOTH, {"audio_state": "silent"}, (3.0, ["video"])),
+        ("require", BOTH, {"audio_state": "absent", "audio_s": 0.0}, (3.0, ["video"])),
+        ("require", BOTH, {"audio_s": 0.5}, (3.0, ["video", "audio"])),
+        ("mask", BOTH, {"width": 0}, (3.0, ["audio"])),
         ("mask", BOTH, {"width": 0, "audio_state": "silent"}, "silent"),
         ("mask", BOTH, {"width": 0, "audio_state": "absent", "audio_s": 0.0}, "no_audio"),
         ("mask", BOTH, {"duration_s": 0.5}, "too_short"),
         ("mask", BOTH, {"width": 0, "audio_s": 0.5, "duration_s": 0.5}, "too_short"),
-        ("mask", ["video"], {}, Facts(3.0, True, False)),
+        ("mask", ["video"], {}, (3.0, ["video"])),
         ("mask", ["video"], {"width": 0}, "no_video"),
-        ("mask", ["audio"], {}, Facts(3.0, False, True)),
+        ("mask", ["audio"], {}, (3.0, ["audio"])),
         ("mask", ["audio"], {"audio_state": "absent", "audio_s": 0.0}, "no_audio"),
         ("mask", ["audio"], {"audio_s": 0.5}, "too_short"),
-        ("zeros", ["audio"], {"audio_state": "silent"}, Facts(3.0, False, False)),
+        ("zeros", ["audio"], {"audio_state": "silent"}, (3.0, [])),
     ],
 )
 def test_what_of_a_clip_is_used(
-    tiny: Tiny, policy: str, modalities: list[str], found: dict[str, Any], expected: Facts | str
+    tiny: Tiny, policy: str, modalities: list[str], found: dict[str, Any], expected: tuple[float, list[str]] | str
 ) -> None:
     config = tiny(f"data.audio_policy={policy}")
     try:
-        assert judge_clip(facts(**found), config, modalities, Path("a.mp4")) == expected
+        judged = judge_clip(facts(**found), config, modalities, Path("a.mp4"))
+        readable = [name for name in modalities if MODALITIES[name].has(judged.columns)]
+        assert (judged.duration_s, readable) == expected
     except MediaError as fault:
         assert fault.reason == expected
 
@@ -128,8 +131,9 @@ def test_views_are_those_of_evaluation(demo_set: Path, cache_dir: Path, tmp_path
     for row, view in ((0, 0), (4, 2), (5, 1), (15, 2), (2, 1)):
         one, other = new[ViewKey(row, "eval", view)], expected[ViewKey(row, "eval", view)]
         assert one.index == row and one.error is None and one.present == other.present
-        assert one.video is not None and other.video is not None and one.audio is not None and other.audio is not None
-        assert torch.equal(one.video, other.video) and torch.equal(one.audio, other.audio)
+        assert torch.equal(one.inputs["video"], other.inputs["video"]) and torch.equal(
+            one.inputs["audio"], other.inputs["audio"]
+        )
         assert new.id_of(row) == expected.id_of(row)
 
 

@@ -17,12 +17,14 @@ import torch
 from datamodules.clips import ClipDataModule, prepare_data
 from datamodules.loading import loader as loader_module
 from datamodules.loading.dataset import ClipDataset, FileReader
-from datamodules.loading.loader import Loader, WatchedReader, decoded_bytes, require_shared_memory
+from datamodules.loading.loader import Loader, WatchedReader
 from datamodules.loading.sampling import AllSampler
+from datamodules.loading.shared_memory import require_shared_memory
 from selavi.batch import ClipBatch
 from selavi.config import Config
 from selavi.errors import UsageError
 from selavi.media import MediaError
+from selavi.modalities import Request, Window, num_bytes
 from selavi.runs.checkpoint import last_checkpoint, read_checkpoint
 from tests.datamodules.treacherous import Once, Treacherous, unsendable
 
@@ -42,7 +44,7 @@ def make(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Loader]:
         sampler = AllSampler(len(rows), 0, 1, "label")
         workers = 2 if treason else 0
         dataset = ClipDataset(rows, config, reader)  # type: ignore[arg-type]
-        clip_bytes = decoded_bytes(config)
+        clip_bytes = num_bytes(config)
         return Loader(dataset, sampler, 8, clip_bytes=clip_bytes, num_workers=workers, timeout_s=1.0, pin_memory=False)
 
     return build
@@ -242,13 +244,13 @@ def test_a_clip_that_fails_is_not_taken_for_one_that_hangs(monkeypatch: pytest.M
     seen = []
 
     class Failing:
-        def read(self, row: int, *_: float, **__: float):
+        def read(self, row: int, *_: object):
             seen.append(watched.now[1].tolist())
             raise MediaError(Path("a.mp4"), "corrupt", "why")
 
     watched = WatchedReader(Failing(), 2)  # type: ignore[arg-type]
     monkeypatch.setattr(loader_module, "get_worker_info", lambda: SimpleNamespace(id=1))
     with pytest.raises(MediaError, match="why"):
-        watched.read(7, 0.0, 1.0, num_frames=1, size=16, offset=0.5, sample_rate=0)
+        watched.read(7, Window(0.0, 1.0), Request(1, 16))
     assert seen[0][0] == 7 and seen[0][1] <= time.monotonic()
     assert watched.now[:, 0].tolist() == [-1, -1]

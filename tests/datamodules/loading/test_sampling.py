@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datamodules.loading.sampling import AllSampler, TrainSampler, ViewKey, clip_starts, even_span, random_span
+from datamodules.loading.sampling import AllSampler, TrainSampler, ViewKey, clip_starts, even_view, random_view
 from selavi.batch import NUM_DRAWS
 
 lengths = st.floats(0.04, 600)
@@ -13,11 +13,11 @@ lengths = st.floats(0.04, 600)
 
 @given(lengths, lengths, st.integers(0, 2**31), st.integers(0, 50))
 def test_a_random_clip_lies_inside_its_recording(duration_s: float, clip_s: float, seed: int, epoch: int) -> None:
-    span = random_span(seed, ViewKey(0, "train", epoch), "train/ball/1.mp4", duration_s, clip_s)
-    assert span.start_s >= 0
-    assert span.start_s + clip_s <= max(duration_s, clip_s) + 1e-9
-    assert 0 <= span.offset < 1
-    assert span.draws.shape == (NUM_DRAWS,)
+    view = random_view(seed, ViewKey(0, "train", epoch), "train/ball/1.mp4", duration_s, clip_s)
+    assert view.window.start_s >= 0
+    assert view.window.start_s + clip_s <= max(duration_s, clip_s) + 1e-9
+    assert 0 <= view.window.offset < 1
+    assert view.draws.shape == (NUM_DRAWS,)
 
 
 @given(lengths, lengths, st.integers(1, 12))
@@ -36,30 +36,30 @@ def test_even_clips_lie_inside_and_reach_both_ends(duration_s: float, clip_s: fl
 def test_known_starts() -> None:
     assert clip_starts(10, 1, 4) == [0, 3, 6, 9]
     assert clip_starts(10, 1, 1) == [4.5]
-    assert even_span(2, 4, 10, 1).start_s == 6
-    assert even_span(0, 1, 0.5, 1).start_s == 0
+    assert even_view(2, 4, 10, 1).window.start_s == 6
+    assert even_view(0, 1, 0.5, 1).window.start_s == 0
 
 
 def test_three_squares_of_each_window() -> None:
-    spans = [even_span(view, 2, 11, 1, num_crops=3) for view in range(6)]
-    assert [(span.start_s, span.offset) for span in spans] == [
+    windows = [even_view(number, 2, 11, 1, num_crops=3).window for number in range(6)]
+    assert [(window.start_s, window.offset) for window in windows] == [
         (start_s, offset) for start_s in (0, 10) for offset in (0, 0.5, 1)
     ]
-    assert even_span(1, 2, 11, 1).offset == 0.5
+    assert even_view(1, 2, 11, 1).window.offset == 0.5
 
 
-def test_a_span_is_a_function_of_seed_stream_epoch_and_id() -> None:
-    def span(seed: int = 0, stream: str = "train", epoch: int = 0, clip_id: str = "a") -> tuple[float, float, float]:
-        found = random_span(seed, ViewKey(3, stream, epoch), clip_id, 10.0, 1.0)  # type: ignore[arg-type]
-        return found.start_s, found.offset, found.draws[0]
+def test_a_view_is_a_function_of_seed_stream_epoch_and_id() -> None:
+    def view(seed: int = 0, stream: str = "train", epoch: int = 0, clip_id: str = "a") -> tuple[float, float, float]:
+        drawn = random_view(seed, ViewKey(3, stream, epoch), clip_id, 10.0, 1.0)  # type: ignore[arg-type]
+        return drawn.window.start_s, drawn.window.offset, drawn.draws[0]
 
-    assert span() == span()
-    others = [span(seed=1), span(stream="label"), span(epoch=1), span(clip_id="b")]
-    assert len({span(), *others}) == 5
+    assert view() == view()
+    others = [view(seed=1), view(stream="label"), view(epoch=1), view(clip_id="b")]
+    assert len({view(), *others}) == 5
 
 
 def test_starts_are_uniform_over_the_recording() -> None:
-    starts = [random_span(0, ViewKey(0, "train", 0), f"{n}", 5.0, 1.0).start_s for n in range(2000)]
+    starts = [random_view(0, ViewKey(0, "train", 0), f"{n}", 5.0, 1.0).window.start_s for n in range(2000)]
     assert np.mean(starts) == pytest.approx(2.0, abs=0.1)
     assert np.std(starts) == pytest.approx(4 / 12**0.5, rel=0.05)
 

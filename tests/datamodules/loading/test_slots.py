@@ -5,11 +5,13 @@ import torch
 
 from datamodules.clips import ClipDataModule, prepare_data
 from datamodules.loading.dataset import ClipDataset
-from datamodules.loading.loader import IN_USE, PREFETCH, Loader, decoded_bytes
+from datamodules.loading.loader import Loader
 from datamodules.loading.sampling import AllSampler, ViewKey
+from datamodules.loading.shared_memory import IN_USE, PREFETCH
 from datamodules.loading.slots import Filled, OrderedBatches, Slots
 from selavi.batch import NUM_DRAWS, ClipBatch, DecodedClip
 from selavi.config import Config
+from selavi.modalities import num_bytes
 
 Tiny = Callable[..., Config]
 CLIP_BYTES = 3 * 5 * 5 * 3 + 2 * 7
@@ -22,9 +24,8 @@ class Numbered:
         video = torch.full((3, 5, 5, 3), key.row, dtype=torch.uint8)
         audio = torch.full((7,), -1000 * key.row, dtype=torch.int16)
         error = "corrupt: no frame" if key.row == 4 else None
-        return DecodedClip(
-            key.row, video, audio, {"video": error is None, "audio": True}, torch.full((NUM_DRAWS,), 0.5), error
-        )
+        inputs, present = {"video": video, "audio": audio}, {"video": error is None, "audio": True}
+        return DecodedClip(key.row, inputs, present, torch.full((NUM_DRAWS,), 0.5), error)
 
 
 def keys(*rows: int) -> list[ViewKey]:
@@ -100,7 +101,7 @@ def loader(tiny: Tiny) -> Loader:
         ClipDataset(data.train_rows, config, data._reader(data.train_rows)),
         AllSampler(32, 0, 1, "label"),
     )
-    clip_bytes = decoded_bytes(config)
+    clip_bytes = num_bytes(config)
     return Loader(dataset, sampler, 2, clip_bytes=clip_bytes, num_workers=2, timeout_s=30, pin_memory=False)
 
 

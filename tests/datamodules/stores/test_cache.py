@@ -12,6 +12,7 @@ from datamodules.stores import cache as cache_module
 from datamodules.stores.cache import DecodedCache, build_cache, estimate_gb
 from selavi.filesystem import PASSING
 from selavi.media import MediaError, decode_clip
+from selavi.modalities import Request, Window
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,7 @@ def test_what_cannot_be_decoded_is_named_each_time(odd: pa.Table, tmp_path: Path
         assert list(faults) == ["plain.mp4"]
         assert faults["plain.mp4"][0] == "not_media"
     with pytest.raises(MediaError, match="not_media"):
-        cache.select(odd).read(1, 0.0, 1.0, num_frames=2, size=16, offset=0.5, sample_rate=0)
+        cache.select(odd).read(1, Window(0.0, 1.0), Request(2, 16))
     assert cache["silent.mp4"].frames.shape == (36, 16, 24, 3)
 
 
@@ -129,10 +130,9 @@ def test_a_selection_is_addressed_by_its_own_rows(rows: pa.Table, cache: Decoded
     some = rows.take([40, 3, 17])
     reader = cache.select(some)
     for row, path in enumerate(some["path"].to_pylist()):
-        wanted = dict(num_frames=4, size=32, offset=0.3, sample_rate=8000)
-        frames, waveform = reader.read(row, 0.4, 1.0, **wanted)
+        frames, waveform = reader.read(row, Window(0.4, 1.0, 0.3), Request(4, 32, 8000))
         root = Path(rows.schema.metadata[b"root"].decode())
-        expected, _ = decode_clip(root / path, 0.4, 1.0, **wanted)
+        expected, _ = decode_clip(root / path, 0.4, 1.0, num_frames=4, size=32, offset=0.3, sample_rate=8000)
         assert frames is not None and (frames == expected).all()
         assert waveform is not None and waveform.dtype == np.int16 and waveform.shape == (8000,)
 
@@ -141,6 +141,6 @@ def test_a_recording_that_is_not_in_the_cache_is_a_fault_of_its_clip(rows: pa.Ta
     strange = rows.slice(0, 2).set_column(0, "id", pa.array(["nobody.mp4", rows["id"][1].as_py()]))
     reader = cache.select(strange)
     with pytest.raises(MediaError, match="vanished: was not there when the cache was made"):
-        reader.read(0, 0.0, 1.0, num_frames=2, size=32, offset=0.5, sample_rate=0)
-    frames, waveform = reader.read(1, 0.0, 1.0, num_frames=2, size=32, offset=0.5, sample_rate=0)
+        reader.read(0, Window(0.0, 1.0), Request(2, 32))
+    frames, waveform = reader.read(1, Window(0.0, 1.0), Request(2, 32))
     assert frames is not None and frames.shape == (2, 32, 32, 3) and waveform is None

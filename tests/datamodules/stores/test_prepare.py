@@ -33,6 +33,7 @@ from datamodules.stores.prepare import (
 from datamodules.stores.shards import FRAME, open_shards, tar_name
 from selavi.errors import UsageError
 from selavi.media import MediaError, decode_clip, encode_clip, encode_jpeg, latest_frames, probe, stream_frames
+from selavi.modalities import Request, Window
 from tools import prepare as tool
 
 SMALL = ["--size", "32", "--sample-rate", "8000", "--shard-mb", "1", "--workers", "1"]
@@ -154,9 +155,9 @@ def test_fewer_frames_a_second_keep_their_times(media: Path, tmp_path: Path) -> 
     assert records["time_s"] == pytest.approx(np.arange(12) / 4, abs=1e-3)
     _, reader = open_shards(str(tmp_path / "out"), tmp_path / "cache", 0)
     assert reader is not None
-    wanted = dict(num_frames=4, size=32, offset=0.0, sample_rate=0)
-    kept, _ = reader.select(rows, size=32, sample_rate=0).read(0, 1.0, 1.0, **wanted)
-    seen, _ = decode_clip(root / "plain.mp4", 1.0, 1.0, **wanted)
+    request = Request(4, 32)
+    kept, _ = reader.select(rows, request).read(0, Window(1.0, 1.0, 0.0), request)
+    seen, _ = decode_clip(root / "plain.mp4", 1.0, 1.0, num_frames=4, size=32, offset=0.0, sample_rate=0)
     assert kept is not None
     assert np.abs(kept.astype(int) - seen).mean() < 6
 

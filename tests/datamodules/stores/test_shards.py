@@ -18,7 +18,7 @@ from datamodules.clips import ClipDataModule, cached, prepare_data
 from datamodules.index.manifest import judge, select_split, usable
 from datamodules.index.scan import scan
 from datamodules.loading.dataset import ClipDataset, FileReader
-from datamodules.loading.loader import Loader, decoded_bytes
+from datamodules.loading.loader import Loader
 from datamodules.loading.sampling import TrainSampler, ViewKey
 from datamodules.stores.prepare import PrepareSettings, prepare
 from datamodules.stores.shards import ShardReader, is_prepared, open_shards, pack_sample, tar_name, unpack_sample
@@ -26,6 +26,7 @@ from selavi.batch import ClipBatch
 from selavi.config import Config
 from selavi.errors import UsageError
 from selavi.media import MediaError, decode_clip, decode_jpegs, decode_recording, encode_clip, encode_jpeg
+from selavi.modalities import Request, Window, num_bytes
 
 Tiny = Callable[..., Config]
 RATE = 8000
@@ -70,7 +71,7 @@ def opened(root: Path | str, cache: Path, cache_gb: float = 1) -> ShardReader:
 
 
 def select(reader: ShardReader, rows: pa.Table) -> ShardReader:
-    return reader.select(rows, size=32, sample_rate=RATE)
+    return reader.select(rows, Request(1, 32, RATE))
 
 
 # ---- the format ----
@@ -130,10 +131,10 @@ def test_a_view_of_a_shard_is_the_view_of_the_file(
     other = ClipDataset(rows, tiny(), select(opened(shards, tmp_path), rows), 3)[key]
     assert one.error is None and other.error is None
     assert other.index == one.index and other.present == one.present and torch.equal(one.draws, other.draws)
-    assert one.video is not None and other.video is not None and one.video.shape == other.video.shape
-    assert (one.video.double() - other.video.double()).abs().mean() < 5
-    assert one.audio is not None and other.audio is not None and other.audio.dtype == torch.int16
-    heard, kept = one.audio.double(), other.audio.double()
+    assert one.inputs["video"].shape == other.inputs["video"].shape
+    assert (one.inputs["video"].double() - other.inputs["video"].double()).abs().mean() < 5
+    assert other.inputs["audio"].dtype == torch.int16
+    heard, kept = one.inputs["audio"].double(), other.inputs["audio"].double()
     assert (heard - kept).square().mean() < 0.02 * heard.square().mean()
 
 
@@ -141,9 +142,9 @@ def test_smaller_frames_and_a_lower_rate_are_made_from_what_is_there(
     shards: Path, rows: pa.Table, tmp_path: Path
 ) -> None:
     reader = opened(shards, tmp_path)
-    frames, waveform = select(reader, rows).read(4, 0.5, 1.0, num_frames=3, size=32, offset=0.5, sample_rate=RATE)
-    lower = reader.select(rows, size=16, sample_rate=4000)
-    small, slow = lower.read(4, 0.5, 1.0, num_frames=3, size=16, offset=0.5, sample_rate=4000)
+    frames, waveform = select(reader, rows).read(4, Window(0.5, 1.0), Request(3, 32, RATE))
+    lower = reader.select(rows, Request(1, 16, 4000))
+    small, slow = lower.read(4, Window(0.5, 1.0), Request(3, 16, 4000))
     assert frames is not None and small is not None and small.shape == (3, 16, 16, 3) and small.dtype == np.uint8
     means = frames.reshape(3, 16, 2, 16, 2, 3).mean((2, 4))
     assert np.abs(small - means).mean() < 6
@@ -151,9 +152,9 @@ def test_smaller_frames_and_a_lower_rate_are_made_from_what_is_there(
     spectrum, other = (np.abs(np.fft.rfft(x.astype(float)))[20:1500] for x in (waveform, slow))
     assert np.corrcoef(spectrum, other)[0, 1] > 0.98
     with pytest.raises(UsageError, match=r"frames of 32 pixels, video.decode_size=48: set video.decode_size=32, or"):
-        reader.select(rows, size=48, sample_rate=RATE)
+        reader.select(rows, Request(1, 48, RATE))
     with pytest.raises(UsageError, match=r"hold 8000 samples a second, audio.sample_rate=16000: set audio.sample_rate"):
-        reader.select(rows, size=32, sample_rate=16000)
+        reader.select(rows, Request(1, 32, 16000))
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +177,7 @@ def test_as_much_of_the_long_side_is_stored_as_asked_for(
     root, rows = wide
     prepare(rows, tmp_path / "out", PrepareSettings(kind, size=32, aspect=aspect, sample_rate=RATE), workers=1)
     rows, shards = open_shards(str(tmp_path / "out"), tmp_path, 0)
-    reader = shards.select(rows, size=32, sample_rate=0) if shards else FileReader(rows, 30)
+    reader = shards.select(rows, Request(1, 32)) if shards else FileReader(rows, 30)
     for row in (0, 1):
         if shards:
             piece = (tmp_path / "out" / tar_name(0)).read_bytes()
@@ -187,9 +188,9 @@ def test_as_much_of_the_long_side_is_stored_as_asked_for(
             stored = decode_recording(tmp_path / "out" / f"{row}.mp4", size=32, sample_rate=RATE).frames[0]
         assert stored.shape[:2] == (shape if row == 0 else shape[::-1])
         for offset in (0.0, 0.5, 1.0):
-            wanted = dict(num_frames=3, size=32, sample_rate=0)
-            found, _ = reader.read(row, 0.5, 1.0, offset=offset, **wanted)
+            found, _ = reader.read(row, Window(0.5, 1.0, offset), Request(3, 32))
             place = offset if aspect == 0 else 0.5 + (offset - 0.5) * (aspect - 1)
+            wanted = dict(num_frames=3, size=32, sample_rate=0)
             expected, _ = decode_clip(root / f"{row}.mp4", 0.5, 1.0, offset=place, **wanted)
             assert found is not None and found.shape == expected.shape
             assert np.abs(found.astype(int) - expected).mean() < 8
@@ -208,7 +209,7 @@ def test_a_broken_shard_is_a_fault_of_its_clips(shards: Path, rows: pa.Table, tm
     assert errors[second] is not None and errors[second].startswith("vanished: ")
     stranger = rows.slice(0, 1).set_column(0, "id", pa.array(["nobody.mp4"]))
     with pytest.raises(MediaError, match="not in the shards"):
-        select(reader_of(shards, tmp_path), stranger).read(0, 0, 1, num_frames=1, size=32, offset=0.5, sample_rate=0)
+        select(reader_of(shards, tmp_path), stranger).read(0, Window(0, 1), Request(1, 32))
 
 
 def reader_of(shards: Path, tmp_path: Path) -> ShardReader:
@@ -217,14 +218,14 @@ def reader_of(shards: Path, tmp_path: Path) -> ShardReader:
 
 def test_a_reader_crosses_process_borders(shards: Path, rows: pa.Table, tmp_path: Path) -> None:
     reader = select(opened(shards, tmp_path), rows)
-    wanted = dict(num_frames=2, size=32, offset=0.2, sample_rate=RATE)
-    expected = reader.read(9, 0.3, 1.0, **wanted)
-    found = pickle.loads(pickle.dumps(reader)).read(9, 0.3, 1.0, **wanted)
+    window, request = Window(0.3, 1.0, 0.2), Request(2, 32, RATE)
+    expected = reader.read(9, window, request)
+    found = pickle.loads(pickle.dumps(reader)).read(9, window, request)
     assert all((one == other).all() for one, other in zip(expected, found, strict=True))
 
 
 def batches(dataset: ClipDataset, keys: list[ViewKey], workers: int) -> list[ClipBatch]:
-    size = decoded_bytes(dataset.config)
+    size = num_bytes(dataset.config)
     return list(Loader(copy(dataset), keys, 8, clip_bytes=size, num_workers=workers, timeout_s=30, pin_memory=False))  # type: ignore[arg-type]
 
 
@@ -338,7 +339,7 @@ def test_remote_shards_are_fetched_once_an_epoch_within_the_limit(
         sampler = TrainSampler(len(rows), 8, 0, 0, 1, reader.shards, num_mixed=1)
         folder = next(tmp_path.glob("shards-*"), None)
         for key in sampler:
-            frames, _ = reader.read(key.row, 0.0, 1.0, num_frames=1, size=32, offset=0.5, sample_rate=0)
+            frames, _ = reader.read(key.row, Window(0.0, 1.0), Request(1, 32))
             assert frames is not None
             folder = folder or next(tmp_path.glob("shards-*"))
             kept = [file.stat().st_size for file in folder.glob("*shard-*")]
@@ -354,11 +355,11 @@ def test_remote_shards_are_fetched_once_an_epoch_within_the_limit(
 def test_a_download_that_was_killed_leaves_no_reserved_room(shards: Path, rows: pa.Table, tmp_path: Path) -> None:
     limit = 4 * max(tar.stat().st_size for tar in shards.glob("*.tar"))
     reader = select(opened(f"file://{shards}", tmp_path, limit / 1e9), rows)
-    reader.read(0, 0.0, 1.0, num_frames=1, size=32, offset=0.5, sample_rate=0)
+    reader.read(0, Window(0.0, 1.0), Request(1, 32))
     folder = next(tmp_path.glob("shards-*"))
     (folder / ".shard-000999.tar.tmp").write_bytes(bytes(limit))
     other = next(n for n, shard in enumerate(reader.shards) if shard != reader.shards[0])
-    reader.read(other, 0.0, 1.0, num_frames=1, size=32, offset=0.5, sample_rate=0)
+    reader.read(other, Window(0.0, 1.0), Request(1, 32))
     assert len(list(folder.glob("shard-*.tar"))) == 2
     assert not list(folder.glob(".*tmp"))
 
@@ -378,13 +379,13 @@ def test_a_connection_that_breaks_is_tried_again_and_then_a_fault(
 
     monkeypatch.setattr(type(local), "open", flaky)
     monkeypatch.setattr("datamodules.stores.shards.time.sleep", lambda seconds: None)
-    wanted = dict(num_frames=1, size=32, offset=0.5, sample_rate=0)
+    window, request = Window(0.0, 1.0), Request(1, 32)
     broken = range(1, 4)
     with pytest.raises(MediaError, match="reset by peer"):
-        reader.read(0, 0.0, 1.0, **wanted)
+        reader.read(0, window, request)
     attempts.clear()
     broken = range(1, 3)
-    frames, _ = reader.read(0, 0.0, 1.0, **wanted)
+    frames, _ = reader.read(0, window, request)
     assert frames is not None and len(attempts) == 4  # twice in vain, then both files
 
 
@@ -416,9 +417,9 @@ def test_a_flash_and_a_click_stay_together(
     else:
         prepare(rows, tmp_path / "out", PrepareSettings(kind, size=48, sample_rate=16_000), workers=1)
         rows, shards = open_shards(str(tmp_path / "out"), tmp_path, 0)
-        reader = shards.select(rows, size=48, sample_rate=sample_rate) if shards else FileReader(rows, 30)
+        reader = shards.select(rows, Request(1, 48, sample_rate)) if shards else FileReader(rows, 30)
     for start_s in (0.0, 1.237, 1.98):
-        frames, waveform = reader.read(0, start_s, 2.02, num_frames=101, size=48, offset=0.5, sample_rate=sample_rate)
+        frames, waveform = reader.read(0, Window(start_s, 2.02), Request(101, 48, sample_rate))
         assert frames is not None and waveform is not None
         bright = np.flatnonzero(frames.mean((1, 2, 3)) > 128)
         assert start_s + bright[0] * 0.02 == pytest.approx(2.0, abs=0.04)
@@ -431,7 +432,7 @@ def test_the_fetching_process_holds_no_file_open_for_ever(shards: Path, rows: pa
     for _ in range(3):
         reader = select(opened(f"file://{shards}", tmp_path), rows)
         for row in range(len(rows)):
-            reader.read(row, 0.0, 1.0, num_frames=1, size=32, offset=0.5, sample_rate=0)
+            reader.read(row, Window(0.0, 1.0), Request(1, 32))
     del reader
     assert len(os.listdir("/proc/self/fd")) <= before + 2
 

@@ -5,6 +5,7 @@ from torchvision.models.video import r2plus1d_18
 from selavi.config import EncodersConfig
 from selavi.encoders import make_encoder
 from selavi.encoders.r2plus1d import R2Plus1D
+from selavi.errors import UsageError
 
 
 def test_the_full_size_has_torchvisions_parameters() -> None:
@@ -49,7 +50,7 @@ def test_encoders_are_made_by_modality() -> None:
     config = EncodersConfig(video_width=4, video_depth=10, audio_width=9)
     assert make_encoder("video", config).num_features == 32
     assert make_encoder("audio", config).num_features == 72
-    with pytest.raises(ValueError, match="video and audio, not for 'smell'"):
+    with pytest.raises(UsageError, match="no encoder for modality 'smell'; there are encoders for video, audio"):
         make_encoder("smell", config)
 
 

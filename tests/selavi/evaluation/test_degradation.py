@@ -172,7 +172,7 @@ def test_an_unknown_corruption_is_refused(config: Config) -> None:
 @pytest.fixture
 def judge(config: Config) -> dg.Judge:
     torch.manual_seed(0)
-    model, augment = SelaviModel(config).eval(), Augment(config.video, config.audio)
+    model, augment = SelaviModel(config).eval(), Augment(config)
     clips = encode_clips(model, augment, [batch_of(config, 6, 1)], 6, 1)
     lines = dg.kmeans_lines("both", clips, ["video", "video+audio"], 3, 0)
     labels = torch.randint(0, 8, (20, 2), generator=torch.Generator().manual_seed(1))

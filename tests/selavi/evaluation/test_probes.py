@@ -137,7 +137,7 @@ def batch_of(config: Config, rows: list[int], present: list[bool], num_views: in
 
 def test_clips_are_encoded_into_their_rows(tiny: Callable[..., Config]) -> None:
     config = tiny("encoders.audio_width=8")
-    model, augment = SelaviModel(config).eval(), Augment(config.video, config.audio)
+    model, augment = SelaviModel(config).eval(), Augment(config)
     batches = [batch_of(config, [2, 0], [True, True], 2), batch_of(config, [1], [False], 2)]
     found = encode_clips(model, augment, batches, 3, 2)
     assert found.present["video"].tolist() == [True, False, True]

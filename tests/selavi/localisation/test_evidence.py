@@ -16,6 +16,7 @@ from datamodules.index.scan import scan
 from datamodules.stores.prepare import PrepareSettings, prepare
 from selavi.augment import Augment
 from selavi.batch import ClipBatch
+from selavi.commands.evidence import evidence_for
 from selavi.config import Config, load_config
 from selavi.errors import UsageError
 from selavi.localisation import evidence
@@ -31,13 +32,12 @@ from selavi.localisation.evidence import (
 )
 from selavi.model import SelaviModel
 from selavi.results.cluster_table import read_labels
-from tools._evidence import evidence_for
 
 
 def make(config: Config, num_clips: int = 3) -> tuple[SelaviModel, Augment, ClipBatch]:
     """A model with random weights and batch norms that are not the identity, and clips of noise."""
     torch.manual_seed(0)
-    model, augment = SelaviModel(config), Augment(config.video, config.audio)
+    model, augment = SelaviModel(config), Augment(config)
     for layer in model.modules():
         if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm):
             assert layer.running_mean is not None and layer.running_var is not None

@@ -219,6 +219,6 @@ def test_next_steps_can_be_pasted(tmp_path: Path) -> None:
     lines = next_steps(str(folder)).strip().splitlines()
     commands = [shlex.split(line.removeprefix("Next:").strip().split(maxsplit=1)[1]) for line in lines]
     assert commands == [
-        ["python", "tools/cluster_eval.py", str(folder), "--split", "test"],
-        ["python", "tools/export_clusters.py", str(folder)],
+        ["selavi", "evaluate", str(folder), "--split", "test"],
+        ["selavi", "export", str(folder)],
     ]

@@ -1,0 +1,135 @@
+"""Label new clips with the clusters of a run: files, folders, a manifest or shards; picture, sound or both."""
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from selavi.cli import Command, Parser
+from selavi.wording import command
+
+
+@dataclass(frozen=True)
+class AssignArguments:
+    """Which clips, and how they are judged."""
+
+    run: Path
+    paths: Sequence[str] = ()
+    out: Path | None = None
+    rule: str = "balanced"
+    head: str = "chosen"
+    views: int = 3
+    nearest: int = 3
+    modalities: Sequence[str] | None = None
+    features: bool = False
+    shard_clips: int = 1000
+    task: str | None = None
+    workers: int | None = None
+    max_bad_fraction: float | None = None
+    allow_links: bool = False
+    layout: str = "auto"
+    spreadsheet_safe: bool = False
+    merge_only: bool = False
+
+
+@dataclass(frozen=True)
+class AssignResult:
+    """What came out; the tables are there once all tasks are done."""
+
+    run: Path
+    out: Path
+    task: tuple[int, int]
+    num_shards: int
+    num_missing: int
+    """Shards that other tasks still have to label."""
+    counts: Counter[str]
+    """Clips by their status: `ok` and why others have no label."""
+    tables: tuple[Path, Path] | None
+    """Parquet and CSV."""
+    named: bool
+    """Whether RUN/names.csv gave the clusters names."""
+
+
+def add_arguments(parser: Parser) -> None:
+    """Describe the command line."""
+    parser.epilog = "Stopped or killed, the same command goes on where it was. Many processes share the work: --task "
+    parser.epilog += "i/n, a SLURM array or torchrun; see docs/assign.md. "
+    parser.epilog += f"Example: {command('assign', 'runs/mine', '/my/new/videos')}"
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run folder, such as runs/demo")
+    about = f"files and folders; or one manifest (.parquet); or one folder (or URL) of {command('prepare')}"
+    parser.add_argument("paths", type="path", nargs="*", metavar="PATH", help=about)
+    parser.add_argument("--out", type=Path, help="folder of the results (default: RUN/assigned/NAME of the first PATH)")
+    about = f"balanced (default): the plan row with the training's potentials, as {command('evaluate')}; likeliest: "
+    about += "the largest probability of the heads"
+    parser.add_argument("--rule", choices=("balanced", "likeliest"), help=about)
+    about = "`chosen` (default): the one that agrees most with the others; a number; or `all`"
+    parser.add_argument("--head", help=about)
+    about = "evenly spaced views of each clip whose log-probabilities are averaged (default: 3)"
+    parser.add_argument("--views", type=int, help=about)
+    parser.add_argument("--nearest", type=int, help="next best clusters to name (default: 3)")
+    about = "judge by these alone, such as `--modalities video` (default: all that the run and the clip have)"
+    parser.add_argument("--modalities", nargs="+", choices=("video", "audio"), help=about)
+    parser.add_argument("--features", action="store_true", help="also OUT/features/SHARD.safetensors")
+    parser.add_argument("--shard-clips", type=int, help="clips of one output file (default: 1000)")
+    about = "take the share i (from 0) of n; default: what SLURM's array or torchrun says, else everything"
+    parser.add_argument("--task", metavar="i/n", help=about)
+    parser.add_argument("--workers", type=int, help="processes that decode; 0: this one (default: one for each core)")
+    about = "a larger share of unusable files ends with exit code 3 (default: data.max_bad_fraction of the run)"
+    parser.add_argument("--max-bad-fraction", type=float, help=about)
+    parser.add_argument("--allow-links", action="store_true", help="follow links that lead out of a folder")
+    about = "what folders below a PATH mean (data.layout; default: by their names)"
+    parser.add_argument("--layout", choices=("auto", "classes", "splits", "flat"), help=about)
+    about = "put a ' before CSV cells that a spreadsheet would run; such ids are then no longer the ids"
+    parser.add_argument("--spreadsheet-safe", action="store_true", help=about)
+    about = "label nothing: merge what is there, with RUN/names.csv"
+    parser.add_argument("--merge-only", action="store_true", help=about)
+
+
+def assign(arguments: AssignArguments) -> AssignResult:
+    """Label this task's shards, those that are not there yet; merge where all are there."""
+    _check(arguments)
+    from selavi.commands.assign_shards import assign_shards
+
+    return assign_shards(arguments)
+
+
+def _check(arguments: AssignArguments) -> None:
+    """Refuse what cannot be done; which heads judge is checked with the run's labels.  Imports no torch."""
+    from selavi.commands.checks import at_least, output_folder, require
+    from selavi.config import load_run_config
+    from selavi.results.naming import read_names
+
+    at_least(arguments, views=1, nearest=0, shard_clips=1, workers=0)
+    fraction = arguments.max_bad_fraction
+    require(fraction is None or 0 <= fraction <= 1, f"--max-bad-fraction must be in [0, 1], got {fraction}")
+    has_work = arguments.paths or (arguments.merge_only and arguments.out)
+    require(has_work, "expected files or folders to label, or --merge-only with --out")
+    config = load_run_config(arguments.run)
+    for name in arguments.modalities or ():
+        about = f"--modalities {name}: the run was trained on {' and '.join(config.modalities)} alone"
+        require(name in config.modalities, about)
+    head = arguments.head
+    fits = head in ("chosen", "all") or (head.isdecimal() and int(head) < config.num_label_heads)
+    require(fits, f"--head must be `chosen`, `all` or one of 0 to {config.num_label_heads - 1}, got {head!r}")
+    for path in arguments.paths:
+        require("://" in path or os.path.lexists(path), f"{path}: no such file or folder")
+    output_folder("--out", arguments.out or arguments.run / "assigned")
+    if (arguments.run / "names.csv").exists():
+        read_names(arguments.run / "names.csv")
+
+
+def show(result: AssignResult) -> None:
+    """Say what came out, where it is and what to run next."""
+    from selavi.inference.assigned import describe
+
+    number, count = result.task
+    if result.tables is None:
+        missing = f"{result.num_missing} of {result.num_shards} shards in {result.out} are still to come"
+        print(f"task {number}/{count} is done: {missing}; the task that ends last merges them", file=sys.stderr)
+    else:
+        print(describe(result.counts, result.tables, result.run, result.named), file=sys.stderr)
+
+
+COMMAND = Command("assign", __doc__, AssignArguments, add_arguments, assign, show)

@@ -1,0 +1,112 @@
+"""Label the shards of a list of new clips, and merge them."""
+
+import json
+import os
+import sys
+from collections import Counter
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from datamodules.index.new_clips import LOCK, SETTINGS, ClipList, default_out, fix_list, list_clips, task_of
+from datamodules.progress import follow
+from selavi.atomic import locked
+from selavi.commands.assign import AssignArguments, AssignResult
+from selavi.errors import UsageError
+from selavi.inference import assigned
+from selavi.inference.encode import best_device
+from selavi.inference.load import load_model
+from selavi.results.naming import read_names
+from selavi.runs.record import Run, load_run
+
+
+def assign_shards(arguments: AssignArguments) -> AssignResult:
+    """Label this task's shards, those that are not there yet; merge where all are there."""
+    number, count = task_of(arguments.task, os.environ)
+    run = load_run(arguments.run)
+    config = run.config
+    out = arguments.out or default_out(arguments.run, arguments.paths)
+    settings = _kept_settings(out) if arguments.merge_only else _begin(run, out, arguments)
+    clips = ClipList(out, config, settings["modalities"], settings["shard_clips"])
+    limit = config.data.max_bad_fraction if arguments.max_bad_fraction is None else arguments.max_bad_fraction
+    todo = [] if arguments.merge_only else clips.todo(number, count)
+    if todo:
+        _label(run, clips, todo, settings, limit, arguments.workers)
+    num_missing = clips.num_shards - len(clips.done())
+    if num_missing and arguments.merge_only:
+        raise UsageError(f"{num_missing} of {clips.num_shards} shards in {out} are not labelled yet: label them first")
+    counts: Counter[str] = Counter()
+    tables = None
+    names_path = run.folder / "names.csv"
+    if not num_missing:
+        counts, tables = _merge(clips, names_path, settings, limit, arguments.spreadsheet_safe)
+    return AssignResult(
+        run.folder, out, (number, count), clips.num_shards, num_missing, counts, tables, names_path.exists()
+    )
+
+
+def _kept_settings(out: Path) -> dict[str, Any]:
+    if not (out / SETTINGS).exists():
+        raise UsageError(f"{out} was not made by this tool: it has no {SETTINGS}")
+    settings: dict[str, Any] = json.loads((out / SETTINGS).read_text(encoding="utf-8"))
+    return settings
+
+
+def _begin(run: Run, out: Path, arguments: AssignArguments) -> dict[str, Any]:
+    """List the clips, unless it is done; returns the settings that all tasks have to share."""
+    config = run.config
+    bank = run.checkpoint["label_bank"]
+    modalities = assigned.choose_modalities(arguments.modalities, config)
+    settings = {
+        "run": assigned.settings_digest(config, run.checkpoint["state_dict"], bank["potentials"]),
+        "paths": [path if "://" in path else os.path.abspath(path) for path in arguments.paths],
+        "rule": arguments.rule,
+        "views": arguments.views,
+        "features": arguments.features,
+        "shard_clips": arguments.shard_clips,
+        "layout": arguments.layout,
+        "heads": assigned.choose_columns(arguments.head, bank["labels"].numpy(), config, modalities),
+        "nearest": min(arguments.nearest, config.heads.num_clusters - 1),
+        "modalities": modalities,
+    }
+    make = partial(list_clips, arguments.paths, config, "audio" in modalities, arguments.allow_links, arguments.layout)
+    fix_list(out, settings, make)
+    return settings
+
+
+def _label(
+    run: Run, clips: ClipList, todo: list[int], settings: dict[str, Any], limit: float, workers: int | None
+) -> None:
+    print(f"{clips.out}: {clips.num_clips} clips; {len(todo)} of {clips.num_shards} shards to do here", file=sys.stderr)
+    device = best_device(run.config.trainer.accelerator)
+    views = settings["views"]
+    loader = clips.loader(todo, views, workers, pin_memory=device.type == "cuda")
+    batches = follow(loader, "assigning", sum(map(clips.count, todo)), "clips", lambda batch: len(batch.index) // views)
+    model, augment = load_model(run, device)
+    potentials = run.checkpoint["label_bank"]["potentials"]
+    counts = assigned.count_statuses(clips.done())
+    try:
+        for labelled in assigned.label_shards(model, augment, batches, clips, run.config, potentials, settings):
+            counts += labelled
+            assigned.check_bad(counts, clips, limit)
+    except KeyboardInterrupt:
+        print(f"the finished shards in {clips.out} are kept: the same command goes on", file=sys.stderr)
+        raise
+
+
+def _merge(
+    clips: ClipList, names_path: Path, settings: dict[str, Any], limit: float, spreadsheet_safe: bool
+) -> tuple[Counter[str], tuple[Path, Path]]:
+    with locked(clips.out / LOCK):
+        counts = assigned.count_statuses(clips.done())
+        names = read_names(names_path) if names_path.exists() else None
+        assigned.check_bad(counts, clips, limit)
+        tables = assigned.merge_parts(
+            clips.done(),
+            clips.out,
+            settings["nearest"],
+            names,
+            sorted_by_id=clips.sorted_by_id,
+            spreadsheet_safe=spreadsheet_safe,
+        )
+    return counts, tables

@@ -1,0 +1,73 @@
+"""What commands refuse from what is on the disk, before media are decoded or models run; imports no torch.
+
+Each function raises UsageError.
+"""
+
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from datamodules.index.manifest import read_manifest, select_split, usable
+from datamodules.index.sources import SOURCES, read_list
+from selavi.config import Config, load_run_config
+from selavi.errors import UsageError
+
+
+def require(condition: object, message: str) -> None:
+    """Refuse with a message."""
+    if not condition:
+        raise UsageError(message)
+
+
+def at_least(arguments: object, **limits: float) -> None:
+    """Options that are numbers, or None, and the least that each may be."""
+    for name, least in limits.items():
+        value = getattr(arguments, name)
+        fits = value is None or (math.isfinite(value) and value >= least)
+        require(fits, f"--{name.replace('_', '-')} must be at least {least:g}, got {value}")
+
+
+def above_zero(arguments: object, *names: str) -> None:
+    """Options that are numbers above 0."""
+    for name in names:
+        value = getattr(arguments, name)
+        fits = math.isfinite(value) and value > 0
+        require(fits, f"--{name.replace('_', '-')} must be above 0, got {value}")
+
+
+def output_folder(option: str, folder: Path) -> None:
+    """A folder that results go into: it, or the first of those above it that is there, can be written."""
+    place = folder.absolute()
+    while not os.path.lexists(place) and place != place.parent:
+        place = place.parent
+    require(place.is_dir(), f"{option} {folder}: {place} is a file, so no folder can be there; name another one")
+    require(os.access(place, os.W_OK), f"{option} {folder}: {place} cannot be written; name another folder")
+
+
+def run_clips(folder: Path, split: str | None, labelled: bool = False) -> tuple[Config, pa.Table]:
+    """Settings of a run, and the rows of a split (None: the training split) that can be used; of these, the labelled.
+
+    With `labelled`, a split without any label is refused.
+    """
+    config, path = load_run_config(folder), folder / "manifest.parquet"
+    try:
+        manifest = read_manifest(path)
+    except (OSError, pa.ArrowException) as error:
+        raise UsageError(f"{path} cannot be read ({error}); without it nothing is known of the run's clips") from error
+    rows = usable(select_split(manifest, split or config.data.train_split))
+    require(len(rows), f"no clip of split {split!r} of {folder} can be used; python tools/scan.py says why")
+    if labelled:
+        rows = rows.filter(pc.is_valid(rows["label"]))
+        require(len(rows), f"no clip of split {split!r} of {folder} has a label to compare clusters with")
+    return config, rows
+
+
+def list_file(list_path: str, source: str) -> Any:
+    """An official list, or none, and its format: read once before the scan, which may take hours."""
+    require(source in ("auto", *SOURCES), f"no format of lists {source!r}; there are auto, {', '.join(SOURCES)}")
+    if list_path:
+        require(len(read_list(list_path, source)[2].rows), f"{list_path} names no clip; name another list")

@@ -1,0 +1,153 @@
+"""Compare clusterings over several seeds: recipes trained with one budget, or K-means on features of runs or arrays."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from selavi.cli import Command, Parser
+from selavi.commands.recipes import find_recipe
+from selavi.errors import UsageError
+from selavi.wording import program
+
+
+@dataclass(frozen=True)
+class CompareArguments:
+    """What is compared: one of recipes, runs and arrays; and how."""
+
+    recipes: Sequence[str] | None = None
+    runs: Sequence[Path] | None = None
+    arrays: Sequence[Path] | None = None
+    config: Path = Path("demo")
+    settings: Sequence[str] = ()
+    seeds: Sequence[int] = (0, 1, 2)
+    splits: Sequence[str] = ("train", "test")
+    views: int = 3
+    ids: Path | None = None
+    labels: Path | None = None
+    clusters: int = 0
+    methods: Sequence[str] = ("kmeans",)
+    scale: str = "standardise+l2"
+    out: Path = Path("runs/compare")
+    root: str = ""
+
+
+@dataclass(frozen=True)
+class CompareResult:
+    """A row for each name, seed and split, and the files that hold them."""
+
+    rows: list[dict[str, Any]]
+    paths: Sequence[Path]
+
+
+def add_arguments(parser: Parser) -> None:
+    """Describe the command line."""
+    called = program("compare")
+    parser.keep_lines(
+        f"  {called} --config small --recipes sela-video concat xdc selavi --seeds 0 1 2 data.root=DIR\n"
+        f"  {called} --runs runs/a runs/b         video, audio, both side by side, and both before any training\n"
+        f"  {called} --arrays features.npy --ids ids.txt --labels labels.csv"
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--recipes", nargs="+", metavar="NAME", help="to train, unless finished, with section.key=value")
+    what.add_argument("--runs", type=Path, nargs="+", metavar="RUN", help="run folders whose features are clustered")
+    what.add_argument("--arrays", type=Path, nargs="+", metavar="FILE.npy", help="features (N, D); also side by side")
+    parser.add_argument("--config", type=Path, help="of the recipes (default: demo)")
+    parser.add_argument("--seeds", type=int, nargs="+", help="(default: 0 1 2)")
+    parser.add_argument("--splits", nargs="+", help="clips to score (default: train test)")
+    parser.add_argument("--views", type=int, help="of each clip, whose features are averaged (default: 3)")
+    parser.add_argument("--ids", type=Path, help="of the arrays' rows: a line of text each")
+    parser.add_argument("--labels", type=Path, help="of the arrays' rows: CSV or Parquet with columns id and label")
+    parser.add_argument("--clusters", type=int, help="K (default: the run's, or as many as labels)")
+    parser.add_argument("--methods", nargs="+", help="kmeans (default), spectral, agglomerative")
+    parser.add_argument("--scale", help="standardise, l2, none or standardise+l2 (default)")
+    parser.add_argument("--out", type=Path, help="folder (default: %(default)s)")
+    parser.take_root()
+    parser.take_scattered_settings("--recipes")
+
+
+def compare(arguments: CompareArguments) -> CompareResult:
+    """Train and measure recipes, or cluster features."""
+    from selavi.commands.main import find_command
+    from selavi.evaluation import compare as cp
+
+    protocol = cp.Protocol(
+        list(arguments.methods), list(arguments.seeds), arguments.scale, arguments.clusters, arguments.views
+    )
+    config_path = _check(arguments)
+    if arguments.recipes:
+        rows = cp.train_recipes(
+            arguments.recipes,
+            arguments.seeds,
+            config_path,
+            arguments.settings,
+            arguments.splits,
+            arguments.out,
+            find_command("train").main,
+            find_command("evaluate").main,
+        )
+    elif arguments.runs:
+        rows = cp.cluster_runs(
+            arguments.runs, arguments.splits, protocol, lambda *clips: _encode_run(arguments.root, *clips)
+        )
+    else:
+        rows = cp.cluster_arrays(arguments.arrays or (), arguments.ids, arguments.labels, protocol)
+    return CompareResult(rows, cp.write_comparison(rows, arguments.out))
+
+
+def _check(arguments: CompareArguments) -> Path:
+    """Refuse what cannot be done; returns the configuration of the recipes."""
+    from selavi.commands.checks import output_folder, require, run_clips
+    from selavi.config import load_config
+    from selavi.evaluation.compare import RECIPES, check_recipes
+    from selavi.scores.baselines import require_clusters
+
+    config_path = find_recipe(arguments.config)
+    output_folder("--out", arguments.out)
+    for seed in arguments.seeds:
+        require(0 <= seed < 2**32, f"--seeds must be 0 to {2**32 - 1}, got {seed}")
+    for name in ("seeds", "splits", "methods"):
+        values = [str(value) for value in getattr(arguments, name)]
+        require(len(set(values)) == len(values), f"--{name}: each of them once, got {' '.join(values)}")
+    has_tables = arguments.ids or arguments.labels
+    require(arguments.arrays or not has_tables, "--ids and --labels belong to --arrays; leave them out")
+    if arguments.recipes:
+        check_recipes(arguments.recipes, arguments.seeds)
+        for name in arguments.recipes:
+            load_config(config_path, [*arguments.settings, *RECIPES[name]])
+    for folder in arguments.runs or ():
+        for split in arguments.splits:
+            config, rows = run_clips(folder, split, labelled=True)
+            for method in arguments.methods:
+                try:
+                    require_clusters(len(rows), arguments.clusters or config.heads.num_clusters, method)
+                except ValueError as error:
+                    raise UsageError(f"{folder}, split {split}: {error}") from error
+    return config_path
+
+
+def _encode_run(root: str, folder: Path, split: str, num_views: int, scaling: str) -> tuple[Any, int]:
+    """Features and labels of a run's clips (in `root`), by kind of features, and how many clusters it has."""
+    from selavi.commands.opening import open_clips
+    from selavi.evaluation.compare import kinds_of_run
+    from selavi.inference.encode import best_device, encode_clips
+    from selavi.inference.load import load_model, untrained_model
+
+    run, data = open_clips(folder, root)
+    loader, table = data.evaluation_loader(split, num_views)
+    device = best_device(run.config.trainer.accelerator)
+    trained = encode_clips(*load_model(run, device), loader, len(table), num_views)
+    untrained = encode_clips(*untrained_model(run, device), loader, len(table), num_views)
+    return kinds_of_run(trained, untrained, table["label"].to_pylist(), scaling), run.config.heads.num_clusters
+
+
+def show(result: CompareResult) -> None:
+    """Print the table, and where the rest is."""
+    from selavi.evaluation.compare import format_summary
+
+    print(format_summary(result.rows))
+    print(f"\nfull figures: {result.paths[0]} and .csv; plot: {result.paths[2]}", file=sys.stderr)
+
+
+COMMAND = Command("compare", __doc__, CompareArguments, add_arguments, compare, show)

@@ -1,0 +1,119 @@
+"""Measure how clusters hold when picture or sound is degraded: NMI against severity, for several runs."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from selavi.cli import Command, Parser
+from selavi.wording import command
+
+
+@dataclass(frozen=True)
+class DegradeArguments:
+    """Which runs, and what their clips go through."""
+
+    runs: Sequence[str]
+    """[NAME=]RUN; runs of one name are averaged."""
+    kmeans: Sequence[str] = ()
+    corruptions: Sequence[str] = ()
+    split: str = "test"
+    views: int = 3
+    seed: int = 0
+    out: Path = Path("runs/degradation")
+    root: str = ""
+
+
+@dataclass(frozen=True)
+class DegradeResult:
+    """A row for each line, corruption and severity, and the files that hold them."""
+
+    rows: list[dict[str, Any]]
+    path: Path
+    plots: Sequence[Path]
+
+
+def add_arguments(parser: Parser) -> None:
+    """Describe the command line."""
+    words = ("SeLaVi=runs/both", "video=runs/video", "--kmeans", "video+audio")
+    parser.epilog = f"Example: {command('degrade', *words)}"
+    parser.add_argument("runs", nargs="+", metavar="[NAME=]RUN", help="run folders; runs of one NAME are averaged")
+    kinds = ("video", "audio", "video+audio")
+    parser.add_argument("--kmeans", nargs="+", choices=kinds, help="also K-means on features of these modalities")
+    parser.add_argument("--corruptions", nargs="+", metavar="NAME", help="a wrong name lists all (default)")
+    parser.add_argument("--split", help="clips to measure on (default: test)")
+    parser.add_argument("--views", type=int, help="evenly spaced views of each clip (default: 3)")
+    parser.add_argument("--seed", type=int, help="of noise and holes (default: 0)")
+    parser.add_argument("--out", type=Path, help="folder (default: %(default)s)")
+    parser.take_root()
+
+
+def degrade(arguments: DegradeArguments) -> DegradeResult:
+    """Measure what is not in the table yet; runs that read the same clips in the same way together."""
+    _check(arguments)  # before torch is imported
+    from selavi.commands.opening import open_run
+    from selavi.evaluation.degradation import Table, check_names, same_clips, write_plots
+
+    check_names(arguments.corruptions, arguments.views)
+    table = Table(arguments.out, arguments.split, arguments.views, arguments.seed)
+    groups: dict[Any, list[Any]] = {}
+    for word in arguments.runs:
+        name, _, folder = word.rpartition("=")
+        run = open_run(Path(folder), arguments.root)
+        groups.setdefault(same_clips(run.config), []).append((name or run.folder.name, run))
+    for group in groups.values():
+        _measure_group(group, table, arguments)
+    return DegradeResult(table.rows, table.path, write_plots(table.rows, arguments.out, arguments.split))
+
+
+def _check(arguments: DegradeArguments) -> None:
+    """Refuse what cannot be done; the corruptions are checked where their names are kept."""
+    from selavi.commands.checks import at_least, output_folder, require, run_clips
+
+    at_least(arguments, views=1, seed=0)
+    output_folder("--out", arguments.out)
+    folders = [Path(word.rpartition("=")[2]) for word in arguments.runs]
+    configs = [run_clips(folder, arguments.split, labelled=True)[0] for folder in folders]
+    for kind in arguments.kmeans:
+        fits = any(set(kind.split("+")) <= set(config.modalities) for config in configs)
+        require(fits, f"--kmeans {kind}: none of the runs was trained on {' and '.join(kind.split('+'))}")
+
+
+def _measure_group(group: list[tuple[str, Any]], table: Any, arguments: DegradeArguments) -> None:
+    """Decode each clip once for all runs of a group."""
+    from datamodules.clips import ClipDataModule, cached
+    from datamodules.progress import follow
+    from selavi.evaluation import degradation as dg
+    from selavi.inference.encode import best_device, encode_clips
+    from selavi.inference.load import load_model
+
+    first = max((run for _, run in group), key=lambda run: len(run.config.modalities))
+    modalities = sorted({name for _, run in group for name in run.config.modalities})
+    config = replace(first.config, modalities=modalities)
+    data = ClipDataModule(config, first.manifest, cached(config, first.manifest))
+    device = best_device(config.trainer.accelerator)
+    judges = []
+    for name, run in group:
+        model, augment = load_model(run, device)
+        lines = []
+        if arguments.kmeans:
+            loader, rows = data.evaluation_loader(config.data.train_split, arguments.views)
+            clips = encode_clips(model, augment, loader, len(rows), arguments.views)
+            lines = dg.kmeans_lines(name, clips, arguments.kmeans, run.config.heads.num_clusters, run.config.seed)
+        judges.append(dg.make_judge(name, run.folder, model, augment, run.config, run.checkpoint["label_bank"], lines))
+    for name in (dg.CLEAN, *(arguments.corruptions or dg.CORRUPTIONS)):
+        if severities := table.missing(judges, name):
+            loader, rows = data.evaluation_loader(arguments.split, arguments.views)
+            table.measure(follow(loader, name, len(loader), "batches"), name, severities, judges, rows, config)
+
+
+def show(result: DegradeResult) -> None:
+    """Print the table, and where the rest is."""
+    from selavi.evaluation.degradation import format_degradation
+
+    print(format_degradation(result.rows))
+    print(f"\nfull figures: {result.path} and .csv; plots: .svg beside them", file=sys.stderr)
+
+
+COMMAND = Command("degrade", __doc__, DegradeArguments, add_arguments, degrade, show)

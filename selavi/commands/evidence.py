@@ -1,0 +1,81 @@
+"""Evidence for the clips of a gallery."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from datamodules.clips import ClipDataModule, opened
+from datamodules.index.manifest import select_split, usable
+from datamodules.loading.sampling import ChosenWindow
+from datamodules.progress import follow
+from selavi.commands.opening import open_run
+from selavi.errors import UsageError
+from selavi.inference.encode import best_device
+from selavi.inference.load import load_model
+from selavi.localisation import evidence
+from selavi.results.cluster_table import read_labels
+from selavi.runs.checkpoint import last_checkpoint
+from selavi.runs.record import Run
+
+log = logging.getLogger("selavi")
+BATCH_SIZE = 16  # windows, with the gradients of half an encoder
+
+
+def evidence_for(run_folder: Path, split: str, head: int, clip_ids: list[str], root: str = "") -> Path:
+    """Find the evidence for the clusters of clips under a head; what RUN/evidence/SPLIT-hH.parquet has is kept.
+
+    Clips that cannot be decoded get no row.
+
+    Raises:
+        UsageError: the folder is no run, or clips or head are not in its labels.
+    """
+    labels = read_labels(run_folder, split).filter(pc.field("head") == head)
+    clusters = dict(zip(labels["id"].to_pylist(), labels["cluster"].to_pylist(), strict=True))
+    unknown = [clip_id for clip_id in clip_ids if clip_id not in clusters]
+    if unknown:
+        raise UsageError(f"{run_folder} has no label of head {head} for {len(unknown)} clips, such as {unknown[0]!r}")
+    path, now = evidence.evidence_path(run_folder, split, head), last_checkpoint(run_folder).stat()
+    with evidence.EvidenceWriter(path, f"{now.st_size} {now.st_mtime_ns}") as writer:
+        missing = [clip_id for clip_id in clip_ids if writer.known.get(clip_id) != clusters[clip_id]]
+        if missing:
+            _compute(
+                open_run(run_folder, root), split, head, {clip_id: clusters[clip_id] for clip_id in missing}, writer
+            )
+    return path
+
+
+def _compute(run: Run, split: str, head: int, clusters: dict[str, int], writer: evidence.EvidenceWriter) -> None:
+    config, clip_s = run.config, run.config.data.clip_s
+    rows = usable(select_split(run.manifest, split))
+    rows = rows.filter(pc.is_in(rows["id"], value_set=pa.array(clusters, pa.string())))
+    clips = rows.select(["id", "duration_s", "height", "width"]).to_pylist()
+    explained = evidence.explained_modalities(config, head)
+    places = [evidence.plan_windows(clip["duration_s"], clip_s, explained) for clip in clips]
+    together = tuple(config.modalities) if config.branches != config.modalities else None  # read by one head
+    windows = [[ChosenWindow(place.start_s, together or (place.modality,)) for place in each] for each in places]
+    data = ClipDataModule(config, run.manifest, opened(config, run.manifest))
+    model, augment = load_model(run, best_device(config.trainer.accelerator))
+    errors: dict[int, str] = {}
+
+    def maps() -> Iterator[dict[str, np.ndarray]]:
+        """Of every window in turn, for the modalities that it has."""
+        for batch in data.window_loader(rows, windows, BATCH_SIZE):
+            errors.update(batch.errors)
+            wanted = torch.tensor([clusters[clips[row]["id"]] for row in batch.index.tolist()])
+            found = evidence.find_evidence(model, augment, batch, wanted, head, config)
+            for number in range(len(wanted)):
+                yield {name: each[number].numpy() for name, each in found.items() if batch.present[name][number]}
+
+    coming = maps()
+    for clip, planned in follow(zip(clips, places, strict=True), f"evidence of head {head}", len(clips), "clips"):
+        found = [(place, next(coming).get(place.modality)) for place in planned]
+        if any(each is not None for _, each in found):
+            told = clip["id"], clusters[clip["id"]], clip["duration_s"], clip_s, (clip["height"], clip["width"])
+            writer.add(evidence.assemble(*told, found))
+    for row, reason in list(errors.items())[:1]:
+        log.warning(f"{len(errors)} of {len(clips)} clips lack evidence; the first, {clips[row]['id']}: {reason}")

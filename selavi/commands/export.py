@@ -1,0 +1,123 @@
+"""Write the clusters of a run as tables (Parquet, CSV) and as a gallery: a page to see, hear and name them, offline."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from selavi.cli import Command, Parser
+from selavi.wording import command
+
+
+@dataclass(frozen=True)
+class ExportArguments:
+    """Which clusters, and what the tables and the page hold."""
+
+    run: Path
+    split: str | None = None
+    head: str = "chosen"
+    clips: str = "24"
+    media: Literal["link", "copy", "transcode"] = "link"
+    map: Literal["pca", "umap", "tsne", "none"] = "pca"
+    evidence: int = 4
+    names: Path | None = None
+    spreadsheet_safe: bool = False
+    to: Sequence[str] = ()
+    root: str = ""
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What was written."""
+
+    run: Path
+    tables: tuple[Path, Path]
+    """Parquet and CSV."""
+    page: Path
+    notes: Sequence[str]
+    """What to know of the page: clips without a thumbnail, media that browsers do not play ..."""
+    handover: Path | None
+    """README.txt of what is for other tools."""
+    asked: ExportArguments
+
+
+def add_arguments(parser: Parser) -> None:
+    """Describe the command line."""
+    example = command("export", "runs/demo", "--split", "test", "--media", "copy", "--map", "tsne")
+    parser.epilog = f"Example: {example}"
+    parser.add_argument("run", type=Path, help="a run folder, such as runs/demo")
+    measured = command("evaluate", "RUN", "--split", "SPLIT")
+    about = f"which clips (default: those trained on); another one needs {measured} first"
+    parser.add_argument("--split", help=about)
+    about = "number of a head, or `chosen` (default): the one that agrees most with the others, or `all` for a table "
+    about += "of every head; the page has all heads and opens with this one"
+    parser.add_argument("--head", help=about)
+    about = "clips of a cluster with a thumbnail (default: 24: half of them typical, a quarter borderline, a quarter "
+    about += "odd), or `all`; with --media copy or transcode, also those whose media are written"
+    parser.add_argument("--clips", help=about)
+    about = "how the page plays clips: `link` (default) to the files where they are, `copy` of them in the gallery's "
+    about += "folder, or `transcode` to small .mp4 files that every browser plays"
+    parser.add_argument("--media", choices=("link", "copy", "transcode"), help=about)
+    about = "how the map is drawn (default: pca); umap needs pip install 'selavi[map]'; `none` encodes no clips, so "
+    about += "that there are no nearest clusters either"
+    parser.add_argument("--map", choices=("pca", "umap", "tsne", "none"), help=about)
+    about = "clips of a cluster with an overlay: where and when the evidence for it lies (default: 4; 0: none)"
+    parser.add_argument("--evidence", type=int, metavar="N", help=about)
+    about = "a names.csv that the page has written: becomes RUN/names.csv, which tables and page then follow"
+    parser.add_argument("--names", type=Path, metavar="FILE", help=about)
+    about = "put a ' before CSV cells that a spreadsheet might run as formulas; ids that begin with - or = then change"
+    parser.add_argument("--spreadsheet-safe", action="store_true", help=about)
+    about = "also write RUN/handover/FORMAT: fiftyone, videofolder, cvat, labelstudio, spotlight, embedding-atlas, "
+    about += "features"
+    parser.add_argument("--to", nargs="+", metavar="FORMAT", help=about)
+    parser.take_root()
+
+
+def export(arguments: ExportArguments) -> ExportResult:
+    """Join labels, manifest and names, write the tables, then the gallery."""
+    _check(arguments)
+    from selavi.commands.export_run import export_run
+
+    return export_run(arguments)
+
+
+def _check(arguments: ExportArguments) -> None:
+    """Refuse what cannot be done; imports no torch."""
+    from selavi.commands.checks import at_least, output_folder, require, run_clips
+    from selavi.results.gallery.layout import require_method
+    from selavi.results.handover import FORMATS
+    from selavi.results.naming import read_names
+
+    clips, head = arguments.clips, arguments.head
+    fits = clips == "all" or (clips.isdecimal() and int(clips) > 0)
+    require(fits, f"--clips must be at least 1, or `all`, got {clips}")
+    at_least(arguments, evidence=0)
+    fits = head in ("chosen", "all") or head.isdecimal()
+    require(fits, f"--head must be `chosen`, `all` or a number, got {head!r}")
+    for name in arguments.to:
+        require(name in FORMATS, f"--to {name}: expected some of {', '.join(FORMATS)}")
+    require_method(arguments.map)
+    config, _ = run_clips(arguments.run, arguments.split)
+    heads = list(range(config.num_label_heads))
+    require(not head.isdecimal() or int(head) in heads, f"expected one of the heads {heads}, got {head}")
+    output_folder("the run folder", arguments.run)
+    kept = arguments.run / "names.csv"
+    if arguments.names or kept.exists():
+        read_names(arguments.names or kept)
+
+
+def show(result: ExportResult) -> None:
+    """Say where tables and page are, and how names come into them."""
+    print("\n".join(result.notes), file=sys.stderr)
+    parquet, csv = result.tables
+    print(f"table: {parquet}\n       {csv}\npage:  {result.page}  (open it in a browser)", file=sys.stderr)
+    if result.handover:
+        print(f"for {', '.join(result.asked.to)}: see {result.handover}", file=sys.stderr)
+    if not result.asked.names:
+        split = ("--split", result.asked.split) if result.asked.split else ()
+        again = command("export", result.run, *split, "--names", "names.csv")
+        print(f"Next: name clusters in the page, save names.csv, then {again}", file=sys.stderr)
+
+
+COMMAND = Command("export", __doc__, ExportArguments, add_arguments, export, show)

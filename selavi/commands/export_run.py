@@ -1,0 +1,78 @@
+"""Write the tables, the page and what is handed over of one run."""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow.compute as pc
+
+from datamodules.index.manifest import media_root, read_manifest
+from datamodules.index.moved import at_root
+from selavi.atomic import hold, next_free
+from selavi.commands.export import ExportArguments, ExportResult
+from selavi.commands.features import features_of
+from selavi.commands.gallery import GalleryContent, write_run_gallery
+from selavi.config import load_run_config
+from selavi.errors import UsageError
+from selavi.results.cluster_table import assignments, cluster_table, read_labels, write_cluster_table
+from selavi.results.gallery.select import arrange
+from selavi.results.handover import hand_over
+from selavi.results.naming import Names, apply_names, read_names, write_names
+from selavi.scores.head_choice import choose_head
+
+_NEED_FEATURES = {"features", "embedding-atlas", "spotlight"}
+
+
+def export_run(arguments: ExportArguments) -> ExportResult:
+    """Join labels, manifest and names, write the tables, then the gallery."""
+    folder = arguments.run
+    manifest = read_manifest(folder / "manifest.parquet")
+    config, manifest = at_root(load_run_config(folder), manifest, arguments.root)
+    split = arguments.split or config.data.train_split
+    labels = read_labels(folder, split)
+    choice = choose_head(assignments(read_labels(folder, config.data.train_split)))
+    head = int(arguments.head) if arguments.head.isdigit() else choice.head
+    try:
+        table = cluster_table(labels, manifest, None if arguments.head == "all" else head)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    lock = hold(folder / ".export.lock")
+    if lock is None:
+        raise UsageError(f"another process exports {folder}; wait for it")
+    with lock:
+        names = _adopt_names(folder / "names.csv", arguments.names)
+        table = apply_names(table, names)
+        tables = write_cluster_table(table, folder, spreadsheet_safe=arguments.spreadsheet_safe)
+        clips, heads = arrange(labels, manifest)
+        needs_features = arguments.map != "none" or set(arguments.to) & _NEED_FEATURES
+        features: dict[str, np.ndarray] = {}
+        no_map: str | None = "left out (--map none)"
+        if needs_features:
+            features, no_map = features_of(folder, split, clips["id"], arguments.root)
+        agreement = choice.scores["agreement"]
+        content = GalleryContent(config, split, manifest, clips, heads, features, no_map, head, agreement, names)
+        report = write_run_gallery(arguments, content)
+        readme = None
+        if arguments.to:
+            link: Literal["relative", "copy"] = "copy" if arguments.media == "copy" else "relative"
+            hand_over(
+                table.filter(pc.equal(table["head"], head)),
+                arguments.to,
+                folder / "handover",
+                media_root=media_root(manifest),
+                durations_s=dict(zip(clips["id"].to_pylist(), clips["duration_s"].to_pylist(), strict=True)),
+                features={name: (clips["id"], values) for name, values in features.items()},
+                link=link,
+            )
+            readme = folder / "handover" / "README.txt"
+    return ExportResult(folder, tables, report.page, report.lines(), readme, arguments)
+
+
+def _adopt_names(kept: Path, given: Path | None) -> Names:
+    """The run's names, which those of a given file replace; earlier ones stay as names.1.csv, names.2.csv ..."""
+    names = read_names(given or kept) if given or kept.exists() else Names([])
+    if given and not (kept.exists() and kept.read_bytes() == given.read_bytes()):
+        if kept.exists():
+            kept.rename(next_free(kept))
+        write_names(names, kept)
+    return names

@@ -1,0 +1,113 @@
+"""Fine-tune a finished run's encoder on labels; held-out training clips choose the epoch, which is tested once."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from selavi.cli import Command, Parser
+from selavi.commands.recipes import find_recipe
+from selavi.wording import command
+
+if TYPE_CHECKING:
+    from selavi.config import Config
+    from selavi.runs.record import Run
+
+
+@dataclass(frozen=True)
+class FinetuneArguments:
+    """Which encoder, which clips, which settings."""
+
+    run: Path
+    config: Path
+    folds: Sequence[str] | None = None
+    split: str = "test"
+    overrides: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """Accuracy on the clips tested on."""
+
+    run_dir: Path
+    split: str
+    folds: dict[str, dict[str, Any]]
+    """Of each fold by its name, or of `all`: what eval/finetune_SPLIT.json holds."""
+
+
+def add_arguments(parser: Parser) -> None:
+    """Describe the command line."""
+    clips = ("data.root=/ucf101", "data.list=/lists/*list0{fold}.txt", "--folds", "1", "2", "3")
+    words = ("runs/vggsound", "--config", "finetune_ucf101", *clips, "run_dir=runs/vggsound-ucf101")
+    parser.epilog = f"Example: {command('finetune', *words)}"
+    parser.add_argument("run", type=Path, metavar="RUN", help="run folder whose encoder is trained on")
+    parser.add_argument("--config", type=Path, required=True, help="YAML file, or one of selavi's own by its name")
+    parser.add_argument("--folds", nargs="+", help="of an official list: each takes the place of {fold} in data.list")
+    parser.add_argument("--split", help="clips to test on (default: test)")
+    parser.take_settings("settings that override the file's")
+
+
+def finetune(arguments: FinetuneArguments) -> FinetuneResult:
+    """Fine-tune on each fold, or on all clips."""
+    from selavi.commands.folds import fold_configs
+    from selavi.config import load_config
+    from selavi.runs.record import load_run
+    from selavi.training.finetune import finetune_config
+
+    config_path = find_recipe(arguments.config)
+    given = load_config(config_path, arguments.overrides)
+    run = load_run(arguments.run)
+    configs = fold_configs(arguments.folds, lambda fold: finetune_config(given, arguments.overrides, run, fold))
+    results = {
+        f"fold {fold}" if fold else "all": _finetune_fold(config, run, config_path, arguments.split)
+        for fold, config in configs.items()
+    }
+    return FinetuneResult(Path(given.run_dir), arguments.split, results)
+
+
+def _finetune_fold(config: "Config", run: "Run", config_path: Path, split: str) -> dict[str, Any]:
+    """Train, choose the epoch, test; or read what was done before."""
+    from datamodules.clips import ClipDataModule, prepare_data
+    from datamodules.index.holdout import split_off
+    from datamodules.index.manifest import select_split, usable
+    from selavi.runs.record import resume_point, start_run
+    from selavi.training import finetune as ft
+    from selavi.training.callbacks import Progress, StopOnSignal
+    from selavi.training.trainer import make_trainer
+
+    point = resume_point(config)
+    if point.finished:
+        return ft.read_finetuning(config, split)
+    manifest, media = prepare_data(config)
+    manifest = split_off(manifest, config.data.train_split, ft.VALIDATION, **ft.holding_out(config))
+    settings = config.finetune
+    tested = select_split(manifest, split)
+    data = ClipDataModule(config, manifest, media)
+    batches, held_out = data.evaluation_loader(ft.VALIDATION, settings.validation_views)
+    progress = Progress(config, data.ids)
+    stop = StopOnSignal(config.run_dir)
+    validation = ft.Validation(config, lambda: batches, held_out["label"].to_pylist(), progress.say)
+    trainer = make_trainer(config, [stop, validation, progress], ft.KIND)
+    labels = data.train_rows["label"].to_pylist()
+    module = ft.FinetuneModule(config, run, labels, data.steps_per_epoch(trainer.world_size))
+    module.check_checkpoint(point.checkpoint)
+    if trainer.is_global_zero:
+        _lock = start_run(config, config_path, manifest)  # held until this function ends
+        progress.say(f"{len(data.ids)} clips to learn from, {len(held_out)} held out; into {config.run_dir}")
+    trainer.fit(module, datamodule=data, ckpt_path=point.checkpoint, weights_only=True)
+    best = ft.load_best(module)
+    loader, rows = data.evaluation_loader(split, settings.test_views, settings.test_crops)
+    test = module.score(loader, rows["label"].to_pylist(), settings.test_views * settings.test_crops)
+    return ft.finish_finetuning(module, best, test, split, len(tested) - len(usable(tested)))
+
+
+def show(result: FinetuneResult) -> None:
+    """Print the accuracies, and where the rest is."""
+    from selavi.training.finetune import format_finetuning
+
+    print(format_finetuning(result.folds))
+    print(f"\nfull figures: eval/finetune_{result.split}.json in {result.run_dir}", file=sys.stderr)
+
+
+COMMAND = Command("finetune", __doc__, FinetuneArguments, add_arguments, finetune, show)

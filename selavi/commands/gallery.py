@@ -1,0 +1,116 @@
+"""The gallery of a run: its content, as the page takes it."""
+
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from datamodules.clips import open_prepared
+from datamodules.index.manifest import media_root
+from selavi.commands.evidence import evidence_for
+from selavi.commands.export import ExportArguments
+from selavi.commands.gallery_workers import pool
+from selavi.commands.prepared_clips import read_shard, write_shard
+from selavi.config import Config
+from selavi.errors import DataError, UsageError
+from selavi.localisation.evidence import read_faded
+from selavi.modalities import Request
+from selavi.results.gallery.build import About, Report, Source, write_gallery
+from selavi.results.gallery.overlays import Evidence
+from selavi.results.gallery.select import Head, Places
+from selavi.results.naming import Names
+
+log = logging.getLogger("selavi")
+_FIGURES = {"nmi": "NMI", "ari": "ARI", "accuracy": "Accuracy", "purity": "Purity", "n": "Clips scored"}
+
+
+@dataclass(frozen=True)
+class GalleryContent:
+    """What a run has to show."""
+
+    config: Config
+    split: str
+    manifest: pa.Table
+    clips: pa.Table
+    heads: list[Head]
+    features: dict[str, np.ndarray]
+    no_map: str | None
+    """Why there are no features."""
+    head: int
+    agreement: np.ndarray
+    """(H,) agreement of each head with the others."""
+    names: Names
+
+
+def write_run_gallery(arguments: ExportArguments, content: GalleryContent) -> Report:
+    """Write RUN/gallery."""
+    explain = partial(_evidence, arguments.run, arguments.root, content.split, content.head)
+    return write_gallery(
+        arguments.run / "gallery",
+        content.clips,
+        content.heads,
+        _about(arguments.run, content),
+        _source(arguments, content),
+        places=None if arguments.clips == "all" else Places.of(int(arguments.clips)),
+        features=np.concatenate(list(content.features.values()), 1) if content.features else None,
+        method=arguments.map,
+        explain=explain if arguments.evidence else None,
+        num_explained=arguments.evidence,
+        each=pool(content.config.data.scan_workers),
+    )
+
+
+def _about(run_dir: Path, content: GalleryContent) -> About:
+    """Title, figures and names for the page."""
+    agreement = content.agreement.tolist()
+    return About(
+        title=f"{run_dir.resolve().name}, {content.split}",
+        run=str(run_dir),
+        split=content.split,
+        chosen_head=content.head,
+        figures=_figures(run_dir / "eval" / f"metrics_{content.split}.json", content.head),
+        names=content.names.rows,
+        agreement_of_heads=[None if np.isnan(score) else round(score, 3) for score in agreement],
+        seed=content.config.seed,
+        no_map=content.no_map,
+    )
+
+
+def _figures(path: Path, head: int) -> list[tuple[str, str]]:
+    """What was measured of a head; nothing where it was not measured."""
+    if not path.exists():
+        return []
+    metrics = json.loads(path.read_text(encoding="utf-8"))
+    entry = metrics["heads"][head] if metrics["labelled"] else {}
+    figures = [(name, entry[key]) for key, name in _FIGURES.items() if entry.get(key) is not None]
+    return [(name, f"{value:.3f}" if isinstance(value, float) else f"{value:,}") for name, value in figures]
+
+
+def _evidence(run_dir: Path, root: str, split: str, head: int, ids: list[str]) -> Iterator[Evidence]:
+    """Where and when the evidence for clips lies; none, with a word about it, where it cannot be computed."""
+    try:
+        path = evidence_for(run_dir, split, head, ids, root)
+    except (UsageError, DataError, FileNotFoundError) as error:
+        log.warning(f"no evidence: {error}")
+        return
+    for row in read_faded(path):
+        yield Evidence(row.id, row.video, row.audio)
+
+
+def _source(arguments: ExportArguments, content: GalleryContent) -> Source:
+    """Where the page's media come from: files, or the shards that the run read."""
+    config = content.config
+    rate = config.audio.sample_rate
+    source = Source(media_root(content.manifest), arguments.media, config.data.allow_links, sample_rate=rate)
+    prepared = open_prepared(config)
+    if prepared is None or prepared[1] is None:
+        return source
+    reader = prepared[1].select(content.clips, Request())
+    read = partial(read_shard, reader=reader)
+    write = partial(write_shard, reader=reader)
+    return replace(source, read=read, write=write, without_files=True)

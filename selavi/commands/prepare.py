@@ -1,0 +1,115 @@
+"""Re-encode a folder of media once, so that training reads it fast: tar shards, or small files."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from selavi.cli import Command, Parser
+from selavi.wording import command
+
+if TYPE_CHECKING:
+    from datamodules.stores.prepare import PrepareSettings, PrepareSummary
+
+
+@dataclass(frozen=True)
+class PrepareArguments:
+    """Which media, and what becomes of them."""
+
+    root: Path
+    out: Path
+    format: Literal["shards", "files"] = "shards"
+    size: int = 128
+    aspect: float = 0.0
+    fps: float = 0.0
+    sample_rate: int = 24_000
+    quality: int = 90
+    shard_mb: int = 256
+    list: str = ""
+    source: str = "auto"
+    layout: str = "auto"
+    workers: int = 0
+    timeout_s: float = 600.0
+    cache_dir: Path = Path(".selavi-cache")
+
+
+@dataclass(frozen=True)
+class PrepareResult:
+    """How much was prepared, and how."""
+
+    out: Path
+    settings: "PrepareSettings"
+    summary: "PrepareSummary"
+
+
+def add_arguments(parser: Parser) -> None:
+    """Describe the command line."""
+    words = ("/data/vggsound", "/data/vggsound-shards", "--size", "144", "--workers", "16")
+    parser.epilog = f"Example: {command('prepare', *words)}"
+    parser.add_argument("root", type=Path, help="folder of media; nothing is changed there")
+    parser.add_argument("out", type=Path, help="folder to write; empty, or left by an interrupted run: it goes on")
+    parser.add_argument("--format", help="shards (default): tar, JPEG and int16; files: small .mp4")
+    parser.add_argument("--size", type=int, help="pixels of the short side (default: 128)")
+    parser.add_argument("--aspect", type=float, help="longest side kept, in short ones; 0: all (default)")
+    parser.add_argument("--fps", type=float, help="keep at most so many frames a second (default: all)")
+    parser.add_argument("--sample-rate", type=int, help="of the sound (default: 24000)")
+    parser.add_argument("--quality", type=int, help="of the JPEG frames, 1 to 100 (default: 90)")
+    parser.add_argument("--shard-mb", type=int, help="megabytes of a shard, roughly (default: 256)")
+    about = "official list or table: only its clips, with its splits and labels"
+    parser.add_argument("--list", type="path", help=about)
+    parser.add_argument("--source", help="format of the list (default: found out)")
+    about = "what folders mean (data.layout; default: by their names)"
+    parser.add_argument("--layout", choices=("auto", "classes", "splits", "flat"), help=about)
+    parser.add_argument("--workers", type=int, help="processes (default: one for each core)")
+    parser.add_argument("--timeout-s", type=float, help="processor seconds for one clip (default: 600)")
+    parser.add_argument("--cache-dir", type=Path, help="where scans are kept")
+
+
+def prepare(arguments: PrepareArguments) -> PrepareResult:
+    """Scan, join the list, re-encode."""
+    from datamodules.index.layout import describe_layout
+    from datamodules.index.scan import other_suffixes, scan
+    from datamodules.index.sources import apply_list
+    from datamodules.stores.prepare import PrepareSettings
+    from datamodules.stores.prepare import prepare as re_encode
+
+    settings = PrepareSettings(
+        arguments.format,
+        arguments.size,
+        arguments.aspect,
+        arguments.fps,
+        arguments.sample_rate,
+        arguments.quality,
+        arguments.shard_mb,
+    )
+    _check(arguments)
+    manifest = scan(arguments.root, arguments.cache_dir, arguments.workers, layout=arguments.layout)
+    about_list = ""
+    if arguments.list:
+        manifest, about_list = apply_list(manifest, arguments.list, arguments.source)
+    lines = (*describe_layout(manifest), other_suffixes(manifest), about_list)
+    print(*filter(None, lines), sep="\n", file=sys.stderr)
+    summary = re_encode(manifest, arguments.out, settings, workers=arguments.workers, deadline_s=arguments.timeout_s)
+    return PrepareResult(arguments.out, settings, summary)
+
+
+def _check(arguments: PrepareArguments) -> None:
+    """Refuse what cannot be done, beside the settings."""
+    from datamodules.stores.prepare import require_place
+    from selavi.commands.checks import above_zero, at_least, list_file, output_folder
+
+    above_zero(arguments, "timeout_s")
+    at_least(arguments, workers=0)
+    require_place(arguments.root, arguments.out)
+    output_folder("OUT", arguments.out)
+    list_file(arguments.list, arguments.source)
+
+
+def show(result: PrepareResult) -> None:
+    """Say what came out."""
+    from datamodules.stores.prepare import describe_summary
+
+    print(describe_summary(result.summary, result.out, result.settings), file=sys.stderr)
+
+
+COMMAND = Command("prepare", __doc__, PrepareArguments, add_arguments, prepare, show)

@@ -1,0 +1,57 @@
+"""What the workers of `selavi export` do with prepared clips; imports little, so that they start soon."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from scipy.signal import resample_poly
+
+from datamodules.stores.shards import ShardReader
+from selavi.atomic import write_atomically
+from selavi.media import encode_clip
+from selavi.results.gallery.media import MediaJob
+from selavi.results.gallery.thumbnails import Geometry, Job, times_of
+
+_AT_ONCE = 64
+"""Frames."""
+
+
+def read_shard(job: Job, geometry: Geometry, *, reader: ShardReader) -> tuple[Sequence[np.ndarray], np.ndarray]:
+    """Read the frames and the sound of a thumbnail.
+
+    Args:
+        job: whose row is that of the reader.
+        geometry: of the thumbnail.
+        reader: of the gallery's clips.
+
+    Raises:
+        MediaError: the clip is not in the shards, or cannot be read.
+    """
+    frames = list(reader.frames_at(job.row, times_of(job))) if geometry.frames else []
+    stored, wanted = reader.sample_rate, geometry.sample_rate
+    sound = reader.sound(job.row) if geometry.spectrogram else np.zeros(0, np.int16)
+    if sound.size and stored != wanted:
+        common = np.gcd(wanted, stored)
+        changed = resample_poly(sound.astype(np.float32), wanted // common, stored // common)
+        sound = np.clip(np.rint(changed), -32768, 32767).astype(np.int16)
+    return frames, sound
+
+
+def write_shard(job: MediaJob, *, reader: ShardReader) -> str:
+    """Write a prepared clip as an .mp4 that browsers play, unless it is there; see selavi.results.gallery.media.Writer.
+
+    Raises:
+        MediaError: the clip is not in the shards, or cannot be read.
+    """
+    if job.target.exists():
+        return "kept"
+    times_s, sound = reader.times_s(job.row), reader.sound(job.row)
+    fps = (len(times_s) - 1) / (times_s[-1] - times_s[0]) if len(times_s) > 1 else 1.0
+
+    def frames() -> Iterator[np.ndarray]:
+        for start in range(0, len(times_s), _AT_ONCE):
+            for frame in reader.frames_at(job.row, times_s[start : start + _AT_ONCE].tolist()):
+                yield frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2]
+
+    with write_atomically(job.target) as temporary:
+        encode_clip(temporary, frames(), sound if sound.size else None, fps=fps, sample_rate=reader.sample_rate)
+    return "made"

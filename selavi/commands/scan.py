@@ -1,0 +1,135 @@
+"""Probe every file of a media folder: a manifest, and a triage report that says which files cannot be used and why."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from selavi.cli import Command, Parser
+from selavi.errors import UsageError
+from selavi.wording import command
+
+if TYPE_CHECKING:
+    from selavi.config import DataConfig
+
+
+@dataclass(frozen=True)
+class ScanArguments:
+    """Which folder, and what its clips have to be fit for."""
+
+    root: str
+    list: str = ""
+    source: str = "auto"
+    layout: str = "auto"
+    clip_s: float = 1.0
+    audio_policy: str = "mask"
+    workers: int = 0
+    timeout_s: float = 30.0
+    allow_links: bool = False
+    retry: bool = False
+    cache_dir: str = ".selavi-cache"
+    out: Path = Path("manifest.parquet")
+
+
+@dataclass(frozen=True)
+class ScanResult:
+    """What was written, and the report as text."""
+
+    manifest: Path
+    report: Path
+    text: str
+    settings: tuple[str, ...]
+    """Settings with which training reads the same clips."""
+    root: str
+
+
+def add_arguments(parser: Parser) -> None:
+    """Describe the command line."""
+    parser.epilog = "Nothing is written into ROOT. An interrupted scan goes on where it was when it is started again, "
+    parser.epilog += "and training with the same --cache-dir probes nothing twice. "
+    parser.epilog += f"Example: {command('scan', '/my/videos')}"
+    parser.add_argument("root", type="path", metavar="ROOT", help="folder of media")
+    parser.add_argument("--list", type="path", help="official list: only its clips count (data.list)")
+    parser.add_argument("--source", help="format of the list (data.source; default: by its content)")
+    about = "what folders mean (data.layout; default: by their names)"
+    parser.add_argument("--layout", choices=("auto", "classes", "splits", "flat"), help=about)
+    parser.add_argument("--clip-s", type=float, help="seconds of a clip (default: 1.0)")
+    parser.add_argument("--audio-policy", help="require, mask or zeros, of clips without sound (default: mask)")
+    parser.add_argument("--workers", type=int, help="processes; 0: one for each core (default)")
+    parser.add_argument("--timeout-s", type=float, help="processor seconds a file may take (default: 30)")
+    parser.add_argument("--allow-links", action="store_true", help="follow links that lead out of ROOT")
+    parser.add_argument("--retry", action="store_true", help="probe files again that could not be used the last time")
+    parser.add_argument("--cache-dir", type="path", help="kept between scans (default: .selavi-cache)")
+    parser.add_argument("--out", type=Path, help="default: manifest.parquet")
+
+
+def scan(arguments: ScanArguments) -> ScanResult:
+    """Scan, judge, write the manifest and the report."""
+    from datamodules.index.layout import describe_layout
+    from datamodules.index.manifest import judge, write_manifest
+    from datamodules.index.scan import other_suffixes, require_media
+    from datamodules.index.scan import scan as scan_files
+    from datamodules.index.sources import apply_list, describe_list
+    from datamodules.index.triage import triage
+    from selavi.atomic import locked, write_text
+    from selavi.config import MODALITIES
+
+    data = _checked_settings(arguments)
+    root = Path(data.root)
+    cache_dir = Path(data.cache_dir)
+    require_media(root, arguments.allow_links)
+    with locked(cache_dir / "lock"):
+        manifest = scan_files(
+            root,
+            cache_dir,
+            arguments.workers,
+            deadline_s=arguments.timeout_s,
+            allow_links=arguments.allow_links,
+            retry=arguments.retry,
+            layout=arguments.layout,
+        )
+    manifest, about_list = apply_list(manifest, arguments.list, arguments.source)
+    clip_s = arguments.clip_s
+    policy = arguments.audio_policy
+    manifest = judge(manifest, clip_s=clip_s, audio_policy=policy, modalities=MODALITIES)
+    lines = (*describe_layout(manifest), other_suffixes(manifest), about_list, describe_list(manifest))
+    text = triage(manifest, clip_s=clip_s, audio_policy=policy, told=lines)
+    report = arguments.out.with_name("triage.md")
+    write_manifest(manifest, arguments.out)
+    write_text(report, text)
+    settings = {"root": arguments.root, "list": arguments.list, "layout": arguments.layout.replace("auto", "")}
+    words = tuple(f"data.{name}={value}" for name, value in settings.items() if value)
+    return ScanResult(arguments.out, report, text, words, arguments.root)
+
+
+def _checked_settings(arguments: ScanArguments) -> "DataConfig":
+    """Refuse what cannot be done; returns the options as settings."""
+    from selavi.commands.checks import at_least, list_file, output_folder, require
+    from selavi.config import load_config
+
+    data = load_config(None, []).data
+    for name in ("root", "list", "source", "clip_s", "audio_policy", "timeout_s", "cache_dir"):
+        setattr(data, name, getattr(arguments, name))
+    try:
+        data.__post_init__()
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    policy = arguments.audio_policy
+    fits = policy in ("require", "mask", "zeros")
+    require(fits, f"--audio-policy must be require, mask or zeros, got {policy!r}")
+    at_least(arguments, workers=0)
+    require(not arguments.out.is_dir(), f"--out {arguments.out} is a folder; name the file to write")
+    output_folder("--out", arguments.out.parent)
+    list_file(arguments.list, arguments.source)
+    return data
+
+
+def show(result: ScanResult) -> None:
+    """Print the report, where it is, and what to do next."""
+    print(result.text)
+    print(f"manifest: {result.manifest}\nreport: {result.report}", file=sys.stderr)
+    print(f"Next: train   {command('train', '--config', 'small', *result.settings)}", file=sys.stderr)
+    print(f"      or re-encode for speed first   {command('prepare', result.root, 'OUT')}", file=sys.stderr)
+
+
+COMMAND = Command("scan", __doc__, ScanArguments, add_arguments, scan, show)

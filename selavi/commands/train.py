@@ -1,0 +1,105 @@
+"""Train: learn encoders and label every clip.  Without arguments: the generated demo set."""
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from selavi.cli import Command, Parser
+from selavi.commands.recipes import find_recipe, recipe_names
+from selavi.wording import command, duration
+
+
+@dataclass(frozen=True)
+class TrainArguments:
+    """What to train, and how."""
+
+    config: Path = Path("demo")
+    overrides: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """Where the labels are, and whether they have settled."""
+
+    run_dir: Path
+    num_clips: int
+    """0: the run was finished before, or another process of it reports."""
+    seconds: float
+    verdict: str
+    reports: bool
+    """Whether this process says what came out: one of those that train together does."""
+
+
+def add_arguments(parser: Parser) -> None:
+    """Describe the command line."""
+    example = command("train", "--config", "small", "data.root=/videos", "heads.num_clusters=50", "run_dir=runs/mine")
+    parser.epilog = f"Recipes of selavi's own: {', '.join(recipe_names())}. Every setting is explained in "
+    parser.epilog += f"docs/configuration.md. Example: {example}"
+    about = "YAML file, or the name of one of selavi's own recipes (default: demo)"
+    parser.add_argument("--config", type=Path, help=about)
+    parser.take_settings("settings that override the file's")
+
+
+def train(arguments: TrainArguments) -> TrainResult:
+    """Build the parts and fit."""
+    from selavi.config import load_config
+
+    config_path = find_recipe(arguments.config)
+    config = load_config(config_path, arguments.overrides)
+
+    from datamodules.clips import ClipDataModule, prepare_data
+    from datamodules.index.manifest import describe_bad
+    from selavi.results.labels import write_labels
+    from selavi.runs.record import finish_run, read_verdict, resume_point, start_run
+    from selavi.training.callbacks import LabellingCallback, Progress, StopOnSignal
+    from selavi.training.module import SelaviModule
+    from selavi.training.trainer import make_trainer
+
+    began = time.monotonic()
+    run_dir = Path(config.run_dir)
+    is_first = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
+    point = resume_point(config, check=is_first)
+    if point.finished:
+        return TrainResult(run_dir, 0, 0.0, read_verdict(run_dir), reports=True)
+    make_trainer(config, [])  # refuses what this machine cannot do, before the media are looked at
+    manifest, media = prepare_data(config)
+    data = ClipDataModule(config, manifest, media)
+    progress = Progress(config, data.ids)
+    stop = StopOnSignal(config.run_dir)
+    labelling = LabellingCallback(config, data.labels, progress, stop)
+    trainer = make_trainer(config, [stop, labelling, progress])
+    module = SelaviModule(config, data.ids, data.steps_per_epoch(trainer.world_size))
+    module.check_checkpoint(point.checkpoint)
+    if trainer.is_global_zero:
+        _lock = start_run(config, config_path, manifest)  # held until this function ends
+        progress.announce(point.checkpoint, describe_bad(manifest))
+    trainer.fit(module, datamodule=data, ckpt_path=point.checkpoint, weights_only=True)
+    if not trainer.is_global_zero:
+        return TrainResult(run_dir, 0, 0.0, "", reports=False)
+    assert labelling.statistics is not None
+    seconds = time.monotonic() - began
+    verdict = labelling.verdict()
+    bank = module.label_bank
+    write_labels(run_dir, config.data.train_split, bank.ids, bank.labels, vars(labelling.statistics))
+    finish_run(config, seconds, verdict)
+    return TrainResult(run_dir, len(data.ids), seconds, verdict.text, reports=True)
+
+
+def show(result: TrainResult) -> None:
+    """Say where the results are and what to do next."""
+    from selavi.runs.record import next_steps
+
+    if not result.reports:
+        return
+    steps = next_steps(str(result.run_dir))
+    if not result.num_clips:
+        print(f"{result.run_dir} is finished; nothing to train.{steps}", file=sys.stderr)
+        return
+    labels = f"labels of {result.num_clips} clips are in {result.run_dir}/labels."
+    print(f"done in {duration(result.seconds)}; {labels}\n{result.verdict}{steps}", file=sys.stderr)
+
+
+COMMAND = Command("train", __doc__, TrainArguments, add_arguments, train, show)

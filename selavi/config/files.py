@@ -1,0 +1,216 @@
+"""Settings read from files and the command line, and written.  The only user of OmegaConf.
+
+Precedence: the defaults < the YAML file < `section.key=value` on the command line.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields, is_dataclass
+from difflib import get_close_matches
+from os.path import isfile
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+from yaml import YAMLError
+
+from selavi.config.sections import Config
+from selavi.config.settings import PATHS, all_keys, require, text_keys
+from selavi.errors import UsageError
+from selavi.filesystem import expand
+
+
+def find_config(path: Path, shipped: Path) -> Path:
+    """A configuration file as named, or one of selavi's own by its name or by configs/NAME.yaml from anywhere.
+
+    Raises:
+        UsageError: there is no such file; the message lists selavi's own.
+    """
+    for candidate in (path, shipped / path.name, shipped / f"{path.name}.yaml"):
+        if isfile(candidate):
+            return candidate
+    own = ", ".join(sorted(file.stem for file in shipped.glob("*.yaml")))
+    raise UsageError(f"no configuration file {path}; give a path, or one of selavi's own: {own}")
+
+
+def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
+    """Merge defaults, a YAML file and `section.key=value` overrides.
+
+    Settings that are text (paths, names, words) are taken as they are written, from the first `=` on; the others are
+    read as YAML.  `${...}` refers to another setting in a file, and means nothing on the command line.
+
+    Raises:
+        UsageError: unreadable file, unknown key (the message names the nearest one), wrong type or value.
+    """
+    for override in overrides:
+        if "=" not in override:
+            raise UsageError(
+                f"expected section.key=value, got {override!r}; a path with blanks stands in quotes: "
+                'data.root="/my videos"'
+            )
+    texts, others = _split_overrides(overrides)
+    try:
+        layers = [OmegaConf.structured(Config)]
+        if path is not None:
+            loaded = OmegaConf.load(path)
+            if not OmegaConf.is_dict(loaded):
+                raise UsageError(f"{path}: expected `section:` and `key: value` lines, found a list or text")
+            texts = {**_texts_of_file(path), **texts}
+            layers.append(loaded)
+        layers.append(OmegaConf.from_dotlist(others))
+        for layer in layers[1:]:
+            _check_kinds(OmegaConf.to_container(layer), Config)
+        for key, text in texts.items():
+            # ??? alone would be a missing value; all texts are set once more, as they are, when all is merged.
+            OmegaConf.update(layers[-1], key, "?" if text == "???" else _escape(text))
+        merged = OmegaConf.merge(*layers)
+        if not OmegaConf.select(merged, "run_dir"):
+            texts["run_dir"] = merged.run_dir = f"runs/{path.stem}" if path is not None else "runs/run"
+        config = OmegaConf.to_object(merged)
+    except OSError as error:
+        raise UsageError(f"cannot read the configuration {path}: {error.strerror or error}") from error
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    except OmegaConfBaseException as error:
+        raise UsageError(_explain(error)) from error
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    assert isinstance(config, Config)
+    for key, text in texts.items():
+        section, _, name = key.rpartition(".")
+        setattr(getattr(config, section) if section else config, name, expand(text) if key in PATHS else text)
+    return config
+
+
+def load_run_config(folder: Path) -> Config:
+    """The settings of a run, which lies in `folder` now, whatever it was called when it was trained.
+
+    Raises:
+        UsageError: the folder is not a run; or as load_config.
+    """
+    path = folder / "config.resolved.yaml"
+    if not path.exists():
+        raise UsageError(
+            f"{folder} is not a run folder: it has no config.resolved.yaml; "
+            "give the folder that tools/train.py named at its end"
+        )
+    config = load_config(path)
+    config.run_dir = str(folder)
+    return config
+
+
+def save_config(config: Config, path: Path) -> None:
+    """Write every setting as YAML; load_config reads it back to an equal Config."""
+    from selavi.atomic import write_text
+
+    write_text(path, OmegaConf.to_yaml(OmegaConf.create(_plain(config, _escape))))
+
+
+def as_dict(config: Config) -> dict[str, Any]:
+    """Return the settings as plain nested dicts and lists, fit for a checkpoint."""
+    plain = _plain(config, str)
+    assert isinstance(plain, dict)
+    return plain
+
+
+def _plain(value: Any, write: Callable[[str], str]) -> Any:
+    if is_dataclass(value):
+        return {entry.name: _plain(getattr(value, entry.name), write) for entry in fields(value)}
+    if isinstance(value, dict):
+        return {key: _plain(entry, write) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry, write) for entry in value]
+    return write(value) if isinstance(value, str) else value
+
+
+def _split_overrides(overrides: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """The settings that are text, by key and as they are written, and the other overrides."""
+    keys = text_keys(Config)
+    texts, others = {}, []
+    for override in overrides:
+        key, _, text = override.partition("=")
+        if key not in keys:
+            others.append(override)
+            continue
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise UsageError(f"{key}={text!a} is not UTF-8; rename the file or folder") from error
+        texts[key] = text
+    return texts, others
+
+
+def _texts_of_file(path: Path) -> dict[str, str]:
+    """The settings of a YAML file that are text, as they are written: 007, 1e3 and on are names as well.
+
+    Not those with `${`, which may refer to others, and those that are null.
+    """
+    with path.open(encoding="utf-8") as file:
+        root = yaml.compose(file, Loader=yaml.SafeLoader)
+    keys = text_keys(Config)
+    return {
+        key: node.value
+        for key, node in _scalars(root)
+        if key in keys and "${" not in node.value and not node.tag.endswith(":null")
+    }
+
+
+def _scalars(mapping: Any, prefix: str = "") -> Iterator[tuple[str, yaml.ScalarNode]]:
+    for name, node in mapping.value if isinstance(mapping, yaml.MappingNode) else ():
+        if isinstance(node, yaml.ScalarNode):
+            yield f"{prefix}{name.value}", node
+        elif not prefix:
+            yield from _scalars(node, f"{name.value}.")
+
+
+def _escape(text: str) -> str:
+    """A text as OmegaConf has to read it so that nothing in it refers to another setting."""
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
+
+
+def _explain(error: OmegaConfBaseException) -> str:
+    """What OmegaConf found, in one line; for an unknown key the settings that could be meant."""
+    full_key = str(error.full_key or "")
+    if not isinstance(error, ConfigKeyError):
+        return str(error).splitlines()[0] + (f" (setting {full_key})" if full_key else "")
+    leaf = str(error.key)
+    section, prefix = (error.object_type or Config), full_key[: len(full_key) - len(leaf)]
+    names = [entry.name for entry in fields(section)]
+    homes: dict[str, list[str]] = {name: [prefix + name] for name in names}
+    for home in all_keys(Config):
+        if home.split(".")[-1] not in names:
+            homes.setdefault(home.split(".")[-1], []).append(home)
+    near = get_close_matches(leaf, homes, 1, cutoff=0.7)
+    if "." in leaf:
+        known = f"in a file the part before the dot is a section: `{leaf.split('.')[0]}:` and its settings indented"
+    elif near:
+        known = f"did you mean {' or '.join(homes[near[0]])}?"
+    else:
+        known = f"{prefix.rstrip('.') or 'a configuration'} has {', '.join(names)}"
+    return f"unknown setting {full_key or '(no name)'}; {known}"
+
+
+def _check_kinds(layer: Any, section: type, prefix: str = "") -> None:
+    """Refuse what OmegaConf would convert in silence or name no key for: sections, lists, mappings and booleans."""
+    for entry in fields(section):
+        if entry.name not in layer:
+            continue
+        key, value = prefix + entry.name, layer[entry.name]
+        if isinstance(entry.type, type) and is_dataclass(entry.type):
+            example = f"{key}.{fields(entry.type)[0].name}"
+            require(isinstance(value, dict), key, f"a section of settings such as {example}", repr(value))
+            _check_kinds(value, entry.type, f"{key}.")
+            continue
+        origin = get_origin(entry.type) or entry.type
+        if origin in (list, tuple):
+            count = len(get_args(entry.type)) if origin is tuple else None
+            fits = isinstance(value, list) and count in (None, len(value))
+            if origin is tuple:
+                fits = fits and all(isinstance(number, int | float) for number in value)
+            require(fits, key, f"a list of {count} numbers" if count else "a list such as [a, b]", repr(value))
+        elif origin is dict:
+            require(isinstance(value, dict), key, "a mapping such as {a: 1, b: 2}", repr(value))
+        elif origin is bool:
+            require(isinstance(value, bool), key, "true or false", repr(value))

@@ -1,0 +1,102 @@
+"""`selavi`: its commands, its help, and how each is called."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from selavi import __version__
+from selavi.commands import main as front
+from selavi.wording import tool_name
+
+HEAVY = {"torch", "pytorch_lightning", "torchvision", "torchaudio", "av", "pyarrow", "scipy", "sklearn", "omegaconf"}
+
+
+def imported_by(words: list[str], repository: Path) -> tuple[str, set[str]]:
+    """What a command line prints, and the modules that it imports."""
+    script = (
+        "import sys\nfrom selavi.commands.main import main\n"
+        f"try:\n    code = main({words!r})\nexcept SystemExit as end:\n    code = end.code\n"
+        "print('code', code)\nprint('imported', *sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=repository, capture_output=True, text=True, check=True)
+    text, imported = done.stdout.split("imported ")
+    assert "code 0" in text
+    return text, set(imported.split())
+
+
+def test_the_help_names_every_command_and_imports_none(repository: Path) -> None:
+    text, modules = imported_by(["--help"], repository)
+    for name in front.NAMES:
+        assert f"\n  {name} " in text
+    assert HEAVY.isdisjoint(modules)
+    assert not modules & {f"selavi.commands.{name}" for name in front.NAMES}
+
+
+@pytest.mark.parametrize("name", front.NAMES)
+def test_the_help_of_a_command_imports_nothing_heavy(name: str, repository: Path) -> None:
+    text, modules = imported_by([name, "--help"], repository)
+    assert text.startswith(f"usage: selavi {name} ")
+    assert HEAVY.isdisjoint(modules)
+
+
+@pytest.mark.parametrize("name", front.NAMES)
+def test_a_command_is_called_by_its_name_and_says_what_it_does(name: str) -> None:
+    found = front.find_command(name)
+    assert found.name == name
+    assert found.about and found.about.strip().endswith(".")
+
+
+@pytest.mark.parametrize("name", front.NAMES)
+def test_no_argument_of_a_command_is_forgotten(name: str) -> None:
+    """Every field has an option or a place on the command line, and every option a field."""
+    found = front.find_command(name)
+    options = {action.dest for action in found.parser()._actions} - {"help", "version"}
+    read_elsewhere = {"root"} if "root" not in options else set()
+    if name == "compare":
+        read_elsewhere |= {"settings"}
+    fields = set(found.arguments.__dataclass_fields__)
+    assert options <= fields
+    assert fields - options <= read_elsewhere
+
+
+def test_without_a_command_the_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert front.main([]) == 0
+    assert "look:\n  evaluate" in capsys.readouterr().out
+
+
+def test_its_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        front.main(["--version"])
+    assert (end.value.code, capsys.readouterr().out) == (0, f"selavi {__version__}\n")
+
+
+@pytest.mark.parametrize(("word", "hint"), [("tran", "did you mean train?"), ("x", "selavi --help lists them all")])
+def test_an_unknown_command_is_a_usage_error(word: str, hint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        front.main([word, "--out", "x"])
+    assert end.value.code == 2
+    assert f"no command '{word}'; {hint}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", front.NAMES)
+def test_a_script_is_known_by_its_name(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = f"selavi-{tool_name(name).replace('_', '-')}"
+    monkeypatch.setattr(sys, "argv", [f"/some/bin/{script}", "--help"])
+    with pytest.raises(SystemExit):
+        front.script()
+    assert capsys.readouterr().out.startswith(f"usage: {script} ")
+
+
+def test_a_stray_package_of_another_project_breaks_nothing(repository: Path, tmp_path: Path) -> None:
+    """Names as common as `tools` and `configs` are those of other installed packages, too."""
+    for name in ("tools", "configs"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise ImportError('a stranger')\n")
+    script = "from selavi.commands.main import main\nmain(['train', 'heads.num_clusters=1'])"
+    environment = {"PYTHONPATH": f"{tmp_path}:{repository}", "PATH": ""}
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert "heads.num_clusters must be at least 2" in done.stderr
