@@ -33,7 +33,8 @@ from selavi.inference.load import load_model
 from selavi.localisation import evidence
 from selavi.randomness import mix
 from selavi.results.cluster_table import read_labels
-from selavi.runs.record import environment, load_run
+from selavi.runs.lifetime import environment
+from selavi.runs.record import load_run
 
 STRUCK = ("thud", "bell", "tick")
 """Sounds with a moment; hum and rush swell."""

@@ -21,7 +21,7 @@ from typing import Any
 from common import PAGES, RESULTS, ROOT, fill, machine, markdown_table
 from packaging.requirements import Requirement
 
-from selavi.runs.record import environment
+from selavi.runs.lifetime import environment
 from selavi.wording import byte_size, duration
 
 COMPILE = """

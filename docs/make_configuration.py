@@ -1,10 +1,18 @@
 """Write docs/configuration.md from the dataclasses of selavi/config/sections.py: python docs/make_configuration.py."""
 
 import ast
+import sys
 from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT))  # so that a checkout works uninstalled
+
+from selavi.config import SETTINGS, Config  # noqa: E402
+from selavi.config.settings import Need, Setting  # noqa: E402
+
 SOURCE, PAGE = ROOT / "selavi" / "config" / "sections.py", ROOT / "docs" / "configuration.md"
 
 HEAD = """\
@@ -26,64 +34,74 @@ and `data.root=/a${b}` are what they say. Quotes belong to the shell; one that a
 are YAML. In a file, too, `root: 007` is the folder 007, but YAML's own signs need quotes there (`root: "/my #1 set"`),
 and `${section.key}` in it refers to another setting.
 
+A setting that is given and has no effect in a run is named in one warning, with what it needs: `labelling.tol needs
+labelling.method=transport`. Defaults are not, nor are settings of a file that lose their effect by the command line:
+`--config small 'modalities=[audio]'` needs none of that file's settings of frames.
+
+The column *may change* says where a setting may differ from the run's first start: *on resume*, when the run goes on
+(the others are refused then), or *always*, as it says where things are and how fast they go, not what is computed.
+
 This page is made from `selavi/config/sections.py` by `python docs/make_configuration.py`.
 """
 
 
-def make_page(source: str) -> str:
-    """Return the page for the source text of selavi/config/sections.py."""
-    classes = {node.name: node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)}
-    sections = {field.target.id: ast.unparse(field.annotation) for field, _ in _fields(classes["Config"])}
-    parts = [HEAD, *_section("", classes["Config"], classes)]
-    for name, kind in sections.items():
-        if kind in classes:
-            parts += _section(name, classes[kind], classes)
+def make_page() -> str:
+    """Return the page for the settings of selavi.config."""
+    classes = {
+        node.name: node for node in ast.parse(SOURCE.read_text(encoding="utf-8")).body if isinstance(node, ast.ClassDef)
+    }
+    parts = [HEAD, *_section("", "Config", (), classes)]
+    for field in fields(Config):
+        if is_dataclass(field.type):
+            parts += _section(field.name, field.type.__name__, field.metadata["about"].needs, classes)
     return "\n".join(parts)
 
 
-def _section(name: str, section: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> Iterator[str]:
-    yield f"## {name or 'At the top'}\n\n{ast.get_docstring(section)}\n"
-    yield "| setting | default | meaning |\n|---|---|---|"
-    for field, meaning in _fields(section):
-        if ast.unparse(field.annotation) not in classes:
-            key = f"{name}.{field.target.id}".lstrip(".")
-            cells = [f"`{key}`", f"`{_default(field.value)}`", _meaning(field.annotation, meaning)]
+def _section(name: str, class_name: str, needs: tuple[Need, ...], classes: dict[str, ast.ClassDef]) -> Iterator[str]:
+    """A section's heading, what all of its settings need, and a row for each."""
+    meanings = dict(_meanings(classes[class_name]))
+    shared = f" All of these settings need {' and '.join(need.text for need in needs)}." if needs else ""
+    yield f"## {name or 'At the top'}\n\n{ast.get_docstring(classes[class_name])}{shared}\n"
+    yield "| setting | default | limits | may change | meaning |\n|---|---|---|---|---|"
+    for entry in SETTINGS.values():
+        if entry.section == name:
+            may_change = {"resume": "on resume"}.get(entry.about.free, entry.about.free)
+            limits = str(entry.about.limits)
+            meaning = _meaning(entry, meanings[entry.field.name], needs)
+            cells = [f"`{entry.key}`", f"`{_default(entry.default)}`", limits, may_change, meaning]
             yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
     yield ""
 
 
-def _fields(section: ast.ClassDef) -> Iterator[tuple[ast.AnnAssign, str]]:
-    """Each field and the string that follows it, empty where there is none."""
+def _meanings(section: ast.ClassDef) -> Iterator[tuple[str, str]]:
+    """Name of each field and the string that follows it, empty where there is none."""
     for field, after in zip(section.body, [*section.body[1:], None], strict=True):
-        if isinstance(field, ast.AnnAssign):
-            told = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
-            yield field, " ".join(str(after.value.value).split()) if told else ""
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+            is_text = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+            yield field.target.id, " ".join(str(after.value.value).split()) if is_text else ""
 
 
-def _meaning(annotation: ast.expr, meaning: str) -> str:
-    """The field's docstring, and its choices where it does not name them all."""
-    if isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value) == "Literal":
-        choices = [str(choice) for choice in ast.literal_eval(annotation.slice)]
+def _meaning(entry: Setting, meaning: str, shared: tuple[Need, ...]) -> str:
+    """The field's docstring, its choices where it does not name them all, and what it needs beyond its section."""
+    parts = [meaning]
+    if get_origin(entry.field.type) is Literal:
+        choices = [str(choice) for choice in get_args(entry.field.type)]
         if not all(choice in meaning for choice in choices):
-            return f"{meaning} One of {', '.join(choices)}.".strip()
-    return meaning
+            parts.append(f"One of {', '.join(choices)}.")
+    own = [need.text for need in entry.about.needs if need not in shared]
+    if own:
+        parts.append(f"Needs {' and '.join(own)}.")
+    return " ".join(filter(None, parts)) if meaning else ""
 
 
-def _default(value: ast.expr | None) -> str:
+def _default(value: Any) -> str:
     """As it would stand in a YAML file."""
-    if isinstance(value, ast.Call):  # field(default_factory=...)
-        factory = value.keywords[0].value
-        assert isinstance(factory, ast.Lambda)
-        text = ast.unparse(factory.body)
-        return {"list(MODALITIES)": "[video, audio]"}.get(text, text).replace("'", "")
-    assert value is not None
-    default = ast.literal_eval(value)
-    if isinstance(default, bool):
-        return str(default).lower()
-    if isinstance(default, tuple):
-        return str(list(default))
-    return {None: "null", "": "''"}.get(default, str(default))
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple | list | dict):
+        return str(list(value) if isinstance(value, tuple) else value).replace("'", "")
+    return "null" if value is None else str(value) or "''"
 
 
 if __name__ == "__main__":
-    PAGE.write_text(make_page(SOURCE.read_text(encoding="utf-8")), encoding="utf-8")
+    PAGE.write_text(make_page(), encoding="utf-8")

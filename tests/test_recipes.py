@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from selavi.results.labels import LABEL_SCHEMA
-from selavi.runs.checkpoint import last_checkpoint, read_checkpoint
+from selavi.runs.checkpoint import read_checkpoint
+from selavi.runs.folder import RunFolder
 from tools import cluster_eval, train
 
 RECIPES = {
@@ -29,7 +30,7 @@ def fit(tiny_yaml: Path) -> Callable[..., int]:
 
 
 def bank(folder: Path) -> dict[str, torch.Tensor]:
-    return read_checkpoint(last_checkpoint(folder))["label_bank"]
+    return read_checkpoint(RunFolder(folder).last_checkpoint)["label_bank"]
 
 
 @pytest.mark.end_to_end

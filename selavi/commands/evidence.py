@@ -19,7 +19,7 @@ from selavi.inference.encode import best_device
 from selavi.inference.load import load_model
 from selavi.localisation import evidence
 from selavi.results.cluster_table import read_labels
-from selavi.runs.checkpoint import last_checkpoint
+from selavi.runs.folder import RunFolder
 from selavi.runs.record import Run
 
 log = logging.getLogger("selavi")
@@ -39,7 +39,7 @@ def evidence_for(run_folder: Path, split: str, head: int, clip_ids: list[str], r
     unknown = [clip_id for clip_id in clip_ids if clip_id not in clusters]
     if unknown:
         raise UsageError(f"{run_folder} has no label of head {head} for {len(unknown)} clips, such as {unknown[0]!r}")
-    path, now = evidence.evidence_path(run_folder, split, head), last_checkpoint(run_folder).stat()
+    path, now = evidence.evidence_path(run_folder, split, head), RunFolder(run_folder).last_checkpoint.stat()
     with evidence.EvidenceWriter(path, f"{now.st_size} {now.st_mtime_ns}") as writer:
         missing = [clip_id for clip_id in clip_ids if writer.known.get(clip_id) != clusters[clip_id]]
         if missing:

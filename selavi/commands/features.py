@@ -18,7 +18,7 @@ from selavi.inference.encode import ClipFeatures, best_device, encode_clips
 from selavi.inference.features import features_path, kept_features
 from selavi.inference.load import load_model
 from selavi.model import SelaviModel
-from selavi.runs.checkpoint import last_checkpoint
+from selavi.runs.folder import RunFolder
 from selavi.runs.record import Run
 
 
@@ -40,7 +40,7 @@ def features_of(
         run = open_run(run_dir, root)
         rows = usable(select_split(run.manifest, split))
         encoder = _Encoder(run, split)
-        found = kept_features(features_path(run_dir, split), rows, last_checkpoint(run_dir), 1, encoder)
+        found = kept_features(features_path(run_dir, split), rows, RunFolder(run_dir).last_checkpoint, 1, encoder)
     except (UsageError, DataError) as error:
         return {}, f"the features of the clips could not be computed: {error}"
     places = pc.index_in(ids, value_set=rows["id"].combine_chunks()).to_numpy()

@@ -71,12 +71,14 @@ def _finetune_fold(config: "Config", run: "Run", config_path: Path, split: str) 
     from datamodules.clips import ClipDataModule, prepare_data
     from datamodules.index.holdout import split_off
     from datamodules.index.manifest import select_split, usable
-    from selavi.runs.record import resume_point, start_run
+    from selavi.runs.launch import is_first
+    from selavi.runs.lifetime import start_run
+    from selavi.runs.resume import resume_point
     from selavi.training import finetune as ft
     from selavi.training.callbacks import Progress, StopOnSignal
     from selavi.training.trainer import make_trainer
 
-    point = resume_point(config)
+    point = resume_point(config, check=is_first())
     if point.finished:
         return ft.read_finetuning(config, split)
     manifest, media = prepare_data(config)

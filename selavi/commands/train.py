@@ -1,6 +1,5 @@
 """Train: learn encoders and label every clip.  Without arguments: the generated demo set."""
 
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -53,15 +52,17 @@ def train(arguments: TrainArguments) -> TrainResult:
     from datamodules.clips import ClipDataModule, prepare_data
     from datamodules.index.manifest import describe_bad
     from selavi.results.labels import write_labels
-    from selavi.runs.record import finish_run, read_verdict, resume_point, start_run
+    from selavi.runs.launch import is_first
+    from selavi.runs.lifetime import finish_run, start_run
+    from selavi.runs.record import read_verdict
+    from selavi.runs.resume import resume_point
     from selavi.training.callbacks import LabellingCallback, Progress, StopOnSignal
     from selavi.training.module import SelaviModule
     from selavi.training.trainer import make_trainer
 
     began = time.monotonic()
     run_dir = Path(config.run_dir)
-    is_first = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
-    point = resume_point(config, check=is_first)
+    point = resume_point(config, check=is_first())
     if point.finished:
         return TrainResult(run_dir, 0, 0.0, read_verdict(run_dir), reports=True)
     make_trainer(config, [])  # refuses what this machine cannot do, before the media are looked at
@@ -79,11 +80,10 @@ def train(arguments: TrainArguments) -> TrainResult:
     trainer.fit(module, datamodule=data, ckpt_path=point.checkpoint, weights_only=True)
     if not trainer.is_global_zero:
         return TrainResult(run_dir, 0, 0.0, "", reports=False)
-    assert labelling.statistics is not None
     seconds = time.monotonic() - began
     verdict = labelling.verdict()
     bank = module.label_bank
-    write_labels(run_dir, config.data.train_split, bank.ids, bank.labels, vars(labelling.statistics))
+    write_labels(run_dir, config.data.train_split, bank.ids, bank.labels, vars(labelling.final_statistics()))
     finish_run(config, seconds, verdict)
     return TrainResult(run_dir, len(data.ids), seconds, verdict.text, reports=True)
 

@@ -1,6 +1,7 @@
 """Every setting of a run: what a setting is, which there are, and how they are read and written."""
 
-from selavi.config.files import as_dict, find_config, load_config, load_run_config, save_config
+from selavi.config.differences import chosen, differing, without_effect
+from selavi.config.files import RESOLVED, SETTINGS, as_dict, find_config, load_config, load_run_config, save_config
 from selavi.config.sections import (
     MODALITIES,
     AudioConfig,
@@ -14,12 +15,11 @@ from selavi.config.sections import (
     TrainerConfig,
     VideoConfig,
 )
-from selavi.config.settings import FREE_ON_RESUME, SPEED_ONLY
 
 __all__ = [
-    "FREE_ON_RESUME",
     "MODALITIES",
-    "SPEED_ONLY",
+    "RESOLVED",
+    "SETTINGS",
     "AudioConfig",
     "Config",
     "DataConfig",
@@ -31,8 +31,11 @@ __all__ = [
     "TrainerConfig",
     "VideoConfig",
     "as_dict",
+    "chosen",
+    "differing",
     "find_config",
     "load_config",
     "load_run_config",
     "save_config",
+    "without_effect",
 ]

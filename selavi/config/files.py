@@ -17,9 +17,14 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
 from selavi.config.sections import Config
-from selavi.config.settings import PATHS, all_keys, require, text_keys
+from selavi.config.settings import Setting, all_settings, require
 from selavi.errors import UsageError
 from selavi.filesystem import expand
+
+SETTINGS: dict[str, Setting] = {entry.key: entry for entry in all_settings(Config)}
+"""Every setting of a run by its key, such as heads.num_clusters."""
+RESOLVED = "config.resolved.yaml"
+"""The file in a run folder in which every setting stands."""
 
 
 def find_config(path: Path, shipped: Path) -> Path:
@@ -61,7 +66,7 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
             layers.append(loaded)
         layers.append(OmegaConf.from_dotlist(others))
         for layer in layers[1:]:
-            _check_kinds(OmegaConf.to_container(layer), Config)
+            _check_kinds(OmegaConf.to_container(layer))
         for key, text in texts.items():
             # ??? alone would be a missing value; all texts are set once more, as they are, when all is merged.
             OmegaConf.update(layers[-1], key, "?" if text == "???" else _escape(text))
@@ -79,8 +84,8 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
         raise UsageError(str(error)) from error
     assert isinstance(config, Config)
     for key, text in texts.items():
-        section, _, name = key.rpartition(".")
-        setattr(getattr(config, section) if section else config, name, expand(text) if key in PATHS else text)
+        chosen = SETTINGS[key]
+        chosen.set(config, expand(text) if chosen.about.path else text)
     return config
 
 
@@ -90,11 +95,10 @@ def load_run_config(folder: Path) -> Config:
     Raises:
         UsageError: the folder is not a run; or as load_config.
     """
-    path = folder / "config.resolved.yaml"
+    path = folder / RESOLVED
     if not path.exists():
         raise UsageError(
-            f"{folder} is not a run folder: it has no config.resolved.yaml; "
-            "give the folder that tools/train.py named at its end"
+            f"{folder} is not a run folder: it has no {RESOLVED}; give the folder that tools/train.py named at its end"
         )
     config = load_config(path)
     config.run_dir = str(folder)
@@ -127,11 +131,10 @@ def _plain(value: Any, write: Callable[[str], str]) -> Any:
 
 def _split_overrides(overrides: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     """The settings that are text, by key and as they are written, and the other overrides."""
-    keys = text_keys(Config)
     texts, others = {}, []
     for override in overrides:
         key, _, text = override.partition("=")
-        if key not in keys:
+        if key not in SETTINGS or not SETTINGS[key].is_text:
             others.append(override)
             continue
         try:
@@ -147,22 +150,28 @@ def _texts_of_file(path: Path) -> dict[str, str]:
 
     Not those with `${`, which may refer to others, and those that are null.
     """
-    with path.open(encoding="utf-8") as file:
-        root = yaml.compose(file, Loader=yaml.SafeLoader)
-    keys = text_keys(Config)
     return {
         key: node.value
-        for key, node in _scalars(root)
-        if key in keys and "${" not in node.value and not node.tag.endswith(":null")
+        for key, node in _nodes(path)
+        if key in SETTINGS and SETTINGS[key].is_text and isinstance(node, yaml.ScalarNode)
+        if "${" not in node.value and not node.tag.endswith(":null")
     }
 
 
-def _scalars(mapping: Any, prefix: str = "") -> Iterator[tuple[str, yaml.ScalarNode]]:
-    for name, node in mapping.value if isinstance(mapping, yaml.MappingNode) else ():
-        if isinstance(node, yaml.ScalarNode):
-            yield f"{prefix}{name.value}", node
-        elif not prefix:
-            yield from _scalars(node, f"{name.value}.")
+def given_in_file(path: Path) -> set[str]:
+    """Keys of the settings that a YAML file names."""
+    return {key for key, _ in _nodes(path)}
+
+
+def _nodes(path: Path) -> Iterator[tuple[str, yaml.Node]]:
+    """The entries of a YAML file and of the sections in it, by key."""
+    with path.open(encoding="utf-8") as file:
+        root = yaml.compose(file, Loader=yaml.SafeLoader)
+    for name, node in root.value if isinstance(root, yaml.MappingNode) else ():
+        if not isinstance(node, yaml.MappingNode):
+            yield name.value, node
+            continue
+        yield from ((f"{name.value}.{inner.value}", value) for inner, value in node.value)
 
 
 def _escape(text: str) -> str:
@@ -179,38 +188,38 @@ def _explain(error: OmegaConfBaseException) -> str:
     section, prefix = (error.object_type or Config), full_key[: len(full_key) - len(leaf)]
     names = [entry.name for entry in fields(section)]
     homes: dict[str, list[str]] = {name: [prefix + name] for name in names}
-    for home in all_keys(Config):
-        if home.split(".")[-1] not in names:
-            homes.setdefault(home.split(".")[-1], []).append(home)
+    for home, entry in SETTINGS.items():
+        if entry.field.name not in names:
+            homes.setdefault(entry.field.name, []).append(home)
     near = get_close_matches(leaf, homes, 1, cutoff=0.7)
     if "." in leaf:
-        known = f"in a file the part before the dot is a section: `{leaf.split('.')[0]}:` and its settings indented"
+        advice = f"in a file the part before the dot is a section: `{leaf.split('.')[0]}:` and its settings indented"
     elif near:
-        known = f"did you mean {' or '.join(homes[near[0]])}?"
+        advice = f"did you mean {' or '.join(homes[near[0]])}?"
     else:
-        known = f"{prefix.rstrip('.') or 'a configuration'} has {', '.join(names)}"
-    return f"unknown setting {full_key or '(no name)'}; {known}"
+        advice = f"{prefix.rstrip('.') or 'a configuration'} has {', '.join(names)}"
+    return f"unknown setting {full_key or '(no name)'}; {advice}"
 
 
-def _check_kinds(layer: Any, section: type, prefix: str = "") -> None:
+def _check_kinds(layer: Any) -> None:
     """Refuse what OmegaConf would convert in silence or name no key for: sections, lists, mappings and booleans."""
-    for entry in fields(section):
-        if entry.name not in layer:
-            continue
-        key, value = prefix + entry.name, layer[entry.name]
-        if isinstance(entry.type, type) and is_dataclass(entry.type):
-            example = f"{key}.{fields(entry.type)[0].name}"
-            require(isinstance(value, dict), key, f"a section of settings such as {example}", repr(value))
-            _check_kinds(value, entry.type, f"{key}.")
-            continue
-        origin = get_origin(entry.type) or entry.type
-        if origin in (list, tuple):
-            count = len(get_args(entry.type)) if origin is tuple else None
-            fits = isinstance(value, list) and count in (None, len(value))
-            if origin is tuple:
-                fits = fits and all(isinstance(number, int | float) for number in value)
-            require(fits, key, f"a list of {count} numbers" if count else "a list such as [a, b]", repr(value))
-        elif origin is dict:
-            require(isinstance(value, dict), key, "a mapping such as {a: 1, b: 2}", repr(value))
-        elif origin is bool:
-            require(isinstance(value, bool), key, "true or false", repr(value))
+    for key, entry in SETTINGS.items():
+        values = layer.get(entry.section, {}) if entry.section else layer
+        require(isinstance(values, dict), entry.section, f"a section of settings such as {key}", repr(values))
+        if entry.field.name in values:
+            _check_kind(key, entry.field.type, values[entry.field.name])
+
+
+def _check_kind(key: str, kind: Any, value: Any) -> None:
+    origin = get_origin(kind) or kind
+    if origin is tuple:
+        count = len(get_args(kind))
+        fits = isinstance(value, list) and len(value) == count
+        fits = fits and all(isinstance(number, int | float) for number in value)
+        require(fits, key, f"a list of {count} numbers", repr(value))
+    elif origin is list:
+        require(isinstance(value, list), key, "a list such as [a, b]", repr(value))
+    elif origin is dict:
+        require(isinstance(value, dict), key, "a mapping such as {a: 1, b: 2}", repr(value))
+    elif origin is bool:
+        require(isinstance(value, bool), key, "true or false", repr(value))

@@ -4,143 +4,146 @@ The defaults are the published VGG-Sound recipe (docs name the departures from t
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from selavi.config.settings import numbers, require
+from selavi.config.settings import Need, check_limits, require, section, setting
 from selavi.modalities import MODALITIES, in_order
+
+VIDEO = Need("video among the modalities", lambda config: "video" in config.modalities)
+AUDIO = Need("audio among the modalities", lambda config: "audio" in config.modalities)
+SHARDS_OF_A_URL = Need("prepared shards of a URL as data.root", lambda config: "://" in config.data.root)
+TRANSPORT = Need("labelling.method=transport", lambda config: config.labelling.method == "transport")
+VOTES_TOGETHER = Need("modalities that vote together", lambda config: any(len(voters) > 1 for voters in config.voters))
+OWN_ENCODERS = Need("a training (a fine-tuning takes those of its run)", command="train")
+FINETUNING = Need("a fine-tuning", command="finetune")
+
+
+def _marginal(*kinds: str) -> Need:
+    """Cluster sizes of one of these kinds; a list of sizes is of kind `list`."""
+
+    def holds(config: "Config") -> bool:
+        marginal = config.labelling.marginal
+        return ("list" if isinstance(marginal, list) else marginal) in kinds
+
+    return Need(f"labelling.marginal={' or '.join(kinds)}", holds)
 
 
 @dataclass
 class DataConfig:
     """Where the media are and how clips are cut from them."""
 
-    root: str = "data/media"
+    root: str = setting("data/media", free="resume", path=True)
     """Folder of media: {root}/{split}/{class}/{file}, {root}/{class}/{file}, or files alone."""
-    list: str = ""
+    list: str = setting("", path=True)
     """An official list: only the clips it names are used, with its splits and labels; several files as a pattern."""
     source: Literal["auto", "vggsound", "kinetics", "kinetics_sounds", "ave", "ucf101", "hmdb51", "folder", "table"] = (
-        "auto"
+        setting("auto")
     )
     """Format of `list`; auto: by its content.  kinetics_sounds without a list: SeLaVi's 32 classes of the folders."""
-    layout: Literal["auto", "classes", "splits", "flat"] = "auto"
+    layout: Literal["auto", "classes", "splits", "flat"] = setting("auto", free="resume")
     """What the folders below `root` mean.  classes: the first one is the class, all is split `train`; splits: the
-    first one is the split, the second the class; flat: nothing, no clip has a label; auto: by their names, as told."""
-    demo: bool = False
+    first one is the split, the second the class; flat: nothing, no clip has a label; auto: decided by their names,
+    and reported."""
+    demo: bool = setting(False, free="resume")
     """Generate the demo set in `root` where it is not there yet."""
-    train_split: str = "train"
+    train_split: str = setting("train")
     """Name of the split that is trained on."""
-    clip_s: float = 1.0
+    clip_s: float = setting(1.0, least=0.04, most=600, unit="seconds")
     """Seconds of a clip, sound and picture alike."""
-    num_workers: int = 4
+    num_workers: int = setting(4, least=0, free="always")
     """Loader processes; any number gives the same clips."""
-    scan_workers: int = 0
+    scan_workers: int = setting(0, least=0, free="always")
     """Processes that probe and decode ahead of training; 0: one for each core."""
-    cache_dir: str = ".selavi-cache"
+    cache_dir: str = setting(".selavi-cache", free="always", path=True)
     """Scans and decoded media are kept here between runs."""
-    cache_gb: float = 0.0
+    cache_gb: float = setting(0.0, least=0, free="always")
     """Media are decoded once into a memory-mapped file if that needs at most this many GB; 0: decode each time."""
-    shard_cache_gb: float = 20.0
-    """Prepared shards of a URL are kept in `cache_dir` up to so many GB; the least recently used go first."""
-    shuffle_shards: int = 16
-    """Clips of a URL's shards are shuffled over about so many shards, which the shard cache should hold."""
-    max_bad_fraction: float = 0.1
+    shard_cache_gb: float = setting(20.0, least=0, free="resume", needs=SHARDS_OF_A_URL)
+    """Prepared shards of a URL are kept in `cache_dir` up to this many GB; the least recently used go first."""
+    shuffle_shards: int = setting(16, least=1, needs=SHARDS_OF_A_URL)
+    """Clips of a URL's shards are shuffled over about this many shards, which the shard cache should hold."""
+    max_bad_fraction: float = setting(0.1, least=0, most=1, free="resume")
     """A larger share of unreadable files stops the run before training."""
-    audio_policy: Literal["require", "mask", "zeros"] = "mask"
+    audio_policy: Literal["require", "mask", "zeros"] = setting("mask", needs=AUDIO)
     """Clips without sound or silent, where `audio` is a modality.  require: not used; mask: used without their sound,
     which neither trains nor votes; zeros: used, and their sound is zeros."""
-    timeout_s: float = 30.0
+    timeout_s: float = setting(30.0, above=0, free="resume")
     """Seconds of processor time that one clip may take to decode, or a file to probe; on the clock 20 times as many."""
-    allow_links: bool = False
+    allow_links: bool = setting(False, free="resume")
     """Follow links that lead out of `root`; else they are refused."""
 
     def __post_init__(self) -> None:
+        check_limits(self, "data")
         if not self.list and self.source not in ("auto", "folder", "kinetics_sounds"):
             raise ValueError(f"data.source={self.source} needs a list: set data.list to its file")
-        require(0.04 <= self.clip_s <= 600, "data.clip_s", "0.04 to 600 seconds", self.clip_s)
-        require(self.num_workers >= 0, "data.num_workers", "0 or more", self.num_workers)
-        require(self.scan_workers >= 0, "data.scan_workers", "0 or more", self.scan_workers)
-        require(self.cache_gb >= 0, "data.cache_gb", "0 or more", self.cache_gb)
-        require(self.shard_cache_gb >= 0, "data.shard_cache_gb", "0 or more", self.shard_cache_gb)
-        require(self.shuffle_shards >= 1, "data.shuffle_shards", "at least 1", self.shuffle_shards)
-        require(0 <= self.max_bad_fraction <= 1, "data.max_bad_fraction", "in [0, 1]", self.max_bad_fraction)
-        require(self.timeout_s > 0, "data.timeout_s", "above 0", self.timeout_s)
 
 
 @dataclass
 class VideoConfig:
     """Frames of a clip and their augmentation."""
 
-    num_frames: int = 30
+    num_frames: int = setting(30, least=1)
     """Frames of a clip, evenly spaced over `data.clip_s`."""
-    decode_size: int = 144
+    decode_size: int = setting(144, least=16, most=1024)
     """Side of the decoded square, in pixels: the short side is resized to it, the long side cropped."""
-    size: int = 112
+    size: int = setting(112, least=16, most=1024)
     """Side of the crop that the encoder sees."""
-    crop_fraction: tuple[float, float] = (0.7, 0.875)
+    crop_fraction: tuple[float, float] = setting((0.7, 0.875))
     """Side of the random training crop as a share of the decoded square: 112 of 160 to 112 of 128 pixels."""
-    flip: float = 0.5
+    flip: float = setting(0.5, least=0, most=1)
     """Probability of a mirrored clip."""
-    colour_jitter: float = 0.0
+    colour_jitter: float = setting(0.0, least=0, below=1)
     """Largest relative change of brightness, contrast and saturation; the hue turns by up to a quarter of it."""
-    greyscale: float = 0.0
+    greyscale: float = setting(0.0, least=0, most=1)
     """Probability of a clip without colour."""
-    mean: tuple[float, float, float] = (0.45, 0.45, 0.45)
+    mean: tuple[float, float, float] = setting((0.45, 0.45, 0.45), least=0, most=1)
     """Subtracted from red, green and blue, in [0, 1], before the encoder; released weights expect their own."""
-    std: tuple[float, float, float] = (0.225, 0.225, 0.225)
+    std: tuple[float, float, float] = setting((0.225, 0.225, 0.225), above=0)
     """What the colours are divided by after that."""
 
     def __post_init__(self) -> None:
+        check_limits(self, "video")
         low, high = self.crop_fraction
-        require(self.num_frames >= 1, "video.num_frames", "at least 1", self.num_frames)
-        require(16 <= self.size <= 1024, "video.size", "16 to 1024", self.size)
-        require(16 <= self.decode_size <= 1024, "video.decode_size", "16 to 1024", self.decode_size)
         require(0 < low <= high <= 1, "video.crop_fraction", "0 < low <= high <= 1", self.crop_fraction)
-        require(0 <= self.flip <= 1, "video.flip", "in [0, 1]", self.flip)
-        require(0 <= self.colour_jitter < 1, "video.colour_jitter", "in [0, 1)", self.colour_jitter)
-        require(0 <= self.greyscale <= 1, "video.greyscale", "in [0, 1]", self.greyscale)
-        require(all(0 <= mean <= 1 for mean in self.mean), "video.mean", "three numbers in [0, 1]", self.mean)
-        require(all(std > 0 for std in self.std), "video.std", "three numbers above 0", self.std)
 
 
 @dataclass
 class AudioConfig:
     """Log-mel spectrogram of a clip and its augmentation."""
 
-    sample_rate: int = 24000
+    sample_rate: int = setting(24000, least=1000)
     """Samples a second to which the sound is resampled, as mono."""
-    num_mels: int = 257
+    num_mels: int = setting(257, least=8)
     """Bands of the mel spectrogram."""
-    num_fft: int = 1024
+    num_fft: int = setting(1024)
     """Length of the Fourier transform in samples, at least that of the window."""
-    window_s: float = 0.02
+    window_s: float = setting(0.02)
     """Seconds of a window."""
-    hop_s: float = 0.01
+    hop_s: float = setting(0.01, above=0)
     """Seconds from one window to the next."""
-    filter_bank: Literal["slaney", "psf"] = "slaney"
+    filter_bank: Literal["slaney", "psf"] = setting("slaney")
     """slaney: Slaney's mel filters on Hann windows of samples in [-1, 1]; psf: what the official weights were trained
     on, the filters of python_speech_features on pre-emphasised 16-bit samples, without a window."""
-    standardise: Literal["clip", "none", "fixed"] = "clip"
+    standardise: Literal["clip", "none", "fixed"] = setting("clip")
     """clip: zero mean and unit variance over each spectrogram, so loudness does not count; none: as the original
     trains; fixed: less 1.93, over 17.89, as the original evaluates (sensible with psf only)."""
-    volume_jitter: float = 0.1
+    volume_jitter: float = setting(0.1, least=0, below=1)
     """Largest relative change of the amplitude."""
-    shift_mel: float = 0.0
+    shift_mel: float = setting(0.0, least=0, below=1)
     """Largest shift along the mel axis, as a share of it: another pitch."""
-    shift_time: float = 0.0
+    shift_time: float = setting(0.0, least=0, most=1)
     """Largest shift along the time axis, as a share of it, wrapping around: when the sound begins then does not count,
     which matters where picture and sound share a moment more reliably than a meaning."""
-    tone_jitter: float = 0.0
+    tone_jitter: float = setting(0.0, least=0)
     """Strength of a smooth random filter over the mel axis, in nepers: another room or microphone."""
-    mask_time: float = 0.0
+    mask_time: float = setting(0.0, least=0, below=1)
     """Largest share of the time axis hidden by one mask (SpecAugment)."""
-    mask_mel: float = 0.0
+    mask_mel: float = setting(0.0, least=0, below=1)
     """Largest share of the mel axis hidden by one mask (SpecAugment)."""
 
     def __post_init__(self) -> None:
-        require(self.sample_rate >= 1000, "audio.sample_rate", "at least 1000", self.sample_rate)
-        require(self.num_mels >= 8, "audio.num_mels", "at least 8", self.num_mels)
-        require(self.hop_s > 0, "audio.hop_s", "above 0", self.hop_s)
+        check_limits(self, "audio")
         require(
             0 < self.window_s * self.sample_rate <= self.num_fft,
             "audio.window_s",
@@ -153,202 +156,185 @@ class AudioConfig:
             "clip or none with audio.filter_bank=slaney (its figures belong to psf)",
             self.standardise,
         )
-        require(0 <= self.shift_time <= 1, "audio.shift_time", "in [0, 1]", self.shift_time)
-        for key in ("volume_jitter", "shift_mel", "mask_time", "mask_mel"):
-            require(0 <= getattr(self, key) < 1, f"audio.{key}", "in [0, 1)", getattr(self, key))
-        require(self.tone_jitter >= 0, "audio.tone_jitter", "0 or more", self.tone_jitter)
 
 
 @dataclass
 class EncodersConfig:
     """R(2+1)D for video, ResNet for audio; features have 8 x width dimensions."""
 
-    video_width: int = 64
+    video_width: int = setting(64, least=4, needs=VIDEO)
     """Channels of the first stage; 64 is torchvision's R(2+1)D-18."""
-    video_depth: Literal[10, 18] = 18
+    video_depth: Literal[10, 18] = setting(18, needs=VIDEO)
     """10 has one residual block a stage, 18 two."""
-    audio_width: int = 64
+    # At 4, oneDNN (torch 2.14.1) writes beyond its memory in the backward pass on some processors.
+    audio_width: int = setting(64, least=8, needs=AUDIO)
     """Channels of the first stage; 64 is that of the original."""
-    audio_depth: Literal[9, 18] = 9
+    audio_depth: Literal[9, 18] = setting(9, needs=AUDIO)
     """ResNet-9 has one residual block a stage, ResNet-18 two."""
-    video_layout: Literal["torchvision", "vmz"] = "torchvision"
+    video_layout: Literal["torchvision", "vmz"] = setting("torchvision", needs=VIDEO)
     """torchvision: as its R(2+1)D-18; vmz: as XDC's weights, where the channels between the spatial and the temporal
     convolution follow from each pair's own input, and batch norm adds 0.001 to the variance."""
-    init: str = ""
+    init: str = setting("", path=True)
     """Start the encoders from these weights: a run, a folder of tools/convert.py, or a released file; empty: at
     random.  The heads always start at random."""
 
     def __post_init__(self) -> None:
-        require(self.video_width >= 4, "encoders.video_width", "at least 4", self.video_width)
-        # At 4, oneDNN (torch 2.14.1) writes beyond its memory in the backward pass on some processors.
-        require(self.audio_width >= 8, "encoders.audio_width", "at least 8", self.audio_width)
+        check_limits(self, "encoders")
 
 
 @dataclass
 class HeadsConfig:
     """Classifiers on the features, the same number and kind for each modality."""
 
-    num_heads: int = 10
+    num_heads: int = setting(10, least=1)
     """Independent clusterings that are learned at once; evaluation picks one without labels."""
-    num_clusters: int = 309
+    num_clusters: int = setting(309, least=2, why="one cluster would hold every clip")
     """K, the clusters of each head; at most the number of training clips."""
-    kind: Literal["mlp", "linear"] = "mlp"
+    kind: Literal["mlp", "linear"] = setting("mlp")
     """mlp: two layers, the hidden one as wide as the features; linear: one layer."""
-    dropout: float = 0.3
+    dropout: float = setting(
+        0.3, least=0, below=1, needs=Need("heads.kind=mlp", lambda config: config.heads.kind == "mlp")
+    )
     """Share of values dropped before each linear layer of an mlp head."""
 
     def __post_init__(self) -> None:
-        require(self.num_heads >= 1, "heads.num_heads", "at least 1", self.num_heads)
-        require(
-            self.num_clusters >= 2,
-            "heads.num_clusters",
-            "at least 2 (one cluster would hold every clip)",
-            self.num_clusters,
-        )
-        require(0 <= self.dropout < 1, "heads.dropout", "in [0, 1)", self.dropout)
+        check_limits(self, "heads")
 
 
 @dataclass
 class LabellingConfig:
     """When clips are labelled and how (SeLaVi, sections 3.1 to 3.3)."""
 
-    source: Literal["joint", "own", "cross", "concat"] = "joint"
+    source: Literal["joint", "own", "cross", "concat"] = setting("joint")
     """What labels come from.  joint: all modalities' heads together (SeLaVi; of one modality, SeLa); own: each
     modality labels itself; cross: each is labelled by the other (XDC); concat: the concatenated features.  Under own
     and cross every modality has labels of its own, and heads are numbered through: those of video, then of audio."""
-    method: Literal["transport", "kmeans"] = "transport"
+    method: Literal["transport", "kmeans"] = setting("transport")
     """transport: the heads' probabilities, with given cluster sizes; kmeans: K-means on the encoders' features, each
     standardised, of length 1 a clip and modality (DeepCluster, XDC); cluster sizes are free and clips of small
     clusters weigh more in the loss.  The settings of sizes, sharpness and tolerance belong to transport."""
-    num_labellings: int = 100
+    num_labellings: int = setting(100, least=2)
     """Points of the schedule; the last one falls on the end of training."""
-    power: float = 1.5
+    power: float = setting(1.5, above=0)
     """The i-th of n labellings happens after a share (i / (n - 1)) ** power of all steps."""
-    sharpness: float = 20.0
+    sharpness: float = setting(20.0, above=0, needs=TRANSPORT)
     """The plan is proportional to exp(sharpness * weighted mean log-probability)."""
-    tol: float = 1e-6
+    tol: float = setting(1e-6, above=0, below=2, needs=TRANSPORT)
     """Largest L1 distance between the soft cluster masses and the marginal."""
-    marginal: Any = "gaussian"
+    marginal: Any = setting("gaussian", needs=TRANSPORT)
     """Cluster sizes: uniform, gaussian, zipf, estimated (the soft masses before each labelling, smoothed), or a list
     with one positive share for each cluster."""
-    marginal_order: Literal["aligned", "inverse", "none"] = "aligned"
+    marginal_order: Literal["aligned", "inverse", "none"] = setting(
+        "aligned", needs=(TRANSPORT, _marginal("gaussian", "zipf", "list"))
+    )
     """aligned: large targets go to the clusters that are large now; inverse: what the official code does."""
-    gaussian_sd: float = 0.1
-    """Deviation of the gaussian cluster sizes, relative to their mean."""
-    zipf_exponent: float = 1.0
+    gaussian_sd: float = setting(0.1, least=0, below=1, needs=(TRANSPORT, _marginal("gaussian")))
+    """Standard deviation of the gaussian cluster sizes, relative to their mean."""
+    zipf_exponent: float = setting(1.0, least=0, needs=(TRANSPORT, _marginal("zipf")))
     """The r-th largest zipf cluster takes a share proportional to r ** -zipf_exponent."""
-    estimate_smoothing: float = 0.5
+    estimate_smoothing: float = setting(0.5, above=0, most=1, needs=(TRANSPORT, _marginal("estimated")))
     """Share of equal sizes in the estimated ones."""
-    size_strength: float = 0.0
+    size_strength: float = setting(0.0, least=0, needs=TRANSPORT)
     """0: the sizes are met exactly; else they may float, held by this weight on KL(sizes || marginal) (P2OT)."""
-    fraction: float = 1.0
+    fraction: float = setting(1.0, above=0, most=1, needs=TRANSPORT)
     """Share of the clips that the first labelling labels, the most confident; it grows to 1 (P2OT)."""
-    memory_gb: float = 8.0
+    memory_gb: float = setting(8.0, above=0, free="resume", needs=TRANSPORT)
     """Memory for the scores of one head; over it they are kept in float16, and over twice as much computed anew for
     each pass, which is slower."""
-    head_groups: int = 2
+    head_groups: int = setting(2, least=1)
     """Heads are split anew at each labelling; each group is labelled from its own augmented view of every clip."""
-    weights: dict[str, float] = field(default_factory=lambda: {"video": 1.0, "audio": 1.0})
+    weights: dict[str, float] = setting(
+        {"video": 1.0, "audio": 1.0}, above=0, why="leave a modality out with modalities=[...]", needs=VOTES_TOGETHER
+    )
     """Weight of each modality's log-probabilities."""
-    align_modalities: bool = True
+    align_modalities: bool = setting(True, needs=(TRANSPORT, VOTES_TOGETHER))
     """Permute the audio heads to agree with the video heads before the first labelling, where they vote together."""
-    batch_size: int = 64
+    batch_size: int = setting(64, least=1, free="resume")
     """Clips encoded at once, on one device, where no gradient is needed."""
-    warmup_batches: int = 20
+    warmup_batches: int = setting(20, least=0)
     """Batches that only update the batch-norm statistics, before the first labelling."""
 
     def __post_init__(self) -> None:
-        require(self.num_labellings >= 2, "labelling.num_labellings", "at least 2", self.num_labellings)
-        require(self.power > 0, "labelling.power", "above 0", self.power)
-        require(self.sharpness > 0, "labelling.sharpness", "above 0", self.sharpness)
-        require(0 < self.tol < 2, "labelling.tol", "in (0, 2)", self.tol)
-        require(0 <= self.gaussian_sd < 1, "labelling.gaussian_sd", "in [0, 1)", self.gaussian_sd)
-        require(self.zipf_exponent >= 0, "labelling.zipf_exponent", "0 or more", self.zipf_exponent)
-        require(0 < self.estimate_smoothing <= 1, "labelling.estimate_smoothing", "in (0, 1]", self.estimate_smoothing)
-        require(self.size_strength >= 0, "labelling.size_strength", "0 or more", self.size_strength)
-        require(0 < self.fraction <= 1, "labelling.fraction", "in (0, 1]", self.fraction)
-        require(self.memory_gb > 0, "labelling.memory_gb", "above 0", self.memory_gb)
-        require(self.head_groups >= 1, "labelling.head_groups", "at least 1", self.head_groups)
-        require(self.batch_size >= 1, "labelling.batch_size", "at least 1", self.batch_size)
-        require(self.warmup_batches >= 0, "labelling.warmup_batches", "0 or more", self.warmup_batches)
-        unknown = set(self.weights) - set(MODALITIES)
-        require(not unknown, "labelling.weights", f"a weight for each of {(*MODALITIES,)}", self.weights)
-        require(
-            all(weight > 0 for weight in self.weights.values()),
-            "labelling.weights",
-            "above 0 (leave a modality out with modalities=[...])",
-            self.weights,
-        )
-        if self.method == "kmeans":
-            for key, plain in (("size_strength", 0.0), ("fraction", 1.0)):
-                found = getattr(self, key)
-                require(found == plain, f"labelling.{key}", f"{plain:g} with labelling.method=kmeans", found)
         if isinstance(self.marginal, list):
             positive = all(isinstance(share, int | float) and 0 < share < math.inf for share in self.marginal)
             require(positive, "labelling.marginal", "a list of positive shares", self.marginal)
         else:
             kinds = ("uniform", "gaussian", "zipf", "estimated")
             require(self.marginal in kinds, "labelling.marginal", f"one of {kinds} or a list", self.marginal)
+        check_limits(self, "labelling")
+        unknown = set(self.weights) - set(MODALITIES)
+        require(not unknown, "labelling.weights", f"a weight for each of {MODALITIES}", self.weights)
+        if self.method == "kmeans":
+            for key, plain in (("size_strength", 0.0), ("fraction", 1.0)):
+                value = getattr(self, key)
+                require(value == plain, f"labelling.{key}", f"{plain:g} with labelling.method=kmeans", value)
 
 
 @dataclass
 class OptimConfig:
     """SGD; the learning rate grows with the number of clips in a step."""
 
-    batch_size: int = 16
+    batch_size: int = setting(16, least=2, why="batch norm")
     """Clips a step on one device."""
-    lr: float = 0.01
+    lr: float = setting(0.01, above=0)
     """Learning rate for a step of `lr_clips` clips; a step of n clips uses lr * n / lr_clips."""
-    lr_clips: int = 16
+    lr_clips: int = setting(16, least=1)
     """Clips of a step that `lr` is meant for."""
-    warmup_lr: float = 0.01
+    warmup_lr: float = setting(
+        0.01, least=0, needs=Need("optim.warmup_epochs above 0", lambda config: config.optim.warmup_epochs > 0)
+    )
     """Where the linear warm-up starts; with one device of `lr_clips` clips the rate is constant."""
-    warmup_epochs: float = 10.0
+    warmup_epochs: float = setting(10.0, least=0)
     """Epochs over which the rate rises from `warmup_lr` to its target."""
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Literal["constant", "cosine"] = setting("constant")
     """What follows the warm-up: cosine falls to 0 at the last step."""
-    momentum: float = 0.9
-    """Of SGD, without Nesterov."""
-    weight_decay: float = 1e-5
-    """Of every parameter."""
+    momentum: float = setting(0.9, least=0, below=1)
+    """Momentum of SGD, without Nesterov."""
+    weight_decay: float = setting(1e-5, least=0)
+    """Weight decay of every parameter."""
 
     def __post_init__(self) -> None:
-        require(self.batch_size >= 2, "optim.batch_size", "at least 2 (batch norm)", self.batch_size)
-        require(self.lr > 0, "optim.lr", "above 0", self.lr)
-        require(self.lr_clips >= 1, "optim.lr_clips", "at least 1", self.lr_clips)
-        for key in ("warmup_lr", "warmup_epochs", "weight_decay"):
-            require(getattr(self, key) >= 0, f"optim.{key}", "0 or more", getattr(self, key))
-        require(0 <= self.momentum < 1, "optim.momentum", "in [0, 1)", self.momentum)
+        check_limits(self, "optim")
 
 
 @dataclass
 class TrainerConfig:
     """Handed to pytorch_lightning.Trainer under the same names."""
 
-    max_epochs: int = 200
+    max_epochs: int = setting(200, least=1)
     """Passes over the training clips; the schedules of labels and rate span all of them."""
-    accelerator: str = "auto"
+    more_epochs: list[int] = setting([], least=1, free="resume")
+    """Epochs added to a run that went on with `--more`, a number for each time; the run remembers them.  Both schedules
+    start anew over each, the rate without warm-up, labels as densely as before, and end with a labelling."""
+    accelerator: str = setting("auto", free="resume")
     """cpu, gpu, or auto: a GPU where there is one."""
-    devices: Any = "auto"
-    """How many of them on each machine, or a list of their numbers."""
-    num_nodes: int = 1
-    """Machines."""
-    strategy: str = "auto"
+    devices: Any = setting("auto")
+    """Number of devices on each machine, or a list of their indices."""
+    num_nodes: int = setting(1, least=1)
+    """Number of machines."""
+    strategy: str = setting("auto", free="resume")
     """How several devices work together, such as ddp."""
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    precision: Literal["32-true", "bf16-mixed"] = setting("32-true")
     """32-true: float32; bf16-mixed: bfloat16 where it is safe, faster on recent GPUs."""
-    gradient_clip_val: float | None = None
+    gradient_clip_val: float | None = setting(None, above=0)
     """Largest norm of the gradient; null: no limit."""
-    sync_batchnorm: bool = True
+    sync_batchnorm: bool = setting(True)
     """Batch-norm statistics over all devices."""
-    log_every_n_steps: int = 10
+    log_every_n_steps: int = setting(10, free="resume")
     """Steps from one line of metrics.csv to the next."""
 
     def __post_init__(self) -> None:
-        require(self.max_epochs >= 1, "trainer.max_epochs", "at least 1", self.max_epochs)
-        require(self.num_nodes >= 1, "trainer.num_nodes", "at least 1", self.num_nodes)
-        clip = self.gradient_clip_val
-        require(clip is None or clip > 0, "trainer.gradient_clip_val", "above 0, or null for no clipping", clip)
+        check_limits(self, "trainer")
+
+    @property
+    def parts(self) -> list[int]:
+        """Epochs of the parts of a training that have schedules of their own."""
+        return [self.max_epochs, *self.more_epochs]
+
+    @property
+    def all_epochs(self) -> int:
+        """Epochs of all parts."""
+        return sum(self.parts)
 
 
 @dataclass
@@ -358,67 +344,55 @@ class FinetuneConfig:
     An epoch sees one window of each clip.  The published 12 epochs of 10 windows each are 120 of these.
     """
 
-    modality: Literal["video", "audio"] = "video"
+    modality: Literal["video", "audio"] = setting("video")
     """Whose encoder is trained."""
-    start: Literal["run", "random"] = "run"
+    start: Literal["run", "random"] = setting("run")
     """run: from the run's weights; random: the same encoder from new ones, which the run's have to beat."""
-    encoder_lr: float = 0.1
+    encoder_lr: float = setting(0.1, least=0)
     """Learning rate of the encoder as a share of `optim.lr`, which is the classifier's."""
-    milestones: list[int] = field(default_factory=lambda: [60, 100])
-    """After so many epochs the rate is multiplied by `gamma`."""
-    gamma: float = 0.05
-    """See `milestones`."""
-    validation_fraction: float = 0.1
+    milestones: list[int] = setting([60, 100], least=1, unit="epochs")
+    """Numbers of epochs after which the learning rate is multiplied by `gamma`."""
+    gamma: float = setting(0.05, above=0)
+    """Factor of the learning rate at each milestone."""
+    validation_fraction: float = setting(0.1, above=0, below=1)
     """Share of the training clips of each class that is not trained on but chooses the best epoch."""
-    group: str = ""
+    group: str = setting("")
     """What keeps clips of one recording on one side: ucf101, hmdb51, or a regular expression that matches the part of
     a clip's id which they share; empty: nothing."""
-    validation_every: int = 10
+    validation_every: int = setting(10, least=1)
     """Epochs from one validation to the next; the last epoch is always validated."""
-    validation_views: int = 3
+    validation_views: int = setting(3, least=1)
     """Evenly spaced views of a clip whose logits are averaged in validation."""
-    test_views: int = 10
-    """The same for the test clips."""
-    test_crops: Literal[1, 3] = 3
+    test_views: int = setting(10, least=1)
+    """Evenly spaced views of a test clip whose logits are averaged."""
+    test_crops: Literal[1, 3] = setting(3)
     """Squares of each test view: 1, the middle; 3, also both ends of the long side."""
 
     def __post_init__(self) -> None:
-        require(self.encoder_lr >= 0, "finetune.encoder_lr", "0 or more", self.encoder_lr)
-        require(self.gamma > 0, "finetune.gamma", "above 0", self.gamma)
-        require(
-            all(epoch >= 1 for epoch in self.milestones), "finetune.milestones", "numbers of epochs", self.milestones
-        )
-        require(
-            0 < self.validation_fraction < 1,
-            "finetune.validation_fraction",
-            "above 0 and below 1",
-            self.validation_fraction,
-        )
-        for key in ("validation_every", "validation_views", "test_views"):
-            require(getattr(self, key) >= 1, f"finetune.{key}", "at least 1", getattr(self, key))
+        check_limits(self, "finetune")
 
 
 @dataclass
 class Config:
     """A whole run."""
 
-    seed: int = 0
-    """Of everything random; equal seeds give equal labels."""
-    run_dir: str = ""
+    seed: int = setting(0)
+    """Seed of everything random; equal seeds give equal labels."""
+    run_dir: str = setting("", free="always", path=True)
     """Where everything of this run goes; empty: runs/NAME for a configuration file NAME.yaml."""
-    resume: Literal["never", "auto", "must"] = "never"
+    resume: Literal["never", "auto", "must"] = setting("never", free="always")
     """never: refuse an existing run folder; auto: go on where it stopped, or start; must: go on or fail."""
-    modalities: list[str] = field(default_factory=lambda: ["video", "audio"])
+    modalities: list[str] = setting(["video", "audio"])
     """[video, audio] is SeLaVi; one alone is SeLa on that modality.  Other recipes: labelling.source and method."""
-    data: DataConfig = field(default_factory=DataConfig)
-    video: VideoConfig = field(default_factory=VideoConfig)
-    audio: AudioConfig = field(default_factory=AudioConfig)
-    encoders: EncodersConfig = field(default_factory=EncodersConfig)
-    heads: HeadsConfig = field(default_factory=HeadsConfig)
-    labelling: LabellingConfig = field(default_factory=LabellingConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    trainer: TrainerConfig = field(default_factory=TrainerConfig)
-    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    data: DataConfig = section(DataConfig)
+    video: VideoConfig = section(VideoConfig, needs=VIDEO)
+    audio: AudioConfig = section(AudioConfig, needs=AUDIO)
+    encoders: EncodersConfig = section(EncodersConfig, needs=OWN_ENCODERS)
+    heads: HeadsConfig = section(HeadsConfig, needs=OWN_ENCODERS)
+    labelling: LabellingConfig = section(LabellingConfig)
+    optim: OptimConfig = section(OptimConfig)
+    trainer: TrainerConfig = section(TrainerConfig)
+    finetune: FinetuneConfig = section(FinetuneConfig, needs=FINETUNING)
 
     def __post_init__(self) -> None:
         self.modalities = in_order(self.modalities)
@@ -438,17 +412,15 @@ class Config:
                 f"a list of heads.num_clusters = {self.heads.num_clusters} shares",
                 f"{len(self.labelling.marginal)} shares",
             )
-        for section, key, number in numbers(self):
-            require(math.isfinite(number), f"{section}{key}", "a finite number", number)
 
     def _check_source(self) -> None:
         source, method = self.labelling.source, self.labelling.method
         if len(self.modalities) == 1:
-            known = "joint or own with one modality, which has no other to learn from or to be joined with"
-            require(source in ("joint", "own"), "labelling.source", known, source)
+            sources = "joint or own with one modality, which has no other to learn from or to be joined with"
+            require(source in ("joint", "own"), "labelling.source", sources, source)
         elif method == "kmeans":
-            known = "concat (K-means on all features together), own or cross with labelling.method=kmeans"
-            require(source != "joint", "labelling.source", known, source)
+            sources = "concat (K-means on all features together), own or cross with labelling.method=kmeans"
+            require(source != "joint", "labelling.source", sources, source)
 
     @property
     def branches(self) -> list[str]:
@@ -478,5 +450,5 @@ class Config:
 
     @property
     def plan_sharpness(self) -> float:
-        """Exponent on the scores in the rows that tell how sure a label is; K-means has no plan: 1."""
+        """Exponent on the scores in the rows from which a label's confidence is read; K-means has no plan: 1."""
         return self.labelling.sharpness if self.labelling.method == "transport" else 1.0

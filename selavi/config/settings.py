@@ -1,68 +1,207 @@
-"""What a setting is: where it may differ when a run goes on, how a bad value is refused, and walks over all of them."""
+"""What a setting is: a field of a dataclass with its limits, and what else is to be said of it.
 
-from dataclasses import fields, is_dataclass
+`setting` makes one, `check_limits` refuses values out of the limits, `all_settings` walks over those of a run.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from dataclasses import Field, dataclass, field, fields, is_dataclass
 from typing import Any, Literal, get_args, get_origin
 
-PATHS = ("data.root", "data.list", "data.cache_dir", "run_dir", "encoders.init")
-"""Settings that are paths, or URLs: ~ and ~name are home folders in them."""
-
-SPEED_ONLY = frozenset(
-    ("run_dir", "resume", "data.cache_dir", "data.cache_gb", "data.num_workers", "data.scan_workers")
-)
-"""Settings that say where things are and how fast they go, not what is computed."""
-
-FREE_ON_RESUME = SPEED_ONLY | {
-    "data.root",
-    "data.demo",
-    "data.max_bad_fraction",
-    "data.timeout_s",
-    "data.allow_links",
-    "data.layout",  # which clips there are is compared by their ids
-    "data.shard_cache_gb",
-    "labelling.batch_size",
-    "labelling.memory_gb",
-    "trainer.accelerator",
-    "trainer.strategy",
-    "trainer.log_every_n_steps",
-}
-"""Settings that may differ when a run goes on: those, where the media are, what is tolerated, and how much memory is
-taken.  The last ones change rounding errors at most."""
+Freedom = Literal["", "resume", "always"]
 
 
-def require(condition: bool, key: str, expected: str, found: object) -> None:
+def anywhere(config: Any) -> bool:
+    """The condition of a Need that depends on nothing in the settings."""
+    return True
+
+
+@dataclass(frozen=True)
+class Need:
+    """A condition without which a setting has no effect."""
+
+    text: str
+    """The condition in words, as they follow `needs`."""
+    holds: Callable[[Any], bool] = anywhere
+    """Whether a Config fulfils it."""
+    command: str = ""
+    """The only command that reads the setting; empty: any."""
+
+    def is_met(self, config: Any, command: str) -> bool:
+        """Whether the setting has an effect in a run of `command` with these settings."""
+        return self.command in ("", command) and self.holds(config)
+
+
+def setting(
+    default: Any,
+    *,
+    least: float = -math.inf,
+    most: float = math.inf,
+    above: float | None = None,
+    below: float | None = None,
+    unit: str = "",
+    why: str = "",
+    free: Freedom = "",
+    path: bool = False,
+    needs: Need | tuple[Need, ...] = (),
+) -> Any:
+    """A field of a section of settings.
+
+    Args:
+        default: its value where none is given; lists and mappings are copied.
+        least: the smallest value, of each number in lists and mappings.
+        most: the largest value.
+        above: what it must be larger than.
+        below: what it must be smaller than.
+        unit: of the number, for messages and docs.
+        why: what the limit comes from, or what to do instead; in brackets behind it.
+        free: where it may differ from a run's first start.  always: it says where things are and how fast they go, not
+            what is computed; resume: when the same run goes on; empty: nowhere.
+        path: it is a path or a URL: ~ and ~name are home folders in it.
+        needs: conditions without which it has no effect.
+    """
+    limits = Limits(least, most, above, below, unit, why)
+    about = About(limits, free, path, needs if isinstance(needs, tuple) else (needs,))
+    if isinstance(default, list | dict):
+        return field(default_factory=lambda: deepcopy(default), metadata={"about": about})
+    return field(default=default, metadata={"about": about})
+
+
+def section(kind: type, needs: Need | tuple[Need, ...] = ()) -> Any:
+    """A field that holds a section; its settings have no effect where a need is not met."""
+    about = About(needs=needs if isinstance(needs, tuple) else (needs,))
+    return field(default_factory=kind, metadata={"about": about})
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The numbers that a setting may be."""
+
+    least: float = -math.inf
+    most: float = math.inf
+    above: float | None = None
+    below: float | None = None
+    unit: str = ""
+    why: str = ""
+
+    def allow(self, number: float) -> bool:
+        """Whether a number is within them; nan never is."""
+        above = self.above is None or number > self.above
+        below = self.below is None or number < self.below
+        return self.least <= number <= self.most and above and below
+
+    def __str__(self) -> str:
+        """In words: `at least 2 (batch norm)`, `in [0, 1)`, `0.04 to 600 seconds`; empty where there are none."""
+        low = self.least if self.above is None else self.above
+        high = self.most if self.below is None else self.below
+        if math.isinf(low) and math.isinf(high):
+            return ""
+        words = self._range(low, high) + (f" {self.unit}" if self.unit else "")
+        return words + (f" ({self.why})" if self.why else "")
+
+    def _range(self, low: float, high: float) -> str:
+        if math.isinf(high) and self.above is None:
+            return f"at least {low:g}" if low else "0 or more"
+        if math.isinf(high):
+            return f"above {low:g}"
+        if high > 1 and self.above is None and self.below is None:
+            return f"{low:g} to {high:g}"
+        return f"in {'[' if self.above is None else '('}{low:g}, {high:g}{']' if self.below is None else ')'}"
+
+
+@dataclass(frozen=True)
+class About:
+    """What is to be said of a setting beside its meaning, which stands below it in sections.py."""
+
+    limits: Limits = Limits()
+    free: Freedom = ""
+    path: bool = False
+    needs: tuple[Need, ...] = ()
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting and its place."""
+
+    section: str
+    """Name of its section; empty at the top."""
+    field: "Field[Any]"
+    about: About
+    """The needs are its own and those of its section."""
+
+    @property
+    def key(self) -> str:
+        """Such as heads.num_clusters."""
+        return f"{self.section}.{self.field.name}".lstrip(".")
+
+    @property
+    def is_text(self) -> bool:
+        """It holds text and nothing else: str, or words of a Literal."""
+        kind = self.field.type
+        return kind is str or (get_origin(kind) is Literal and isinstance(get_args(kind)[0], str))
+
+    @property
+    def default(self) -> Any:
+        """Its value where none is given."""
+        made = self.field.default_factory
+        return made() if callable(made) else self.field.default
+
+    def value(self, config: Any) -> Any:
+        """Its value in a Config."""
+        return getattr(getattr(config, self.section) if self.section else config, self.field.name)
+
+    def set(self, config: Any, value: Any) -> None:
+        """Put a value into a Config, unchecked."""
+        setattr(getattr(config, self.section) if self.section else config, self.field.name, value)
+
+    def is_default(self, config: Any) -> bool:
+        """Whether nothing else was chosen for it in a Config."""
+        return bool(self.value(config) == self.default)
+
+
+def all_settings(config_type: type) -> Iterator[Setting]:
+    """The settings of a run in the order of sections.py; those of a section follow each other."""
+    for entry in fields(config_type):
+        about = _about(entry)
+        kind = entry.type
+        if not (isinstance(kind, type) and is_dataclass(kind)):
+            yield Setting("", entry, about)
+            continue
+        for inner in fields(kind):
+            own = _about(inner)
+            together = About(own.limits, own.free, own.path, about.needs + own.needs)
+            yield Setting(entry.name, inner, together)
+
+
+def check_limits(section: Any, name: str) -> None:
+    """Raise ValueError for a number of a section that is out of its limits, or not finite."""
+    for entry in fields(section):
+        key, value, limits = f"{name}.{entry.name}", getattr(section, entry.name), _about(entry).limits
+        expected = str(limits) or "a finite number"
+        if isinstance(value, list | tuple | dict):
+            expected = f"numbers {expected}"
+        if type(None) in get_args(entry.type):
+            expected += ", or null"
+        numbers = _numbers_in(value)
+        require(all(map(limits.allow, numbers)), key, expected, value)
+        require(all(map(math.isfinite, numbers)), key, "a finite number", value)
+
+
+def require(condition: bool, key: str, expected: str, value: object) -> None:
     """Raise ValueError in one wording for all settings."""
     if not condition:
-        raise ValueError(f"{key} must be {expected}, got {found}")
+        raise ValueError(f"{key} must be {expected}, got {value}")
 
 
-def text_keys(section: type, prefix: str = "") -> set[str]:
-    """Settings that hold text and nothing else: str, and words of a Literal."""
-    keys = set()
-    for entry in fields(section):
-        if isinstance(entry.type, type) and is_dataclass(entry.type):
-            keys |= text_keys(entry.type, f"{prefix}{entry.name}.")
-        elif entry.type is str or (get_origin(entry.type) is Literal and isinstance(get_args(entry.type)[0], str)):
-            keys.add(prefix + entry.name)
-    return keys
+def _about(entry: "Field[Any]") -> About:
+    about: About = entry.metadata["about"]
+    return about
 
 
-def all_keys(section: type, prefix: str = "") -> list[str]:
-    """Names of the sections and of the settings in them."""
-    keys = []
-    for entry in fields(section):
-        keys.append(prefix + entry.name)
-        if isinstance(entry.type, type) and is_dataclass(entry.type):
-            keys += all_keys(entry.type, f"{prefix}{entry.name}.")
-    return keys
-
-
-def numbers(section: Any, prefix: str = "") -> list[tuple[str, str, float]]:
-    """Section, name and value of each setting that holds a float."""
-    found = []
-    for entry in fields(section):
-        value = getattr(section, entry.name)
-        if is_dataclass(value):
-            found += numbers(value, f"{prefix}{entry.name}.")
-        elif isinstance(value, float):
-            found.append((prefix, entry.name, value))
-    return found
+def _numbers_in(value: Any) -> list[float]:
+    """The numbers that a value is made of; none in a text, a truth value or null."""
+    if isinstance(value, dict):
+        return _numbers_in(list(value.values()))
+    entries = value if isinstance(value, list | tuple) else [value]
+    return [entry for entry in entries if isinstance(entry, int | float) and not isinstance(entry, bool)]

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from selavi.atomic import write_text
-from selavi.config import SPEED_ONLY, Config, as_dict, load_config
+from selavi.config import Config, as_dict, chosen, load_config
 from selavi.errors import UsageError
 from selavi.evaluation.charts import Bars, Chart, bar_chart
 from selavi.evaluation.external import read_column
@@ -186,16 +186,8 @@ def order_rows(rows: Iterable[Row], names: Sequence[str]) -> list[Row]:
 
 def _digest(config: Config) -> str:
     """Of the settings that differ from the defaults, so that a setting added later leaves old runs findable."""
-    plain, told = _flat(as_dict(Config())), _flat(as_dict(config))
-    lines = sorted(f"{key}={told[key]}" for key in told.keys() - SPEED_ONLY if told[key] != plain.get(key))
+    lines = sorted(f"{key}={value}" for key, value in chosen(as_dict(config)).items())
     return hashlib.blake2b("\n".join(lines).encode(), digest_size=4).hexdigest()
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in settings.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return found
 
 
 def features_of_clips(clips: "ClipFeatures", labels: Sequence[str | None], how: str) -> Kinds:

@@ -12,7 +12,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-_BLOCK_ROWS = 4096  # short enough for float32 sums, long enough for the fixed cost of a call to vanish
+BLOCK_ROWS = 4096  # short enough for float32 sums, long enough for the fixed cost of a call to vanish
 
 
 @torch.no_grad()
@@ -38,8 +38,8 @@ def alignment_cost(reference: Tensor, other: Tensor) -> Tensor:
         from selavi.labelling.solver.kernels import column_distances  # late, since Numba takes a second
     num_clips, num_clusters = reference.shape
     cost = torch.zeros(num_clusters, num_clusters, dtype=torch.float64, device=reference.device)
-    for first in range(0, num_clips, _BLOCK_ROWS):
-        rows = slice(first, first + _BLOCK_ROWS)
+    for first in range(0, num_clips, BLOCK_ROWS):
+        rows = slice(first, first + BLOCK_ROWS)
         one, two = (table[rows].T.float().contiguous() for table in (reference, other))
         if cost.device.type == "cpu":
             column_distances(one.numpy(), two.numpy(), cost.numpy())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 
 def labelling_steps(total_steps: int, num_labellings: int, power: float = 1.5) -> list[int]:
@@ -33,6 +34,35 @@ def labelling_steps(total_steps: int, num_labellings: int, power: float = 1.5) -
     # Rounded first, so that a whole number that came out a last bit too large is not pushed to the next step.
     steps = {math.ceil(round(total_steps * (i / last) ** power, 6)) for i in range(last)}
     return sorted(step for step in steps if step < total_steps)
+
+
+def labelling_steps_of_parts(
+    parts: Sequence[int], steps_per_epoch: int, num_labellings: int, power: float = 1.5
+) -> list[int]:
+    """Steps at which the labels are renewed in a training of several parts, each with the schedule of labelling_steps.
+
+    A part after the first has as many labellings for its epochs as the first has for its own, and leaves out the one
+    at its begin: the part before it has just ended with one.
+
+    Args:
+        parts: epochs of each part.
+        steps_per_epoch: optimiser steps.
+        num_labellings: of the first part.
+        power: see labelling_steps.
+
+    Returns:
+        Increasing steps; the last of each part is its end, after its last step.
+    """
+    steps: list[int] = []
+    begin = 0
+    for epochs in parts:
+        count = max(2, round(num_labellings * epochs / parts[0]))
+        length = epochs * steps_per_epoch
+        within = labelling_steps(length, count, power)
+        steps += [begin + step for step in (within[1:] if begin else within)]
+        begin += length
+        steps.append(begin)
+    return steps
 
 
 def labelled_fraction(number: int, num_labellings: int, first: float) -> float:

@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from selavi.errors import UsageError
 
 
@@ -16,8 +14,10 @@ def read_checkpoint(path: Path, kind: str = "label_bank") -> dict[str, Any]:
         kind: what it must hold: `label_bank` for one of tools/train.py, `classifier` for one of tools/finetune.py.
 
     Raises:
-        UsageError: see load_checkpoint.
+        UsageError: it is missing, damaged, or holds anything else.
     """
+    import torch
+
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
@@ -28,8 +28,3 @@ def read_checkpoint(path: Path, kind: str = "label_bank") -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or kind not in checkpoint:
         raise UsageError(f"{path} is not a checkpoint of selavi's that fits here: it holds no {kind.replace('_', ' ')}")
     return checkpoint
-
-
-def last_checkpoint(run_dir: Path) -> Path:
-    """Where a run keeps its newest checkpoint."""
-    return run_dir / "checkpoints" / "last.ckpt"

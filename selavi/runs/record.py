@@ -1,122 +1,19 @@
-"""The run folder: refuse or resume, write down where a run came from, read it back."""
+"""A run read back: its settings, clips and checkpoint, and what it came to."""
 
 import json
-import logging
-import os
-import platform
-import subprocess
-import sys
-import time
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
-from selavi.atomic import hold, next_free, write_atomically, write_text
-from selavi.config import Config, load_config, load_run_config, save_config
+from selavi.config import Config, load_config, load_run_config
 from selavi.errors import UsageError
-from selavi.runs.checkpoint import last_checkpoint, read_checkpoint
-from selavi.scores.verdict import Verdict
+from selavi.runs.checkpoint import read_checkpoint
+from selavi.runs.folder import RunFolder
 from selavi.wording import command
-
-log = logging.getLogger("selavi")
-
-
-@dataclass(frozen=True)
-class ResumePoint:
-    """Where a run goes on: nowhere (start), at a checkpoint, or it is done."""
-
-    checkpoint: Path | None
-    finished: bool
-
-
-def resume_point(config: Config, check: bool = True) -> ResumePoint:
-    """Decide by `resume` and by what the run folder holds; `check=False` (other ranks) refuses nothing.
-
-    Raises:
-        UsageError: `never` and the folder is not empty; `must` and there is no checkpoint; a file is in its place;
-            there is no encoders.init.
-    """
-    run_dir, weights = Path(config.run_dir), config.encoders.init
-    if check and weights and not Path(weights).exists():
-        raise UsageError(f"encoders.init={weights}: no such file or folder; name a run, or weights, to start from")
-    if run_dir.exists() and not run_dir.is_dir():
-        raise UsageError(f"run_dir={run_dir} is a file; give a folder, new or of an earlier run")
-    checkpoint = last_checkpoint(run_dir)
-    if config.resume == "never":
-        if check and run_dir.exists() and any(run_dir.iterdir()):
-            raise UsageError(
-                f"{run_dir} exists and is not empty; say resume=auto to go on with it, "
-                "or run_dir=... to start another run"
-            )
-        return ResumePoint(None, False)
-    if (run_dir / "status.json").exists():
-        return ResumePoint(checkpoint, True)
-    if checkpoint.exists():
-        return ResumePoint(checkpoint, False)
-    if check and config.resume == "must":
-        raise UsageError(
-            f"resume=must, but there is no checkpoint {checkpoint}; say resume=auto to start the run, or check run_dir"
-        )
-    return ResumePoint(None, False)
-
-
-def start_run(config: Config, config_path: Path | None, manifest: pa.Table) -> IO[str]:
-    """Create the run folder and write config.yaml (as given), config.resolved.yaml, env.json, manifest.parquet.
-
-    Returns:
-        The folder's lock: keep it open while the run goes on.
-
-    Raises:
-        UsageError: another process trains in this folder.
-    """
-    run_dir = Path(config.run_dir)
-    run_dir.mkdir(parents=True, exist_ok=True)
-    lock = hold(run_dir / ".lock")
-    if lock is None:
-        raise UsageError(f"another process is training in {run_dir}; wait for it, or say run_dir=... for another run")
-    if config_path is not None:
-        write_text(run_dir / "config.yaml", config_path.read_text(encoding="utf-8"))
-    save_config(config, run_dir / "config.resolved.yaml")
-    write_text(run_dir / "env.json", json.dumps(environment(), indent=2) + "\n")
-    with write_atomically(run_dir / "manifest.parquet") as temporary:
-        pq.write_table(manifest, temporary)
-    metrics = run_dir / "metrics.csv"
-    if metrics.exists():  # the logger would delete it: keep what earlier parts of the run logged
-        metrics.rename(next_free(metrics))
-    return lock
-
-
-def finish_run(config: Config, seconds: float, verdict: Verdict) -> None:
-    """Write status.json, which says that the run is done and what it came to; its labels are written before it."""
-    status = {
-        "state": "finished",
-        "epochs": config.trainer.max_epochs,
-        "seconds": round(seconds, 1),
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "labels": verdict.state,
-        "verdict": verdict.text,
-    }
-    write_text(Path(config.run_dir) / "status.json", json.dumps(status, indent=2) + "\n")
-
-
-def read_verdict(run_dir: Path) -> str:
-    """Whether a run's labels have settled, in words; empty where it is not finished or was made before this was kept.
-
-    Raises:
-        UsageError: status.json is damaged.
-    """
-    path = run_dir / "status.json"
-    if not path.exists():
-        return ""
-    try:
-        return str(json.loads(path.read_text(encoding="utf-8")).get("verdict", ""))
-    except (OSError, ValueError, AttributeError) as error:
-        raise UsageError(f"cannot read {path}: {error}; is it damaged?") from error
 
 
 @dataclass(frozen=True)
@@ -136,15 +33,15 @@ def load_run(folder: Path) -> Run:
         UsageError: the folder is not a run, or it has no checkpoint yet.
     """
     config = load_run_config(folder)
-    if not last_checkpoint(folder).exists():
+    files = RunFolder(folder)
+    if not files.last_checkpoint.exists():
         raise UsageError(
             f"{folder} has no checkpoint yet (none is written before the first epoch ends); train on with resume=auto"
         )
-    manifest = pq.read_table(folder / "manifest.parquet")
-    return Run(folder, config, manifest, read_checkpoint(last_checkpoint(folder)))
+    return Run(folder, config, pq.read_table(files.manifest), read_checkpoint(files.last_checkpoint))
 
 
-def on_other_clips(run: Run, overrides: list[str], fold: str | None = None) -> Config:
+def on_other_clips(run: Run, overrides: Sequence[str], fold: str | None = None) -> Config:
     """A run's settings for clips that it was not trained on: only where the clips are and how they are cut changes.
 
     Args:
@@ -162,12 +59,20 @@ def on_other_clips(run: Run, overrides: list[str], fold: str | None = None) -> C
                 f"{override} cannot be changed: the encoders of {run.folder} were trained with it; "
                 "data.*, video.* and labelling.batch_size can"
             )
-    if any(override.startswith("data.root=") for override in overrides):
-        # A demo set is not generated in a user's folder; a list and what folders mean belong to their own clips.
-        overrides = ["data.demo=false", "data.list=", "data.source=auto", "data.layout=auto", *overrides]
-    unclustered = ["heads.num_heads=1", "heads.num_clusters=2", "labelling.head_groups=1", "labelling.marginal=uniform"]
-    config = load_config(run.folder / "config.resolved.yaml", [*unclustered, *overrides])
+    config = load_config(RunFolder(run.folder).settings, overrides)
     config.run_dir = str(run.folder)
+    given = {override.partition("=")[0] for override in overrides}
+    if "data.root" in given:
+        # A demo set is not generated in a user's folder; a list and what folders mean belong to their own clips.
+        for name, value in {"demo": False, "list": "", "source": "auto", "layout": "auto"}.items():
+            if f"data.{name}" not in given:
+                setattr(config.data, name, value)
+        try:
+            config.data.__post_init__()
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+    config.heads = replace(config.heads, num_heads=1, num_clusters=2)
+    config.labelling = replace(config.labelling, head_groups=1, marginal="uniform")
     if fold is not None:
         if "{fold}" not in config.data.list:
             raise UsageError(
@@ -178,47 +83,35 @@ def on_other_clips(run: Run, overrides: list[str], fold: str | None = None) -> C
     return config
 
 
+def read_status(run_dir: Path) -> dict[str, Any]:
+    """What a run came to; empty where it is not finished.
+
+    Raises:
+        UsageError: status.json is damaged.
+    """
+    path = RunFolder(run_dir).status
+    if not path.exists():
+        return {}
+    try:
+        status = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot read {path}: {error}; is it damaged?") from error
+    if not isinstance(status, dict):
+        raise UsageError(f"cannot read {path}: expected a mapping, found {status!r}; is it damaged?")
+    return status
+
+
+def read_verdict(run_dir: Path) -> str:
+    """Whether a run's labels have settled, in words; empty where it is not finished or was made before this was kept.
+
+    Raises:
+        UsageError: status.json is damaged.
+    """
+    return str(read_status(run_dir).get("verdict", ""))
+
+
 def next_steps(run_dir: str) -> str:
     """What to run after training."""
-    splits = pq.read_table(Path(run_dir) / "manifest.parquet", columns=["split"])["split"].to_pylist()
+    splits = pq.read_table(RunFolder(run_dir).manifest, columns=["split"])["split"].to_pylist()
     unseen = ("--split", "test") if "test" in splits else ()
     return f"\nNext: measure   {command('evaluate', run_dir, *unseen)}\n      browse    {command('export', run_dir)}"
-
-
-def environment() -> dict[str, Any]:
-    """Versions, machine and command of this process."""
-    versions = {}
-    for name in (
-        "selavi",
-        "torch",
-        "torchvision",
-        "torchaudio",
-        "pytorch-lightning",
-        "omegaconf",
-        "av",
-        "numpy",
-    ):
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = "not installed as a package"
-    return {
-        "command": sys.argv,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "versions": versions,
-        "cores": os.cpu_count(),
-        "git_commit": _git_commit(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-    }
-
-
-def _git_commit() -> str | None:
-    """Commit of the source this process runs from, with + where files were changed."""
-    folder = Path(__file__).resolve().parent
-    try:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True)
-        state = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=folder, capture_output=True, text=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return commit.stdout.strip() + ("+" if state.stdout.strip() else "")

@@ -4,7 +4,7 @@ import csv
 import os
 import signal
 from collections.abc import Iterator
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from selavi.batch import ClipBatch
 from selavi.config import Config
 from selavi.distributed import all_sum, rank, world_size
-from selavi.errors import DataError, Interrupted, NumericError
+from selavi.errors import DataError, Interrupted, NumericError, UsageError
 from selavi.labelling.labeller import (
     ClipStatistics,
     FeatureTable,
@@ -24,13 +24,13 @@ from selavi.labelling.labeller import (
     LabellingReport,
     collect_features,
 )
-from selavi.labelling.schedule import labelling_steps
+from selavi.labelling.schedule import labelling_steps_of_parts
 from selavi.meter import Meter, say
-from selavi.runs.checkpoint import last_checkpoint
+from selavi.runs.folder import RunFolder
 from selavi.scores.metrics import contingency_matrix, normalised_mutual_information
 from selavi.scores.verdict import Verdict, judge_training
 from selavi.training.module import SelaviModule
-from selavi.wording import duration, speed
+from selavi.wording import command, duration, speed
 
 
 class LabellingCallback(pl.Callback):
@@ -49,24 +49,51 @@ class LabellingCallback(pl.Callback):
         self.config, self.human_labels, self.progress, self.stop = config, human_labels, progress, stop
         self.labeller = Labeller(config)
         self.statistics: ClipStatistics | None = None
-        self.reports: list[LabellingReport] = []
+        self.churn: list[float] = []
+        self.used_clusters = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a finished run writes down, so that one that ends after its last checkpoint can do so later."""
+        statistics = None if self.statistics is None else vars(self.statistics)
+        return {"churn": self.churn, "used_clusters": self.used_clusters, "statistics": statistics}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take it up."""
+        self.churn, self.used_clusters = list(state_dict["churn"]), state_dict["used_clusters"]
+        statistics = state_dict["statistics"]
+        self.statistics = None if statistics is None else ClipStatistics(**statistics)
+
+    def final_statistics(self) -> ClipStatistics:
+        """How confident the labels of the finished model are.
+
+        Raises:
+            UsageError: the run was killed as it ended, by a version whose checkpoints do not hold this.
+        """
+        if self.statistics is None:
+            folder = self.config.run_dir
+            raise UsageError(
+                f"{folder} was trained to its end, but it was stopped before its labels were written, and its "
+                f"checkpoint is of an earlier version, which does not hold them; "
+                f"{command('train', folder, '--more', '1')} trains one more epoch and writes them"
+            )
+        return self.statistics
 
     def verdict(self) -> Verdict:
         """Whether the labels have settled, after the last labelling."""
-        assert self.reports, "nothing was labelled yet"
         return judge_training(
-            [report.churn for report in self.reports],
+            self.churn,
             self.progress.smooth_loss,
             num_clusters=self.config.heads.num_clusters,
-            used_clusters=self.reports[-1].used_clusters,
+            used_clusters=self.used_clusters,
             num_clips=len(self.progress.ids),
-            max_epochs=self.config.trainer.max_epochs,
+            max_epochs=self.config.trainer.all_epochs,
         )
 
     def on_train_start(self, trainer: pl.Trainer, module: SelaviModule) -> None:
         """Fix the schedule; let batch norm see some data before it is asked for features."""
-        total_steps = self.config.trainer.max_epochs * module.steps_per_epoch
-        self.steps = labelling_steps(total_steps, self.config.labelling.num_labellings, self.config.labelling.power)
+        parts, labelling = self.config.trainer.parts, self.config.labelling
+        self.steps = labelling_steps_of_parts(parts, module.steps_per_epoch, labelling.num_labellings, labelling.power)
+        self.last_epochs = set(accumulate(parts))
         memory = self.labeller.describe_memory(-(-len(module.label_bank.ids) // world_size()))
         if rank() == 0 and memory:
             say(memory)
@@ -80,8 +107,8 @@ class LabellingCallback(pl.Callback):
             self._relabel(trainer, module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: SelaviModule) -> None:
-        """After the last epoch, and before its checkpoint: labels of the finished model, with their confidence."""
-        if trainer.current_epoch + 1 == self.config.trainer.max_epochs:
+        """After a part's last epoch, before its checkpoint: labels of the finished model, with their confidence."""
+        if trainer.current_epoch + 1 in self.last_epochs:
             self._relabel(trainer, module, last=True)
 
     def _relabel(self, trainer: pl.Trainer, module: SelaviModule, last: bool = False) -> None:
@@ -102,7 +129,8 @@ class LabellingCallback(pl.Callback):
                 module.label_bank, collect, module.model.logits, permute, statistics=last
             )
         module.train()
-        self.reports.append(report)
+        self.churn.append(report.churn)
+        self.used_clusters = report.used_clusters
         nmi = self._nmi(module.label_bank.labels)
         metrics = {
             "labelling/passes": report.num_passes,
@@ -115,7 +143,7 @@ class LabellingCallback(pl.Callback):
         for logger in trainer.loggers:
             known = {name: float(value) for name, value in metrics.items() if value is not None}
             logger.log_metrics(known, trainer.global_step)
-        self.progress.labelled(report, nmi, len(self.steps) + 1)
+        self.progress.labelled(report, nmi, len(self.steps))
 
     def _labelling_batches(self, trainer: pl.Trainer, pass_number: int) -> Iterator[ClipBatch]:
         for batch in trainer.datamodule.labelling_loader(pass_number):  # type: ignore[attr-defined]
@@ -160,6 +188,14 @@ class Progress(pl.Callback):
         self.smooth_loss = float("nan")
         self.told_of_empty = False
 
+    def state_dict(self) -> dict[str, Any]:
+        """The loss, which the verdict of a run speaks of."""
+        return {"smooth_loss": self.smooth_loss}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take it up."""
+        self.smooth_loss = state_dict["smooth_loss"]
+
     def announce(self, checkpoint: Path | None, skipped: str) -> None:
         """Say what is about to happen; `skipped` describes the unusable files."""
         config = self.config
@@ -170,13 +206,13 @@ class Progress(pl.Callback):
         self.say(
             f"{len(self.ids)} training clips in {config.data.root}, {' and '.join(config.modalities)}, "
             f"{config.heads.num_heads} heads of {config.heads.num_clusters} clusters, "
-            f"{config.trainer.max_epochs} epochs, into {config.run_dir}"
+            f"{' + '.join(map(str, config.trainer.parts))} epochs, into {config.run_dir}"
         )
 
     def on_train_start(self, trainer: pl.Trainer, module: SelaviModule) -> None:
         """Open the bar."""
         if rank() == 0:
-            total = self.config.trainer.max_epochs * module.steps_per_epoch
+            total = self.config.trainer.all_epochs * module.steps_per_epoch
             self.meter = Meter("training", total, "steps", done=trainer.global_step, every_s=self.every_s)
 
     def on_train_batch_end(
@@ -244,7 +280,7 @@ class Progress(pl.Callback):
         if not new:
             return
         self.faults |= new
-        path = Path(self.config.run_dir) / "bad_clips.csv"
+        path = RunFolder(self.config.run_dir).bad_clips
         with path.open("a", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows((self.ids[index], reason) for index, reason in new.items())
         if len(self.faults) > self.config.data.max_bad_fraction * len(self.ids):
@@ -308,7 +344,7 @@ class StopOnSignal(pl.Callback):
             os.write(2, f"\nstopping after this step{again}\n".encode())
 
     def _interrupted(self, number: int) -> Interrupted:
-        kept = last_checkpoint(Path(self.run_dir))
+        kept = RunFolder(self.run_dir).last_checkpoint
         if kept.exists():
             advice = f"its last finished epoch is kept in {kept}: go on with resume=auto"
         else:

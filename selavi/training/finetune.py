@@ -28,8 +28,9 @@ from selavi.errors import UsageError
 from selavi.inference.load import load_model, untrained_model
 from selavi.randomness import mix
 from selavi.runs.checkpoint import read_checkpoint
+from selavi.runs.folder import RunFolder
 from selavi.runs.record import Run
-from selavi.training.module import check_same_settings
+from selavi.runs.resume import check_same_settings
 from selavi.training.optim import lr_factor, target_lr
 
 KIND = "classifier"
@@ -135,8 +136,7 @@ class FinetuneModule(pl.LightningModule):
             {"params": self.classifier.parameters(), "lr": lr},
         ]
         optimizer = SGD(groups, lr, momentum=optim.momentum, weight_decay=optim.weight_decay)
-        total_steps = self.config.trainer.max_epochs * self.steps_per_epoch
-        warmed = lr_factor(optim, clips_per_step, self.steps_per_epoch, total_steps)
+        warmed = lr_factor(optim, clips_per_step, self.steps_per_epoch, self.config.trainer.parts)
 
         def factor(step: int) -> float:
             passed = sum(step >= milestone * self.steps_per_epoch for milestone in settings.milestones)
@@ -159,7 +159,7 @@ class FinetuneModule(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of other settings, clips or encoder weights."""
-        check_same_settings(checkpoint["config"], as_dict(self.config))
+        check_same_settings(checkpoint["config"], self.config)
         found = checkpoint[KIND]
         if found["classes"] != self.classes.tolist():
             raise UsageError(
@@ -260,7 +260,7 @@ class Validation(pl.Callback):
 
 def best_checkpoint(config: Config) -> Path:
     """Where the weights of the best epoch lie."""
-    return Path(config.run_dir) / "checkpoints" / "best.ckpt"
+    return RunFolder(config.run_dir).best_checkpoint
 
 
 def load_best(module: FinetuneModule) -> dict[str, Any]:
@@ -286,7 +286,7 @@ def finish_finetuning(
         split: that was tested on.
         left_out: files of the split that could not be used at all; accuracy_all counts them as wrong.
     """
-    run_dir = Path(module.config.run_dir)
+    folder = RunFolder(module.config.run_dir)
     of_all = test["accuracy"] * test["clips"] / (test["clips"] + left_out)
     result = {
         "from": module.source | {"start": module.config.finetune.start},
@@ -295,9 +295,9 @@ def finish_finetuning(
         "test": {**test, "left_out": left_out, "accuracy_all": of_all},
         "validation": dict(validation),
     }
-    write_text(run_dir / "eval" / f"finetune_{split}.json", json.dumps(result, indent=2) + "\n")
+    write_text(folder.finetuning(split), json.dumps(result, indent=2) + "\n")
     status = {"state": "finished", "split": split, "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-    write_text(run_dir / "status.json", json.dumps(status, indent=2) + "\n")
+    write_text(folder.status, json.dumps(status, indent=2) + "\n")
     return result
 
 
@@ -307,7 +307,7 @@ def read_finetuning(config: Config, split: str) -> dict[str, Any]:
     Raises:
         UsageError: it was tested on another split.
     """
-    path = Path(config.run_dir) / "eval" / f"finetune_{split}.json"
+    path = RunFolder(config.run_dir).finetuning(split)
     if not path.exists():
         raise UsageError(f"{config.run_dir} is finished, but was not tested on split {split!r}: there is no {path}")
     found = json.loads(path.read_text(encoding="utf-8"))

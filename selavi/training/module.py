@@ -13,15 +13,15 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from selavi.augment import Augment
 from selavi.batch import ClipBatch
-from selavi.config import FREE_ON_RESUME, Config, as_dict
+from selavi.config import Config, as_dict
 from selavi.distributed import world_size
-from selavi.errors import UsageError
 from selavi.labelling.bank import LabelBank
 from selavi.loss import selavi_loss
 from selavi.model import SelaviModel
 from selavi.pretrained import load_encoders
 from selavi.randomness import mix
 from selavi.runs.checkpoint import read_checkpoint
+from selavi.runs.resume import check_same_settings
 from selavi.training.optim import lr_factor, make_optimizer
 
 
@@ -54,6 +54,15 @@ class SelaviModule(pl.LightningModule):
         self.log("train/loss", loss)
         return loss
 
+    def on_train_start(self) -> None:
+        """Set the rate anew: a checkpoint from before epochs were added holds that of the end of the training."""
+        scheduler = self.lr_schedulers()
+        assert isinstance(scheduler, LambdaLR)
+        for group, rate, factor in zip(
+            scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True
+        ):
+            group["lr"] = rate * factor(scheduler.last_epoch)
+
     def on_train_batch_start(self, batch: ClipBatch, batch_index: int) -> None:
         """Dropout is a function of (seed, step, rank), so a resumed run draws the same."""
         torch.manual_seed(mix(self.config.seed, "dropout", self.global_step, self.global_rank))
@@ -71,8 +80,7 @@ class SelaviModule(pl.LightningModule):
         optim, trainer = self.config.optim, self.config.trainer
         clips_per_step = optim.batch_size * world_size()
         optimizer: Optimizer = make_optimizer(self.model, optim, clips_per_step)
-        total_steps = trainer.max_epochs * self.steps_per_epoch
-        factor = lr_factor(optim, clips_per_step, self.steps_per_epoch, total_steps)
+        factor = lr_factor(optim, clips_per_step, self.steps_per_epoch, trainer.parts)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"},
@@ -90,34 +98,5 @@ class SelaviModule(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up the label bank; refuse a checkpoint of another configuration."""
-        check_same_settings(checkpoint["config"], as_dict(self.config))
+        check_same_settings(checkpoint["config"], self.config)
         self.label_bank.load_state_dict(checkpoint["label_bank"])
-
-
-def check_same_settings(saved: dict[str, Any], current: dict[str, Any]) -> None:
-    """Raise UsageError naming the settings that differ and must not.
-
-    A setting that the checkpoint does not have is younger than it, which then was made with the default.
-    """
-    before, now = _flatten(as_dict(Config())) | _flatten(saved), _flatten(current)
-    differing = [
-        f"{key}: {before.get(key)} then, {now.get(key)} now"
-        for key in sorted(before.keys() | now.keys())
-        if key not in FREE_ON_RESUME and before.get(key) != now.get(key)
-    ]
-    if differing:
-        raise UsageError(
-            "the checkpoint was made with other settings ("
-            + "; ".join(differing)
-            + "); use the same ones, or another run_dir"
-        )
-
-
-def _flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
-    return flat

@@ -1,7 +1,9 @@
 """SGD and its learning rate."""
 
 import math
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 
 from torch import nn
 from torch.optim import SGD
@@ -21,21 +23,31 @@ def target_lr(config: OptimConfig, clips_per_step: int) -> float:
 
 
 def lr_factor(
-    config: OptimConfig, clips_per_step: int, steps_per_epoch: int, total_steps: int
+    config: OptimConfig, clips_per_step: int, steps_per_epoch: int, parts: Sequence[int]
 ) -> Callable[[int], float]:
     """Step -> learning rate as a share of target_lr: linear from warmup_lr over the warm-up, then the schedule.
 
-    With one device of `lr_clips` clips and warmup_lr = lr the rate is constant from the first step.
+    The schedule begins anew, at the full rate and without warm-up, with each part after the first.  With one device
+    of `lr_clips` clips and warmup_lr = lr the rate is constant from the first step.
+
+    Args:
+        config: of SGD.
+        clips_per_step: on all devices.
+        steps_per_epoch: optimiser steps.
+        parts: epochs of each part of the training.
     """
     start = min(1.0, config.warmup_lr / target_lr(config, clips_per_step))
     warmup_steps = config.warmup_epochs * steps_per_epoch
+    ends = [epochs * steps_per_epoch for epochs in accumulate(parts)]
 
     def factor(step: int) -> float:
-        if step < warmup_steps:
+        part = min(bisect_right(ends, step), len(ends) - 1)
+        if part == 0 and step < warmup_steps:
             return start + (1 - start) * step / warmup_steps
         if config.schedule == "constant":
             return 1.0
-        done = (step - warmup_steps) / max(1.0, total_steps - warmup_steps)
+        begin = ends[part - 1] if part else warmup_steps
+        done = (step - begin) / max(1.0, ends[part] - begin)
         return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
     return factor

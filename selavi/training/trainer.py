@@ -14,7 +14,8 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from selavi.atomic import write_atomically
 from selavi.config import Config
 from selavi.errors import UsageError
-from selavi.runs.checkpoint import last_checkpoint, read_checkpoint
+from selavi.runs.checkpoint import read_checkpoint
+from selavi.runs.folder import RunFolder
 
 log = logging.getLogger("selavi")
 
@@ -34,8 +35,8 @@ def make_trainer(config: Config, callbacks: list[pl.Callback], kind: str = "labe
         logging.getLogger(name).setLevel(logging.WARNING)
     synced = settings.sync_batchnorm and settings.accelerator != "cpu" and torch.cuda.is_available()
     checkpoint = pl.callbacks.ModelCheckpoint(
-        last_checkpoint(run_dir).parent,
-        last_checkpoint(run_dir).stem,
+        RunFolder(run_dir).last_checkpoint.parent,
+        RunFolder(run_dir).last_checkpoint.stem,
         enable_version_counter=False,
         every_n_epochs=1,
         save_on_train_epoch_end=True,
@@ -47,7 +48,7 @@ def make_trainer(config: Config, callbacks: list[pl.Callback], kind: str = "labe
             num_nodes=settings.num_nodes,
             strategy=settings.strategy,
             precision=settings.precision,
-            max_epochs=settings.max_epochs,
+            max_epochs=settings.all_epochs,
             gradient_clip_val=settings.gradient_clip_val,
             log_every_n_steps=settings.log_every_n_steps,
             sync_batchnorm=synced,

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from selavi.distributed import all_sum, gather_rows, rank
 
-_BLOCK_ROWS = 8192  # clips whose distances are computed together
-_SAMPLE_ROWS, _SAMPLE_ROWS_PER_CLUSTER = 8192, 16  # the start is drawn from so many clips, or so many a cluster
+BLOCK_ROWS = 8192  # clips whose distances are computed together
+SAMPLE_ROWS, SAMPLE_ROWS_PER_CLUSTER = 8192, 16  # the start is drawn from so many clips, or so many a cluster
 _NUDGE = 1 / 1024  # by how much the halves of a split cluster differ at first, as a share of their centre
 _PATIENCE = 2  # passes that a cluster which was split may take before the error falls
 
@@ -55,7 +55,7 @@ def unit_features(features: Tensor, present: Tensor) -> Tensor:
         (n, D) float32; not finite where a present clip is not.
     """
     sums = torch.zeros(2, features.shape[1], dtype=torch.float64, device=features.device)
-    for block, kept in zip(features.split(_BLOCK_ROWS), present.split(_BLOCK_ROWS), strict=True):
+    for block, kept in zip(features.split(BLOCK_ROWS), present.split(BLOCK_ROWS), strict=True):
         rows = block[kept].double()
         sums += torch.stack([rows.sum(0), rows.square().sum(0)])
     count = all_sum(present.sum().double()).clamp(min=1)
@@ -63,8 +63,8 @@ def unit_features(features: Tensor, present: Tensor) -> Tensor:
     variance = square - mean.square()
     scale = torch.where(variance > 1e-12 * square, variance.clamp(min=0).rsqrt(), 0.0 * variance)
     unit = torch.zeros(features.shape, dtype=torch.float32, device=features.device)
-    for first in range(0, len(features), _BLOCK_ROWS):
-        rows = slice(first, first + _BLOCK_ROWS)
+    for first in range(0, len(features), BLOCK_ROWS):
+        rows = slice(first, first + BLOCK_ROWS)
         standard = ((features[rows].double() - mean) * scale).float()
         unit[rows] = torch.where(present[rows, None], torch.nn.functional.normalize(standard, dim=1), 0.0)
     return unit
@@ -88,7 +88,7 @@ def start_centres(features: Tensor, index: Tensor, num_clips: int, num_clusters:
         ValueError: no process holds a clip of the sample.
     """
     generator = torch.Generator().manual_seed(seed)
-    size = min(num_clips, max(_SAMPLE_ROWS, _SAMPLE_ROWS_PER_CLUSTER * num_clusters))
+    size = min(num_clips, max(SAMPLE_ROWS, SAMPLE_ROWS_PER_CLUSTER * num_clusters))
     place = torch.full((num_clips,), -1)
     place[torch.randperm(num_clips, generator=generator)[:size]] = torch.arange(size)
     mine = place[index.cpu()].to(features.device)
@@ -126,7 +126,7 @@ def label_means(features: Tensor, labels: Tensor, num_clusters: int) -> Tensor:
     """
     known = labels >= 0
     total = torch.zeros(num_clusters, features.shape[1] + 1, dtype=torch.float64, device=features.device)
-    for block, own in zip(features[known].split(_BLOCK_ROWS), labels[known].split(_BLOCK_ROWS), strict=True):
+    for block, own in zip(features[known].split(BLOCK_ROWS), labels[known].split(BLOCK_ROWS), strict=True):
         _add_rows(total, block, own)
     return _means(all_sum(total))
 
@@ -157,7 +157,7 @@ def cluster(features: Tensor, centres: Tensor, *, tol: float = 1e-4, max_passes:
         total = torch.zeros(num_clusters + 1, num_features + 1, dtype=torch.float64, device=features.device)
         labels = [torch.zeros(0, dtype=torch.int64, device=features.device)]
         offset = centres.square().sum(1) / 2
-        for block in features.split(_BLOCK_ROWS):
+        for block in features.split(BLOCK_ROWS):
             block = block.float()
             nearness, own = (block @ centres.T - offset).max(1)
             labels.append(own)

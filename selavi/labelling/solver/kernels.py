@@ -63,7 +63,7 @@ _TERMS = tuple(map(_F, (1.0000001192, 0.6931469440, 0.2402212173, 0.0555074252, 
 
 
 def _in_threads(kernel: Callable[..., None], num_chunks: int, *arguments: object) -> None:
-    """Run a kernel over ranges of chunks in as many threads as torch uses (outside of `alone`).
+    """Run a kernel over ranges of chunks in as many threads as torch uses (outside of `one_torch_thread`).
 
     Not by Numba's own threads: those share OpenMP's with torch, whose number they change.
     """
@@ -96,7 +96,7 @@ os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive 
 
 
 @contextmanager
-def alone() -> Iterator[None]:
+def one_torch_thread() -> Iterator[None]:
     """Keep torch to one thread between the kernels, which go on with as many as before.
 
     OpenMP's threads spin for milliseconds after each operation of torch's that used them, on cores that the next
@@ -165,7 +165,7 @@ def _in_powers_of_two(potentials: np.ndarray, sharpness: float) -> tuple[np.ndar
 
 
 @njit(fastmath={"contract"}, cache=True)
-def _exp2(x):
+def exp2(x):
     """2 ** x for -126 <= x <= 127, within 2e-7 of it, in operations that vectorise; no reordering in here."""
     rounded = x + _ROUND
     rest = x - (rounded - _ROUND)
@@ -199,7 +199,7 @@ def _plan_row(scores, n, exponents, factors, sharpness, entries, i):
     reference = _reference(scores, n, exponents, sharpness)
     total = _F(0)
     for k in range(len(exponents)):
-        entry = _exp2(max(sharpness * (scores[n, k] - reference) + exponents[k], _FLOOR))
+        entry = exp2(max(sharpness * (scores[n, k] - reference) + exponents[k], _FLOOR))
         entries[i, k] = entry
         total += entry * factors[k]
     return _F(1) / total

@@ -26,8 +26,8 @@ MAX_DENSE_CLUSTERS = 1024
 # A larger sample of a table that is computed anew at each read is computed anew as well.
 MAX_SAMPLE_BYTES = 256 << 20
 
-_BLOCK_ELEMENTS = 1 << 18  # float64 entries held at a time on a CPU: 2 MiB, about a core's cache
-_GPU_BLOCK_ELEMENTS = 1 << 25  # entries held at a time on a GPU: 128 MiB of float32
+BLOCK_ELEMENTS = 1 << 18  # float64 entries held at a time on a CPU: 2 MiB, about a core's cache
+GPU_BLOCK_ELEMENTS = 1 << 25  # entries held at a time on a GPU: 128 MiB of float32
 _FLOOR = {torch.float64: -700.0, torch.float32: -87.0}  # exp() of less would be denormal or 0
 # Nats below a row's best at which a cluster counts as forbidden: float64 could not resolve its potential.
 _NEVER = 1e12
@@ -122,11 +122,11 @@ class Table(Protocol):
 def make_table(scores: Tensor) -> Table:
     """The fastest table for these scores."""
     if scores.device.type == "cpu":
-        if scores.dtype == torch.float32 and scores.numel() > _BLOCK_ELEMENTS:
+        if scores.dtype == torch.float32 and scores.numel() > BLOCK_ELEMENTS:
             return FusedTable(scores)
         # A table of one block is upcast once instead of at every read.
-        return DenseTable(scores.double() if scores.numel() <= _BLOCK_ELEMENTS else scores, torch.float64)
-    single = scores.dtype != torch.float64 and scores.numel() > _BLOCK_ELEMENTS
+        return DenseTable(scores.double() if scores.numel() <= BLOCK_ELEMENTS else scores, torch.float64)
+    single = scores.dtype != torch.float64 and scores.numel() > BLOCK_ELEMENTS
     return DenseTable(scores, torch.float32 if single else torch.float64)
 
 
@@ -137,7 +137,7 @@ def with_column(table: Table, value: float) -> BlockTable:
         scores = table.rows(chosen)
         return torch.cat([scores, torch.full_like(scores[:, :1], value)], 1)
 
-    per_block = max(1, _GPU_BLOCK_ELEMENTS // (8 * table.num_clusters))
+    per_block = max(1, GPU_BLOCK_ELEMENTS // (8 * table.num_clusters))
     return BlockTable(table.num_rows, table.num_clusters + 1, rows, per_block, table.device)
 
 
@@ -154,7 +154,7 @@ class DenseTable:
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
         """The scores themselves."""
-        limit = _BLOCK_ELEMENTS if self.device.type == "cpu" else _GPU_BLOCK_ELEMENTS
+        limit = BLOCK_ELEMENTS if self.device.type == "cpu" else GPU_BLOCK_ELEMENTS
         rows_per_block = max(1, limit // self.num_clusters)
         for first in range(0, self.num_rows, rows_per_block):
             rows = slice(first, min(first + rows_per_block, self.num_rows))
@@ -515,9 +515,9 @@ def _csr(counts: list[Tensor], clusters: list[Tensor], values: list[Tensor], dev
     return LargeEntries(starts, torch.cat([none, *clusters]), torch.cat([none.double(), *values]))
 
 
-def quiet(table: Table) -> AbstractContextManager[None]:
+def one_torch_thread(table: Table) -> AbstractContextManager[None]:
     """For many reads of a table with small computations between them."""
-    return _kernels().alone() if isinstance(table, FusedTable) else nullcontext()
+    return _kernels().one_torch_thread() if isinstance(table, FusedTable) else nullcontext()
 
 
 def _kernels() -> ModuleType:

@@ -25,7 +25,8 @@ from selavi.config import Config
 from selavi.errors import UsageError
 from selavi.media import MediaError
 from selavi.modalities import Request, Window, num_bytes
-from selavi.runs.checkpoint import last_checkpoint, read_checkpoint
+from selavi.runs.checkpoint import read_checkpoint
+from selavi.runs.folder import RunFolder
 from tests.datamodules.treacherous import Once, Treacherous, unsendable
 
 Tiny = Callable[..., Config]
@@ -200,7 +201,7 @@ def test_a_run_whose_loader_processes_are_killed_twice_ends_with_its_checkpoint(
         process = subprocess.Popen([*command, *settings], stderr=file, env=environment)
     try:
         give_up = time.monotonic() + 200
-        while not last_checkpoint(folder).exists() and process.poll() is None and time.monotonic() < give_up:
+        while not RunFolder(folder).last_checkpoint.exists() and process.poll() is None and time.monotonic() < give_up:
             time.sleep(0.05)
         while process.poll() is None and time.monotonic() < give_up:
             for pid in loader_processes(process.pid):
@@ -216,7 +217,7 @@ def test_a_run_whose_loader_processes_are_killed_twice_ends_with_its_checkpoint(
         r"loader process 0 \(pid \d+\) was killed by SIGKILL.*; new loader processes go on at batch", error
     )
     assert re.search(r"was killed by SIGKILL.*; it is the second time in this pass, at batch \d+ \(train/", error)
-    assert read_checkpoint(last_checkpoint(folder))["label_bank"]["num_labellings"] >= 1
+    assert read_checkpoint(RunFolder(folder).last_checkpoint)["label_bank"]["num_labellings"] >= 1
 
 
 @pytest.mark.slow
@@ -226,7 +227,7 @@ def test_no_loader_process_outlives_its_run(repository: Path, tiny_yaml: Path, t
     process = subprocess.Popen([*command, *settings], env=os.environ | {"OMP_NUM_THREADS": "1"})
     try:
         give_up = time.monotonic() + 200
-        while not last_checkpoint(tmp_path / "run").exists() and time.monotonic() < give_up:
+        while not RunFolder(tmp_path / "run").last_checkpoint.exists() and time.monotonic() < give_up:
             assert process.poll() is None
             time.sleep(0.05)
         helpers = loader_processes(process.pid)

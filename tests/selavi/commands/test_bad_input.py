@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from selavi.runs.checkpoint import last_checkpoint
+from selavi.runs.folder import RunFolder
 from tools import cluster_eval, export_clusters, train
 
 Tool = Callable[..., tuple[int, str]]
@@ -188,7 +188,7 @@ def test_a_checkpoint_of_another_configuration(run: Tool, tiny_yaml: Path, copie
 
 def test_a_damaged_checkpoint(run: Tool, tiny_yaml: Path, copied_run: Path) -> None:
     (copied_run / "status.json").unlink()
-    last_checkpoint(copied_run).write_bytes(b"half a file")
+    RunFolder(copied_run).last_checkpoint.write_bytes(b"half a file")
     before = snapshot(copied_run)
     for tool, arguments in (
         (train, ["--config", tiny_yaml, f"run_dir={copied_run}", "resume=must"]),
@@ -274,7 +274,7 @@ def test_an_unfinished_run_has_nothing_to_export(run: Tool, copied_run: Path) ->
 
 
 def test_weights_of_another_model(run: Tool, copied_run: Path) -> None:
-    path = last_checkpoint(copied_run)
+    path = RunFolder(copied_run).last_checkpoint
     checkpoint = torch.load(path, weights_only=True)
     del checkpoint["state_dict"]["model.heads.video.hidden"]
     torch.save(checkpoint, path)

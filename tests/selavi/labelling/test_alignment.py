@@ -21,8 +21,8 @@ def test_cost_is_the_l1_distance_of_columns(size: tuple[int, int], monkeypatch: 
     expected = torch.tensor(
         [[(reference[:, i] - other[:, j]).abs().sum().item() for j in range(size[1])] for i in range(size[1])]
     )
-    for rows in (alignment._BLOCK_ROWS, 3):
-        monkeypatch.setattr(alignment, "_BLOCK_ROWS", rows)
+    for rows in (alignment.BLOCK_ROWS, 3):
+        monkeypatch.setattr(alignment, "BLOCK_ROWS", rows)
         cost = alignment_cost(reference, other)
         assert cost.dtype == torch.float64
         torch.testing.assert_close(cost, expected.double(), atol=1e-5, rtol=0)

@@ -8,7 +8,8 @@ import torch
 
 from selavi.errors import UsageError
 from selavi.labelling.bank import LabelBank
-from selavi.runs.checkpoint import last_checkpoint, read_checkpoint
+from selavi.runs.checkpoint import read_checkpoint
+from selavi.runs.folder import RunFolder
 from selavi.training.trainer import AtomicCheckpointIO
 
 
@@ -22,7 +23,7 @@ def checkpoint() -> dict[str, Any]:
 
 
 def test_what_is_saved_is_read_back(tmp_path: Path, checkpoint: dict[str, Any]) -> None:
-    path = last_checkpoint(tmp_path)
+    path = RunFolder(tmp_path).last_checkpoint
     AtomicCheckpointIO().save_checkpoint(checkpoint, path)
     found = AtomicCheckpointIO().load_checkpoint(path)
     assert found["epoch"] == 4

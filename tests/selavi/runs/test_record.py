@@ -15,17 +15,10 @@ from selavi.errors import UsageError
 from selavi.inference.load import load_model
 from selavi.labelling.labeller import ClipStatistics
 from selavi.results.labels import LABEL_SCHEMA, write_labels
-from selavi.runs.checkpoint import last_checkpoint
-from selavi.runs.record import (
-    environment,
-    finish_run,
-    load_run,
-    next_steps,
-    on_other_clips,
-    read_verdict,
-    resume_point,
-    start_run,
-)
+from selavi.runs.folder import RunFolder
+from selavi.runs.lifetime import environment, finish_run, start_run
+from selavi.runs.record import load_run, next_steps, on_other_clips, read_verdict
+from selavi.runs.resume import resume_point
 from selavi.scores.verdict import Verdict
 from selavi.training.trainer import make_trainer
 
@@ -34,7 +27,7 @@ MANIFEST = SCHEMA.empty_table().replace_schema_metadata({"root": "/media"})
 
 
 def checkpoint_of(config: Config) -> Path:
-    path = last_checkpoint(Path(config.run_dir))
+    path = RunFolder(config.run_dir).last_checkpoint
     path.parent.mkdir(parents=True)
     torch.save({"label_bank": {}}, path)
     return path
@@ -182,7 +175,7 @@ def test_weights_of_another_model_are_refused(tiny: Tiny) -> None:
     config = tiny()
     start_run(config, None, MANIFEST)
     checkpoint_of(config)
-    path = last_checkpoint(Path(config.run_dir))
+    path = RunFolder(config.run_dir).last_checkpoint
     torch.save({"label_bank": {}, "state_dict": {"model.heads.video.hidden": torch.zeros(3)}}, path)
     with pytest.raises(UsageError, match=r"does not fit its settings: .*Missing key"):
         load_model(load_run(Path(config.run_dir)))

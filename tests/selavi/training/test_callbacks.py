@@ -9,10 +9,10 @@ import torch
 from selavi.config import Config, as_dict
 from selavi.errors import Interrupted, UsageError
 from selavi.labelling.labeller import LabellingReport
-from selavi.runs.checkpoint import last_checkpoint
+from selavi.runs.folder import RunFolder
+from selavi.runs.resume import check_same_settings
 from selavi.training import callbacks
 from selavi.training.callbacks import Progress, StopOnSignal
-from selavi.training.module import check_same_settings
 
 Tiny = Callable[..., Config]
 CPU = torch.device("cpu")
@@ -60,7 +60,7 @@ def test_a_labelling_stops_too_where_no_other_process_waits(
 
 
 def test_only_what_is_there_is_promised(stop: StopOnSignal, tmp_path: Path) -> None:
-    kept = last_checkpoint(tmp_path / "run")
+    kept = RunFolder(tmp_path / "run").last_checkpoint
     kept.parent.mkdir(parents=True)
     kept.write_bytes(b"")
     os.kill(os.getpid(), signal.SIGINT)
@@ -84,19 +84,19 @@ def test_labellings_ahead_count_in_the_time_left(tiny: Tiny) -> None:
     ["labelling.memory_gb=1", "labelling.batch_size=8", "data.num_workers=3", "trainer.accelerator=auto"],
 )
 def test_what_takes_less_memory_may_change_on_resume(tiny: Tiny, override: str) -> None:
-    check_same_settings(as_dict(tiny()), as_dict(tiny(override)))
+    check_same_settings(as_dict(tiny()), tiny(override))
 
 
 @pytest.mark.parametrize("override", ["optim.batch_size=4", "trainer.max_epochs=9", "heads.num_clusters=4"])
 def test_what_changes_the_result_may_not(tiny: Tiny, override: str) -> None:
     name, value = override.split("=")
     with pytest.raises(UsageError, match=f"{name}: .* then, {value} now"):
-        check_same_settings(as_dict(tiny()), as_dict(tiny(override)))
+        check_same_settings(as_dict(tiny()), tiny(override))
 
 
 def test_a_setting_younger_than_a_checkpoint_does_not_end_its_run(tiny: Tiny) -> None:
     saved = as_dict(tiny())
     del saved["labelling"]["fraction"]
-    check_same_settings(saved, as_dict(tiny()))
+    check_same_settings(saved, tiny())
     with pytest.raises(UsageError, match=r"labelling\.fraction: 1\.0 then, 0\.5 now"):
-        check_same_settings(saved, as_dict(tiny("labelling.fraction=0.5")))
+        check_same_settings(saved, tiny("labelling.fraction=0.5"))

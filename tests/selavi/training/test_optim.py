@@ -12,7 +12,7 @@ STEPS = 100  # an epoch
 def rates(config: OptimConfig, clips_per_step: int, epochs: int) -> list[float]:
     """The learning rate that SGD uses at each step, through the scheduler that training uses."""
     optimizer = make_optimizer(torch.nn.Linear(2, 2), config, clips_per_step)
-    factor = lr_factor(config, clips_per_step, STEPS, epochs * STEPS)
+    factor = lr_factor(config, clips_per_step, STEPS, [epochs])
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
     found = []
     for _ in range(epochs * STEPS):
@@ -46,7 +46,7 @@ def test_cosine_falls_to_zero_after_the_warm_up() -> None:
     assert found[STEPS] == pytest.approx(0.1)
     assert found[3 * STEPS] == pytest.approx(0.05)
     assert 0 < found[-1] < 1e-4
-    assert lr_factor(config, 16, STEPS, 5 * STEPS)(5 * STEPS) == pytest.approx(0, abs=1e-12)
+    assert lr_factor(config, 16, STEPS, [5])(5 * STEPS) == pytest.approx(0, abs=1e-12)
 
 
 def test_training_may_be_shorter_than_the_warm_up() -> None:
@@ -61,3 +61,17 @@ def test_no_warm_up_starts_at_the_target() -> None:
 def test_it_is_plain_sgd_with_momentum() -> None:
     group = make_optimizer(torch.nn.Linear(2, 2), OptimConfig(momentum=0.8, weight_decay=1e-4), 32).param_groups[0]
     assert (group["lr"], group["momentum"], group["weight_decay"], group["nesterov"]) == (0.02, 0.8, 1e-4, False)
+
+
+def test_each_added_part_begins_at_the_target_without_warm_up() -> None:
+    config = OptimConfig(lr=0.1, lr_clips=16, warmup_epochs=1, schedule="cosine")
+    factor = lr_factor(config, 16, STEPS, [3, 2, 1])
+    alone = lr_factor(config, 16, STEPS, [3])
+    assert [factor(step) for step in range(3 * STEPS)] == [alone(step) for step in range(3 * STEPS)]
+    for begin, end in ((3, 5), (5, 6)):
+        assert factor(begin * STEPS) == 1
+        assert factor((begin + end) * STEPS // 2) == pytest.approx(0.5)
+        assert 0 < factor(end * STEPS - 1) < 1e-3
+    assert factor(6 * STEPS) == pytest.approx(0, abs=1e-12)
+    constant = lr_factor(OptimConfig(), 640, STEPS, [2, 3])
+    assert constant(2 * STEPS) == 1  # the first part was shorter than its warm-up

@@ -50,7 +50,7 @@ def test_it_is_that_of_scikit_learn_from_the_same_centres() -> None:
 def test_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     features, _ = blobs(noise=3)
     whole = cluster(features, features[:K])
-    monkeypatch.setattr(kmeans, "_BLOCK_ROWS", 7)
+    monkeypatch.setattr(kmeans, "BLOCK_ROWS", 7)
     parted = cluster(features, features[:K])
     assert torch.equal(whole.labels, parted.labels)
     torch.testing.assert_close(whole.centres, parted.centres)
@@ -95,8 +95,8 @@ def test_the_start_is_a_function_of_the_seed_and_far_apart() -> None:
 
 
 def test_the_sample_keeps_to_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kmeans, "_SAMPLE_ROWS", 30)
-    monkeypatch.setattr(kmeans, "_SAMPLE_ROWS_PER_CLUSTER", 2)
+    monkeypatch.setattr(kmeans, "SAMPLE_ROWS", 30)
+    monkeypatch.setattr(kmeans, "SAMPLE_ROWS_PER_CLUSTER", 2)
     features = torch.arange(N)[:, None].float()
     drawn = torch.randperm(N, generator=torch.Generator().manual_seed(4))[:30]
     assert set(start_centres(features, torch.arange(N), N, K, seed=4)[:, 0].int().tolist()) <= set(drawn.tolist())

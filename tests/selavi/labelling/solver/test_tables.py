@@ -146,10 +146,10 @@ def test_the_number_of_threads_changes_no_bit() -> None:
 
 
 def test_the_exponential_is_accurate_over_its_range() -> None:
-    from selavi.labelling.solver.kernels import _exp2
+    from selavi.labelling.solver.kernels import exp2
 
     x = np.linspace(-126, 2, 20_001, dtype=np.float32)
-    found = np.array([_exp2(value) for value in x], dtype=np.float64)
+    found = np.array([exp2(value) for value in x], dtype=np.float64)
     assert np.abs(found / np.exp2(x.astype(np.float64)) - 1).max() < 2e-7
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from selavi.config import Config, as_dict, find_config, load_config, save_config
 from selavi.errors import UsageError
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 
 
 @pytest.mark.parametrize(

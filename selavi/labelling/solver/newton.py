@@ -1,0 +1,453 @@
+"""The search for the potentials: Newton's method on the dual, and what stands in where it is not the best.
+
+Newton's method converges in a few reads of all rows from near the optimum.  Three things bring it near:
+
+- a sample.  Many rows are first solved on every n-th row, then on more of them, so that few reads of all are left;
+- continuation.  Where the scores are far apart, the problem is first solved at a low sharpness, which then rises in
+  stages.  A stage is left as soon as its Newton step is short:
+
+      sharpness   s ────▶ 2.5 s ────▶ 6.25 s ────▶ ... ────▶ the final one
+                  steps   steps       steps                  steps until the error is below the tolerance
+
+- potentials of an earlier labelling.
+
+Where scores are mild and clips few, scaling with Anderson's mixing needs fewer reads; where Newton makes no progress,
+plain scaling is slow and sure.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from selavi.labelling.solver.dual import Dual, NewtonEquation, Sums
+from selavi.labelling.solver.problem import marginal_error
+from selavi.labelling.solver.tables import Table
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Numbers that decide how fast the search is, not what it finds.
+
+    Steps are measured by their range (max - min over the clusters, in nats), because the dual is near its quadratic
+    model over a few nats of any potential.  The values had nearly the fewest passes in total over golden, random and
+    N = K tables.
+    """
+
+    sample_rows: int = 8192
+    """A problem is first solved on every n-th row: this many rows in all, or ..."""
+    sample_rows_per_cluster: int = 16
+    """... this many times K."""
+    sample_growth: int = 4
+    """Each sample has this many times the rows of the one before, as long as it is a small part of all."""
+    sample_error: float = 0.1
+    """Tolerance of a sample, in units of the noise that the choice of its rows makes in the masses."""
+
+    mild_spread: float = 7.0
+    """Spread of the scaled scores (nats) up to which there is no continuation."""
+    start_spread: float = 3.0
+    """The spread at which the continuation begins."""
+    sharpness_ratio: float = 2.5
+    """From one stage of the continuation to the next."""
+    advance_range: float = 8.0
+    """Longest Newton step with which a stage may be left."""
+    hard_spread: float = 40.0
+    """Spread from which, with few rows a cluster, Newton converges over short ways only: ..."""
+    hard_ratio: float = 1.43
+    """... from one stage to the next, ..."""
+    warm_fraction: float = 0.7
+    """... and potentials of an earlier labelling begin at this fraction of the sharpness."""
+    few_rows_per_cluster: int = 32
+    """With fewer, and mild scores, a Hessian costs more than the passes that it saves."""
+
+    max_step_range: float = 6.0
+    """A longer Newton step is cut to this, ..."""
+    step_spreads: float = 0.5
+    """... or to this many spreads of the scaled scores, where clips are many."""
+    many_rows_per_cluster: int = 4
+    """Rows a cluster from which clips are many."""
+    chord_error: float = 3e-3
+    """Marginal error below which the Hessian is kept, ..."""
+    chord_error_large: float = 1e-5
+    """... and where it is not formed, so that it costs little more than the masses."""
+    max_backtracks: int = 20
+    """Steps in a row that may be shortened."""
+    max_singular: int = 20
+    """Solves that may be repeated with more damping."""
+    patience: int = 25
+    """Passes of one stage without the error falling by 10 %."""
+
+    warm_error: float = 0.5
+    """Marginal error above which given potentials are worse than a cold start."""
+    warm_passes: int = 8
+    """Passes from given potentials after which a cold start is the better bet, ..."""
+    warm_close: float = 0.03
+    """... but with this error or less."""
+
+    anderson_memory: int = 8
+    """Earlier steps that are mixed."""
+    anderson_patience: int = 8
+    """Passes without the error falling by half."""
+    scaling_patience: int = 200
+    """Scaling passes without the error falling by 1 %."""
+
+
+TUNING = Tuning()
+
+
+class Level:
+    """A set of rows that the dual problem is solved on, a sample or all, and the best potentials so far."""
+
+    def __init__(self, table: Table, num_rows: int, share: float, tol: float) -> None:
+        self.table, self.num_rows, self.share, self.tol = table, num_rows, share, tol
+        self.best: Tensor | None = None
+        self.best_error = math.inf
+        self.best_sums: Sums | None = None
+
+    def is_solved(self) -> bool:
+        """Whether the error came down to the tolerance."""
+        return self.best_error <= self.tol
+
+    def note(self, potentials: Tensor, sums: Sums) -> None:
+        """Keep the potentials if they are the best at the final sharpness."""
+        if sums.error < self.best_error:
+            self.best, self.best_sums, self.best_error = potentials, sums, sums.error
+
+
+class Patience:
+    """Runs out after some reads in which the error has not fallen below `factor` times what it was."""
+
+    def __init__(self, reads: float, factor: float, now: float) -> None:
+        self.reads, self.factor = reads, factor
+        self.renew(now)
+
+    def renew(self, now: float) -> None:
+        """Begin anew, at a number of reads."""
+        self.mark_error, self.mark_read = math.inf, now
+
+    def is_out(self, error: float, now: float) -> bool:
+        """Take note of an error; whether it has not fallen for too long."""
+        if error < self.factor * self.mark_error:
+            self.mark_error, self.mark_read = error, now
+            return False
+        return now - self.mark_read >= self.reads
+
+
+class Search:
+    """Finds the potentials; they and their error are in `all_rows`.
+
+    Args:
+        dual: what is minimised.
+        table: the scores of this process's rows.
+        tol: marginal error at which to stop.
+        max_passes: most reads of all rows.
+    """
+
+    def __init__(self, dual: Dual, table: Table, tol: float, max_passes: int) -> None:
+        self.dual, self.max_passes, self.tuning = dual, max_passes, TUNING
+        self.equation = NewtonEquation(dual)
+        self.num_reads = 0.0
+        self.num_hessians = 0
+        self.level = self.all_rows = Level(table, dual.overview.num_rows, 1.0, tol)
+
+    def run(self, initial_potentials: Tensor | None) -> None:
+        """Try what is fast first, and what is sure in the end."""
+        warm = self._warm_start(initial_potentials)
+        if warm is not None:
+            fraction = self.tuning.warm_fraction if self.is_hard() else 1.0
+            self._newton(self.dual.proportional(warm, fraction), fraction, warm=True)
+        if not self.all_rows.is_solved():
+            self._by_samples(warm)
+        if not self.all_rows.is_solved():
+            self._cold_start()
+        if not self.all_rows.is_solved():
+            self._scaling(self.best())
+
+    def _by_samples(self, warm: Tensor | None) -> None:
+        """Solve ever larger samples, each from the potentials of the one before, and then all rows."""
+        start = warm
+        for stride in self._sample_strides():
+            self.level = self._sample(stride)
+            if start is not None:
+                self._newton(start, 1.0, warm=True)
+            if not self.level.is_solved():
+                self._cold_start()
+            start = self.level.best
+        self.level = self.all_rows
+        if start is not None and start is not warm:
+            self._newton(start, 1.0)
+
+    def _warm_start(self, initial_potentials: Tensor | None) -> Tensor | None:
+        if initial_potentials is None:
+            return None
+        start = initial_potentials.double()[self.dual.active]
+        finite = start.isfinite()
+        # A cluster that had no mass at the earlier labelling starts beside the one with the lowest potential.
+        return torch.where(finite, start, start[finite].min()) if finite.any() else None
+
+    def _sample_strides(self) -> list[int]:
+        """Which rows to try first: every n-th, for falling n, each set a small part of the next."""
+        tuning = self.tuning
+        fewest = max(tuning.sample_rows, tuning.sample_rows_per_cluster * len(self.dual.full_target))
+        largest = self.dual.overview.num_rows // fewest
+        strides = [largest // tuning.sample_growth**i for i in range(12)]
+        return [stride for stride in strides if stride >= tuning.sample_growth]
+
+    def _sample(self, stride: int) -> Level:
+        table = self.all_rows.table.sample(stride)
+        num_rows = int(self.dual.sum_ranks(self.dual.target.new_tensor([float(table.num_rows)])).item())
+        tol = self.tuning.sample_error * (len(self.dual.full_target) / num_rows) ** 0.5
+        return Level(table, num_rows, num_rows / self.dual.overview.num_rows, max(tol, self.all_rows.tol))
+
+    def _cold_start(self) -> None:
+        steps_up = self.dual.overview.spread > self.tuning.mild_spread
+        if not steps_up and self.has_few_rows():
+            self._anderson(self.dual.start(1.0))
+            if self.level.is_solved():
+                return
+        fraction = self.tuning.start_spread / self.dual.overview.spread if steps_up else 1.0
+        self._newton(self.dual.start(fraction), fraction)
+
+    def _newton(self, potentials: Tensor, fraction: float, *, warm: bool = False) -> None:
+        """Newton's method from a fraction of the sharpness; a warm start is given up early."""
+        NewtonRun(self, potentials, fraction * self.dual.sharpness, is_warm=warm).run()
+
+    def has_few_rows(self) -> bool:
+        """Whether a Hessian costs much compared with a pass."""
+        return self.level.num_rows < self.tuning.few_rows_per_cluster * len(self.dual.target)
+
+    def is_hard(self) -> bool:
+        """Whether Newton converges over short ways only."""
+        is_spread = self.dual.overview.spread > self.tuning.hard_spread
+        return self.level is self.all_rows and is_spread and self.has_few_rows()
+
+    def read(self, potentials: Tensor, sharpness: float, *, curvature: bool) -> Sums:
+        """Read all rows of the level once, and keep the potentials if they are the best."""
+        level = self.level
+        sums = self.dual.read(level.table, level.num_rows, potentials, sharpness, curvature=curvature)
+        self.num_reads += level.share
+        self.num_hessians += curvature and level is self.all_rows
+        if sharpness == self.dual.sharpness:
+            level.note(potentials, sums)
+        return sums
+
+    def may_read(self) -> bool:
+        """Whether another read is within max_passes."""
+        return self.num_reads + self.level.share <= self.max_passes
+
+    def is_last_read(self) -> bool:
+        """Whether the next read is the last one."""
+        return self.num_reads + 2 * self.level.share > self.max_passes
+
+    def best(self) -> Tensor:
+        """The potentials of the active clusters with the least error."""
+        return self.dual.start(1.0) if self.all_rows.best is None else self.all_rows.best
+
+    def masses(self) -> Tensor:
+        """(K,) masses at the best potentials; 0 where nothing was read."""
+        sums = self.all_rows.best_sums
+        return self.dual.full_masses(torch.zeros_like(self.dual.target) if sums is None else sums.masses)
+
+    def error(self) -> float:
+        """L1 distance of the masses from their target, clusters that no clip may have included."""
+        if self.dual.size_strength < math.inf:
+            return self.all_rows.best_error
+        return marginal_error(self.masses(), self.dual.full_target)
+
+    def reason(self) -> str:
+        """Why the tolerance was not met."""
+        dual = self.dual
+        unreachable = ((dual.full_target > 0) & ~dual.overview.reachable).nonzero()[:, 0].tolist()
+        if unreachable:
+            named = ", ".join(map(str, unreachable[:5])) + (", ..." if len(unreachable) > 5 else "")
+            return f"{len(unreachable)} cluster(s) with a positive marginal are -inf for every clip: {named}"
+        if self.num_reads > self.max_passes - 1:
+            return f"max_passes = {self.max_passes} reads of all rows were not enough"
+        return (
+            "no step lowers the error any more: the clips' forbidden clusters leave no plan with these sizes, "
+            "or the scores are too coarse for the tolerance"
+        )
+
+    def _anderson(self, potentials: Tensor) -> None:
+        """Scaling, each step of it mixed with the last ones so that the residual is least (Anderson 1965).
+
+        It is left where it stalls: Newton then takes over.
+        """
+        points: list[Tensor] = []
+        residuals: list[Tensor] = []
+        patience = Patience(self.tuning.anderson_patience * self.level.share, 0.5, self.num_reads)
+        memory = self.tuning.anderson_memory
+        weights = self.dual.target.sqrt()[:, None]
+        while self.may_read():
+            sums = self.read(potentials, self.dual.sharpness, curvature=False)
+            if sums.error <= self.level.tol or patience.is_out(sums.error, self.num_reads):
+                return
+            points = [*points[-memory:], potentials]
+            residuals = [*residuals[-memory:], self.dual.scaling_step(sums)]
+            step = residuals[-1]
+            if len(points) > 1:
+                moves, changes = torch.stack(points, 1).diff(dim=1), torch.stack(residuals, 1).diff(dim=1)
+                mix = torch.linalg.lstsq(weights * changes, weights * step[:, None]).solution
+                step = step - ((moves + changes) @ mix)[:, 0]
+            step = self.dual.agreed(step)
+            if not bool(step.isfinite().all()):
+                return
+            potentials = potentials + step
+
+    def _scaling(self, potentials: Tensor) -> None:
+        """Plain log-domain scaling at the final sharpness: slow, and monotone from any start."""
+        patience = Patience(self.tuning.scaling_patience, 0.99, self.num_reads)
+        while self.may_read():
+            sums = self.read(potentials, self.dual.sharpness, curvature=False)
+            if sums.error <= self.level.tol or patience.is_out(sums.error, self.num_reads):
+                return
+            potentials = potentials + self.dual.scaling_step(sums)
+
+
+class NewtonRun:
+    """Damped Newton on one level, from a sharpness up to the final one.
+
+    Attributes:
+        potentials, sharpness: where the run stands.
+        step: the step that led here at this sharpness; None after a change of the sharpness.
+        slope, error: slope of the dual along that step and marginal error, at its start.
+        damping: added to the Hessian's diagonal, in units of the masses; 0 where steps are good.
+        curved: the last sums at this sharpness that came with a Hessian.
+        is_slow: whether a step with an earlier Hessian gained less than a digit.
+    """
+
+    def __init__(self, search: Search, potentials: Tensor, sharpness: float, *, is_warm: bool) -> None:
+        self.search, self.dual, self.tuning = search, search.dual, search.tuning
+        self.potentials, self.sharpness, self.is_warm = potentials, sharpness, is_warm
+        self.step: Tensor | None = None
+        self.slope = 0.0
+        self.error = 0.0
+        self.damping = 0.0
+        self.curved: Sums | None = None
+        self.is_slow = False
+        self.num_backtracks = 0
+        self.num_singular = 0
+        self.reads_before = search.num_reads
+        self.patience = Patience(self.tuning.patience * search.level.share, 0.9, search.num_reads)
+
+    def run(self) -> None:
+        """Step until the level is solved, or nothing helps any more."""
+        while self.search.may_read():
+            sums = self._read()
+            if self._is_solved(sums) or self._is_hopeless(sums):
+                return
+            if self.patience.is_out(sums.error, self.search.num_reads):
+                if self._is_final():
+                    return
+                # Nothing moves at this stage: see whether the final sharpness does better before giving up.
+                self._go_to(self.potentials, self.dual.sharpness)
+                self.patience.renew(self.search.num_reads)
+            elif self._has_overshot(sums):
+                if self.num_backtracks == self.tuning.max_backtracks:
+                    return
+                self._back_up(sums)
+            else:
+                step = self._next_step(sums)
+                if step is None:
+                    return
+                self._take(step, sums)
+
+    def _is_final(self) -> bool:
+        return self.sharpness == self.dual.sharpness
+
+    def _read(self) -> Sums:
+        """Read the rows here; near the end without a Hessian, while each step with an earlier one gains a digit."""
+        if self.search.is_last_read() and not self._is_final():
+            # The last pass must tell the error of what is returned.
+            self._go_to(self.potentials, self.dual.sharpness)
+        tuning = self.tuning
+        close = tuning.chord_error if self.dual.forms_hessian else tuning.chord_error_large
+        reuse = self.curved is not None and self.step is not None and self.error < close and not self.is_slow
+        sums = self.search.read(self.potentials, self.sharpness, curvature=not reuse)
+        if reuse:
+            self.is_slow = sums.error > 0.1 * self.error
+        else:
+            self.curved = sums
+        return sums
+
+    def _is_solved(self, sums: Sums) -> bool:
+        return sums.error <= self.search.level.tol and self._is_final()
+
+    def _is_hopeless(self, sums: Sums) -> bool:
+        """Whether a cold start is the better bet."""
+        if not self.is_warm:
+            return False
+        is_young = self.search.num_reads - self.reads_before < self.tuning.warm_passes * self.search.level.share
+        return sums.error > (self.tuning.warm_error if is_young else self.tuning.warm_close)
+
+    def _go_to(self, potentials: Tensor, sharpness: float) -> None:
+        """Change the sharpness, and the potentials in proportion to it."""
+        self.potentials = self.dual.proportional(potentials, sharpness / self.sharpness)
+        self.sharpness, self.step = sharpness, None
+
+    def _slope_here(self, sums: Sums) -> float:
+        assert self.step is not None
+        return (sums.gradient @ self.step).item()
+
+    def _has_overshot(self, sums: Sums) -> bool:
+        """Whether the last step went so far beyond the minimum along it that the error rose."""
+        if self.step is None:
+            return False
+        return self._slope_here(sums) > 0.5 * abs(self.slope) and sums.error > self.error
+
+    def _back_up(self, sums: Sums) -> None:
+        """Shorten the last step to where the secant of its slopes is 0: the dual is convex along it."""
+        # slope of the dual
+        #     │                      ╱ slope_here
+        #     │               ╱
+        #   0 ┼────────╱──────────────
+        #     │ ╱      ↑
+        #     │ slope  fraction of the step
+        assert self.step is not None
+        self.num_backtracks += 1
+        secant = abs(self.slope) / (abs(self.slope) + self._slope_here(sums))
+        fraction = min(max(secant, 0.1), 0.7)
+        self.potentials = self.potentials - (1 - fraction) * self.step
+        self.step = fraction * self.step
+        self.slope *= fraction
+        self.damping = max(4 * self.damping, 1e-8)
+
+    def _next_step(self, sums: Sums) -> Tensor | None:
+        """The Newton step from here, with more damping where the system is singular; None where that does not help."""
+        assert self.curved is not None
+        if self.step is not None:  # it was a good one
+            self.num_backtracks = 0
+            self.damping = self.damping / 10 if self.damping > 1e-12 else 0.0
+        step = self.search.equation.solve(sums, self.damping, self.curved)
+        while step is None and self.num_singular < self.tuning.max_singular:
+            self.num_singular += 1
+            self.damping = max(10 * self.damping, 1e-10)
+            step = self.search.equation.solve(sums, self.damping, self.curved)
+        return step
+
+    def _take(self, step: Tensor, sums: Sums) -> None:
+        """Go on to the next stage if the step is short; else go at most as far as the quadratic model holds."""
+        length = (step.max() - step.min()).item()
+        if not self._is_final() and length <= self.tuning.advance_range:
+            ratio = self.tuning.hard_ratio if self.search.is_hard() else self.tuning.sharpness_ratio
+            self._go_to(self.potentials + step, min(self.dual.sharpness, self.sharpness * ratio))
+            self.patience.renew(self.search.num_reads)
+            return
+        longest = self._longest_step()
+        if length > longest:
+            step = step * (longest / length)
+        self.step, self.error = step, sums.error
+        self.slope = self._slope_here(sums)
+        self.potentials = self.potentials + step
+
+    def _longest_step(self) -> float:
+        """Over which the dual is near its quadratic model: a few nats, or with many clips a part of their spread."""
+        tuning, dual = self.tuning, self.dual
+        longest = tuning.max_step_range
+        if self.search.level.num_rows >= tuning.many_rows_per_cluster * len(dual.target):
+            longest = max(longest, tuning.step_spreads * dual.overview.spread * self.sharpness / dual.sharpness)
+        # A relaxed target changes by as many nats as the potentials do in units of size_strength.
+        return min(longest, tuning.max_step_range * dual.size_strength) if dual.relaxed.any() else longest

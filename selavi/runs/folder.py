@@ -1,0 +1,66 @@
+"""The run folder: the name of every file that users keep.  Nothing is read or written here."""
+
+from pathlib import Path
+
+from selavi.config import RESOLVED
+
+
+class RunFolder:
+    """Where the files of a run lie; docs/ARCHITECTURE.md says what they hold.
+
+    Args:
+        path: the folder.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.given_settings = self.path / "config.yaml"
+        self.settings = self.path / RESOLVED
+        self.environment = self.path / "env.json"
+        self.manifest = self.path / "manifest.parquet"
+        self.metrics = self.path / "metrics.csv"
+        self.last_checkpoint = self.path / "checkpoints" / "last.ckpt"
+        self.best_checkpoint = self.path / "checkpoints" / "best.ckpt"
+        self.status = self.path / "status.json"
+        self.bad_clips = self.path / "bad_clips.csv"
+        self.lock = self.path / ".lock"
+        self.evaluation = self.path / "eval"
+        self.export = self.path / "export"
+        self.clusters = self.path / "clusters.parquet"
+        self.clusters_csv = self.path / "clusters.csv"
+        self.names = self.path / "names.csv"
+        self.gallery = self.path / "gallery"
+        self.handover = self.path / "handover"
+        self.assigned_sets = self.path / "assigned"
+
+    def labels(self, split: str) -> Path:
+        """Labels of the clips of a split."""
+        return self.path / "labels" / f"{split}.parquet"
+
+    def figures(self, split: str) -> Path:
+        """Figures of the clusters of a split."""
+        return self.evaluation / f"metrics_{split}.json"
+
+    def report(self, split: str) -> Path:
+        """The report's page; its pictures lie in the folder of the same name without the suffix."""
+        return self.evaluation / f"report_{split}.html"
+
+    def features(self, split: str) -> Path:
+        """Features of the clips of a split."""
+        return self.evaluation / "features" / f"{split}.safetensors"
+
+    def finetuning(self, split: str) -> Path:
+        """Figures of a fine-tuning that was tested on a split."""
+        return self.evaluation / f"finetune_{split}.json"
+
+    def probes(self, data: str, split: str) -> Path:
+        """Figures of probes on a split of the run's own clips (`data` empty) or of others."""
+        return self.evaluation / "_".join(filter(None, ("probe", data, f"{split}.json")))
+
+    def evidence(self, split: str, head: int) -> Path:
+        """Evidence for the clusters of a head, of the clips of a split."""
+        return self.path / "evidence" / f"{split}-h{head}.parquet"
+
+    def assigned(self, name: str) -> Path:
+        """Labels of new clips."""
+        return self.assigned_sets / name

@@ -1,0 +1,92 @@
+"""A run's start and its end: the files that say where it came from and what it came to."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from selavi.atomic import hold, next_free, write_atomically, write_text
+from selavi.config import Config, save_config
+from selavi.errors import UsageError
+from selavi.runs.folder import RunFolder
+from selavi.scores.verdict import Verdict
+
+
+def start_run(config: Config, config_path: Path | None, manifest: pa.Table) -> IO[str]:
+    """Create the run folder and write config.yaml (as given), config.resolved.yaml, env.json, manifest.parquet.
+
+    Returns:
+        The folder's lock: keep it open while the run goes on.
+
+    Raises:
+        UsageError: another process trains in this folder.
+    """
+    folder = RunFolder(config.run_dir)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    lock = hold(folder.lock)
+    if lock is None:
+        raise UsageError(
+            f"another process is training in {folder.path}; wait for it, or say run_dir=... for another run"
+        )
+    if config_path is not None:
+        write_text(folder.given_settings, config_path.read_text(encoding="utf-8"))
+    save_config(config, folder.settings)
+    write_text(folder.environment, json.dumps(environment(), indent=2) + "\n")
+    with write_atomically(folder.manifest) as temporary:
+        pq.write_table(manifest, temporary)
+    if folder.metrics.exists():  # the logger would delete it: keep what earlier parts of the run logged
+        folder.metrics.rename(next_free(folder.metrics))
+    return lock
+
+
+def finish_run(config: Config, seconds: float, verdict: Verdict) -> None:
+    """Write status.json, which says that the run is done and what it came to; its labels are written before it."""
+    status = {
+        "state": "finished",
+        "epochs": config.trainer.all_epochs,
+        "seconds": round(seconds, 1),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "labels": verdict.state,
+        "verdict": verdict.text,
+    }
+    write_text(RunFolder(config.run_dir).status, json.dumps(status, indent=2) + "\n")
+
+
+def environment() -> dict[str, Any]:
+    """Versions, machine and command of this process."""
+    import torch
+
+    versions = {}
+    for name in ("selavi", "torch", "torchvision", "torchaudio", "pytorch-lightning", "omegaconf", "av", "numpy"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = "not installed as a package"
+    return {
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": versions,
+        "cores": os.cpu_count(),
+        "git_commit": _git_commit(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+    }
+
+
+def _git_commit() -> str | None:
+    """Commit of the source this process runs from, with + where files were changed."""
+    folder = Path(__file__).resolve().parent
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True)
+        state = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=folder, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit.stdout.strip() + ("+" if state.stdout.strip() else "")

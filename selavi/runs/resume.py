@@ -1,0 +1,100 @@
+"""Where a run goes on: from nothing, from a checkpoint, or for more epochs after its end."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from selavi.config import Config, as_dict, differing, load_config, load_run_config
+from selavi.errors import UsageError
+from selavi.runs.folder import RunFolder
+from selavi.runs.record import read_status
+from selavi.wording import command
+
+
+@dataclass(frozen=True)
+class ResumePoint:
+    """Where a run goes on: nowhere (start), at a checkpoint, or it is done."""
+
+    checkpoint: Path | None
+    finished: bool
+
+
+def resume_point(config: Config, check: bool = True) -> ResumePoint:
+    """Decide by `resume` and by what the run folder holds; `check=False` (other ranks) refuses nothing.
+
+    Epochs that were added to the run in the folder (`more_of`) are taken over into `config`.
+
+    Raises:
+        UsageError: `never` and the folder is not empty; `must` and there is no checkpoint; a file is in its place;
+            there is no encoders.init; the run's status is damaged.
+    """
+    folder, weights = RunFolder(config.run_dir), config.encoders.init
+    if check and weights and not Path(weights).exists():
+        raise UsageError(f"encoders.init={weights}: no such file or folder; name a run, or weights, to start from")
+    if folder.path.exists() and not folder.path.is_dir():
+        raise UsageError(f"run_dir={folder.path} is a file; give a folder, new or of an earlier run")
+    if config.resume == "never":
+        if check and folder.path.exists() and any(folder.path.iterdir()):
+            raise UsageError(
+                f"{folder.path} exists and is not empty; say resume=auto to go on with it, "
+                "or run_dir=... to start another run"
+            )
+        return ResumePoint(None, False)
+    if folder.settings.exists() and not config.trainer.more_epochs:
+        config.trainer.more_epochs = load_run_config(folder.path).trainer.more_epochs
+    if is_finished(config):
+        return ResumePoint(folder.last_checkpoint, True)
+    if folder.last_checkpoint.exists():
+        return ResumePoint(folder.last_checkpoint, False)
+    if check and config.resume == "must":
+        raise UsageError(
+            f"resume=must, but there is no checkpoint {folder.last_checkpoint}; say resume=auto to start the run, or "
+            "check run_dir"
+        )
+    return ResumePoint(None, False)
+
+
+def is_finished(config: Config) -> bool:
+    """Whether the run in `run_dir` has been trained for all the epochs that its settings name."""
+    folder = RunFolder(config.run_dir)
+    if not folder.status.exists():
+        return False
+    planned = config.trainer.all_epochs
+    return int(read_status(folder.path).get("epochs", planned)) >= planned
+
+
+def more_of(folder: Path, epochs: int, overrides: Sequence[str] = ()) -> Config:
+    """The settings with which a run, finished or stopped, goes on for more epochs than it was planned for.
+
+    The same call again goes on with epochs that were added but not finished; it does not add them twice.
+
+    Args:
+        folder: the run.
+        epochs: how many to add.
+        overrides: `section.key=value` for settings that may change on resume.
+
+    Raises:
+        UsageError: the folder is not a run, or there is nothing to add.
+    """
+    if epochs < 1:
+        raise UsageError(f"--more must be at least 1, got {epochs}")
+    load_run_config(folder)  # says what is wrong with a folder that is no run
+    config = load_config(RunFolder(folder).settings, overrides)
+    config.run_dir, config.resume = str(folder), "must"
+    added = config.trainer.more_epochs
+    if added[-1:] != [epochs] or is_finished(config):
+        config.trainer.more_epochs = [*added, epochs]
+    return config
+
+
+def check_same_settings(saved: Mapping[str, Any], config: Config) -> None:
+    """Raise UsageError naming the settings that differ from a checkpoint's and must not."""
+    differences = differing(saved, as_dict(config))
+    if not differences:
+        return
+    advice = "use the same ones, or another run_dir"
+    longer = config.trainer.max_epochs - int(saved.get("trainer", {}).get("max_epochs", config.trainer.max_epochs))
+    if longer > 0:
+        advice += f"; to train it longer: {command('train', config.run_dir, '--more', str(longer))}"
+    raise UsageError(f"the checkpoint was made with other settings ({'; '.join(differences)}); {advice}")

@@ -1,0 +1,35 @@
+"""Several processes train as one."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from tests.end_to_end.runs import bank, losses, start
+from tools import cluster_eval
+
+
+@pytest.mark.end_to_end
+def test_two_processes_train_and_label_every_clip_once(
+    repository: Path, tiny_yaml: Path, tmp_path: Path, demo_set: Path
+) -> None:
+    folder = tmp_path / "run"
+    settings = ["trainer.devices=2", "trainer.strategy=ddp", "optim.batch_size=4", "trainer.max_epochs=2"]
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    process = start(repository, "--config", tiny_yaml, f"run_dir={folder}", *settings, launcher=launcher)
+    try:
+        _, error = process.communicate(timeout=240)
+    finally:
+        process.kill()
+    assert process.returncode == 0, error
+    labels = pq.read_table(folder / "labels" / "train.parquet")
+    clips = sorted(path.relative_to(demo_set).as_posix() for path in (demo_set / "train").rglob("*.mp4"))
+    for head in (0, 1):
+        rows = labels.filter(np.array(labels["head"]) == head)
+        assert rows["id"].to_pylist() == clips
+        assert rows["cluster"].null_count == rows["confidence"].null_count == 0
+    assert bank(folder).min() >= 0
+    assert len(losses(folder)) == 8  # 32 clips, 2 x 4 a step, 2 epochs
+    assert error.count("labelling 1/") == 1  # one of the two speaks
+    assert cluster_eval.main([str(folder), "--split", "test"]) == 0
