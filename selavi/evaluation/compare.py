@@ -22,8 +22,8 @@ import pyarrow as pa
 from selavi.atomic import write_text
 from selavi.config import Config, as_dict, chosen, load_config, make_label_sets
 from selavi.errors import UsageError
+from selavi.evaluation.charts import Bars, Chart, bar_chart
 from selavi.evaluation.external import read_column
-from selavi.evaluation.plots import Bars, Figure, bar_chart
 from selavi.id_tables import load_array, read_ids
 from selavi.ids import explain_missing, find_ids
 from selavi.scores.baselines import (
@@ -394,7 +394,7 @@ def write_comparison(rows: Sequence[Row], folder: Path, title: str = "Clustering
     return paths
 
 
-def plot_summary(rows: Sequence[Row], title: str) -> Figure:
+def plot_summary(rows: Sequence[Row], title: str) -> Chart:
     """NMI as bars: a group for each name, a bar for each split, whiskers from the lowest to the highest seed."""
     summary = summarise(rows)
     names = list(dict.fromkeys(entry["name"] for entry in summary))

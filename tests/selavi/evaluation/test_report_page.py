@@ -154,8 +154,10 @@ def test_the_page_needs_nothing_from_outside_and_its_figures_lie_beside_it(write
     assert page.name == "report_test.html" and page.parent.name == "eval"
     names = {path.name for path in (page.parent / "report_test").iterdir()}
     assert names == {f"{name}{suffix}" for name in ("sizes", "labels", "confidence") for suffix in (".svg", ".png")}
-    links = re.findall(r'(?:href|src)="([^"]*)"', text)
+    links = re.findall(r'href="([^"]*)"', text)
     assert links and all((page.parent / link).exists() for link in links)
+    pictures = re.findall(r'src="([^"]*)"', text)
+    assert len(pictures) == 3 and all(picture.startswith("data:image/svg+xml;base64,") for picture in pictures)
     assert "<script" not in text and "https://" not in text
     assert "10 clips without one are left out" in text
     assert text.count("(chosen") == 1 and "oracle" in text
