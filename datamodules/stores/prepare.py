@@ -18,7 +18,7 @@ from functools import partial
 from hashlib import blake2b
 from mmap import ACCESS_READ, mmap
 from pathlib import Path, PurePosixPath
-from typing import Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
