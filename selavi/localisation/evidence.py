@@ -12,8 +12,7 @@ Axes: B windows of a batch, K clusters, F mel bands, T time.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +26,7 @@ from selavi.config import Config
 from selavi.encoders.encoder import Encoder
 from selavi.errors import UsageError
 from selavi.model import SelaviModel
+from selavi.results.evidence import Evidence, EvidenceMap
 
 MIN_POSITIONS = 7
 """Along each side of a map, if any of an encoder's four stages has as many: what the published model's last map of a
@@ -39,31 +39,6 @@ BANDS, COLUMNS_PER_WINDOW, MOST_COLUMNS = 32, 32, 640
 """Cells of the sound's evidence."""
 MOST_WINDOWS = 60
 """Windows of the sound; those of longer recordings lie apart."""
-
-
-@dataclass(frozen=True)
-class Map:
-    """Evidence over the positions of a recording."""
-
-    levels: np.ndarray
-    """uint8, 255 at the clip's most, 0 where the model did not look or listen.  video: (4, h, w) over the whole frame;
-    audio: (bands, columns) over the whole recording, the lowest band first."""
-    peak: float
-    """The score that 255 stands for: the window's, if all positions were like this one."""
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """Evidence of one clip for one cluster."""
-
-    id: str
-    cluster: int
-    start_s: float
-    """Start of the clip within its file: 0, as a clip here is a whole recording."""
-    times_s: np.ndarray
-    """(4,) when the pictures are shown: (i + 0.5) / 4 of the recording."""
-    maps: Mapping[str, Map]
-    """A modality that the clip has and that has evidence to show; see MAPPED."""
 
 
 class Place(NamedTuple):
@@ -94,7 +69,7 @@ def explained_modalities(config: Config, head: int) -> list[str]:
         UsageError: there is none.
     """
     fused = config.branches != config.modalities
-    names = config.modalities if fused else config.voters[head // config.heads.num_heads]
+    names = config.modalities if fused else config.head_of_column(head)[0]
     shown = [name for name in names if name in MAPPED]
     if not shown:
         raise UsageError(f"head {head} reads {', '.join(names)}; evidence is shown for {' and '.join(MAPPED)} only")
@@ -127,7 +102,7 @@ def find_evidence(
         (B, T, h, w), audio (B, F, T).  Zeros for a window that lacks the modality.
     """
     batch = batch.to(next(model.parameters()).device)
-    branches, column = config.voters[head // config.heads.num_heads], head % config.heads.num_heads
+    branches, column = config.head_of_column(head)
     names = explained_modalities(config, head)
     inputs = augment(batch, random=False)
     places, features, is_last = {}, {}, {}
@@ -290,10 +265,10 @@ def _resize(values: np.ndarray, height: int, width: int) -> np.ndarray:
     return F.interpolate(positive, (height, width), mode="bilinear", align_corners=False)[0, 0].numpy()
 
 
-def _as_levels(values: np.ndarray) -> Map:
+def _as_levels(values: np.ndarray) -> EvidenceMap:
     """The positive part as bytes, and what 255 stands for."""
     peak = float(values.max())
-    return Map(np.rint(values * (255 / peak if peak > 0 else 0.0)).astype(np.uint8), peak)
+    return EvidenceMap(np.rint(values * (255 / peak if peak > 0 else 0.0)).astype(np.uint8), peak)
 
 
 class _Layout(NamedTuple):

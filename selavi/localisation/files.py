@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from selavi.atomic import write_atomically
-from selavi.localisation.evidence import MAPPED, Evidence, Map
+from selavi.localisation.evidence import MAPPED
+from selavi.results.evidence import Evidence, EvidenceMap
 
 SCHEMA = pa.schema(
     [
@@ -65,7 +66,7 @@ def _medians(peaks: np.ndarray, clusters: np.ndarray) -> dict[int, float]:
     return {int(number): float(np.median(group)) for number, group in zip(numbers, groups, strict=False)}
 
 
-def _faded(shown: Map, level: float) -> Map:
+def _faded(shown: EvidenceMap, level: float) -> EvidenceMap:
     if shown.peak >= level:
         return shown
     return replace(shown, levels=np.rint(shown.levels * (shown.peak / level)).astype(np.uint8))
@@ -163,7 +164,7 @@ def _to_row(evidence: Evidence) -> dict[str, object]:
 
 def _from_row(row: Mapping[str, Any]) -> Evidence:
     maps = {
-        name: Map(np.frombuffer(row[name], np.uint8).reshape(row[f"{name}_shape"]), row[f"{name}_peak"])
+        name: EvidenceMap(np.frombuffer(row[name], np.uint8).reshape(row[f"{name}_shape"]), row[f"{name}_peak"])
         for name in MAPPED
         if row[name] is not None
     }

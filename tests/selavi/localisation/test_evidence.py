@@ -22,8 +22,6 @@ from selavi.config import Config, load_config
 from selavi.errors import UsageError
 from selavi.localisation import evidence
 from selavi.localisation.evidence import (
-    Evidence,
-    Map,
     Place,
     assemble,
     find_evidence,
@@ -32,6 +30,7 @@ from selavi.localisation.evidence import (
 from selavi.localisation.files import EvidenceWriter, read_evidence, read_faded
 from selavi.model import SelaviModel
 from selavi.results.cluster_table import read_labels
+from selavi.results.evidence import Evidence, EvidenceMap
 
 
 def make(config: Config, num_clips: int = 3) -> tuple[SelaviModel, Augment, ClipBatch]:
@@ -169,7 +168,7 @@ def test_the_position_in_time_next_to_the_picture_is_shown() -> None:
     assert all(max(at) < 16 for at in where[:2]) and all(min(at) > 16 for at in where[2:])
 
 
-def some(clip_id: str, cluster: int = 0) -> evidence.Evidence:
+def some(clip_id: str, cluster: int = 0) -> Evidence:
     value = int(clip_id) % 250
     places = plan_windows(2.0, 1.0, ["audio"])
     maps: list[tuple[Place, np.ndarray | None]] = [(p, np.full((4, 4), 1.0 + value, np.float32)) for p in places]
@@ -203,7 +202,7 @@ def test_evidence_that_is_weak_for_its_cluster_is_shown_weak(tmp_path: Path) -> 
     peaks = {("a", 0): 2.0, ("b", 0): 8.0, ("c", 0): 9.0, ("d", 1): 3.0, ("e", 1): None, ("f", 2): None}
     with EvidenceWriter(path, "a") as writer:
         for (name, cluster), peak in peaks.items():
-            maps = {} if peak is None else {"audio": Map(heat, peak)}
+            maps = {} if peak is None else {"audio": EvidenceMap(heat, peak)}
             writer.add(Evidence(name, cluster, 0.0, np.zeros(4), maps))
     found = {each.id: each.maps["audio"].levels if each.maps else None for each in read_faded(path)}
     assert found["e"] is None and found["f"] is None
