@@ -1,4 +1,4 @@
-"""Measure how clusters hold when picture or sound is degraded: NMI against severity, for several runs."""
+"""Measure how well clusters hold when picture or sound is degraded: NMI against severity, for several runs."""
 
 import sys
 from collections.abc import Sequence
@@ -39,13 +39,15 @@ def add_arguments(parser: Parser) -> None:
     words = ("SeLaVi=runs/both", "video=runs/video", "--kmeans", "video+audio")
     parser.epilog = f"Example: {command('degrade', *words)}"
     parser.add_argument("runs", nargs="+", metavar="[NAME=]RUN", help="run folders; runs of one NAME are averaged")
-    kinds = ("video", "audio", "video+audio")
-    parser.add_argument("--kmeans", nargs="+", choices=kinds, help="also K-means on features of these modalities")
-    parser.add_argument("--corruptions", nargs="+", metavar="NAME", help="a wrong name lists all (default)")
+    about = "also cluster the features of these modalities with K-means, such as video, audio or video+audio"
+    parser.add_argument("--kmeans", nargs="+", metavar="MODALITIES", help=about)
+    about = "corruptions to measure (default: all; a wrong name lists them)"
+    parser.add_argument("--corruptions", nargs="+", metavar="NAME", help=about)
     parser.add_argument("--split", help="clips to measure on (default: test)")
-    parser.add_argument("--views", type=int, help="evenly spaced views of each clip (default: 3)")
-    parser.add_argument("--seed", type=int, help="of noise and holes (default: 0)")
-    parser.add_argument("--out", type=Path, help="folder (default: %(default)s)")
+    about = "number of evenly spaced views of each clip; their log-probabilities are averaged (default: 3)"
+    parser.add_argument("--views", type=int, help=about)
+    parser.add_argument("--seed", type=int, help="seed of noise and holes (default: 0)")
+    parser.add_argument("--out", type=Path, help="folder for the results (default: runs/degradation)")
     parser.take_root()
 
 

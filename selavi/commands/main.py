@@ -14,8 +14,8 @@ from selavi.wording import called_as, tool_name
 
 GROUPS: dict[str, dict[str, str]] = {
     "get ready": {
-        "doctor": "check whether this machine can train, and what would hold it back",
-        "scan": "look into every file of a folder: what can be used, and why not",
+        "doctor": "check whether this machine can train, and what would slow it down",
+        "scan": "look into every file of a folder: which can be used, and why others cannot",
         "prepare": "re-encode a folder once, so that training reads it fast",
         "config": "print the settings of a run, and where each came from",
     },
@@ -29,7 +29,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "assign": "label new clips with the clusters of a run",
         "probe": "measure what the features are worth with frozen encoders",
         "compare": "compare recipes, runs or arrays of features over several seeds",
-        "degrade": "measure how clusters hold when picture or sound is degraded",
+        "degrade": "measure how well clusters hold when picture or sound is degraded",
     },
     "weights": {
         "convert": "write weights for other programs: safetensors, torch.export, ONNX",
@@ -78,7 +78,7 @@ def _dispatch(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         "selavi",
         usage="selavi COMMAND ...",
-        description="Label videos with sound, without a human: sort them into clusters, and look through these.",
+        description="Sort videos with sound into clusters, without human labels, and look through the clusters.",
         epilog=_overview(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
