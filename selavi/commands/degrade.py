@@ -4,10 +4,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from selavi.cli import Command, Parser
 from selavi.wording import command
+
+if TYPE_CHECKING:
+    from selavi.config import Config
 
 
 @dataclass(frozen=True)
@@ -77,20 +80,27 @@ def _check(arguments: DegradeArguments) -> None:
     output_folder("--out", arguments.out)
     folders = [Path(word.rpartition("=")[2]) for word in arguments.runs]
     configs = [run_clips(folder, arguments.split, labelled=True)[0] for folder in folders]
+    kinds = list(dict.fromkeys(kind for config in configs for kind in _kinds_of_features(config)))
     for kind in arguments.kmeans:
-        fits = any(set(kind.split("+")) <= set(config.modalities) for config in configs)
-        require(fits, f"--kmeans {kind}: none of the runs was trained on {' and '.join(kind.split('+'))}")
+        about = f"--kmeans {kind}: none of the runs was trained on {' and '.join(kind.split('+'))}"
+        require(kind in kinds, f"{about}; they have {', '.join(kinds)}")
+
+
+def _kinds_of_features(config: "Config") -> list[str]:
+    """Each modality of a run, and all of them side by side."""
+    together = ["+".join(config.modalities)] if len(config.modalities) > 1 else []
+    return [*config.modalities, *together]
 
 
 def _measure_group(group: list[tuple[str, Any]], table: Any, arguments: DegradeArguments) -> None:
     """Decode each clip once for all runs of a group."""
     from datamodules.loading.views import ClipLoaders
-    from datamodules.progress import follow
     from datamodules.stores.opening import open_media
     from selavi.evaluation import degradation as dg
     from selavi.inference.device import best_device
     from selavi.inference.encode import encode_clips
     from selavi.inference.load import load_model
+    from selavi.meter import follow
 
     first = max((run for _, run in group), key=lambda run: len(run.config.modalities))
     modalities = sorted({name for _, run in group for name in run.config.modalities})

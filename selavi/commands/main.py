@@ -1,6 +1,7 @@
 """The front door: `selavi NAME`, `python -m selavi NAME`, the scripts selavi-NAME and the files of tools/."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
@@ -13,6 +14,9 @@ from selavi.cli import Command
 from selavi.wording import called_as, tool_name
 
 GROUPS: dict[str, dict[str, str]] = {
+    "start": {
+        "label": "from a folder of videos to clusters and a page to look through, in one command",
+    },
     "get ready": {
         "doctor": "check whether this machine can train, and what would slow it down",
         "scan": "look into every file of a folder: which can be used, and why others cannot",
@@ -47,6 +51,10 @@ def find_command(name: str) -> Command[Any, Any]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """`selavi NAME ...`; returns the exit code."""
+    if "_ARGCOMPLETE" in os.environ:  # the shell asks what could be typed next
+        from selavi.commands.completion import complete
+
+        complete(NAMES)
     is_module = argv is None and Path(sys.argv[0]).name == "__main__.py"
     with called_as(*(["python", "-m", "selavi"] if is_module else ["selavi"]), "{name}"):
         return _dispatch(sys.argv[1:] if argv is None else argv)
