@@ -46,7 +46,7 @@ def add_arguments(parser: Parser) -> None:
     words = ("data.list=/lists/*list0{fold}.txt", "--folds", "1", "2", "3", "--group", "ucf101")
     parser.epilog = f"Example: {command('probe', 'runs/vggsound', 'data.root=/data/ucf101', *words)}"
     parser.add_argument("run", type=Path, metavar="RUN", help="run folder, such as runs/demo")
-    parser.take_settings("settings for other clips, or for other windows of them", "data.key=value")
+    parser.take_settings("settings for other clips, or for other windows of them", "data.NAME=VALUE")
     parser.add_argument("--split", help="clips to measure on (default: test)")
     about = "number of evenly spaced views of each clip; their features are averaged (default: 10)"
     parser.add_argument("--views", type=int, help=about)
