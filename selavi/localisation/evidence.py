@@ -91,7 +91,7 @@ def thumbnail_times(duration_s: float) -> np.ndarray:
 def explained_modalities(config: Config, head: int) -> list[str]:
     """The modalities that a head of the label bank reads."""
     fused = config.branches != config.modalities
-    return list(config.modalities if fused else config.voters[head // config.heads.num_heads])
+    return list(config.modalities if fused else config.head_of_column(head)[0])
 
 
 def find_evidence(
@@ -120,7 +120,7 @@ def find_evidence(
         (B, T, h, w), audio (B, F, T).  Zeros for a window that lacks the modality.
     """
     batch = batch.to(next(model.parameters()).device)
-    branches, column = config.voters[head // config.heads.num_heads], head % config.heads.num_heads
+    branches, column = config.head_of_column(head)
     names = explained_modalities(config, head)
     inputs = augment(batch, random=False)
     places, features, is_last = {}, {}, {}
