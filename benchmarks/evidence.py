@@ -23,8 +23,9 @@ import torch
 import torch.nn.functional as F
 from common import ROOT, describe_machine, load_runs, machine, markdown_table, publish
 
-from datamodules.clips import ClipDataModule, prepare_data
+from datamodules.clips import prepare_data
 from datamodules.index.manifest import media_root
+from datamodules.loading.views import ClipLoaders
 from datamodules.synthetic import FPS, draw_frames, draw_nuisances
 from selavi.augment import Augment
 from selavi.batch import ClipBatch
@@ -122,7 +123,7 @@ PRIORS = {
 
 def measure_priors(config: Config, manifest: pa.Table, split: str) -> list[dict[str, Any]]:
     """One row a prior: the figures that ask where a map lies, and none that asks a model."""
-    loader, rows = ClipDataModule(config, manifest).evaluation_loader(split)
+    loader, rows = ClipLoaders(config, manifest).evaluation_loader(split)
     augment, truth_of = Augment(config), truths(config, manifest, rows)
     found: dict[str, list[np.ndarray]] = {}
     for batch in loader:
@@ -171,7 +172,7 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     labels = read_labels(args.run, args.split)
     labels = labels.filter(pc.equal(labels["head"], args.head))
     clusters = dict(zip(labels["id"].to_pylist(), labels["cluster"].to_pylist(), strict=True))
-    loader, rows = ClipDataModule(config, run.manifest).evaluation_loader(args.split)
+    loader, rows = ClipLoaders(config, run.manifest).evaluation_loader(args.split)
     ids = rows["id"].to_pylist()
     truth_of = truths(config, run.manifest, rows)
     wanted = {"the last map": 1, f"{evidence.MIN_POSITIONS} positions a side": evidence.MIN_POSITIONS}

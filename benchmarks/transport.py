@@ -341,7 +341,8 @@ def section_heads(device: str, num_rounds: int) -> dict[str, Any]:
     from selavi.config import Config
     from selavi.heads import make_heads
     from selavi.labelling.bank import LabelBank
-    from selavi.labelling.labeller import FeatureTable, Labeller
+    from selavi.labelling.features import FeatureTable
+    from selavi.labelling.labeller import Labeller
 
     config = Config()
     compile_first(device)
@@ -444,7 +445,8 @@ def section_real(device: str, num_rounds: int, runs: Sequence[Path]) -> dict[str
 
 def real_scores(run_dir: Path, num_views: int) -> Tensor:
     """(clips x views, K) scores of head 0; the features are kept in the run folder."""
-    from datamodules.clips import ClipDataModule, cached
+    from datamodules.clips import ClipDataModule
+    from datamodules.stores.opening import open_media
     from selavi.inference.load import load_model
     from selavi.labelling.scores import combine_scores
     from selavi.runs.record import load_run
@@ -453,7 +455,7 @@ def real_scores(run_dir: Path, num_views: int) -> Tensor:
     model, augment = load_model(run)
     kept = run_dir / "transport_benchmark_features.pt"
     if not kept.exists():
-        data = ClipDataModule(run.config, run.manifest, cached(run.config, run.manifest))
+        data = ClipDataModule(run.config, run.manifest, open_media(run.config, run.manifest))
         parts: dict[str, list[Tensor]] = {name: [] for name in run.config.modalities}
         with torch.no_grad():
             for view in range(num_views):  # a pass number of the loader is a view

@@ -4,18 +4,20 @@ import numpy as np
 import pyarrow as pa
 
 from datamodules.index.manifest import media_root
-from datamodules.progress import follow
 from datamodules.stores.cache import DecodedCache
+from datamodules.stores.opening import Media
 from selavi.media import decode_recording
+from selavi.meter import follow
 
 
-def crude_features(rows: pa.Table, cache: DecodedCache | None) -> dict[str, np.ndarray]:
-    """Measure every recording of some manifest rows.
+def crude_features(rows: pa.Table, media: Media) -> dict[str, np.ndarray]:
+    """Measure every recording of some manifest rows, whose clips come from `media`.
 
     Returns:
         mean colour (N, 3) over all frames and pixels in [0, 255], loudness (N, 1) in dB relative to full scale
         (-120 without sound), file size (N, 1) in bytes and duration (N, 1) in seconds.
     """
+    cache = media if isinstance(media, DecodedCache) else None
     colours, levels = [], []
     ids, paths = rows["id"].to_pylist(), rows["path"].to_pylist()
     for clip_id, path in follow(zip(ids, paths, strict=True), "crude features", len(ids)):

@@ -84,6 +84,51 @@ def real_path(path: Path | str) -> Path:
         return Path(os.path.abspath(path))
 
 
+class Enclosure:
+    """Says which paths stay below a folder, by their names and by where their links lead.
+
+    The links of a folder are followed once, so many paths cost one look at each and one at each folder.
+
+    Attributes:
+        root: the folder, absolute; its own links are not followed.
+        real_root: where it is.
+    """
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = os.path.abspath(root)
+        self.real_root = str(real_path(self.root))
+        self._folders: dict[str, bool] = {}
+
+    def path(self, name: str) -> str:
+        """The absolute path of a name below the folder, without `.`, `..` or doubled slashes."""
+        return os.path.normpath(os.path.join(self.root, name))
+
+    def names(self, path: str) -> bool:
+        """Whether an absolute path, as `path` gives it, lies below the folder, as far as its name says."""
+        return path != self.root and _is_within(path, self.root)
+
+    def leads_out(self, path: str) -> bool:
+        """Whether links take an absolute path out of the folder.
+
+        Raises:
+            OSError: the system does not say.
+        """
+        folder = os.path.dirname(path)
+        if folder not in self._folders:
+            self._folders[folder] = self._ends_outside(folder)
+        return self._folders[folder] or (os.path.islink(path) and self._ends_outside(path))
+
+    def _ends_outside(self, path: str) -> bool:
+        try:
+            return not _is_within(os.path.realpath(path), self.real_root)
+        except ValueError:  # no system takes such a name
+            return True
+
+
+def _is_within(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
+
+
 def explain(error: OSError) -> str | None:
     """One line for an error of the machine or of a path, with what to do; None for any other error."""
     if error.errno not in _ADVICE:

@@ -40,22 +40,12 @@ class FolderFacts:
 
     num_clips: int
     num_with_sound: int
-    durations_s: Sequence[float]
-    """Of each clip."""
-
-    @property
-    def median_s(self) -> float:
-        """Half of the clips last longer."""
-        return self._quantile(0.5)
-
-    @property
-    def short_s(self) -> float:
-        """All clips but a few last at least so long."""
-        return self._quantile(SHORT_SHARE)
-
-    def _quantile(self, share: float) -> float:
-        ordered = sorted(self.durations_s)
-        return ordered[min(len(ordered) - 1, math.floor(share * len(ordered)))]
+    median_s: float
+    """Half of the clips last longer."""
+    clip_s: float
+    """Seconds of the window that is cut from each; see choose_clip_s."""
+    decoded_gb: float
+    """What they take once they are decoded as the recipe does."""
 
 
 @dataclass(frozen=True)
@@ -129,16 +119,14 @@ def choose_batch(num_clips: int, most: int) -> int:
     return max(2, size)
 
 
-def choose_clip_s(facts: FolderFacts, usual_s: float) -> float:
-    """Seconds of the window that is cut from each clip: the recipe's, or shorter where clips are."""
-    if facts.short_s >= usual_s:
-        return usual_s
-    return min(usual_s, max(SHORTEST_S, math.floor(10 * facts.short_s) / 10))
+def choose_clip_s(durations_s: Sequence[float], usual_s: float) -> float:
+    """Seconds of the window that is cut from each clip: the usual, or shorter where more than a few clips are."""
+    ordered = sorted(durations_s)
+    short_s = ordered[math.floor(SHORT_SHARE * len(ordered))] if ordered else usual_s
+    return usual_s if short_s >= usual_s else min(usual_s, max(SHORTEST_S, math.floor(10 * short_s) / 10))
 
 
-def choose_recipe(
-    facts: FolderFacts, machine: MachineFacts, base: Config, num_clusters: int | None, decoded_gb: float
-) -> Recipe:
+def choose_recipe(facts: FolderFacts, machine: MachineFacts, base: Config, num_clusters: int | None) -> Recipe:
     """Choose what to change about a recipe for the clips and the machine that there are.
 
     Args:
@@ -146,7 +134,6 @@ def choose_recipe(
         machine: that trains.
         base: settings of the configuration file that `recipe_name` names.
         num_clusters: K as asked for; None: suggest one.
-        decoded_gb: what the clips take once they are decoded.
     """
     name = recipe_name(facts.num_clips, machine.gpu)
     settings, reasons, remarks = list[str](), list[str](), list[str]()
@@ -164,7 +151,7 @@ def choose_recipe(
     else:
         reasons.append("picture and sound" if facts.num_with_sound == facts.num_clips else f"both ({with_sound})")
 
-    clip_s = choose_clip_s(facts, base.data.clip_s)
+    clip_s = facts.clip_s
     if clip_s != base.data.clip_s:
         settings.append(f"data.clip_s={clip_s:g}")
     reasons.append(f"windows of {clip_s:g} s")
@@ -186,7 +173,7 @@ def choose_recipe(
         settings.append(f"optim.batch_size={batch_size}")
         reasons.append(f"{batch_size} clips a step")
 
-    settings += _reading(machine, base, decoded_gb, remarks)
+    settings += _reading(machine, base, facts.decoded_gb, remarks)
     return Recipe(name, tuple(settings), "; ".join(reasons), tuple(remarks))
 
 

@@ -1,6 +1,7 @@
 """What several tests share: a tiny generated set, settings that train on it in seconds, odd files."""
 
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+import selavi
 from datamodules.synthetic import generate
 from selavi.config import Config, load_config
 from selavi.media import encode_clip
@@ -117,6 +119,59 @@ def finished_run(tiny_yaml: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     folder = tmp_path_factory.mktemp("finished") / "run"
     assert train.main(["--config", str(tiny_yaml), f"run_dir={folder}"]) == 0
     return folder
+
+
+QUICK = {
+    "video.num_frames": 2,
+    "video.decode_size": 32,
+    "video.size": 24,
+    "audio.sample_rate": 8000,
+    "audio.num_mels": 32,
+    "audio.num_fft": 256,
+    "encoders.video_width": 4,
+    "encoders.audio_width": 8,
+    "heads.num_heads": 2,
+    "labelling.num_labellings": 2,
+    "labelling.warmup_batches": 2,
+    "optim.batch_size": 8,
+    "trainer.max_epochs": 2,
+}
+
+
+@pytest.fixture(scope="session")
+def quick() -> dict[str, object]:
+    """Settings with which selavi.label takes seconds."""
+    return QUICK
+
+
+@pytest.fixture(scope="session")
+def videos(demo_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder `videos` of 48 clips without class folders.  Nobody writes here."""
+    folder = tmp_path_factory.mktemp("unlabelled") / "videos"
+    folder.mkdir()
+    for number, path in enumerate(sorted(demo_set.rglob("*.mp4"))):
+        shutil.copy(path, folder / f"{number:03}.mp4")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def labelled_run(videos: Path, quick: dict[str, object]) -> Path:
+    """`runs/videos` beside `videos`, as selavi.label("videos", num_clusters=20) leaves it.  Nobody writes here."""
+    run = videos.parent / "runs" / "videos"
+    cached = {"data.cache_dir": str(videos.parent / ".selavi-cache")}
+    selavi.label(videos, num_clusters=20, out=run, settings=quick | cached)
+    return run
+
+
+@pytest.fixture
+def beside_videos(videos: Path, labelled_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with `videos`, `new.mp4` and the finished `runs/videos`, where examples of the docs run."""
+    shutil.copytree(videos.parent, tmp_path, dirs_exist_ok=True)
+    shutil.copy(videos / "000.mp4", tmp_path / "new.mp4")
+    plan = tmp_path / "runs" / "videos" / "label.json"
+    plan.write_text(plan.read_text().replace(str(videos.parent), str(tmp_path)))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 class Trap:

@@ -14,18 +14,16 @@ PAGES = ["README.md", *(path.relative_to(ROOT).as_posix() for path in sorted((RO
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_python_examples_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.end_to_end
+def test_the_python_examples_run(beside_videos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [
         dict.fromkeys(CLUSTER_SCHEMA.names, 0)
         | {"id": name, "path": name, "confidence": sure, "name": None, "label": None}
         for name, sure in (("a.mp4", 0.95), ("b.mp4", 0.5))
     ]
-    write_cluster_table(pa.Table.from_pylist(rows, CLUSTER_SCHEMA), tmp_path / "runs" / "demo")
-    monkeypatch.chdir(tmp_path)
+    write_cluster_table(pa.Table.from_pylist(rows, CLUSTER_SCHEMA), beside_videos / "runs" / "demo")
     examples = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(examples) == 2
+    assert len(examples) == 3
     for example in examples:
         exec(compile(example, "README.md", "exec"), {})
     printed = capsys.readouterr().out

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import NamedTuple
 
-from selavi.filesystem import fault_of
+from selavi.filesystem import Enclosure, fault_of
 
 
 class Entry(NamedTuple):
@@ -36,6 +36,7 @@ class Walk:
 
     def __init__(self, root: Path, allow_links: bool, suffixes: Set[str]) -> None:
         self.root, self.allow_links, self.suffixes = root, allow_links, suffixes
+        self._enclosure = Enclosure(root)
         self.faults: list[OSError] = []
         self.others: Counter[str] = Counter()
 
@@ -87,12 +88,10 @@ class Walk:
             return None
         if listed.is_symlink():
             to_folder = listed.is_dir()
-            if to_folder or suffix in self.suffixes:
-                target = Path(os.path.realpath(listed.path))
-                if not self.allow_links and not target.is_relative_to(self.root) and os.path.exists(target):
-                    what = "a folder" if to_folder else "a file"
-                    reason = f"a link to {what} outside of data.root, {str(target)!a}: allow it with data.allow_links"
-                    return Entry(folder, name, 0, 0, "refused", reason, to_folder)
+            if (to_folder or suffix in self.suffixes) and self._is_refused(listed.path):
+                what, target = "a folder" if to_folder else "a file", os.path.realpath(listed.path)
+                reason = f"a link to {what} outside of data.root, {target!a}: allow it with data.allow_links"
+                return Entry(folder, name, 0, 0, "refused", reason, to_folder)
             if to_folder:
                 self._links.append(f"{folder}{name}/")
                 return None
@@ -103,6 +102,9 @@ class Walk:
         if not stat.S_ISREG(state.st_mode):  # opening a pipe would wait for ever
             return Entry(folder, name, 0, 0, "refused", "not a file but a pipe, a socket or a device")
         return Entry(folder, name, state.st_size, state.st_mtime_ns)
+
+    def _is_refused(self, link: str) -> bool:
+        return not self.allow_links and self._enclosure.leads_out(link) and os.path.exists(link)
 
 
 def suffix_of(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ class ViewKey(NamedTuple):
     """Asks the dataset for one view of one clip."""
 
     row: int
-    """Of the dataset: the clip's index in the label bank, in training."""
+    """Row of the dataset: the clip's index in the label bank, in training."""
     stream: Literal["train", "label", "eval", "window"]
     epoch: int
     """Pass over the data; for the stream `eval` the number of the view, for `window` that of the window."""
@@ -116,10 +117,23 @@ class TrainSampler(Sampler[ViewKey]):
         return self.per_rank
 
 
+class Endless(Sampler[ViewKey]):
+    """Epoch after epoch of a TrainSampler, without an end."""
+
+    def __init__(self, sampler: TrainSampler) -> None:
+        self.sampler = sampler
+
+    def __iter__(self) -> Iterator[ViewKey]:
+        for epoch in count():
+            self.sampler.set_epoch(epoch)
+            yield from self.sampler
+
+
 class AllSampler(Sampler[ViewKey]):
     """Every clip once, each on one rank, none twice: `num_views` views of a clip in a row.
 
-    With `shards`, (N,) the shard of each clip, they come shard by shard, and each shard mostly on one rank.
+    With `shards`, (N,) the shard of each clip, they come shard by shard, and a rank shares at most its first and its
+    last shard with others.  With `block`, all clips of one block of so many rows come before those of the next.
     """
 
     def __init__(
@@ -130,12 +144,13 @@ class AllSampler(Sampler[ViewKey]):
         stream: Literal["label", "eval"],
         num_views: int = 1,
         shards: np.ndarray | None = None,
+        block: int = 0,
     ) -> None:
-        self.indices = (
-            np.arange(rank, num_clips, world_size)
-            if shards is None
-            else np.array_split(np.argsort(shards, kind="stable"), world_size)[rank]
-        )
+        if shards is None:
+            self.indices = np.arange(rank, num_clips, world_size)
+        else:
+            order = np.lexsort((shards, np.arange(num_clips) // (block or num_clips or 1)))
+            self.indices = np.array_split(order, world_size)[rank]
         self.stream, self.num_views = stream, num_views
         self.epoch = 0
 
@@ -159,8 +174,8 @@ class WindowSampler(Sampler[ViewKey]):
         self.num_windows = num_windows
 
     def __iter__(self) -> Iterator[ViewKey]:
-        for row, count in enumerate(self.num_windows):
-            for number in range(count):
+        for row, num_windows in enumerate(self.num_windows):
+            for number in range(num_windows):
                 yield ViewKey(row, "window", number)
 
     def __len__(self) -> int:

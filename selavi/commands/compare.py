@@ -131,11 +131,12 @@ def _encode_run(root: str, folder: Path, split: str, num_views: int, scaling: st
     """Features and labels of a run's clips (in `root`), by kind of features, and how many clusters it has."""
     from selavi.commands.opening import open_clips
     from selavi.evaluation.compare import kinds_of_run
-    from selavi.inference.encode import best_device, encode_clips
+    from selavi.inference.device import best_device
+    from selavi.inference.encode import encode_clips
     from selavi.inference.load import load_model, untrained_model
 
-    run, data = open_clips(folder, root)
-    loader, table = data.evaluation_loader(split, num_views)
+    run, loaders = open_clips(folder, root)
+    loader, table = loaders.evaluation_loader(split, num_views)
     device = best_device(run.config.trainer.accelerator)
     trained = encode_clips(*load_model(run, device), loader, len(table), num_views)
     untrained = encode_clips(*untrained_model(run, device), loader, len(table), num_views)

@@ -82,29 +82,31 @@ def _check(arguments: DegradeArguments) -> None:
 
 def _measure_group(group: list[tuple[str, Any]], table: Any, arguments: DegradeArguments) -> None:
     """Decode each clip once for all runs of a group."""
-    from datamodules.clips import ClipDataModule, cached
-    from datamodules.progress import follow
+    from datamodules.loading.views import ClipLoaders
+    from datamodules.stores.opening import open_media
     from selavi.evaluation import degradation as dg
-    from selavi.inference.encode import best_device, encode_clips
+    from selavi.inference.device import best_device
+    from selavi.inference.encode import encode_clips
     from selavi.inference.load import load_model
+    from selavi.meter import follow
 
     first = max((run for _, run in group), key=lambda run: len(run.config.modalities))
     modalities = sorted({name for _, run in group for name in run.config.modalities})
     config = replace(first.config, modalities=modalities)
-    data = ClipDataModule(config, first.manifest, cached(config, first.manifest))
+    loaders = ClipLoaders(config, first.manifest, open_media(config, first.manifest))
     device = best_device(config.trainer.accelerator)
     judges = []
     for name, run in group:
         model, augment = load_model(run, device)
         lines = []
         if arguments.kmeans:
-            loader, rows = data.evaluation_loader(config.data.train_split, arguments.views)
+            loader, rows = loaders.evaluation_loader(config.data.train_split, arguments.views)
             clips = encode_clips(model, augment, loader, len(rows), arguments.views)
             lines = dg.kmeans_lines(name, clips, arguments.kmeans, run.config.heads.num_clusters, run.config.seed)
         judges.append(dg.make_judge(name, run.folder, model, augment, run.config, run.checkpoint["label_bank"], lines))
     for name in (dg.CLEAN, *(arguments.corruptions or dg.CORRUPTIONS)):
         if severities := table.missing(judges, name):
-            loader, rows = data.evaluation_loader(arguments.split, arguments.views)
+            loader, rows = loaders.evaluation_loader(arguments.split, arguments.views)
             table.measure(follow(loader, name, len(loader), "batches"), name, severities, judges, rows, config)
 
 

@@ -6,14 +6,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from datamodules.clips import ClipDataModule
+from datamodules.loading.views import ClipLoaders
 from datamodules.yardsticks import crude_features
 from selavi.augment import Augment
 from selavi.commands.evaluate import EvaluateArguments
 from selavi.commands.opening import open_clips
 from selavi.evaluation.report import coarser, evaluate_heads, write_metrics, yardsticks
 from selavi.evaluation.report_page import write_report
-from selavi.inference.encode import best_device, combinations_of, encode_clips
+from selavi.inference.device import best_device
+from selavi.inference.encode import combinations_of, encode_clips
 from selavi.inference.load import load_model
 from selavi.inference.predict import predict
 from selavi.model import SelaviModel
@@ -30,24 +31,24 @@ def evaluate_run(folder: Path, arguments: EvaluateArguments) -> tuple[dict[str, 
         The scores, and the page with figures where one was asked for.
     """
     split = arguments.split
-    run, data = open_clips(folder, arguments.root)
+    run, loaders = open_clips(folder, arguments.root)
     config = run.config
     bank = run.checkpoint["label_bank"]
-    loader, listed = data.evaluation_loader(split, arguments.views)
+    loader, listed = loaders.evaluation_loader(split, arguments.views)
     model, augment = load_model(run, best_device(config.trainer.accelerator))
     predictions = predict(model, augment, loader, len(listed), arguments.views, config, bank["potentials"])
     rows: pa.Table = listed.take(predictions.rows.numpy())  # without undecodable clips
     if split != config.data.train_split:  # those have the labels of the last labelling already
-        write_labels(run.folder, split, rows["id"].to_pylist(), predictions.clusters, vars(predictions.sure))
+        write_labels(run.folder, split, rows["id"].to_pylist(), predictions.clusters, vars(predictions.statistics))
     features = None
     if arguments.choose == "probe":
-        features = _training_features(run, data, model, augment, arguments.views)
+        features = _training_features(run, loaders, model, augment, arguments.views)
     shared = agreement_of_modalities(run.folder, config.data.train_split)
     choice = choose_head(bank["labels"].numpy(), arguments.choose, modality_agreement=shared, features=features)
     labels = rows["label"].to_pylist()
     clusters = predictions.clusters.numpy()
     num_clusters = config.heads.num_clusters
-    by_modality = {name: values.numpy() for name, values in predictions.alone.items()}
+    by_modality = {name: values.numpy() for name, values in predictions.by_modality.items()}
     result = evaluate_heads(split, clusters, labels, choice, num_clusters, by_modality)
     result["verdict"] = read_verdict(folder)
     paths = listed["path"].to_pylist()
@@ -55,17 +56,17 @@ def evaluate_run(folder: Path, arguments: EvaluateArguments) -> tuple[dict[str, 
     if arguments.merge:
         result["coarser"] = coarser(clusters, labels, choice.head, num_clusters, list(arguments.merge), config.seed)
     if arguments.yardsticks and result["labelled"]:
-        result["yardsticks"] = yardsticks(crude_features(rows, data.cache), labels, num_clusters, config.seed)
+        result["yardsticks"] = yardsticks(crude_features(rows, loaders.media), labels, num_clusters, config.seed)
     write_metrics(result, run.folder)
     report = write_report(run.folder, result, predictions, labels, config) if arguments.report else None
     return result, report
 
 
 def _training_features(
-    run: Run, data: ClipDataModule, model: SelaviModel, augment: Augment, num_views: int
+    run: Run, loaders: ClipLoaders, model: SelaviModel, augment: Augment, num_views: int
 ) -> np.ndarray:
     """(N, D) features of all modalities, in the order of the label bank."""
-    loader, rows = data.evaluation_loader(run.config.data.train_split, num_views)
+    loader, rows = loaders.evaluation_loader(run.config.data.train_split, num_views)
     encoded = encode_clips(model, augment, loader, len(rows), num_views)
     features: np.ndarray = list(combinations_of(encoded).values())[-1][0].numpy()
     row_of = {clip_id: row for row, clip_id in enumerate(rows["id"].to_pylist())}

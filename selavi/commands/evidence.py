@@ -9,15 +9,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from datamodules.clips import ClipDataModule, opened
 from datamodules.index.manifest import select_split, usable
 from datamodules.loading.sampling import ChosenWindow
-from datamodules.progress import follow
+from datamodules.loading.views import ClipLoaders
+from datamodules.stores.opening import open_media
 from selavi.commands.opening import open_run
 from selavi.errors import UsageError
-from selavi.inference.encode import best_device
+from selavi.inference.device import best_device
 from selavi.inference.load import load_model
 from selavi.localisation import evidence
+from selavi.meter import follow
 from selavi.results.cluster_table import read_labels
 from selavi.runs.folder import RunFolder
 from selavi.runs.record import Run
@@ -58,13 +59,13 @@ def _compute(run: Run, split: str, head: int, clusters: dict[str, int], writer: 
     places = [evidence.plan_windows(clip["duration_s"], clip_s, explained) for clip in clips]
     together = tuple(config.modalities) if config.branches != config.modalities else None  # read by one head
     windows = [[ChosenWindow(place.start_s, together or (place.modality,)) for place in each] for each in places]
-    data = ClipDataModule(config, run.manifest, opened(config, run.manifest))
+    loaders = ClipLoaders(config, run.manifest, open_media(config, run.manifest, may_decode_ahead=False))
     model, augment = load_model(run, best_device(config.trainer.accelerator))
     errors: dict[int, str] = {}
 
     def maps() -> Iterator[dict[str, np.ndarray]]:
         """Of every window in turn, for the modalities that it has."""
-        for batch in data.window_loader(rows, windows, BATCH_SIZE):
+        for batch in loaders.window_loader(rows, windows, BATCH_SIZE):
             errors.update(batch.errors)
             wanted = torch.tensor([clusters[clips[row]["id"]] for row in batch.index.tolist()])
             found = evidence.find_evidence(model, augment, batch, wanted, head, config)

@@ -1,23 +1,23 @@
 """Features of a run's clips for the gallery's map and neighbours."""
 
-from dataclasses import replace
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datamodules.clips import ClipDataModule, Media, cached
 from datamodules.index.manifest import select_split, usable
-from datamodules.progress import follow
-from selavi.augment import Augment
+from datamodules.loading.views import ClipLoaders
+from datamodules.stores.opening import open_media
 from selavi.commands.opening import open_run
-from selavi.config import Config
 from selavi.errors import DataError, UsageError
-from selavi.inference.encode import ClipFeatures, best_device, encode_clips
+from selavi.inference.device import best_device
+from selavi.inference.encode import ClipFeatures, encode_parts
 from selavi.inference.features import features_path, kept_features
 from selavi.inference.load import load_model
-from selavi.model import SelaviModel
+from selavi.meter import follow
 from selavi.runs.folder import RunFolder
 from selavi.runs.record import Run
 
@@ -39,32 +39,18 @@ def features_of(
     try:
         run = open_run(run_dir, root)
         rows = usable(select_split(run.manifest, split))
-        encoder = _Encoder(run, split)
-        found = kept_features(features_path(run_dir, split), rows, RunFolder(run_dir).last_checkpoint, 1, encoder)
+        path = features_path(run_dir, split)
+        features = kept_features(path, rows, RunFolder(run_dir).last_checkpoint, 1, partial(_encode, run))
     except (UsageError, DataError) as error:
         return {}, f"the features of the clips could not be computed: {error}"
     places = pc.index_in(ids, value_set=rows["id"].combine_chunks()).to_numpy()
-    return {name: values.numpy()[places] for name, values in found.items()}, None
+    return {name: values.numpy()[places] for name, values in features.items()}, None
 
 
-class _Encoder:
-    """Encodes rows of a manifest, one view each; opens the run's model and media when the first rows come."""
-
-    def __init__(self, run: Run, split: str) -> None:
-        self.run, self.split = run, split
-        self.opened: tuple[Config, Media, SelaviModel, Augment] | None = None
-
-    def __call__(self, rows: pa.Table) -> ClipFeatures:
-        config, media, model, augment = self._open()
-        data = ClipDataModule(config, rows, media)
-        loader, _ = data.evaluation_loader(self.split)
-        batches = follow(loader, f"encoding {len(rows)} clips", len(loader), unit="batches")
-        return encode_clips(model, augment, batches, len(rows), 1)
-
-    def _open(self) -> tuple[Config, Media, SelaviModel, Augment]:
-        if self.opened is None:
-            # A module of clips needs training clips: here those of the part are.
-            data = replace(self.run.config.data, train_split=self.split)
-            config, media = replace(self.run.config, data=data), cached(self.run.config, self.run.manifest)
-            self.opened = config, media, *load_model(self.run, best_device(config.trainer.accelerator))
-        return self.opened
+def _encode(run: Run, rows: pa.Table, part: int) -> Iterator[ClipFeatures]:
+    """Encode rows of the run's manifest, one view each, `part` of them at a time."""
+    loaders = ClipLoaders(run.config, run.manifest, open_media(run.config, run.manifest))
+    model, augment = load_model(run, best_device(run.config.trainer.accelerator))
+    loader = loaders.view_loader(rows, block=part)
+    batches = follow(loader, f"encoding {len(rows)} clips", len(loader), unit="batches")
+    return encode_parts(model, augment, batches, len(rows), 1, part)

@@ -4,22 +4,22 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from datamodules.processes import run_jobs
-from datamodules.progress import follow
-from selavi.results.gallery.build import Each
+from selavi.meter import follow
+from selavi.results.gallery.build import RunJobs
 
 _DEADLINE_S, _WRITING_S = 120.0, 3600.0
-"""Of a thumbnail; of a recording that is copied or transcoded."""
+"""Seconds for a thumbnail, and for a recording that is copied or transcoded."""
 _MEMORY_BYTES = 4 << 30
 
 
-def pool(workers: int) -> Each:
+def pool(workers: int) -> RunJobs:
     """Runs the gallery's jobs in processes that may die, and shows how far they are."""
 
-    def each(function: Callable[[Any], str], jobs: Iterable[Any], total: int, what: str) -> Iterator[tuple[int, Any]]:
+    def run(function: Callable[[Any], str], jobs: Iterable[Any], total: int, what: str) -> Iterator[tuple[int, Any]]:
         if not total:
             return iter(())
         deadline_s = _WRITING_S if what.endswith(" media") else _DEADLINE_S
         done = run_jobs(function, jobs, workers=workers, deadline_s=deadline_s, memory_bytes=_MEMORY_BYTES)
         return follow(done, what, total, unit="clips")
 
-    return each
+    return run

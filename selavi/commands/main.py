@@ -17,6 +17,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "doctor": "check whether this machine can train, and what would hold it back",
         "scan": "look into every file of a folder: what can be used, and why not",
         "prepare": "re-encode a folder once, so that training reads it fast",
+        "config": "print the settings of a run, and where each came from",
     },
     "learn": {
         "train": "learn encoders and label every clip",

@@ -3,8 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
-from datamodules.clips import ClipDataModule, cached
 from datamodules.index.moved import at_root
+from datamodules.loading.views import ClipLoaders
+from datamodules.stores.opening import open_media
 from selavi.filesystem import user_path
 from selavi.runs.record import Run, load_run
 
@@ -28,11 +29,11 @@ def relocate(run: Run, root: str) -> Run:
     return replace(run, config=config, manifest=manifest) if root else run
 
 
-def open_clips(folder: Path, root: str = "") -> tuple[Run, ClipDataModule]:
+def open_clips(folder: Path, root: str = "") -> tuple[Run, ClipLoaders]:
     """Read a run as open_run does, and the loaders of its clips.
 
     Raises:
         UsageError: as open_run; also where the media are not there any more.
     """
     run = open_run(folder, root)
-    return run, ClipDataModule(run.config, run.manifest, cached(run.config, run.manifest))
+    return run, ClipLoaders(run.config, run.manifest, open_media(run.config, run.manifest))

@@ -95,29 +95,33 @@ def _check(arguments: ProbeArguments) -> None:
 
 def _probe_fold(run: "Run", config: "Config", fold: str | None, arguments: ProbeArguments) -> list[dict[str, Any]]:
     """A row for each kind of encoders and features."""
-    from datamodules.clips import ClipDataModule, cached, prepare_data
+    from datamodules.clips import prepare_data
     from datamodules.index.holdout import hold_out
-    from datamodules.index.manifest import select_split
+    from datamodules.index.manifest import select_split, usable
+    from datamodules.loading.views import ClipLoaders
+    from datamodules.stores.opening import open_media
     from selavi.evaluation.probes import probe_clips
-    from selavi.inference.encode import best_device, encode_clips
+    from selavi.inference.device import best_device
+    from selavi.inference.encode import encode_clips
     from selavi.inference.load import load_model, untrained_model
 
     if config is run.config:
-        manifest, media = run.manifest, cached(config, run.manifest)
+        manifest, media = run.manifest, open_media(config, run.manifest)
     else:
         manifest, media = prepare_data(config)
     select_split(manifest, arguments.split)  # before anything is encoded
-    data = ClipDataModule(config, manifest, media)
+    loaders = ClipLoaders(config, manifest, media)
+    train_rows = usable(select_split(manifest, config.data.train_split))
     device = best_device(config.trainer.accelerator)
-    labels = [label or "" for label in data.train_rows["label"].to_pylist()]
-    held_out = hold_out(data.ids, labels, fraction=0.2, seed=config.seed, group=arguments.group)
+    labels = [label or "" for label in train_rows["label"].to_pylist()]
+    held_out = hold_out(train_rows["id"].to_pylist(), labels, fraction=0.2, seed=config.seed, group=arguments.group)
     makers = {"trained": load_model, "untrained": untrained_model} if arguments.untrained else {"trained": load_model}
     rows = []
     for encoders, make in makers.items():
         model, augment = make(run, device)
         sides = []
         for split in (config.data.train_split, arguments.split):
-            loader, table = data.evaluation_loader(split, arguments.views)
+            loader, table = loaders.evaluation_loader(split, arguments.views)
             clips = encode_clips(model, augment, loader, len(table), arguments.views)
             sides.append((clips, table["label"].to_pylist()))
         (clips, clip_labels), (tested, tested_labels) = sides

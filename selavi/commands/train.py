@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from selavi.cli import Command, Parser
-from selavi.commands.recipes import find_recipe, recipe_names
+from selavi.commands.recipes import RECIPES, find_recipe, recipe_names
 from selavi.wording import command, duration
 
 
@@ -15,7 +15,7 @@ from selavi.wording import command, duration
 class TrainArguments:
     """What to train, and how."""
 
-    config: Path = Path("demo")
+    config: Path = RECIPES / "demo.yaml"
     overrides: Sequence[str] = ()
 
 

@@ -1,9 +1,20 @@
 """Every setting of a run: what a setting is, which there are, and how they are read and written."""
 
 from selavi.config.differences import chosen, differing, without_effect
-from selavi.config.files import RESOLVED, SETTINGS, as_dict, find_config, load_config, load_run_config, save_config
+from selavi.config.files import (
+    RESOLVED,
+    SETTINGS,
+    as_dict,
+    escape,
+    find_config,
+    given_in_file,
+    load_config,
+    load_run_config,
+    save_config,
+)
+from selavi.config.label_sets import LabelSet, make_label_sets
+from selavi.config.methods import LABELLING_METHODS, MethodTraits
 from selavi.config.sections import (
-    MODALITIES,
     AudioConfig,
     Config,
     DataConfig,
@@ -17,7 +28,7 @@ from selavi.config.sections import (
 )
 
 __all__ = [
-    "MODALITIES",
+    "LABELLING_METHODS",
     "RESOLVED",
     "SETTINGS",
     "AudioConfig",
@@ -26,16 +37,21 @@ __all__ = [
     "EncodersConfig",
     "FinetuneConfig",
     "HeadsConfig",
+    "LabelSet",
     "LabellingConfig",
+    "MethodTraits",
     "OptimConfig",
     "TrainerConfig",
     "VideoConfig",
     "as_dict",
     "chosen",
     "differing",
+    "escape",
     "find_config",
+    "given_in_file",
     "load_config",
     "load_run_config",
+    "make_label_sets",
     "save_config",
     "without_effect",
 ]

@@ -69,7 +69,7 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
             _check_kinds(OmegaConf.to_container(layer))
         for key, text in texts.items():
             # ??? alone would be a missing value; all texts are set once more, as they are, when all is merged.
-            OmegaConf.update(layers[-1], key, "?" if text == "???" else _escape(text))
+            OmegaConf.update(layers[-1], key, "?" if text == "???" else escape(text))
         merged = OmegaConf.merge(*layers)
         if not OmegaConf.select(merged, "run_dir"):
             texts["run_dir"] = merged.run_dir = f"runs/{path.stem}" if path is not None else "runs/run"
@@ -109,7 +109,7 @@ def save_config(config: Config, path: Path) -> None:
     """Write every setting as YAML; load_config reads it back to an equal Config."""
     from selavi.atomic import write_text
 
-    write_text(path, OmegaConf.to_yaml(OmegaConf.create(_plain(config, _escape))))
+    write_text(path, OmegaConf.to_yaml(OmegaConf.create(_plain(config, escape))))
 
 
 def as_dict(config: Config) -> dict[str, Any]:
@@ -174,7 +174,7 @@ def _nodes(path: Path) -> Iterator[tuple[str, yaml.Node]]:
         yield from ((f"{name.value}.{inner.value}", value) for inner, value in node.value)
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
     """A text as OmegaConf has to read it so that nothing in it refers to another setting."""
     return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
 

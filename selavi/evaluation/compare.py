@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from selavi.atomic import write_text
-from selavi.config import Config, as_dict, chosen, load_config
+from selavi.config import Config, as_dict, chosen, load_config, make_label_sets
 from selavi.errors import UsageError
 from selavi.evaluation.charts import Bars, Chart, bar_chart
 from selavi.evaluation.external import read_column
@@ -87,8 +87,6 @@ RECIPES: dict[str, tuple[str, ...]] = {
 }
 """Settings that make a recipe of any configuration of video and audio; docs/method.md explains each."""
 
-SEPARATE = ("sela-both", "swapped", "sdc", "xdc")
-"""Recipes in which each modality has labels of its own: half of the heads are the video's, half the audio's."""
 FIGURES = ("nmi", "ami", "ari", "accuracy", "purity", "mean_entropy", "used_clusters", "n")
 _SHOWN = ("nmi", "ami", "ari", "accuracy")
 
@@ -113,11 +111,21 @@ def recipe_row(name: str, seed: int, run_dir: Path, split: str) -> Row:
         raise UsageError(f"no clip of split {split} has a label, so recipes cannot be compared on it")
     heads = [entry["nmi"] for entry in measured["heads"]]
     told = {"oracle_nmi": measured["oracle"]["nmi"], "mean_nmi": mean(heads)}
-    if name in SEPARATE:
-        half = len(heads) // 2
-        told |= {"video_nmi": mean(heads[:half]), "audio_nmi": mean(heads[half:])}
+    told |= _nmi_by_modality(load_config(None, RECIPES[name]), heads)
     figures = {figure: measured["chosen"][figure] for figure in FIGURES}
     return {"name": name, "seed": seed, "split": split, **figures, **told}
+
+
+def _nmi_by_modality(config: Config, heads: Sequence[float]) -> dict[str, float]:
+    """Mean NMI of each modality's heads, where each has labels of its own."""
+    num_sets = len(config.label_sets)
+    if num_sets == 1:
+        return {}
+    label_sets = make_label_sets(config.labelling.source, config.branches, len(heads) // num_sets)
+    return {
+        f"{label_set.voters[0]}_nmi": mean(heads[column] for column in label_set.voting_columns)
+        for label_set in label_sets
+    }
 
 
 def train_recipes(

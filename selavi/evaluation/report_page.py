@@ -22,7 +22,7 @@ from selavi.config import Config
 from selavi.evaluation.charts import Chart, Curve, line_chart, matrix_chart, size_chart
 from selavi.evaluation.report import COLUMNS, REASONS
 from selavi.inference.predict import Predictions
-from selavi.labelling.labeller import Labeller
+from selavi.labelling.methods.transport import marginal_of_head
 from selavi.scores.metrics import Metrics
 
 LARGEST_MATRIX = 400  # labels and clusters that are shown, the most frequent ones
@@ -94,7 +94,7 @@ def write_report(
         The path of the page.
     """
     head, split = int(result["chosen"]["head"]), str(result["split"])
-    clusters, confidence = predictions.clusters[:, head].numpy(), predictions.sure.confidence[:, head].numpy()
+    clusters, confidence = predictions.clusters[:, head].numpy(), predictions.statistics.confidence[:, head].numpy()
     num_clusters = config.heads.num_clusters
     sizes = np.bincount(clusters, minlength=num_clusters)
     figures = [_size_figure(sizes, target_sizes(config, head, len(clusters)))]
@@ -119,9 +119,11 @@ def write_report(
 def target_sizes(config: Config, head: int, num_clips: int) -> np.ndarray | None:
     """The sizes that the run's marginal asks for, (K,) from the largest, scaled to so many clips.
 
-    None where the marginal is estimated from the clusters themselves.
+    None where the marginal is estimated from the clusters themselves, or the labelling method promises no sizes.
     """
-    marginal = Labeller(config).marginals[head]
+    if not config.labelling_method.has_plan:
+        return None
+    marginal = marginal_of_head(config, config.head_of_column(head)[1])
     if marginal is None:
         return None
     if config.labelling.marginal_order == "inverse":  # what the transport is then given: see order_marginal

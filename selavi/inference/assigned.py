@@ -57,10 +57,10 @@ _PARTS_AT_ONCE = 64
 
 def settings_digest(config: Config, state: Mapping[str, torch.Tensor], potentials: torch.Tensor) -> str:
     """16 hex digits of what a run's labels depend on: weights, potentials, how clips are cut and modalities vote."""
-    told, digest = as_dict(config), blake2b(digest_size=8)
-    cut = {name: told["data"][name] for name in ("clip_s", "audio_policy")}
+    settings, digest = as_dict(config), blake2b(digest_size=8)
+    cut = {name: settings["data"][name] for name in ("clip_s", "audio_policy")}
     digest.update(
-        repr([cut, *(told[name] for name in ("modalities", "video", "audio", "heads", "labelling"))]).encode()
+        repr([cut, *(settings[name] for name in ("modalities", "video", "audio", "heads", "labelling"))]).encode()
     )
     for name in sorted(state):
         digest.update(name.encode())
@@ -69,16 +69,16 @@ def settings_digest(config: Config, state: Mapping[str, torch.Tensor], potential
     return digest.hexdigest()
 
 
-def choose_modalities(wanted: Sequence[str] | None, config: Config) -> list[str]:
+def choose_modalities(names: Sequence[str] | None, config: Config) -> list[str]:
     """Those of a run that shall count.
 
     Raises:
         UsageError: it was trained without one of them.
     """
-    missing = [name for name in wanted or () if name not in config.modalities]
+    missing = [name for name in names or () if name not in config.modalities]
     if missing:
         raise UsageError(f"--modalities {missing[0]}: the run was trained on {' and '.join(config.modalities)} alone")
-    return [name for name in config.modalities if not wanted or name in wanted]
+    return [name for name in config.modalities if not names or name in names]
 
 
 def choose_columns(head: str, labels: np.ndarray, config: Config, modalities: Sequence[str]) -> list[int]:
@@ -108,39 +108,39 @@ def choose_columns(head: str, labels: np.ndarray, config: Config, modalities: Se
 
 def allowed_columns(config: Config, modalities: Sequence[str]) -> list[int]:
     """Columns of the label bank whose heads judge by one of these modalities."""
-    num_heads, fused = config.heads.num_heads, config.branches != config.modalities
+    fused = config.branches != config.modalities
     return [
         column
         for column in range(config.num_label_heads)
-        if fused or set(config.voters[column // num_heads]) & set(modalities)
+        if fused or set(config.head_of_column(column)[0]) & set(modalities)
     ]
 
 
 def part_table(
-    rows: pa.Table, first_row: int, found: Sequence[BatchPredictions], columns: Sequence[int], config: Config
+    rows: pa.Table, first_row: int, batches: Sequence[BatchPredictions], columns: Sequence[int], config: Config
 ) -> pa.Table:
     """The table of one shard.
 
     Args:
         rows: (n,) of the list: id, path, label.
         first_row: number of the first of them in the list.
-        found: predictions of all of them, in order.
+        batches: predictions of all of them, in order.
         columns: (C,) of the label bank, as they were asked for.
         config: of the run.
 
     Returns:
         PART_SCHEMA, sorted by clip and head: a row for each head that could judge the clip, or one row with the reason.
     """
-    judged = torch.cat([batch.judged for batch in found]).numpy()
-    errors = {row - first_row: reason for batch in found for row, reason in batch.errors.items()}
+    has_evidence = torch.cat([batch.has_evidence for batch in batches]).numpy()
+    errors = {row - first_row: reason for batch in batches for row, reason in batch.errors.items()}
     for row in errors:
-        judged[row] = False
-    clips, places = np.nonzero(judged)
+        has_evidence[row] = False
+    clips, places = np.nonzero(has_evidence)
     values = {
-        name: torch.cat([getattr(batch, name) for batch in found])[clips, places].numpy()
+        name: torch.cat([getattr(batch, name) for batch in batches])[clips, places].numpy()
         for name in ("clusters", "nearest", "probabilities")
     }
-    sure = torch.cat([batch.sure for batch in found], 1)[:, clips, places].numpy()
+    statistics = torch.cat([batch.statistics for batch in batches], 1)[:, clips, places].numpy()
     num_nearest = values["nearest"].shape[1]
     lists = pa.ListArray.from_arrays(
         np.arange(len(clips) + 1, dtype=np.int32) * num_nearest,
@@ -155,18 +155,21 @@ def part_table(
         "head": pa.array(np.asarray(columns, np.int32)[places]),
         "cluster": pa.array(values["clusters"].astype(np.int32)),
         **{
-            name: pa.array(sure[kind], pa.float32(), from_pandas=True)  # nan: null
+            name: pa.array(statistics[kind], pa.float32(), from_pandas=True)  # nan: null
             for kind, name in enumerate(("confidence", "margin", "entropy", "modality_agreement"))
         },
         "nearest": lists,
     }
-    lost = np.flatnonzero(~judged.any(1))
-    present = {name: torch.cat([batch.present[name] for batch in found]).numpy() for name in config.modalities}
-    told = [_why(errors.get(row), {name: bool(there[row]) for name, there in present.items()}) for row in lost.tolist()]
+    lost = np.flatnonzero(~has_evidence.any(1))
+    present = {name: torch.cat([batch.present[name] for batch in batches]).numpy() for name in config.modalities}
+    reasons = [
+        _why(errors.get(row), {name: bool(has_modality[row]) for name, has_modality in present.items()})
+        for row in lost.tolist()
+    ]
     bad = {
         **{name: rows[name].take(pa.array(lost)) for name in ("id", "path", "label")},
-        "status": pa.array([status for status, _ in told], pa.string()),
-        "reason": pa.array([reason for _, reason in told], pa.string()),
+        "status": pa.array([status for status, _ in reasons], pa.string()),
+        "reason": pa.array([reason for _, reason in reasons], pa.string()),
     }
     order = np.argsort(np.concatenate([clips, lost]), kind="stable")
     return pa.concat_tables([_filled(labelled, len(clips)), _filled(bad, len(lost))]).take(pa.array(order))
@@ -224,12 +227,14 @@ def label_shards(
     )
     predicted = (predict(batch) for batch in batches)
     for shard, group in groupby(predicted, lambda batch: int(batch.rows[0]) // clips.shard_clips):
-        rows, found = clips.rows_of(shard), list(group)
+        rows, predictions = clips.rows_of(shard), list(group)
         if settings["features"]:
-            tensors = {name: torch.cat([batch.features[name] for batch in found]) for name in found[0].features}
+            tensors = {
+                name: torch.cat([batch.features[name] for batch in predictions]) for name in predictions[0].features
+            }
             metadata = {"run": str(settings["run"]), "ids": json.dumps(rows["id"].to_pylist())}
             write_tensors(clips.features(shard), tensors, metadata)
-        table = part_table(rows, shard * clips.shard_clips, found, settings["heads"], config)
+        table = part_table(rows, shard * clips.shard_clips, predictions, settings["heads"], config)
         with write_atomically(clips.part(shard)) as temporary:  # last: that it is there says that the shard is done
             pq.write_table(table, temporary)
         yield _statuses(table)
@@ -241,8 +246,8 @@ def count_statuses(parts: Sequence[Path]) -> Counter[str]:
 
 
 def _statuses(table: pa.Table) -> Counter[str]:
-    found = table.group_by("status", use_threads=False).aggregate([("id", "count_distinct")])
-    return Counter(dict(zip(found["status"].to_pylist(), found["id_count_distinct"].to_pylist(), strict=True)))
+    counts = table.group_by("status", use_threads=False).aggregate([("id", "count_distinct")])
+    return Counter(dict(zip(counts["status"].to_pylist(), counts["id_count_distinct"].to_pylist(), strict=True)))
 
 
 def check_bad(counts: Counter[str], clips: Shards, allowed: float) -> None:
@@ -261,9 +266,9 @@ def check_bad(counts: Counter[str], clips: Shards, allowed: float) -> None:
     if too_many or all_seen:
         write_bad(clips.done(), clips.out / "bad.csv")
     if too_many:
-        told = ", ".join(f"{count} {status}" for status, count in faults.items())
+        reasons = ", ".join(f"{count} {status}" for status, count in faults.items())
         raise DataError(
-            f"{sum(faults.values())} of {clips.num_clips} files cannot be used ({told}), --max-bad-fraction "
+            f"{sum(faults.values())} of {clips.num_clips} files cannot be used ({reasons}), --max-bad-fraction "
             f"{allowed:g} allows {int(allowed * clips.num_clips)}: see {clips.out / 'bad.csv'}. What is labelled is "
             "kept; the same command with a higher limit goes on"
         )
@@ -371,8 +376,8 @@ def merge_parts(
 
 def _ranks(pieces: Callable[[], Iterator[pa.Table]]) -> np.ndarray:
     """(N,) 0 for the most confident clip of its head and cluster, the earlier of equals first."""
-    found = [[piece[name].to_numpy() for name in ("head", "cluster", "confidence")] for piece in pieces()]
-    heads, clusters, confidence = (np.concatenate(column) for column in zip(*found, strict=True))
+    columns = [[piece[name].to_numpy() for name in ("head", "cluster", "confidence")] for piece in pieces()]
+    heads, clusters, confidence = (np.concatenate(column) for column in zip(*columns, strict=True))
     order = np.lexsort((-confidence, clusters, heads))  # stable
     begins = np.flatnonzero(np.diff(heads[order], prepend=-2) | np.diff(clusters[order], prepend=-2))
     lengths = np.diff(begins, append=len(order))
@@ -406,8 +411,8 @@ def _assigned(table: pa.Table, ranks: np.ndarray, names: Names | None, num_neare
 def _names(table: pa.Table, names: Names) -> pa.Array:
     pairs = np.stack([table["head"].to_numpy(), table["cluster"].to_numpy()], 1)
     distinct, place = np.unique(pairs, axis=0, return_inverse=True)
-    known = pa.array([names.name(head, cluster) for head, cluster in distinct.tolist()], pa.string())
-    return known.take(pa.array(place.ravel()))
+    names_of_clusters = pa.array([names.name(head, cluster) for head, cluster in distinct.tolist()], pa.string())
+    return names_of_clusters.take(pa.array(place.ravel()))
 
 
 def _final_nearest(table: pa.Table, names: Names, num_nearest: int) -> pa.Array:

@@ -3,10 +3,9 @@
 Axes: N clips, B clips of a batch, V views of a clip, D features.
 """
 
-import logging
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 import torch.nn.functional as F
@@ -16,8 +15,6 @@ from selavi.augment import Augment
 from selavi.batch import ClipBatch
 from selavi.errors import DataError
 from selavi.model import SelaviModel
-
-log = logging.getLogger("selavi")
 
 
 @dataclass(frozen=True)
@@ -64,20 +61,34 @@ def average_views(
     Returns:
         Features (B / V, D), zeros where no view has the modality, and whether one has (B / V,).
     """
-    averaged, there = {}, {}
-    for name, each in features.items():
+    averaged, has_modality = {}, {}
+    for name, values in features.items():
         weights = present[name].float().unflatten(0, (-1, num_views))[..., None]
-        views = F.normalize(each.float(), dim=1).unflatten(0, (-1, num_views))
+        views = F.normalize(values.float(), dim=1).unflatten(0, (-1, num_views))
         count = weights.sum(1)
         averaged[name] = (views * weights).sum(1) / count.clamp(min=1)
-        there[name] = count[:, 0] > 0
-    return averaged, there
+        has_modality[name] = count[:, 0] > 0
+    return averaged, has_modality
 
 
 def encode_clips(
-    model: SelaviModel, augment: Augment, batches: Iterable[ClipBatch], num_clips: int, num_views: int
+    model: SelaviModel,
+    augment: Augment,
+    batches: Iterable[ClipBatch],
+    num_clips: int,
+    num_views: int,
+    *,
+    first_row: int = 0,
 ) -> ClipFeatures:
     """Encode every clip; see encode_batch.
+
+    Args:
+        model: in evaluation mode; its device is used.
+        augment: of the same configuration and device.
+        batches: every clip's `num_views` views in a row; a batch holds whole clips.
+        num_clips: N.
+        num_views: views of each clip.
+        first_row: number of the first clip in the batches.
 
     Raises:
         DataError: no clip at all could be decoded.
@@ -86,16 +97,26 @@ def encode_clips(
     present = {name: torch.zeros(num_clips, dtype=torch.bool) for name in features}
     reasons: dict[int, str] = {}
     for batch in batches:
-        rows = batch.index[::num_views].cpu()
-        reasons |= dict(batch.errors)
-        values, there = encode_batch(model, augment, batch, num_views)
+        rows = batch.index[::num_views].cpu() - first_row
+        reasons |= {row - first_row: reason for row, reason in batch.errors}
+        values, has_modality = encode_batch(model, augment, batch, num_views)
         for name in features:
-            features[name][rows], present[name][rows] = values[name].cpu(), there[name].cpu()
+            features[name][rows], present[name][rows] = values[name].cpu(), has_modality[name].cpu()
     decoded = torch.stack(list(present.values())).any(0)
     errors = {row: reason for row, reason in sorted(reasons.items()) if not decoded[row]}
     if len(errors) == num_clips:
         raise DataError(f"none of the {num_clips} clips could be decoded; the first: {errors[min(errors)]}")
     return ClipFeatures(features, present, errors)
+
+
+def encode_parts(
+    model: SelaviModel, augment: Augment, batches: Iterable[ClipBatch], num_clips: int, num_views: int, part: int
+) -> Iterator[ClipFeatures]:
+    """Encode clips, and yield `part` of them at a time; no batch has clips of two parts.  See encode_clips."""
+    for number, batches_of_part in groupby(batches, lambda batch: int(batch.index[0]) // part):
+        first_row = number * part
+        size = min(part, num_clips - first_row)
+        yield encode_clips(model, augment, batches_of_part, size, num_views, first_row=first_row)
 
 
 def combinations_of(clips: ClipFeatures) -> dict[str, tuple[Tensor, Tensor]]:
@@ -104,24 +125,10 @@ def combinations_of(clips: ClipFeatures) -> dict[str, tuple[Tensor, Tensor]]:
     Each modality is scaled to length 1 first, so that both count alike; a clip without one has zeros in its place.
     """
     scaled = {name: F.normalize(values, dim=1) for name, values in clips.features.items()}
-    found = {name: (scaled[name], clips.present[name]) for name in scaled}
+    combinations = {name: (scaled[name], clips.present[name]) for name in scaled}
     if len(scaled) > 1:
-        found["+".join(scaled)] = (
+        combinations["+".join(scaled)] = (
             torch.cat(list(scaled.values()), 1),
             torch.stack(list(clips.present.values())).any(0),
         )
-    return found
-
-
-def best_device(accelerator: str) -> torch.device:
-    """A GPU where there is one, one of its own for each process of torchrun; not if trainer.accelerator is cpu.
-
-    A run that was trained on a GPU is also measured where there is none, and that is said.
-    """
-    if not torch.cuda.is_available():
-        if accelerator not in ("cpu", "auto"):
-            log.warning(f"torch sees no GPU here (the run has trainer.accelerator={accelerator}): using the processor")
-        return torch.device("cpu")
-    if accelerator == "cpu":
-        return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+    return combinations

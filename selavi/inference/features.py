@@ -5,7 +5,7 @@ the order of the split's usable rows in the manifest.  The file knows which ids 
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -36,7 +36,11 @@ def digest_of(ids: Sequence[str], checkpoint: Path, num_views: int) -> str:
 
 
 def kept_features(
-    path: Path, rows: pa.Table, checkpoint: Path, num_views: int, encode: Callable[[pa.Table], ClipFeatures]
+    path: Path,
+    rows: pa.Table,
+    checkpoint: Path,
+    num_views: int,
+    encode: Callable[[pa.Table, int], Iterator[ClipFeatures]],
 ) -> dict[str, Tensor]:
     """Read the features of a split, or encode its clips part by part and keep them.
 
@@ -48,7 +52,7 @@ def kept_features(
         rows: the split's usable rows of the manifest.
         checkpoint: whose weights encode.
         num_views: of each clip, which are averaged.
-        encode: gives the features of some of the rows.
+        encode: gives the features of rows, so many of them at a time; called at most once.
 
     Returns:
         (N, D) float16 a modality; zeros for a clip that lacks it or could not be decoded.
@@ -57,16 +61,15 @@ def kept_features(
     whole = _read(path, digest)
     if whole is not None:
         return whole
-    parts, files = [], []
-    for number, start in enumerate(range(0, len(rows), PART)):
-        file = path.with_name(f".{path.stem}.{number}.part")
-        part = _read(file, digest)
-        if part is None:
-            part = _rounded(encode(rows.slice(start, PART)))
-            write_tensors(file, part, {"digest": digest})
-        parts.append(part)
-        files.append(file)
-    whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    files = [path.with_name(f".{path.stem}.{number}.part") for number in range(-(-len(rows) // PART))]
+    parts = {number: part for number, file in enumerate(files) if (part := _read(file, digest)) is not None}
+    missing = [number for number in range(len(files)) if number not in parts]
+    if missing:
+        encoded = encode(pa.concat_tables([rows.slice(number * PART, PART) for number in missing]), PART)
+        for number, clips in zip(missing, encoded, strict=True):
+            parts[number] = _rounded(clips)
+            write_tensors(files[number], parts[number], {"digest": digest})
+    whole = {name: torch.cat([parts[number][name] for number in range(len(files))]) for name in parts[0]}
     write_tensors(path, whole, {"digest": digest})
     for file in files:
         file.unlink()

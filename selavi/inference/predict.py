@@ -11,23 +11,23 @@ from selavi.batch import ClipBatch
 from selavi.config import Config
 from selavi.errors import DataError
 from selavi.inference.encode import average_views
-from selavi.labelling.labeller import ClipStatistics
 from selavi.labelling.scores import combine_scores, modality_agreement
 from selavi.labelling.solver.transport import row_statistics
+from selavi.labelling.statistics import ClipStatistics
 from selavi.model import SelaviModel
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Of the n clips, of N, of which a view could be decoded, in the order of their rows."""
+    """Clusters of the n clips, of N, of which a view could be decoded, in the order of their rows."""
 
     rows: Tensor
     """(n,) ascending."""
     clusters: Tensor
     """(n, H); where each modality has labels of its own, the heads of the first, then of the second."""
-    alone: dict[str, Tensor]
-    """(n, H) by modality, where modalities vote together: what it says alone, -1 for a clip that lacks it."""
-    sure: ClipStatistics
+    by_modality: dict[str, Tensor]
+    """(n, H) a modality, where modalities vote together: what it says alone, -1 for a clip that lacks it."""
+    statistics: ClipStatistics
     errors: dict[int, str]
     """Why each of the other clips, by row, could not be decoded."""
 
@@ -44,7 +44,7 @@ def predict(
     """Assign each clip to the likeliest cluster of every head.
 
     The log-probabilities are averaged over the views and, weighted, over the modalities that vote together; the
-    plan row of the last labelling, softmax(sharpness * score + potential), gives the cluster and how sure it is.
+    plan row of the last labelling, softmax(sharpness * score + potential), gives the cluster and how clear it is.
     K-means leaves potentials of 0, and there the row is that of the heads' probabilities.  A clip that lacks the
     modality of a head (own and cross labels) goes to the cluster with the largest potential, with the confidence of
     a guess.
@@ -62,40 +62,41 @@ def predict(
         DataError: no clip at all could be decoded.
     """
     clusters = torch.full((num_clips, config.num_label_heads), -1)
-    alone = {name: torch.full_like(clusters, -1) for names in config.voters if len(names) > 1 for name in names}
-    sure = torch.full((4, num_clips, config.num_label_heads), torch.nan)
+    by_modality = {name: torch.full_like(clusters, -1) for name in _vote_together(config)}
+    statistics = torch.full((4, num_clips, config.num_label_heads), torch.nan)
     errors: dict[int, str] = {}
     for batch in batches:
-        found = predict_batch(model, augment, batch, num_views, config, potentials)
-        errors |= found.errors
-        clusters[found.rows], sure[:, found.rows] = found.clusters, found.sure
-        for name, own in found.alone.items():
-            alone[name][found.rows] = own
+        predicted = predict_batch(model, augment, batch, num_views, config, potentials)
+        errors |= predicted.errors
+        clusters[predicted.rows] = predicted.clusters
+        statistics[:, predicted.rows] = predicted.statistics
+        for name, of_modality in predicted.by_modality.items():
+            by_modality[name][predicted.rows] = of_modality
     if len(errors) == num_clips:
         raise DataError(f"none of the {num_clips} clips could be decoded; the first: {errors[min(errors)]}")
     kept = torch.tensor([row for row in range(num_clips) if row not in errors], dtype=torch.int64)
-    alone = {name: found[kept] for name, found in alone.items()}
-    return Predictions(kept, clusters[kept], alone, ClipStatistics(*sure[:, kept]), errors)
+    by_modality = {name: of_modality[kept] for name, of_modality in by_modality.items()}
+    return Predictions(kept, clusters[kept], by_modality, ClipStatistics(*statistics[:, kept]), errors)
 
 
 @dataclass(frozen=True)
 class BatchPredictions:
-    """Of the b clips of a batch, on the CPU; C columns of the label bank were asked for."""
+    """Clusters of the b clips of a batch, on the CPU; C columns of the label bank were asked for."""
 
     rows: Tensor
     """(b,) as the batch has them."""
     clusters: Tensor
     """(b, C)."""
-    judged: Tensor
+    has_evidence: Tensor
     """(b, C) bool: whether the clip has a modality that the head judges by; else its cluster is a guess."""
-    alone: dict[str, Tensor]
-    """(b, C) by modality, where modalities vote together: what it says alone, -1 for a clip that lacks it."""
-    sure: Tensor
+    by_modality: dict[str, Tensor]
+    """(b, C) a modality, where modalities vote together: what it says alone, -1 for a clip that lacks it."""
+    statistics: Tensor
     """(4, b, C) confidence, margin, entropy, modality agreement."""
     nearest: Tensor
     """(b, C, n) the likeliest clusters after the clip's own."""
     probabilities: Tensor
-    """(b, C, n) theirs in the row that gave the cluster."""
+    """(b, C, n) their probabilities in the row that gave the cluster."""
     features: dict[str, Tensor]
     """(b, D) a modality: mean over its views, each of length 1; zeros for a clip that lacks it."""
     present: dict[str, Tensor]
@@ -132,14 +133,14 @@ def predict_batch(
     """
     sharpness = config.plan_sharpness if sharpness is None else sharpness
     columns = range(config.num_label_heads) if columns is None else columns
-    seen = {name: bool(there.any()) for name, there in batch.present.items()}
+    occurs = {name: bool(present.any()) for name, present in batch.present.items()}
     batch = batch.to(next(model.parameters()).device)
     rows = batch.index[::num_views].cpu()
     inputs = augment(batch, random=False)
     # Nobody asks for the features of a modality that no clip has: a folder of sounds costs no video encoder.
     features = {
         name: encoder(inputs[name])
-        if seen[name]
+        if occurs[name]
         else torch.zeros(len(batch.index), model.num_features[name], device=batch.index.device)
         for name, encoder in model.encoders.items()
     }
@@ -147,34 +148,35 @@ def predict_batch(
     logits = model.logits(joined)
     present = {name: _per_clip(p.float(), num_views) > 0 for name, p in of_views.items()}
     decoded = torch.stack(list(present.values())).any(0).cpu()
-    clusters, judged, sure, nearest, probabilities = [], [], [], [], []
-    alone: dict[str, list[Tensor]] = {name: [] for names in config.voters if len(names) > 1 for name in names}
+    clusters, has_evidence, statistics, nearest, probabilities = [], [], [], [], []
+    by_modality: dict[str, list[Tensor]] = {name: [] for name in _vote_together(config)}
     for column in columns:
         log_probabilities, voting, scores = score_views(logits, of_views, num_views, column, config)
         potential = potentials[column].to(scores.device)
         assigned = (sharpness * scores + potential).argmax(1)
         clusters.append(assigned)
-        judged.append(torch.stack(list(voting.values())).any(0))
-        for name in alone:
+        has_evidence.append(torch.stack(list(voting.values())).any(0))
+        for name in by_modality:
             own = (sharpness * log_probabilities[name] + potential).argmax(1)
-            alone[name].append(torch.where(present[name], own, -1))
-        each = (*row_statistics(scores, potential, sharpness), modality_agreement(log_probabilities, voting))
-        sure.append(torch.stack([values.float() for values in each]))
+            by_modality[name].append(torch.where(present[name], own, -1))
+        agreement = modality_agreement(log_probabilities, voting)
+        of_column = (*row_statistics(scores, potential, sharpness), agreement)
+        statistics.append(torch.stack([values.float() for values in of_column]))
         row = (sharpness * scores.double() + potential).softmax(1).scatter(1, assigned[:, None], -1.0)
         likeliest = row.topk(num_nearest, 1)
         nearest.append(likeliest.indices)
         probabilities.append(likeliest.values.float())
-    averaged, there = average_views(features, batch.present, num_views)
+    averaged, averaged_present = average_views(features, batch.present, num_views)
     return BatchPredictions(
         rows,
         torch.stack(clusters, 1).cpu(),
-        torch.stack(judged, 1).cpu(),
-        {name: torch.stack(own, 1).cpu() for name, own in alone.items()},
-        torch.stack(sure, 2).cpu(),
+        torch.stack(has_evidence, 1).cpu(),
+        {name: torch.stack(own, 1).cpu() for name, own in by_modality.items()},
+        torch.stack(statistics, 2).cpu(),
         torch.stack(nearest, 1).cpu(),
         torch.stack(probabilities, 1).cpu(),
         {name: values.cpu() for name, values in averaged.items()},
-        {name: values.cpu() for name, values in there.items()},
+        {name: values.cpu() for name, values in averaged_present.items()},
         {row: reason for row, reason in batch.errors if not decoded[rows == row].any()},
     )
 
@@ -194,13 +196,18 @@ def score_views(
     Returns:
         Log-probabilities (B / V, K) and presence (B / V,) of each voter, and scores (B / V, K).
     """
-    voters, head = config.voters[column // config.heads.num_heads], column % config.heads.num_heads
+    voters, head = config.head_of_column(column)
     log_probabilities = {
         name: _mean_over_views(logits[name][head].float().log_softmax(1), present[name], num_views) for name in voters
     }
     voting = {name: _per_clip(present[name].float(), num_views) > 0 for name in voters}
     weights = {name: config.branch_weights[name] for name in voters}
     return log_probabilities, voting, combine_scores(log_probabilities, weights, voting)
+
+
+def _vote_together(config: Config) -> list[str]:
+    """The modalities that vote together with others."""
+    return [name for label_set in config.label_sets if len(label_set.voters) > 1 for name in label_set.voters]
 
 
 def _per_clip(values: Tensor, num_views: int) -> Tensor:

@@ -109,9 +109,9 @@ def read_labels(run_dir: Path, split: str) -> pa.Table:
     """
     path = run_dir / "labels" / f"{split}.parquet"
     if not path.exists():
-        found = ", ".join(sorted(file.stem for file in path.parent.glob("*.parquet"))) or "none"
+        splits = ", ".join(sorted(file.stem for file in path.parent.glob("*.parquet"))) or "none"
         raise UsageError(
-            f"{run_dir} has no labels of split {split!r} (found: {found}); labels of the training clips "
+            f"{run_dir} has no labels of split {split!r} (found: {splits}); labels of the training clips "
             f"appear when training ends, others with {command('evaluate', run_dir, '--split', split)}"
         )
     return pq.read_table(path)
@@ -212,8 +212,8 @@ def _require_matching_ids(labels: pa.Table, manifest: pa.Table, heads: list[int]
     doubled = num_recordings - pc.count_distinct(manifest["id"], mode="all").as_py()
     if doubled:
         raise ValueError(f"{doubled} of {num_recordings} manifest rows repeat an id: scan the media again")
-    known = pc.is_in(labels["id"], value_set=manifest["id"].combine_chunks())
-    unknown = pc.unique(labels["id"].filter(pc.invert(known)))
+    is_in_manifest = pc.is_in(labels["id"], value_set=manifest["id"].combine_chunks())
+    unknown = pc.unique(labels["id"].filter(pc.invert(is_in_manifest)))
     if len(unknown):
         num_ids = pc.count_distinct(labels["id"], mode="all").as_py()
         raise ValueError(

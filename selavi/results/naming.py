@@ -101,31 +101,31 @@ class Names:
     def _by_head(self) -> dict[int, HeadNames]:
         heads: dict[int, HeadNames] = {}
         for row in self.rows:
-            known = heads.setdefault(row["head"], HeadNames())
+            decisions = heads.setdefault(row["head"], HeadNames())
             cluster, into, rejected = row["cluster"], row["into"], row["rejected"]
             if row["id"] is not None:
                 if into is not None or rejected:
-                    known.clips[row["id"]] = (cluster, REJECTED if rejected else into)
+                    decisions.clips[row["id"]] = (cluster, REJECTED if rejected else into)
                 continue
             if row["name"]:
-                known.name[cluster] = row["name"]
+                decisions.name[cluster] = row["name"]
             if into is not None:
-                known.into[cluster] = into
+                decisions.into[cluster] = into
             if rejected:
-                known.rejected.add(cluster)
+                decisions.rejected.add(cluster)
         return heads
 
     def _final(self, keys: np.ndarray) -> np.ndarray:
         """Final clusters of (N,) keys."""
         changed = {
-            _key(head, cluster): known.final(cluster)
-            for head, known in self._by_head.items()
-            for cluster in {*known.into, *known.rejected}
+            _key(head, cluster): decisions.final(cluster)
+            for head, decisions in self._by_head.items()
+            for cluster in {*decisions.into, *decisions.rejected}
         }
         final = keys & _MAX_NUMBER
         final[keys < 0] = REJECTED
-        found, values = _look_up(changed, keys)
-        final[found] = values
+        is_changed, values = _look_up(changed, keys)
+        final[is_changed] = values
         return final
 
 
@@ -224,24 +224,26 @@ def _clip_edits(table: pa.Table, heads: np.ndarray, names: Names) -> tuple[np.nd
     by_head = names._by_head
     ids = {clip_id: index for index, clip_id in enumerate(dict.fromkeys(i for h in by_head.values() for i in h.clips))}
     edits = {
-        _key(head, ids[clip_id]): (was, known.final(into))
-        for head, known in by_head.items()
-        for clip_id, (was, into) in known.clips.items()
+        _key(head, ids[clip_id]): (was, decisions.final(into))
+        for head, decisions in by_head.items()
+        for clip_id, (was, into) in decisions.clips.items()
     }
     indices = pc.index_in(table["id"], value_set=_spelt_as_in(table["id"], list(ids)))
     rows = np.flatnonzero(indices.is_valid().to_numpy())
     keys = _keys(heads[rows], indices.take(pa.array(rows)).to_numpy().astype(np.int64))
-    found, was = _look_up({key: edit[0] for key, edit in edits.items()}, keys)
+    is_edited, was = _look_up({key: edit[0] for key, edit in edits.items()}, keys)
     _, moved_to = _look_up({key: edit[1] for key, edit in edits.items()}, keys)
-    return rows[found], was, moved_to
+    return rows[is_edited], was, moved_to
 
 
-def _spelt_as_in(there: pa.ChunkedArray, ids: list[str]) -> pa.Array:
+def _spelt_as_in(table_ids: pa.ChunkedArray, ids: list[str]) -> pa.Array:
     """The ids as the table has them, which may be in another Unicode form; those that it does not have stay."""
-    match = find_ids(pa.array(ids, pa.string()), there)
-    spelt = [clip_id if place < 0 else there[place].as_py() for clip_id, place in zip(ids, match.place, strict=True)]
+    match = find_ids(pa.array(ids, pa.string()), table_ids)
+    spelt = [
+        clip_id if place < 0 else table_ids[place].as_py() for clip_id, place in zip(ids, match.place, strict=True)
+    ]
     missing = [clip_id for clip_id, place in zip(ids, match.place, strict=True) if place < 0]
-    similar = explain_missing(missing, pc.unique(there).to_pylist()) if missing else ""
+    similar = explain_missing(missing, pc.unique(table_ids).to_pylist()) if missing else ""
     if similar:
         log.warning(f"the names speak of clips that are not here in this spelling, and change nothing there: {similar}")
     return pa.array(spelt, pa.string())
@@ -250,17 +252,19 @@ def _spelt_as_in(there: pa.ChunkedArray, ids: list[str]) -> pa.Array:
 def _names_of(names: Names, keys: np.ndarray) -> pa.ChunkedArray:
     """The name for each of (N,) keys, null where it has none."""
     by_head = names._by_head
-    texts = {_key(head, cluster): name for head, known in by_head.items() for cluster, name in known.name.items()}
+    texts = {
+        _key(head, cluster): name for head, decisions in by_head.items() for cluster, name in decisions.name.items()
+    }
     values = pa.array(list(texts.values()), pa.string())
     index_of = {key: index for index, key in enumerate(texts)}
     chunks = []
     for start in range(0, max(keys.size, 1), _ROWS_AT_ONCE):  # an array of strings holds 2 GB at most
         part = keys[start : start + _ROWS_AT_ONCE]
-        found, positions = _look_up(index_of, part)
+        is_named, positions = _look_up(index_of, part)
         indices = np.zeros(part.size, np.int64)
-        indices[found] = positions
+        indices[is_named] = positions
         missing = np.ones(part.size, dtype=bool)
-        missing[found] = False
+        missing[is_named] = False
         chunks.append(values.take(pa.array(indices, mask=missing)))
     return pa.chunked_array(chunks, pa.string())
 
@@ -276,14 +280,14 @@ def _keys(heads: np.ndarray, numbers: np.ndarray) -> np.ndarray:
 
 
 def _look_up(values: dict[int, int], keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Positions of the (N,) keys that `values` knows, and their values; O(N log M)."""
+    """Positions of the (N,) keys that `values` has, and their values; O(N log M)."""
     if not values:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    known = np.array(sorted(values), np.int64)
-    sorted_values = np.array([values[key] for key in known.tolist()], np.int64)
-    places = np.minimum(np.searchsorted(known, keys), known.size - 1)
-    found = np.flatnonzero(known[places] == keys)
-    return found, sorted_values[places[found]]
+    sorted_keys = np.array(sorted(values), np.int64)
+    sorted_values = np.array([values[key] for key in sorted_keys.tolist()], np.int64)
+    places = np.minimum(np.searchsorted(sorted_keys, keys), sorted_keys.size - 1)
+    positions = np.flatnonzero(sorted_keys[places] == keys)
+    return positions, sorted_values[places[positions]]
 
 
 class _CellError(Exception):
@@ -300,8 +304,8 @@ def _check_header(path: Path, line: int, columns: list[str]) -> list[str]:
     doubled = [column for column in COLUMNS if columns.count(column) > 1]
     if unknown or missing or doubled:
         faults = (("unknown", unknown), ("missing", missing), ("twice", doubled))
-        found = "; ".join(f"{what}: {', '.join(map(repr, which))}" for what, which in faults if which)
-        raise UsageError(f"{path}, line {line}: expected the columns {','.join(COLUMNS)}; {found}")
+        problems = "; ".join(f"{what}: {', '.join(map(repr, which))}" for what, which in faults if which)
+        raise UsageError(f"{path}, line {line}: expected the columns {','.join(COLUMNS)}; {problems}")
     return columns
 
 

@@ -12,6 +12,7 @@ from selavi.augment import Augment
 from selavi.batch import NUM_DRAWS, ClipBatch
 from selavi.config import Config
 from selavi.errors import UsageError
+from selavi.inference.device import best_device
 from selavi.loss import selavi_loss
 from selavi.modalities import examples
 from selavi.model import SelaviModel
@@ -38,7 +39,7 @@ def measure_model(config: Config, budget_s: float) -> ModelSpeed:
     Raises:
         UsageError: a batch does not fit in the device's memory, or the run asks for a GPU and there is none.
     """
-    device = _device(config.trainer.accelerator)
+    device = best_device(config.trainer.accelerator, required=True)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(mix(config.seed, "model"))
         model = SelaviModel(config).to(device)
@@ -139,13 +140,6 @@ def _rate(config: Config, step: Callable[[ClipBatch], None], batch_size: int, bu
         elif now_s + times_s[-1] > until_s or len(times_s) > 50:
             # the first step of a size allocates and chooses algorithms
             return num_clips / median(times_s[1:] or times_s), num_clips
-
-
-def _device(accelerator: str) -> torch.device:
-    there = torch.cuda.is_available()
-    if accelerator in ("gpu", "cuda") and not there:
-        raise UsageError(f"trainer.accelerator={accelerator}, but torch sees no GPU; set trainer.accelerator=cpu")
-    return torch.device("cuda" if there and accelerator != "cpu" else "cpu")
 
 
 def _name(device: torch.device) -> str:

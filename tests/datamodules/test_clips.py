@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.clips import ClipDataModule, cached, check_bad_fraction, prepare_data
+from datamodules.clips import ClipDataModule, check_bad_fraction, prepare_data
+from datamodules.stores.opening import open_media
 from selavi.batch import ClipBatch
 from selavi.config import Config
 from selavi.errors import DataError, UsageError
@@ -57,13 +58,13 @@ def test_a_labelling_pass_is_every_clip_in_order_and_another_view_each_time(data
 
 
 def test_evaluation_gives_the_views_of_a_clip_in_a_row(data: ClipDataModule) -> None:
-    loader, rows = data.evaluation_loader("test", num_views=3)
+    loader, rows = data.loaders.evaluation_loader("test", num_views=3)
     batches = list(loader)
     assert len(rows) == 16
     assert torch.cat([batch.index for batch in batches]).tolist() == [n for n in range(16) for _ in range(3)]
     assert all(len(batch.index) % 3 == 0 for batch in batches)
     with pytest.raises(UsageError, match=r"no file in split 'val'.* found: test \(16 files\), train \(32 files\)"):
-        data.evaluation_loader("val")
+        data.loaders.evaluation_loader("val")
 
 
 def test_a_step_larger_than_the_set_is_refused(data: ClipDataModule) -> None:
@@ -78,7 +79,7 @@ def test_workers_decode_what_the_main_process_decodes(tiny: Tiny) -> None:
     for workers in (0, 2):
         config = tiny(f"data.num_workers={workers}", "data.cache_gb=0")
         data = ClipDataModule(config, *prepare_data(config))
-        assert data.cache is None
+        assert data.media is None
         tables.append([*data.train_dataloader()])
     for alone, helped in zip(*tables, strict=True):
         assert torch.equal(alone.index, helped.index)
@@ -91,12 +92,12 @@ def test_decoded_media_are_kept_where_they_fit(tiny: Tiny, caplog: pytest.LogCap
     config = tiny()
     manifest, cache = prepare_data(config)
     assert cache is not None
-    found = cached(config, manifest)
+    found = open_media(config, manifest)
     assert found is not None and found.folder == cache.folder
     small = tiny("data.cache_gb=0.0001")
     assert prepare_data(small)[1] is None
     assert "decoding each clip anew" in caplog.text
-    assert cached(small, manifest) is None
+    assert open_media(small, manifest) is None
     caplog.clear()
     assert prepare_data(tiny("data.cache_gb=0"))[1] is None
     assert "decoding" not in caplog.text
@@ -210,7 +211,7 @@ def test_failures_of_decoding_ahead_are_found_again_without_decoding(
     manifest, media = prepare_data(config)
     assert manifest["status"].to_pylist() == ["ok", "ok", "not_media", "ok"]
     monkeypatch.setattr("datamodules.stores.cache._Work.decode_all", lambda *_: pytest.fail("decoded again"))
-    again = cached(config, manifest)  # as after a run, from its own manifest
+    again = open_media(config, manifest)  # as after a run, from its own manifest
     assert again is not None and again.folder == media.folder
     assert prepare_data(own([], "data.max_bad_fraction=0.5", "data.clip_s=2"))[1].folder == media.folder
 

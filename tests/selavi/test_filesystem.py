@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from selavi.cli import run_tool
-from selavi.filesystem import expand, explain, fault_of, look, real_path, user_path
+from selavi.filesystem import Enclosure, expand, explain, fault_of, look, real_path, user_path
 
 
 def test_a_look_never_raises(tmp_path: Path) -> None:
@@ -73,3 +73,40 @@ def test_other_errors_stay_crashes() -> None:
 
     with pytest.raises(FileNotFoundError):
         run_tool(action)
+
+
+def test_no_path_leaves_an_enclosure_unseen(tmp_path: Path) -> None:
+    """The one check behind scan, gallery and hand-over: every kind of path and link, against where it really ends."""
+    root, outside = tmp_path / "media", tmp_path / "media2"
+    for folder in (root / "a" / "b", outside / "b"):
+        folder.mkdir(parents=True)
+        (folder / "x.mp4").touch()
+    links = {
+        "in": root / "a",
+        "out": outside,
+        "a/up": "..",
+        "a/further": "../..",
+        "a/in.mp4": "b/x.mp4",
+        "a/out.mp4": outside / "b" / "x.mp4",
+        "a/chain.mp4": "../in/out.mp4",
+        "a/broken.mp4": "nothing",
+        "a/broken_out.mp4": outside / "nothing",
+        "loop": "loop",
+    }
+    for name, target in links.items():
+        (root / name).symlink_to(target)
+    (tmp_path / "link").symlink_to(root)
+    folders = ["", "a/", "a/b/", "in/", "in/b/", "out/", "out/b/", "a/up/", "a/up/out/b/", "a/further/media2/b/"]
+    files = ["x.mp4", "in.mp4", "out.mp4", "chain.mp4", "broken.mp4", "broken_out.mp4", "none.mp4"]
+    for start in (root, tmp_path / "link"):
+        enclosure = Enclosure(start)
+        for name in [folder + file for folder in folders for file in files]:
+            path = enclosure.path(name)
+            assert enclosure.names(path)
+            assert enclosure.leads_out(path) == (not Path(os.path.realpath(path)).is_relative_to(root)), name
+        for name in ("../media2/b/x.mp4", "/etc/passwd", "a/../../media2/b/x.mp4", "../media", "."):
+            assert not enclosure.names(enclosure.path(name)), name
+        assert not enclosure.leads_out(enclosure.path("loop"))
+        assert enclosure.leads_out(enclosure.path("a\0b/x.mp4"))
+    everything = Enclosure("/")
+    assert everything.names("/etc") and not everything.leads_out("/etc/hosts")

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selavi import planning
@@ -25,15 +25,16 @@ SMALL, MEDIUM = recipe("small"), recipe("medium")
 
 
 def facts(num_clips: int = 576, with_sound: int | None = None, duration_s: float = 2.0) -> FolderFacts:
-    return FolderFacts(num_clips, num_clips if with_sound is None else with_sound, [duration_s] * num_clips)
+    clip_s = planning.choose_clip_s([duration_s], 1.0)
+    return FolderFacts(num_clips, num_clips if with_sound is None else with_sound, duration_s, clip_s, decoded_gb=0.1)
 
 
 def chosen(
-    clips: FolderFacts, machine: MachineFacts = LAPTOP, clusters: int | None = None, decoded_gb: float = 0.1
+    clips: FolderFacts, machine: MachineFacts = LAPTOP, clusters: int | None = None
 ) -> tuple[planning.Recipe, Config]:
     """The recipe and the settings that it comes to, which load_config checks."""
     name = planning.recipe_name(clips.num_clips, machine.gpu)
-    result = choose_recipe(clips, machine, recipe(name), clusters, decoded_gb)
+    result = choose_recipe(clips, machine, recipe(name), clusters)
     return result, load_config(CONFIGS / f"{result.config}.yaml", result.settings)
 
 
@@ -118,6 +119,7 @@ def test_an_epoch_has_a_step(num_clips: int, most: int) -> None:
     assert num_clips < 6 or num_clips >= planning.STEPS_AN_EPOCH * batch_size
 
 
+@settings(max_examples=40)
 @given(
     num_clips=st.integers(2, 100_000),
     share=st.floats(0, 1),
@@ -129,8 +131,8 @@ def test_an_epoch_has_a_step(num_clips: int, most: int) -> None:
 def test_every_recipe_is_made_of_settings_that_exist(
     num_clips: int, share: float, duration_s: float, machine: MachineFacts, clusters: int | None, decoded_gb: float
 ) -> None:
-    clips = FolderFacts(num_clips, round(share * num_clips), [duration_s])
-    result, config = chosen(clips, machine, clusters, decoded_gb)
+    clips = replace(facts(num_clips, round(share * num_clips), duration_s), decoded_gb=decoded_gb)
+    result, config = chosen(clips, machine, clusters)
     assert config.heads.num_clusters == (clusters or planning.suggest_clusters(num_clips))
     assert config.data.clip_s <= duration_s
     assert "\n" not in result.reason
@@ -155,8 +157,9 @@ def test_the_sound_is_used_where_enough_clips_have_some(with_sound: int, modalit
 
 def test_short_clips_get_a_shorter_window_and_a_few_shorter_ones_do_not_decide() -> None:
     assert chosen(facts(duration_s=0.75))[1].data.clip_s == 0.7
-    assert chosen(FolderFacts(100, 100, [2.0] * 97 + [0.3] * 3))[1].data.clip_s == 1.0
-    assert chosen(facts(duration_s=0.05))[1].data.clip_s == 0.2
+    assert planning.choose_clip_s([2.0] * 97 + [0.3] * 3, 1.0) == 1.0
+    assert planning.choose_clip_s([0.05], 1.0) == 0.2
+    assert planning.choose_clip_s([], 1.0) == 1.0
 
 
 def test_long_files_are_told_to_have_one_label() -> None:
@@ -165,8 +168,8 @@ def test_long_files_are_told_to_have_one_label() -> None:
 
 
 def test_media_are_decoded_ahead_where_they_fit_on_the_disk() -> None:
-    assert chosen(facts(), decoded_gb=3.9)[1].data.cache_gb == 4
-    assert chosen(facts(), decoded_gb=9.5)[1].data.cache_gb == 10
-    result, config = chosen(facts(), replace(LAPTOP, disk_gb=10.0), decoded_gb=9.5)
+    assert chosen(replace(facts(), decoded_gb=3.9))[1].data.cache_gb == 4
+    assert chosen(replace(facts(), decoded_gb=9.5))[1].data.cache_gb == 10
+    result, config = chosen(replace(facts(), decoded_gb=9.5), replace(LAPTOP, disk_gb=10.0))
     assert config.data.cache_gb == 0 and config.data.num_workers == 2
     assert "decoded anew" in result.remarks[0]

@@ -14,29 +14,30 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from selavi.media import MediaError
+from selavi.results.evidence import Evidence
 from selavi.results.gallery import data
 from selavi.results.gallery import media as links
 from selavi.results.gallery.layout import Method, place_points, points_of
-from selavi.results.gallery.overlays import Evidence, draw_overlay
+from selavi.results.gallery.overlays import draw_overlay, overlay_name
 from selavi.results.gallery.page import write_page
 from selavi.results.gallery.select import Head, HeadClusters, Places, Selector
 from selavi.results.gallery.thumbnails import (
     SAMPLE_RATE,
     Geometry,
-    Job,
     Reader,
+    ThumbnailJob,
     make_thumbnail,
     read_file,
     thumbnail_name,
 )
 
-Each = Callable[[Callable[[Any], str], Iterable[Any], int, str], Iterator[tuple[int, Any]]]
+RunJobs = Callable[[Callable[[Any], str], Iterable[Any], int, str], Iterator[tuple[int, Any]]]
 """Calls a function on so many jobs, for a purpose (in words); gives the number of each job and what the function
 returned, or, where that is no string, a fault with `reason` and `detail`."""
 
 
 @dataclass(frozen=True)
-class Source:
+class MediaSource:
     """Where pictures, sound and recordings come from."""
 
     root: Path
@@ -50,7 +51,7 @@ class Source:
     write: links.Writer = links.transcode_file
     """Writes what --media transcode asks for."""
     sample_rate: int = SAMPLE_RATE
-    """Of the sound that thumbnails show; see Geometry."""
+    """Rate of the sound that thumbnails show; see Geometry."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class About:
 
 
 @dataclass
-class Report:
+class GalleryReport:
     """What was done."""
 
     page: Path
@@ -102,7 +103,7 @@ class Report:
 
 
 def in_process(function: Callable[[Any], str], jobs: Iterable[Any], total: int, what: str) -> Iterator[tuple[int, Any]]:
-    """An Each without processes, limits or progress."""
+    """A RunJobs without processes, limits or progress."""
     for number, job in enumerate(jobs):
         try:
             yield number, function(job)
@@ -115,15 +116,15 @@ def write_gallery(
     clips: pa.Table,
     heads: Sequence[Head],
     about: About,
-    source: Source,
+    source: MediaSource,
     *,
     places: Places | None = None,
     features: np.ndarray | None = None,
     method: Method = "pca",
     explain: Callable[[list[str]], Iterable[Evidence]] | None = None,
     num_explained: int = 4,
-    each: Each = in_process,
-) -> Report:
+    run_jobs: RunJobs = in_process,
+) -> GalleryReport:
     """Write a gallery's folder, as docs/gallery.md describes it.
 
     Thumbnails and media that are there are kept, so an export that was killed goes on where it was.
@@ -139,7 +140,7 @@ def write_gallery(
         method: of the map.
         explain: gives the evidence for clips, by id, under the chosen head.
         num_explained: the most typical clips of each of its clusters that are explained.
-        each: runs jobs.
+        run_jobs: runs the jobs.
 
     Raises:
         UsageError: a path leads out of the media root.
@@ -148,26 +149,26 @@ def write_gallery(
     if about.chosen_head not in [head.head for head in heads]:
         raise ValueError(f"expected one of the heads {[head.head for head in heads]}, got {about.chosen_head}")
     selector = Selector(clips, places or Places(), features)
-    found = {head.head: selector.select(head) for head in heads}
-    shown = _shown(found, about.chosen_head, len(clips), places is None)
+    clusters_of = {head.head: selector.select(head) for head in heads}
+    shown = _shown(clusters_of, about.chosen_head, len(clips), places is None)
     states = links.locate(clips, source.root, source.allow_links)
-    report = Report(out_dir / "index.html")
+    report = GalleryReport(out_dir / "index.html")
 
     geometry = _geometry(clips, source.sample_rate)
-    thumbnails = _thumbnails(out_dir, clips, shown, states, geometry, source, each, report)
+    thumbnails = _thumbnails(out_dir, clips, shown, states, geometry, source, run_jobs, report)
     overlays = np.zeros(len(clips), "S24")
     if explain is not None:
-        rows = _most_typical(found[about.chosen_head], num_explained)
+        rows = _most_typical(clusters_of[about.chosen_head], num_explained)
         _draw_overlays(out_dir, clips, geometry, rows, explain, overlays)
-    media_of = _media(out_dir, clips, shown, states, source, each, report)
+    media_of = _media(out_dir, clips, shown, states, source, run_jobs, report)
 
     folder, written = out_dir / "data", set[Path]()
     pictures = data.Pictures(thumbnails, overlays)
     for head in heads:
-        for cluster in found[head.head].clusters:
+        for cluster in clusters_of[head.head].clusters:
             chosen = head.head == about.chosen_head
             written |= set(
-                data.write_members(folder, head, found[head.head], cluster, clips, pictures, media_of, chosen)
+                data.write_members(folder, head, clusters_of[head.head], cluster, clips, pictures, media_of, chosen)
             )
     written |= set(data.write_ids(folder, clips, heads))
     labelled = clips["label"].null_count < len(clips)
@@ -176,7 +177,7 @@ def write_gallery(
     no_map = about.no_map
     drawn = None
     if features is not None and method != "none":
-        rows = points_of(found[about.chosen_head])
+        rows = points_of(clusters_of[about.chosen_head])
         drawn = place_points(features[rows], method, about.seed)
         no_map = None if drawn else "fewer than three clips have different features"
     report.no_map = None if drawn else no_map
@@ -206,8 +207,8 @@ def write_gallery(
                 "head": head.head,
                 "agreement": about.agreement_of_heads[place] if about.agreement_of_heads else None,
                 "clusters": [
-                    data.describe_cluster(cluster, found[head.head].clips(cluster), thumbnails)
-                    for cluster in found[head.head].clusters
+                    data.describe_cluster(cluster, clusters_of[head.head].clips(cluster), thumbnails)
+                    for cluster in clusters_of[head.head].clusters
                 ],
             }
             for place, head in enumerate(heads)
@@ -226,10 +227,10 @@ def write_gallery(
     return report
 
 
-def _shown(found: Mapping[int, HeadClusters], chosen: int, num_clips: int, everything: bool) -> np.ndarray:
+def _shown(clusters_of: Mapping[int, HeadClusters], chosen: int, num_clips: int, everything: bool) -> np.ndarray:
     """Clips that are shown under any head, those of the chosen head first, each once."""
-    heads = sorted(found.values(), key=lambda each: each.head != chosen)
-    rows = [each.clips(cluster)[cluster.shown] for each in heads for cluster in each.clusters]
+    heads = sorted(clusters_of.values(), key=lambda head: head.head != chosen)
+    rows = [head.clips(cluster)[cluster.shown] for head in heads for cluster in head.clusters]
     if everything:
         rows.append(np.arange(num_clips))
     _, first = np.unique(joined := np.concatenate(rows), return_index=True)
@@ -249,9 +250,9 @@ def _thumbnails(
     shown: np.ndarray,
     states: np.ndarray,
     geometry: Geometry,
-    source: Source,
-    each: Each,
-    report: Report,
+    source: MediaSource,
+    run_jobs: RunJobs,
+    report: GalleryReport,
 ) -> np.ndarray:
     """Make the thumbnails; (N,) their names, empty where there is none."""
     names = np.zeros(len(clips), "S24")
@@ -261,32 +262,34 @@ def _thumbnails(
         _count(report, "refused", clips["id"][row].as_py(), "a link out of the media folder")
     # The folder is known to be inside; a file that is missing fails by itself, and says so.
     rows = shown[states[shown] != links.OUTSIDE]
-    wanted = clips.take(pa.array(rows))
+    rows_shown = clips.take(pa.array(rows))
     kind = f"thumbnail 1 {geometry} {source.without_files}"
-    each_name = [
+    name_of_row = [
         thumbnail_name(kind, *facts)
-        for facts in zip(*(wanted[c].to_pylist() for c in ("id", "start_s", "bytes", "mtime_ns")), strict=True)
+        for facts in zip(*(rows_shown[c].to_pylist() for c in ("id", "start_s", "bytes", "mtime_ns")), strict=True)
     ]
 
-    def jobs() -> Iterator[Job]:
-        columns = (wanted[c].to_pylist() for c in ("path", "start_s", "duration_s", "width", "audio_state"))
-        for name, row, path, start_s, duration_s, width, state in zip(each_name, rows.tolist(), *columns, strict=True):
+    def jobs() -> Iterator[ThumbnailJob]:
+        columns = (rows_shown[c].to_pylist() for c in ("path", "start_s", "duration_s", "width", "audio_state"))
+        for name, row, path, start_s, duration_s, width, state in zip(
+            name_of_row, rows.tolist(), *columns, strict=True
+        ):
             target = _picture(out_dir, "thumbs", name, "jpg")
             seconds = duration_s if duration_s else 1.0
-            yield Job(target, source.root / path, row, start_s, seconds, bool(width), state == "ok")
+            yield ThumbnailJob(target, source.root / path, row, start_s, seconds, bool(width), state == "ok")
 
     work = partial(make_thumbnail, geometry=geometry, read=source.read)
-    for number, outcome in each(work, jobs(), len(rows), "thumbnails"):
+    for number, outcome in run_jobs(work, jobs(), len(rows), "thumbnails"):
         if isinstance(outcome, str):
-            names[rows[number]] = each_name[number]
+            names[rows[number]] = name_of_row[number]
             report.made, report.kept = report.made + (outcome == "made"), report.kept + (outcome == "kept")
         else:
-            _count(report, outcome.reason, wanted["id"][number].as_py(), outcome.detail)
+            _count(report, outcome.reason, rows_shown["id"][number].as_py(), outcome.detail)
     return names
 
 
-def _most_typical(found: HeadClusters, count: int) -> np.ndarray:
-    return np.concatenate([found.clips(cluster)[cluster.typical[:count]] for cluster in found.clusters])
+def _most_typical(head: HeadClusters, count: int) -> np.ndarray:
+    return np.concatenate([head.clips(cluster)[cluster.typical[:count]] for cluster in head.clusters])
 
 
 def _draw_overlays(
@@ -301,11 +304,13 @@ def _draw_overlays(
     chosen = clips.take(pa.array(rows))
     row_of = dict(zip(chosen["id"].to_pylist(), rows.tolist(), strict=True))
     width, height = (pc.fill_null(clips[name], 0).to_numpy() for name in ("width", "height"))
-    for found in explain(list(row_of)):
-        row = row_of.get(found.id)
+    for evidence in explain(list(row_of)):
+        row = row_of.get(evidence.id)
         if row is not None:
-            name = found.digest(f"{geometry} {width[row]} {height[row]}")
-            draw_overlay(_picture(out_dir, "evidence", name, "png"), found, geometry, int(width[row]), int(height[row]))
+            name = overlay_name(evidence, f"{geometry} {width[row]} {height[row]}")
+            draw_overlay(
+                _picture(out_dir, "evidence", name, "png"), evidence, geometry, int(width[row]), int(height[row])
+            )
             names[row] = name
 
 
@@ -314,39 +319,37 @@ def _media(
     clips: pa.Table,
     shown: np.ndarray,
     states: np.ndarray,
-    source: Source,
-    each: Each,
-    report: Report,
+    source: MediaSource,
+    run_jobs: RunJobs,
+    report: GalleryReport,
 ) -> links.Links:
     """Look at the recordings, copy or transcode them; a part of this takes minutes, and is kept."""
     folder, mode = out_dir / "media", source.mode
     names, looked_at = np.zeros(len(clips), "S24"), np.zeros(len(clips), bool)
     unplayable: dict[int, str] = {}
-    usable = (states != links.OUTSIDE) if mode == "transcode" and source.without_files else (states == links.THERE)
-    wanted = np.sort(shown[usable[shown]])
-    paths = clips["path"].take(pa.array(wanted)).to_pylist()
+    usable = (states != links.OUTSIDE) if mode == "transcode" and source.without_files else (states == links.PRESENT)
+    rows = np.sort(shown[usable[shown]])
+    paths = clips["path"].take(pa.array(rows)).to_pylist()
     if source.read is not None and mode != "transcode":
-        jobs = (
-            links.MediaJob(source.root / path, folder, row) for path, row in zip(paths, wanted.tolist(), strict=True)
-        )
-        for number, outcome in each(links.look, jobs, len(wanted), "looking at media"):
-            looked_at[wanted[number]] = True
+        jobs = (links.MediaJob(source.root / path, folder, row) for path, row in zip(paths, rows.tolist(), strict=True))
+        for number, outcome in run_jobs(links.look, jobs, len(rows), "looking at media"):
+            looked_at[rows[number]] = True
             if not isinstance(outcome, str) or outcome:  # a file that cannot be opened does not play either
-                unplayable[int(wanted[number])] = outcome if isinstance(outcome, str) else outcome.reason
+                unplayable[int(rows[number])] = outcome if isinstance(outcome, str) else outcome.reason
     kept: set[Path] = set()
     if mode != "link":
-        facts = clips.take(pa.array(wanted))
+        facts = clips.take(pa.array(rows))
         columns = (facts[c].to_pylist() for c in ("id", "start_s", "bytes", "mtime_ns"))
-        each_name = [thumbnail_name(f"media 1 {mode}", *told) for told in zip(*columns, strict=True)]
-        targets = [folder / links.media_file(name, path, mode) for name, path in zip(each_name, paths, strict=True)]
+        name_of_row = [thumbnail_name(f"media 1 {mode}", *of_row) for of_row in zip(*columns, strict=True)]
+        targets = [folder / links.media_file(name, path, mode) for name, path in zip(name_of_row, paths, strict=True)]
         jobs = (
             links.MediaJob(source.root / path, target, row)
-            for path, target, row in zip(paths, targets, wanted.tolist(), strict=True)
+            for path, target, row in zip(paths, targets, rows.tolist(), strict=True)
         )
         write = source.write if mode == "transcode" else links.copy_file
-        for number, outcome in each(write, jobs, len(wanted), f"{mode} media"):
+        for number, outcome in run_jobs(write, jobs, len(rows), f"{mode} media"):
             if isinstance(outcome, str):
-                names[wanted[number]] = each_name[number]
+                names[rows[number]] = name_of_row[number]
                 kept.add(targets[number])
             else:
                 _count(report, outcome.reason, facts["id"][number].as_py(), outcome.detail)
@@ -354,8 +357,8 @@ def _media(
         own = {path.suffix for path in folder.iterdir() if len(path.stem) == 24} | {".tmp"}
         report.removed += data.remove_stale(folder, sorted(own), kept)
     without = len(clips) - len(shown)
-    report.media_warning = links.describe(states, unplayable, len(wanted), mode, without)
-    if source.without_files and mode == "link" and not (states == links.THERE).any():
+    report.media_warning = links.describe(states, unplayable, len(rows), mode, without)
+    if source.without_files and mode == "link" and not (states == links.PRESENT).any():
         report.media_warning = (
             f"The run read prepared clips, and the recordings that they were made of are not in {source.root}: "
             "nothing plays. Export again with --media transcode to write playable clips."
@@ -363,7 +366,7 @@ def _media(
     return links.Links(clips, source.root, out_dir, mode, states, names, unplayable, looked_at)
 
 
-def _count(report: Report, reason: str, clip_id: str, detail: str) -> None:
+def _count(report: GalleryReport, reason: str, clip_id: str, detail: str) -> None:
     report.faults[reason] += 1
     report.examples.setdefault(reason, f"{clip_id!a}: {detail}")
 

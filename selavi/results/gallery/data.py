@@ -24,8 +24,8 @@ IDS_PART = 20_000
 _ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
 
 MediaOf = Callable[[np.ndarray], tuple[list[str | None], list[bool], list[str]]]
-"""Of some clips: their media as seen from index.html (None where there is none), whether browsers can play them, and
-whether they are `video` or `audio`."""
+"""Gives, for some clips, their media as seen from index.html (None where there is none), whether browsers can play
+them, and whether they are `video` or `audio`."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def write_call(path: Path, function: str, *arguments: Any) -> Path:
 def write_members(
     folder: Path,
     head: Head,
-    found: HeadClusters,
+    clusters: HeadClusters,
     cluster: Cluster,
     clips: pa.Table,
     pictures: Pictures,
@@ -71,15 +71,15 @@ def write_members(
     Args:
         folder: the gallery's data folder.
         head: the head's figures.
-        found: its clusters.
+        clusters: its clusters.
         cluster: one of them.
         clips: of select.arrange.
         pictures: thumbnails and evidence of the clips.
         media_of: links.
         with_evidence: whether the evidence is this head's.
     """
-    members = found.clips(cluster)
-    name = f"h{found.head}/c{cluster.cluster}"
+    members = clusters.clips(cluster)
+    name = f"h{clusters.head}/c{cluster.cluster}"
 
     def columns(rows: np.ndarray) -> dict[str, Any]:
         chosen = clips.take(pa.array(rows))
@@ -217,15 +217,15 @@ def _files(folder: Path) -> Iterator[Path]:
 
 def _urls(folder: str, names: np.ndarray, suffix: str) -> list[str | None]:
     """Path of each picture from the page, None for an empty name."""
-    found = (name.decode() for name in names.tolist())
-    return [f"{folder}/{name[:2]}/{name}.{suffix}" if name else None for name in found]
+    texts = [name.decode() for name in names.tolist()]
+    return [f"{folder}/{text[:2]}/{text}.{suffix}" if text else None for text in texts]
 
 
 def _rounded(values: np.ndarray) -> list[float | None]:
     rounded = np.round(values.astype(np.float64), 3)
-    found = rounded.astype(object)
-    found[~np.isfinite(rounded)] = None
-    return found.tolist()
+    cells = rounded.astype(object)
+    cells[~np.isfinite(rounded)] = None
+    return cells.tolist()
 
 
 def _round(value: float | None) -> float | None:

@@ -21,14 +21,14 @@ def require_method(method: str) -> None:
         _umap()
 
 
-def points_of(found: HeadClusters, most: int = MAX_POINTS) -> np.ndarray:
+def points_of(head: HeadClusters, most: int = MAX_POINTS) -> np.ndarray:
     """Choose the clips to draw: of each cluster its share, at even distances from the surest to the least sure.
 
     Returns:
         (P,) clips, ascending.
     """
-    ranks = even_sample([cluster.size for cluster in found.clusters], most)
-    chosen = [found.clips(cluster)[ranks[place]] for place, cluster in enumerate(found.clusters)]
+    ranks = even_sample([cluster.size for cluster in head.clusters], most)
+    chosen = [head.clips(cluster)[ranks[place]] for place, cluster in enumerate(head.clusters)]
     return np.sort(np.concatenate(chosen))[:most]
 
 
@@ -54,16 +54,16 @@ def place_points(features: np.ndarray, method: Method, seed: int) -> tuple[np.nd
     values = values[distinct]
     explained: list[float] = []
     if method == "pca":
-        found, explained = _reduce(values, 2, seed)
+        coordinates, explained = _reduce(values, 2, seed)
         name = "PCA"
     else:
         start, _ = _reduce(values, _REDUCED, seed)
-        found = _tsne(start, seed) if method == "tsne" else _umap_of(start, seed)
+        coordinates = _tsne(start, seed) if method == "tsne" else _umap_of(start, seed)
         name = "t-SNE" if method == "tsne" else "UMAP"
-    low = found.min(0)
-    span = found.max(0) - low
+    low = coordinates.min(0)
+    span = coordinates.max(0) - low
     largest = float(span.max()) or 1.0
-    centred = (found - low + (largest - span) / 2) / largest
+    centred = (coordinates - low + (largest - span) / 2) / largest
     positions = np.rint(centred * 65_535).astype(np.uint16)
     return positions[place], {"method": name, "explained": explained}
 
@@ -80,11 +80,11 @@ def _reduce(values: np.ndarray, dimensions: int, seed: int) -> tuple[np.ndarray,
 
     dimensions = min(dimensions, *values.shape)
     solver = PCA(dimensions, svd_solver="randomized", random_state=seed % 2**32)
-    found = solver.fit_transform(values)
+    coordinates = solver.fit_transform(values)
     explained = [round(float(share), 3) for share in np.nan_to_num(solver.explained_variance_ratio_)]
-    if found.shape[1] < 2:  # one feature: a line
-        found, explained = np.pad(found, ((0, 0), (0, 1))), [*explained, 0.0]
-    return found, explained
+    if coordinates.shape[1] < 2:  # one feature: a line
+        coordinates, explained = np.pad(coordinates, ((0, 0), (0, 1))), [*explained, 0.0]
+    return coordinates, explained
 
 
 def _tsne(values: np.ndarray, seed: int) -> np.ndarray:

@@ -17,13 +17,13 @@ import pyarrow as pa
 from selavi import media
 from selavi.atomic import write_atomically
 from selavi.errors import UsageError
-from selavi.filesystem import fault_of, real_path
+from selavi.filesystem import Enclosure, fault_of
 from selavi.media import MediaError
 
 Mode = Literal["link", "copy", "transcode"]
 MODES: tuple[str, ...] = get_args(Mode)
 
-THERE, MISSING, OUTSIDE = 0, 1, 2
+PRESENT, MISSING, OUTSIDE = 0, 1, 2
 """State of a clip's file: OUTSIDE of the media root by a link, so it is never shown."""
 
 
@@ -34,7 +34,7 @@ class MediaJob:
     source: Path
     target: Path
     row: int
-    """Of the clip, for writers that have no file."""
+    """Number of the clip, for writers that have no file."""
 
 
 Writer = Callable[[MediaJob], str]
@@ -42,7 +42,7 @@ Writer = Callable[[MediaJob], str]
 
 
 def locate(clips: pa.Table, root: Path, allow_links: bool) -> np.ndarray:
-    """Find out which files are there and inside of the media root.
+    """Find out which files are present and inside of the media root.
 
     Links are followed as a scan follows them: to places outside of the root only where that is allowed.  Linear in
     clips: one look at each file, and one at each folder.
@@ -53,31 +53,24 @@ def locate(clips: pa.Table, root: Path, allow_links: bool) -> np.ndarray:
         allow_links: data.allow_links of the run.
 
     Returns:
-        (N,) THERE, MISSING or OUTSIDE.
+        (N,) PRESENT, MISSING or OUTSIDE.
 
     Raises:
         UsageError: a path leads out of the root by itself.
     """
-    base = Path(os.path.abspath(root))
-    real_base = real_path(base)
+    enclosure = Enclosure(root)
     states = np.full(len(clips), MISSING, np.uint8)
-    inside: dict[str, bool] = {}
-    for row, path in enumerate(clips["path"].to_pylist()):
-        full = os.path.normpath(base / path)
-        if not full.startswith(f"{base}{os.sep}".replace("//", "/")):
+    for row, name in enumerate(clips["path"].to_pylist()):
+        path = enclosure.path(name)
+        if not enclosure.names(path):
             raise UsageError(
-                f"the clip {clips['id'][row].as_py()!r} lies outside of the media root {base}: expected a path "
-                f"below it, got {path!r}"
+                f"the clip {clips['id'][row].as_py()!r} lies outside of the media root {enclosure.root}: expected a "
+                f"path below it, got {name!r}"
             )
-        folder = os.path.dirname(full)
-        if folder not in inside:
-            inside[folder] = allow_links or _within(os.path.realpath(folder), real_base)
-        if not inside[folder] or (
-            not allow_links and os.path.islink(full) and not _within(os.path.realpath(full), real_base)
-        ):
+        if not allow_links and enclosure.leads_out(path):
             states[row] = OUTSIDE
-        elif os.path.isfile(full):
-            states[row] = THERE
+        elif os.path.isfile(path):
+            states[row] = PRESENT
     return states
 
 
@@ -121,8 +114,8 @@ class Links:
         urls: list[str | None] = []
         for row, path in zip(rows.tolist(), paths, strict=True):
             if self.mode == "link":
-                there = self.states[row] == THERE
-                urls.append(f"{self.prefix}/{_url(os.path.normpath(path))}" if there else None)
+                is_present = self.states[row] == PRESENT
+                urls.append(f"{self.prefix}/{_url(os.path.normpath(path))}" if is_present else None)
             else:
                 name = self.names[row].decode()
                 urls.append(f"media/{media_file(name, path, self.mode)}" if name else None)
@@ -168,7 +161,7 @@ def copy_file(job: MediaJob) -> str:
         with write_atomically(job.target) as temporary:
             shutil.copyfile(job.source, temporary)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):  # of the copy, not of the recording
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):  # a fault of the copy, not of the recording
             raise
         raise MediaError(job.source, *fault_of(error)) from error
     return "made"
@@ -215,10 +208,6 @@ def describe(
 def _is_sound_alone(clips: pa.Table) -> np.ndarray:
     width = clips["width"].to_numpy().astype(float)
     return ~(width > 0) & ~np.isnan(clips["duration_s"].to_numpy().astype(float))
-
-
-def _within(path: str, root: Path) -> bool:
-    return path == str(root) or path.startswith(f"{root}{os.sep}".replace("//", "/"))
 
 
 def _url(path: str) -> str:

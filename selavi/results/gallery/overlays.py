@@ -1,58 +1,48 @@
 """Overlays that show where the evidence for a cluster lies: transparent pictures of a thumbnail's geometry."""
 
 import hashlib
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from selavi.atomic import write_atomically
+from selavi.results.evidence import Evidence
 from selavi.results.gallery.thumbnails import Geometry
 
 _OPAQUE = 190
-"""Of 255: the strongest evidence still lets the picture through."""
+"""Opacity of the strongest evidence, of 255: it still lets the picture through."""
 _WEAK, _STRONG = np.array([255, 221, 64]), np.array([230, 30, 60])
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """Where and when the evidence for a clip's cluster lies, 0 (none) to 255."""
-
-    id: str
-    video: np.ndarray | None
-    """(4, gh, gw) uint8 over the whole of each of the thumbnail's frames."""
-    audio: np.ndarray | None
-    """(bands, time) uint8 over the whole recording, low bands first."""
-
-    def digest(self, kind: str) -> str:
-        """A file name that changes with what is drawn."""
-        told = hashlib.sha256(f"{self.id}\x1f{kind}".encode())
-        for values in (self.video, self.audio):
-            told.update(b"-" if values is None else f"{values.shape}".encode() + values.tobytes())
-        return told.hexdigest()[:24]
+def overlay_name(evidence: Evidence, kind: str) -> str:
+    """A file name that changes with what is drawn; `kind` is what else that depends on."""
+    digest = hashlib.sha256(f"{evidence.id}\x1f{kind}".encode())
+    for values in (evidence.video, evidence.audio):
+        digest.update(b"-" if values is None else f"{values.shape}".encode() + values.tobytes())
+    return digest.hexdigest()[:24]
 
 
-def draw_overlay(path: Path, found: Evidence, geometry: Geometry, width: int, height: int) -> None:
+def draw_overlay(path: Path, evidence: Evidence, geometry: Geometry, width: int, height: int) -> None:
     """Write an overlay as a PNG with an alpha channel, unless it is there already.
 
     Args:
         path: file to write.
-        found: the evidence.
+        evidence: what is drawn.
         geometry: of the thumbnail that it lies on.
         width: of the recording's picture, to find its place within a frame; 0 where it is not known.
-        height: likewise.
+        height: of that picture; 0 where it is not known.
     """
     if path.exists():
         return
     strength = Image.new("L", geometry.size)
-    if found.video is not None and geometry.frames:
-        for index, values in enumerate(found.video[: geometry.frames]):
+    if evidence.video is not None and geometry.frames:
+        for index, values in enumerate(evidence.video[: geometry.frames]):
             box = geometry.frame_box(index, width or geometry.width, height or geometry.height)
             strength.paste(_grown(values, box), box[:2])
-    if found.audio is not None and geometry.spectrogram:
+    if evidence.audio is not None and geometry.spectrogram:
         box = geometry.spectrogram_box
-        strength.paste(_grown(found.audio[::-1], box), box[:2])
+        strength.paste(_grown(evidence.audio[::-1], box), box[:2])
     values = np.asarray(strength, np.float32)[..., None] / 255
     colour = _WEAK + (_STRONG - _WEAK) * values
     picture = np.concatenate([colour, _OPAQUE * values], axis=2)

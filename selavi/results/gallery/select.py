@@ -72,7 +72,7 @@ class Cluster:
     purity: float | None
     """Share of the labelled clips that carry the most common label."""
     entropy: float | None
-    """Of the labels, in nats."""
+    """Entropy of the labels, in nats."""
     suggestion: str | None
     """A name, from the labels or else from the file names."""
     nearest: list[tuple[int, float]]
@@ -82,7 +82,7 @@ class Cluster:
     borderline: list[int]
     """Those with the smallest margin, of the others."""
     odd: list[int]
-    """Of the rest, those farthest from the cluster's mean feature; without features, with the least agreement."""
+    """Those of the rest that are farthest from the cluster's mean feature; without features, those that agree least."""
 
     @property
     def shown(self) -> list[int]:
@@ -204,11 +204,11 @@ class Selector:
         Returns:
             The labels, the most frequent first, and (label by its place there, cluster, clips) where there are any.
         """
-        known = self.label_codes >= 0
-        frequency = np.bincount(self.label_codes[known], minlength=len(self.label_names))
+        is_labelled = self.label_codes >= 0
+        frequency = np.bincount(self.label_codes[is_labelled], minlength=len(self.label_names))
         by_frequency = np.argsort(-frequency, kind="stable")  # names are sorted: equally frequent ones stay so
         place = np.argsort(by_frequency)
-        keys = place[self.label_codes[known]] * (1 + np.int64(head.cluster.max())) + head.cluster[known]
+        keys = place[self.label_codes[is_labelled]] * (1 + np.int64(head.cluster.max())) + head.cluster[is_labelled]
         keys, counts = np.unique(keys, return_counts=True)
         rows, columns = np.divmod(keys, 1 + np.int64(head.cluster.max()))
         cells = zip(rows.tolist(), columns.tolist(), counts.tolist(), strict=True)
@@ -219,13 +219,13 @@ class Selector:
     ) -> dict[int, list[tuple[str, int]]]:
         """Labels of each cluster (by its row) and their clips, the most common first, then by name."""
         codes = self.label_codes[order]
-        known = codes >= 0
+        is_labelled = codes >= 0
         num_labels = max(len(self.label_names), 1)
-        keys, counts = np.unique(row_of[known] * num_labels + codes[known], return_counts=True)
-        rows, found = np.divmod(keys, num_labels)
-        best = np.lexsort((found, -counts, rows))
+        keys, counts = np.unique(row_of[is_labelled] * num_labels + codes[is_labelled], return_counts=True)
+        rows, label_codes = np.divmod(keys, num_labels)
+        best = np.lexsort((label_codes, -counts, rows))
         table: dict[int, list[tuple[str, int]]] = {}
-        for row, code, count in zip(*(column[best].tolist() for column in (rows, found, counts)), strict=True):
+        for row, code, count in zip(*(column[best].tolist() for column in (rows, label_codes, counts)), strict=True):
             table.setdefault(row, []).append((self.label_names[code], count))
         return table
 
@@ -236,7 +236,7 @@ class Selector:
         members = csr_matrix((np.ones(len(order), np.int32), (row_of, order)), shape=(len(sizes), len(order)))
         counts = (members @ self.words).tocsr()
         overall = np.asarray(self.words.sum(0)).ravel() / len(order)
-        found: list[str | None] = []
+        suggestions: list[str | None] = []
         for row, size in enumerate(sizes.tolist()):
             cells = slice(counts.indptr[row], counts.indptr[row + 1])
             words, shares = counts.indices[cells], counts.data[cells] / size
@@ -244,8 +244,8 @@ class Selector:
             telling = (shares > _MAJORITY) & (lifts >= _LIFT)
             words, scores = words[telling], (shares * np.log(lifts))[telling]
             best = np.lexsort((words, -scores))[:_MAX_WORDS]
-            found.append(" ".join(self.word_names[word] for word in words[best].tolist()) or None)
-        return found
+            suggestions.append(" ".join(self.word_names[word] for word in words[best].tolist()) or None)
+        return suggestions
 
     def _by_features(
         self, order: np.ndarray, numbers: np.ndarray, starts: np.ndarray, sizes: np.ndarray
@@ -281,26 +281,26 @@ def _smallest(values: np.ndarray, count: int) -> np.ndarray:
     """Places of the smallest values, ascending; of equal ones the first.  Linear in values."""
     if count < len(values):
         bound = np.partition(values, count - 1)[count - 1] if count else -np.inf
-        found = np.flatnonzero(values <= bound)
+        places = np.flatnonzero(values <= bound)
     else:
-        found = np.arange(len(values))
-    return found[np.argsort(values[found], kind="stable")][:count]
+        places = np.arange(len(values))
+    return places[np.argsort(values[places], kind="stable")][:count]
 
 
 def _nearest(means: np.ndarray, numbers: np.ndarray) -> list[list[tuple[int, float]]]:
     """NUM_NEAREST clusters of each, by the cosine of their means about the mean of all clips."""
     lengths = np.linalg.norm(means, axis=1, keepdims=True)
     directions = means / np.where(lengths > 0, lengths, 1)
-    found: list[list[tuple[int, float]]] = []
+    nearest: list[list[tuple[int, float]]] = []
     count = min(NUM_NEAREST, len(means) - 1)
     for start in range(0, len(means), 1024):
         similarities = directions[start : start + 1024] @ directions.T
         similarities[np.arange(len(similarities)), start + np.arange(len(similarities))] = -np.inf
         best = np.argsort(-similarities, axis=1, kind="stable")[:, :count]
         values = np.take_along_axis(similarities, best, 1)
-        for each, cosines in zip(numbers[best].tolist(), values.tolist(), strict=True):
-            found.append([(number, round(cosine, 3)) for number, cosine in zip(each, cosines, strict=True)])
-    return found
+        for neighbours, cosines in zip(numbers[best].tolist(), values.tolist(), strict=True):
+            nearest.append([(number, round(cosine, 3)) for number, cosine in zip(neighbours, cosines, strict=True)])
+    return nearest
 
 
 def _means_of_known(values: np.ndarray, starts: np.ndarray) -> np.ndarray:

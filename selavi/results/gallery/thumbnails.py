@@ -19,7 +19,7 @@ NUM_FRAMES = 4
 FRAME_HEIGHT = 120
 SPECTROGRAM_HEIGHT = 40
 SAMPLE_RATE = 16_000
-"""Of the sound that is drawn, where nothing else is said; the strip shows up to half of it."""
+"""Rate of the sound that is drawn, where nothing else is said; the strip shows up to half of it."""
 _RATIOS = (3 / 4, 16 / 9)  # narrowest and widest frame, width over height
 _BACKGROUND = (24, 24, 27)
 _RANGE_DB = 70.0
@@ -35,14 +35,14 @@ class Geometry:
     """Pixels of every thumbnail of a gallery."""
 
     width: int
-    """Of one frame."""
+    """Width of one frame."""
     height: int = FRAME_HEIGHT
     frames: int = NUM_FRAMES
     """0 for a set without pictures."""
     spectrogram: int = SPECTROGRAM_HEIGHT
     """Height of the strip, 0 for a set without sound."""
     sample_rate: int = SAMPLE_RATE
-    """Of the sound that is drawn: with that of the run the strip's mel bands are those that the model hears."""
+    """Rate of the sound that is drawn: with that of the run the strip's mel bands are those that the model hears."""
 
     @staticmethod
     def of(ratios: np.ndarray, has_pictures: bool, has_sound: bool, sample_rate: int = SAMPLE_RATE) -> "Geometry":
@@ -78,20 +78,20 @@ class Geometry:
 
 
 @dataclass(frozen=True)
-class Job:
+class ThumbnailJob:
     """A thumbnail to make."""
 
     target: Path
     source: Path
     row: int
-    """Of the clip, for readers that have no file."""
+    """Number of the clip, for readers that have no file."""
     start_s: float
     duration_s: float
     has_picture: bool
     has_sound: bool
 
 
-Reader = Callable[[Job, Geometry], tuple[Sequence[np.ndarray], np.ndarray]]
+Reader = Callable[[ThumbnailJob, Geometry], tuple[Sequence[np.ndarray], np.ndarray]]
 """Gives the frames, (h, w, 3) uint8 each, and the sound, (S,) int16 of geometry.sample_rate, of a clip."""
 
 
@@ -105,11 +105,11 @@ def thumbnail_name(kind: str, clip_id: str, start_s: float, num_bytes: int | Non
         num_bytes: size of the recording.
         mtime_ns: when it was changed.
     """
-    told = "\x1f".join([clip_id, repr(start_s), str(num_bytes), str(mtime_ns), kind])
-    return hashlib.sha256(told.encode()).hexdigest()[:24]
+    facts = "\x1f".join([clip_id, repr(start_s), str(num_bytes), str(mtime_ns), kind])
+    return hashlib.sha256(facts.encode()).hexdigest()[:24]
 
 
-def make_thumbnail(job: Job, geometry: Geometry, read: Reader) -> str:
+def make_thumbnail(job: ThumbnailJob, geometry: Geometry, read: Reader) -> str:
     """Write a thumbnail unless it is there already.
 
     Returns:
@@ -131,7 +131,7 @@ def make_thumbnail(job: Job, geometry: Geometry, read: Reader) -> str:
     return "made"
 
 
-def read_file(job: Job, geometry: Geometry) -> tuple[Sequence[np.ndarray], np.ndarray]:
+def read_file(job: ThumbnailJob, geometry: Geometry) -> tuple[Sequence[np.ndarray], np.ndarray]:
     """Decode the frames and the sound of a thumbnail from a media file.
 
     A sound that cannot be decoded leaves its place dark.
@@ -155,7 +155,7 @@ def read_file(job: Job, geometry: Geometry) -> tuple[Sequence[np.ndarray], np.nd
     return frames, sound
 
 
-def times_of(job: Job) -> list[float]:
+def times_of(job: ThumbnailJob) -> list[float]:
     """When the frames of a thumbnail are shown, in seconds of the recording."""
     return [job.start_s + (i + 0.5) * job.duration_s / NUM_FRAMES for i in range(NUM_FRAMES)]
 
@@ -193,7 +193,7 @@ def draw_spectrogram(sound: np.ndarray, geometry: Geometry) -> Image.Image:
     return Image.fromarray(COLOURS[levels[::-1]]).resize((columns, bands), Image.Resampling.BILINEAR)
 
 
-def _windows(job: Job, sample_rate: int) -> np.ndarray:
+def _windows(job: ThumbnailJob, sample_rate: int) -> np.ndarray:
     """A second of sound each at even distances."""
     pieces = []
     for start_s in np.linspace(0, job.duration_s - 1, _WINDOWS).tolist():

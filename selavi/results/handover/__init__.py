@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from selavi.errors import UsageError
-from selavi.results.handover.clips import Clips
+from selavi.results.handover.clips import HandedClips
 from selavi.results.handover.folder import Folder
 from selavi.results.handover.formats import FORMATS, how_to_open
 
@@ -61,17 +61,17 @@ def hand_over(
     kept = table.filter(pc.greater_equal(table["cluster"], 0))
     if not kept.num_rows:
         raise UsageError(f"nothing to hand over: {table.num_rows} clips, all of them rejected")
-    clips = Clips(kept, media_root, durations_s, features or {}, table.num_rows - kept.num_rows)
+    clips = HandedClips(kept, media_root, durations_s, features or {}, table.num_rows - kept.num_rows)
 
-    opened, told = [], []
+    opened, instructions = [], []
     for name in dict.fromkeys(formats):
         with Folder.opened(out_dir / name) as folder:
             opened.append(FORMATS[name](clips, folder, link))
-        told.append(f"{name}\n    {how_to_open(name, clips, out_dir / name, link)}\n")
+        instructions.append(f"{name}\n    {how_to_open(name, clips, out_dir / name, link)}\n")
     with Folder.opened(out_dir) as folder:
         folder.claim(["README.txt"])
         with folder.file("README.txt") as temporary:
             classes = len(set(clips.class_names.values()))
             head = f"{len(clips)} clips in {classes} classes; {clips.num_rejected} rejected clips are left out.\n"
-            temporary.write_text("\n".join([head, *told]), encoding="utf-8")
+            temporary.write_text("\n".join([head, *instructions]), encoding="utf-8")
     return opened

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from selavi.errors import UsageError
+from selavi.filesystem import Enclosure
 
 BLOCK = 100_000
 """Rows that are in memory at once as Python objects or float rows."""
@@ -22,7 +23,7 @@ _CONTROL = ("Cc", "Cs", "Zl", "Zp")
 
 
 @dataclass(frozen=True)
-class Clips:
+class HandedClips:
     """N clips of one head.
 
     Attributes:
@@ -55,33 +56,26 @@ class Clips:
         Raises:
             UsageError: one is not there, or lies outside of media_root, by its path or by a link.
         """
-        root, real_root = os.path.abspath(self.media_root), os.path.realpath(self.media_root)
-        real_folders: dict[str, str] = {}
-        found, outside, missing = [], [], []
-        for path in self.table["path"].to_pylist():
-            media = os.path.normpath(os.path.join(root, path))
-            folder = os.path.dirname(media)
-            if folder not in real_folders:
-                real_folders[folder] = os.path.realpath(folder)
-            real = os.path.join(real_folders[folder], os.path.basename(media))
-            if os.path.islink(real):
-                real = os.path.realpath(real)
-            if not (media.startswith(root.rstrip("/") + "/") and real.startswith(real_root.rstrip("/") + "/")):
-                outside.append(path)
-            elif not os.path.isfile(real):
-                missing.append(path)
-            found.append(os.path.join(real_root, os.path.relpath(media, root)))
+        enclosure = Enclosure(self.media_root)
+        media, outside, missing = [], [], []
+        for name in self.table["path"].to_pylist():
+            path = enclosure.path(name)
+            if not enclosure.names(path) or enclosure.leads_out(path):
+                outside.append(name)
+            elif not os.path.isfile(path):
+                missing.append(name)
+            media.append(os.path.join(enclosure.real_root, os.path.relpath(path, enclosure.root)))
         if outside:
             raise UsageError(
-                f"{len(outside)} of {len(found)} clips lie outside of the media folder {root}, for example "
+                f"{len(outside)} of {len(media)} clips lie outside of the media folder {enclosure.root}, for example "
                 f"{outside[0]!r}: nothing from there is handed over; move the files in"
             )
         if missing:
             raise UsageError(
-                f"{len(missing)} of {len(found)} media files are not in {root}, for example {missing[0]!r}: "
+                f"{len(missing)} of {len(media)} media files are not in {enclosure.root}, for example {missing[0]!r}: "
                 "bring them back, or say data.root=NEW where they have moved"
             )
-        return found
+        return media
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Each clip's row, with `class` and `duration_s` (None: unknown); numbers that are not finite are None."""

@@ -9,6 +9,7 @@ from datamodules.loading.loader import Loader
 from datamodules.loading.sampling import AllSampler, ViewKey
 from datamodules.loading.shared_memory import IN_USE, PREFETCH
 from datamodules.loading.slots import Filled, OrderedBatches, Slots
+from datamodules.stores.cache import DecodedCache
 from selavi.batch import NUM_DRAWS, ClipBatch, DecodedClip
 from selavi.config import Config
 from selavi.modalities import num_bytes
@@ -97,10 +98,9 @@ def loader(tiny: Tiny) -> Loader:
     """Two clips a batch, sixteen batches, two processes."""
     config = tiny()
     data = ClipDataModule(config, *prepare_data(config))
-    dataset, sampler = (
-        ClipDataset(data.train_rows, config, data._reader(data.train_rows)),
-        AllSampler(32, 0, 1, "label"),
-    )
+    assert isinstance(data.media, DecodedCache)
+    dataset = ClipDataset(data.train_rows, config, data.media.select(data.train_rows))
+    sampler = AllSampler(32, 0, 1, "label")
     clip_bytes = num_bytes(config)
     return Loader(dataset, sampler, 2, clip_bytes=clip_bytes, num_workers=2, timeout_s=30, pin_memory=False)
 

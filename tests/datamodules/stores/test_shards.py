@@ -14,12 +14,13 @@ import pytest
 import torch
 from PIL import Image
 
-from datamodules.clips import ClipDataModule, cached, prepare_data
+from datamodules.clips import ClipDataModule, prepare_data
 from datamodules.index.manifest import judge, select_split, usable
 from datamodules.index.scan import scan
 from datamodules.loading.dataset import ClipDataset, FileReader
 from datamodules.loading.loader import Loader
 from datamodules.loading.sampling import TrainSampler, ViewKey
+from datamodules.stores.opening import open_media
 from datamodules.stores.prepare import PrepareSettings, prepare
 from datamodules.stores.shards import ShardReader, is_prepared, open_shards, pack_sample, tar_name, unpack_sample
 from selavi.batch import ClipBatch
@@ -286,7 +287,7 @@ def test_ranks_share_the_clips_of_shards(
         assert data.ids == usable(select_split(manifest, "train"))["id"].to_pylist()
         assert data.steps_per_epoch(3) == len(data.train_dataloader()) == 2
         loaders = {"train": data.train_dataloader(), "label": data.labelling_loader(1)}
-        loaders["eval"], _ = data.evaluation_loader("test", num_views=2)
+        loaders["eval"], _ = data.loaders.evaluation_loader("test", num_views=2)
         for name, loader in loaders.items():
             found = list(loader)
             assert [batch.errors for batch in found] == [[]] * len(found)
@@ -310,7 +311,7 @@ def test_shards_train_as_the_files_do(tiny: Tiny, shards: Path, tmp_path: Path) 
         assert torch.equal(one.index, other.index) and torch.equal(one.draws, other.draws)
         assert (one.inputs["video"].double() - other.inputs["video"].double()).abs().mean() < 5
         assert all(torch.equal(one.present[name], other.present[name]) for name in one.present)
-    assert isinstance(cached(configs[1], modules[1].manifest), ShardReader)  # as cluster_eval opens a finished run
+    assert isinstance(open_media(configs[1], modules[1].manifest), ShardReader)  # as cluster_eval opens a finished run
 
 
 # ---- remote shards ----

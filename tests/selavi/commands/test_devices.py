@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from selavi.inference.encode import best_device
+from selavi.inference.device import best_device
 
 COMMANDS = Path(__file__).resolve().parents[3] / "selavi" / "commands"
 MAKERS = {"load_model", "untrained_model", "make"}

@@ -89,14 +89,3 @@ def test_a_script_is_known_by_its_name(
     with pytest.raises(SystemExit):
         front.script()
     assert capsys.readouterr().out.startswith(f"usage: {script} ")
-
-
-def test_a_stray_package_of_another_project_breaks_nothing(repository: Path, tmp_path: Path) -> None:
-    """Names as common as `tools` and `configs` are those of other installed packages, too."""
-    for name in ("tools", "configs"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "__init__.py").write_text("raise ImportError('a stranger')\n")
-    script = "from selavi.commands.main import main\nmain(['train', 'heads.num_clusters=1'])"
-    environment = {"PYTHONPATH": f"{tmp_path}:{repository}", "PATH": ""}
-    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert "heads.num_clusters must be at least 2" in done.stderr

@@ -21,7 +21,7 @@ from selavi.evaluation.report_page import (
     write_report,
 )
 from selavi.inference.predict import Predictions
-from selavi.labelling.labeller import ClipStatistics
+from selavi.labelling.statistics import ClipStatistics
 from selavi.scores.head_choice import choose_head
 from tools import cluster_eval
 
@@ -122,6 +122,15 @@ def test_targets_are_the_marginals_shares_of_the_clips(tiny: Callable[..., Confi
     inverse = target_sizes(tiny("labelling.marginal=zipf", "labelling.marginal_order=inverse"), 0, 36)
     assert inverse is not None and inverse.tolist() == pytest.approx([8, 7, 6, 5, 4, 3, 2, 1])
     assert target_sizes(tiny("labelling.marginal=estimated"), 0, 80) is None
+
+
+def test_targets_are_those_of_heads_of_the_second_modality_too_and_none_under_kmeans(
+    tiny: Callable[..., Config],
+) -> None:
+    separate = tiny("labelling.source=own", "labelling.marginal=gaussian")
+    first, second = target_sizes(separate, 1, 80), target_sizes(separate, 3, 80)
+    assert first is not None and second is not None and first.tolist() == second.tolist()
+    assert target_sizes(tiny("labelling.source=own", "labelling.method=kmeans"), 0, 80) is None
 
 
 def test_curves_of_a_resumed_run_are_joined(tmp_path: Path) -> None:

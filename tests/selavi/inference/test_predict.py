@@ -64,22 +64,22 @@ def test_views_and_modalities_are_averaged_and_each_modality_is_also_asked_alone
     audio = [[0.0, 3.0, 3.1], [0.0, 3.0, 3.1]]
     found = run(video, audio, has_audio=[True, True], num_views=2)
     assert found.clusters.tolist() == [[1]]
-    assert {name: clusters.tolist() for name, clusters in found.alone.items()} == {"video": [[1]], "audio": [[2]]}
+    assert {name: clusters.tolist() for name, clusters in found.by_modality.items()} == {"video": [[1]], "audio": [[2]]}
 
 
 def test_potentials_count_for_all_and_a_missing_modality_says_nothing() -> None:
     video, audio = [[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]], [[0.0, 0.0, 9.0], [0.0, 0.0, 9.0]]
     found = run(video, audio, has_audio=[False, True], num_views=1, potentials=[0.0, 5.0, 0.0])
     assert found.clusters.tolist() == [[1], [2]]  # 2 * 1 < 5; 2 * (9 - 1) / 2 > 5
-    assert found.alone["audio"].tolist() == [[-1], [2]]
-    assert found.alone["video"].tolist() == [[1], [1]]
+    assert found.by_modality["audio"].tolist() == [[-1], [2]]
+    assert found.by_modality["video"].tolist() == [[1], [1]]
 
 
 def test_clips_that_could_not_be_decoded_are_left_out_and_none_at_all_is_an_error() -> None:
     rows = {"video": [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], "audio": [[0.0] * 3] * 2}
     found = run(**rows, has_audio=[False] * 2, has_video=[False, True], num_views=1, errors=[(0, "corrupt")])
     assert (found.rows.tolist(), found.clusters.tolist(), found.errors) == ([1], [[1]], {0: "corrupt"})
-    assert found.alone["video"].tolist() == [[1]]
+    assert found.by_modality["video"].tolist() == [[1]]
     with pytest.raises(DataError, match="none of the 2 clips could be decoded; the first: corrupt"):
         run(**rows, has_audio=[False] * 2, has_video=[False] * 2, num_views=1, errors=[(0, "corrupt"), (1, "x")])
 
@@ -90,16 +90,22 @@ def test_the_nearest_clusters_are_those_of_the_row_that_gave_the_cluster() -> No
     row = torch.tensor([2.0, 1.0 + 3.0, 0.0]).softmax(0)  # sharpness 2
     assert (found.clusters.tolist(), found.nearest.tolist()) == ([[1]], [[[0, 2]]])
     torch.testing.assert_close(found.probabilities[0, 0], row[[0, 2]])
-    torch.testing.assert_close(found.sure[0, 0, 0], row[1])
+    torch.testing.assert_close(found.statistics[0, 0, 0], row[1])
     plain = run(video, video, has_audio=[True], num_views=1, num_nearest=1, sharpness=1.0)
     assert (plain.clusters.tolist(), plain.nearest.tolist()) == ([[0]], [[[1]]])
-    torch.testing.assert_close(plain.sure[0, 0, 0], torch.tensor([1.0, 0.5, 0.0]).softmax(0)[0])
+    torch.testing.assert_close(plain.statistics[0, 0, 0], torch.tensor([1.0, 0.5, 0.0]).softmax(0)[0])
 
 
 def test_a_modality_that_no_clip_of_a_batch_has_is_not_encoded() -> None:
     video, audio = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], [[0.0, 0.0, 9.0], [0.0, 9.0, 0.0]]
     model = FakeModel()
     found = run(video, audio, has_audio=[True] * 2, has_video=[False] * 2, num_views=1, num_nearest=0, model=model)
-    assert (model.encoded, found.clusters.tolist(), found.judged.tolist()) == (["audio"], [[2], [1]], [[True], [True]])
+    assert (model.encoded, found.clusters.tolist(), found.has_evidence.tolist()) == (
+        ["audio"],
+        [[2], [1]],
+        [[True], [True]],
+    )
     assert found.features["video"].abs().max() == 0
-    assert not run(video, audio, has_audio=[False, True], has_video=[False] * 2, num_views=1, num_nearest=0).judged[0]
+    assert not run(
+        video, audio, has_audio=[False, True], has_video=[False] * 2, num_views=1, num_nearest=0
+    ).has_evidence[0]

@@ -11,8 +11,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from datamodules.clips import judge_for, open_prepared
+from datamodules.clips import judge_for
 from datamodules.index.scan import scan
+from datamodules.stores.opening import open_prepared
 from datamodules.stores.prepare import PrepareSettings, prepare
 from selavi.augment import Augment
 from selavi.batch import ClipBatch

@@ -11,7 +11,7 @@ from selavi.media import MediaError
 from selavi.results.gallery.media import (
     MISSING,
     OUTSIDE,
-    THERE,
+    PRESENT,
     Links,
     MediaJob,
     Mode,
@@ -83,8 +83,8 @@ def test_nothing_outside_of_the_root_is_linked(tmp_path: Path) -> None:
     (root / "folder").symlink_to(secret)
     (root / "sub" / "inner.mp4").symlink_to(root / "a.mp4")
     paths = ["a.mp4", "file.mp4", "folder/b.mp4", "sub/inner.mp4", "gone.mp4"]
-    assert locate(clips_of(paths), root, False).tolist() == [THERE, OUTSIDE, OUTSIDE, THERE, MISSING]
-    assert locate(clips_of(paths), root, True).tolist() == [THERE, THERE, THERE, THERE, MISSING]
+    assert locate(clips_of(paths), root, False).tolist() == [PRESENT, OUTSIDE, OUTSIDE, PRESENT, MISSING]
+    assert locate(clips_of(paths), root, True).tolist() == [PRESENT, PRESENT, PRESENT, PRESENT, MISSING]
     urls, playable, _ = links_of(paths, root, tmp_path / "out")
     assert urls == ["../media/a.mp4", None, None, "../media/sub/inner.mp4", None]
     assert playable == [True, False, False, True, False]
@@ -97,7 +97,7 @@ def test_a_root_that_is_itself_a_link_is_the_users_choice(tmp_path: Path) -> Non
     (tmp_path / "real").mkdir()
     (tmp_path / "real" / "a.mp4").write_text("x")
     (tmp_path / "root").symlink_to(tmp_path / "real")
-    assert locate(clips_of(["a.mp4"]), tmp_path / "root", False).tolist() == [THERE]
+    assert locate(clips_of(["a.mp4"]), tmp_path / "root", False).tolist() == [PRESENT]
 
 
 def test_clips_that_were_not_looked_at_are_as_most_of_their_kind(tmp_path: Path) -> None:
@@ -131,8 +131,8 @@ def test_files_are_looked_at_copied_and_transcoded_once(media: Path, tmp_path: P
 
 
 def test_what_will_not_play_is_said_with_what_to_do() -> None:
-    states = np.array([THERE] * 6 + [MISSING] * 2 + [OUTSIDE])
-    assert describe(np.array([THERE]), {}, 1, "link", 0) is None
+    states = np.array([PRESENT] * 6 + [MISSING] * 2 + [OUTSIDE])
+    assert describe(np.array([PRESENT]), {}, 1, "link", 0) is None
     said = describe(states, {0: "HEVC video", 1: "HEVC video", 2: "AVI container"}, 6, "link", 3)
     assert said == (
         "2 of 9 files are no longer where they were scanned (moved? say data.root=NEW). "

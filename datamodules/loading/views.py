@@ -1,0 +1,129 @@
+"""Loaders of views: rows of a manifest, where their clips come from, and which views of them are asked for."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from datamodules.index.manifest import select_split, usable
+from datamodules.loading.dataset import ClipDataset, ClipReader
+from datamodules.loading.loader import Loader
+from datamodules.loading.sampling import AllSampler, ChosenWindow, Endless, TrainSampler, WindowSampler
+from datamodules.loading.shared_memory import require_shared_memory
+from datamodules.stores.opening import Media
+from datamodules.stores.shards import ShardReader
+from selavi.config import Config
+from selavi.distributed import rank, world_size
+from selavi.modalities import num_bytes, request_of
+
+
+class ClipLoaders:
+    """Loaders of ClipBatch over rows of one manifest.
+
+    Args:
+        config: settings of the run.
+        manifest: its rows, usable or not.
+        media: where their clips come from.
+    """
+
+    def __init__(self, config: Config, manifest: pa.Table, media: Media = None) -> None:
+        self.config, self.manifest, self.media = config, manifest, media
+
+    def training_loader(self, rows: pa.Table) -> Loader:
+        """Random views in random order, whole batches only, as many on every rank."""
+        batch_size = self.config.optim.batch_size
+        reader = self._reader(rows)
+        sampler = self._train_sampler(rows, reader, batch_size)
+        return self._loader(ClipDataset(rows, self.config, reader), sampler, batch_size)
+
+    def endless_loader(self, rows: pa.Table, batch_size: int) -> Loader:
+        """As training_loader, epoch after epoch without an end or a pause: for measuring.
+
+        Raises:
+            UsageError: the batches of the loader processes do not fit into shared memory.
+        """
+        self._require_shared_memory(batch_size)
+        reader = self._reader(rows)
+        sampler = Endless(self._train_sampler(rows, reader, 1))
+        return self._loader(ClipDataset(rows, self.config, reader), sampler, batch_size)
+
+    def labelling_loader(self, rows: pa.Table) -> tuple[Loader, AllSampler]:
+        """One random view of every row of this rank, in order, and the sampler, which is told the number of the pass.
+
+        Another view comes for each number.
+        """
+        reader = self._reader(rows)
+        sampler = AllSampler(len(rows), rank(), world_size(), "label", shards=_order(reader))
+        dataset = ClipDataset(rows, self.config, reader)
+        return self._loader(dataset, sampler, self.config.labelling.batch_size), sampler
+
+    def evaluation_loader(self, split: str, num_views: int = 1, num_crops: int = 1) -> tuple[Loader, pa.Table]:
+        """The usable rows of a split, and their views as view_loader gives them."""
+        rows = usable(select_split(self.manifest, split))
+        return self.view_loader(rows, num_views, num_crops), rows
+
+    def view_loader(self, rows: pa.Table, num_views: int = 1, num_crops: int = 1, *, block: int = 0) -> Loader:
+        """Evenly spaced, unaugmented views of every row, a clip's views in a row.
+
+        Args:
+            rows: of the manifest, usable.
+            num_views: windows of each clip.
+            num_crops: squares of each window, from one end of the long side to the other.
+            block: no batch crosses a multiple of so many rows, and the blocks come in order; 0: every batch is full.
+
+        Raises:
+            UsageError: the batches of the loader processes do not fit into shared memory.
+        """
+        reader = self._reader(rows)
+        dataset = ClipDataset(rows, self.config, reader, num_views, num_crops)
+        num_views *= num_crops
+        sampler = AllSampler(len(rows), rank(), world_size(), "eval", num_views, _order(reader), block)
+        batch_size = self.config.labelling.batch_size * num_views
+        self._require_shared_memory(batch_size)
+        return self._loader(dataset, sampler, batch_size, block)
+
+    def window_loader(self, rows: pa.Table, windows: Sequence[Sequence[ChosenWindow]], batch_size: int) -> Loader:
+        """Given windows of given rows, unaugmented, those of a clip in a row.
+
+        Raises:
+            UsageError: the batches of the loader processes do not fit into shared memory.
+        """
+        dataset = ClipDataset(rows, self.config, self._reader(rows), windows=windows)
+        self._require_shared_memory(batch_size)
+        return self._loader(dataset, WindowSampler([len(of_row) for of_row in windows]), batch_size)
+
+    def _train_sampler(self, rows: pa.Table, reader: ClipReader | None, batch_size: int) -> TrainSampler:
+        num_mixed = self.config.data.shuffle_shards
+        seed = self.config.seed
+        return TrainSampler(len(rows), batch_size, seed, rank(), world_size(), _order(reader), num_mixed)
+
+    def _reader(self, rows: pa.Table) -> ClipReader | None:
+        if isinstance(self.media, ShardReader):
+            return self.media.select(rows, request_of(self.config, self.config.modalities))
+        return None if self.media is None else self.media.select(rows)
+
+    def _loader(
+        self,
+        dataset: ClipDataset,
+        sampler: TrainSampler | Endless | AllSampler | WindowSampler,
+        batch_size: int,
+        block: int = 0,
+    ) -> Loader:
+        return Loader(
+            dataset,
+            sampler,
+            batch_size,
+            clip_bytes=num_bytes(self.config),
+            num_workers=self.config.data.num_workers,
+            timeout_s=self.config.data.timeout_s,
+            pin_memory=self.config.trainer.accelerator != "cpu",
+            block=block,
+        )
+
+    def _require_shared_memory(self, batch_size: int) -> None:
+        require_shared_memory(batch_size * num_bytes(self.config), self.config.data.num_workers)
+
+
+def _order(reader: ClipReader | None) -> np.ndarray | None:
+    """The shard of each clip where the order of reading should follow it."""
+    return reader.shards if isinstance(reader, ShardReader) and reader.remote else None
