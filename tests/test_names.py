@@ -27,7 +27,6 @@ NOT_YET: set[str] = {
     "selavi/media/pictures.py",
     "selavi/media/sound.py",
     "selavi/media/streams.py",
-    "selavi/pretrained.py",
     "selavi/scores/baselines.py",
     "selavi/scores/consensus.py",
     "selavi/scores/head_choice.py",
