@@ -72,7 +72,7 @@ def scan(arguments: ScanArguments) -> ScanResult:
     from datamodules.index.sources import apply_list, describe_list
     from datamodules.index.triage import triage
     from selavi.atomic import locked, write_text
-    from selavi.config import MODALITIES
+    from selavi.modalities import MODALITIES
 
     data = _checked_settings(arguments)
     root = Path(data.root)

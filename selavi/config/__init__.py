@@ -1,6 +1,6 @@
 """Every setting of a run: what a setting is, which there are, and how they are read and written."""
 
-from selavi.config.differences import chosen, differing, without_effect
+from selavi.config.differences import chosen, differing, warn_of_settings_without_effect, without_effect
 from selavi.config.files import (
     RESOLVED,
     SETTINGS,
@@ -47,5 +47,6 @@ __all__ = [
     "load_config",
     "load_run_config",
     "save_config",
+    "warn_of_settings_without_effect",
     "without_effect",
 ]
