@@ -113,6 +113,6 @@ def test_an_earlier_run_killed_after_its_last_checkpoint_says_what_helps(
     checkpoint["callbacks"] = {}
     torch.save(checkpoint, path)
     assert fit(folder, "resume=auto") == 2
-    assert f"train {folder} --more 1" in capsys.readouterr().err
+    assert f"{folder} --more 1 trains one more epoch" in capsys.readouterr().err
     assert train.main([str(folder), "--more", "1"]) == 0
     assert read_status(folder)["epochs"] == 3
