@@ -274,7 +274,7 @@ def _train(arguments: LabelArguments, run: Path, plan: Plan) -> bool:
     try:
         if before:
             minutes = arguments.more or arguments.minutes or plan.asked["minutes"]
-            train(TrainArguments(Path(plan.recipe), more=_more(run, plan, minutes), overrides=[f"run_dir={run}"]))
+            train(TrainArguments(overrides=[f"run_dir={run}"], more=_more(run, plan, minutes)))
         else:
             train(TrainArguments(Path(plan.recipe), _settings(arguments, run, plan, "resume=auto")))
     except Interrupted as error:
