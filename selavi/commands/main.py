@@ -13,6 +13,9 @@ from selavi.cli import Command
 from selavi.wording import called_as, tool_name
 
 GROUPS: dict[str, dict[str, str]] = {
+    "start": {
+        "label": "label a folder of videos: all of what follows, with settings chosen by what is there",
+    },
     "get ready": {
         "doctor": "check whether this machine can train, and what would hold it back",
         "scan": "look into every file of a folder: what can be used, and why not",
