@@ -29,9 +29,9 @@ import numpy as np
 import pyarrow as pa
 
 from selavi.media import encode_clip
-from selavi.results.gallery.build import About, Source, write_gallery
+from selavi.results.gallery.build import About, MediaSource, write_gallery
 from selavi.results.gallery.select import Head, Places
-from selavi.results.gallery.thumbnails import Geometry, Job, make_thumbnail, read_file
+from selavi.results.gallery.thumbnails import Geometry, ThumbnailJob, make_thumbnail, read_file
 
 ROOT = Path(__file__).resolve().parents[1]
 NUM_DIFFERENT, SECONDS, FPS, GOP, SAMPLE_RATE = 24, 10, 25, 125, 44_100
@@ -73,10 +73,10 @@ def section_rate(folder: Path, num_clips: int, _: int) -> dict[str, Any]:
     paths = generate(folder / "media", num_clips)
     geometry = Geometry(160)
     jobs = [
-        Job(folder / "thumbs" / f"{number:06d}.jpg", path, number, 0.0, float(SECONDS), True, True)
+        ThumbnailJob(folder / "thumbs" / f"{number:06d}.jpg", path, number, 0.0, float(SECONDS), True, True)
         for number, path in enumerate(paths)
     ]
-    make_thumbnail(Job(folder / "warm.jpg", *_rest(jobs[0])), geometry, read_file)  # imports librosa
+    make_thumbnail(ThumbnailJob(folder / "warm.jpg", *_rest(jobs[0])), geometry, read_file)  # imports librosa
     chunks: dict[str, list[tuple[float, float, int]]] = {"thumbnails": [], "decoding": []}
     for start in range(0, num_clips, CHUNK):
         chunk = jobs[start : start + CHUNK]
@@ -94,7 +94,7 @@ def section_rate(folder: Path, num_clips: int, _: int) -> dict[str, Any]:
     return {"clips": num_clips, "rates": rates, "wall_s": walls, "bytes_a_thumbnail": round(size)}
 
 
-def _rest(job: Job) -> tuple[Any, ...]:
+def _rest(job: ThumbnailJob) -> tuple[Any, ...]:
     return job.source, job.row, job.start_s, job.duration_s, job.has_picture, job.has_sound
 
 
@@ -110,7 +110,7 @@ def export(folder: Path, num_clips: int, num_clusters: int) -> None:
     )
     sure = np.linspace(1, 0.1, num_clips).astype(np.float32)
     heads = [Head(0, (np.arange(num_clips) % num_clusters).astype(np.int32), sure, sure, 1 - sure, sure)]
-    about, source = About("benchmark", "runs/benchmark", "train", 0), Source(folder / "media")
+    about, source = About("benchmark", "runs/benchmark", "train", 0), MediaSource(folder / "media")
     places = None if num_clusters == 1 else Places()
     report = write_gallery(folder / "gallery", clips, heads, about, source, places=places, run_jobs=pool(0))
     print(f"made {report.made} kept {report.kept}")

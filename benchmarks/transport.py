@@ -341,7 +341,8 @@ def section_heads(device: str, num_rounds: int) -> dict[str, Any]:
     from selavi.config import Config
     from selavi.heads import make_heads
     from selavi.labelling.bank import LabelBank
-    from selavi.labelling.labeller import FeatureTable, Labeller
+    from selavi.labelling.features import FeatureTable
+    from selavi.labelling.labeller import Labeller
 
     config = Config()
     compile_first(device)

@@ -22,10 +22,10 @@ from pathlib import Path
 import numpy as np
 
 from datamodules.processes import script_hidden
-from datamodules.progress import follow
 from selavi.atomic import write_atomically, write_text
 from selavi.errors import UsageError
 from selavi.media import encode_clip
+from selavi.meter import follow
 from selavi.randomness import mix
 
 GENERATOR_VERSION = 1
@@ -483,8 +483,8 @@ def generate(
 
 
 def _check_root(root: Path, settings: Mapping[str, object], done: Path, begun: Path) -> None:
-    found = next((path for path in (done, begun) if path.exists()), None)
-    if found is None:
+    record = next((path for path in (done, begun) if path.exists()), None)
+    if record is None:
         if root.exists() and not (root.is_dir() and not any(root.iterdir())):
             raise UsageError(
                 f"{root} holds something that the demo set's generator did not write; "
@@ -492,10 +492,10 @@ def _check_root(root: Path, settings: Mapping[str, object], done: Path, begun: P
             )
         return
     try:
-        existing = dict(json.loads(found.read_text(encoding="utf-8")))
+        existing = dict(json.loads(record.read_text(encoding="utf-8")))
     except (TypeError, ValueError) as error:
         raise UsageError(
-            f"{found} does not describe a generated set ({error}): remove {root} or choose another folder"
+            f"{record} does not describe a generated set ({error}): remove {root} or choose another folder"
         ) from error
     different = [key for key in settings if existing.get(key) != settings[key]]
     if different:

@@ -4,10 +4,10 @@ import numpy as np
 import pyarrow as pa
 
 from datamodules.index.manifest import media_root
-from datamodules.progress import follow
 from datamodules.stores.cache import DecodedCache
 from datamodules.stores.opening import Media
 from selavi.media import decode_recording
+from selavi.meter import follow
 
 
 def crude_features(rows: pa.Table, media: Media) -> dict[str, np.ndarray]:

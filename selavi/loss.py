@@ -15,11 +15,11 @@ def multi_head_loss(logits: Tensor, labels: Tensor, present: Tensor, weights: Te
     """
     num_heads = len(logits)
     targets = labels.T.flatten()
-    each = F.cross_entropy(logits.flatten(0, 1).float(), targets, reduction="none", ignore_index=-1)
-    weight = present.to(each).expand(num_heads, -1).flatten() * (targets >= 0)
+    losses = F.cross_entropy(logits.flatten(0, 1).float(), targets, reduction="none", ignore_index=-1)
+    weight = present.to(losses).expand(num_heads, -1).flatten() * (targets >= 0)
     if weights is not None:
         weight = weight * weights.T.flatten()
-    return (each * weight).sum() / weight.sum().clamp(min=torch.finfo(weight.dtype).tiny)
+    return (losses * weight).sum() / weight.sum().clamp(min=torch.finfo(weight.dtype).tiny)
 
 
 def selavi_loss(

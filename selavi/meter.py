@@ -1,13 +1,16 @@
-"""How far a long job is: a bar on a terminal, a line now and then in a log."""
+"""How far a long job is: a bar on a terminal, a line now and then in a log; the only user of tqdm."""
 
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 from tqdm import tqdm
 
 from selavi.wording import about, duration, speed
+
+Item = TypeVar("Item")
 
 LOG_EVERY_S = 10.0
 MIN_ITEMS, MIN_S = 3, 5.0
@@ -66,7 +69,7 @@ class Meter:
     fill a log.
 
     Args:
-        what: is done, as the first word of a line.
+        what: what is done, as the first word of a line.
         total: how many units the whole job is.
         unit: name of what is counted.
         done: how many of them were done before.
@@ -125,6 +128,28 @@ class Meter:
         how_fast = note if note is not None else "" if rate is None else f"{speed(rate)} {self.unit}/s"
         left = f"{about(left_s + later_s)} left" if left_s is not None and left_s + later_s > 0 else ""
         return ", ".join(filter(None, [how_fast, left]))
+
+
+def follow(
+    items: Iterable[Item], what: str, total: int, unit: str = "files", count: Callable[[Item], int] = lambda _: 1
+) -> Iterator[Item]:
+    """Yield the items and show on standard error how far they are, how fast and how long it will take.
+
+    Args:
+        items: what is yielded.
+        what: what is done to them, as the first word of a line.
+        total: how many units all of them are.
+        unit: name of what is counted.
+        count: how many units an item is.
+    """
+    meter, finished = Meter(what, total, unit), False
+    try:
+        for item in items:
+            yield item
+            meter.advance(count(item))
+        finished = True
+    finally:
+        meter.close(finished)
 
 
 def _columns() -> int:

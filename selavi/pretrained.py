@@ -374,7 +374,7 @@ class ClusterModel(nn.Module):
         super().__init__()
         config = loaded.config
         self.model, self.augment, self.modalities = loaded.model, loaded.augment, config.modalities
-        self.voters, self.weights, self.sharpness = config.voters, config.branch_weights, config.plan_sharpness
+        self.label_sets, self.weights, self.sharpness = config.label_sets, config.branch_weights, config.plan_sharpness
         self.has_heads = loaded.potentials is not None
         potentials = loaded.potentials if loaded.potentials is not None else torch.zeros(0)
         self.register_buffer("potentials", potentials.float())
@@ -388,9 +388,9 @@ class ClusterModel(nn.Module):
         if self.has_heads:
             logits = self.model.logits(self.model.join(features)[0])
             scores = []
-            for voters in self.voters:
-                weighed = [self.weights[name] * logits[name].log_softmax(2) for name in voters]
-                scores.append(torch.stack(weighed).sum(0) / sum(self.weights[name] for name in voters))
+            for label_set in self.label_sets:
+                weighed = [self.weights[name] * logits[name].log_softmax(2) for name in label_set.voters]
+                scores.append(torch.stack(weighed).sum(0) / sum(self.weights[name] for name in label_set.voters))
             outputs.append((self.sharpness * torch.cat(scores) + self.potentials[:, None]).softmax(2))
         return tuple(outputs)
 

@@ -42,7 +42,7 @@ _TRIAL_S = 2.5
 
 
 @dataclass(frozen=True)
-class Sample:
+class SampledFiles:
     """Some of a run's files, judged as the run would, and where their clips come from."""
 
     manifest: pa.Table
@@ -66,7 +66,7 @@ class DataSpeed:
     clips: int
 
 
-def find_sample(config: Config, budget_s: float) -> Sample | None:
+def find_sample(config: Config, budget_s: float) -> SampledFiles | None:
     """Probe some of the run's files, spread over all, for `budget_s` seconds; of prepared shards take everything.
 
     Nothing is generated and nothing is written where a run would look.  None where the demo set is not there yet.
@@ -78,7 +78,7 @@ def find_sample(config: Config, budget_s: float) -> Sample | None:
     prepared = open_prepared(config)
     if prepared is not None:
         manifest = judge_for(config, apply_list(prepared[0], data.list, data.source)[0])
-        return Sample(manifest, prepared[1], len(manifest))
+        return SampledFiles(manifest, prepared[1], len(manifest))
     if data.demo and not os.path.isdir(data.root):
         return None
     require_media(Path(data.root), data.allow_links)
@@ -90,10 +90,10 @@ def find_sample(config: Config, budget_s: float) -> Sample | None:
     listing = select_split(listing, data.train_split)
     order = np.random.default_rng(mix(config.seed, "doctor")).permutation(len(listing))[:_SAMPLED]
     manifest = _probe(root, listing.take(order), data.timeout_s, budget_s)
-    return Sample(judge_for(config, manifest), None, len(listing), layout)
+    return SampledFiles(judge_for(config, manifest), None, len(listing), layout)
 
 
-def check_sample(sample: Sample | None, config: Config) -> list[Check]:
+def check_sample(sample: SampledFiles | None, config: Config) -> list[Check]:
     """What the sampled files say about the others, and what the folders were taken for."""
     lines = list(sample.layout) if sample is not None else []
     checks = [Check("data", "layout", "ok", line) for line in lines[:1]]
@@ -101,7 +101,7 @@ def check_sample(sample: Sample | None, config: Config) -> list[Check]:
     return [*checks, _check_files(sample, config)]
 
 
-def _check_files(sample: Sample | None, config: Config) -> Check:
+def _check_files(sample: SampledFiles | None, config: Config) -> Check:
     if sample is None:
         text = f"the demo set is not there yet ({config.data.root})"
         advice = "training generates it; or name your own: data.root=FOLDER data.demo=false"
@@ -121,7 +121,7 @@ def _check_files(sample: Sample | None, config: Config) -> Check:
     return Check("data", "files", "ok", looked + few)
 
 
-def measure_data(config: Config, sample: Sample, folder: Path, budget_s: float) -> DataSpeed:
+def measure_data(config: Config, sample: SampledFiles, folder: Path, budget_s: float) -> DataSpeed:
     """Time the run's loader on the sample: one process, then data.num_workers of them.
 
     Args:
@@ -151,14 +151,16 @@ def measure_data(config: Config, sample: Sample, folder: Path, budget_s: float) 
     return DataSpeed(one, loader, faults, clips)
 
 
-def cache_gb(config: Config, sample: Sample) -> float:
+def cache_gb(config: Config, sample: SampledFiles) -> float:
     """Gigabytes that data.cache_gb would have to allow, by the sampled files."""
     rows = probed(sample.manifest)
     sampled = estimate_gb(rows, config.video.decode_size, config.audio.sample_rate)
     return sampled * sample.num_files / max(1, len(sample.manifest))
 
 
-def faster_data(config: Config, sample: Sample, machine: Machine, folder: Path, deadline_s: float) -> dict[str, float]:
+def faster_data(
+    config: Config, sample: SampledFiles, machine: Machine, folder: Path, deadline_s: float
+) -> dict[str, float]:
     """Try what may make the data come faster on a few of the sampled files.
 
     Args:
@@ -171,29 +173,29 @@ def faster_data(config: Config, sample: Sample, machine: Machine, folder: Path, 
     Returns:
         What to change -> clips a second of one process with it.
     """
-    video, found = config.video, dict[str, float]()
+    video, rates = config.video, dict[str, float]()
 
-    def rate(changed: Config, manifest: pa.Table, media: Media) -> float:
+    def measure(changed: Config, manifest: pa.Table, media: Media) -> float:
         return _clips_per_second(changed, manifest, media, 0, 2, _TRIAL_S)[0]
 
     if "video" in config.modalities and video.decode_size > video.size and time.monotonic() < deadline_s:
         smaller = replace(config, video=replace(video, decode_size=video.size))
-        found[f"video.decode_size={video.size} (less detail)"] = rate(smaller, sample.manifest, sample.media)
+        rates[f"video.decode_size={video.size} (less detail)"] = measure(smaller, sample.manifest, sample.media)
     if sample.media is not None:
-        return found
+        return rates
     few = replace(sample, manifest=_few(usable(sample.manifest)))
     if not len(few.manifest):  # an hour of film takes too long to try
-        return found
+        return rates
     needed = cache_gb(config, sample)
     if time.monotonic() < deadline_s and config.data.cache_gb < needed < machine.disk_bytes / 1e9:
         decoded = _decoded(config, few, folder)
         if decoded is not None:
-            found[f"data.cache_gb={-(-needed // 1):.0f}"] = rate(config, decoded.manifest, decoded.media)
+            rates[f"data.cache_gb={-(-needed // 1):.0f}"] = measure(config, decoded.manifest, decoded.media)
     size = video.decode_size + video.decode_size % 2
     forms: tuple[Literal["shards", "files"], ...] = ("shards", "files")
     for form in forms:
         if time.monotonic() > deadline_s:
-            return found
+            return rates
         out = folder / form
         settings = PrepareSettings(form, size, sample_rate=config.audio.sample_rate)
         prepare(few.manifest, out, settings, workers=machine.cores, deadline_s=20.0)
@@ -201,8 +203,8 @@ def faster_data(config: Config, sample: Sample, machine: Machine, folder: Path, 
         judged = judge_for(config, manifest)
         if len(usable(judged)):
             first = command("prepare", config.data.root, "OUT", "--format", form, "--size", str(size))
-            found[f"{first}, then data.root=OUT"] = rate(config, judged, media)
-    return found
+            rates[f"{first}, then data.root=OUT"] = measure(config, judged, media)
+    return rates
 
 
 def _probe(root: Path, listing: pa.Table, timeout_s: float, budget_s: float) -> pa.Table:
@@ -212,8 +214,8 @@ def _probe(root: Path, listing: pa.Table, timeout_s: float, budget_s: float) -> 
     done = [row for row in rows if row["status"] is not None]
     jobs = [(row["path"], row["bytes"], row["mtime_ns"]) for row in todo]
     probe, until_s = partial(probe_file, str(root)), None
-    for number, found in run_jobs(probe, jobs, workers=0, deadline_s=timeout_s, memory_bytes=_MEMORY_BYTES):
-        facts = {"status": found.reason, "reason": found.detail} if isinstance(found, Failure) else found
+    for number, outcome in run_jobs(probe, jobs, workers=0, deadline_s=timeout_s, memory_bytes=_MEMORY_BYTES):
+        facts = {"status": outcome.reason, "reason": outcome.detail} if isinstance(outcome, Failure) else outcome
         done.append(todo[number] | facts)
         until_s = until_s or time.monotonic() + budget_s  # from the first answer: processes need time to start
         if time.monotonic() > until_s:
@@ -231,7 +233,7 @@ def _few(rows: pa.Table, seconds: float = 60.0, most: int = 12) -> pa.Table:
     return rows.take(pa.array(chosen, pa.int64()))
 
 
-def _decoded(config: Config, sample: Sample, folder: Path) -> Sample | None:
+def _decoded(config: Config, sample: SampledFiles, folder: Path) -> SampledFiles | None:
     """A few files of a sample, decoded ahead below `folder`; None where all are too long for that or none decodes."""
     rows = _few(usable(sample.manifest))
     if not len(rows):
@@ -364,15 +366,15 @@ def faster_flows(
         trials: change -> clips a second of one process; as many work as now, as well together as now.
         models: change -> clips a second of training and of labelling.
     """
-    found = {change: replace(flow, loader=flow.loader * rate / data.one) for change, rate in trials.items()}
-    found |= {change: replace(flow, training=one, labelling=two) for change, (one, two) in models.items()}
+    flows = {change: replace(flow, loader=flow.loader * rate / data.one) for change, rate in trials.items()}
+    flows |= {change: replace(flow, training=one, labelling=two) for change, (one, two) in models.items()}
     if flow.workers < flow.cores:
-        each = flow.loader / flow.workers if flow.workers else data.one
-        found[f"data.num_workers={flow.cores}"] = replace(flow, loader=each * flow.cores, workers=flow.cores)
-    return found
+        of_one = flow.loader / flow.workers if flow.workers else data.one
+        flows[f"data.num_workers={flow.cores}"] = replace(flow, loader=of_one * flow.cores, workers=flow.cores)
+    return flows
 
 
 def rank_advice(flow: Flow, changed: Mapping[str, Flow]) -> list[Advice]:
     """Changes that make a run at least 5 % faster, the best first."""
-    found = [Advice(change, flow.clip_s() / new.clip_s(), 1 / new.clip_s()) for change, new in changed.items()]
-    return sorted((one for one in found if one.gain >= 1.05), key=lambda one: -one.gain)
+    advice = [Advice(change, flow.clip_s() / new.clip_s(), 1 / new.clip_s()) for change, new in changed.items()]
+    return sorted((change for change in advice if change.gain >= 1.05), key=lambda change: -change.gain)

@@ -45,18 +45,18 @@ def hold_out(ids: Sequence[str], labels: Sequence[str], *, fraction: float, seed
         pattern = re.compile(GROUPS.get(group, group))
     except re.error as error:
         raise UsageError(f"{group!r} is neither {' nor '.join(GROUPS)} nor a regular expression: {error}") from error
-    found = [pattern.search(clip_id) if group else None for clip_id in ids]
-    if group and not any(found):
+    matches = [pattern.search(clip_id) if group else None for clip_id in ids]
+    if group and not any(matches):
         raise UsageError(f"the group {group!r} fits none of the {len(ids)} ids, such as {ids[0] if ids else 'none'}")
     members: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
-    for row, (clip_id, label, match) in enumerate(zip(ids, labels, found, strict=True)):
+    for row, (clip_id, label, match) in enumerate(zip(ids, labels, matches, strict=True)):
         members[label][match.group() if match else clip_id].append(row)
     held = np.zeros(len(ids), dtype=bool)
     for groups in members.values():
         order = sorted(groups, key=lambda name: (mix(seed, "hold out", name), name))
-        wanted, taken = fraction * sum(map(len, groups.values())), 0
+        enough, taken = fraction * sum(map(len, groups.values())), 0
         for name in order[: len(order) - 1]:
-            if taken >= wanted:
+            if taken >= enough:
                 break
             held[groups[name]] = True
             taken += len(groups[name])

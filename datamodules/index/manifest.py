@@ -119,10 +119,10 @@ def select_split(manifest: pa.Table, split: str) -> pa.Table:
     same = [name for name in counts if name and split_of(split) is not None and split_of(name) == split_of(split)]
     if len(same) == 1:
         return _keep(manifest, pc.equal(manifest["split"], same[0]))
-    found = ", ".join(f"{name} ({count} files)" for name, count in sorted(counts.items(), key=str))
+    splits = ", ".join(f"{name} ({count} files)" for name, count in sorted(counts.items(), key=str))
     raise UsageError(
-        f"no file in split {split!r} of {media_root(manifest)}; found: {found or 'nothing'}. data.layout says what the "
-        "folders mean, data.train_split which split is trained on"
+        f"no file in split {split!r} of {media_root(manifest)}; found: {splits or 'nothing'}. data.layout says what "
+        "the folders mean, data.train_split which split is trained on"
     )
 
 
@@ -175,12 +175,12 @@ def mark_broken_sound(manifest: pa.Table, faults: Mapping[str, str]) -> pa.Table
 def mark_unusable(manifest: pa.Table, faults: Mapping[str, tuple[str, str]]) -> pa.Table:
     """Return the manifest with (status, reason) of some usable rows replaced."""
     place = pc.fill_null(pc.index_in(manifest["id"], value_set=pa.array(faults, pa.string())), -1).to_numpy()
-    found = (place >= 0) & pc.equal(manifest["status"], "ok").to_numpy()
+    is_faulty = (place >= 0) & pc.equal(manifest["status"], "ok").to_numpy()
     columns = {}
     for position, name in enumerate(("status", "reason")):
         words = pa.array([fault[position] for fault in faults.values()], pa.string())
-        new = words.take(pa.array(place[found]))
-        columns[name] = pc.replace_with_mask(manifest[name].combine_chunks(), pa.array(found), new)
+        new = words.take(pa.array(place[is_faulty]))
+        columns[name] = pc.replace_with_mask(manifest[name].combine_chunks(), pa.array(is_faulty), new)
     return _replace(manifest, **columns)
 
 

@@ -141,15 +141,15 @@ def _list_files(paths: Sequence[str], suffixes: set[str], allow_links: bool, lay
 
 
 def _list_folder(folder: Path, root: Path, suffixes: set[str], allow_links: bool, layout: str) -> pa.Table:
-    found = list_media(real_path(folder), allow_links, suffixes, layout)
-    for line in (describe_layout(found)[0], other_suffixes(found, suffixes)):  # splits do not matter here
+    table = list_media(real_path(folder), allow_links, suffixes, layout)
+    for line in (describe_layout(table)[0], other_suffixes(table, suffixes)):  # splits do not matter here
         if line:
             log.warning(f"{folder}: {line}")
     below = folder.relative_to(root).as_posix()
     if below != ".":
-        names = pc.binary_join_element_wise(below, found["id"], "/")
-        found = found.set_column(0, "id", names).set_column(1, "path", names)
-    return _as_manifest({name: found[name] for name in found.column_names}, len(found))
+        names = pc.binary_join_element_wise(below, table["id"], "/")
+        table = table.set_column(0, "id", names).set_column(1, "path", names)
+    return _as_manifest({name: table[name] for name in table.column_names}, len(table))
 
 
 def _list_single(files: Mapping[Path, Look], root: Path, layout: str) -> pa.Table:
@@ -234,10 +234,10 @@ def task_of(text: str | None, environment: Mapping[str, str]) -> tuple[int, int]
         UsageError: the text is something else.
     """
     if text is not None:
-        found = re.fullmatch(r"(\d+)/(\d+)", text)
-        if found is None or not int(found[1]) < int(found[2]):
+        match = re.fullmatch(r"(\d+)/(\d+)", text)
+        if match is None or not int(match[1]) < int(match[2]):
             raise UsageError(f"--task must be i/n with 0 <= i < n, such as 0/8 to 7/8, got {text!r}")
-        return int(found[1]), int(found[2])
+        return int(match[1]), int(match[2])
     number, count = 0, 1
     if "SLURM_ARRAY_TASK_ID" in environment:
         first, step = (int(environment.get(f"SLURM_ARRAY_TASK_{name}", d)) for name, d in (("MIN", 0), ("STEP", 1)))
@@ -307,17 +307,17 @@ class ListReader:
             self._facts = row, self._judge(rows.slice(place, 1).to_pylist()[0], media_root(rows))
         return self._facts[1]
 
-    def _judge(self, known: dict[str, Any], root: Path) -> Facts:
-        path, by_sound = root / known["path"], "audio" in self.modalities and self.shards is None
-        if known["status"] not in _READABLE and not (known["status"] == "no_video" and by_sound):
-            raise MediaError(path, known["status"], known["reason"] or "")
-        if known["duration_s"] is None:
-            file = (known["path"], known["bytes"], known["mtime_ns"])
+    def _judge(self, facts: dict[str, Any], root: Path) -> Facts:
+        path, by_sound = root / facts["path"], "audio" in self.modalities and self.shards is None
+        if facts["status"] not in _READABLE and not (facts["status"] == "no_video" and by_sound):
+            raise MediaError(path, facts["status"], facts["reason"] or "")
+        if facts["duration_s"] is None:
+            file = (facts["path"], facts["bytes"], facts["mtime_ns"])
             require_unchanged(path, *file[1:])
-            known = known | probe_file(str(root), file, needs_picture=not by_sound)
-            if known["status"] != "ok":
-                raise MediaError(path, known["status"], known["reason"])
-        return judge_clip(known, self.config, self.modalities, path)
+            facts = facts | probe_file(str(root), file, needs_picture=not by_sound)
+            if facts["status"] != "ok":
+                raise MediaError(path, facts["status"], facts["reason"])
+        return judge_clip(facts, self.config, self.modalities, path)
 
     def read(self, row: int, window: Window, request: Request) -> Streams:
         """Read a window; see ClipReader.

@@ -20,9 +20,9 @@ from datamodules.index.manifest import SCHEMA, read_manifest, write_manifest
 from datamodules.index.probing import probe_file
 from datamodules.index.walk import Walk
 from datamodules.processes import Failure, run_jobs
-from datamodules.progress import follow
 from selavi.errors import UsageError
 from selavi.filesystem import PASSING, look, real_path
+from selavi.meter import follow
 
 MEDIA_SUFFIXES = {
     *(".mp4", ".m4v", ".mov", ".m4a", ".3gp", ".3g2", ".f4v"),
@@ -30,7 +30,7 @@ MEDIA_SUFFIXES = {
     *(".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".mpe", ".m1v", ".m2v", ".vob"),
 }
 SOUND_SUFFIXES = {".wav", ".mp3", ".flac", ".m4a", ".aac", ".ogg", ".oga", ".opus", ".mka"}
-"""Of files with sound alone, which training does not use and tools/assign.py does."""
+"""Suffixes of files with sound alone, which training does not use and tools/assign.py does."""
 _PROBE_VERSION = 2
 """Facts that were found by another version of the probe are found anew."""
 PROBE_MEMORY = 2 << 30
@@ -76,11 +76,11 @@ def scan(
     listing = list_media(root, allow_links, layout=layout)
     name = f"scan-{hashlib.blake2b(f'{root} {_PROBE_VERSION}'.encode(), digest_size=6).hexdigest()}"
     store, journal = cache_dir / f"{name}.parquet", cache_dir / f"{name}.jsonl"
-    known = _remembered(store, journal)
-    forget = pc.not_equal(known["status"], "ok") if retry else pc.is_in(known["status"], pa.array(PASSING))
-    place = _match(listing, known.filter(pc.invert(forget)))
+    remembered = _remembered(store, journal)
+    forget = pc.not_equal(remembered["status"], "ok") if retry else pc.is_in(remembered["status"], pa.array(PASSING))
+    place = _match(listing, remembered.filter(pc.invert(forget)))
     todo = np.flatnonzero((place < 0) & pc.is_null(listing["status"]).to_numpy())
-    again = int((_match(listing.take(pa.array(todo)), known) >= 0).sum())
+    again = int((_match(listing.take(pa.array(todo)), remembered) >= 0).sum())
     if again and not retry:
         log.warning(
             f"{again:,} files that could not be read the last time, for a reason that may pass, are tried again"
@@ -89,9 +89,9 @@ def scan(
         cache_dir.mkdir(parents=True, exist_ok=True)
         files = listing.select(["id", "bytes", "mtime_ns"]).take(pa.array(todo))
         _probe_all(root, files, journal, workers, deadline_s)
-        known = _remembered(store, journal)
+        remembered = _remembered(store, journal)
     metadata = {**listing.schema.metadata, b"root": str(root).encode()}
-    table = _join(listing, known).replace_schema_metadata(metadata)
+    table = _join(listing, remembered).replace_schema_metadata(metadata)
     if journal.exists():
         write_manifest(table, store)
         journal.unlink()
@@ -262,22 +262,22 @@ def _parse(line: str) -> dict[str, object]:
         return {}
 
 
-def _match(listing: pa.Table, known: pa.Table) -> np.ndarray:
-    """Row of `known` with the same path, size and time for each listed file, the first of several; -1 for none."""
+def _match(listing: pa.Table, remembered: pa.Table) -> np.ndarray:
+    """Row of `remembered` with the same path, size and time for each listed file, the first of several; -1 for none."""
     keys = [
         pc.binary_join_element_wise(*(table[name].cast(pa.string()) for name in ("mtime_ns", "bytes", "id")), " ")
-        for table in (listing, known)
+        for table in (listing, remembered)
     ]
     return pc.fill_null(pc.index_in(keys[0], value_set=keys[1].combine_chunks()), -1).to_numpy()
 
 
-def _join(listing: pa.Table, known: pa.Table) -> pa.Table:
-    place = _match(listing, known)
-    told = pc.is_valid(listing["status"]).to_numpy()
-    rows = known.take(pa.array(place, mask=told | (place < 0)))
+def _join(listing: pa.Table, remembered: pa.Table) -> pa.Table:
+    place = _match(listing, remembered)
+    is_listed = pc.is_valid(listing["status"]).to_numpy()
+    rows = remembered.take(pa.array(place, mask=is_listed | (place < 0)))
     columns = {name: (listing if name in _LISTED else rows)[name] for name in SCHEMA.names}
     for name in ("status", "reason"):
-        columns[name] = pc.if_else(pa.array(told), listing[name], rows[name])
+        columns[name] = pc.if_else(pa.array(is_listed), listing[name], rows[name])
     return pa.table(columns, schema=SCHEMA)
 
 
@@ -292,8 +292,8 @@ def _probe_all(root: Path, files: pa.Table, journal: Path, workers: int, deadlin
     ids, sizes, times = (files[name].combine_chunks() for name in ("id", "bytes", "mtime_ns"))
     with journal.open("a", encoding="utf-8") as file:
         file.write("\n")  # the last line may be half a line
-        for number, found in follow(results, "scanning", len(files)):
-            row = {"status": found.reason, "reason": found.detail} if isinstance(found, Failure) else found
+        for number, outcome in follow(results, "scanning", len(files)):
+            row = {"status": outcome.reason, "reason": outcome.detail} if isinstance(outcome, Failure) else outcome
             key = {"id": ids[number].as_py(), "bytes": sizes[number].as_py(), "mtime_ns": times[number].as_py()}
             file.write(json.dumps(key | row) + "\n")
             file.flush()

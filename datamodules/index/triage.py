@@ -58,22 +58,22 @@ ADVICE: dict[str, Advice] = {
 }
 
 
-def triage(manifest: pa.Table, *, clip_s: float, audio_policy: str, told: tuple[str, ...] = ()) -> str:
+def triage(manifest: pa.Table, *, clip_s: float, audio_policy: str, sentences: tuple[str, ...] = ()) -> str:
     """Describe a judged manifest in Markdown that reads well on a terminal.
 
     Args:
         manifest: all files, judged.
         clip_s: that it was judged for.
         audio_policy: that it was judged for.
-        told: more sentences for the head, such as what a list was taken for.
+        sentences: more of them for the head, such as what a list was taken for.
     """
-    found = pc.value_counts(manifest["status"]).to_pylist()
-    counts = {entry["values"]: entry["counts"] for entry in found}
+    entries = pc.value_counts(manifest["status"]).to_pylist()
+    counts = {entry["values"]: entry["counts"] for entry in entries}
     lines = [
         f"# Triage of {_printable(str(media_root(manifest)))}",
         "",
         f"{len(manifest):,} files, for clips of {clip_s:g} s and audio_policy={audio_policy}.",
-        *(line for line in told if line),
+        *(line for line in sentences if line),
         "",
         "| status | files | share | means |",
         "|---|--:|--:|---|",

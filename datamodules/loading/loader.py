@@ -211,15 +211,15 @@ class Loader:
             return iter(self._loader)
 
     def _lost(self, batches: Iterator[ClipBatch | Filled]) -> list[_Lost]:
-        found = []
+        lost = []
         for number, process in enumerate(getattr(batches, "_workers", [])):  # torch has no public way to its processes
             row, since_s, cpu_s = self.watched.now[number].tolist()
             hangs = row >= 0 and (
                 cpu_seconds(process.pid) - cpu_s > self.hang_s or time.monotonic() - since_s > WALL_FACTOR * self.hang_s
             )
             if hangs or not process.is_alive():
-                found.append(_Lost(number, process.pid, int(row), process.exitcode))
-        return found
+                lost.append(_Lost(number, process.pid, int(row), process.exitcode))
+        return lost
 
     def _idle(self) -> bool:
         """Whether processes have read clips, but none does now or did so lately."""
@@ -229,7 +229,7 @@ class Loader:
     def _judge(self, lost: list[_Lost], suspects: set[int] | None, delivered: int) -> set[int] | None:
         """Give up clips that make processes hang or die; stop where processes die of something else."""
         died = [process for process in lost if process.exit_code is not None]
-        told = "; ".join(p.describe(self.dataset.id_of(p.row) if p.row >= 0 else None) for p in lost)
+        fates = "; ".join(p.describe(self.dataset.id_of(p.row) if p.row >= 0 else None) for p in lost)
         for process in lost:
             if process.exit_code is None:
                 self.watched.given_up[process.row] = (
@@ -243,10 +243,10 @@ class Loader:
             self.batches.skip = delivered
             clips = ", ".join(self.dataset.id_of(key.row) for key in next(iter(self.batches))[:5])
             raise RuntimeError(
-                f"{told}; it is the second time in this pass, at batch {delivered} ({clips} ...). Killed processes are "
-                "mostly a lack of memory: lower data.num_workers or the batch size, or look at what dmesg says"
+                f"{fates}; it is the second time in this pass, at batch {delivered} ({clips} ...). Killed processes "
+                "are mostly a lack of memory: lower data.num_workers or the batch size, or look at what dmesg says"
             )
-        log.warning(f"{told}; new loader processes go on at batch {delivered} of this pass")
+        log.warning(f"{fates}; new loader processes go on at batch {delivered} of this pass")
         if not died:
             return suspects
         return {process.row for process in died if process.row >= 0} | (suspects or set())

@@ -17,7 +17,7 @@ class ViewKey(NamedTuple):
     """Asks the dataset for one view of one clip."""
 
     row: int
-    """Of the dataset: the clip's index in the label bank, in training."""
+    """Row of the dataset: the clip's index in the label bank, in training."""
     stream: Literal["train", "label", "eval", "window"]
     epoch: int
     """Pass over the data; for the stream `eval` the number of the view, for `window` that of the window."""

@@ -14,10 +14,10 @@ import pyarrow.compute as pc
 
 from datamodules.index.manifest import media_root, require_unchanged
 from datamodules.processes import Failure, run_jobs
-from datamodules.progress import follow
 from selavi.atomic import locked, write_atomically
 from selavi.filesystem import PASSING
 from selavi.media import MediaError, Recording, crop_square, cut_waveform, decode_recording, frame_times, latest_frames
+from selavi.meter import follow
 from selavi.modalities import Request, Streams, Window
 
 _VERSION = 5

@@ -18,7 +18,7 @@ from functools import partial
 from hashlib import blake2b
 from mmap import ACCESS_READ, mmap
 from pathlib import Path, PurePosixPath
-from typing import Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -34,7 +34,6 @@ from datamodules.index.manifest import (
     write_manifest,
 )
 from datamodules.processes import Failure, run_jobs
-from datamodules.progress import follow
 from datamodules.stores.shards import FRAME, INDEX, MARK, VERSION, frames_name, pack_sample, tar_name, unpack_sample
 from selavi.atomic import hold, write_atomically, write_text
 from selavi.errors import UsageError
@@ -48,6 +47,7 @@ from selavi.media import (
     encode_jpeg,
     stream_frames,
 )
+from selavi.meter import follow
 from selavi.randomness import mix
 from selavi.wording import command
 
@@ -73,16 +73,16 @@ class PrepareSettings:
     fps: float = 0.0
     """At most so many frames a second are kept; 0: all."""
     sample_rate: int = 24000
-    """Of the sound, in samples a second, mono."""
+    """Rate of the sound, in samples a second, mono."""
     quality: int = 90
-    """Of the JPEG frames in shards, 1 to 100."""
+    """Quality of the JPEG frames in shards, 1 to 100."""
     shard_mb: int = 256
     """Megabytes of a shard, roughly."""
 
     def __post_init__(self) -> None:
-        def require(condition: bool, name: str, expected: str, found: object) -> None:
+        def require(condition: bool, name: str, expected: str, value: object) -> None:
             if not condition:
-                raise UsageError(f"--{name} must be {expected}, got {found}")
+                raise UsageError(f"--{name} must be {expected}, got {value}")
 
         require(self.format in ("shards", "files"), "format", "shards or files", self.format)
         require(16 <= self.size <= 1024 and self.size % 2 == 0, "size", "an even number from 16 to 1024", self.size)
@@ -100,9 +100,9 @@ class PrepareSummary:
     num_clips: int
     """Prepared, now or by an earlier run on the same folder."""
     num_encoded: int
-    """Of them by this run."""
+    """Those of them that this run has encoded."""
     bytes_in: int
-    """Of the prepared clips' original files."""
+    """Size of the prepared clips' original files."""
     bytes_out: int
     seconds: float
     faults: dict[str, tuple[str, str]]
@@ -234,7 +234,7 @@ def _begin(rows: pa.Table, out: Path, settings: PrepareSettings) -> None:
     digest = blake2b(str(media_root(rows)).encode(), digest_size=16)
     for name in ("id", "split", "label", "bytes", "mtime_ns"):
         digest.update(repr(rows[name].to_pylist()).encode())
-    plan = {"settings": asdict(settings), "clips": len(rows), "digest": digest.hexdigest()}
+    plan: dict[str, Any] = {"settings": asdict(settings), "clips": len(rows), "digest": digest.hexdigest()}
     path = out / PLAN
     if not path.exists():
         with write_atomically(out / CLIPS) as temporary:
@@ -243,10 +243,9 @@ def _begin(rows: pa.Table, out: Path, settings: PrepareSettings) -> None:
         return
     before = json.loads(path.read_text(encoding="utf-8"))
     if before != plan:
-        wanted = asdict(settings)
         differing = [
             f"{name}: {before['settings'].get(name)}, now {value}"
-            for name, value in wanted.items()
+            for name, value in plan["settings"].items()
             if before["settings"].get(name) != value
         ]
         if before["digest"] != plan["digest"]:
@@ -277,7 +276,7 @@ def _differing_clips(rows: pa.Table, out: Path) -> str:
 
 
 def _earlier_faults(rows: pa.Table, out: Path) -> tuple[dict[str, tuple[str, str]], list[str]]:
-    """Of the clips of a finished set, the lasting faults by id, and the ids that failed in passing."""
+    """The lasting faults, by id, of the clips of a finished set, and the ids that failed in passing."""
     if not (out / MARK).exists():
         return {}, []
     made = read_manifest(out / "manifest.parquet").select(["id", "status", "reason"])
@@ -330,21 +329,21 @@ class _Shards:
                 self._assemble(shard, range(starts[shard], self.shard_ends[shard]), faults)
         tables = [pq.read_table(self._index(shard)) for shard in range(len(self.shard_ends))]
         index = pa.concat_tables(tables)
-        found = {
+        bad = {
             row["id"]: (row["status"], row["reason"])
             for row in index.filter(pc.not_equal(index["status"], "ok")).to_pylist()
         }
         good = index.filter(pc.equal(index["status"], "ok")).select(INDEX.names).sort_by("id")
         with write_atomically(self.out / "index.parquet") as temporary:
             pq.write_table(good, temporary)
-        return encoded, found
+        return encoded, bad
 
     def manifest(self, manifest: pa.Table) -> pa.Table:
         """The manifest of the originals: paths still name them, so that a gallery can show them."""
         return manifest
 
     def shard_bytes(self) -> list[int]:
-        """Of each shard with its frame records."""
+        """Bytes of each shard with its frame records."""
         return [
             (self.out / tar_name(shard)).stat().st_size + (self.out / frames_name(shard)).stat().st_size
             for shard in range(len(self.shard_ends))
@@ -598,7 +597,7 @@ def _cut(frame: np.ndarray, aspect: float) -> np.ndarray:
 
 
 def thin(frames: Iterable[tuple[float, Picture]], fps: float) -> Iterator[tuple[float, Picture]]:
-    """Of frames in the order of their times, those that are on screen at a multiple of 1 / fps, each once."""
+    """Those of frames, in the order of their times, that are on screen at a multiple of 1 / fps, each once."""
     latest, number, step_s = None, 0, 1 / fps
     for time_s, frame in frames:
         if latest is not None and number * step_s + 1e-6 < time_s:

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.index.new_clips import LOCK, SETTINGS, ClipList, default_out, fix_list, list_clips, task_of
-from datamodules.progress import follow
 from selavi.atomic import locked
 from selavi.commands.assign import AssignArguments, AssignResult
 from selavi.errors import UsageError
 from selavi.inference import assigned
 from selavi.inference.device import best_device
 from selavi.inference.load import load_model
+from selavi.meter import follow
 from selavi.results.naming import read_names
 from selavi.runs.record import Run, load_run
 

@@ -83,12 +83,12 @@ def _check(arguments: DegradeArguments) -> None:
 def _measure_group(group: list[tuple[str, Any]], table: Any, arguments: DegradeArguments) -> None:
     """Decode each clip once for all runs of a group."""
     from datamodules.loading.views import ClipLoaders
-    from datamodules.progress import follow
     from datamodules.stores.opening import open_media
     from selavi.evaluation import degradation as dg
     from selavi.inference.device import best_device
     from selavi.inference.encode import encode_clips
     from selavi.inference.load import load_model
+    from selavi.meter import follow
 
     first = max((run for _, run in group), key=lambda run: len(run.config.modalities))
     modalities = sorted({name for _, run in group for name in run.config.modalities})

@@ -12,13 +12,13 @@ import torch
 from datamodules.index.manifest import select_split, usable
 from datamodules.loading.sampling import ChosenWindow
 from datamodules.loading.views import ClipLoaders
-from datamodules.progress import follow
 from datamodules.stores.opening import open_media
 from selavi.commands.opening import open_run
 from selavi.errors import UsageError
 from selavi.inference.device import best_device
 from selavi.inference.load import load_model
 from selavi.localisation import evidence
+from selavi.meter import follow
 from selavi.results.cluster_table import read_labels
 from selavi.runs.folder import RunFolder
 from selavi.runs.record import Run

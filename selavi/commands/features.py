@@ -10,14 +10,14 @@ import pyarrow.compute as pc
 
 from datamodules.index.manifest import select_split, usable
 from datamodules.loading.views import ClipLoaders
-from datamodules.progress import follow
 from datamodules.stores.opening import open_media
 from selavi.commands.opening import open_run
 from selavi.errors import DataError, UsageError
 from selavi.inference.device import best_device
 from selavi.inference.encode import ClipFeatures, encode_parts
-from selavi.inference.features import PART, features_path, kept_features
+from selavi.inference.features import features_path, kept_features
 from selavi.inference.load import load_model
+from selavi.meter import follow
 from selavi.runs.folder import RunFolder
 from selavi.runs.record import Run
 
@@ -47,10 +47,10 @@ def features_of(
     return {name: values.numpy()[places] for name, values in features.items()}, None
 
 
-def _encode(run: Run, rows: pa.Table) -> Iterator[ClipFeatures]:
-    """Encode rows of the run's manifest, one view each, PART of them at a time."""
+def _encode(run: Run, rows: pa.Table, part: int) -> Iterator[ClipFeatures]:
+    """Encode rows of the run's manifest, one view each, `part` of them at a time."""
     loaders = ClipLoaders(run.config, run.manifest, open_media(run.config, run.manifest))
     model, augment = load_model(run, best_device(run.config.trainer.accelerator))
-    loader = loaders.view_loader(rows, block=PART)
+    loader = loaders.view_loader(rows, block=part)
     batches = follow(loader, f"encoding {len(rows)} clips", len(loader), unit="batches")
-    return encode_parts(model, augment, batches, len(rows), 1, PART)
+    return encode_parts(model, augment, batches, len(rows), 1, part)

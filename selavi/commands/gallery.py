@@ -20,8 +20,8 @@ from selavi.config import Config
 from selavi.errors import DataError, UsageError
 from selavi.localisation.evidence import read_faded
 from selavi.modalities import Request
-from selavi.results.gallery.build import About, Report, Source, write_gallery
-from selavi.results.gallery.overlays import Evidence
+from selavi.results.evidence import Evidence
+from selavi.results.gallery.build import About, GalleryReport, MediaSource, write_gallery
 from selavi.results.gallery.select import Head, Places
 from selavi.results.naming import Names
 
@@ -47,7 +47,7 @@ class GalleryContent:
     names: Names
 
 
-def write_run_gallery(arguments: ExportArguments, content: GalleryContent) -> Report:
+def write_run_gallery(arguments: ExportArguments, content: GalleryContent) -> GalleryReport:
     """Write RUN/gallery."""
     explain = partial(_evidence, arguments.run, arguments.root, content.split, content.head)
     return write_gallery(
@@ -98,15 +98,14 @@ def _evidence(run_dir: Path, root: str, split: str, head: int, ids: list[str]) -
     except (UsageError, DataError, FileNotFoundError) as error:
         log.warning(f"no evidence: {error}")
         return
-    for row in read_faded(path):
-        yield Evidence(row.id, row.video, row.audio)
+    yield from read_faded(path)
 
 
-def _source(arguments: ExportArguments, content: GalleryContent) -> Source:
+def _source(arguments: ExportArguments, content: GalleryContent) -> MediaSource:
     """Where the page's media come from: files, or the shards that the run read."""
     config = content.config
     rate = config.audio.sample_rate
-    source = Source(media_root(content.manifest), arguments.media, config.data.allow_links, sample_rate=rate)
+    source = MediaSource(media_root(content.manifest), arguments.media, config.data.allow_links, sample_rate=rate)
     prepared = open_prepared(config)
     if prepared is None or prepared[1] is None:
         return source

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from datamodules.processes import run_jobs
-from datamodules.progress import follow
+from selavi.meter import follow
 from selavi.results.gallery.build import RunJobs
 
 _DEADLINE_S, _WRITING_S = 120.0, 3600.0

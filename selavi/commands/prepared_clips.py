@@ -9,13 +9,15 @@ from datamodules.stores.shards import ShardReader
 from selavi.atomic import write_atomically
 from selavi.media import encode_clip
 from selavi.results.gallery.media import MediaJob
-from selavi.results.gallery.thumbnails import Geometry, Job, times_of
+from selavi.results.gallery.thumbnails import Geometry, ThumbnailJob, times_of
 
 _AT_ONCE = 64
 """Frames."""
 
 
-def read_shard(job: Job, geometry: Geometry, *, reader: ShardReader) -> tuple[Sequence[np.ndarray], np.ndarray]:
+def read_shard(
+    job: ThumbnailJob, geometry: Geometry, *, reader: ShardReader
+) -> tuple[Sequence[np.ndarray], np.ndarray]:
     """Read the frames and the sound of a thumbnail.
 
     Args:

@@ -72,7 +72,7 @@ def scan(arguments: ScanArguments) -> ScanResult:
     from datamodules.index.sources import apply_list, describe_list
     from datamodules.index.triage import triage
     from selavi.atomic import locked, write_text
-    from selavi.config import MODALITIES
+    from selavi.modalities import MODALITIES
 
     data = _checked_settings(arguments)
     root = Path(data.root)
@@ -93,7 +93,7 @@ def scan(arguments: ScanArguments) -> ScanResult:
     policy = arguments.audio_policy
     manifest = judge(manifest, clip_s=clip_s, audio_policy=policy, modalities=MODALITIES)
     lines = (*describe_layout(manifest), other_suffixes(manifest), about_list, describe_list(manifest))
-    text = triage(manifest, clip_s=clip_s, audio_policy=policy, told=lines)
+    text = triage(manifest, clip_s=clip_s, audio_policy=policy, sentences=lines)
     report = arguments.out.with_name("triage.md")
     write_manifest(manifest, arguments.out)
     write_text(report, text)

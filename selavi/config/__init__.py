@@ -12,8 +12,9 @@ from selavi.config.files import (
     load_run_config,
     save_config,
 )
+from selavi.config.label_sets import LabelSet, make_label_sets
+from selavi.config.methods import LABELLING_METHODS, MethodTraits
 from selavi.config.sections import (
-    MODALITIES,
     AudioConfig,
     Config,
     DataConfig,
@@ -27,7 +28,7 @@ from selavi.config.sections import (
 )
 
 __all__ = [
-    "MODALITIES",
+    "LABELLING_METHODS",
     "RESOLVED",
     "SETTINGS",
     "AudioConfig",
@@ -36,7 +37,9 @@ __all__ = [
     "EncodersConfig",
     "FinetuneConfig",
     "HeadsConfig",
+    "LabelSet",
     "LabellingConfig",
+    "MethodTraits",
     "OptimConfig",
     "TrainerConfig",
     "VideoConfig",
@@ -48,6 +51,7 @@ __all__ = [
     "given_in_file",
     "load_config",
     "load_run_config",
+    "make_label_sets",
     "save_config",
     "without_effect",
 ]

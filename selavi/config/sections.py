@@ -7,14 +7,20 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from selavi.config.label_sets import LabelSet, make_label_sets
+from selavi.config.methods import LABELLING_METHODS, MethodTraits
 from selavi.config.settings import Need, check_limits, require, section, setting
 from selavi.modalities import MODALITIES, in_order
 
-VIDEO = Need("video among the modalities", lambda config: "video" in config.modalities)
-AUDIO = Need("audio among the modalities", lambda config: "audio" in config.modalities)
+
+def _modality(name: str) -> Need:
+    return Need(f"{name} among the modalities", lambda config: name in config.modalities)
+
+
+VIDEO, AUDIO = _modality("video"), _modality("audio")
 SHARDS_OF_A_URL = Need("prepared shards of a URL as data.root", lambda config: "://" in config.data.root)
 TRANSPORT = Need("labelling.method=transport", lambda config: config.labelling.method == "transport")
-VOTES_TOGETHER = Need("modalities that vote together", lambda config: any(len(voters) > 1 for voters in config.voters))
+VOTES_TOGETHER = Need("modalities that vote together", lambda config: len(config.label_sets[0].voters) > 1)
 OWN_ENCODERS = Need("a training (a fine-tuning takes those of its run)", command="train")
 FINETUNING = Need("a fine-tuning", command="finetune")
 
@@ -209,7 +215,7 @@ class LabellingConfig:
     """What labels come from.  joint: all modalities' heads together (SeLaVi; of one modality, SeLa); own: each
     modality labels itself; cross: each is labelled by the other (XDC); concat: the concatenated features.  Under own
     and cross every modality has labels of its own, and heads are numbered through: those of video, then of audio."""
-    method: Literal["transport", "kmeans"] = setting("transport")
+    method: str = setting("transport")
     """transport: the heads' probabilities, with given cluster sizes; kmeans: K-means on the encoders' features, each
     standardised, of length 1 a clip and modality (DeepCluster, XDC); cluster sizes are free and clips of small
     clusters weigh more in the loss.  The settings of sizes, sharpness and tolerance belong to transport."""
@@ -263,11 +269,14 @@ class LabellingConfig:
             require(self.marginal in kinds, "labelling.marginal", f"one of {kinds} or a list", self.marginal)
         check_limits(self, "labelling")
         unknown = set(self.weights) - set(MODALITIES)
-        require(not unknown, "labelling.weights", f"a weight for each of {MODALITIES}", self.weights)
-        if self.method == "kmeans":
+        require(not unknown, "labelling.weights", f"a weight for each of {(*MODALITIES,)}", self.weights)
+        if self.method not in LABELLING_METHODS:
+            choices = list(LABELLING_METHODS)
+            raise ValueError(f"Invalid value {self.method!r}, expected one of {choices} (setting labelling.method)")
+        if not LABELLING_METHODS[self.method].has_plan:
             for key, plain in (("size_strength", 0.0), ("fraction", 1.0)):
                 value = getattr(self, key)
-                require(value == plain, f"labelling.{key}", f"{plain:g} with labelling.method=kmeans", value)
+                require(value == plain, f"labelling.{key}", f"{plain:g} with labelling.method={self.method}", value)
 
 
 @dataclass
@@ -414,34 +423,40 @@ class Config:
             )
 
     def _check_source(self) -> None:
-        source, method = self.labelling.source, self.labelling.method
+        source, method = self.labelling.source, self.labelling_method
         if len(self.modalities) == 1:
             sources = "joint or own with one modality, which has no other to learn from or to be joined with"
             require(source in ("joint", "own"), "labelling.source", sources, source)
-        elif method == "kmeans":
-            sources = "concat (K-means on all features together), own or cross with labelling.method=kmeans"
+        elif not method.reads_scores:
+            together = f"concat ({method.title} on all features together)"
+            sources = f"{together}, own or cross with labelling.method={self.labelling.method}"
             require(source != "joint", "labelling.source", sources, source)
 
     @property
     def branches(self) -> list[str]:
         """What has heads of its own: each modality, or `concat` where heads read the concatenated features."""
-        fused = self.labelling.source == "concat" and self.labelling.method == "transport"
+        fused = self.labelling.source == "concat" and self.labelling_method.reads_scores
         return ["concat"] if fused else self.modalities
 
     @property
-    def voters(self) -> list[list[str]]:
-        """The branches whose heads decide together, a list for each set of labels.
+    def labelling_method(self) -> MethodTraits:
+        """What the labelling method reads and promises."""
+        return LABELLING_METHODS[self.labelling.method]
 
-        One set that serves all branches, or under own and cross one for each modality.  The label bank has the
-        heads of the first set, then those of the second.
-        """
-        separate = self.labelling.source in ("own", "cross")
-        return [[name] for name in self.branches] if separate else [self.branches]
+    @property
+    def label_sets(self) -> tuple[LabelSet, ...]:
+        """Who labels and who learns: one set that serves all branches, or under own and cross one for each modality."""
+        return make_label_sets(self.labelling.source, self.branches, self.heads.num_heads)
 
     @property
     def num_label_heads(self) -> int:
-        """Columns of the label bank: `heads.num_heads` for each set of labels."""
-        return len(self.voters) * self.heads.num_heads
+        """Columns of the label bank: `heads.num_heads` for each label set."""
+        return sum(len(label_set.learning_columns) for label_set in self.label_sets)
+
+    def head_of_column(self, column: int) -> tuple[tuple[str, ...], int]:
+        """The branches whose heads learn a column of the label bank and vote together, and the number of their head."""
+        label_set = next(label_set for label_set in self.label_sets if column in label_set.voting_columns)
+        return label_set.voters, label_set.voting_columns.index(column)
 
     @property
     def branch_weights(self) -> dict[str, float]:
@@ -450,5 +465,5 @@ class Config:
 
     @property
     def plan_sharpness(self) -> float:
-        """Exponent on the scores in the rows from which a label's confidence is read; K-means has no plan: 1."""
-        return self.labelling.sharpness if self.labelling.method == "transport" else 1.0
+        """Exponent on the scores in the rows from which a label's confidence is read; 1 where there is no plan."""
+        return self.labelling.sharpness if self.labelling_method.has_plan else 1.0

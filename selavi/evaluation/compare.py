@@ -20,10 +20,10 @@ import numpy as np
 import pyarrow as pa
 
 from selavi.atomic import write_text
-from selavi.config import Config, as_dict, chosen, load_config
+from selavi.config import Config, as_dict, chosen, load_config, make_label_sets
 from selavi.errors import UsageError
+from selavi.evaluation.charts import Bars, Chart, bar_chart
 from selavi.evaluation.external import read_column
-from selavi.evaluation.plots import Bars, Figure, bar_chart
 from selavi.id_tables import load_array, read_ids
 from selavi.ids import explain_missing, find_ids
 from selavi.scores.baselines import (
@@ -87,8 +87,6 @@ RECIPES: dict[str, tuple[str, ...]] = {
 }
 """Settings that make a recipe of any configuration of video and audio; docs/method.md explains each."""
 
-SEPARATE = ("sela-both", "swapped", "sdc", "xdc")
-"""Recipes in which each modality has labels of its own: half of the heads are the video's, half the audio's."""
 FIGURES = ("nmi", "ami", "ari", "accuracy", "purity", "mean_entropy", "used_clusters", "n")
 _SHOWN = ("nmi", "ami", "ari", "accuracy")
 
@@ -113,11 +111,21 @@ def recipe_row(name: str, seed: int, run_dir: Path, split: str) -> Row:
         raise UsageError(f"no clip of split {split} has a label, so recipes cannot be compared on it")
     heads = [entry["nmi"] for entry in measured["heads"]]
     told = {"oracle_nmi": measured["oracle"]["nmi"], "mean_nmi": mean(heads)}
-    if name in SEPARATE:
-        half = len(heads) // 2
-        told |= {"video_nmi": mean(heads[:half]), "audio_nmi": mean(heads[half:])}
+    told |= _nmi_by_modality(load_config(None, RECIPES[name]), heads)
     figures = {figure: measured["chosen"][figure] for figure in FIGURES}
     return {"name": name, "seed": seed, "split": split, **figures, **told}
+
+
+def _nmi_by_modality(config: Config, heads: Sequence[float]) -> dict[str, float]:
+    """Mean NMI of each modality's heads, where each has labels of its own."""
+    num_sets = len(config.label_sets)
+    if num_sets == 1:
+        return {}
+    label_sets = make_label_sets(config.labelling.source, config.branches, len(heads) // num_sets)
+    return {
+        f"{label_set.voters[0]}_nmi": mean(heads[column] for column in label_set.voting_columns)
+        for label_set in label_sets
+    }
 
 
 def train_recipes(
@@ -386,7 +394,7 @@ def write_comparison(rows: Sequence[Row], folder: Path, title: str = "Clustering
     return paths
 
 
-def plot_summary(rows: Sequence[Row], title: str) -> Figure:
+def plot_summary(rows: Sequence[Row], title: str) -> Chart:
     """NMI as bars: a group for each name, a bar for each split, whiskers from the lowest to the highest seed."""
     summary = summarise(rows)
     names = list(dict.fromkeys(entry["name"] for entry in summary))

@@ -28,8 +28,7 @@ from selavi.augment import Augment
 from selavi.batch import ClipBatch
 from selavi.config import Config
 from selavi.errors import UsageError
-from selavi.evaluation.plots import Bars, Figure, bar_chart, line_chart
-from selavi.evaluation.plots import Line as PlotLine
+from selavi.evaluation.charts import Bars, Chart, Curve, bar_chart, line_chart
 from selavi.inference.encode import ClipFeatures, average_views, combinations_of
 from selavi.inference.predict import score_views
 from selavi.media import recompress
@@ -502,13 +501,13 @@ def write_plots(rows: Sequence[Mapping[str, Any]], folder: Path, split: str) -> 
     return paths
 
 
-def _chart(found: Mapping[str, Points], corruption: Corruption, split: str) -> Figure:
+def _chart(found: Mapping[str, Points], corruption: Corruption, split: str) -> Chart:
     places = {severity: place for place, severity in enumerate((None, *corruption.severities))}
     drawn = []
     for line, points in found.items():
         several = any(len(each) > 1 for _, each in points)
         drawn.append(
-            PlotLine(
+            Curve(
                 line,
                 x=[places[severity] for severity, _ in points],
                 y=[float(np.mean(each)) for _, each in points],
@@ -527,7 +526,7 @@ def _chart(found: Mapping[str, Points], corruption: Corruption, split: str) -> F
     )
 
 
-def _bars(missing: Mapping[str, Mapping[str, Points]], shown: Sequence[str], split: str) -> Figure:
+def _bars(missing: Mapping[str, Mapping[str, Points]], shown: Sequence[str], split: str) -> Chart:
     every = {line: points for each in missing.values() for line, points in each.items() if line in shown}
 
     def series(title: str, values: Mapping[str, Sequence[float]]) -> Bars:

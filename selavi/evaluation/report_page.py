@@ -7,7 +7,6 @@ Axes: N clips, L labels, K clusters.
 import csv
 import math
 from base64 import b64encode
-from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import pairwise
@@ -20,22 +19,10 @@ from markupsafe import Markup
 
 from selavi.atomic import write_text
 from selavi.config import Config
-from selavi.evaluation.plots import (
-    Area,
-    Figure,
-    Frame,
-    Line,
-    Stroke,
-    Text,
-    box,
-    draw_axes,
-    find_ticks,
-    format_number,
-    line_chart,
-)
+from selavi.evaluation.charts import Chart, Curve, line_chart, matrix_chart, size_chart
 from selavi.evaluation.report import COLUMNS, REASONS
 from selavi.inference.predict import Predictions
-from selavi.labelling.labeller import Labeller
+from selavi.labelling.methods.transport import marginal_of_head
 from selavi.scores.metrics import Metrics
 
 LARGEST_MATRIX = 400  # labels and clusters that are shown, the most frequent ones
@@ -43,21 +30,6 @@ NAMED_ROWS = 60  # up to so many are named at the matrix
 SHOWN_CLUSTERS = 8  # of the purest and of the most mixed
 SMALLEST_SHOWN = 5  # labelled clips of a cluster in these lists
 NUM_BINS = 10  # of the confidence, of equally many clips
-_SMALLEST_SHARE = 0.02  # of a cluster, for a cell of the matrix to be drawn
-_RED, _BAR = "#b0413e", "#8fb3dc"
-# From a tenth of a cluster to all of it; report.css names the same ten.
-_TINTS = (
-    "#e8ebf0",
-    "#d1d8e1",
-    "#bbc4d3",
-    "#a4b0c4",
-    "#8d9cb5",
-    "#7689a6",
-    "#5f7597",
-    "#496189",
-    "#324e7a",
-    "#1b3a6b",
-)
 _COLUMN_NAMES = {
     "nmi": "NMI",
     "ami": "AMI",
@@ -97,12 +69,12 @@ class ClusterSummary:
 
 
 @dataclass(frozen=True)
-class _Shown:
+class _Section:
     """A figure with its place on the page."""
 
     name: str
     title: str
-    figure: Figure
+    chart: Chart
     text: str
 
 
@@ -125,7 +97,7 @@ def write_report(
     clusters, confidence = predictions.clusters[:, head].numpy(), predictions.statistics.confidence[:, head].numpy()
     num_clusters = config.heads.num_clusters
     sizes = np.bincount(clusters, minlength=num_clusters)
-    figures = [_sizes_figure(sizes, target_sizes(config, head, len(clusters)))]
+    figures = [_size_figure(sizes, target_sizes(config, head, len(clusters)))]
     summaries: list[ClusterSummary] = []
     known = np.array([label is not None for label in labels])
     if known.any():
@@ -138,7 +110,7 @@ def write_report(
     folder = run_dir / "eval" / f"report_{split}"
     for shown in figures:
         for suffix in (".svg", ".png"):
-            shown.figure.save(folder / f"{shown.name}{suffix}")
+            shown.chart.save(folder / f"{shown.name}{suffix}")
     page = run_dir / "eval" / f"report_{split}.html"
     write_text(page, _render(run_dir, result, config, figures, summaries, len(clusters), folder.name))
     return page
@@ -147,9 +119,11 @@ def write_report(
 def target_sizes(config: Config, head: int, num_clips: int) -> np.ndarray | None:
     """The sizes that the run's marginal asks for, (K,) from the largest, scaled to so many clips.
 
-    None where the marginal is estimated from the clusters themselves.
+    None where the marginal is estimated from the clusters themselves, or the labelling method promises no sizes.
     """
-    marginal = Labeller(config).marginals[head]
+    if not config.labelling_method.has_plan:
+        return None
+    marginal = marginal_of_head(config, config.head_of_column(head)[1])
     if marginal is None:
         return None
     if config.labelling.marginal_order == "inverse":  # what the transport is then given: see order_marginal
@@ -273,93 +247,32 @@ def read_curves(run_dir: Path) -> dict[str, list[tuple[float, float]]]:
 # ---- figures ----
 
 
-def _sizes_figure(sizes: np.ndarray, targets: np.ndarray | None) -> _Shown:
-    ordered = np.sort(sizes)[::-1]
-    num_clusters, highest = len(ordered), float(max(ordered[0], 0 if targets is None else targets[0]))
-    figure = Figure(860, 340)
-    area = Frame(72, 840, 44, 284, (0.0, float(num_clusters)), (0.0, highest * 1.05))
-    marks = [(x, format_number(x)) for x in find_ticks(0, num_clusters)]
-    if num_clusters <= 40:
-        marks = [(rank + 0.5, str(cluster)) for rank, cluster in enumerate(np.argsort(-sizes, kind="stable"))]
-    heights = [(y, format_number(y)) for y in find_ticks(0, highest * 1.05)]
-    draw_axes(figure, area, "Cluster sizes", "cluster, from the largest to the smallest", "clips", marks, heights)
-    if num_clusters <= 150:
-        for rank, size in enumerate(ordered.tolist()):
-            left, top = area.place(rank + 0.1, size)
-            right, bottom = area.place(rank + 0.9, 0)
-            figure.shapes.append(Area([(left, top), (right, top), (right, bottom), (left, bottom)], _BAR))
-    else:
-        figure.shapes.append(Area([area.place(0, 0), *_steps(area, ordered), area.place(num_clusters, 0)], _BAR))
-    figure.shapes += [Area([(612, 10), (630, 10), (630, 24), (612, 24)], _BAR), Text((638, 17), "found")]
-    empty = int((sizes == 0).sum())
-    text = f"{num_clusters - empty:,} of {num_clusters:,} clusters hold a clip; sizes run from {ordered[-1]:,} to "
-    text += f"{ordered[0]:,} clips."
+def _size_figure(sizes: np.ndarray, targets: np.ndarray | None) -> _Section:
+    used = int((sizes > 0).sum())
+    text = f"{used:,} of {len(sizes):,} clusters hold a clip; sizes run from {sizes.min():,} to {sizes.max():,} clips."
     if targets is not None:
-        figure.shapes.append(Stroke(_steps(area, targets), _RED, 2))
-        figure.shapes += [Stroke([(708, 17), (732, 17)], _RED, 2), Text((740, 17), "marginal")]
         text += " The line is what the marginal asks for, scaled to these clips; both are sorted."
-    return _Shown("sizes", "Cluster sizes", figure, text)
+    return _Section("sizes", "Cluster sizes", size_chart(sizes, targets, title="Cluster sizes"), text)
 
 
-def _steps(area: Frame, values: Iterable[float]) -> list[tuple[float, float]]:
-    return [area.place(rank + side, value) for rank, value in enumerate(values) for side in (0, 1)]
-
-
-def _matrix_figure(cells: Cells, names: np.ndarray) -> _Shown:
+def _matrix_figure(cells: Cells, names: np.ndarray) -> _Section:
     labels, clusters, matrix = ordered_matrix(cells, len(names))
-    shares = matrix / np.maximum(matrix.sum(0), 1)
-    named_rows, named_columns = len(labels) <= NAMED_ROWS, len(clusters) <= NAMED_ROWS
-    texts = [_shortened(str(names[label])) for label in labels] if named_rows else []
-    left = 36 + max([7.4 * len(text) for text in texts], default=24)
-    width = max(4.0 if named_columns else 1.0, min(52.0, (900 - left) / len(clusters)))
-    height = min(24.0, max(1.5, 620 / len(labels))) if not named_rows else max(16.0, min(28.0, width))
-    top, bottom = 72.0, 72.0 + height * len(labels)
-    right = left + width * len(clusters)
-    figure = Figure(max(right + 16, left + 470), bottom + 54)
-    figure.shapes.append(Text((12, 18), "Labels and clusters", size=15))
-    for row, column in np.argwhere(shares >= _SMALLEST_SHARE).tolist():
-        x, y = left + width * column, top + height * row
-        corners = [(x, y), (x + width, y), (x + width, y + height), (x, y + height)]
-        figure.shapes.append(Area(corners, _tint(float(shares[row, column]))))
-    corners = [(left, top), (right, top), (right, bottom), (left, bottom), (left, top)]
-    figure.shapes.append(Stroke(corners, "#222222", 1))
-    if named_rows:
-        for row, text in enumerate(texts):
-            y = top + height * (row + 0.5)
-            figure.shapes.append(Text((left - 8, y), text, size=12, anchor="end"))
-            if row:
-                figure.shapes.append(Stroke([(left, y - height / 2), (right, y - height / 2)], "#dddddd", 0.6))
-    if named_columns:
-        for column, cluster in enumerate(clusters.tolist()):
-            at = (left + width * (column + 0.5), top - 12)
-            figure.shapes.append(Text(at, str(cluster), size=min(12.0, 0.55 * width), anchor="middle"))
-    figure.shapes.append(Text(((left + right) / 2, 44), "cluster", anchor="middle"))
-    if not named_rows:
-        figure.shapes.append(Text((left - 16, (top + bottom) / 2), "label", anchor="middle", upright=True))
-    x = left
-    figure.shapes.append(Text((x, bottom + 28), "share of the cluster:", size=12))
-    for number, share in enumerate((0.1, 0.25, 0.5, 0.75, 1.0)):
-        x = left + 132 + 62 * number
-        figure.shapes += [box(x, bottom + 20, x + 18, bottom + 36, "#ffffff")]
-        corners = [(x, bottom + 20), (x + 18, bottom + 20), (x + 18, bottom + 36), (x, bottom + 36)]
-        figure.shapes += [Area(corners, _tint(share)), Text((x + 23, bottom + 28), f"{share:.0%}", size=12)]
+    rows = [_shortened(str(names[label])) for label in labels] if len(labels) <= NAMED_ROWS else []
+    columns = [str(cluster) for cluster in clusters.tolist()] if len(clusters) <= NAMED_ROWS else []
+    chart = matrix_chart(matrix, rows, columns, title="Labels and clusters")
     text = "The stronger the tint, the larger the share of the cluster that has the label. Labels that share clusters "
     text += "are neighbours; a cluster stands under the label it is matched with."
     if len(labels) < len(names) or len(clusters) < len(np.unique(cells[1])):
         text += f" Shown are the {len(labels)} most frequent labels of {len(names):,} and the {len(clusters)} largest "
         text += f"clusters of {len(np.unique(cells[1])):,}."
-    return _Shown("labels", "Labels and clusters", figure, text)
-
-
-def _tint(share: float) -> str:
-    return _TINTS[max(0, math.ceil(10 * share - 1e-9) - 1)]
+    return _Section("labels", "Labels and clusters", chart, text)
 
 
 def _shortened(text: str, longest: int = 28) -> str:
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
-def _calibration_figure(confidence: np.ndarray, hit: np.ndarray) -> list[_Shown]:
+def _calibration_figure(confidence: np.ndarray, hit: np.ndarray) -> list[_Section]:
     bins = calibration(confidence, hit)
     if len(bins) < 2:  # every clip equally sure: a point is no curve, and its figures are in the table
         return []
@@ -367,8 +280,8 @@ def _calibration_figure(confidence: np.ndarray, hit: np.ndarray) -> list[_Shown]
     middles = (100 * (sizes.cumsum() - sizes / 2) / sizes.sum()).tolist()  # confidences crowd near 1, ranks do not
     figure = line_chart(
         [
-            Line("mean confidence", middles, [sure for sure, _, _ in bins]),
-            Line("main label's share", middles, [right for _, right, _ in bins]),
+            Curve("mean confidence", middles, [sure for sure, _, _ in bins]),
+            Curve("main label's share", middles, [right for _, right, _ in bins]),
         ],
         title="Confidence and purity",
         x_label="percent of the clips, from the least to the most sure",
@@ -382,15 +295,15 @@ def _calibration_figure(confidence: np.ndarray, hit: np.ndarray) -> list[_Shown]
         "cluster's most common label rises with it; where that share is below it, clips are surer than their cluster "
         f"is pure. Over all: {confidence.mean():.2f} sure, {hit.mean():.2f} right."
     )
-    return [_Shown("confidence", "Confidence and purity", figure, text)]
+    return [_Section("confidence", "Confidence and purity", figure, text)]
 
 
-def _training_figures(curves: dict[str, list[tuple[float, float]]], num_clusters: int) -> list[_Shown]:
-    def line(name: str, column: str) -> list[Line]:
+def _training_figures(curves: dict[str, list[tuple[float, float]]], num_clusters: int) -> list[_Section]:
+    def line(name: str, column: str) -> list[Curve]:
         points = _thinned(curves.get(column, []))
-        return [Line(name, [x for x, _ in points], [y for _, y in points])] if len(points) > 1 else []
+        return [Curve(name, [x for x, _ in points], [y for _, y in points])] if len(points) > 1 else []
 
-    charts: list[tuple[str, str, str, tuple[float, float] | None, list[Line], str]] = [
+    charts: list[tuple[str, str, str, tuple[float, float] | None, list[Curve], str]] = [
         (
             "loss",
             "Training loss",
@@ -411,7 +324,7 @@ def _training_figures(curves: dict[str, list[tuple[float, float]]], num_clusters
         ),
     ]
     return [
-        _Shown(
+        _Section(
             name,
             title,
             line_chart(lines, title=title, x_label="step", y_label=unit, y_range=limits, size=(860, 340)),
@@ -437,7 +350,7 @@ def _render(
     run_dir: Path,
     result: dict[str, Any],
     config: Config,
-    figures: list[_Shown],
+    figures: list[_Section],
     summaries: list[ClusterSummary],
     num_clips: int,
     folder: str,
@@ -455,9 +368,7 @@ def _render(
     columns = [*(COLUMNS if result["labelled"] else _UNLABELLED), "agreement"]
     listed = [entry for entry in summaries if entry.size >= SMALLEST_SHOWN]
     half = min(SHOWN_CLUSTERS, (len(listed) + 1) // 2)
-    return environment.get_template(
-        "report.html.j2"
-    ).render(
+    return environment.get_template("report.html.j2").render(
         run=run_dir.resolve().name,
         split=result["split"],
         labelled=result["labelled"],
@@ -472,14 +383,14 @@ def _render(
         reason=REASONS[result["chosen_by"]],
         consensus="consensus" in result,
         rows=_rows(result, columns),
-        figures=[(shown, Markup(shown.figure.svg())) for shown in figures],  # its texts are escaped by plots.py
+        figures=[(shown, b64encode(shown.chart.svg(with_title=False).encode()).decode()) for shown in figures],
         folder=folder,
         purest=listed[:half],
         mixed=sorted(listed[half:], key=lambda entry: -entry.entropy)[:SHOWN_CLUSTERS],
         smallest=SMALLEST_SHOWN,
         style=Markup(style),  # our own file
-        policy=f"default-src 'none'; style-src 'sha256-{b64encode(sha256(style.encode()).digest()).decode()}'; "
-        "base-uri 'none'; form-action 'none'",
+        policy=f"default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
+        f"style-src 'sha256-{b64encode(sha256(style.encode()).digest()).decode()}'",
     )
 
 

@@ -108,11 +108,11 @@ def choose_columns(head: str, labels: np.ndarray, config: Config, modalities: Se
 
 def allowed_columns(config: Config, modalities: Sequence[str]) -> list[int]:
     """Columns of the label bank whose heads judge by one of these modalities."""
-    num_heads, fused = config.heads.num_heads, config.branches != config.modalities
+    fused = config.branches != config.modalities
     return [
         column
         for column in range(config.num_label_heads)
-        if fused or set(config.voters[column // num_heads]) & set(modalities)
+        if fused or set(config.head_of_column(column)[0]) & set(modalities)
     ]
 
 

@@ -36,7 +36,11 @@ def digest_of(ids: Sequence[str], checkpoint: Path, num_views: int) -> str:
 
 
 def kept_features(
-    path: Path, rows: pa.Table, checkpoint: Path, num_views: int, encode: Callable[[pa.Table], Iterator[ClipFeatures]]
+    path: Path,
+    rows: pa.Table,
+    checkpoint: Path,
+    num_views: int,
+    encode: Callable[[pa.Table, int], Iterator[ClipFeatures]],
 ) -> dict[str, Tensor]:
     """Read the features of a split, or encode its clips part by part and keep them.
 
@@ -48,7 +52,7 @@ def kept_features(
         rows: the split's usable rows of the manifest.
         checkpoint: whose weights encode.
         num_views: of each clip, which are averaged.
-        encode: gives the features of rows, PART of them at a time; called at most once.
+        encode: gives the features of rows, so many of them at a time; called at most once.
 
     Returns:
         (N, D) float16 a modality; zeros for a clip that lacks it or could not be decoded.
@@ -61,7 +65,7 @@ def kept_features(
     parts = {number: part for number, file in enumerate(files) if (part := _read(file, digest)) is not None}
     missing = [number for number in range(len(files)) if number not in parts]
     if missing:
-        encoded = encode(pa.concat_tables([rows.slice(number * PART, PART) for number in missing]))
+        encoded = encode(pa.concat_tables([rows.slice(number * PART, PART) for number in missing]), PART)
         for number, clips in zip(missing, encoded, strict=True):
             parts[number] = _rounded(clips)
             write_tensors(files[number], parts[number], {"digest": digest})

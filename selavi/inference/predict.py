@@ -11,9 +11,9 @@ from selavi.batch import ClipBatch
 from selavi.config import Config
 from selavi.errors import DataError
 from selavi.inference.encode import average_views
-from selavi.labelling.labeller import ClipStatistics
 from selavi.labelling.scores import combine_scores, modality_agreement
 from selavi.labelling.solver.transport import row_statistics
+from selavi.labelling.statistics import ClipStatistics
 from selavi.model import SelaviModel
 
 
@@ -62,7 +62,7 @@ def predict(
         DataError: no clip at all could be decoded.
     """
     clusters = torch.full((num_clips, config.num_label_heads), -1)
-    by_modality = {name: torch.full_like(clusters, -1) for names in config.voters if len(names) > 1 for name in names}
+    by_modality = {name: torch.full_like(clusters, -1) for name in _vote_together(config)}
     statistics = torch.full((4, num_clips, config.num_label_heads), torch.nan)
     errors: dict[int, str] = {}
     for batch in batches:
@@ -149,7 +149,7 @@ def predict_batch(
     present = {name: _per_clip(p.float(), num_views) > 0 for name, p in of_views.items()}
     decoded = torch.stack(list(present.values())).any(0).cpu()
     clusters, has_evidence, statistics, nearest, probabilities = [], [], [], [], []
-    by_modality: dict[str, list[Tensor]] = {name: [] for names in config.voters if len(names) > 1 for name in names}
+    by_modality: dict[str, list[Tensor]] = {name: [] for name in _vote_together(config)}
     for column in columns:
         log_probabilities, voting, scores = score_views(logits, of_views, num_views, column, config)
         potential = potentials[column].to(scores.device)
@@ -196,13 +196,18 @@ def score_views(
     Returns:
         Log-probabilities (B / V, K) and presence (B / V,) of each voter, and scores (B / V, K).
     """
-    voters, head = config.voters[column // config.heads.num_heads], column % config.heads.num_heads
+    voters, head = config.head_of_column(column)
     log_probabilities = {
         name: _mean_over_views(logits[name][head].float().log_softmax(1), present[name], num_views) for name in voters
     }
     voting = {name: _per_clip(present[name].float(), num_views) > 0 for name in voters}
     weights = {name: config.branch_weights[name] for name in voters}
     return log_probabilities, voting, combine_scores(log_probabilities, weights, voting)
+
+
+def _vote_together(config: Config) -> list[str]:
+    """The modalities that vote together with others."""
+    return [name for label_set in config.label_sets if len(label_set.voters) > 1 for name in label_set.voters]
 
 
 def _per_clip(values: Tensor, num_views: int) -> Tensor:

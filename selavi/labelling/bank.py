@@ -13,8 +13,8 @@ from selavi.ids import describe_changes
 class LabelBank:
     """(N, H) pseudo-labels, addressed by the clips' rows, and what goes with them.
 
-    Where each modality has labels of its own, H counts the heads of the first modality, then those of the second;
-    column h is what that head learns.
+    Where each modality has labels of its own, H counts the heads of the first modality, then those of the next;
+    column h is what that head learns (selavi/config/label_sets.py).
 
     Attributes:
         labels: (N, H) int32; -1 for none.
@@ -70,10 +70,10 @@ class LabelBank:
                 "or start a new run with another run_dir"
             )
         for name in ("labels", "potentials", "weights"):
-            found, expected = tuple(state[name].shape), tuple(getattr(self, name).shape)
-            if found != expected:
+            saved, expected = tuple(state[name].shape), tuple(getattr(self, name).shape)
+            if saved != expected:
                 raise UsageError(
-                    f"the checkpoint's {name} have shape {found}, this configuration needs {expected}; "
+                    f"the checkpoint's {name} have shape {saved}, this configuration needs {expected}; "
                     "use the configuration of the run, or another run_dir"
                 )
         self.labels, self.potentials, self.weights = (state[n].clone() for n in ("labels", "potentials", "weights"))

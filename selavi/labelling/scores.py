@@ -44,9 +44,9 @@ def combine_scores(
         raise ValueError(f"weights must be finite, not negative and not all 0, got {dict(weights)}")
     shape = log_probabilities[names[0]].shape
     for name in names:
-        found, mask = log_probabilities[name], present[name]
-        if found.ndim != 2 or found.shape != shape:
-            raise ValueError(f"expected log-probabilities (N, K) = {tuple(shape)}, {name}: {tuple(found.shape)}")
+        table, mask = log_probabilities[name], present[name]
+        if table.ndim != 2 or table.shape != shape:
+            raise ValueError(f"expected log-probabilities (N, K) = {tuple(shape)}, {name}: {tuple(table.shape)}")
         if mask.shape != shape[:1] or mask.dtype != torch.bool:
             raise ValueError(f"expected present (N,) = ({shape[0]},) bool, {name} has {tuple(mask.shape)} {mask.dtype}")
     dtype = torch.float32

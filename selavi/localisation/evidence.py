@@ -13,7 +13,7 @@ Axes: B windows of a batch, K clusters, F mel bands, T time.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
@@ -30,6 +30,7 @@ from selavi.augment import Augment
 from selavi.batch import ClipBatch
 from selavi.config import Config
 from selavi.model import SelaviModel
+from selavi.results.evidence import Evidence
 
 MIN_POSITIONS = 7
 """Along each side of a map, if any of an encoder's four stages has as many: what the published model's last map of a
@@ -58,26 +59,6 @@ SCHEMA = pa.schema(
     ]
 )
 """RUN/evidence/SPLIT-hH.parquet, one row a clip; the columns are the fields of Evidence."""
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """Of one clip, for one cluster."""
-
-    id: str
-    cluster: int
-    start_s: float
-    """Of the clip within its file: 0, as a clip here is a whole recording."""
-    times_s: np.ndarray
-    """(4,) when the pictures are shown: (i + 0.5) / 4 of the recording."""
-    video: np.ndarray | None
-    """(4, h, w) uint8 over the whole frame, 255 at the clip's most; 0 outside the square that the model sees."""
-    audio: np.ndarray | None
-    """(bands, columns) uint8 over the whole recording, the lowest band first, 255 at the clip's most; 0 where the
-    model did not listen."""
-    video_peak: float | None
-    """The score that 255 stands for: the window's, if all positions were like this one."""
-    audio_peak: float | None
 
 
 class Place(NamedTuple):
@@ -110,7 +91,7 @@ def thumbnail_times(duration_s: float) -> np.ndarray:
 def explained_modalities(config: Config, head: int) -> list[str]:
     """The modalities that a head of the label bank reads."""
     fused = config.branches != config.modalities
-    return list(config.modalities if fused else config.voters[head // config.heads.num_heads])
+    return list(config.modalities if fused else config.head_of_column(head)[0])
 
 
 def find_evidence(
@@ -139,7 +120,7 @@ def find_evidence(
         (B, T, h, w), audio (B, F, T).  Zeros for a window that lacks the modality.
     """
     batch = batch.to(next(model.parameters()).device)
-    branches, column = config.voters[head // config.heads.num_heads], head % config.heads.num_heads
+    branches, column = config.head_of_column(head)
     names = explained_modalities(config, head)
     inputs = augment(batch, random=False)
     places, features, is_last = {}, {}, {}

@@ -28,7 +28,7 @@ def _seconds(facts: Mapping[str, Any], clip_s: float, policy: str) -> float:
 
 
 def _required(policy: str, modalities: Collection[str]) -> bool:
-    """Of a clip that is masked nothing is left where sound is the only modality: mask then means require."""
+    """Where sound is the only modality, nothing is left of a masked clip: mask then means require."""
     return policy == "require" or (policy == "mask" and list(modalities) == ["audio"])
 
 

@@ -89,9 +89,9 @@ class Modality:
     """A kind of input that a clip may have."""
 
     dtype: type[np.generic]
-    """Of its decoded value."""
+    """Type of its decoded value."""
     shape: Callable[[Settings], tuple[int, ...]]
-    """Of its decoded value."""
+    """Shape of its decoded value."""
     value: Callable[[Streams, Mapping[str, Any], Window, Settings], np.ndarray | None]
     """Makes the decoded value from what was read, from the facts of the recording (`columns`) and from the window; None
     where the clip lacks it.  May raise selavi.media.MediaError."""

@@ -27,7 +27,7 @@ from datamodules.index.sources.hmdb51 import HMDB51
 from datamodules.index.sources.join import SEVERAL, Join, folded, has_clip_of, join
 from datamodules.index.sources.kinetics import KINETICS
 from datamodules.index.sources.kinetics_sounds import KINETICS_SOUNDS, selavi_classes
-from datamodules.index.sources.listing import Listing, Sample, Source, take_sample
+from datamodules.index.sources.listing import ListFormat, Listing, ListSample, take_sample
 from datamodules.index.sources.table import TABLE
 from datamodules.index.sources.ucf101 import UCF101
 from datamodules.index.sources.vggsound import VGGSOUND
@@ -36,7 +36,7 @@ from selavi.filesystem import look
 from selavi.ids import explain_missing
 
 # In the order that `auto` tries them: a table with a path column is what most lists are as well.
-SOURCES: dict[str, Source] = {
+SOURCES: dict[str, ListFormat] = {
     "ave": AVE,
     "ucf101": UCF101,
     "hmdb51": HMDB51,
@@ -104,9 +104,9 @@ def apply_list(manifest: pa.Table, list_path: str, source: str) -> tuple[pa.Tabl
     }
     several = int((joined.row_of_file == SEVERAL).sum())
     copies = int((joined.row_of_file >= 0).sum()) - len(rows)
-    told = [f"{subject}: {len(named) - len(missing):,} of {len(named):,} {things} have a file"]
+    sentences = [f"{subject}: {len(named) - len(missing):,} of {len(named):,} {things} have a file"]
     if len(missing):
-        told.append(f"without one: {len(missing):,} (such as {', '.join(examples)}){similar}")
+        sentences.append(f"without one: {len(missing):,} (such as {', '.join(examples)}){similar}")
     for meaning, count in (
         ("rows that name one again", len(listing.rows) - len(named)),
         ("found in another Unicode form", joined.num_respelt),
@@ -114,9 +114,9 @@ def apply_list(manifest: pa.Table, list_path: str, source: str) -> tuple[pa.Tabl
         ("files that fit several clips, not used", several),
         ("files that are not in the list", len(manifest) - len(rows) - copies - several),
     ):
-        told += [f"{meaning}: {count:,}"] if count else []
-    told += listing.notes
-    return _label(manifest, listing, chosen, rows, facts), "; ".join(told)
+        sentences += [f"{meaning}: {count:,}"] if count else []
+    sentences += listing.notes
+    return _label(manifest, listing, chosen, rows, facts), "; ".join(sentences)
 
 
 def _similar(manifest: pa.Table, listing: Listing, joined: Join, missing: np.ndarray) -> str:
@@ -147,13 +147,13 @@ def describe_list(manifest: pa.Table) -> str:
         return ""
     facts = json.loads(written)
     bad = manifest.filter(pc.not_equal(manifest["status"], "ok"))
-    told = f"using {len(manifest) - len(bad):,} of {facts['listed']:,} clips of {facts['name']}"
+    text = f"using {len(manifest) - len(bad):,} of {facts['listed']:,} clips of {facts['name']}"
     reasons = []
     if facts["missing"]:
         reasons.append(f"{facts['missing']:,} without a file (such as {facts['examples'][0]})")
     if len(bad):
         reasons.append(f"{len(bad):,} that cannot be used (such as {bad['path'][0]}: {bad['status'][0]})")
-    return told + (": " + ", ".join(reasons) if reasons else "")
+    return text + (": " + ", ".join(reasons) if reasons else "")
 
 
 def read_list(list_path: str, source: str) -> tuple[str, str, Listing]:
@@ -184,7 +184,7 @@ def read_list(list_path: str, source: str) -> tuple[str, str, Listing]:
     return Path(list_path).name, source, Listing(listings[0].by, rows, tuple(notes))
 
 
-def recognise(sample: Sample) -> str:
+def recognise(sample: ListSample) -> str:
     """The format of a file, a key of SOURCES, from its beginning.
 
     Raises:
@@ -194,9 +194,9 @@ def recognise(sample: Sample) -> str:
         if (name == "table" or sample.parquet_columns is None) and source.fits(sample):
             return name
     first = f"columns {', '.join(sample.parquet_columns)}" if sample.parquet_columns else f"line {sample.lines[0]!r}"
-    known = "\n".join(f"  {name}: {source.title}, such as {source.example}" for name, source in SOURCES.items())
+    formats = "\n".join(f"  {name}: {source.title}, such as {source.example}" for name, source in SOURCES.items())
     raise UsageError(
-        f"data.list={sample.path} is of no known format, its first {first}; known are\n{known}\n"
+        f"data.list={sample.path} is of no known format, its first {first}; known are\n{formats}\n"
         "Set data.source if it is one of them, or give it a header with a column `path`"
     )
 
@@ -211,15 +211,15 @@ def _files(list_path: str) -> list[Path]:
             f"data.list={list_path} is a folder; name the file in it, or several with a pattern such as "
             "'.../*list01.txt' or '.../*_test_split1.txt'"
         )
-    found = [Path(name) for name in sorted(glob(list_path)) if os.path.isfile(name)]
-    if not found:
+    paths = [Path(name) for name in sorted(glob(list_path)) if os.path.isfile(name)]
+    if not paths:
         raise UsageError(
             f"data.list={list_path}: no such file ({place.reason}); give the list file, or a pattern of several"
         )
-    return found
+    return paths
 
 
-def _check_folds(list_path: str, source: str, samples: list[Sample]) -> None:
+def _check_folds(list_path: str, source: str, samples: list[ListSample]) -> None:
     """Refuse a clip's being in the training split of one fold and the test split of another."""
     if source in FOLDS:
         found = (re.search(FOLDS[source], sample.path.name) for sample in samples)
@@ -234,10 +234,10 @@ def _one_file_a_clip(manifest: pa.Table, listing: Listing, joined: Join) -> np.n
     clips = joined.clip_of_row[rows]
     if np.bincount(clips, minlength=1).max() <= 1:
         return files
-    found, listed = manifest.take(files), listing.rows.take(rows)
-    good = pc.fill_null(pc.equal(found["status"], "ok"), True).to_numpy()  # null: nobody has looked yet
+    present, listed = manifest.take(files), listing.rows.take(rows)
+    good = pc.fill_null(pc.equal(present["status"], "ok"), True).to_numpy()  # null: nobody has looked yet
     same = {
-        name: pc.equal(_comparable(found[name], name), _comparable(listed[name], name)).to_numpy(zero_copy_only=False)
+        name: pc.equal(_comparable(present[name], name), _comparable(listed[name], name)).to_numpy(zero_copy_only=False)
         for name in ("label", "split")
     }
     order = np.lexsort((files, ~same["split"], ~same["label"], ~good, clips))  # the last key is the first to count
@@ -266,9 +266,9 @@ def _label(
         counts = pc.value_counts(kept["id"])
         twice = counts.filter(pc.greater(counts.field("counts"), 1))
         if len(twice):
-            found = twice.field("values")[0].as_py()
+            repeated = twice.field("values")[0].as_py()
             raise UsageError(
-                f"{facts['name']} gives the id {found!r} to several files; ids must differ, or leave them out"
+                f"{facts['name']} gives the id {repeated!r} to several files; ids must differ, or leave them out"
             )
         kept = kept.sort_by("id")
     metadata = {**(manifest.schema.metadata or {}), METADATA_KEY: json.dumps(facts).encode()}

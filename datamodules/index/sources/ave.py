@@ -1,15 +1,23 @@
 """AVE: Annotations.txt, trainSet.txt, valSet.txt, testSet.txt: Category&VideoID&Quality&StartTime&EndTime."""
 
-from datamodules.index.sources.listing import VIDEO, Listing, Sample, Source, clip_listing, matches, read_columns
+from datamodules.index.sources.listing import (
+    VIDEO,
+    ListFormat,
+    Listing,
+    ListSample,
+    clip_listing,
+    matches,
+    read_columns,
+)
 
 
-def fits(sample: Sample) -> bool:
+def fits(sample: ListSample) -> bool:
     """Whether the lines have five parts between &, of which the second is an id."""
     rows = _cells(sample)
     return all(len(row) == 5 for row in rows) and matches(VIDEO, [row[1] for row in rows[_has_header(rows) :]])
 
 
-def read(sample: Sample) -> Listing:
+def read(sample: ListSample) -> Listing:
     """Read one file.
 
     The times are those of the event inside the 10 s clip, so clips are known by their id alone; 45 are listed
@@ -22,7 +30,7 @@ def read(sample: Sample) -> Listing:
     return clip_listing(AVE, sample, video, label=label)
 
 
-def _cells(sample: Sample) -> list[list[str]]:
+def _cells(sample: ListSample) -> list[list[str]]:
     return [[cell.strip() for cell in line.split("&")] for line in sample.lines]
 
 
@@ -30,4 +38,4 @@ def _has_header(rows: list[list[str]]) -> bool:
     return rows[0][0].lower() == "category"
 
 
-AVE = Source("an AVE annotation file", "Church bell&RUhOCu3LNXM&good&0&10", fits, read)
+AVE = ListFormat("an AVE annotation file", "Church bell&RUhOCu3LNXM&good&0&10", fits, read)

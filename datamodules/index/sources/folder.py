@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datamodules.index.layout import read_layout, split_of
-from datamodules.index.sources.listing import SUFFIX, Listing, Sample, Source, listing, matches, read_columns
+from datamodules.index.sources.listing import SUFFIX, ListFormat, Listing, ListSample, listing, matches, read_columns
 
 log = logging.getLogger("selavi")
 
@@ -14,12 +14,12 @@ LINE = rf"[^,;\t]*[/\\][^,;\t]*{SUFFIX}\s*"
 PARTS = r"(?:^|/)(?:(?P<above>[^/]*)/)?(?P<folder>[^/]+)/[^/]+$"
 
 
-def fits(sample: Sample) -> bool:
+def fits(sample: ListSample) -> bool:
     """Whether the lines are paths with a folder and no other columns."""
     return matches(LINE, sample.lines)
 
 
-def read(sample: Sample) -> Listing:
+def read(sample: ListSample) -> Listing:
     """Read one file; the last folder is the class, the one above it the split if it is named like one.
 
     A last folder that is named like a split itself is a split without classes or a class, as
@@ -49,4 +49,4 @@ def read(sample: Sample) -> Listing:
     return listing("path", sample, path, label, split if split.null_count < len(split) else None)
 
 
-FOLDER = Source("a list of paths in class folders", "/data/vggsound/train/bowling/4abcdefghij_30.mp4", fits, read)
+FOLDER = ListFormat("a list of paths in class folders", "/data/vggsound/train/bowling/4abcdefghij_30.mp4", fits, read)

@@ -5,19 +5,19 @@ import re
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datamodules.index.sources.listing import Listing, Sample, Source, listing, matches, read_columns
+from datamodules.index.sources.listing import ListFormat, Listing, ListSample, listing, matches, read_columns
 
 LINE = r".+\.[A-Za-z0-9]+ +[012] *"
 PARTS = r"^(?P<name>.+\.[A-Za-z0-9]+) +(?P<flag>[012]) *$"
 FILE = r"(?P<label>.+)_test_split[123]\.txt(\.gz)?"
 
 
-def fits(sample: Sample) -> bool:
+def fits(sample: ListSample) -> bool:
     """Whether the lines are a file and a flag, and the file's name says the class."""
     return matches(LINE, sample.lines) and matches(FILE, [sample.path.name])
 
 
-def read(sample: Sample) -> Listing:
+def read(sample: ListSample) -> Listing:
     """Read one file; clips that the fold does not use (flag 0) are left out."""
     (line,) = read_columns(sample, None, False, range(1))
     parts = pc.extract_regex(line, PARTS)
@@ -32,4 +32,4 @@ def read(sample: Sample) -> Listing:
     return listing("path", sample, name.filter(used), pa.repeat(named["label"], len(split)), split)
 
 
-HMDB51 = Source("an HMDB-51 split file", "April_09_brush_hair_u_nm_np1_ba_goo_0.avi 1", fits, read)
+HMDB51 = ListFormat("an HMDB-51 split file", "April_09_brush_hair_u_nm_np1_ba_goo_0.avi 1", fits, read)

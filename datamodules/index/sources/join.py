@@ -67,35 +67,35 @@ class _Matching:
         self.row_of_file = np.full(num_files, NONE)
         self._labels, self._listed_labels = file_labels, listed_labels
 
-    def add(self, wanted: pa.Array, keys: pa.Array, clip_of_row: np.ndarray) -> None:
+    def add(self, file_keys: pa.Array, keys: pa.Array, clip_of_row: np.ndarray) -> None:
         """Match files that have no row yet; null keys match nothing."""
-        files = np.flatnonzero((self.row_of_file == NONE) & pc.is_valid(wanted).to_numpy(zero_copy_only=False))
+        files = np.flatnonzero((self.row_of_file == NONE) & pc.is_valid(file_keys).to_numpy(zero_copy_only=False))
         rows = np.flatnonzero(pc.is_valid(keys).to_numpy(zero_copy_only=False))
         if not len(files) or not len(rows):
             return
-        wanted, keys, clips = wanted.take(pa.array(files)), keys.take(pa.array(rows)), clip_of_row[rows]
+        file_keys, keys, clips = file_keys.take(pa.array(files)), keys.take(pa.array(rows)), clip_of_row[rows]
         first = _first(keys, keys)
-        found = _find(wanted, keys, first, clips)
+        row_of_key = _find(file_keys, keys, first, clips)
         repeated = np.bincount(first, minlength=len(rows)) > 1
-        doubtful = np.flatnonzero((found == SEVERAL) | ((found >= 0) & repeated[found]))
+        doubtful = np.flatnonzero((row_of_key == SEVERAL) | ((row_of_key >= 0) & repeated[row_of_key]))
         if len(doubtful):  # rows with one key, of one clip or of several: the label may tell
-            wanted = _pair(wanted.take(pa.array(doubtful)), self._labels.take(pa.array(files[doubtful])))
+            file_keys = _pair(file_keys.take(pa.array(doubtful)), self._labels.take(pa.array(files[doubtful])))
             keys = _pair(keys, self._listed_labels.take(pa.array(rows)))
-            by_label = _find(wanted, keys, _first(keys, keys), clips)
-            found[doubtful] = np.where(by_label >= 0, by_label, found[doubtful])
-        self.row_of_file[files] = np.where(found >= 0, rows[np.maximum(found, 0)], found)
+            by_label = _find(file_keys, keys, _first(keys, keys), clips)
+            row_of_key[doubtful] = np.where(by_label >= 0, by_label, row_of_key[doubtful])
+        self.row_of_file[files] = np.where(row_of_key >= 0, rows[np.maximum(row_of_key, 0)], row_of_key)
 
 
 def _join_clips(matching: _Matching, names: pa.Array, files: pa.Array) -> Join:
     """By YouTube id and start; by the id alone where the list or the file's name has no start."""
-    listed, found = pc.extract_regex(names, CLIP_NAME), pc.extract_regex(files, CLIP_NAME)
-    listed_video, video = pc.struct_field(listed, "youtube"), pc.struct_field(found, "youtube")
-    listed_start, start = _start_ms(listed, in_ms=False), _start_ms(found, in_ms=False)
+    listed, named = pc.extract_regex(names, CLIP_NAME), pc.extract_regex(files, CLIP_NAME)
+    listed_video, video = pc.struct_field(listed, "youtube"), pc.struct_field(named, "youtube")
+    listed_start, start = _start_ms(listed, in_ms=False), _start_ms(named, in_ms=False)
     keys = _pair(listed_video, listed_start)
     identity = _pair(listed_video, pc.fill_null(listed_start, ""))
     clip_of_row = _first(identity, identity)
     matching.add(_pair(video, start), keys, clip_of_row)
-    matching.add(_pair(video, _start_ms(found, in_ms=True)), keys, clip_of_row)
+    matching.add(_pair(video, _start_ms(named, in_ms=True)), keys, clip_of_row)
     matching.add(video, pc.if_else(pc.is_null(listed_start), listed_video, None), clip_of_row)
     matching.add(pc.if_else(pc.is_null(start), video, None), listed_video, clip_of_row)
     return Join(matching.row_of_file, clip_of_row)
@@ -147,24 +147,24 @@ def _tails(paths: pa.Array, depths: np.ndarray, depth: int) -> pa.Array:
     return pc.struct_field(parts, "tail")
 
 
-def _where(column: pa.Array, wanted: np.ndarray) -> pa.Array:
-    return pc.if_else(pa.array(wanted), column, pa.scalar(None, column.type))
+def _where(column: pa.Array, chosen: np.ndarray) -> pa.Array:
+    return pc.if_else(pa.array(chosen), column, pa.scalar(None, column.type))
 
 
-def _find(wanted: pa.Array, keys: pa.Array, first: np.ndarray, clip_of_row: np.ndarray) -> np.ndarray:
+def _find(file_keys: pa.Array, keys: pa.Array, first: np.ndarray, clip_of_row: np.ndarray) -> np.ndarray:
     """The first row with each key, or NONE, or SEVERAL where rows of different clips have it.
 
     first: of each of `keys`, the first row that has it.
     """
     several = np.zeros(len(keys), dtype=bool)
     several[first[clip_of_row != clip_of_row[first]]] = True
-    found = _first(wanted, keys)
-    return np.where((found >= 0) & several[found], SEVERAL, found)
+    rows = _first(file_keys, keys)
+    return np.where((rows >= 0) & several[rows], SEVERAL, rows)
 
 
-def _first(wanted: pa.Array, keys: pa.Array) -> np.ndarray:
-    """The first place in `keys` of each of `wanted`, or NONE."""
-    places: np.ndarray = pc.fill_null(pc.index_in(wanted, value_set=keys, skip_nulls=True), NONE).to_numpy()
+def _first(values: pa.Array, keys: pa.Array) -> np.ndarray:
+    """The first place in `keys` of each of `values`, or NONE."""
+    places: np.ndarray = pc.fill_null(pc.index_in(values, value_set=keys, skip_nulls=True), NONE).to_numpy()
     return places.astype(np.int64)
 
 

@@ -3,9 +3,9 @@
 from datamodules.index.sources.listing import (
     NUMBER,
     VIDEO,
+    ListFormat,
     Listing,
-    Sample,
-    Source,
+    ListSample,
     clip_listing,
     find_columns,
     matches,
@@ -18,22 +18,22 @@ LABELLED = {"label": 0, "video": 1, "start": 2, "end": 3, "split": 4}
 UNLABELLED = {"video": 0, "start": 1, "end": 2, "split": 3}
 
 
-def fits(sample: Sample) -> bool:
+def fits(sample: ListSample) -> bool:
     """Whether a header names an id, a start and an end, or the lines are such without a header."""
     rows = sample.cells()
     return _has_header(rows[0]) or all(_columns(row) is not None for row in rows)
 
 
-def read(sample: Sample) -> Listing:
+def read(sample: ListSample) -> Listing:
     """Read one file; clips are known by their id and start, as no two of a list differ in the end alone."""
     first = sample.cells()[0]
     has_header = _has_header(first)
     columns = find_columns(first, ROLES) if has_header else _columns(first)
     if columns is None:
         raise KINETICS.refuse(sample, f"its first line is {sample.lines[0]!r}")
-    wanted = {role: column for role, column in columns.items() if role != "end"}
-    found = dict(zip(wanted, read_columns(sample, ",", has_header, list(wanted.values())), strict=True))
-    return clip_listing(KINETICS, sample, found["video"], found["start"], found.get("label"), found.get("split"))
+    used = {role: column for role, column in columns.items() if role != "end"}
+    values = dict(zip(used, read_columns(sample, ",", has_header, list(used.values())), strict=True))
+    return clip_listing(KINETICS, sample, values["video"], values["start"], values.get("label"), values.get("split"))
 
 
 def _has_header(row: list[str]) -> bool:
@@ -48,4 +48,4 @@ def _columns(row: list[str]) -> dict[str, int] | None:
     return None
 
 
-KINETICS = Source("a Kinetics list", "abseiling,0wR5jVB-WPk,417,427,val", fits, read)
+KINETICS = ListFormat("a Kinetics list", "abseiling,0wR5jVB-WPk,417,427,val", fits, read)

@@ -10,9 +10,9 @@ from datamodules.index.sources.listing import (
     NUMBER,
     SUFFIX,
     VIDEO,
+    ListFormat,
     Listing,
-    Sample,
-    Source,
+    ListSample,
     clip_listing,
     listing,
     matches,
@@ -56,17 +56,17 @@ SELAVI_CLASSES = (
 )
 
 
-def fits(sample: Sample) -> bool:
+def fits(sample: ListSample) -> bool:
     """Whether the lines are id_start[_end],frames,class number: a list of classes could be anyone's."""
     return _is_clips(sample.cells())
 
 
-def read(sample: Sample) -> Listing:
+def read(sample: ListSample) -> Listing:
     """Read a Kinetics list (its clips of SeLaVi's 32 classes), a list of clips, or a list of classes, one a line."""
     if kinetics.fits(sample):
         whole = kinetics.read(sample)
-        wanted = folded(pa.array(SELAVI_CLASSES))
-        return Listing("clip", whole.rows.filter(pc.is_in(folded(whole.rows["label"]), value_set=wanted)))
+        classes = folded(pa.array(SELAVI_CLASSES))
+        return Listing("clip", whole.rows.filter(pc.is_in(folded(whole.rows["label"]), value_set=classes)))
     rows = sample.cells()
     if _is_clips(rows[:1]):
         name, label = read_columns(sample, ",", False, (0, 2))
@@ -87,6 +87,6 @@ def _is_clips(rows: list[list[str]]) -> bool:
     return all(len(row) == 3 and matches(name, row[:1]) and matches("[0-9]+", row[1:]) for row in rows)
 
 
-KINETICS_SOUNDS = Source(
+KINETICS_SOUNDS = ListFormat(
     "a Kinetics-Sounds list", "--4-0ihtnBU_000058_000068,10,4 (or a Kinetics list, or a class a line)", fits, read
 )

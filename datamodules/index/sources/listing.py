@@ -74,7 +74,7 @@ class Listing:
 
 
 @dataclass(frozen=True)
-class Sample:
+class ListSample:
     """The beginning of a list file: its first lines that are not empty, or a Parquet file's column names.
 
     text: the file, None where it is Parquet; notes: what is guessed or left out while it is read, a sentence each.
@@ -92,7 +92,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Source:
+class ListFormat:
     """One list format.
 
     title: what the user reads, such as "a VGG-Sound list"; example: one line of it.
@@ -101,15 +101,15 @@ class Source:
 
     title: str
     example: str
-    fits: Callable[[Sample], bool]
-    read: Callable[[Sample], Listing]
+    fits: Callable[[ListSample], bool]
+    read: Callable[[ListSample], Listing]
 
-    def refuse(self, sample: Sample, why: str) -> UsageError:
+    def refuse(self, sample: ListSample, why: str) -> UsageError:
         """The error for a file that is not of this format."""
         return UsageError(f"{sample.path} was read as {self.title}, but {why}; a line of one is: {self.example}")
 
 
-def take_sample(path: Path) -> Sample:
+def take_sample(path: Path) -> ListSample:
     """Read a file's beginning.
 
     Raises:
@@ -119,17 +119,17 @@ def take_sample(path: Path) -> Sample:
     file = open_table(path, name)
     if file is None:
         try:
-            return Sample(path, (), tuple(pq.read_schema(path).names))
+            return ListSample(path, (), tuple(pq.read_schema(path).names))
         except (pa.ArrowException, OSError) as error:
             raise UsageError(f"{name} begins like Parquet, but cannot be read: {error}") from error
     lines = (line for _, line in file.lines() if re.search(r'[^\s,;&"]', line))  # others are a spreadsheet's empty rows
     first = tuple(islice(lines, SAMPLE_LINES))
     if not first:
         raise UsageError(f"{name} is empty; download the list again")
-    return Sample(path, first, text=file)
+    return ListSample(path, first, text=file)
 
 
-def read_columns(sample: Sample, delimiter: str | None, skip_header: bool, wanted: Sequence[int]) -> list[pa.Array]:
+def read_columns(sample: ListSample, delimiter: str | None, skip_header: bool, places: Sequence[int]) -> list[pa.Array]:
     """Read some columns of a whole text file as strings without outer white space, by position.
 
     Rows without any text are left out, which the sample's notes say.
@@ -138,7 +138,7 @@ def read_columns(sample: Sample, delimiter: str | None, skip_header: bool, wante
         sample: of the file.
         delimiter: between cells, which may be quoted; None: a line is one cell, and quotes mean nothing.
         skip_header: leave out the first line.
-        wanted: the columns' places, in the order of the result.
+        places: the columns' places, in the order of the result.
 
     Raises:
         UsageError: a line has more or fewer cells than the first.
@@ -151,14 +151,14 @@ def read_columns(sample: Sample, delimiter: str | None, skip_header: bool, wante
         rows = ((line, [text]) for line, text in file.lines() if text.strip())
     else:
         rows = file.rows(delimiter, empty)
-    chunks: list[list[pa.Array]] = [[] for _ in wanted]
+    chunks: list[list[pa.Array]] = [[] for _ in places]
     width = None
     while part := list(islice(rows, _ROWS_AT_ONCE)):
         width = len(part[0][1]) if width is None else width
         for line, cells in part:
             if len(cells) != width:
                 fit_row(file.name, line, cells, width)
-        for column, place in zip(chunks, wanted, strict=True):
+        for column, place in zip(chunks, places, strict=True):
             column.append(pc.utf8_trim_whitespace(pa.array([cells[place] for _, cells in part], pa.string())))
     note = describe_empty(file.name, empty)
     if note and note not in sample.notes:
@@ -170,16 +170,16 @@ def read_columns(sample: Sample, delimiter: str | None, skip_header: bool, wante
 def find_columns(header: Sequence[str], roles: Sequence[str]) -> dict[str, int]:
     """Which of `roles` a header names, and in which column; no column is found twice."""
     names = [name.strip().lstrip("#").strip().lower().replace(" ", "_") for name in header]
-    found: dict[str, int] = {}
+    columns: dict[str, int] = {}
     for role in roles:
         for name in COLUMNS[role]:
-            if name in names and names.index(name) not in found.values():
-                found[role] = names.index(name)
+            if name in names and names.index(name) not in columns.values():
+                columns[role] = names.index(name)
                 break
-    return found
+    return columns
 
 
-def require_once(sample: Sample, header: Sequence[str], columns: dict[str, int]) -> None:
+def require_once(sample: ListSample, header: Sequence[str], columns: dict[str, int]) -> None:
     """Raise UsageError where a column that is read is in the header twice, so that nobody knows which one counts."""
     names = [name.strip() for name in header]
     twice = [names[place] for place in columns.values() if names.count(names[place]) > 1]
@@ -194,7 +194,7 @@ def matches(pattern: str, cells: Sequence[str]) -> bool:
 
 def listing(
     by: Literal["clip", "path", "class"],
-    sample: Sample,
+    sample: ListSample,
     name: pa.Array,
     label: pa.Array | None = None,
     split: pa.Array | None = None,
@@ -209,8 +209,8 @@ def listing(
 
 
 def clip_listing(
-    source: Source,
-    sample: Sample,
+    source: ListFormat,
+    sample: ListSample,
     name: pa.Array,
     start: pa.Array | None = None,
     label: pa.Array | None = None,

@@ -6,9 +6,9 @@ import pyarrow.compute as pc
 from datamodules.index.sources.listing import (
     COLUMNS,
     SUFFIX,
+    ListFormat,
     Listing,
-    Sample,
-    Source,
+    ListSample,
     find_columns,
     listing,
     matches,
@@ -23,7 +23,7 @@ DELIMITERS = (",", "\t", ";")
 PATH_AND_LABEL = rf"\S+{SUFFIX} \S+\s*"  # as video classifiers' lists are: no header, a space between
 
 
-def fits(sample: Sample) -> bool:
+def fits(sample: ListSample) -> bool:
     """Whether a header names a path column or, without a header, the first column is one of media files."""
     if sample.parquet_columns is not None:
         return "path" in find_columns(sample.parquet_columns, ROLES)
@@ -31,7 +31,7 @@ def fits(sample: Sample) -> bool:
     return "path" in find_columns(rows[0], ROLES) or matches(f".*{SUFFIX}", [row[0] for row in rows])
 
 
-def read(sample: Sample) -> Listing:
+def read(sample: ListSample) -> Listing:
     """Read one file; without a header the first column is the path and a second one the label."""
     if sample.parquet_columns is not None:
         return _read_parquet(sample, sample.parquet_columns)
@@ -47,11 +47,11 @@ def read(sample: Sample) -> Listing:
         require_once(sample, first, columns)
     if note := describe_delimiter(sample.text, delimiter) if sample.text and delimiter != " " else "":
         sample.notes.append(note)
-    found = dict(zip(columns, read_columns(sample, delimiter, has_header, list(columns.values())), strict=True))
-    return _listing(sample, found)
+    values = dict(zip(columns, read_columns(sample, delimiter, has_header, list(columns.values())), strict=True))
+    return _listing(sample, values)
 
 
-def _read_parquet(sample: Sample, names: tuple[str, ...]) -> Listing:
+def _read_parquet(sample: ListSample, names: tuple[str, ...]) -> Listing:
     columns = find_columns(names, ROLES)
     if "path" not in columns:
         raise _no_path(sample, list(names))
@@ -65,7 +65,7 @@ def _read_parquet(sample: Sample, names: tuple[str, ...]) -> Listing:
     return _listing(sample, text)
 
 
-def _listing(sample: Sample, text: dict[str, pa.Array]) -> Listing:
+def _listing(sample: ListSample, text: dict[str, pa.Array]) -> Listing:
     name = f"data.list={sample.path}"
     for role in {"label", "split"} & text.keys():
         values = pa.chunked_array([text[role].cast(pa.large_string())])
@@ -73,7 +73,7 @@ def _listing(sample: Sample, text: dict[str, pa.Array]) -> Listing:
     return listing("path", sample, text["path"], text.get("label"), text.get("split"), text.get("id"))
 
 
-def _delimiter(sample: Sample) -> str:
+def _delimiter(sample: ListSample) -> str:
     if matches(PATH_AND_LABEL, sample.lines):
         return " "
     assert sample.text is not None
@@ -83,11 +83,11 @@ def _delimiter(sample: Sample) -> str:
     return next((mark for mark in [*by_header, *DELIMITERS] if mark in sample.lines[0]), ",")
 
 
-def _no_path(sample: Sample, columns: list[str]) -> UsageError:
+def _no_path(sample: ListSample, columns: list[str]) -> UsageError:
     known = ", ".join(COLUMNS["path"])
     return UsageError(
         f"data.list={sample.path} has no column of paths: found {', '.join(columns)}; name one of them {known}"
     )
 
 
-TABLE = Source("a table with a path column", "path,label,split", fits, read)
+TABLE = ListFormat("a table with a path column", "path,label,split", fits, read)

@@ -2,18 +2,18 @@
 
 import pyarrow.compute as pc
 
-from datamodules.index.sources.listing import Listing, Sample, Source, listing, matches, read_columns
+from datamodules.index.sources.listing import ListFormat, Listing, ListSample, listing, matches, read_columns
 
 LINE = r"[^/]+/v_[^/]+_g[0-9]+_c[0-9]+\.[A-Za-z0-9]+(\s+[0-9]+)?\s*"
 PARTS = r"^(?P<label>[^/]+)/(?P<name>v_[^/]+_g[0-9]+_c[0-9]+\.[A-Za-z0-9]+)(?:\s+[0-9]+)?$"
 
 
-def fits(sample: Sample) -> bool:
+def fits(sample: ListSample) -> bool:
     """Whether the lines are Class/v_Class_gNN_cNN.avi, with a number or without."""
     return matches(LINE, sample.lines)
 
 
-def read(sample: Sample) -> Listing:
+def read(sample: ListSample) -> Listing:
     """Read one file; file names are unique without their folder, and the file's name says the split."""
     (line,) = read_columns(sample, None, False, range(1))
     parts = pc.extract_regex(line, PARTS)
@@ -22,4 +22,4 @@ def read(sample: Sample) -> Listing:
     return listing("path", sample, pc.struct_field(parts, "name"), pc.struct_field(parts, "label"))
 
 
-UCF101 = Source("a UCF-101 split file", "ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi 1", fits, read)
+UCF101 = ListFormat("a UCF-101 split file", "ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi 1", fits, read)

@@ -4,9 +4,9 @@ from datamodules.index.sources.listing import (
     NUMBER,
     SUFFIX,
     VIDEO,
+    ListFormat,
     Listing,
-    Sample,
-    Source,
+    ListSample,
     clip_listing,
     find_columns,
     matches,
@@ -16,7 +16,7 @@ from datamodules.index.sources.listing import (
 ROLES = ("video", "start", "label", "split")
 
 
-def fits(sample: Sample) -> bool:
+def fits(sample: ListSample) -> bool:
     """Whether the lines are id,start,label,split or id_start.mp4,label; Kinetics' have an end as well."""
     rows = sample.cells()
     header = find_columns(rows[0], (*ROLES, "end"))
@@ -25,13 +25,15 @@ def fits(sample: Sample) -> bool:
     return _is_full(rows) or _is_files(rows)
 
 
-def read(sample: Sample) -> Listing:
+def read(sample: ListSample) -> Listing:
     """Read one file; start_s is in seconds."""
     rows = sample.cells()
     header = find_columns(rows[0], ROLES)
     if {"video", "start"} <= header.keys():
-        found = dict(zip(header, read_columns(sample, ",", True, list(header.values())), strict=True))
-        return clip_listing(VGGSOUND, sample, found["video"], found["start"], found.get("label"), found.get("split"))
+        values = dict(zip(header, read_columns(sample, ",", True, list(header.values())), strict=True))
+        return clip_listing(
+            VGGSOUND, sample, values["video"], values["start"], values.get("label"), values.get("split")
+        )
     if _is_full(rows[:1]):
         return clip_listing(VGGSOUND, sample, *read_columns(sample, ",", False, range(4)))
     if _is_files(rows[:1]):
@@ -51,4 +53,4 @@ def _is_files(rows: list[list[str]]) -> bool:
     return all(len(row) == 2 and matches(f"{VIDEO}_{NUMBER}{SUFFIX}", row[:1]) for row in rows)
 
 
-VGGSOUND = Source("a VGG-Sound list", '---g-f_I2yQ,1,"people marching",test', fits, read)
+VGGSOUND = ListFormat("a VGG-Sound list", '---g-f_I2yQ,1,"people marching",test', fits, read)

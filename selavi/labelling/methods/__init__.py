@@ -1,0 +1,9 @@
+"""The labelling methods by name.
+
+A further one is a file here with its entry in this mapping, and its traits in selavi/config/methods.py.
+"""
+
+from selavi.labelling.methods import kmeans, transport
+from selavi.labelling.methods.interface import Method
+
+METHODS: dict[str, Method] = {"transport": transport.METHOD, "kmeans": kmeans.METHOD}

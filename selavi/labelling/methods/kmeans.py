@@ -1,195 +1,64 @@
-"""K-means over the clips of all processes: the labels of DeepCluster, XDC and their relatives.
+"""Labels by K-means on the encoders' features, without the heads (DeepCluster, XDC)."""
 
-Axes: n clips of this process, N of all processes, D features, K clusters.  A pass reads the features once, in
-blocks; all that processes exchange is a K x D sum.  The distance is Euclidean.
+from __future__ import annotations
 
-Start.  The first clustering starts from centres drawn far apart (k-means++, Arthur and Vassilvitskii 2007), from a
-sample of the clips that is the same for any number of processes.  DeepCluster and XDC start every clustering so, and
-must then forget the heads' output layers, because the clusters have new names each time.  Here a later clustering
-starts from the means of the earlier one's clusters in the present features, so cluster k stays cluster k and the
-heads stay: this framework labels up to several times an epoch, when an output layer would hardly have been learned
-before it was thrown away, and clips that were not trained on are told their clusters by the heads.
-"""
-
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from selavi.distributed import all_sum, gather_rows, rank
+from selavi.config import Config
+from selavi.distributed import all_sum
+from selavi.labelling import memory
+from selavi.labelling.methods.interface import HeadLabels, HeadTask, Method
+from selavi.labelling.solver.kmeans import BLOCK_ROWS, cluster, label_means, start_centres, unit_features
+from selavi.labelling.votes import Votes, diverged
+from selavi.randomness import mix
 
-BLOCK_ROWS = 8192  # clips whose distances are computed together
-SAMPLE_ROWS, SAMPLE_ROWS_PER_CLUSTER = 8192, 16  # the start is drawn from so many clips, or so many a cluster
-_NUDGE = 1 / 1024  # by how much the halves of a split cluster differ at first, as a share of their centre
-_PATIENCE = 2  # passes that a cluster which was split may take before the error falls
-
-
-@dataclass(frozen=True)
-class Clustering:
-    """What K-means found; all but `labels` is the same on every process."""
-
-    labels: Tensor
-    """(n,) int64, the nearest centre of each clip."""
-    centres: Tensor
-    """(K, D) float32."""
-    inertia: float
-    """Mean squared distance of a clip from its centre."""
-    num_passes: int
-    """Reads of all features."""
-    converged: bool
-    """Whether the last pass lowered the inertia by no more than `tol`."""
+_FEATURE_BYTES = 4096  # of a clip's features of both modalities, as published
 
 
-@torch.no_grad()
-def unit_features(features: Tensor, present: Tensor) -> Tensor:
-    """Standardise each feature over all clips, then scale each clip to length 1.
-
-    DeepCluster whitens with a principal component analysis and scales to length 1; dividing by the deviations is
-    the part of the whitening that is linear in D.  A feature that is the same everywhere becomes 0.
-
-    Args:
-        features: (n, D).
-        present: (n,) bool; the clips without it become 0, whatever they hold, and count nowhere.
-
-    Returns:
-        (n, D) float32; not finite where a present clip is not.
-    """
-    sums = torch.zeros(2, features.shape[1], dtype=torch.float64, device=features.device)
-    for block, kept in zip(features.split(BLOCK_ROWS), present.split(BLOCK_ROWS), strict=True):
-        rows = block[kept].double()
-        sums += torch.stack([rows.sum(0), rows.square().sum(0)])
-    count = all_sum(present.sum().double()).clamp(min=1)
-    mean, square = all_sum(sums) / count
-    variance = square - mean.square()
-    scale = torch.where(variance > 1e-12 * square, variance.clamp(min=0).rsqrt(), 0.0 * variance)
-    unit = torch.zeros(features.shape, dtype=torch.float32, device=features.device)
-    for first in range(0, len(features), BLOCK_ROWS):
-        rows = slice(first, first + BLOCK_ROWS)
-        standard = ((features[rows].double() - mean) * scale).float()
-        unit[rows] = torch.where(present[rows, None], torch.nn.functional.normalize(standard, dim=1), 0.0)
-    return unit
-
-
-@torch.no_grad()
-def start_centres(features: Tensor, index: Tensor, num_clips: int, num_clusters: int, seed: int) -> Tensor:
-    """Draw K clips, each with a chance proportional to its squared distance from those drawn before (k-means++).
-
-    Args:
-        features: (n, D) of this process.
-        index: (n,) their numbers among the `num_clips` clips of all processes; the sample is drawn by them.
-        num_clips: N, also counting clips that no process holds (they lack a modality).
-        num_clusters: K.
-        seed: of the sample and of the draws.
-
-    Returns:
-        (K, D) float32, the same on every process and for any number of them.
+def begin(config: Config, votes: Votes) -> Callable[[HeadTask], HeadLabels]:
+    """All heads cluster the same features: each voter's standardised and of length 1, side by side.
 
     Raises:
-        ValueError: no process holds a clip of the sample.
+        NumericError: some features are not finite, on whichever rank.
     """
-    generator = torch.Generator().manual_seed(seed)
-    size = min(num_clips, max(SAMPLE_ROWS, SAMPLE_ROWS_PER_CLUSTER * num_clusters))
-    place = torch.full((num_clips,), -1)
-    place[torch.randperm(num_clips, generator=generator)[:size]] = torch.arange(size)
-    mine = place[index.cpu()].to(features.device)
-    sample = gather_rows(features[mine >= 0].float())
-    sample = sample[gather_rows(mine[mine >= 0]).argsort()]
-    if not len(sample):
-        raise ValueError(f"none of a sample of {size} of {num_clips} clips has features to cluster")
-    draws = torch.rand(num_clusters, dtype=torch.float64, generator=generator).tolist()
-    centres = torch.empty(num_clusters, features.shape[1], device=features.device)
-    norms = sample.square().sum(1)
-    distances = torch.ones(len(sample), device=features.device)  # the first one: any clip
-    for number, draw in enumerate(draws):
-        reach = distances.double().cumsum(0)
-        total = reach[-1].item()
-        # With fewer distinct clips than clusters all distances end as 0: then any clip, and its cluster stays empty.
-        chosen = int(torch.searchsorted(reach, draw * total, right=True)) if total > 0 else int(draw * len(sample))
-        centre = sample[min(chosen, len(sample) - 1)]
-        centres[number] = centre
-        nearest = (norms - 2 * (sample @ centre) + centre.square().sum()).clamp(min=0)
-        distances = nearest if number == 0 else torch.minimum(distances, nearest)
-    return all_sum(centres if rank() == 0 else torch.zeros_like(centres))  # ranks may round differently
+    clips, num_clusters = votes.clips, config.heads.num_clusters
+    unit = torch.cat([unit_features(clips.features[name], clips.present[name]) for name in votes.voters], 1)
+    if all_sum(unit.isfinite().logical_not().any().double()).item():
+        raise diverged("the encoders give features")
+
+    def label(task: HeadTask) -> HeadLabels:
+        if task.labels is None:
+            seed = mix(config.seed, "kmeans", task.column)
+            centres = start_centres(unit, clips.index, votes.num_clips, num_clusters, seed)
+        else:
+            centres = label_means(unit, task.labels.to(unit.device), num_clusters)
+        result = cluster(unit, centres)
+        return HeadLabels(result.labels, result.num_passes, result.converged)
+
+    return label
 
 
-@torch.no_grad()
-def label_means(features: Tensor, labels: Tensor, num_clusters: int) -> Tensor:
-    """Mean features of the clips of each label, over all processes: where the next clustering starts.
+def weigh(labels: Tensor, num_clusters: int) -> Tensor:
+    """(N, H) labels -> (H, K) weights with which every used cluster counts alike, 1 on average over the clips.
 
-    Args:
-        features: (n, D).
-        labels: (n,) of an earlier clustering; -1 for none.
-        num_clusters: K.
-
-    Returns:
-        (K, D) float32; a cluster without a clip takes half of the largest one.
+    DeepCluster draws clips so; without it a few large clusters would drown the others, and features collapse.
     """
-    known = labels >= 0
-    total = torch.zeros(num_clusters, features.shape[1] + 1, dtype=torch.float64, device=features.device)
-    for block, own in zip(features[known].split(BLOCK_ROWS), labels[known].split(BLOCK_ROWS), strict=True):
-        _add_rows(total, block, own)
-    return _means(all_sum(total))
+    sizes = torch.stack([torch.bincount(column[column >= 0].long(), minlength=num_clusters) for column in labels.T])
+    used = (sizes > 0).sum(1, keepdim=True).clamp(min=1)
+    return sizes.sum(1, keepdim=True) / (used * sizes.clamp(min=1)).float()
 
 
-@torch.no_grad()
-def cluster(features: Tensor, centres: Tensor, *, tol: float = 1e-4, max_passes: int = 100) -> Clustering:
-    """Lloyd's K-means from given centres, over the clips of all processes.
-
-    A cluster that becomes empty takes half of the largest one, as in faiss: it starts beside that one's centre.
-    Sums are float64 and rounded to float32 centres, so the order of summation hardly ever shows.
-
-    Args:
-        features: (n, D) of this process; n may be 0 on some.
-        centres: (K, D), the same on every process.
-        tol: share of the inertia that a pass must gain for another one to follow.
-        max_passes: most passes.
-
-    Raises:
-        ValueError: shapes that do not fit.
-    """
-    if features.ndim != 2 or centres.ndim != 2 or features.shape[1] != centres.shape[1]:
-        raise ValueError(
-            f"expected features (n, D) and centres (K, D), got {tuple(features.shape)} and {tuple(centres.shape)}"
-        )
-    num_clusters, num_features = centres.shape
-    centres, before, stale, split = centres.float(), float("inf"), 0, False
-    for num_passes in range(1, max_passes + 1):
-        total = torch.zeros(num_clusters + 1, num_features + 1, dtype=torch.float64, device=features.device)
-        labels = [torch.zeros(0, dtype=torch.int64, device=features.device)]
-        offset = centres.square().sum(1) / 2
-        for block in features.split(BLOCK_ROWS):
-            block = block.float()
-            nearness, own = (block @ centres.T - offset).max(1)
-            labels.append(own)
-            _add_rows(total, block, own)
-            total[-1, 0] += (block.square().sum(1) - 2 * nearness).clamp(min=0).double().sum()
-        total = all_sum(total)
-        count = total[:-1, -1].sum().clamp(min=1)
-        inertia = (total[-1, 0] / count).item()
-        stale = stale + 1 if before - inertia <= tol * inertia else 0
-        converged = stale > (_PATIENCE if split else 0)
-        if converged or num_passes == max_passes:
-            break
-        split = bool((total[:-1, -1] == 0).any())
-        centres, before = _means(total[:-1]), inertia
-    return Clustering(torch.cat(labels), centres, inertia, num_passes, converged)
+def describe_memory(config: Config, num_rows: int) -> str:
+    """What the scaled features and a block of distances hold."""
+    if num_rows * _FEATURE_BYTES < memory.WORTH_SAYING:
+        return ""
+    return (
+        f"labelling holds the features twice, once scaled, and distances of {BLOCK_ROWS} clips to "
+        f"{config.heads.num_clusters} centres at a time"
+    )
 
 
-def _add_rows(total: Tensor, rows: Tensor, labels: Tensor) -> None:
-    """Add features, and ones in the last column, to the row of their label."""
-    total[:, :-1].index_add_(0, labels, rows.double())
-    total[:, -1] += torch.bincount(labels, minlength=len(total))
-
-
-def _means(total: Tensor) -> Tensor:
-    """(K, D + 1) sums and counts -> (K, D) float32 means; empty clusters split the largest ones."""
-    counts = total[:, -1].clone()
-    means = (total[:, :-1] / counts.clamp(min=1)[:, None]).float()
-    sign = torch.ones(means.shape[1], device=means.device)
-    sign[1::2] = -1
-    for empty in (counts == 0).nonzero()[:, 0].tolist():
-        largest = int(counts.argmax())
-        means[empty] = means[largest] * (1 + _NUDGE * sign)
-        means[largest] = means[largest] * (1 - _NUDGE * sign)
-        counts[empty] = counts[largest] = counts[largest] / 2
-    return means
+METHOD = Method(begin, weigh, describe_memory)

@@ -576,9 +576,9 @@ def _column_distances(first_tile, end_tile, first, second, cost):
                         second[others[3], clips],
                     )
                     for i in rows:
-                        found = _four_distances(first[i, clips], a, b, c, d)
+                        distances = _four_distances(first[i, clips], a, b, c, d)
                         for which in range(min(4, end_j - j)):
-                            cost[i, others[which]] += np.float64(found[which])
+                            cost[i, others[which]] += np.float64(distances[which])
 
 
 def column_distances(first: np.ndarray, second: np.ndarray, cost: np.ndarray) -> None:

@@ -151,7 +151,7 @@ class Overview(NamedTuple):
     """What one read of all rows says about a problem; the same on every process."""
 
     num_rows: int
-    """Of all processes."""
+    """Rows of all processes."""
     num_ranks: int
     """Processes."""
     reachable: Tensor

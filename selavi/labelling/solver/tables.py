@@ -44,7 +44,7 @@ class Survey(NamedTuple):
     """Rows with NaN, +inf or no cluster allowed."""
     num_rows: float
     squares: float
-    """Of the scaled scores relative to the mean of their row."""
+    """Sum of squares of the scaled scores, relative to the mean of their row."""
     counts: Tensor
     """(K,) clips that may have this cluster."""
     sums: Tensor
@@ -310,8 +310,8 @@ class FusedTable:
         """Masses and sums for the Hessian; what small entries couple is left to the tails."""
         kernels = _kernels()
         if self.num_clusters > MAX_DENSE_CLUSTERS:
-            found = kernels.large_entries(self._array, potentials.double().numpy(), sharpness)
-            masses, tails, starts, clusters, values = (torch.from_numpy(each) for each in found)
+            sums = kernels.large_entries(self._array, potentials.double().numpy(), sharpness)
+            masses, tails, starts, clusters, values = (torch.from_numpy(array) for array in sums)
             return Curvature(masses, tails, masses.new_zeros(0, 0), LargeEntries(starts, clusters, values))
         if self._scratch is None:
             self._scratch = np.empty((kernels.PARTS, self.num_clusters, self.num_clusters))

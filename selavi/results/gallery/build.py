@@ -14,17 +14,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from selavi.media import MediaError
+from selavi.results.evidence import Evidence
 from selavi.results.gallery import data
 from selavi.results.gallery import media as links
 from selavi.results.gallery.layout import Method, place_points, points_of
-from selavi.results.gallery.overlays import Evidence, draw_overlay
+from selavi.results.gallery.overlays import draw_overlay, overlay_name
 from selavi.results.gallery.page import write_page
 from selavi.results.gallery.select import Head, HeadClusters, Places, Selector
 from selavi.results.gallery.thumbnails import (
     SAMPLE_RATE,
     Geometry,
-    Job,
     Reader,
+    ThumbnailJob,
     make_thumbnail,
     read_file,
     thumbnail_name,
@@ -36,7 +37,7 @@ returned, or, where that is no string, a fault with `reason` and `detail`."""
 
 
 @dataclass(frozen=True)
-class Source:
+class MediaSource:
     """Where pictures, sound and recordings come from."""
 
     root: Path
@@ -73,7 +74,7 @@ class About:
 
 
 @dataclass
-class Report:
+class GalleryReport:
     """What was done."""
 
     page: Path
@@ -115,7 +116,7 @@ def write_gallery(
     clips: pa.Table,
     heads: Sequence[Head],
     about: About,
-    source: Source,
+    source: MediaSource,
     *,
     places: Places | None = None,
     features: np.ndarray | None = None,
@@ -123,7 +124,7 @@ def write_gallery(
     explain: Callable[[list[str]], Iterable[Evidence]] | None = None,
     num_explained: int = 4,
     run_jobs: RunJobs = in_process,
-) -> Report:
+) -> GalleryReport:
     """Write a gallery's folder, as docs/gallery.md describes it.
 
     Thumbnails and media that are there are kept, so an export that was killed goes on where it was.
@@ -151,7 +152,7 @@ def write_gallery(
     clusters_of = {head.head: selector.select(head) for head in heads}
     shown = _shown(clusters_of, about.chosen_head, len(clips), places is None)
     states = links.locate(clips, source.root, source.allow_links)
-    report = Report(out_dir / "index.html")
+    report = GalleryReport(out_dir / "index.html")
 
     geometry = _geometry(clips, source.sample_rate)
     thumbnails = _thumbnails(out_dir, clips, shown, states, geometry, source, run_jobs, report)
@@ -249,9 +250,9 @@ def _thumbnails(
     shown: np.ndarray,
     states: np.ndarray,
     geometry: Geometry,
-    source: Source,
+    source: MediaSource,
     run_jobs: RunJobs,
-    report: Report,
+    report: GalleryReport,
 ) -> np.ndarray:
     """Make the thumbnails; (N,) their names, empty where there is none."""
     names = np.zeros(len(clips), "S24")
@@ -268,14 +269,14 @@ def _thumbnails(
         for facts in zip(*(rows_shown[c].to_pylist() for c in ("id", "start_s", "bytes", "mtime_ns")), strict=True)
     ]
 
-    def jobs() -> Iterator[Job]:
+    def jobs() -> Iterator[ThumbnailJob]:
         columns = (rows_shown[c].to_pylist() for c in ("path", "start_s", "duration_s", "width", "audio_state"))
         for name, row, path, start_s, duration_s, width, state in zip(
             name_of_row, rows.tolist(), *columns, strict=True
         ):
             target = _picture(out_dir, "thumbs", name, "jpg")
             seconds = duration_s if duration_s else 1.0
-            yield Job(target, source.root / path, row, start_s, seconds, bool(width), state == "ok")
+            yield ThumbnailJob(target, source.root / path, row, start_s, seconds, bool(width), state == "ok")
 
     work = partial(make_thumbnail, geometry=geometry, read=source.read)
     for number, outcome in run_jobs(work, jobs(), len(rows), "thumbnails"):
@@ -306,7 +307,7 @@ def _draw_overlays(
     for evidence in explain(list(row_of)):
         row = row_of.get(evidence.id)
         if row is not None:
-            name = evidence.digest(f"{geometry} {width[row]} {height[row]}")
+            name = overlay_name(evidence, f"{geometry} {width[row]} {height[row]}")
             draw_overlay(
                 _picture(out_dir, "evidence", name, "png"), evidence, geometry, int(width[row]), int(height[row])
             )
@@ -318,9 +319,9 @@ def _media(
     clips: pa.Table,
     shown: np.ndarray,
     states: np.ndarray,
-    source: Source,
+    source: MediaSource,
     run_jobs: RunJobs,
-    report: Report,
+    report: GalleryReport,
 ) -> links.Links:
     """Look at the recordings, copy or transcode them; a part of this takes minutes, and is kept."""
     folder, mode = out_dir / "media", source.mode
@@ -365,7 +366,7 @@ def _media(
     return links.Links(clips, source.root, out_dir, mode, states, names, unplayable, looked_at)
 
 
-def _count(report: Report, reason: str, clip_id: str, detail: str) -> None:
+def _count(report: GalleryReport, reason: str, clip_id: str, detail: str) -> None:
     report.faults[reason] += 1
     report.examples.setdefault(reason, f"{clip_id!a}: {detail}")
 

@@ -1,13 +1,13 @@
 """Overlays that show where the evidence for a cluster lies: transparent pictures of a thumbnail's geometry."""
 
 import hashlib
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from selavi.atomic import write_atomically
+from selavi.results.evidence import Evidence
 from selavi.results.gallery.thumbnails import Geometry
 
 _OPAQUE = 190
@@ -15,22 +15,12 @@ _OPAQUE = 190
 _WEAK, _STRONG = np.array([255, 221, 64]), np.array([230, 30, 60])
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """Where and when the evidence for a clip's cluster lies, 0 (none) to 255."""
-
-    id: str
-    video: np.ndarray | None
-    """(4, gh, gw) uint8 over the whole of each of the thumbnail's frames."""
-    audio: np.ndarray | None
-    """(bands, time) uint8 over the whole recording, low bands first."""
-
-    def digest(self, kind: str) -> str:
-        """A file name that changes with what is drawn."""
-        digest = hashlib.sha256(f"{self.id}\x1f{kind}".encode())
-        for values in (self.video, self.audio):
-            digest.update(b"-" if values is None else f"{values.shape}".encode() + values.tobytes())
-        return digest.hexdigest()[:24]
+def overlay_name(evidence: Evidence, kind: str) -> str:
+    """A file name that changes with what is drawn; `kind` is what else that depends on."""
+    digest = hashlib.sha256(f"{evidence.id}\x1f{kind}".encode())
+    for values in (evidence.video, evidence.audio):
+        digest.update(b"-" if values is None else f"{values.shape}".encode() + values.tobytes())
+    return digest.hexdigest()[:24]
 
 
 def draw_overlay(path: Path, evidence: Evidence, geometry: Geometry, width: int, height: int) -> None:

@@ -78,7 +78,7 @@ class Geometry:
 
 
 @dataclass(frozen=True)
-class Job:
+class ThumbnailJob:
     """A thumbnail to make."""
 
     target: Path
@@ -91,7 +91,7 @@ class Job:
     has_sound: bool
 
 
-Reader = Callable[[Job, Geometry], tuple[Sequence[np.ndarray], np.ndarray]]
+Reader = Callable[[ThumbnailJob, Geometry], tuple[Sequence[np.ndarray], np.ndarray]]
 """Gives the frames, (h, w, 3) uint8 each, and the sound, (S,) int16 of geometry.sample_rate, of a clip."""
 
 
@@ -109,7 +109,7 @@ def thumbnail_name(kind: str, clip_id: str, start_s: float, num_bytes: int | Non
     return hashlib.sha256(facts.encode()).hexdigest()[:24]
 
 
-def make_thumbnail(job: Job, geometry: Geometry, read: Reader) -> str:
+def make_thumbnail(job: ThumbnailJob, geometry: Geometry, read: Reader) -> str:
     """Write a thumbnail unless it is there already.
 
     Returns:
@@ -131,7 +131,7 @@ def make_thumbnail(job: Job, geometry: Geometry, read: Reader) -> str:
     return "made"
 
 
-def read_file(job: Job, geometry: Geometry) -> tuple[Sequence[np.ndarray], np.ndarray]:
+def read_file(job: ThumbnailJob, geometry: Geometry) -> tuple[Sequence[np.ndarray], np.ndarray]:
     """Decode the frames and the sound of a thumbnail from a media file.
 
     A sound that cannot be decoded leaves its place dark.
@@ -155,7 +155,7 @@ def read_file(job: Job, geometry: Geometry) -> tuple[Sequence[np.ndarray], np.nd
     return frames, sound
 
 
-def times_of(job: Job) -> list[float]:
+def times_of(job: ThumbnailJob) -> list[float]:
     """When the frames of a thumbnail are shown, in seconds of the recording."""
     return [job.start_s + (i + 0.5) * job.duration_s / NUM_FRAMES for i in range(NUM_FRAMES)]
 
@@ -193,7 +193,7 @@ def draw_spectrogram(sound: np.ndarray, geometry: Geometry) -> Image.Image:
     return Image.fromarray(COLOURS[levels[::-1]]).resize((columns, bands), Image.Resampling.BILINEAR)
 
 
-def _windows(job: Job, sample_rate: int) -> np.ndarray:
+def _windows(job: ThumbnailJob, sample_rate: int) -> np.ndarray:
     """A second of sound each at even distances."""
     pieces = []
     for start_s in np.linspace(0, job.duration_s - 1, _WINDOWS).tolist():

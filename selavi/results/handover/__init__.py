@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from selavi.errors import UsageError
-from selavi.results.handover.clips import Clips
+from selavi.results.handover.clips import HandedClips
 from selavi.results.handover.folder import Folder
 from selavi.results.handover.formats import FORMATS, how_to_open
 
@@ -61,7 +61,7 @@ def hand_over(
     kept = table.filter(pc.greater_equal(table["cluster"], 0))
     if not kept.num_rows:
         raise UsageError(f"nothing to hand over: {table.num_rows} clips, all of them rejected")
-    clips = Clips(kept, media_root, durations_s, features or {}, table.num_rows - kept.num_rows)
+    clips = HandedClips(kept, media_root, durations_s, features or {}, table.num_rows - kept.num_rows)
 
     opened, instructions = [], []
     for name in dict.fromkeys(formats):

@@ -23,7 +23,7 @@ _CONTROL = ("Cc", "Cs", "Zl", "Zp")
 
 
 @dataclass(frozen=True)
-class Clips:
+class HandedClips:
     """N clips of one head.
 
     Attributes:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from selavi.errors import UsageError
 from selavi.filesystem import real_path
-from selavi.results.handover.clips import BLOCK, Clips, name_classes
+from selavi.results.handover.clips import BLOCK, HandedClips, name_classes
 from selavi.results.handover.folder import Folder, file_name, media_name
 
 _AUDIO = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac")
@@ -25,7 +25,7 @@ _PCA_ROWS = 200_000
 _SCORES = ("confidence", "margin", "entropy", "modality_agreement")
 
 
-def fiftyone(clips: Clips, folder: Folder, link: str) -> Path:
+def fiftyone(clips: HandedClips, folder: Folder, link: str) -> Path:
     """FiftyOne: metadata.json and samples.json, one sample a clip, all columns as fields, paths to the media.
 
     Written without a version, which FiftyOne reads as its first format, and so without its database's layout.
@@ -53,7 +53,7 @@ def _fiftyone_sample(row: dict[str, Any], path: str) -> dict[str, Any]:
     return sample | {name: row[name] for name in names}
 
 
-def videofolder(clips: Clips, folder: Folder, link: str) -> Path:
+def videofolder(clips: HandedClips, folder: Folder, link: str) -> Path:
     """Hugging Face VideoFolder: metadata.parquet, and the media below it as links or copies; it opens no others."""
     names = [media_name(row["id"], row["path"]) for row in clips.rows()]
     folder.claim(["metadata.parquet", *names])
@@ -65,7 +65,7 @@ def videofolder(clips: Clips, folder: Folder, link: str) -> Path:
     return folder.path
 
 
-def cvat(clips: Clips, folder: Folder, link: str) -> Path:
+def cvat(clips: HandedClips, folder: Folder, link: str) -> Path:
     """CVAT: labels.json (label constructor, raw), annotations/ (one file a clip in CVAT's XML), clips.json (tasks).
 
     A task of CVAT is one video, and its labels belong to frames: a clip's class is a tag on its first frame.
@@ -115,7 +115,7 @@ def _cvat_annotations(row: dict[str, Any], label: str) -> ElementTree.ElementTre
     return ElementTree.ElementTree(root)
 
 
-def labelstudio(clips: Clips, folder: Folder, link: str) -> Path:
+def labelstudio(clips: HandedClips, folder: Folder, link: str) -> Path:
     """Label Studio: tasks.json, where each clip's class is a prediction, and config.xml, the labelling interface.
 
     The media are served by Label Studio from its document root: the media folder, or this one where they are copied.
@@ -155,7 +155,7 @@ def _labelstudio_task(row: dict[str, Any], path: str) -> dict[str, Any]:
     }
 
 
-def spotlight(clips: Clips, folder: Folder, link: str) -> Path:
+def spotlight(clips: HandedClips, folder: Folder, link: str) -> Path:
     """Renumics Spotlight: clips.parquet with the media's paths, and a column for each kind of features."""
     folder.claim(["clips.parquet"])
     table = _with_media(clips, folder, link)
@@ -165,7 +165,7 @@ def spotlight(clips: Clips, folder: Folder, link: str) -> Path:
     return folder.path / "clips.parquet"
 
 
-def embedding_atlas(clips: Clips, folder: Folder, link: str) -> Path:
+def embedding_atlas(clips: HandedClips, folder: Folder, link: str) -> Path:
     """embedding-atlas: clips.parquet with x and y, the first two principal components of the first features."""
     name = _need_features(clips, "embedding-atlas")
     folder.claim(["clips.parquet"])
@@ -178,7 +178,7 @@ def embedding_atlas(clips: Clips, folder: Folder, link: str) -> Path:
     return folder.path / "clips.parquet"
 
 
-def features(clips: Clips, folder: Folder, link: str) -> Path:
+def features(clips: HandedClips, folder: Folder, link: str) -> Path:
     """NAME.npy, (N, D) float32, for each kind of features, and clips.parquet: its row i is of their rows i."""
     _need_features(clips, "features")
     folder.claim(["clips.parquet", *(f"{name}.npy" for name in clips.features)])
@@ -193,7 +193,7 @@ def features(clips: Clips, folder: Folder, link: str) -> Path:
     return folder.path
 
 
-FORMATS: dict[str, Callable[[Clips, Folder, str], Path]] = {
+FORMATS: dict[str, Callable[[HandedClips, Folder, str], Path]] = {
     "fiftyone": fiftyone,
     "videofolder": videofolder,
     "cvat": cvat,
@@ -205,7 +205,7 @@ FORMATS: dict[str, Callable[[Clips, Folder, str], Path]] = {
 """By name, which is the folder's too: (clips, folder, link) -> what to open."""
 
 
-def how_to_open(name: str, clips: Clips, folder: Path, link: str) -> str:
+def how_to_open(name: str, clips: HandedClips, folder: Path, link: str) -> str:
     """The commands for one format, as docs/names_and_handover.md has them."""
     path = real_path(folder)
     root = path if link == "copy" else real_path(clips.media_root)
@@ -222,13 +222,13 @@ def how_to_open(name: str, clips: Clips, folder: Path, link: str) -> str:
     }[name]
 
 
-def _need_features(clips: Clips, wanted_by: str) -> str:
+def _need_features(clips: HandedClips, wanted_by: str) -> str:
     if not clips.features:
         raise UsageError(f"{wanted_by} needs features, and there are none of these clips")
     return next(iter(clips.features))
 
 
-def _paths(clips: Clips, folder: Folder, link: str) -> list[str]:
+def _paths(clips: HandedClips, folder: Folder, link: str) -> list[str]:
     """The media as seen from the folder's real path; copied into it where they shall be."""
     if link == "relative":
         return [os.path.relpath(media, os.path.realpath(folder.path)) for media in clips.media]
@@ -239,11 +239,11 @@ def _paths(clips: Clips, folder: Folder, link: str) -> list[str]:
     return names
 
 
-def _with_media(clips: Clips, folder: Folder, link: str) -> pa.Table:
+def _with_media(clips: HandedClips, folder: Folder, link: str) -> pa.Table:
     return clips.columns().append_column("media", pa.array(_paths(clips, folder, link), pa.string()))
 
 
-def _principal_components(clips: Clips, name: str) -> Callable[[np.ndarray], np.ndarray]:
+def _principal_components(clips: HandedClips, name: str) -> Callable[[np.ndarray], np.ndarray]:
     """(n, D) -> (n, 2), fitted to at most _PCA_ROWS clips at even distances."""
     from sklearn.decomposition import PCA
 

@@ -6,7 +6,15 @@ import pyarrow as pa
 import pytest
 
 from datamodules.doctor import throughput
-from datamodules.doctor.throughput import DataSpeed, Flow, Sample, check_flow, faster_flows, make_flow, rank_advice
+from datamodules.doctor.throughput import (
+    DataSpeed,
+    Flow,
+    SampledFiles,
+    check_flow,
+    faster_flows,
+    make_flow,
+    rank_advice,
+)
 from datamodules.index.manifest import usable
 from selavi.config import Config
 from selavi.errors import UsageError
@@ -62,7 +70,7 @@ def test_a_sample_stands_for_the_folder(tiny, demo_set: Path) -> None:
     assert set(sample.manifest["split"].to_pylist()) == {"train"}
     check = throughput.check_sample(sample, tiny())[-1]
     assert (check.mark, check.finding) == ("ok", "32 of 32 files looked at")
-    half = Sample(sample.manifest.slice(0, 16), None, 32)
+    half = SampledFiles(sample.manifest.slice(0, 16), None, 32)
     assert throughput.cache_gb(tiny(), half) == pytest.approx(throughput.cache_gb(tiny(), sample), rel=0.2)
 
 
@@ -90,10 +98,10 @@ def test_bad_files_are_counted_and_none_is_a_problem(tiny, media: Path) -> None:
     assert sample is not None
     check = throughput.check_sample(sample, config)[-1]
     assert check.mark == "warning" and "7 of 7 files looked at, 3 cannot be used" in check.finding
-    none = Sample(sample.manifest.filter(pa.array([False] * 7)), None, 7)
+    none = SampledFiles(sample.manifest.filter(pa.array([False] * 7)), None, 7)
     assert throughput.check_sample(none, config)[-1].mark == "problem"
     mute = sample.manifest.filter(pa.array([path == "mute.mp4" for path in sample.manifest["path"].to_pylist()]))
-    assert throughput.check_sample(Sample(mute, None, 1), config)[-1].advice == "modalities=[video]"
+    assert throughput.check_sample(SampledFiles(mute, None, 1), config)[-1].advice == "modalities=[video]"
 
 
 def test_no_data_is_no_fault_where_training_generates_them(tiny, tmp_path: Path) -> None:

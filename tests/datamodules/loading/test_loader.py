@@ -71,7 +71,7 @@ def test_a_clip_that_hangs_is_given_up_and_the_pass_goes_on(
     assert errors(batches) == {13: "timeout: took more than 3 s in a loader process"}
     assert not batches[1].present["video"][5]
     assert_same(batches, list(make()), but=13)
-    told = f"hangs at clip {loader.dataset.ids[13].as_py()}; new loader processes go on at batch 1 of this pass"
+    told = f"hangs at clip {loader.dataset.id_of(13)}; new loader processes go on at batch 1 of this pass"
     assert told in caplog.text
     assert errors(list(loader)) == errors(batches)  # the next pass does not wait for it again
 
@@ -102,7 +102,7 @@ def test_one_death_is_forgiven(make: Callable[..., Loader], tmp_path: Path, capl
     batches = list(loader)
     assert errors(batches) == {}
     assert_same(batches, list(make()))
-    assert f"was killed by SIGKILL at clip {loader.dataset.ids[13].as_py()}" in caplog.text
+    assert f"was killed by SIGKILL at clip {loader.dataset.id_of(13)}" in caplog.text
 
 
 @pytest.mark.slow
@@ -118,7 +118,7 @@ def test_two_deaths_at_different_clips_end_the_run(make: Callable[..., Loader], 
     loader.watched.reader = Once(loader.watched.reader, {3: tmp_path / "3"})
     with pytest.raises(RuntimeError) as caught:
         list(loader)
-    told = f"was killed by SIGKILL at clip {loader.dataset.ids[20].as_py()}; it is the second time in this pass"
+    told = f"was killed by SIGKILL at clip {loader.dataset.id_of(20)}; it is the second time in this pass"
     assert told in str(caught.value)
     assert "lower data.num_workers" in str(caught.value)
 

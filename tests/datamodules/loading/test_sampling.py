@@ -1,11 +1,20 @@
 from collections import Counter
+from itertools import islice
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datamodules.loading.sampling import AllSampler, TrainSampler, ViewKey, clip_starts, even_view, random_view
+from datamodules.loading.sampling import (
+    AllSampler,
+    Endless,
+    TrainSampler,
+    ViewKey,
+    clip_starts,
+    even_view,
+    random_view,
+)
 from selavi.batch import NUM_DRAWS
 
 lengths = st.floats(0.04, 600)
@@ -168,3 +177,17 @@ def test_all_clips_come_shard_by_shard(world_size: int) -> None:
     ]
     for part in parts:
         assert shards[[key.row for key in part]].tolist() == sorted(shards[[key.row for key in part]].tolist())
+
+
+def test_an_endless_sampler_gives_every_clip_in_each_epoch() -> None:
+    keys = list(islice(Endless(TrainSampler(5, 1, 0, 0, 1)), 15))
+    assert [key.epoch for key in keys] == [0] * 5 + [1] * 5 + [2] * 5
+    orders = [[key.row for key in keys[start : start + 5]] for start in (0, 5, 10)]
+    assert all(sorted(order) == list(range(5)) for order in orders) and orders[0] != orders[1]
+
+
+def test_blocks_come_in_order_and_shard_by_shard_inside() -> None:
+    shards = np.array([1, 0, 1, 0, 2, 0])
+    rows = [key.row for key in AllSampler(6, 0, 1, "eval", shards=shards, block=3)]
+    assert rows == [1, 0, 2, 3, 5, 4]
+    assert [key.row for key in AllSampler(6, 0, 1, "eval", shards=shards)] == [1, 3, 5, 0, 2, 4]

@@ -255,22 +255,3 @@ def test_the_defaults_are_the_published_run() -> None:
 def test_labels_that_mean_nothing_are_refused(overrides: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         load_config(None, overrides)
-
-
-@pytest.mark.parametrize(
-    ("overrides", "branches", "voters"),
-    [
-        ([], ["video", "audio"], [["video", "audio"]]),
-        (["modalities=[audio]"], ["audio"], [["audio"]]),
-        (["modalities=[audio]", "labelling.source=own", "labelling.method=kmeans"], ["audio"], [["audio"]]),
-        (["labelling.source=cross"], ["video", "audio"], [["video"], ["audio"]]),
-        (["labelling.source=concat"], ["concat"], [["concat"]]),
-        (["labelling.source=concat", "labelling.method=kmeans"], ["video", "audio"], [["video", "audio"]]),
-    ],
-)
-def test_who_has_heads_and_who_votes(overrides: list[str], branches: list[str], voters: list[list[str]]) -> None:
-    config = load_config(None, overrides)
-    assert (config.branches, config.voters) == (branches, voters)
-    assert config.num_label_heads == 10 * len(voters)
-    assert list(config.branch_weights) == branches
-    assert config.plan_sharpness == (1 if config.labelling.method == "kmeans" else 20)

@@ -65,7 +65,7 @@ def test_every_recipe_is_a_configuration() -> None:
     for name, settings in cp.RECIPES.items():
         config = load_config(None, list(settings))
         assert (config.labelling.method == "kmeans") == (name in ("xdc", "sdc", "cdc") or "deepcluster" in name)
-        assert (len(config.voters) == 2) == (name in cp.SEPARATE)
+        assert (len(config.label_sets) == 2) == (name in ("sela-both", "swapped", "sdc", "xdc"))
 
 
 def test_recipes_are_trained_seed_by_seed_with_one_budget(config: Path) -> None:

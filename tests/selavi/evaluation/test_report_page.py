@@ -21,7 +21,7 @@ from selavi.evaluation.report_page import (
     write_report,
 )
 from selavi.inference.predict import Predictions
-from selavi.labelling.labeller import ClipStatistics
+from selavi.labelling.statistics import ClipStatistics
 from selavi.scores.head_choice import choose_head
 from tools import cluster_eval
 
@@ -124,6 +124,15 @@ def test_targets_are_the_marginals_shares_of_the_clips(tiny: Callable[..., Confi
     assert target_sizes(tiny("labelling.marginal=estimated"), 0, 80) is None
 
 
+def test_targets_are_those_of_heads_of_the_second_modality_too_and_none_under_kmeans(
+    tiny: Callable[..., Config],
+) -> None:
+    separate = tiny("labelling.source=own", "labelling.marginal=gaussian")
+    first, second = target_sizes(separate, 1, 80), target_sizes(separate, 3, 80)
+    assert first is not None and second is not None and first.tolist() == second.tolist()
+    assert target_sizes(tiny("labelling.source=own", "labelling.method=kmeans"), 0, 80) is None
+
+
 def test_curves_of_a_resumed_run_are_joined(tmp_path: Path) -> None:
     (tmp_path / "metrics.1.csv").write_text("epoch,step,train/loss\n0,0,2.5\n0,10,2.0\n")
     (tmp_path / "metrics.csv").write_text("epoch,labelling/nmi,step,train/loss\n1,,10,1.9\n,0.5,12,\n1,nan,20,1.5\n")
@@ -145,8 +154,10 @@ def test_the_page_needs_nothing_from_outside_and_its_figures_lie_beside_it(write
     assert page.name == "report_test.html" and page.parent.name == "eval"
     names = {path.name for path in (page.parent / "report_test").iterdir()}
     assert names == {f"{name}{suffix}" for name in ("sizes", "labels", "confidence") for suffix in (".svg", ".png")}
-    links = re.findall(r'(?:href|src)="([^"]*)"', text)
+    links = re.findall(r'href="([^"]*)"', text)
     assert links and all((page.parent / link).exists() for link in links)
+    pictures = re.findall(r'src="([^"]*)"', text)
+    assert len(pictures) == 3 and all(picture.startswith("data:image/svg+xml;base64,") for picture in pictures)
     assert "<script" not in text and "https://" not in text
     assert "10 clips without one are left out" in text
     assert text.count("(chosen") == 1 and "oracle" in text

@@ -100,6 +100,12 @@ def test_a_modality_that_no_clip_of_a_batch_has_is_not_encoded() -> None:
     video, audio = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], [[0.0, 0.0, 9.0], [0.0, 9.0, 0.0]]
     model = FakeModel()
     found = run(video, audio, has_audio=[True] * 2, has_video=[False] * 2, num_views=1, num_nearest=0, model=model)
-    assert (model.encoded, found.clusters.tolist(), found.judged.tolist()) == (["audio"], [[2], [1]], [[True], [True]])
+    assert (model.encoded, found.clusters.tolist(), found.has_evidence.tolist()) == (
+        ["audio"],
+        [[2], [1]],
+        [[True], [True]],
+    )
     assert found.features["video"].abs().max() == 0
-    assert not run(video, audio, has_audio=[False, True], has_video=[False] * 2, num_views=1, num_nearest=0).judged[0]
+    assert not run(
+        video, audio, has_audio=[False, True], has_video=[False] * 2, num_views=1, num_nearest=0
+    ).has_evidence[0]

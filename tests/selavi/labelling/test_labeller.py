@@ -6,10 +6,11 @@ from torch import Tensor
 
 from selavi.config import Config, load_config
 from selavi.errors import NumericError
-from selavi.labelling import labeller
+from selavi.labelling import memory
 from selavi.labelling.bank import LabelBank
-from selavi.labelling.labeller import FeatureTable, Labeller, collect_features
-from selavi.labelling.methods.kmeans import unit_features
+from selavi.labelling.features import FeatureTable, collect_features
+from selavi.labelling.labeller import Labeller
+from selavi.labelling.solver.kmeans import unit_features
 from selavi.labelling.solver.transport import assign
 
 N, D, K = 60, 6, 4
@@ -212,7 +213,7 @@ def test_a_labelling_that_does_not_converge_says_so(bank: LabelBank, monkeypatch
     def impatient(*args: object, **settings: object) -> object:
         return assign(*args, **settings, max_passes=1)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("selavi.labelling.labeller.assign", impatient)
+    monkeypatch.setattr("selavi.labelling.methods.transport.assign", impatient)
     report, _ = World(settings()).relabel(bank)
     assert not report.converged
     assert report.marginal_error > 1e-6
@@ -268,24 +269,29 @@ def test_scores_that_are_not_finite_stop_the_run(bank: LabelBank) -> None:
         world.relabel(bank)
 
 
-def test_memory_is_a_topic_where_it_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert Labeller(settings()).describe_memory(80) == ""  # "a float32 table of 6.4e-06 GB" helped nobody
-    said = Labeller(settings("heads.num_clusters=309", "labelling.marginal=uniform")).describe_memory(170_752)
+def describe_memory(config: Config, num_clips: int) -> str:
+    return Labeller(config).method.describe_memory(config, num_clips)
+
+
+def test_memory_is_a_topic_where_it_is_large() -> None:
+    assert describe_memory(settings(), 80) == ""  # "a float32 table of 6.4e-06 GB" helped nobody
+    said = describe_memory(settings("heads.num_clusters=309", "labelling.marginal=uniform"), 170_752)
     assert said.startswith("labelling holds a float32 table of 211 MB, at most ")
-    assert Labeller(settings("labelling.method=kmeans", "labelling.source=own")).describe_memory(80) == ""
-    assert "twice" in Labeller(settings("labelling.method=kmeans", "labelling.source=own")).describe_memory(10**6)
+    by_kmeans = settings("labelling.method=kmeans", "labelling.source=own")
+    assert describe_memory(by_kmeans, 80) == ""
+    assert "twice" in describe_memory(by_kmeans, 10**6)
 
 
 @pytest.mark.slow
 def test_scores_over_the_budget_give_the_same_labels(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(labeller, "_BLOCK_ROWS", 7)
-    monkeypatch.setattr(labeller, "_WORTH_SAYING", 0)
+    monkeypatch.setattr(memory, "BLOCK_ROWS", 7)
+    monkeypatch.setattr(memory, "WORTH_SAYING", 0)
     found = {}
     for budget, told in (("8", "a float32 table"), (str(4e-9 * N * K), "a float16 table"), ("1e-9", "computed anew")):
         config = settings(f"labelling.memory_gb={budget}")
         bank = LabelBank([str(n) for n in range(N)], 4, K)
         _, sure = World(config).relabel(bank, statistics=True)
-        assert told in Labeller(config).describe_memory(N)
+        assert told in describe_memory(config, N)
         found[told] = bank.labels, sure
     labels, sure = found.pop("a float32 table")
     for other_labels, other_sure in found.values():

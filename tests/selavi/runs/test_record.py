@@ -13,7 +13,7 @@ from datamodules.index.manifest import SCHEMA
 from selavi.config import Config, load_config
 from selavi.errors import UsageError
 from selavi.inference.load import load_model
-from selavi.labelling.labeller import ClipStatistics
+from selavi.labelling.statistics import ClipStatistics
 from selavi.results.labels import LABEL_SCHEMA, write_labels
 from selavi.runs.folder import RunFolder
 from selavi.runs.lifetime import environment, finish_run, start_run

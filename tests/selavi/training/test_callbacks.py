@@ -11,8 +11,7 @@ from selavi.errors import Interrupted, UsageError
 from selavi.labelling.labeller import LabellingReport
 from selavi.runs.folder import RunFolder
 from selavi.runs.resume import check_same_settings
-from selavi.training import callbacks
-from selavi.training.callbacks import Progress, StopOnSignal
+from selavi.training.callbacks import Progress, StopOnSignal, survival
 
 Tiny = Callable[..., Config]
 CPU = torch.device("cpu")
@@ -53,7 +52,7 @@ def test_a_labelling_stops_too_where_no_other_process_waits(
     stop.stop_alone()
     os.kill(os.getpid(), signal.SIGTERM)
     with monkeypatch.context() as patch:
-        patch.setattr(callbacks, "world_size", lambda: 2)
+        patch.setattr(survival, "world_size", lambda: 2)
         stop.stop_alone()
     with pytest.raises(Interrupted):
         stop.stop_alone()

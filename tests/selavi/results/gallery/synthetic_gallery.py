@@ -13,9 +13,10 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from selavi.results.gallery.build import About, Report, Source, write_gallery
+from selavi.results.evidence import Evidence
+from selavi.results.gallery.build import About, GalleryReport, MediaSource, write_gallery
 from selavi.results.gallery.select import Head
-from selavi.results.gallery.thumbnails import SAMPLE_RATE, Geometry, Job
+from selavi.results.gallery.thumbnails import SAMPLE_RATE, Geometry, ThumbnailJob
 
 HOSTILE = [
     '"><img src=x onerror=alert(1)>',
@@ -37,6 +38,11 @@ HOSTILE = [
 ]
 WORDS = ["dog", "cat", "rain", "train", "piano", "drum", "bird", "engine", "surf", "laugh", "bell", "siren"]
 WORDS += ["goat", "choir", "saw", "fire"]
+
+
+def evidence_of(clip_id: str, video: np.ndarray | None, audio: np.ndarray | None) -> Evidence:
+    """Evidence of which only what is drawn matters."""
+    return Evidence(clip_id, 0, 0.0, np.zeros(4), video, audio, None, None)
 
 
 def synthetic_clips(num_clips: int, num_clusters: int, num_heads: int = 2, *, hostile: bool = False, seed: int = 0):
@@ -79,7 +85,7 @@ def synthetic_clips(num_clips: int, num_clusters: int, num_heads: int = 2, *, ho
     return clips, heads, features
 
 
-def draw_made_up(job: Job, geometry: Geometry) -> tuple[Sequence[np.ndarray], np.ndarray]:
+def draw_made_up(job: ThumbnailJob, geometry: Geometry) -> tuple[Sequence[np.ndarray], np.ndarray]:
     """A Reader without files: a moving square of the clip's own colour, and a tone of its own."""
     hue = Image.new("HSV", (1, 1), (job.row * 37 % 256, 160, 200)).convert("RGB").getpixel((0, 0))
     frames = []
@@ -102,7 +108,7 @@ def write_synthetic_gallery(
     thumbnails: bool = False,
     media_root: Path | None = None,
     bare: bool = False,
-) -> Report:
+) -> GalleryReport:
     """Write a gallery of clips that do not exist.
 
     Args:
@@ -131,7 +137,7 @@ def write_synthetic_gallery(
         agreement_of_heads=[None if bare else 0.9 - 0.1 * head.head for head in heads],
         no_map="left out (--map none)" if bare else None,
     )
-    source = Source(media_root or out_dir / "no-media", read=draw_made_up if thumbnails else None)
+    source = MediaSource(media_root or out_dir / "no-media", read=draw_made_up if thumbnails else None)
     return write_gallery(out_dir, clips, heads, about, source, features=None if bare else features)
 
 

@@ -7,11 +7,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from selavi.results.gallery.build import About, Report, Source, in_process, write_gallery
-from selavi.results.gallery.overlays import Evidence
+from selavi.results.evidence import Evidence
+from selavi.results.gallery.build import About, GalleryReport, MediaSource, in_process, write_gallery
 from selavi.results.gallery.select import Head, Places
 from selavi.results.gallery.thumbnails import read_file
-from tests.selavi.results.gallery.synthetic_gallery import draw_made_up, synthetic_clips
+from tests.selavi.results.gallery.synthetic_gallery import draw_made_up, evidence_of, synthetic_clips
 from tests.selavi.results.gallery.test_data import read_call
 
 
@@ -29,10 +29,10 @@ def recordings(root: Path) -> tuple[pa.Table, list[Head]]:
     return clips, [Head(0, np.array([1, 1, 0, 0, 1], np.int32), values, values, values, values)]
 
 
-def build(out_dir: Path, root: Path, **options: Any) -> tuple[Report, dict[str, Any]]:
+def build(out_dir: Path, root: Path, **options: Any) -> tuple[GalleryReport, dict[str, Any]]:
     clips, heads = recordings(root)
     about = About("t", "runs/x", "train", 0, no_map="no features")
-    report = write_gallery(out_dir, clips, heads, about, Source(root, options.pop("mode", "link")), **options)
+    report = write_gallery(out_dir, clips, heads, about, MediaSource(root, options.pop("mode", "link")), **options)
     return report, read_call(out_dir / "data" / "index.js")[1][0]
 
 
@@ -98,7 +98,7 @@ def test_copied_media_make_a_folder_that_needs_nothing_else(media: Path, tmp_pat
 
 def test_only_shown_clips_have_pictures_unless_all_are_wanted(tmp_path: Path) -> None:
     clips, heads, features = synthetic_clips(300, 3)
-    about, source = About("t", "runs/x", "train", 1), Source(tmp_path / "none", read=draw_made_up)
+    about, source = About("t", "runs/x", "train", 1), MediaSource(tmp_path / "none", read=draw_made_up)
     few = write_gallery(tmp_path / "few", clips, heads, about, source, places=Places.of(4), features=features)
     assert few.made <= 2 * 3 * 4
     thumbs = members(tmp_path / "few", 0)["thumb"]
@@ -114,7 +114,7 @@ def test_evidence_is_drawn_for_the_chosen_head(media: Path, tmp_path: Path) -> N
 
     def explain(ids: list[str]) -> list[Evidence]:
         asked.extend(ids)
-        return [Evidence("plain.mp4", heat, None), Evidence("unknown.mp4", heat, None)]
+        return [evidence_of("plain.mp4", heat, None), evidence_of("unknown.mp4", heat, None)]
 
     _, index = build(tmp_path, media, explain=explain, num_explained=1)
     assert asked == ["plain.mp4", "empty.mp4"]  # the most typical clip of either cluster
@@ -131,7 +131,7 @@ def test_the_key_is_that_of_run_split_and_clusters(media: Path, tmp_path: Path) 
     assert build(tmp_path, media)[1]["key"] == first
     clips, heads = recordings(media)
     heads[0].cluster[0] = 0
-    write_gallery(tmp_path, clips, heads, About("t", "runs/x", "train", 0), Source(media))
+    write_gallery(tmp_path, clips, heads, About("t", "runs/x", "train", 0), MediaSource(media))
     assert read_call(tmp_path / "data" / "index.js")[1][0]["key"] != first
 
 
@@ -140,7 +140,7 @@ def test_a_gallery_without_its_media_still_opens(media: Path, tmp_path: Path) ->
     shutil.copytree(media, root)
     clips, heads = recordings(root)
     shutil.rmtree(root)
-    report = write_gallery(tmp_path / "g", clips, heads, About("t", "r", "train", 0), Source(root, read=read_file))
+    report = write_gallery(tmp_path / "g", clips, heads, About("t", "r", "train", 0), MediaSource(root, read=read_file))
     assert report.page.exists() and report.faults["vanished"] == 5
     assert members(tmp_path / "g", 0)["media"] == [None, None]
     assert "5 of 5 files are no longer where they were scanned" in (report.media_warning or "")
@@ -149,4 +149,4 @@ def test_a_gallery_without_its_media_still_opens(media: Path, tmp_path: Path) ->
 def test_a_head_that_is_not_there(media: Path, tmp_path: Path) -> None:
     clips, heads = recordings(media)
     with pytest.raises(ValueError, match=r"expected one of the heads \[0\], got 3"):
-        write_gallery(tmp_path, clips, heads, About("t", "r", "train", 3), Source(media))
+        write_gallery(tmp_path, clips, heads, About("t", "r", "train", 3), MediaSource(media))

@@ -6,14 +6,23 @@ from PIL import Image
 
 from selavi.media import MediaError, encode_clip
 from selavi.results.gallery import thumbnails
-from selavi.results.gallery.overlays import Evidence, draw_overlay
-from selavi.results.gallery.thumbnails import COLOURS, SAMPLE_RATE, Geometry, Job, draw, make_thumbnail, read_file
+from selavi.results.gallery.overlays import draw_overlay, overlay_name
+from selavi.results.gallery.thumbnails import (
+    COLOURS,
+    SAMPLE_RATE,
+    Geometry,
+    ThumbnailJob,
+    draw,
+    make_thumbnail,
+    read_file,
+)
+from tests.selavi.results.gallery.synthetic_gallery import evidence_of
 
 TILE = Geometry(160)
 
 
-def job_of(folder: Path, source: Path, duration_s: float = 3.0, has_sound: bool = True) -> Job:
-    return Job(folder / "ab" / "thumb.jpg", source, 0, 0.0, duration_s, True, has_sound)
+def job_of(folder: Path, source: Path, duration_s: float = 3.0, has_sound: bool = True) -> ThumbnailJob:
+    return ThumbnailJob(folder / "ab" / "thumb.jpg", source, 0, 0.0, duration_s, True, has_sound)
 
 
 def spectrogram(picture: Image.Image) -> np.ndarray:
@@ -98,7 +107,7 @@ def test_a_broken_file_fails_alone(media: Path, tmp_path: Path, name: str) -> No
 
 
 def test_what_a_library_makes_of_a_hostile_file_is_one_bad_file(tmp_path: Path) -> None:
-    def read(job: Job, geometry: Geometry) -> tuple[list[np.ndarray], np.ndarray]:
+    def read(job: ThumbnailJob, geometry: Geometry) -> tuple[list[np.ndarray], np.ndarray]:
         raise ZeroDivisionError("rate")
 
     with pytest.raises(MediaError, match="corrupt: ZeroDivisionError: rate"):
@@ -110,15 +119,15 @@ def test_an_overlay_lies_where_the_frames_and_the_strip_are(tmp_path: Path) -> N
     video[1, :, 1] = 255  # right half of the second frame
     audio[0, :4] = 255  # low bands in the first half
     path = tmp_path / "ab" / "x.png"
-    draw_overlay(path, Evidence("x", video, audio), TILE, 100, 50)
+    draw_overlay(path, evidence_of("x", video, audio), TILE, 100, 50)
     with Image.open(path) as picture:
         assert picture.mode == "RGBA" and picture.size == (640, 160)
         alpha = np.asarray(picture)[..., 3].astype(float)
     assert alpha[:120, :160].max() == 0 and alpha[:120, 320:].max() == 0
     assert alpha[25:95, 290:315].min() > 120 and alpha[:18, 160:320].max() == 0  # letterboxed: 160 x 80
     assert alpha[155:, :200].min() > 100 and alpha[121:130].max() < 30 and alpha[155:, 420:].max() < 30
-    first, second = (Evidence("x", video, each) for each in (audio, None))
-    assert first.digest("a") != second.digest("a") != second.digest("b")
+    first, second = (evidence_of("x", video, strip) for strip in (audio, None))
+    assert overlay_name(first, "a") != overlay_name(second, "a") != overlay_name(second, "b")
 
 
 def test_equal_recordings_give_equal_thumbnails(tmp_path: Path, moving_square: np.ndarray, chirp: np.ndarray) -> None:

@@ -10,8 +10,8 @@ import torch
 from sklearn.cluster import KMeans
 from torch import Tensor
 
-from selavi.labelling.methods import kmeans
-from selavi.labelling.methods.kmeans import cluster, label_means, start_centres, unit_features
+from selavi.labelling.solver import kmeans
+from selavi.labelling.solver.kmeans import cluster, label_means, start_centres, unit_features
 
 N, D, K = 400, 6, 5
 
@@ -128,7 +128,7 @@ WORKER = """
 import sys
 import torch
 import torch.distributed as dist
-from selavi.labelling.methods.kmeans import cluster, label_means, start_centres, unit_features
+from selavi.labelling.solver.kmeans import cluster, label_means, start_centres, unit_features
 
 folder, rank, world_size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 torch.set_num_threads(1)

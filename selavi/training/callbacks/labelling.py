@@ -1,0 +1,165 @@
+"""When the label bank is renewed, and what is said of it."""
+
+from collections.abc import Iterator
+from itertools import accumulate, islice
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from selavi.batch import ClipBatch
+from selavi.config import Config
+from selavi.distributed import rank, world_size
+from selavi.errors import UsageError
+from selavi.labelling.features import FeatureTable, collect_features
+from selavi.labelling.labeller import Labeller
+from selavi.labelling.schedule import labelling_steps_of_parts
+from selavi.labelling.statistics import ClipStatistics
+from selavi.meter import say
+from selavi.scores.metrics import contingency_matrix, normalised_mutual_information
+from selavi.scores.verdict import Verdict, judge_training
+from selavi.training.callbacks.progress import Progress
+from selavi.training.callbacks.survival import StopOnSignal
+from selavi.training.module import SelaviModule
+from selavi.wording import command
+
+
+class LabellingCallback(pl.Callback):
+    """Renews the label bank when the schedule says so, and once more after the last step.
+
+    Args:
+        config: the whole configuration.
+        human_labels: label of each training clip, to report NMI; None where there are none.
+        progress: shows each labelling.
+        stop: asked, while clips are labelled, whether a signal has come.
+    """
+
+    def __init__(self, config: Config, human_labels: list[str] | None, progress: Progress, stop: StopOnSignal) -> None:
+        self.config, self.human_labels, self.progress, self.stop = config, human_labels, progress, stop
+        self.labeller = Labeller(config)
+        self.statistics: ClipStatistics | None = None
+        self.churn: list[float] = []
+        self.used_clusters = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a finished run writes down, so that one that ends after its last checkpoint can do so later."""
+        statistics = None if self.statistics is None else vars(self.statistics)
+        return {"churn": self.churn, "used_clusters": self.used_clusters, "statistics": statistics}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take it up."""
+        self.churn, self.used_clusters = list(state_dict["churn"]), state_dict["used_clusters"]
+        statistics = state_dict["statistics"]
+        self.statistics = None if statistics is None else ClipStatistics(**statistics)
+
+    def final_statistics(self) -> ClipStatistics:
+        """How confident the labels of the finished model are.
+
+        Raises:
+            UsageError: the run was killed as it ended, by a version whose checkpoints do not hold this.
+        """
+        if self.statistics is None:
+            folder = self.config.run_dir
+            raise UsageError(
+                f"{folder} was trained to its end, but it was stopped before its labels were written, and its "
+                f"checkpoint is of an earlier version, which does not hold them; "
+                f"{command('train', folder, '--more', '1')} trains one more epoch and writes them"
+            )
+        return self.statistics
+
+    def verdict(self) -> Verdict:
+        """Whether the labels have settled, after the last labelling."""
+        return judge_training(
+            self.churn,
+            self.progress.smooth_loss,
+            num_clusters=self.config.heads.num_clusters,
+            used_clusters=self.used_clusters,
+            num_clips=len(self.progress.ids),
+            max_epochs=self.config.trainer.all_epochs,
+        )
+
+    def on_train_start(self, trainer: pl.Trainer, module: SelaviModule) -> None:
+        """Fix the schedule; let batch norm see some data before it is asked for features."""
+        parts, labelling = self.config.trainer.parts, self.config.labelling
+        self.steps = labelling_steps_of_parts(parts, module.steps_per_epoch, labelling.num_labellings, labelling.power)
+        self.last_epochs = set(accumulate(parts))
+        memory = self.labeller.method.describe_memory(self.config, -(-len(module.label_bank.ids) // world_size()))
+        if rank() == 0 and memory:
+            say(memory)
+        if module.label_bank.num_labellings == 0:
+            self._warm_up_batch_norm(trainer, module)
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: SelaviModule, batch: ClipBatch, _: int) -> None:
+        """Label before the step that the schedule names."""
+        done = module.label_bank.num_labellings
+        if done < len(self.steps) and trainer.global_step >= self.steps[done]:
+            self._relabel(trainer, module)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: SelaviModule) -> None:
+        """After a part's last epoch, before its checkpoint: labels of the finished model, with their confidence."""
+        if trainer.current_epoch + 1 in self.last_epochs:
+            self._relabel(trainer, module, last=True)
+
+    def _relabel(self, trainer: pl.Trainer, module: SelaviModule, last: bool = False) -> None:
+        module.eval()
+
+        def collect(pass_number: int) -> FeatureTable:
+            batches = self._labelling_batches(trainer, pass_number)
+            encoded = module.encode(batches, random=not last)
+            table = collect_features(encoded, module.model.branch_features, module.device)
+            self.stop.stop_together(module.device)
+            return table
+
+        def permute(branch: str, head: int, permutation: Tensor) -> None:
+            module.model.permute_clusters(branch, head, permutation.to(module.device))
+
+        with torch.no_grad(), trainer.precision_plugin.forward_context():
+            report, self.statistics = self.labeller.relabel(
+                module.label_bank, collect, module.model.logits, permute, statistics=last
+            )
+        module.train()
+        self.churn.append(report.churn)
+        self.used_clusters = report.used_clusters
+        nmi = self._nmi(module.label_bank.labels)
+        metrics = {
+            "labelling/passes": report.num_passes,
+            "labelling/marginal_error": report.marginal_error,
+            "labelling/used_clusters": report.used_clusters,
+            "labelling/seconds": report.seconds,
+            "labelling/churn": report.churn,
+            "labelling/nmi": nmi,
+        }
+        for logger in trainer.loggers:
+            numbers = {name: float(value) for name, value in metrics.items() if value is not None}
+            logger.log_metrics(numbers, trainer.global_step)
+        self.progress.labelled(report, nmi, len(self.steps))
+
+    def _labelling_batches(self, trainer: pl.Trainer, pass_number: int) -> Iterator[ClipBatch]:
+        for batch in trainer.datamodule.labelling_loader(pass_number):  # type: ignore[attr-defined]
+            self.progress.note_errors(batch)
+            self.stop.stop_alone()
+            yield batch
+
+    def _warm_up_batch_norm(self, trainer: pl.Trainer, module: SelaviModule) -> None:
+        labelling = self.config.labelling
+        whole = len(module.label_bank.ids) // world_size() // labelling.batch_size  # the same on every rank: SyncBN
+        batches = islice(self._labelling_batches(trainer, 0), min(labelling.warmup_batches, max(1, whole)))
+        module.train()
+        torch.manual_seed(self.config.seed)
+        with torch.no_grad(), trainer.precision_plugin.forward_context():
+            for _, features, _ in module.encode(batches, random=True):
+                module.model.logits(features)
+
+    def _nmi(self, labels: Tensor) -> float | None:
+        """Mean over the heads, of the clips that have a label."""
+        if self.human_labels is None:
+            return None
+        human = np.array(self.human_labels)
+        scores = []
+        for head in labels.T.numpy():
+            labelled = head >= 0
+            matrix = contingency_matrix(human[labelled].tolist(), head[labelled])
+            scores.append(normalised_mutual_information(matrix))
+        return float(np.mean(scores))

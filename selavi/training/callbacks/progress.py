@@ -1,0 +1,137 @@
+"""What a person sees of a training: one bar, and a line for each labelling."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+
+from selavi.batch import ClipBatch
+from selavi.config import Config
+from selavi.distributed import all_sum, rank, world_size
+from selavi.errors import DataError, NumericError
+from selavi.labelling.labeller import LabellingReport
+from selavi.meter import Meter, say
+from selavi.runs.folder import RunFolder
+from selavi.training.module import SelaviModule
+from selavi.wording import duration, speed
+
+
+class Progress(pl.Callback):
+    """One bar over the whole training with clips/s, loss and time left, and a line for each labelling.
+
+    Where standard error is no terminal, a line every `every_s` seconds takes the bar's place.  Also counts clips
+    that could not be decoded, lists them in RUN/bad_clips.csv, and stops the run when they are too many.
+    """
+
+    def __init__(self, config: Config, ids: list[str], every_s: float = 20.0) -> None:
+        self.config, self.ids, self.every_s = config, ids, every_s
+        self.faults: dict[int, str] = {}
+        self.meter: Meter | None = None
+        self.labellings_left_s = 0.0
+        self.smooth_loss = float("nan")
+        self.empty_was_said = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """The loss, which the verdict of a run speaks of."""
+        return {"smooth_loss": self.smooth_loss}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take it up."""
+        self.smooth_loss = state_dict["smooth_loss"]
+
+    def announce(self, checkpoint: Path | None, skipped: str) -> None:
+        """Say what is about to happen; `skipped` describes the unusable files."""
+        config = self.config
+        if checkpoint is not None:
+            self.say(f"resuming from {checkpoint}")
+        if skipped:
+            self.say(f"skipped: {skipped}")
+        self.say(
+            f"{len(self.ids)} training clips in {config.data.root}, {' and '.join(config.modalities)}, "
+            f"{config.heads.num_heads} heads of {config.heads.num_clusters} clusters, "
+            f"{' + '.join(map(str, config.trainer.parts))} epochs, into {config.run_dir}"
+        )
+
+    def on_train_start(self, trainer: pl.Trainer, module: SelaviModule) -> None:
+        """Open the bar."""
+        if rank() == 0:
+            total = self.config.trainer.all_epochs * module.steps_per_epoch
+            self.meter = Meter("training", total, "steps", done=trainer.global_step, every_s=self.every_s)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: SelaviModule, outputs: Any, batch: ClipBatch, _: int
+    ) -> None:
+        """Advance the bar; stop on a loss that is not finite and on too many faults."""
+        self.note_errors(batch)
+        loss = float(outputs["loss"])
+        healthy = all_sum(torch.tensor([0.0 if np.isfinite(loss) else 1.0], device=module.device))
+        if healthy.item() > 0:
+            named = ", ".join(self.ids[i] for i in batch.index[:5].tolist())
+            raise NumericError(
+                f"the loss is {loss} at step {trainer.global_step} (clips {named} ...); "
+                "lower optim.lr, or resume from the last checkpoint with another seed"
+            )
+        self.smooth_loss = loss if np.isnan(self.smooth_loss) else 0.95 * self.smooth_loss + 0.05 * loss
+        if self.meter is not None:
+            steps_per_s = self.meter.pace.rate
+            words = [f"epoch {trainer.current_epoch + 1}"]
+            if steps_per_s is not None:
+                words.append(f"{speed(steps_per_s * self.config.optim.batch_size * world_size())} clips/s")
+            words.append(f"loss {self.smooth_loss:.3f}")
+            self.meter.advance(note=", ".join(words), later_s=self.labellings_left_s)
+
+    def on_train_end(self, trainer: pl.Trainer, module: SelaviModule) -> None:
+        """Close the bar."""
+        if self.meter is not None:
+            self.meter.close()
+
+    def on_exception(self, trainer: pl.Trainer, module: SelaviModule, exception: BaseException) -> None:
+        """Close the bar."""
+        self.on_train_end(trainer, module)
+
+    def labelled(self, report: LabellingReport, nmi: float | None, planned: int) -> None:
+        """Print what a labelling did; those ahead will take as long, and no step's time counts it."""
+        self.labellings_left_s = report.seconds * max(0, planned - report.number - 1)
+        if self.meter is not None:
+            self.meter.pace.pause(report.seconds)
+        if rank() == 0:
+            churn = "" if np.isnan(report.churn) else f", churn {report.churn:.1%}"
+            labels = "" if nmi is None else f", nmi {nmi:.3f}"
+            wrong = "" if report.converged else ", NOT CONVERGED"
+            error = "" if report.marginal_error is None else f", marginal error {report.marginal_error:.1e}"
+            self.say(
+                f"labelling {report.number + 1}/{planned}: {report.num_passes} passes"
+                f"{error}{wrong}, {report.used_clusters:.1f}/{self.config.heads.num_clusters}"
+                f" clusters used{churn}{labels}, {duration(report.seconds)}"
+            )
+            empty = self.config.heads.num_clusters - report.used_clusters
+            # The first labellings may well leave some empty.
+            if empty and not self.empty_was_said and report.number >= planned // 4:
+                self.empty_was_said = True
+                sharper = "raise labelling.sharpness or " if self.config.labelling_method.has_plan else ""
+                self.say(
+                    f"{empty:.1f} of {self.config.heads.num_clusters} clusters hold no clip (mean over the heads); if "
+                    f"it stays so, {sharper}lower heads.num_clusters or optim.lr"
+                )
+
+    def say(self, line: str) -> None:
+        """Print a line to standard error without breaking the bar."""
+        say(line)
+
+    def note_errors(self, batch: ClipBatch) -> None:
+        """Remember clips that could not be decoded; stop when they are more than the budget."""
+        new = {index: reason for index, reason in batch.errors if index not in self.faults}
+        if not new:
+            return
+        self.faults |= new
+        path = RunFolder(self.config.run_dir).bad_clips
+        with path.open("a", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows((self.ids[index], reason) for index, reason in new.items())
+        if len(self.faults) > self.config.data.max_bad_fraction * len(self.ids):
+            raise DataError(
+                f"{len(self.faults)} of {len(self.ids)} training clips could not be decoded "
+                f"(data.max_bad_fraction={self.config.data.max_bad_fraction}); they are listed in {path}"
+            )
