@@ -277,7 +277,7 @@ def _train(arguments: LabelArguments, run: Path, plan: Plan) -> bool:
         return False
     if finished:
         epochs = _more(run, plan, arguments.more or arguments.minutes or plan.asked["minutes"])
-        training = TrainArguments(run=run, more=epochs)
+        training = TrainArguments(overrides=[f"run_dir={run}"], more=epochs)
     else:
         training = TrainArguments(Path(plan.recipe), _settings(arguments, run, plan, "resume=auto"))
     try:

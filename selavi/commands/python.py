@@ -169,12 +169,15 @@ def train(config: str | os.PathLike[str] = "demo", settings: Settings | None = N
     Args:
         config: YAML file, or the name of one of selavi's own recipes.
         settings: on top of it, by name: {"data.root": "videos", "run_dir": "runs/mine"}.
-        more: epochs that a finished run is trained longer.
+        more: epochs that a finished run, named by "run_dir", is trained longer with its own settings.
     """
     from selavi.commands.train import TrainArguments
     from selavi.commands.train import train as run_train
 
-    result = run_train(TrainArguments(Path(config), _words(settings)))
+    if more:
+        result = run_train(TrainArguments(overrides=_words(settings), more=more))
+    else:
+        result = run_train(TrainArguments(Path(config), _words(settings)))
     return LabelledRun(result.run_dir)
 
 
