@@ -33,7 +33,7 @@ from selavi.config import Config
 from selavi.errors import UsageError
 from selavi.filesystem import Look, look, real_path
 from selavi.media import MediaError
-from selavi.modalities import MODALITIES, SLACK_S, Request, Streams, Window, num_bytes, request_of
+from selavi.modalities import MODALITIES, SLACK_S, Request, Streams, Window, num_bytes, reads_sound, request_of
 
 log = logging.getLogger("selavi")
 
@@ -308,7 +308,7 @@ class ListReader:
         return self._facts[1]
 
     def _judge(self, facts: dict[str, Any], root: Path) -> Facts:
-        path, by_sound = root / facts["path"], "audio" in self.modalities and self.shards is None
+        path, by_sound = root / facts["path"], reads_sound(self.config, self.modalities) and self.shards is None
         if facts["status"] not in _READABLE and not (facts["status"] == "no_video" and by_sound):
             raise MediaError(path, facts["status"], facts["reason"] or "")
         if facts["duration_s"] is None:

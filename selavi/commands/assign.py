@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from selavi.cli import Command, Parser
+from selavi.modalities import MODALITIES
 from selavi.wording import command
 
 
@@ -70,7 +71,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--views", type=int, help=about)
     parser.add_argument("--nearest", type=int, help="next best clusters to name (default: 3)")
     about = "judge by these alone, such as `--modalities video` (default: all that the run and the clip have)"
-    parser.add_argument("--modalities", nargs="+", choices=("video", "audio"), help=about)
+    parser.add_argument("--modalities", nargs="+", choices=tuple(MODALITIES), help=about)
     parser.add_argument("--features", action="store_true", help="also OUT/features/SHARD.safetensors")
     parser.add_argument("--shard-clips", type=int, help="clips of one output file (default: 1000)")
     about = "take the share i (from 0) of n; default: what SLURM's array or torchrun says, else everything"

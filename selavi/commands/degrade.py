@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from selavi.cli import Command, Parser
+from selavi.modalities import MODALITIES
 from selavi.wording import command
 
 
@@ -39,7 +40,7 @@ def add_arguments(parser: Parser) -> None:
     words = ("SeLaVi=runs/both", "video=runs/video", "--kmeans", "video+audio")
     parser.epilog = f"Example: {command('degrade', *words)}"
     parser.add_argument("runs", nargs="+", metavar="[NAME=]RUN", help="run folders; runs of one NAME are averaged")
-    kinds = ("video", "audio", "video+audio")
+    kinds = (*MODALITIES, "+".join(MODALITIES))
     parser.add_argument("--kmeans", nargs="+", choices=kinds, help="also K-means on features of these modalities")
     parser.add_argument("--corruptions", nargs="+", metavar="NAME", help="a wrong name lists all (default)")
     parser.add_argument("--split", help="clips to measure on (default: test)")
