@@ -27,6 +27,7 @@ from selavi.modalities import examples
 from selavi.model import SelaviModel
 from selavi.randomness import mix
 from selavi.tensor_files import read_tensors, write_tensors
+from selavi.wording import command
 
 log = logging.getLogger("selavi")
 
@@ -228,7 +229,7 @@ def _tensors_of(path: Path, content: Any) -> dict[str, Tensor]:
 def _read_own(path: Path) -> _Found:
     settings = path.with_name(SETTINGS)
     if not settings.exists():
-        raise UsageError(f"{path} needs {SETTINGS} beside it, as tools/convert.py writes both")
+        raise UsageError(f"{path} needs {SETTINGS} beside it, as {command('convert')} writes both")
     tensors, metadata = read_tensors(path)
     potentials = tensors.pop("potentials", None)
     source = metadata.get("source") or str(path)

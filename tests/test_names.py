@@ -71,18 +71,6 @@ NOT_YET: set[str] = {
     "selavi/scores/verdict.py",
     "selavi/training/finetune.py",
     "selavi/training/speed.py",
-    "tools/_assigning.py",
-    "tools/_checking_assign.py",
-    "tools/_checking_input.py",
-    "tools/_checking_runs.py",
-    "tools/_evidence.py",
-    "tools/_exporting.py",
-    "tools/_features.py",
-    "tools/_measuring.py",
-    "tools/_pool.py",
-    "tools/_prepared.py",
-    "tools/prepare.py",
-    "tools/scan.py",
 }
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

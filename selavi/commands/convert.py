@@ -1,4 +1,4 @@
-"""Write the weights of a run, or released ones, for other programs: safetensors and settings, torch.export, ONNX."""
+"""Write the weights of a run, or released ones, for other programs: safetensors with settings, torch.export, ONNX."""
 
 import sys
 from collections.abc import Sequence
@@ -36,12 +36,14 @@ class ConvertResult:
 def add_arguments(parser: Parser) -> None:
     """Describe the command line."""
     parser.epilog = f"Example: {command('convert', 'runs/demo', '--to', 'safetensors', 'torch')}"
-    about = "a run folder; a folder that this tool wrote; a file of the official SeLaVi release, or an R(2+1)D-18 of "
+    about = (
+        "a run folder; a folder written by this command; a file of the official SeLaVi release; or an R(2+1)D-18 of "
+    )
     about += "torchvision or XDC"
-    parser.add_argument("weights", type=Path, help=about)
-    about = "safetensors: weights.safetensors and config.yaml (default); torch: model.pt2; onnx: model.onnx"
+    parser.add_argument("weights", type=Path, metavar="WEIGHTS", help=about)
+    about = "safetensors (default): weights.safetensors and config.yaml; torch: model.pt2; onnx: model.onnx"
     parser.add_argument("--to", nargs="+", choices=["safetensors", *PROGRAMS], help=about)
-    about = "folder to write into (default: RUN/export, or for a file its name without ending, here)"
+    about = "folder to write into (default: RUN/export; for a file, a folder here with the file's name)"
     parser.add_argument("--out", type=Path, help=about)
     about = "settings that override those of the weights, such as audio.standardise=fixed"
     parser.add_argument("--set", nargs="+", metavar="section.key=value", help=about)
