@@ -22,10 +22,12 @@ from datamodules.index.layout import describe_layout, read_layout
 from datamodules.index.manifest import SCHEMA, media_root, read_manifest, require_unchanged
 from datamodules.index.probing import probe_file
 from datamodules.index.scan import MEDIA_SUFFIXES, SOUND_SUFFIXES, list_media, other_suffixes
-from datamodules.loading.dataset import ClipReader, Facts, FileReader, failed_clip, read_view, usable_seconds
+from datamodules.loading.dataset import failed_clip, read_view, usable_seconds
 from datamodules.loading.loader import Loader
 from datamodules.loading.sampling import RowSampler, ViewKey, even_view
 from datamodules.loading.shared_memory import require_shared_memory
+from datamodules.stores.files import FileReader
+from datamodules.stores.reader import ClipReader, Facts
 from datamodules.stores.shards import INDEX, ShardReader, is_prepared, open_shards
 from selavi.atomic import locked, write_atomically, write_text
 from selavi.batch import DecodedClip

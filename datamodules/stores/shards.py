@@ -38,7 +38,7 @@ from selavi.wording import command
 MARK = "shards.json"
 VERSION = 1
 FRAME = np.dtype([("at", "<i8"), ("bytes", "<i4"), ("time_s", "<f8")])
-"""Of each frame: its first byte in the tar, its length, and when it is shown in seconds from the start of the file."""
+"""A frame's first byte in the tar, its length, and when it is shown, in seconds from the start of the file."""
 INDEX = pa.schema(
     [
         ("id", pa.string()),
@@ -237,7 +237,7 @@ class ShardReader:
     num_samples: np.ndarray
 
     def read(self, row: int, window: Window, request: Request) -> Streams:
-        """Read a window; see datamodules.loading.dataset.ClipReader.
+        """Read a window; see datamodules.stores.reader.ClipReader.
 
         Raises:
             MediaError: the clip is not in the shards, or its shard cannot be fetched or read.
