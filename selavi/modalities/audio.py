@@ -38,7 +38,6 @@ AUDIO = Modality(
     value=lambda streams, facts, window, config: streams.waveform,
     example=lambda shape, generator: generator.integers(-20_000, 20_000, shape, np.int16),
     columns=("audio_state", "audio_s", "audio_reason"),
-    input_settings=("filter_bank", "standardise", "sample_rate", "num_mels", "num_fft", "window_s", "hop_s"),
     missing=("no_audio", "the head judges by sound alone"),
     request=lambda config: Request(sample_rate=config.audio.sample_rate),
     has=lambda facts: bool(facts["audio_state"] == "ok"),

@@ -99,8 +99,6 @@ class Modality:
     """Makes noise of a shape in the range of real values."""
     columns: tuple[str, ...] = ()
     """Columns of the manifest that the functions here read."""
-    input_settings: tuple[str, ...] = ()
-    """Settings, of the section of its name, which weights of its encoder depend on."""
     missing: tuple[str, str] = ("absent", "the head judges by what the clip lacks")
     """Status and reason of a clip that has no label because its head reads this modality alone."""
     request: Callable[[Settings], Request] = _no_streams
