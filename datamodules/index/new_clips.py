@@ -22,10 +22,12 @@ from datamodules.index.layout import describe_layout, read_layout
 from datamodules.index.manifest import SCHEMA, media_root, read_manifest, require_unchanged
 from datamodules.index.probing import probe_file
 from datamodules.index.scan import MEDIA_SUFFIXES, SOUND_SUFFIXES, list_media, other_suffixes
-from datamodules.loading.dataset import ClipReader, Facts, FileReader, failed_clip, read_view, usable_seconds
+from datamodules.loading.dataset import failed_clip, read_view, usable_seconds
 from datamodules.loading.loader import Loader
 from datamodules.loading.sampling import RowSampler, ViewKey, even_view
 from datamodules.loading.shared_memory import require_shared_memory
+from datamodules.stores.files import FileReader
+from datamodules.stores.reader import ClipReader, Facts
 from datamodules.stores.shards import INDEX, ShardReader, is_prepared, open_shards
 from selavi.atomic import locked, write_atomically, write_text
 from selavi.batch import DecodedClip
@@ -33,7 +35,7 @@ from selavi.config import Config
 from selavi.errors import UsageError
 from selavi.filesystem import Look, look, real_path
 from selavi.media import MediaError
-from selavi.modalities import MODALITIES, SLACK_S, Request, Streams, Window, num_bytes, request_of
+from selavi.modalities import MODALITIES, SLACK_S, Request, Streams, Window, num_bytes, reads_sound, request_of
 from selavi.wording import command
 
 log = logging.getLogger("selavi")
@@ -309,7 +311,7 @@ class ListReader:
         return self._facts[1]
 
     def _judge(self, facts: dict[str, Any], root: Path) -> Facts:
-        path, by_sound = root / facts["path"], "audio" in self.modalities and self.shards is None
+        path, by_sound = root / facts["path"], reads_sound(self.config, self.modalities) and self.shards is None
         if facts["status"] not in _READABLE and not (facts["status"] == "no_video" and by_sound):
             raise MediaError(path, facts["status"], facts["reason"] or "")
         if facts["duration_s"] is None:

@@ -6,11 +6,12 @@ import numpy as np
 import pyarrow as pa
 
 from datamodules.index.manifest import select_split, usable
-from datamodules.loading.dataset import ClipDataset, ClipReader
+from datamodules.loading.dataset import ClipDataset
 from datamodules.loading.loader import Loader
 from datamodules.loading.sampling import AllSampler, ChosenWindow, Endless, TrainSampler, WindowSampler
 from datamodules.loading.shared_memory import require_shared_memory
 from datamodules.stores.opening import Media
+from datamodules.stores.reader import ClipReader
 from datamodules.stores.shards import ShardReader
 from selavi.config import Config
 from selavi.distributed import rank, world_size

@@ -237,7 +237,7 @@ class ShardReader:
     num_samples: np.ndarray
 
     def read(self, row: int, window: Window, request: Request) -> Streams:
-        """Read a window; see datamodules.loading.dataset.ClipReader.
+        """Read a window; see datamodules.stores.reader.ClipReader.
 
         Raises:
             MediaError: the clip is not in the shards, or its shard cannot be fetched or read.

@@ -16,6 +16,7 @@ from selavi.inference import assigned
 from selavi.inference.device import best_device
 from selavi.inference.load import load_model
 from selavi.meter import follow
+from selavi.modalities import reads_sound
 from selavi.results.naming import read_names
 from selavi.runs.record import Run, load_run
 
@@ -69,7 +70,8 @@ def _begin(run: Run, out: Path, arguments: AssignArguments) -> dict[str, Any]:
         "nearest": min(arguments.nearest, config.heads.num_clusters - 1),
         "modalities": modalities,
     }
-    make = partial(list_clips, arguments.paths, config, "audio" in modalities, arguments.allow_links, arguments.layout)
+    sound_files = reads_sound(config, modalities)
+    make = partial(list_clips, arguments.paths, config, sound_files, arguments.allow_links, arguments.layout)
     fix_list(out, settings, make)
     return settings
 

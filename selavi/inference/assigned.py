@@ -22,6 +22,7 @@ from selavi.batch import ClipBatch
 from selavi.config import Config, as_dict
 from selavi.errors import DataError, UsageError
 from selavi.inference.predict import BatchPredictions, predict_batch
+from selavi.modalities import MODALITIES
 from selavi.model import SelaviModel
 from selavi.results.cluster_table import CLUSTER_SCHEMA, safe_in_spreadsheets
 from selavi.results.naming import Names
@@ -59,8 +60,9 @@ def settings_digest(config: Config, state: Mapping[str, torch.Tensor], potential
     """16 hex digits of what a run's labels depend on: weights, potentials, how clips are cut and modalities vote."""
     settings, digest = as_dict(config), blake2b(digest_size=8)
     cut = {name: settings["data"][name] for name in ("clip_s", "audio_policy")}
+    own_sections = [name for name in MODALITIES if name in settings]
     digest.update(
-        repr([cut, *(settings[name] for name in ("modalities", "video", "audio", "heads", "labelling"))]).encode()
+        repr([cut, *(settings[name] for name in ("modalities", *own_sections, "heads", "labelling"))]).encode()
     )
     for name in sorted(state):
         digest.update(name.encode())
@@ -308,9 +310,7 @@ def _why(error: str | None, present: Mapping[str, bool]) -> tuple[str, str]:
         return status, reason
     if not any(present.values()):
         return "silent", "no sound in the windows that were looked at"
-    if present.get("video"):
-        return "no_audio", "the head judges by sound alone"
-    return "no_video", "the head judges by pictures alone"
+    return next(MODALITIES[name].missing for name, is_present in present.items() if not is_present)
 
 
 def _filled(columns: Mapping[str, pa.Array], num_rows: int) -> pa.Table:
