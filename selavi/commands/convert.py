@@ -35,7 +35,7 @@ class ConvertResult:
 
 def add_arguments(parser: Parser) -> None:
     """Describe the command line."""
-    parser.epilog = f"Example: {command('convert', 'runs/demo', '--to', 'safetensors', 'torch')}"
+    parser.add_example(command("convert", "runs/demo", "--to", "safetensors", "torch"))
     about = (
         "a run folder; a folder written by this command; a file of the official SeLaVi release; or an R(2+1)D-18 of "
     )
@@ -45,7 +45,7 @@ def add_arguments(parser: Parser) -> None:
     about += "model card (nothing is uploaded); torch: model.pt2; onnx: model.onnx"
     parser.add_argument("--to", nargs="+", choices=["safetensors", "hub", *PROGRAMS], help=about)
     about = "folder to write into (default: RUN/export, for hub alone RUN/hub; for a file, a folder here with its name)"
-    parser.add_argument("--out", type=Path, help=about)
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help=about)
     about = "settings that override those of the weights, such as audio.standardise=fixed"
     parser.add_argument("--set", nargs="+", metavar="section.key=value", help=about)
 

@@ -162,6 +162,7 @@ REFUSED: list[tuple[ModuleType, str, str]] = [
     (degrade, "{run} {tmp}/none", "none is not a run folder"),
     (degrade, "{unlabelled}", "has a label to compare clusters with"),
     (degrade, "{video} --kmeans audio", "--kmeans audio: none of the runs was trained on audio"),
+    (degrade, "{run} --kmeans audio+video", "they have video, audio, video+audio"),
     (degrade, "{run} --seed -1", "--seed must be at least 0, got -1"),
     (degrade, "{run} --views 0", "--views must be at least 1, got 0"),
     (degrade, "{run} --out {tmp}/file", "--out {tmp}/file: {tmp}/file is a file"),
