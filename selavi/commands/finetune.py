@@ -78,7 +78,7 @@ def _finetune_fold(config: "Config", run: "Run", config_path: Path, split: str) 
     from selavi.runs.lifetime import start_run
     from selavi.runs.resume import resume_point
     from selavi.training import finetune as ft
-    from selavi.training.callbacks import Progress, StopOnSignal
+    from selavi.training.callbacks import Progress, Survival
     from selavi.training.trainer import make_trainer
 
     point = resume_point(config, check=is_first())
@@ -91,9 +91,9 @@ def _finetune_fold(config: "Config", run: "Run", config_path: Path, split: str) 
     data = ClipDataModule(config, manifest, media)
     batches, held_out = data.loaders.evaluation_loader(ft.VALIDATION, settings.validation_views)
     progress = Progress(config, data.ids)
-    stop = StopOnSignal(config.run_dir)
+    survival = Survival(config, data.ids)
     validation = ft.Validation(config, lambda: batches, held_out["label"].to_pylist(), progress.say)
-    trainer = make_trainer(config, [stop, validation, progress], ft.KIND)
+    trainer = make_trainer(config, [survival, validation, progress], ft.KIND)
     labels = data.train_rows["label"].to_pylist()
     module = ft.FinetuneModule(config, run, labels, data.steps_per_epoch(trainer.world_size))
     module.check_checkpoint(point.checkpoint)

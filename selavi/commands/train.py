@@ -66,7 +66,7 @@ def train(arguments: TrainArguments) -> TrainResult:
     from selavi.runs.lifetime import finish_run, start_run
     from selavi.runs.record import read_verdict
     from selavi.runs.resume import resume_point
-    from selavi.training.callbacks import LabellingCallback, Progress, StopOnSignal
+    from selavi.training.callbacks import LabellingCallback, Progress, Survival
     from selavi.training.module import SelaviModule
     from selavi.training.trainer import make_trainer
 
@@ -79,9 +79,9 @@ def train(arguments: TrainArguments) -> TrainResult:
     manifest, media = prepare_data(config)
     data = ClipDataModule(config, manifest, media)
     progress = Progress(config, data.ids)
-    stop = StopOnSignal(config.run_dir)
-    labelling = LabellingCallback(config, data.labels, progress, stop)
-    trainer = make_trainer(config, [stop, labelling, progress])
+    survival = Survival(config, data.ids)
+    labelling = LabellingCallback(config, data.labels, progress, survival)
+    trainer = make_trainer(config, [survival, labelling, progress])
     module = SelaviModule(config, data.ids, data.steps_per_epoch(trainer.world_size))
     module.check_checkpoint(point.checkpoint)
     if trainer.is_global_zero:
