@@ -26,6 +26,12 @@ from selavi.atomic import locked, write_atomically, write_text
 from selavi.config import Config
 from selavi.errors import UsageError
 from selavi.filesystem import Look, look, real_path
+<<<<<<< HEAD
+=======
+from selavi.media import MediaError
+from selavi.modalities import MODALITIES, SLACK_S, Request, Streams, Window, num_bytes, request_of
+from selavi.wording import command
+>>>>>>> main
 
 log = logging.getLogger("selavi")
 
@@ -35,10 +41,10 @@ LIST, SETTINGS, LOCK = "manifest.parquet", "assign.json", ".lock"
 def list_clips(
     paths: Sequence[str], config: Config, sound_files: bool, allow_links: bool = False, layout: str = "auto"
 ) -> pa.Table:
-    """List the clips of files and folders, of one manifest, or of one folder of tools/prepare.py.
+    """List the clips of files and folders, of one manifest, or of one folder of `selavi prepare`.
 
     Args:
-        paths: files and folders; or one Parquet file of tools/scan.py; or one prepared folder or its URL.
+        paths: files and folders; or one Parquet file of `selavi scan`; or one prepared folder or its URL.
         config: of the run: where shards are cached.
         sound_files: whether files with sound alone belong to the list.
         allow_links: follow links that lead out of a folder.
@@ -82,7 +88,7 @@ def _listed(path: Path) -> pa.Table:
     missing = [name for name in SCHEMA.names if name not in table.column_names]
     if missing or b"root" not in (table.schema.metadata or {}):
         lacks = f"lacks the columns {', '.join(missing)}" if missing else "does not say where its media are"
-        raise UsageError(f"{path} {lacks}: expected a manifest of tools/scan.py or of a run")
+        raise UsageError(f"{path} {lacks}: expected a manifest of {command('scan')} or of a run")
     doubled = len(table) - pc.count_distinct(table["id"]).as_py()
     if doubled:
         raise UsageError(f"{path}: {doubled} of {len(table)} rows repeat an id")

@@ -1,4 +1,4 @@
-"""Fine-tune a finished run's encoder on labels; held-out training clips choose the epoch, which is tested once."""
+"""Fine-tune the encoder of a finished run on labels; held-out training clips choose the epoch, which is tested once."""
 
 import sys
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ class FinetuneResult:
     run_dir: Path
     split: str
     folds: dict[str, dict[str, Any]]
-    """Of each fold by its name, or of `all`: what eval/finetune_SPLIT.json holds."""
+    """What eval/finetune_SPLIT.json holds, by `fold 1`, `fold 2` ..., or `all`."""
 
 
 def add_arguments(parser: Parser) -> None:
@@ -41,17 +41,19 @@ def add_arguments(parser: Parser) -> None:
     clips = ("data.root=/ucf101", "data.list=/lists/*list0{fold}.txt", "--folds", "1", "2", "3")
     words = ("runs/vggsound", "--config", "finetune_ucf101", *clips, "run_dir=runs/vggsound-ucf101")
     parser.epilog = f"Example: {command('finetune', *words)}"
-    parser.add_argument("run", type=Path, metavar="RUN", help="run folder whose encoder is trained on")
-    parser.add_argument("--config", type=Path, required=True, help="YAML file, or one of selavi's own by its name")
-    parser.add_argument("--folds", nargs="+", help="of an official list: each takes the place of {fold} in data.list")
+    parser.add_argument("run", type=Path, metavar="RUN", help="run folder whose encoder is trained further")
+    about = "YAML file, or the name of one of selavi's recipes"
+    parser.add_argument("--config", type=Path, required=True, help=about)
+    about = "folds of an official list; each in turn takes the place of {fold} in data.list"
+    parser.add_argument("--folds", nargs="+", help=about)
     parser.add_argument("--split", help="clips to test on (default: test)")
-    parser.take_settings("settings that override the file's")
+    parser.take_settings("settings, which override those of the file")
 
 
 def finetune(arguments: FinetuneArguments) -> FinetuneResult:
     """Fine-tune on each fold, or on all clips."""
     from selavi.commands.folds import fold_configs
-    from selavi.config import load_config
+    from selavi.config import load_config, warn_of_settings_without_effect
     from selavi.runs.record import load_run
     from selavi.training.finetune import finetune_config
 
@@ -59,6 +61,7 @@ def finetune(arguments: FinetuneArguments) -> FinetuneResult:
     given = load_config(config_path, arguments.overrides)
     run = load_run(arguments.run)
     configs = fold_configs(arguments.folds, lambda fold: finetune_config(given, arguments.overrides, run, fold))
+    warn_of_settings_without_effect(next(iter(configs.values())), config_path, arguments.overrides, "finetune")
     results = {
         f"fold {fold}" if fold else "all": _finetune_fold(config, run, config_path, arguments.split)
         for fold, config in configs.items()
