@@ -26,12 +26,7 @@ from selavi.atomic import locked, write_atomically, write_text
 from selavi.config import Config
 from selavi.errors import UsageError
 from selavi.filesystem import Look, look, real_path
-<<<<<<< HEAD
-=======
-from selavi.media import MediaError
-from selavi.modalities import MODALITIES, SLACK_S, Request, Streams, Window, num_bytes, request_of
 from selavi.wording import command
->>>>>>> main
 
 log = logging.getLogger("selavi")
 
