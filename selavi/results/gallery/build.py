@@ -32,8 +32,8 @@ from selavi.results.gallery.thumbnails import (
 )
 
 RunJobs = Callable[[Callable[[Any], str], Iterable[Any], int, str], Iterator[tuple[int, Any]]]
-"""Calls a function on so many jobs, for a purpose (in words); gives the number of each job and what the function
-returned, or, where that is no string, a fault with `reason` and `detail`."""
+"""Calls a function on jobs, given their number and a purpose in words; gives the number of each job and what the
+function returned, or, where that is no string, a fault with `reason` and `detail`."""
 
 
 @dataclass(frozen=True)
