@@ -187,7 +187,7 @@ def faster_data(
     if sample.media is not None:
         return rates
     few = replace(sample, manifest=_few(usable(sample.manifest)))
-    if not len(few.manifest):  # an hour of film takes too long to try
+    if not len(few.manifest):  # recordings of an hour take too long to try
         return rates
     needed = cache_gb(config, sample)
     if time.monotonic() < deadline_s and config.data.cache_gb < needed < machine.disk_bytes / 1e9:

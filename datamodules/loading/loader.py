@@ -126,7 +126,7 @@ class Loader:
         timeout_s: seconds of processor time that a clip may take; a process that takes more than twice as many hangs,
             and one that takes WALL_FACTOR times as many on the wall.
         pin_memory: for a faster way to a GPU.
-        block: no batch crosses a multiple of so many rows; 0: every batch but the last is full.
+        block: no batch crosses a multiple of this number of rows; 0: every batch but the last is full.
     """
 
     def __init__(

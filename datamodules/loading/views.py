@@ -70,7 +70,8 @@ class ClipLoaders:
             rows: of the manifest, usable.
             num_views: windows of each clip.
             num_crops: squares of each window, from one end of the long side to the other.
-            block: no batch crosses a multiple of so many rows, and the blocks come in order; 0: every batch is full.
+            block: no batch crosses a multiple of this number of rows, and the blocks come in order; 0: every batch
+                is full.
 
         Raises:
             UsageError: the batches of the loader processes do not fit into shared memory.

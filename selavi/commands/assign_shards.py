@@ -8,7 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from datamodules.index.new_clips import LOCK, SETTINGS, ClipList, default_out, fix_list, list_clips, task_of
+from datamodules.index.new_clips import LOCK, SETTINGS, default_out, fix_list, list_clips, task_of
+from datamodules.loading.new_clips import ClipList
 from selavi.atomic import locked
 from selavi.commands.assign import AssignArguments, AssignResult
 from selavi.errors import UsageError

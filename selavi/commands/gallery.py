@@ -21,7 +21,7 @@ from selavi.errors import DataError, UsageError
 from selavi.localisation.files import read_faded
 from selavi.modalities import MODALITIES, Request, request_of
 from selavi.results.evidence import Evidence
-from selavi.results.gallery.build import About, GalleryReport, MediaSource, write_gallery
+from selavi.results.gallery.build import AboutRun, GalleryReport, MediaSource, write_gallery
 from selavi.results.gallery.select import Head, Places
 from selavi.results.naming import Names
 
@@ -65,10 +65,10 @@ def write_run_gallery(arguments: ExportArguments, content: GalleryContent) -> Ga
     )
 
 
-def _about(run_dir: Path, content: GalleryContent) -> About:
+def _about(run_dir: Path, content: GalleryContent) -> AboutRun:
     """Title, figures and names for the page."""
     agreement = content.agreement.tolist()
-    return About(
+    return AboutRun(
         title=f"{run_dir.resolve().name}, {content.split}",
         run=str(run_dir),
         split=content.split,

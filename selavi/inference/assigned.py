@@ -178,7 +178,7 @@ def part_table(
 
 
 class Shards(Protocol):
-    """The clips to label and the files of each shard; datamodules.index.new_clips.ClipList."""
+    """The clips to label and the files of each shard; datamodules.loading.new_clips.ClipList."""
 
     out: Path
     num_clips: int

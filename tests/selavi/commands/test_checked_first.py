@@ -12,9 +12,9 @@ import pytest
 
 import datamodules.clips
 import datamodules.doctor.throughput
-import datamodules.index.new_clips
 import datamodules.index.scan
 import datamodules.loading.loader
+import datamodules.loading.new_clips
 import datamodules.stores.prepare
 import selavi.commands.gallery_workers
 import selavi.evaluation.compare
@@ -39,7 +39,7 @@ from tools import (
 # what stands in their place.
 WORK = {
     datamodules.loading.loader.Loader: "__iter__",  # decodes clips
-    datamodules.index.new_clips: "probe_file",
+    datamodules.loading.new_clips: "probe_file",
     datamodules.doctor.throughput: "probe_file",
     datamodules.index.scan: "_probe_all",
     datamodules.stores.prepare: "run_jobs",
