@@ -18,6 +18,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 from datamodules.doctor.report import Check, Mark, Outcome, worst
+from selavi.wording import command
 
 _TORCH = """
 import json, warnings
@@ -176,7 +177,7 @@ def check_codecs(av: Outcome) -> list[Check]:
     return [
         Check("media", "FFmpeg in av", "ok", versions),
         _check_kind(av, "decoders", "files with them count as corrupt or without sound"),
-        _check_kind(av, "encoders", "the demo set and tools/prepare.py --format files need them"),
+        _check_kind(av, "encoders", f"the demo set and {command('prepare')} --format files need them"),
     ]
 
 

@@ -18,7 +18,7 @@ from functools import partial
 from hashlib import blake2b
 from mmap import ACCESS_READ, mmap
 from pathlib import Path, PurePosixPath
-from typing import Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -234,7 +234,7 @@ def _begin(rows: pa.Table, out: Path, settings: PrepareSettings) -> None:
     digest = blake2b(str(media_root(rows)).encode(), digest_size=16)
     for name in ("id", "split", "label", "bytes", "mtime_ns"):
         digest.update(repr(rows[name].to_pylist()).encode())
-    plan = {"settings": asdict(settings), "clips": len(rows), "digest": digest.hexdigest()}
+    plan: dict[str, Any] = {"settings": asdict(settings), "clips": len(rows), "digest": digest.hexdigest()}
     path = out / PLAN
     if not path.exists():
         with write_atomically(out / CLIPS) as temporary:

@@ -1,4 +1,4 @@
-"""Say whether this machine can train, and what holds it back: packages, codecs, memory, GPU, data against model."""
+"""Check whether this machine can train, and what would slow it down: packages, codecs, memory, GPU, data, model."""
 
 import math
 import tempfile
@@ -42,9 +42,10 @@ def add_arguments(parser: Parser) -> None:
     """Describe the command line."""
     words = ("--config", "vggsound", "data.root=/videos", "data.num_workers=16")
     parser.epilog = f"Example: {command('doctor', *words)}"
-    parser.add_argument("--config", type=Path, help="file or name, as for train (default: demo)")
-    parser.add_argument("--seconds", type=float, help="to spend on measuring speed, roughly (default: 30)")
-    parser.add_argument("--json", action="store_true", help="one JSON object on standard output instead of the table")
+    about = "YAML file, or the name of one of selavi's recipes (default: demo)"
+    parser.add_argument("--config", type=Path, help=about)
+    parser.add_argument("--seconds", type=float, help="how long to measure speed, roughly (default: 30)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     parser.take_settings("settings of the run, as for train")
 
 
