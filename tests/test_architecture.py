@@ -87,9 +87,7 @@ def _may_see(package: str, room: str | None, seen: str) -> bool:
         return seen in {"commands", "cli"}
     if package == "datamodules":
         return seen in SEEN_BY_DATAMODULES
-    if (
-        room is None
-    ):  # selavi/__init__.py, which every import of selavi runs first: it names the commands, imported late
+    if room is None:  # selavi/__init__.py, which every import of selavi runs first; it reaches for the rest late
         return seen == "commands"
     if room in NARROWER:
         return seen in NARROWER[room]

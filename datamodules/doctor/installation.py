@@ -70,6 +70,7 @@ _CODECS = {"decoders": ("h264", "hevc", "vp9", "aac", "opus"), "encoders": ("lib
 """Usual codecs that PyAV should bring."""
 _MALWARE = {"pytorch-lightning": ("2.6.2", "2.6.3"), "lightning": ("2.6.2", "2.6.3")}
 _TORCH_FAMILY = ("torch", "torchvision", "torchaudio")
+_NEED_TORCH = (*_TORCH_FAMILY, "pytorch-lightning")
 _Fault = tuple[Mark, str, str]
 """Mark, what is wrong, and what to do."""
 
@@ -271,8 +272,9 @@ def _mixed_builds(name: str, versions: Mapping[str, str | None]) -> str:
 def _explain(name: str, outcomes: Mapping[str, Outcome]) -> str:
     """Why an import failed, in one line."""
     error = outcomes[name].error
-    for other in ("torch", "torchvision", "torchaudio"):
-        if name != other and other in outcomes and outcomes[other].error and (other == "torch" or other in error):
+    for other in _TORCH_FAMILY:
+        needs_other = other in error or (other == "torch" and name in _NEED_TORCH)
+        if name != other and needs_other and other in outcomes and outcomes[other].error:
             return f"does not import because {other} does not"
     last = next((line.strip() for line in reversed(error.splitlines()) if line.strip()), "no message")
     if "torchvision::nms" in error:
@@ -287,7 +289,7 @@ def _explain(name: str, outcomes: Mapping[str, Outcome]) -> str:
 
 
 def _repair(name: str, line: str, required: Sequence[str]) -> str:
-    if name in (*_TORCH_FAMILY, "pytorch-lightning"):
+    if name in _NEED_TORCH:
         return _install_torch(required)
     return f"python -m pip install --force-reinstall '{line}'"
 

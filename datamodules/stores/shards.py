@@ -38,7 +38,7 @@ from selavi.wording import command
 MARK = "shards.json"
 VERSION = 1
 FRAME = np.dtype([("at", "<i8"), ("bytes", "<i4"), ("time_s", "<f8")])
-"""Of each frame: its first byte in the tar, its length, and when it is shown in seconds from the start of the file."""
+"""What is kept of each frame: its first byte in the tar, its length, and when it is shown, in seconds of the file."""
 INDEX = pa.schema(
     [
         ("id", pa.string()),

@@ -15,8 +15,7 @@ from selavi.errors import UsageError
 from selavi.wording import command
 
 if TYPE_CHECKING:
-    from datamodules.doctor.machine import Machine
-    from datamodules.doctor.report import Report
+    from datamodules.doctor.report import Outcome, Report
     from selavi.config import Config
 
 
@@ -57,7 +56,6 @@ def doctor(arguments: DoctorArguments) -> DoctorResult:
 
 def _examine(arguments: DoctorArguments, folder: Path) -> DoctorResult:
     from datamodules.doctor.installation import examine_installation
-    from datamodules.doctor.machine import read_machine
     from datamodules.doctor.report import Check, Report
 
     if not (math.isfinite(arguments.seconds) and arguments.seconds > 0):
@@ -71,18 +69,19 @@ def _examine(arguments: DoctorArguments, folder: Path) -> DoctorResult:
     report.checks, outcomes = examine_installation(folder)
     try:
         if not report.problems and config is not None:
-            _measure(config, report, read_machine(config, outcomes["torch"]), folder, arguments.seconds)
+            _measure(config, report, outcomes["torch"], folder, arguments.seconds)
     except UsageError as error:
         report.checks.append(Check("run", "settings", "problem", str(error)))
     return DoctorResult(report, arguments.json)
 
 
-def _measure(config: "Config", report: "Report", machine: "Machine", folder: Path, seconds: float) -> None:
+def _measure(config: "Config", report: "Report", torch: "Outcome", folder: Path, seconds: float) -> None:
     """Look at the machine, then measure data against model, and what helps."""
     from datamodules.doctor import throughput
-    from datamodules.doctor.machine import check_machine
+    from datamodules.doctor.machine import check_machine, read_machine
     from selavi.training.speed import measure_faster, measure_model
 
+    machine = read_machine(config, torch)
     sample = throughput.find_sample(config, seconds / 10)
     report.checks += [*check_machine(machine, config), *throughput.check_sample(sample, config)]
     if report.problems:

@@ -53,7 +53,7 @@ def add_arguments(parser: Parser) -> None:
 def finetune(arguments: FinetuneArguments) -> FinetuneResult:
     """Fine-tune on each fold, or on all clips."""
     from selavi.commands.folds import fold_configs
-    from selavi.config import load_config
+    from selavi.config import load_config, warn_of_settings_without_effect
     from selavi.runs.record import load_run
     from selavi.training.finetune import finetune_config
 
@@ -61,6 +61,7 @@ def finetune(arguments: FinetuneArguments) -> FinetuneResult:
     given = load_config(config_path, arguments.overrides)
     run = load_run(arguments.run)
     configs = fold_configs(arguments.folds, lambda fold: finetune_config(given, arguments.overrides, run, fold))
+    warn_of_settings_without_effect(next(iter(configs.values())), config_path, arguments.overrides, "finetune")
     results = {
         f"fold {fold}" if fold else "all": _finetune_fold(config, run, config_path, arguments.split)
         for fold, config in configs.items()

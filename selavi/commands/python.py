@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from selavi.config import Config
     from selavi.labelling.solver.transport import Labelling
     from selavi.pretrained import Pretrained
+    from selavi.runs.folder import RunFolder
 
 Settings = Mapping[str, object]
 """Settings by name: {"heads.num_clusters": 20, "modalities": ["video"]}."""
@@ -36,17 +37,24 @@ class LabelledRun:
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
+        from selavi.config import load_run_config
+
         self.folder = user_path(os.fspath(folder))
-        if not (self.folder / "config.resolved.yaml").exists():
-            raise UsageError(f"{self.folder} is not a run folder: it has no config.resolved.yaml")
+        load_run_config(self.folder)
 
     def __repr__(self) -> str:
         lines = [f"LabelledRun({str(self.folder)!r})"]
         if self.verdict:
             lines.append(f"  labels: {self.verdict}")
         if self.gallery.exists():
-            lines += [f"  page:   {self.gallery}", f"  table:  {self.folder / 'clusters.csv'}"]
+            lines += [f"  page:   {self.gallery}", f"  table:  {self._files.clusters_csv}"]
         return "\n".join(lines)
+
+    @property
+    def _files(self) -> "RunFolder":
+        from selavi.runs.folder import RunFolder
+
+        return RunFolder(self.folder)
 
     @property
     def config(self) -> "Config":
@@ -58,7 +66,7 @@ class LabelledRun:
     @property
     def gallery(self) -> Path:
         """The page to look through the clusters; open it in a browser."""
-        return self.folder / "gallery" / "index.html"
+        return self._files.gallery / "index.html"
 
     @property
     def verdict(self) -> str:
@@ -75,7 +83,7 @@ class LabelledRun:
         """
         import pyarrow.parquet as pq
 
-        path = self.folder / "clusters.parquet"
+        path = self._files.clusters
         if not path.exists():
             raise UsageError(f"{self.folder} has no table yet: selavi.export(run) writes it")
         return pq.read_table(path)
@@ -100,7 +108,10 @@ class LabelledRun:
         Raises:
             UsageError: the run was not measured yet.
         """
-        return _read_metrics(self.folder, self.config.data.train_split)
+        path = self._files.figures(self.config.data.train_split)
+        if not path.exists():
+            raise UsageError(f"{self.folder} was not measured yet: selavi.evaluate(run) does it")
+        return dict(json.loads(path.read_text(encoding="utf-8")))
 
     def assign(self, paths: Iterable[str | os.PathLike[str]] | str, **options: Any) -> "pa.Table":
         """Label new files with the clusters of this run; see `selavi.assign`."""
@@ -174,12 +185,15 @@ def train(config: str | os.PathLike[str] = "demo", settings: Settings | None = N
     Args:
         config: YAML file, or the name of one of selavi's own recipes.
         settings: on top of it, by name: {"data.root": "videos", "run_dir": "runs/mine"}.
-        more: epochs that a finished run is trained longer.
+        more: epochs that a finished run, named by "run_dir", is trained longer with its own settings.
     """
     from selavi.commands.train import TrainArguments
     from selavi.commands.train import train as run_train
 
-    result = run_train(TrainArguments(Path(config), _words(settings)))
+    if more:
+        result = run_train(TrainArguments(overrides=_words(settings), more=more))
+    else:
+        result = run_train(TrainArguments(Path(config), _words(settings)))
     return LabelledRun(result.run_dir)
 
 
@@ -272,10 +286,3 @@ def _words(settings: Settings | None) -> list[str]:
         name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in (settings or {}).items()
     }
     return [f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in words.items()]
-
-
-def _read_metrics(folder: Path, split: str) -> dict[str, Any]:
-    path = folder / "eval" / f"metrics_{split}.json"
-    if not path.exists():
-        raise UsageError(f"{folder} was not measured yet: selavi.evaluate(run) does it")
-    return dict(json.loads(path.read_text(encoding="utf-8")))

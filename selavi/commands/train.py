@@ -5,18 +5,29 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from selavi.cli import Command, Parser
 from selavi.commands.recipes import RECIPES, find_recipe, recipe_names
+from selavi.errors import UsageError
+from selavi.filesystem import user_path
 from selavi.wording import command, duration
+
+if TYPE_CHECKING:
+    from selavi.config import Config
+
+DEMO = RECIPES / "demo.yaml"
 
 
 @dataclass(frozen=True)
 class TrainArguments:
     """What to train, and how."""
 
-    config: Path = RECIPES / "demo.yaml"
+    config: Path = DEMO
     overrides: Sequence[str] = ()
+    """Settings; with `more`, also the folder of the run, which run_dir=... names as well."""
+    more: int | None = None
+    """Epochs for which a run goes on that is finished or was stopped, with its own settings."""
 
 
 @dataclass(frozen=True)
@@ -39,15 +50,14 @@ def add_arguments(parser: Parser) -> None:
     parser.epilog += f"Example: {command('train', *words)}"
     about = "YAML file, or the name of one of selavi's recipes (default: demo)"
     parser.add_argument("--config", type=Path, help=about)
+    about = "train RUN, a run folder, for so many epochs more than planned: train RUN --more 20"
+    parser.add_argument("--more", type=int, metavar="EPOCHS", help=about)
     parser.take_settings("settings, which override those of the file")
 
 
 def train(arguments: TrainArguments) -> TrainResult:
     """Build the parts and fit."""
-    from selavi.config import load_config
-
-    config_path = find_recipe(arguments.config)
-    config = load_config(config_path, arguments.overrides)
+    config, config_path = _settings(arguments)
 
     from datamodules.clips import ClipDataModule, prepare_data
     from datamodules.index.manifest import describe_bad
@@ -88,6 +98,24 @@ def train(arguments: TrainArguments) -> TrainResult:
     return TrainResult(run_dir, len(data.ids), seconds, verdict.text, reports=True)
 
 
+def _settings(arguments: TrainArguments) -> "tuple[Config, Path | None]":
+    """The run's settings, and the file that they come from; none where a run goes on with its own."""
+    from selavi.config import load_config, warn_of_settings_without_effect
+    from selavi.runs.resume import more_of
+
+    if arguments.more is None:
+        path = find_recipe(arguments.config)
+        config = load_config(path, arguments.overrides)
+        warn_of_settings_without_effect(config, path, arguments.overrides, "train")
+        return config, path
+    settings = [word for word in arguments.overrides if "=" in word]
+    folders = [user_path(word) for word in arguments.overrides if "=" not in word]
+    folders += [Path(load_config(None, [word]).run_dir) for word in settings if word.startswith("run_dir=")]
+    if len(folders) != 1 or arguments.config != DEMO:
+        raise UsageError("--more goes on with a run and its own settings: name its folder, and no --config")
+    return more_of(folders[0], arguments.more, settings), None
+
+
 def show(result: TrainResult) -> None:
     """Say where the results are and what to do next."""
     from selavi.runs.record import next_steps
@@ -96,7 +124,8 @@ def show(result: TrainResult) -> None:
         return
     steps = next_steps(str(result.run_dir))
     if not result.num_clips:
-        print(f"{result.run_dir} is finished; nothing to train.{steps}", file=sys.stderr)
+        longer = command("train", result.run_dir, "--more", "10")
+        print(f"{result.run_dir} is finished; nothing to train ({longer} trains it longer).{steps}", file=sys.stderr)
         return
     labels = f"labels of {result.num_clips} clips are in {result.run_dir}/labels."
     print(f"done in {duration(result.seconds)}; {labels}\n{result.verdict}{steps}", file=sys.stderr)

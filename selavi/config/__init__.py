@@ -1,6 +1,6 @@
 """Every setting of a run: what a setting is, which there are, and how they are read and written."""
 
-from selavi.config.differences import chosen, differing, without_effect
+from selavi.config.differences import chosen, differing, warn_of_settings_without_effect, without_effect
 from selavi.config.files import (
     RESOLVED,
     SETTINGS,
@@ -53,5 +53,6 @@ __all__ = [
     "load_run_config",
     "make_label_sets",
     "save_config",
+    "warn_of_settings_without_effect",
     "without_effect",
 ]

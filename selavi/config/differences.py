@@ -1,5 +1,6 @@
 """Settings against each other, against the defaults, and against what they need to have an effect."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 from selavi.config.files import RESOLVED, SETTINGS, as_dict, given_in_file, load_config
 from selavi.config.sections import Config
 from selavi.config.settings import Freedom
+
+log = logging.getLogger("selavi")
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -74,6 +77,13 @@ def without_effect(config: Config, path: Path | None, overrides: Sequence[str], 
     for key in given:
         by_need.setdefault(idle[key], []).append(key)
     return "; ".join(f"{', '.join(keys)} need{'s' * (len(keys) == 1)} {need}" for need, keys in by_need.items())
+
+
+def warn_of_settings_without_effect(config: Config, path: Path | None, overrides: Sequence[str], command: str) -> None:
+    """Name them in one warning; the arguments are those of without_effect."""
+    idle = without_effect(config, path, overrides, command)
+    if idle:
+        log.warning("settings without effect in this run: %s", idle)
 
 
 def _idle(config: Config, command: str) -> dict[str, str]:

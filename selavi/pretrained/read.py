@@ -24,6 +24,7 @@ from selavi.randomness import mix
 from selavi.runs.checkpoint import read_checkpoint
 from selavi.runs.folder import RunFolder
 from selavi.tensor_files import read_tensors
+from selavi.wording import command
 
 log = logging.getLogger("selavi")
 
@@ -139,7 +140,7 @@ def _tensors_of(path: Path, content: Any) -> dict[str, Tensor]:
 def _read_own(path: Path) -> StoredWeights:
     settings = path.with_name(SETTINGS)
     if not settings.exists():
-        raise UsageError(f"{path} needs {SETTINGS} beside it, as tools/convert.py writes both")
+        raise UsageError(f"{path} needs {SETTINGS} beside it, as {command('convert')} writes both")
     tensors, metadata = read_tensors(path)
     potentials = tensors.pop("potentials", None)
     source = metadata.get("source") or str(path)

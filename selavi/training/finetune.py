@@ -243,7 +243,7 @@ class Validation(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, module: FinetuneModule) -> None:
         """Validate where it is due; of equal epochs the first stays."""
         settings, epoch = self.config.finetune, trainer.current_epoch + 1
-        if epoch % settings.validation_every and epoch != self.config.trainer.max_epochs:
+        if epoch % settings.validation_every and epoch != self.config.trainer.all_epochs:
             return
         with trainer.precision_plugin.forward_context():
             found = module.score(self.batches(), self.labels, settings.validation_views)

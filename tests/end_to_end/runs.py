@@ -42,8 +42,11 @@ def assert_same_run(first: Path, second: Path) -> None:
     assert pq.read_table(first / "labels/train.parquet").equals(pq.read_table(second / "labels/train.parquet"))
 
 
-def start(repository: Path, *arguments: object, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
-    command = [sys.executable, *launcher, str(repository / "tools" / "train.py"), *map(str, arguments)]
+def start(
+    repository: Path, *arguments: object, launcher: tuple[str, ...] = (), tool: str = "train"
+) -> subprocess.Popen[str]:
+    """A tool in a process of its own."""
+    command = [sys.executable, *launcher, str(repository / "tools" / f"{tool}.py"), *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment)
 

@@ -1,11 +1,13 @@
 """Several processes train as one."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from selavi.runs.folder import RunFolder
 from tests.end_to_end.runs import bank, losses, start
 from tools import cluster_eval
 
@@ -33,3 +35,21 @@ def test_two_processes_train_and_label_every_clip_once(
     assert len(losses(folder)) == 8  # 32 clips, 2 x 4 a step, 2 epochs
     assert error.count("labelling 1/") == 1  # one of the two speaks
     assert cluster_eval.main([str(folder), "--split", "test"]) == 0
+
+
+@pytest.mark.end_to_end
+def test_two_processes_fine_tune_as_one(repository: Path, tiny_yaml: Path, finished_run: Path, tmp_path: Path) -> None:
+    """Lightning's own launcher starts the second when the first has filled the run folder."""
+    folder = tmp_path / "run"
+    settings = ["trainer.devices=2", "trainer.strategy=ddp", "optim.batch_size=4", "trainer.max_epochs=1"]
+    settings += ["finetune.validation_fraction=0.3", "finetune.test_views=1", "finetune.test_crops=1"]
+    words = [finished_run, "--config", tiny_yaml, f"run_dir={folder}", *settings]
+    process = start(repository, *words, tool="finetune")
+    try:
+        _, error = process.communicate(timeout=240)
+    finally:
+        process.kill()
+    assert process.returncode == 0, error
+    figures = json.loads(RunFolder(folder).finetuning("test").read_text())
+    assert figures["test"]["clips"] == 16
+    assert error.count("held out; into") == 1  # one of the two speaks

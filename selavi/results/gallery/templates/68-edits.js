@@ -14,7 +14,7 @@ const namesView = {
       if (chosen) this.bring(chosen.name, await chosen.arrayBuffer());
     });
     this.problem = make("div");
-    const run = app.index.numRun;
+    const run = app.index.run;
     const element = make(
       "div",
       { class: "names-view" },
