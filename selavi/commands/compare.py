@@ -85,7 +85,7 @@ def compare(arguments: CompareArguments) -> CompareResult:
     from selavi.commands.main import find_command
     from selavi.evaluation import compare as cp
 
-    protocol = cp.Protocol(
+    plan = cp.ClusteringPlan(
         list(arguments.methods), list(arguments.seeds), arguments.scale, arguments.clusters, arguments.views
     )
     config_path = _check(arguments)
@@ -102,10 +102,10 @@ def compare(arguments: CompareArguments) -> CompareResult:
         )
     elif arguments.runs:
         rows = cp.cluster_runs(
-            arguments.runs, arguments.splits, protocol, lambda *clips: _encode_run(arguments.root, *clips)
+            arguments.runs, arguments.splits, plan, lambda *clips: _encode_run(arguments.root, *clips)
         )
     else:
-        rows = cp.cluster_arrays(arguments.arrays or (), arguments.ids, arguments.labels, protocol)
+        rows = cp.cluster_arrays(arguments.arrays or (), arguments.ids, arguments.labels, plan)
     return CompareResult(rows, cp.write_comparison(rows, arguments.out))
 
 

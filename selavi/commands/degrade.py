@@ -58,10 +58,10 @@ def degrade(arguments: DegradeArguments) -> DegradeResult:
     """Measure what is not in the table yet; runs that read the same clips in the same way together."""
     _check(arguments)  # before torch is imported
     from selavi.commands.opening import open_run
-    from selavi.evaluation.degradation import Table, check_names, same_clips, write_plots
+    from selavi.evaluation.degradation import DegradationTable, check_names, same_clips, write_plots
 
     check_names(arguments.corruptions, arguments.views)
-    table = Table(arguments.out, arguments.split, arguments.views, arguments.seed)
+    table = DegradationTable(arguments.out, arguments.split, arguments.views, arguments.seed)
     groups: dict[Any, list[Any]] = {}
     for word in arguments.runs:
         name, _, folder = word.rpartition("=")
