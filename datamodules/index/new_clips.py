@@ -34,6 +34,7 @@ from selavi.errors import UsageError
 from selavi.filesystem import Look, look, real_path
 from selavi.media import MediaError
 from selavi.modalities import MODALITIES, SLACK_S, Request, Streams, Window, num_bytes, request_of
+from selavi.runs.folder import RunFolder
 
 log = logging.getLogger("selavi")
 
@@ -220,7 +221,7 @@ def _require_same(out: Path, before: dict[str, Any], now: dict[str, Any]) -> Non
 def default_out(run_dir: Path, paths: Sequence[str]) -> Path:
     """RUN/assigned/NAME, with the name of the first path."""
     first = paths[0].rstrip("/") if "://" in paths[0] else os.path.abspath(paths[0])
-    return run_dir / "assigned" / (Path(first).name.removesuffix(".parquet") or "root")
+    return RunFolder(run_dir).assigned(Path(first).name.removesuffix(".parquet") or "root")
 
 
 def task_of(text: str | None, environment: Mapping[str, str]) -> tuple[int, int]:

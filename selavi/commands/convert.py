@@ -49,8 +49,10 @@ def add_arguments(parser: Parser) -> None:
 
 def convert(arguments: ConvertArguments) -> ConvertResult:
     """Load and write."""
+    from selavi.runs.folder import RunFolder
+
     weights = arguments.weights
-    out = arguments.out or (weights / "export" if weights.is_dir() else Path(weights.name.split(".")[0]))
+    out = arguments.out or (RunFolder(weights).export if weights.is_dir() else Path(weights.name.split(".")[0]))
     _check(arguments, out)
     from selavi.pretrained import export_onnx, export_program, load, write_weights
 

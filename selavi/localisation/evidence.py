@@ -31,6 +31,7 @@ from selavi.batch import ClipBatch
 from selavi.config import Config
 from selavi.model import SelaviModel
 from selavi.results.evidence import Evidence
+from selavi.runs.folder import RunFolder
 
 MIN_POSITIONS = 7
 """Along each side of a map, if any of an encoder's four stages has as many: what the published model's last map of a
@@ -277,7 +278,7 @@ def _levels(found: np.ndarray | None) -> tuple[np.ndarray | None, float | None]:
 
 def evidence_path(run_dir: Path, split: str, head: int) -> Path:
     """RUN/evidence/SPLIT-hH.parquet."""
-    return run_dir / "evidence" / f"{split}-h{head}.parquet"
+    return RunFolder(run_dir).evidence(split, head)
 
 
 def read_evidence(path: Path) -> Iterator[Evidence]:
