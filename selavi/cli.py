@@ -14,7 +14,7 @@ from selavi.errors import DataError, Interrupted, NumericError, UsageError
 from selavi.filesystem import expand, explain, user_path
 from selavi.wording import program
 
-_MOVABLE = "data.root=NEW, anywhere: the media of RUN are there now; clips keep their ids."
+_MOVABLE = "If the media of RUN have moved, say where they are now with data.root=NEW; clips keep their ids."
 _OWN = {"selavi", "datamodules", "tools"}
 Arguments = TypeVar("Arguments")
 Result = TypeVar("Result")

@@ -87,8 +87,8 @@ def _may_see(package: str, room: str | None, seen: str) -> bool:
         return seen in {"commands", "cli"}
     if package == "datamodules":
         return seen in SEEN_BY_DATAMODULES
-    if room is None:  # selavi/__init__.py, which every import of selavi runs first
-        return False
+    if room is None:  # selavi/__init__.py, which every import of selavi runs first; it reaches for the rest late
+        return seen == "commands"
     if room in NARROWER:
         return seen in NARROWER[room]
     own_row, seen_row = _row(room), _row(seen)

@@ -97,7 +97,7 @@ ELSEWHERE = {
     "selavi/evaluation/": f"{OWN}a run",
     "selavi/results/gallery/": f"{OWN}the gallery",
     "selavi/results/naming.py": "a table that the user names",
-    "selavi/pretrained.py": "weights that the user names",
+    "selavi/pretrained/": "weights that the user names",
     "selavi/tensor_files.py": f"{OWN}a run, or weights that the user names",
     "selavi/training/": f"{OWN}a run",
     "selavi/runs/": f"{OWN}a run",

@@ -333,7 +333,7 @@ def check_flow(flow: Flow, data: DataSpeed) -> list[Check]:
     ]
     if data.faults:
         text = f"{data.faults} of {data.clips} clips could not be decoded"
-        advice = "python tools/scan.py names the files; docs/data.md the reasons"
+        advice = f"{command('scan')} names the files; docs/data.md the reasons"
         checks.append(Check("speed", "faults", "warning", text, advice))
     return checks
 

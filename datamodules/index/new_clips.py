@@ -35,6 +35,7 @@ from selavi.filesystem import Look, look, real_path
 from selavi.media import MediaError
 from selavi.modalities import MODALITIES, SLACK_S, Request, Streams, Window, num_bytes, request_of
 from selavi.runs.folder import RunFolder
+from selavi.wording import command
 
 log = logging.getLogger("selavi")
 
@@ -50,10 +51,10 @@ _READABLE = (None, "ok", "silent", "no_audio", "bad_audio", "too_short")
 def list_clips(
     paths: Sequence[str], config: Config, sound_files: bool, allow_links: bool = False, layout: str = "auto"
 ) -> pa.Table:
-    """List the clips of files and folders, of one manifest, or of one folder of tools/prepare.py.
+    """List the clips of files and folders, of one manifest, or of one folder of `selavi prepare`.
 
     Args:
-        paths: files and folders; or one Parquet file of tools/scan.py; or one prepared folder or its URL.
+        paths: files and folders; or one Parquet file of `selavi scan`; or one prepared folder or its URL.
         config: of the run: where shards are cached.
         sound_files: whether files with sound alone belong to the list.
         allow_links: follow links that lead out of a folder.
@@ -97,7 +98,7 @@ def _listed(path: Path) -> pa.Table:
     missing = [name for name in SCHEMA.names if name not in table.column_names]
     if missing or b"root" not in (table.schema.metadata or {}):
         lacks = f"lacks the columns {', '.join(missing)}" if missing else "does not say where its media are"
-        raise UsageError(f"{path} {lacks}: expected a manifest of tools/scan.py or of a run")
+        raise UsageError(f"{path} {lacks}: expected a manifest of {command('scan')} or of a run")
     doubled = len(table) - pc.count_distinct(table["id"]).as_py()
     if doubled:
         raise UsageError(f"{path}: {doubled} of {len(table)} rows repeat an id")

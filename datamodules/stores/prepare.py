@@ -245,7 +245,7 @@ def _begin(rows: pa.Table, out: Path, settings: PrepareSettings) -> None:
     if before != plan:
         differing = [
             f"{name}: {before['settings'].get(name)}, now {value}"
-            for name, value in plan["settings"].items()
+            for name, value in asdict(settings).items()
             if before["settings"].get(name) != value
         ]
         if before["digest"] != plan["digest"]:

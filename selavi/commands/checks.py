@@ -16,6 +16,7 @@ from datamodules.index.sources import SOURCES, read_list
 from selavi.config import Config, load_run_config
 from selavi.errors import UsageError
 from selavi.runs.folder import RunFolder
+from selavi.wording import command
 
 
 def require(condition: object, message: str) -> None:
@@ -60,7 +61,7 @@ def run_clips(folder: Path, split: str | None, labelled: bool = False) -> tuple[
     except (OSError, pa.ArrowException) as error:
         raise UsageError(f"{path} cannot be read ({error}); without it nothing is known of the run's clips") from error
     rows = usable(select_split(manifest, split or config.data.train_split))
-    require(len(rows), f"no clip of split {split!r} of {folder} can be used; python tools/scan.py says why")
+    require(len(rows), f"no clip of split {split!r} of {folder} can be used; {command('scan')} says why")
     if labelled:
         rows = rows.filter(pc.is_valid(rows["label"]))
         require(len(rows), f"no clip of split {split!r} of {folder} has a label to compare clusters with")

@@ -1,4 +1,4 @@
-"""Fine-tune a finished run's encoder on labels; held-out training clips choose the epoch, which is tested once."""
+"""Fine-tune the encoder of a finished run on labels; held-out training clips choose the epoch, which is tested once."""
 
 import sys
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ class FinetuneResult:
     run_dir: Path
     split: str
     folds: dict[str, dict[str, Any]]
-    """Of each fold by its name, or of `all`: what eval/finetune_SPLIT.json holds."""
+    """What eval/finetune_SPLIT.json holds, by `fold 1`, `fold 2` ..., or `all`."""
 
 
 def add_arguments(parser: Parser) -> None:
@@ -41,11 +41,13 @@ def add_arguments(parser: Parser) -> None:
     clips = ("data.root=/ucf101", "data.list=/lists/*list0{fold}.txt", "--folds", "1", "2", "3")
     words = ("runs/vggsound", "--config", "finetune_ucf101", *clips, "run_dir=runs/vggsound-ucf101")
     parser.epilog = f"Example: {command('finetune', *words)}"
-    parser.add_argument("run", type=Path, metavar="RUN", help="run folder whose encoder is trained on")
-    parser.add_argument("--config", type=Path, required=True, help="YAML file, or one of selavi's own by its name")
-    parser.add_argument("--folds", nargs="+", help="of an official list: each takes the place of {fold} in data.list")
+    parser.add_argument("run", type=Path, metavar="RUN", help="run folder whose encoder is trained further")
+    about = "YAML file, or the name of one of selavi's recipes"
+    parser.add_argument("--config", type=Path, required=True, help=about)
+    about = "folds of an official list; each in turn takes the place of {fold} in data.list"
+    parser.add_argument("--folds", nargs="+", help=about)
     parser.add_argument("--split", help="clips to test on (default: test)")
-    parser.take_settings("settings that override the file's")
+    parser.take_settings("settings, which override those of the file")
 
 
 def finetune(arguments: FinetuneArguments) -> FinetuneResult:

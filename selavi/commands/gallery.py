@@ -18,7 +18,7 @@ from selavi.commands.gallery_workers import pool
 from selavi.commands.prepared_clips import read_shard, write_shard
 from selavi.config import Config
 from selavi.errors import DataError, UsageError
-from selavi.localisation.evidence import read_faded
+from selavi.localisation.files import read_faded
 from selavi.modalities import Request
 from selavi.results.evidence import Evidence
 from selavi.results.gallery.build import About, GalleryReport, MediaSource, write_gallery

@@ -14,11 +14,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from datamodules.clips import check_bad_fraction, judge_for, open_prepared
-from datamodules.doctor.report import PROBES, check_codecs, run_probe
+from datamodules.clips import check_bad_fraction, judge_for
+from datamodules.doctor.installation import PROBES, check_codecs, run_probe
 from datamodules.doctor.throughput import Sample, measure_data
 from datamodules.index.manifest import describe_bad, probed, read_manifest, select_split, usable
 from datamodules.stores.cache import estimate_gb
+from datamodules.stores.opening import open_prepared
 from selavi.atomic import write_text
 from selavi.commands.evaluate import EvaluateArguments, evaluate
 from selavi.commands.export import ExportArguments, export
@@ -26,7 +27,7 @@ from selavi.commands.label import MINUTES, LabelArguments, LabelResult, again, r
 from selavi.commands.recipes import find_recipe
 from selavi.commands.scan import ScanArguments, scan
 from selavi.commands.train import TrainArguments, train
-from selavi.config import Config, load_config
+from selavi.config import Config, load_config, load_run_config
 from selavi.errors import Interrupted, UsageError
 from selavi.evaluation.report import format_table
 from selavi.meter import say
@@ -42,7 +43,9 @@ from selavi.planning import (
     plan_length,
     recipe_name,
 )
-from selavi.runs.record import read_verdict
+from selavi.runs.folder import RunFolder
+from selavi.runs.record import read_status, read_verdict
+from selavi.runs.resume import is_finished
 from selavi.training.speed import measure_model
 from selavi.wording import about, command
 
@@ -75,26 +78,27 @@ def label_run(arguments: LabelArguments) -> LabelResult:
     """Do what is not done yet of looking, planning, training, measuring and exporting."""
     began = time.monotonic()
     run = run_folder(arguments)
+    files = RunFolder(run)
     plan = _read_plan(arguments, run) or _make_plan(arguments, run)
     worked = _train(arguments, run, plan)
-    epochs = _finished_epochs(run)
-    split = load_config(run / "config.resolved.yaml").data.train_split
+    epochs = int(read_status(run)["epochs"])
+    split = load_run_config(run).data.train_split
     if plan.exported != epochs:
         evaluate(EvaluateArguments(runs=[run], split=split))
         export(ExportArguments(run))
         plan.exported = epochs
         _write_plan(plan, run)
         worked = True
-    scores = json.loads((run / "eval" / f"metrics_{split}.json").read_text(encoding="utf-8"))
+    scores = json.loads(files.figures(split).read_text(encoding="utf-8"))
     return LabelResult(
         folder=arguments.folder,
         run=run,
-        page=run / "gallery" / "index.html",
-        tables=(run / "clusters.parquet", run / "clusters.csv"),
+        page=files.gallery / "index.html",
+        tables=(files.clusters, files.clusters_csv),
         verdict=read_verdict(run),
         scores=format_table({**scores, "verdict": ""}),
         by_hand=_by_hand(arguments, run, plan),
-        other_splits=_other_splits(run, split),
+        other_splits=_other_splits(files, split),
         seconds=time.monotonic() - began if worked else 0.0,
     )
 
@@ -141,7 +145,7 @@ def _make_plan(arguments: LabelArguments, run: Path) -> Plan:
         raise UsageError(f"--more trains a finished run longer, and {run} has not begun; leave it out")
     for check in check_codecs(run_probe(PROBES["av"])):
         if check.mark != "ok":
-            say(f"{check.mark}: {check.name}: {check.found}. {check.advice}")
+            say(f"{check.mark}: {check.name}: {check.finding}. {check.advice}")
     root = f"data.root={arguments.folder}"
     usual = load_config(find_recipe(Path("small")), [root, *arguments.overrides])
     manifest = _look(arguments, usual, run)
@@ -268,15 +272,16 @@ def _measure(config: Config, manifest: pa.Table) -> Cost:
 
 def _train(arguments: LabelArguments, run: Path, plan: Plan) -> bool:
     """Train what is not trained yet; returns whether there was something to do."""
-    before = _finished_epochs(run)
-    if before and arguments.more is None:
+    finished = RunFolder(run).settings.exists() and is_finished(load_run_config(run))
+    if finished and arguments.more is None:
         return False
+    if finished:
+        epochs = _more(run, plan, arguments.more or arguments.minutes or plan.asked["minutes"])
+        training = TrainArguments(overrides=[f"run_dir={run}"], more=epochs)
+    else:
+        training = TrainArguments(Path(plan.recipe), _settings(arguments, run, plan, "resume=auto"))
     try:
-        if before:
-            minutes = arguments.more or arguments.minutes or plan.asked["minutes"]
-            train(TrainArguments(overrides=[f"run_dir={run}"], more=_more(run, plan, minutes)))
-        else:
-            train(TrainArguments(Path(plan.recipe), _settings(arguments, run, plan, "resume=auto")))
+        train(training)
     except Interrupted as error:
         raise Interrupted(f"stopped; the same command goes on: {again(arguments)}", error.exit_code) from error
     return True
@@ -288,19 +293,13 @@ def _settings(arguments: LabelArguments, run: Path, plan: Plan, *more: str) -> l
 
 def _more(run: Path, plan: Plan, minutes: float) -> int:
     """Epochs that fit into so many minutes."""
-    config = load_config(run / "config.resolved.yaml")
+    config = load_run_config(run)
     if not plan.epoch_s:
-        cost = _measure(config, judge_for(config, read_manifest(run / "manifest.parquet")))
+        cost = _measure(config, read_manifest(RunFolder(run).manifest))
         plan.epoch_s, plan.labelling_s = cost.epoch_s, cost.labelling_s
     epochs = more_epochs(minutes, Cost(plan.epoch_s, plan.labelling_s), config)
     say(f"plan: {epochs} more epochs, {about(epochs * plan.epoch_s)}")
     return epochs
-
-
-def _finished_epochs(run: Path) -> int:
-    """Epochs of a finished training; 0 where it is not finished."""
-    path = run / "status.json"
-    return int(json.loads(path.read_text(encoding="utf-8"))["epochs"]) if path.exists() else 0
 
 
 # ---- the end ----
@@ -314,7 +313,7 @@ def _by_hand(arguments: LabelArguments, run: Path, plan: Plan) -> tuple[str, ...
     )
 
 
-def _other_splits(run: Path, split: str) -> tuple[str, ...]:
+def _other_splits(files: RunFolder, split: str) -> tuple[str, ...]:
     """Splits with usable clips that were not trained on."""
-    names = usable(read_manifest(run / "manifest.parquet"))["split"].to_pylist()
+    names = usable(read_manifest(files.manifest))["split"].to_pylist()
     return tuple(sorted(set(filter(None, names)) - {split}))

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from selavi.config import Config
     from selavi.labelling.solver.transport import Labelling
+    from selavi.runs.folder import RunFolder
 
 Settings = Mapping[str, object]
 """Settings by name: {"heads.num_clusters": 20, "modalities": ["video"]}."""
@@ -35,17 +36,24 @@ class LabelledRun:
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
+        from selavi.config import load_run_config
+
         self.folder = user_path(os.fspath(folder))
-        if not (self.folder / "config.resolved.yaml").exists():
-            raise UsageError(f"{self.folder} is not a run folder: it has no config.resolved.yaml")
+        load_run_config(self.folder)
 
     def __repr__(self) -> str:
         lines = [f"LabelledRun({str(self.folder)!r})"]
         if self.verdict:
             lines.append(f"  labels: {self.verdict}")
         if self.gallery.exists():
-            lines += [f"  page:   {self.gallery}", f"  table:  {self.folder / 'clusters.csv'}"]
+            lines += [f"  page:   {self.gallery}", f"  table:  {self._files.clusters_csv}"]
         return "\n".join(lines)
+
+    @property
+    def _files(self) -> "RunFolder":
+        from selavi.runs.folder import RunFolder
+
+        return RunFolder(self.folder)
 
     @property
     def config(self) -> "Config":
@@ -57,7 +65,7 @@ class LabelledRun:
     @property
     def gallery(self) -> Path:
         """The page to look through the clusters; open it in a browser."""
-        return self.folder / "gallery" / "index.html"
+        return self._files.gallery / "index.html"
 
     @property
     def verdict(self) -> str:
@@ -74,7 +82,7 @@ class LabelledRun:
         """
         import pyarrow.parquet as pq
 
-        path = self.folder / "clusters.parquet"
+        path = self._files.clusters
         if not path.exists():
             raise UsageError(f"{self.folder} has no table yet: selavi.export(run) writes it")
         return pq.read_table(path)
@@ -99,7 +107,10 @@ class LabelledRun:
         Raises:
             UsageError: the run was not measured yet.
         """
-        return _read_metrics(self.folder, self.config.data.train_split)
+        path = self._files.figures(self.config.data.train_split)
+        if not path.exists():
+            raise UsageError(f"{self.folder} was not measured yet: selavi.evaluate(run) does it")
+        return dict(json.loads(path.read_text(encoding="utf-8")))
 
     def assign(self, paths: Iterable[str | os.PathLike[str]] | str, **options: Any) -> "pa.Table":
         """Label new files with the clusters of this run; see `selavi.assign`."""
@@ -259,10 +270,3 @@ def _words(settings: Settings | None) -> list[str]:
         name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in (settings or {}).items()
     }
     return [f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in words.items()]
-
-
-def _read_metrics(folder: Path, split: str) -> dict[str, Any]:
-    path = folder / "eval" / f"metrics_{split}.json"
-    if not path.exists():
-        raise UsageError(f"{folder} was not measured yet: selavi.evaluate(run) does it")
-    return dict(json.loads(path.read_text(encoding="utf-8")))

@@ -1,4 +1,4 @@
-"""Train: learn encoders and label every clip.  Without arguments: the generated demo set."""
+"""Train encoders and label every clip.  Without arguments: on the generated demo set."""
 
 import sys
 import time
@@ -45,14 +45,14 @@ class TrainResult:
 
 def add_arguments(parser: Parser) -> None:
     """Describe the command line."""
-    example = command("train", "--config", "small", "data.root=/videos", "heads.num_clusters=50", "run_dir=runs/mine")
-    parser.epilog = f"Recipes of selavi's own: {', '.join(recipe_names())}. Every setting is explained in "
-    parser.epilog += f"docs/configuration.md. Example: {example}"
-    about = "YAML file, or the name of one of selavi's own recipes (default: demo)"
+    words = ("--config", "small", "data.root=/videos", "heads.num_clusters=50", "run_dir=runs/mine")
+    parser.epilog = f"Recipes: {', '.join(recipe_names())}. Every setting is explained in docs/configuration.md. "
+    parser.epilog += f"Example: {command('train', *words)}"
+    about = "YAML file, or the name of one of selavi's recipes (default: demo)"
     parser.add_argument("--config", type=Path, help=about)
     about = "train RUN, a run folder, for so many epochs more than planned: train RUN --more 20"
     parser.add_argument("--more", type=int, metavar="EPOCHS", help=about)
-    parser.take_settings("settings that override the file's")
+    parser.take_settings("settings, which override those of the file")
 
 
 def train(arguments: TrainArguments) -> TrainResult:

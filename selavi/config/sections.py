@@ -181,7 +181,7 @@ class EncodersConfig:
     """torchvision: as its R(2+1)D-18; vmz: as XDC's weights, where the channels between the spatial and the temporal
     convolution follow from each pair's own input, and batch norm adds 0.001 to the variance."""
     init: str = setting("", path=True)
-    """Start the encoders from these weights: a run, a folder of tools/convert.py, or a released file; empty: at
+    """Start the encoders from these weights: a run, a folder of `selavi convert`, or a released file; empty: at
     random.  The heads always start at random."""
 
     def __post_init__(self) -> None:
@@ -348,7 +348,7 @@ class TrainerConfig:
 
 @dataclass
 class FinetuneConfig:
-    """Training one encoder of a finished run on labels (tools/finetune.py); the defaults are the published protocol.
+    """Training one encoder of a finished run on labels (`selavi finetune`); the defaults are the published protocol.
 
     An epoch sees one window of each clip.  The published 12 epochs of 10 windows each are 120 of these.
     """

@@ -102,7 +102,7 @@ def check_recipes(names: Sequence[str], seeds: Sequence[int]) -> None:
 
 
 def recipe_row(name: str, seed: int, run_dir: Path, split: str) -> Row:
-    """What tools/cluster_eval.py measured of a finished run; the head is the one chosen without labels.
+    """What `selavi evaluate` measured of a finished run; the head is the one chosen without labels.
 
     Beside the figures: the oracle's NMI, the mean NMI of the heads, and under own and cross labels that of each
     modality's heads.
@@ -151,8 +151,8 @@ def train_recipes(
         settings: `section.key=value` for all recipes, which override the file's and are overridden by the recipe's.
         splits: to measure on.
         folder: of the runs and the table.
-        train: arguments of tools/train.py -> exit code.
-        measure: arguments of tools/cluster_eval.py -> exit code.
+        train: arguments of `selavi train` -> exit code.
+        measure: arguments of `selavi evaluate` -> exit code.
 
     Raises:
         UsageError: an unknown recipe, wrong settings, or a split without labels.

@@ -36,6 +36,7 @@ from selavi.model import SelaviModel
 from selavi.randomness import mix
 from selavi.scores.head_choice import choose_head
 from selavi.scores.metrics import contingency_matrix, matched_accuracy, normalised_mutual_information
+from selavi.wording import command
 
 CLEAN = "clean"
 """Name of what is not degraded; its severity is 0."""
@@ -400,7 +401,7 @@ class Table:
                 self.rows = told.pop("rows")
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise UsageError(
-                    f"{self.path} is not a table of tools/degrade.py; move it, or name another --out"
+                    f"{self.path} is not a table of {command('degrade')}; move it, or name another --out"
                 ) from error
             if told != self.settings:
                 raise UsageError(f"{self.path} was made with {told}, not {self.settings}; name another --out")

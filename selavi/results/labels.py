@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from torch import Tensor
@@ -35,8 +36,8 @@ def write_labels(run_dir: Path, split: str, ids: list[str], labels: Tensor, stat
     """
     num_clips, num_heads = labels.shape
     columns = {
-        "id": pa.array([clip_id for clip_id in ids for _ in range(num_heads)]),
-        "head": pa.array(list(range(num_heads)) * num_clips, pa.int32()),
+        "id": pa.array(ids, pa.string()).take(pa.array(np.repeat(np.arange(num_clips), num_heads))),
+        "head": pa.array(np.tile(np.arange(num_heads, dtype=np.int32), num_clips)),
         "cluster": pa.array(labels.flatten().numpy(), pa.int32()),
     }
     for name in ("confidence", "margin", "entropy", "modality_agreement"):

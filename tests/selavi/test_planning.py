@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selavi import planning
-from selavi.commands.recipes import RECIPES as CONFIGS
-from selavi.config import Config, find_config, load_config
+from selavi.commands.recipes import RECIPES
+from selavi.config import Config, load_config
 from selavi.planning import Cost, FolderFacts, MachineFacts, choose_recipe, more_epochs, plan_length
 
 LAPTOP = MachineFacts(cores=2, gpu=False, bfloat16=False, disk_gb=100.0)
@@ -18,7 +18,7 @@ costs = st.builds(Cost, epoch_s=st.floats(1e-3, 1e4), labelling_s=st.floats(1e-3
 
 
 def recipe(name: str) -> Config:
-    return load_config(find_config(CONFIGS / f"{name}.yaml", CONFIGS))
+    return load_config(RECIPES / f"{name}.yaml")
 
 
 SMALL, MEDIUM = recipe("small"), recipe("medium")
@@ -35,7 +35,7 @@ def chosen(
     """The recipe and the settings that it comes to, which load_config checks."""
     name = planning.recipe_name(clips.num_clips, machine.gpu)
     result = choose_recipe(clips, machine, recipe(name), clusters)
-    return result, load_config(CONFIGS / f"{result.config}.yaml", result.settings)
+    return result, load_config(RECIPES / f"{result.config}.yaml", result.settings)
 
 
 # ---- how long ----
@@ -140,7 +140,7 @@ def test_every_recipe_is_made_of_settings_that_exist(
 
 def test_what_is_there_decides_on_the_recipe() -> None:
     assert chosen(facts(60))[1].optim.batch_size == 16
-    assert chosen(facts(576))[1] == load_config(CONFIGS / "small.yaml", ["heads.num_clusters=17"])
+    assert chosen(facts(576))[1] == load_config(RECIPES / "small.yaml", ["heads.num_clusters=17"])
     assert chosen(facts(50_000))[0].config == "small"
     result, config = chosen(facts(50_000), SERVER)
     assert result.config == "medium" and config.trainer.accelerator == "gpu" and config.trainer.devices == 1

@@ -140,6 +140,12 @@ def test_too_little_shared_memory_is_told_before_a_run(tiny: Tiny, monkeypatch: 
     manifest, media = prepare_data(tiny())
     with pytest.raises(UsageError, match=r"--shm-size=.*lower data.num_workers or the batch size"):
         ClipDataModule(config, manifest, media)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=64 << 20))
+    config = tiny("data.num_workers=4", "trainer.devices=1", "video.decode_size=128")
+    ClipDataModule(config, manifest, media)
+    config.trainer.devices = 64
+    with pytest.raises(UsageError, match="4 loader processes of each of 64 processes"):
+        ClipDataModule(config, manifest, media)
 
 
 def test_a_batch_that_gets_lost_ends_the_run(make: Callable[..., Loader], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from selavi import planning
 from selavi.commands import label, label_run
 from selavi.commands.label import LabelArguments
 from selavi.commands.main import main
+from selavi.commands.recipes import RECIPES
 from selavi.config import load_config, load_run_config
 from selavi.errors import Interrupted
 from selavi.training.speed import ModelSpeed
@@ -43,17 +43,6 @@ def files_of(run: Path) -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
 
 
-def test_a_folder_becomes_a_page(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(words) == 0
-    run = tmp_path / "run"
-    ended = capsys.readouterr()
-    assert (run / "gallery" / "index.html").exists() and len(pq.read_table(run / "clusters.parquet")) == 48
-    assert "recipe: small.yaml, for 48 clips without a GPU; picture and sound" in ended.err
-    assert f"page:    {run}/gallery/index.html" in ended.err
-    assert "labels:  The labels are" in ended.err and "agrees" in ended.out
-    assert f"selavi export {run} --names names.csv" in ended.err
-
-
 def test_the_commands_by_hand_train_the_same(words: list[str], tmp_path: Path, labelled_run: Path) -> None:
     """What is printed at the end, given to train, comes to the settings of the run."""
     plan = label_run.Plan(**json.loads((labelled_run / "label.json").read_text()))
@@ -61,7 +50,7 @@ def test_the_commands_by_hand_train_the_same(words: list[str], tmp_path: Path, l
         result = label.label(LabelArguments(plan.folder, out=labelled_run))
     first = result.by_hand[0].split()
     assert first[:4] == ["selavi", "train", "--config", "small"]
-    by_hand = load_config(label_run.find_recipe(Path("small")), [*first[4:], "resume=auto"])
+    by_hand = load_config(RECIPES / "small.yaml", [*first[4:], "resume=auto"])
     assert by_hand == load_run_config(labelled_run)
 
 
@@ -74,9 +63,12 @@ def test_finished_it_says_so_and_writes_nothing(
     assert files_of(labelled_run) == before
 
 
-def test_stopped_the_same_command_goes_on_with_the_same_plan(
+def test_a_folder_becomes_a_page_also_where_it_was_stopped_between(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    run = tmp_path / "run"
+    code = 0
+
     def stop(*_: object) -> None:
         raise Interrupted("stopped by a signal; resume it with resume=auto", code)
 
@@ -84,13 +76,19 @@ def test_stopped_the_same_command_goes_on_with_the_same_plan(
         patch.setattr(label_run, "train", stop)
         for code in (130, 75):  # the keyboard, and other signals
             assert main(words) == code
-    again = f"the same command goes on: selavi label {words[1]} --out {tmp_path / 'run'}"
-    assert again in capsys.readouterr().err
-    plan = (tmp_path / "run" / "label.json").read_text()
+    said = capsys.readouterr().err
+    assert said.count("recipe: small.yaml, for 48 clips without a GPU; picture and sound") == 1
+    again = f"the same command goes on: selavi label {words[1]} --out {run}"
+    assert again in said
+    plan = json.loads((run / "label.json").read_text())
     monkeypatch.setattr(label_run, "choose_recipe", stop)  # nothing is planned anew
     assert main(again.partition(": selavi ")[2].split()) == 0
-    now = json.loads((tmp_path / "run" / "label.json").read_text())
-    assert now == json.loads(plan) | {"exported": 2}
+    assert json.loads((run / "label.json").read_text()) == plan | {"exported": 2}
+    ended = capsys.readouterr()
+    assert (run / "gallery" / "index.html").exists() and len(pq.read_table(run / "clusters.parquet")) == 48
+    assert f"page:    {run}/gallery/index.html" in ended.err
+    assert "labels:  The labels are" in ended.err and "agrees" in ended.out
+    assert f"selavi export {run} --names names.csv" in ended.err
 
 
 def test_stopped_after_training_it_does_not_train_again(
@@ -117,21 +115,20 @@ def test_stopped_after_training_it_does_not_train_again(
 
 
 def test_the_length_follows_from_the_speed_that_was_measured(
-    videos: Path, quick: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def stop(*_: object) -> None:
+        raise Interrupted("planned", 75)
+
     monkeypatch.setattr(label_run, "measure_model", lambda *_: ModelSpeed(0.5, 1.0, 8, "a slow machine"))
-    monkeypatch.setattr(planning, "LEAST_STEPS", 6)
-    monkeypatch.setattr(planning, "LEAST_EPOCHS", 1)
-    settings = {name: value for name, value in quick.items() if name not in ("trainer.max_epochs", "optim.batch_size")}
-    overrides = [f"{name}={value}" for name, value in settings.items()]
-    overrides.append(f"data.cache_dir={videos.parent / '.selavi-cache'}")
-    run = tmp_path / "run"
-    label.label(LabelArguments(str(videos), 4, 0.1, run, overrides=overrides))
-    plan = json.loads((run / "label.json").read_text())
+    monkeypatch.setattr(label_run, "train", stop)
+    chosen = ("trainer.max_epochs", "optim.batch_size")
+    assert main([word for word in words if not word.startswith(chosen)] + ["--minutes", "0.1"]) == 75
+    plan = json.loads((tmp_path / "run" / "label.json").read_text())
     assert plan["epoch_s"] > 96 and plan["labelling_s"] > 96  # 48 clips at half a clip a second; two groups at one
-    config = load_run_config(run)
+    config = load_config(RECIPES / f"{plan['recipe']}.yaml", plan["settings"])
     assert config.optim.batch_size == 16  # three steps an epoch
-    assert config.trainer.max_epochs == 2  # six steps: more does not fit
+    assert config.trainer.max_epochs == 50  # 150 steps, which labels need: no more fits
     assert config.labelling.num_labellings == 2  # as asked for
 
 

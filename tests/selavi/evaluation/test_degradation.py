@@ -262,7 +262,7 @@ def test_a_table_of_other_settings_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"was made with .*'views': 3.* not .*'views': 1"):
         dg.Table(tmp_path, "test", 1, 0)
     (tmp_path / "degradation_train.json").write_text(json.dumps([1]))
-    with pytest.raises(UsageError, match="is not a table of tools/degrade"):
+    with pytest.raises(UsageError, match="is not a table of selavi degrade"):
         dg.Table(tmp_path, "train", 3, 0)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from selavi.results.evidence import Evidence
+from selavi.results.evidence import Evidence, EvidenceMap
 from selavi.results.gallery.build import About, GalleryReport, MediaSource, write_gallery
 from selavi.results.gallery.select import Head
 from selavi.results.gallery.thumbnails import SAMPLE_RATE, Geometry, ThumbnailJob
@@ -42,7 +42,10 @@ WORDS += ["goat", "choir", "saw", "fire"]
 
 def evidence_of(clip_id: str, video: np.ndarray | None, audio: np.ndarray | None) -> Evidence:
     """Evidence of which only what is drawn matters."""
-    return Evidence(clip_id, 0, 0.0, np.zeros(4), video, audio, None, None)
+    maps = {
+        name: EvidenceMap(levels, 1.0) for name, levels in (("video", video), ("audio", audio)) if levels is not None
+    }
+    return Evidence(clip_id, 0, 0.0, np.zeros(4), maps)
 
 
 def synthetic_clips(num_clips: int, num_clusters: int, num_heads: int = 2, *, hostile: bool = False, seed: int = 0):
