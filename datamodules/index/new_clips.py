@@ -26,6 +26,7 @@ from selavi.atomic import locked, write_atomically, write_text
 from selavi.config import Config
 from selavi.errors import UsageError
 from selavi.filesystem import Look, look, real_path
+from selavi.runs.folder import RunFolder
 from selavi.wording import command
 
 log = logging.getLogger("selavi")
@@ -208,7 +209,7 @@ def _require_same(out: Path, before: dict[str, Any], now: dict[str, Any]) -> Non
 def default_out(run_dir: Path, paths: Sequence[str]) -> Path:
     """RUN/assigned/NAME, with the name of the first path."""
     first = paths[0].rstrip("/") if "://" in paths[0] else os.path.abspath(paths[0])
-    return run_dir / "assigned" / (Path(first).name.removesuffix(".parquet") or "root")
+    return RunFolder(run_dir).assigned(Path(first).name.removesuffix(".parquet") or "root")
 
 
 def task_of(text: str | None, environment: Mapping[str, str]) -> tuple[int, int]:

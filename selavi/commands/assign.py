@@ -108,6 +108,7 @@ def _check(arguments: AssignArguments) -> None:
     from selavi.commands.checks import at_least, output_folder, require
     from selavi.config import load_run_config
     from selavi.results.naming import read_names
+    from selavi.runs.folder import RunFolder
 
     at_least(arguments, views=1, nearest=0, shard_clips=1, workers=0)
     fraction = arguments.max_bad_fraction
@@ -123,9 +124,9 @@ def _check(arguments: AssignArguments) -> None:
     require(fits, f"--head must be `chosen`, `all` or one of 0 to {config.num_label_heads - 1}, got {head!r}")
     for path in arguments.paths:
         require("://" in path or os.path.lexists(path), f"{path}: no such file or folder")
-    output_folder("--out", arguments.out or arguments.run / "assigned")
-    if (arguments.run / "names.csv").exists():
-        read_names(arguments.run / "names.csv")
+    output_folder("--out", arguments.out or RunFolder(arguments.run).assigned_sets)
+    if RunFolder(arguments.run).names.exists():
+        read_names(RunFolder(arguments.run).names)
 
 
 def show(result: AssignResult) -> None:

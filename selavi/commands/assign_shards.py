@@ -19,6 +19,7 @@ from selavi.inference.load import load_model
 from selavi.meter import follow
 from selavi.modalities import reads_sound
 from selavi.results.naming import read_names
+from selavi.runs.folder import RunFolder
 from selavi.runs.record import Run, load_run
 
 
@@ -39,7 +40,7 @@ def assign_shards(arguments: AssignArguments) -> AssignResult:
         raise UsageError(f"{num_missing} of {clips.num_shards} shards in {out} are not labelled yet: label them first")
     counts: Counter[str] = Counter()
     tables = None
-    names_path = run.folder / "names.csv"
+    names_path = RunFolder(run.folder).names
     if not num_missing:
         counts, tables = _merge(clips, names_path, settings, limit, arguments.spreadsheet_safe)
     return AssignResult(

@@ -51,20 +51,22 @@ def add_arguments(parser: Parser) -> None:
 
 def convert(arguments: ConvertArguments) -> ConvertResult:
     """Load and write."""
+    from selavi.runs.folder import RunFolder
+
     weights = arguments.weights
-    own = weights / ("hub" if list(arguments.to) == ["hub"] else "export")
+    folder = RunFolder(weights)
+    own = folder.hub if list(arguments.to) == ["hub"] else folder.export
     out = arguments.out or (own if weights.is_dir() else Path(weights.name.split(".")[0]))
     _check(arguments, out)
     from selavi.pretrained import export_onnx, export_program, load, write_hub, write_weights
     from selavi.pretrained.hub import read_facts
-    from selavi.runs.folder import RunFolder
 
     loaded = load(weights, arguments.set)
     files: dict[str, Sequence[Path]] = {}
     if "safetensors" in arguments.to:
         files["safetensors"] = write_weights(loaded, out)
     if "hub" in arguments.to:
-        is_run = RunFolder(weights).manifest.exists()
+        is_run = folder.manifest.exists()
         files["hub"] = write_hub(loaded, out, read_facts(weights) if is_run else None)
     for kind, export in (("torch", export_program), ("onnx", export_onnx)):
         if kind in arguments.to:

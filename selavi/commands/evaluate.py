@@ -89,6 +89,7 @@ def _check(arguments: EvaluateArguments) -> None:
 
     from selavi.commands.checks import at_least, output_folder, require, run_clips
     from selavi.results.cluster_table import agreement_of_modalities
+    from selavi.runs.folder import RunFolder
 
     at_least(arguments, views=1)
     one_kind = bool(arguments.runs) == (not arguments.clusters) == (not arguments.labels)
@@ -97,7 +98,7 @@ def _check(arguments: EvaluateArguments) -> None:
         _check_of_file(arguments)
     for run in arguments.runs:
         config, _ = run_clips(run, arguments.split)
-        output_folder("the run folder", run / "eval")
+        output_folder("the run folder", RunFolder(run).evaluation)
         _check_merge(config, arguments.merge)
         if arguments.choose == "modalities":
             shared = agreement_of_modalities(run, config.data.train_split)

@@ -94,6 +94,7 @@ def _check(arguments: ExportArguments) -> None:
     from selavi.results.gallery.layout import require_method
     from selavi.results.handover import FORMATS
     from selavi.results.naming import read_names
+    from selavi.runs.folder import RunFolder
 
     clips, head = arguments.clips, arguments.head
     fits = clips == "all" or (clips.isdecimal() and int(clips) > 0)
@@ -108,7 +109,7 @@ def _check(arguments: ExportArguments) -> None:
     heads = list(range(config.num_label_heads))
     require(not head.isdecimal() or int(head) in heads, f"expected one of the heads {heads}, got {head}")
     output_folder("the run folder", arguments.run)
-    kept = arguments.run / "names.csv"
+    kept = RunFolder(arguments.run).names
     if arguments.names or kept.exists():
         read_names(arguments.names or kept)
 

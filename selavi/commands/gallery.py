@@ -24,6 +24,7 @@ from selavi.results.evidence import Evidence
 from selavi.results.gallery.build import AboutRun, GalleryReport, MediaSource, write_gallery
 from selavi.results.gallery.select import Head, Places
 from selavi.results.naming import Names
+from selavi.runs.folder import RunFolder
 
 log = logging.getLogger("selavi")
 _FIGURES = {"nmi": "NMI", "ari": "ARI", "accuracy": "Accuracy", "purity": "Purity", "n": "Clips scored"}
@@ -51,7 +52,7 @@ def write_run_gallery(arguments: ExportArguments, content: GalleryContent) -> Ga
     """Write RUN/gallery."""
     explain = partial(_evidence, arguments.run, arguments.root, content.split, content.head)
     return write_gallery(
-        arguments.run / "gallery",
+        RunFolder(arguments.run).gallery,
         content.clips,
         content.heads,
         _about(arguments.run, content),
@@ -73,7 +74,7 @@ def _about(run_dir: Path, content: GalleryContent) -> AboutRun:
         run=str(run_dir),
         split=content.split,
         chosen_head=content.head,
-        figures=_figures(run_dir / "eval" / f"metrics_{content.split}.json", content.head),
+        figures=_figures(RunFolder(run_dir).figures(content.split), content.head),
         names=content.names.rows,
         agreement_of_heads=[None if np.isnan(score) else round(score, 3) for score in agreement],
         seed=content.config.seed,

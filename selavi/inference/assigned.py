@@ -19,7 +19,7 @@ import torch
 from selavi.atomic import write_atomically
 from selavi.augment import Augment
 from selavi.batch import ClipBatch
-from selavi.config import Config, as_dict
+from selavi.config import Config, as_dict, chosen, freedom
 from selavi.errors import DataError, UsageError
 from selavi.inference.predict import BatchPredictions, predict_batch
 from selavi.modalities import MODALITIES
@@ -58,17 +58,21 @@ _PARTS_AT_ONCE = 64
 
 def settings_digest(config: Config, state: Mapping[str, torch.Tensor], potentials: torch.Tensor) -> str:
     """16 hex digits of what a run's labels depend on: weights, potentials, how clips are cut and modalities vote."""
-    settings, digest = as_dict(config), blake2b(digest_size=8)
-    cut = {name: settings["data"][name] for name in ("clip_s", "audio_policy")}
-    own_sections = [name for name in MODALITIES if name in settings]
-    digest.update(
-        repr([cut, *(settings[name] for name in ("modalities", *own_sections, "heads", "labelling"))]).encode()
-    )
+    digest = blake2b(digest_size=8)
+    # Without defaults, so that a setting that is added later leaves what was begun before as it is.
+    settings = sorted((key, value) for key, value in chosen(as_dict(config)).items() if _labels_depend_on(key, config))
+    digest.update(repr(settings).encode())
     for name in sorted(state):
         digest.update(name.encode())
         digest.update(state[name].detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     digest.update(potentials.cpu().numpy().tobytes())
     return digest.hexdigest()
+
+
+def _labels_depend_on(key: str, config: Config) -> bool:
+    section = key.partition(".")[0]
+    sections = {"modalities", "heads", "labelling", *config.modalities}
+    return (section in sections or key in ("data.clip_s", "data.audio_policy")) and not freedom(key)
 
 
 def choose_modalities(names: Sequence[str] | None, config: Config) -> list[str]:
