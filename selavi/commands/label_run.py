@@ -16,7 +16,7 @@ import torch
 
 from datamodules.clips import check_bad_fraction, judge_for
 from datamodules.doctor.installation import PROBES, check_codecs, run_probe
-from datamodules.doctor.throughput import Sample, measure_data
+from datamodules.doctor.throughput import SampledFiles, measure_data
 from datamodules.index.manifest import describe_bad, probed, read_manifest, select_split, usable
 from datamodules.stores.cache import estimate_gb
 from datamodules.stores.opening import open_prepared
@@ -253,7 +253,7 @@ def _measure(config: Config, manifest: pa.Table) -> Cost:
     say(f"measuring how fast this machine is, {about(1.5 * _TRIAL_S)}")
     model = measure_model(config, _TRIAL_S)
     prepared = open_prepared(config)
-    sample = Sample(manifest, prepared[1] if prepared else None, len(manifest))
+    sample = SampledFiles(manifest, prepared[1] if prepared else None, len(manifest))
     with tempfile.TemporaryDirectory(prefix="selavi-label-") as folder:
         data = measure_data(config, sample, Path(folder), _TRIAL_S / 2)
     at_once = config.trainer.accelerator != "cpu" and config.data.num_workers > 0
@@ -306,8 +306,10 @@ def _more(run: Path, plan: Plan, minutes: float) -> int:
 
 
 def _by_hand(arguments: LabelArguments, run: Path, plan: Plan) -> tuple[str, ...]:
+    longer = [command("train", run, "--more", str(epochs)) for epochs in load_run_config(run).trainer.more_epochs]
     return (
         command("train", "--config", plan.recipe, *_settings(arguments, run, plan)),
+        *longer,
         command("evaluate", run),
         command("export", run),
     )
