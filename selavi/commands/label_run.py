@@ -308,8 +308,10 @@ def _more(run: Path, plan: Plan, minutes: float) -> int:
 
 
 def _by_hand(arguments: LabelArguments, run: Path, plan: Plan) -> tuple[str, ...]:
+    longer = [command("train", run, "--more", str(epochs)) for epochs in load_run_config(run).trainer.more_epochs]
     return (
         command("train", "--config", plan.recipe, *_settings(arguments, run, plan)),
+        *longer,
         command("evaluate", run),
         command("export", run),
     )

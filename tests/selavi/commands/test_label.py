@@ -114,6 +114,23 @@ def test_stopped_after_training_it_does_not_train_again(
     assert json.loads((run / "label.json").read_text()) == plan
 
 
+def test_a_finished_run_is_trained_longer_measured_and_written_again(
+    tmp_path: Path, labelled_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "copy"
+    shutil.copytree(labelled_run, run)
+    plan = json.loads((run / "label.json").read_text())
+    (run / "label.json").write_text(json.dumps(plan | {"epoch_s": 50.0, "labelling_s": 1.0}))
+    page = (run / "gallery" / "index.html").stat().st_mtime_ns
+    assert main(["label", plan["folder"], "--out", str(run), "--more", "1"]) == 0
+    said = capsys.readouterr().err
+    assert "plan: 1 more epochs, about 50 s" in said
+    assert f"selavi train {run} --more 1\n" in said
+    assert json.loads((run / "status.json").read_text())["epochs"] == 3
+    assert json.loads((run / "label.json").read_text())["exported"] == 3
+    assert (run / "gallery" / "index.html").stat().st_mtime_ns > page
+
+
 def test_the_length_follows_from_the_speed_that_was_measured(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
