@@ -19,9 +19,9 @@ from selavi.commands.prepared_clips import read_shard, write_shard
 from selavi.config import Config
 from selavi.errors import DataError, UsageError
 from selavi.localisation.files import read_faded
-from selavi.modalities import Request
+from selavi.modalities import MODALITIES, Request, request_of
 from selavi.results.evidence import Evidence
-from selavi.results.gallery.build import About, GalleryReport, MediaSource, write_gallery
+from selavi.results.gallery.build import AboutRun, GalleryReport, MediaSource, write_gallery
 from selavi.results.gallery.select import Head, Places
 from selavi.results.naming import Names
 from selavi.runs.folder import RunFolder
@@ -66,10 +66,10 @@ def write_run_gallery(arguments: ExportArguments, content: GalleryContent) -> Ga
     )
 
 
-def _about(run_dir: Path, content: GalleryContent) -> About:
+def _about(run_dir: Path, content: GalleryContent) -> AboutRun:
     """Title, figures and names for the page."""
     agreement = content.agreement.tolist()
-    return About(
+    return AboutRun(
         title=f"{run_dir.resolve().name}, {content.split}",
         run=str(run_dir),
         split=content.split,
@@ -105,7 +105,7 @@ def _evidence(run_dir: Path, root: str, split: str, head: int, ids: list[str]) -
 def _source(arguments: ExportArguments, content: GalleryContent) -> MediaSource:
     """Where the page's media come from: files, or the shards that the run read."""
     config = content.config
-    rate = config.audio.sample_rate
+    rate = request_of(config, MODALITIES).sample_rate
     source = MediaSource(media_root(content.manifest), arguments.media, config.data.allow_links, sample_rate=rate)
     prepared = open_prepared(config)
     if prepared is None or prepared[1] is None:

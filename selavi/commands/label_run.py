@@ -16,7 +16,7 @@ import torch
 
 from datamodules.clips import check_bad_fraction, judge_for
 from datamodules.doctor.installation import PROBES, check_codecs, run_probe
-from datamodules.doctor.throughput import Sample, measure_data
+from datamodules.doctor.throughput import SampledFiles, measure_data
 from datamodules.index.manifest import describe_bad, probed, read_manifest, select_split, usable
 from datamodules.stores.cache import estimate_gb
 from datamodules.stores.opening import open_prepared
@@ -31,6 +31,7 @@ from selavi.config import Config, load_config, load_run_config
 from selavi.errors import Interrupted, UsageError
 from selavi.evaluation.report import format_table
 from selavi.meter import say
+from selavi.modalities import MODALITIES, request_of
 from selavi.planning import (
     SHORTEST_S,
     Cost,
@@ -221,7 +222,8 @@ def _facts(usual: Config, manifest: pa.Table) -> FolderFacts:
     rows = rows.filter(pc.greater_equal(rows["duration_s"], clip_s))
     with_sound = pc.sum(pc.equal(rows["audio_state"], "ok")).as_py() or 0
     median_s = float(np.median(durations_s)) if len(durations_s) else 0.0
-    decoded_gb = estimate_gb(rows, usual.video.decode_size, usual.audio.sample_rate)
+    request = request_of(usual, MODALITIES)
+    decoded_gb = estimate_gb(rows, request.size, request.sample_rate)
     return FolderFacts(len(rows), with_sound, median_s, clip_s, decoded_gb)
 
 
@@ -253,7 +255,7 @@ def _measure(config: Config, manifest: pa.Table) -> Cost:
     say(f"measuring how fast this machine is, {about(1.5 * _TRIAL_S)}")
     model = measure_model(config, _TRIAL_S)
     prepared = open_prepared(config)
-    sample = Sample(manifest, prepared[1] if prepared else None, len(manifest))
+    sample = SampledFiles(manifest, prepared[1] if prepared else None, len(manifest))
     with tempfile.TemporaryDirectory(prefix="selavi-label-") as folder:
         data = measure_data(config, sample, Path(folder), _TRIAL_S / 2)
     at_once = config.trainer.accelerator != "cpu" and config.data.num_workers > 0

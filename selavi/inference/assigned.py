@@ -22,6 +22,7 @@ from selavi.batch import ClipBatch
 from selavi.config import Config, as_dict, chosen, freedom
 from selavi.errors import DataError, UsageError
 from selavi.inference.predict import BatchPredictions, predict_batch
+from selavi.modalities import MODALITIES
 from selavi.model import SelaviModel
 from selavi.results.cluster_table import CLUSTER_SCHEMA, safe_in_spreadsheets
 from selavi.results.naming import Names
@@ -181,7 +182,7 @@ def part_table(
 
 
 class Shards(Protocol):
-    """The clips to label and the files of each shard; datamodules.index.new_clips.ClipList."""
+    """The clips to label and the files of each shard; datamodules.loading.new_clips.ClipList."""
 
     out: Path
     num_clips: int
@@ -313,9 +314,7 @@ def _why(error: str | None, present: Mapping[str, bool]) -> tuple[str, str]:
         return status, reason
     if not any(present.values()):
         return "silent", "no sound in the windows that were looked at"
-    if present.get("video"):
-        return "no_audio", "the head judges by sound alone"
-    return "no_video", "the head judges by pictures alone"
+    return next(MODALITIES[name].missing for name, is_present in present.items() if not is_present)
 
 
 def _filled(columns: Mapping[str, pa.Array], num_rows: int) -> pa.Table:

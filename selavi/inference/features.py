@@ -53,7 +53,7 @@ def kept_features(
         rows: the split's usable rows of the manifest.
         checkpoint: whose weights encode.
         num_views: of each clip, which are averaged.
-        encode: gives the features of rows, so many of them at a time; called at most once.
+        encode: gives the features of rows, as many of them at a time as its second argument says; called at most once.
 
     Returns:
         (N, D) float16 a modality; zeros for a clip that lacks it or could not be decoded.
