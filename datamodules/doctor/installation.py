@@ -18,6 +18,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 from datamodules.doctor.report import Check, Mark, Outcome, worst
+from selavi.wording import command
 
 _TORCH = """
 import json, warnings
@@ -69,6 +70,7 @@ _CODECS = {"decoders": ("h264", "hevc", "vp9", "aac", "opus"), "encoders": ("lib
 """Usual codecs that PyAV should bring."""
 _MALWARE = {"pytorch-lightning": ("2.6.2", "2.6.3"), "lightning": ("2.6.2", "2.6.3")}
 _TORCH_FAMILY = ("torch", "torchvision", "torchaudio")
+_NEED_TORCH = (*_TORCH_FAMILY, "pytorch-lightning")
 _Fault = tuple[Mark, str, str]
 """Mark, what is wrong, and what to do."""
 
@@ -176,7 +178,7 @@ def check_codecs(av: Outcome) -> list[Check]:
     return [
         Check("media", "FFmpeg in av", "ok", versions),
         _check_kind(av, "decoders", "files with them count as corrupt or without sound"),
-        _check_kind(av, "encoders", "the demo set and tools/prepare.py --format files need them"),
+        _check_kind(av, "encoders", f"the demo set and {command('prepare')} --format files need them"),
     ]
 
 
@@ -204,13 +206,13 @@ def check_decoding(folder: Path) -> Check:
     name, advice = "decode test", "python -m pip install --force-reinstall 'av>=18.1'; if it stays, report it as a bug"
     try:
         media.encode_clip(file, frames, waveform, fps=fps, sample_rate=rate)
-        video, audio = media.decode_clip(file, start_s, clip_s, num_frames=30, size=64, offset=0.5, sample_rate=rate)
+        seen, heard = media.decode_clip(file, start_s, clip_s, num_frames=30, size=64, offset=0.5, sample_rate=rate)
     except Exception as error:  # whatever PyAV, numpy or selavi raise is what doctor is here to report
         return Check("media", name, "problem", f"{type(error).__name__}: {error}", advice)
-    if video is None or audio is None or video.mean((1, 2, 3)).max() < 120 or not np.abs(audio / 1.0).max():
+    if seen is None or heard is None or seen.mean((1, 2, 3)).max() < 120 or not np.abs(heard / 1.0).max():
         return Check("media", name, "problem", "the flash or the click is not in what was decoded", advice)
-    flash_s = start_s + np.argmax(video.mean((1, 2, 3)) > 120) * clip_s / 30
-    level = np.abs(audio / 1.0)
+    flash_s = start_s + np.argmax(seen.mean((1, 2, 3)) > 120) * clip_s / 30
+    level = np.abs(heard / 1.0)
     click_s = start_s + np.argmax(level > level.max() / 2) / rate
     moments = f"flash at {flash_s:.3f} s, click at {click_s:.3f} s, written at {moment_s:.3f} s"
     if abs(flash_s - moment_s) <= 1 / fps + 1e-6 and abs(click_s - moment_s) <= 0.01:
@@ -270,8 +272,9 @@ def _mixed_builds(name: str, versions: Mapping[str, str | None]) -> str:
 def _explain(name: str, outcomes: Mapping[str, Outcome]) -> str:
     """Why an import failed, in one line."""
     error = outcomes[name].error
-    for other in ("torch", "torchvision", "torchaudio"):
-        if name != other and other in outcomes and outcomes[other].error and (other == "torch" or other in error):
+    for other in _TORCH_FAMILY:
+        needs_other = other in error or (other == "torch" and name in _NEED_TORCH)
+        if name != other and needs_other and other in outcomes and outcomes[other].error:
             return f"does not import because {other} does not"
     last = next((line.strip() for line in reversed(error.splitlines()) if line.strip()), "no message")
     if "torchvision::nms" in error:
@@ -286,7 +289,7 @@ def _explain(name: str, outcomes: Mapping[str, Outcome]) -> str:
 
 
 def _repair(name: str, line: str, required: Sequence[str]) -> str:
-    if name in (*_TORCH_FAMILY, "pytorch-lightning"):
+    if name in _NEED_TORCH:
         return _install_torch(required)
     return f"python -m pip install --force-reinstall '{line}'"
 

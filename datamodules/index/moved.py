@@ -31,7 +31,7 @@ def at_root(config: Config, manifest: pa.Table, root: str) -> tuple[Config, pa.T
     Args:
         config: of the run.
         manifest: of the run.
-        root: where the media are: the folder, or clips that tools/prepare.py made of it; "": where they were.
+        root: where the media are: the folder, or clips that `selavi prepare` made of it; "": where they were.
 
     Raises:
         UsageError: none of the run's clips is there.

@@ -30,7 +30,7 @@ MEDIA_SUFFIXES = {
     *(".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".mpe", ".m1v", ".m2v", ".vob"),
 }
 SOUND_SUFFIXES = {".wav", ".mp3", ".flac", ".m4a", ".aac", ".ogg", ".oga", ".opus", ".mka"}
-"""Suffixes of files with sound alone, which training does not use and tools/assign.py does."""
+"""Suffixes of files with sound alone, which training does not use and `selavi assign` does."""
 _PROBE_VERSION = 2
 """Facts that were found by another version of the probe are found anew."""
 PROBE_MEMORY = 2 << 30
@@ -204,7 +204,7 @@ def describe_suffixes(counts: Mapping[str, int], suffixes: Set[str] = MEDIA_SUFF
     """The sentence of other_suffixes for counts by suffix.
 
     Example: 31 files with other suffixes were not read: .flv 12, .txt 3, none 2; with sound alone, which training does
-    not use and tools/assign.py does: .mp3 14
+    not use and assign does: .mp3 14
     """
     usual: Counter[str] = Counter()
     for suffix, count in counts.items():

@@ -15,12 +15,12 @@ from typing import Any, Protocol, cast
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from datamodules.loading.dataset import ClipReader, Facts, ProbingReader
 from datamodules.loading.sampling import ViewKey
 from datamodules.loading.shared_memory import IN_USE, PREFETCH, SHARED_MEMORY
-from datamodules.loading.slots import Filled, OrderedBatches, Orders, Slots
+from datamodules.loading.slots import ClipSource, Filled, OrderedBatches, Orders, Slots
 from datamodules.processes import cpu_seconds, end_with, script_hidden
-from selavi.batch import ClipBatch, DecodedClip
+from datamodules.stores.reader import ClipReader, Facts, ProbingReader
+from selavi.batch import ClipBatch
 from selavi.media import WALL_FACTOR, MediaError
 from selavi.modalities import Request, Streams, Window
 
@@ -81,16 +81,14 @@ class WatchedReader:
                 self.now[worker.id, 0] = -1
 
 
-class Clips(Protocol):
-    """A dataset whose clips come from a reader that can be exchanged."""
+class ReadSource(ClipSource, Protocol):
+    """A ClipSource whose clips come from a reader that can be exchanged."""
 
     reader: ClipReader
 
     def id_of(self, row: int) -> str:
         """The id of a clip, for messages."""
         ...
-
-    def __getitem__(self, key: ViewKey) -> DecodedClip: ...
 
 
 @dataclass(frozen=True)
@@ -128,12 +126,12 @@ class Loader:
         timeout_s: seconds of processor time that a clip may take; a process that takes more than twice as many hangs,
             and one that takes WALL_FACTOR times as many on the wall.
         pin_memory: for a faster way to a GPU.
-        block: no batch crosses a multiple of so many rows; 0: every batch but the last is full.
+        block: no batch crosses a multiple of this number of rows; 0: every batch but the last is full.
     """
 
     def __init__(
         self,
-        dataset: Clips,
+        dataset: ReadSource,
         sampler: Sampler[ViewKey],
         batch_size: int,
         *,

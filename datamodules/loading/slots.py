@@ -90,8 +90,8 @@ class Slots:
 _POOLS: weakref.WeakValueDictionary[int, Slots] = weakref.WeakValueDictionary()
 
 
-class Clips(Protocol):
-    """A dataset."""
+class ClipSource(Protocol):
+    """What gives a clip for each key."""
 
     def __getitem__(self, key: ViewKey) -> DecodedClip: ...
 
@@ -104,7 +104,7 @@ class OrderedBatches:
         slots: None: every batch has memory of its own.
     """
 
-    def __init__(self, dataset: Clips, slots: Slots | None) -> None:
+    def __init__(self, dataset: ClipSource, slots: Slots | None) -> None:
         self.dataset = dataset
         self.pool, self.memory = id(slots), slots.memory if slots is not None else None
 

@@ -33,11 +33,12 @@ from selavi.errors import UsageError
 from selavi.filesystem import fault_of, real_path
 from selavi.media import MediaError, cut_waveform, decode_jpegs, frame_times, latest_frames
 from selavi.modalities import Request, Streams, Window
+from selavi.wording import command
 
 MARK = "shards.json"
 VERSION = 1
 FRAME = np.dtype([("at", "<i8"), ("bytes", "<i4"), ("time_s", "<f8")])
-"""Of each frame: its first byte in the tar, its length, and when it is shown in seconds from the start of the file."""
+"""What is kept of each frame: its first byte in the tar, its length, and when it is shown, in seconds of the file."""
 INDEX = pa.schema(
     [
         ("id", pa.string()),
@@ -131,7 +132,7 @@ def unpack_sample(piece: bytes | mmap) -> Sample:
 
 
 def is_prepared(root: str) -> bool:
-    """Whether a folder or fsspec URL was made by tools/prepare.py.
+    """Whether a folder or fsspec URL was made by `selavi prepare`.
 
     Raises:
         UsageError: nothing here reads such URLs.
@@ -144,12 +145,12 @@ def is_prepared(root: str) -> bool:
 
 
 def open_shards(root: str, cache_dir: Path, cache_gb: float) -> tuple[pa.Table, "ShardReader | None"]:
-    """Open what tools/prepare.py made.
+    """Open what `selavi prepare` made.
 
     Args:
         root: its folder, or a URL that fsspec knows (s3://bucket/set, file:///mnt/slow/set).
         cache_dir: shards of a URL are kept in a folder here.
-        cache_gb: at most so many GB of them; the least recently used go first.
+        cache_gb: GB of them that are kept at most; the least recently used go first.
 
     Returns:
         The manifest, and the reader of the shards; no reader where the clips were prepared as files.
@@ -162,8 +163,8 @@ def open_shards(root: str, cache_dir: Path, cache_gb: float) -> tuple[pa.Table, 
         settings = json.loads(files.cat_file(f"{path}/{MARK}"))
     except FileNotFoundError as error:
         raise UsageError(
-            f"data.root={root}: no {MARK} in it; if tools/prepare.py was interrupted, run it again to the end (nothing "
-            "else is read from a URL: media are read in a local folder)"
+            f"data.root={root}: no {MARK} in it; if {command('prepare')} was interrupted, run it again to the end "
+            "(nothing else is read from a URL: media are read in a local folder)"
         ) from error
     if settings["version"] != VERSION:
         raise UsageError(f"{root} has format {settings['version']}, expected {VERSION}: prepare it again")
@@ -236,7 +237,7 @@ class ShardReader:
     num_samples: np.ndarray
 
     def read(self, row: int, window: Window, request: Request) -> Streams:
-        """Read a window; see datamodules.loading.dataset.ClipReader.
+        """Read a window; see datamodules.stores.reader.ClipReader.
 
         Raises:
             MediaError: the clip is not in the shards, or its shard cannot be fetched or read.

@@ -25,6 +25,8 @@ class Augmentation(Protocol):
 
     draws: ClassVar[Mapping[str, int]]
     """The numbers of a clip that it reads, and their places; see selavi.augment.draws."""
+    expects: ClassVar[tuple[str, ...]]
+    """Settings in which a run should agree with the one that trained the weights that it starts from."""
 
     def plain(self, values: Tensor) -> Tensor:
         """Without anything random."""
@@ -62,6 +64,10 @@ class Augment(nn.Module):
     def plain(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Transform clips as they are decoded, (B, ...) a modality, without anything random."""
         return {name: one.plain(inputs[name]) for name, one in self._augmentations(inputs)}
+
+    def expected_settings(self, name: str) -> tuple[str, ...]:
+        """Settings of a modality's inputs in which a run should agree with the one whose weights it starts from."""
+        return cast(Augmentation, self.modalities[name]).expects
 
     def _augmentations(self, inputs: Mapping[str, Tensor]) -> list[tuple[str, Augmentation]]:
         return [(name, cast(Augmentation, one)) for name, one in self.modalities.items() if name in inputs]

@@ -28,6 +28,15 @@ class AudioAugmentation(nn.Module):
         "tone_wave": 17,
         "time_shift": 18,
     }
+    expects: ClassVar[tuple[str, ...]] = (
+        "audio.filter_bank",
+        "audio.standardise",
+        "audio.sample_rate",
+        "audio.num_mels",
+        "audio.num_fft",
+        "audio.window_s",
+        "audio.hop_s",
+    )
 
     def __init__(self, config: AudioConfig) -> None:
         super().__init__()

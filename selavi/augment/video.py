@@ -25,6 +25,7 @@ class VideoAugmentation(nn.Module):
         "hue": 7,
         "greyscale": 8,
     }
+    expects: ClassVar[tuple[str, ...]] = ("video.mean", "video.std")
 
     def __init__(self, config: VideoConfig) -> None:
         super().__init__()

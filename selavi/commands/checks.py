@@ -15,6 +15,8 @@ from datamodules.index.manifest import read_manifest, select_split, usable
 from datamodules.index.sources import SOURCES, read_list
 from selavi.config import Config, load_run_config
 from selavi.errors import UsageError
+from selavi.runs.folder import RunFolder
+from selavi.wording import command
 
 
 def require(condition: object, message: str) -> None:
@@ -53,13 +55,13 @@ def run_clips(folder: Path, split: str | None, labelled: bool = False) -> tuple[
 
     With `labelled`, a split without any label is refused.
     """
-    config, path = load_run_config(folder), folder / "manifest.parquet"
+    config, path = load_run_config(folder), RunFolder(folder).manifest
     try:
         manifest = read_manifest(path)
     except (OSError, pa.ArrowException) as error:
         raise UsageError(f"{path} cannot be read ({error}); without it nothing is known of the run's clips") from error
     rows = usable(select_split(manifest, split or config.data.train_split))
-    require(len(rows), f"no clip of split {split!r} of {folder} can be used; python tools/scan.py says why")
+    require(len(rows), f"no clip of split {split!r} of {folder} can be used; {command('scan')} says why")
     if labelled:
         rows = rows.filter(pc.is_valid(rows["label"]))
         require(len(rows), f"no clip of split {split!r} of {folder} has a label to compare clusters with")

@@ -1,4 +1,4 @@
-"""Print every setting of a run as a recipe, a file and a command line come to it, and where each came from.
+"""Print every setting of a run, and where it came from: the defaults, a file or the command line.
 
 What is printed is a configuration itself: `--config FILE` reads it.
 """
@@ -46,12 +46,12 @@ class ConfigResult:
 
 def add_arguments(parser: Parser) -> None:
     """Describe the command line."""
-    parser.epilog = f"Recipes of selavi's own: {', '.join(recipe_names())}. Every setting is explained in "
-    parser.epilog += f"docs/configuration.md. Example: {command('config', 'small', 'data.root=/videos', '--changed')}"
-    about = "a recipe of selavi's own by its name, a YAML file, or a run folder"
+    parser.add_note(f"Recipes: {', '.join(recipe_names())}. Every setting is explained in docs/configuration.md.")
+    parser.add_example(command("config", "small", "data.root=/videos", "--changed"))
+    about = "name of one of selavi's recipes, a YAML file, or a run folder"
     parser.add_argument("recipe", type=Path, metavar="NAME", help=about)
-    parser.add_argument("--changed", action="store_true", help="only the settings that are not the defaults")
-    parser.take_settings("settings that override the file's")
+    parser.add_argument("--changed", action="store_true", help="print only the settings that are not the defaults")
+    parser.take_settings("settings, which override those of the file")
 
 
 def config(arguments: ConfigArguments) -> ConfigResult:

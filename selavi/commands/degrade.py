@@ -1,13 +1,16 @@
-"""Measure how clusters hold when picture or sound is degraded: NMI against severity, for several runs."""
+"""Measure how well clusters hold when picture or sound is degraded: NMI against severity, for several runs."""
 
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from selavi.cli import Command, Parser
 from selavi.wording import command
+
+if TYPE_CHECKING:
+    from selavi.config import Config
 
 
 @dataclass(frozen=True)
@@ -37,15 +40,17 @@ class DegradeResult:
 def add_arguments(parser: Parser) -> None:
     """Describe the command line."""
     words = ("SeLaVi=runs/both", "video=runs/video", "--kmeans", "video+audio")
-    parser.epilog = f"Example: {command('degrade', *words)}"
+    parser.add_example(command("degrade", *words))
     parser.add_argument("runs", nargs="+", metavar="[NAME=]RUN", help="run folders; runs of one NAME are averaged")
-    kinds = ("video", "audio", "video+audio")
-    parser.add_argument("--kmeans", nargs="+", choices=kinds, help="also K-means on features of these modalities")
-    parser.add_argument("--corruptions", nargs="+", metavar="NAME", help="a wrong name lists all (default)")
+    about = "also cluster the features of these modalities with K-means, such as video, audio or video+audio"
+    parser.add_argument("--kmeans", nargs="+", metavar="MODALITIES", help=about)
+    about = "corruptions to measure (default: all; a wrong name lists them)"
+    parser.add_argument("--corruptions", nargs="+", metavar="NAME", help=about)
     parser.add_argument("--split", help="clips to measure on (default: test)")
-    parser.add_argument("--views", type=int, help="evenly spaced views of each clip (default: 3)")
-    parser.add_argument("--seed", type=int, help="of noise and holes (default: 0)")
-    parser.add_argument("--out", type=Path, help="folder (default: %(default)s)")
+    about = "number of evenly spaced views of each clip; their log-probabilities are averaged (default: 3)"
+    parser.add_argument("--views", type=int, metavar="N", help=about)
+    parser.add_argument("--seed", type=int, help="seed of noise and holes (default: 0)")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder for the results (default: runs/degradation)")
     parser.take_root()
 
 
@@ -53,10 +58,10 @@ def degrade(arguments: DegradeArguments) -> DegradeResult:
     """Measure what is not in the table yet; runs that read the same clips in the same way together."""
     _check(arguments)  # before torch is imported
     from selavi.commands.opening import open_run
-    from selavi.evaluation.degradation import Table, check_names, same_clips, write_plots
+    from selavi.evaluation.degradation import DegradationTable, check_names, same_clips, write_plots
 
     check_names(arguments.corruptions, arguments.views)
-    table = Table(arguments.out, arguments.split, arguments.views, arguments.seed)
+    table = DegradationTable(arguments.out, arguments.split, arguments.views, arguments.seed)
     groups: dict[Any, list[Any]] = {}
     for word in arguments.runs:
         name, _, folder = word.rpartition("=")
@@ -75,9 +80,16 @@ def _check(arguments: DegradeArguments) -> None:
     output_folder("--out", arguments.out)
     folders = [Path(word.rpartition("=")[2]) for word in arguments.runs]
     configs = [run_clips(folder, arguments.split, labelled=True)[0] for folder in folders]
+    kinds = list(dict.fromkeys(kind for config in configs for kind in _kinds_of_features(config)))
     for kind in arguments.kmeans:
-        fits = any(set(kind.split("+")) <= set(config.modalities) for config in configs)
-        require(fits, f"--kmeans {kind}: none of the runs was trained on {' and '.join(kind.split('+'))}")
+        about = f"--kmeans {kind}: none of the runs was trained on {' and '.join(kind.split('+'))}"
+        require(kind in kinds, f"{about}; they have {', '.join(kinds)}")
+
+
+def _kinds_of_features(config: "Config") -> list[str]:
+    """Each modality of a run, and all of them side by side."""
+    together = ["+".join(config.modalities)] if len(config.modalities) > 1 else []
+    return [*config.modalities, *together]
 
 
 def _measure_group(group: list[tuple[str, Any]], table: Any, arguments: DegradeArguments) -> None:

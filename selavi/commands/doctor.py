@@ -1,4 +1,4 @@
-"""Say whether this machine can train, and what holds it back: packages, codecs, memory, GPU, data against model."""
+"""Check whether this machine can train, and what would slow it down: packages, codecs, memory, GPU, data or model."""
 
 import math
 import tempfile
@@ -15,8 +15,7 @@ from selavi.errors import UsageError
 from selavi.wording import command
 
 if TYPE_CHECKING:
-    from datamodules.doctor.machine import Machine
-    from datamodules.doctor.report import Report
+    from datamodules.doctor.report import Outcome, Report
     from selavi.config import Config
 
 
@@ -41,10 +40,13 @@ class DoctorResult:
 def add_arguments(parser: Parser) -> None:
     """Describe the command line."""
     words = ("--config", "vggsound", "data.root=/videos", "data.num_workers=16")
-    parser.epilog = f"Example: {command('doctor', *words)}"
-    parser.add_argument("--config", type=Path, help="file or name, as for train (default: demo)")
-    parser.add_argument("--seconds", type=float, help="to spend on measuring speed, roughly (default: 30)")
-    parser.add_argument("--json", action="store_true", help="one JSON object on standard output instead of the table")
+    parser.add_example(command("doctor", *words))
+    about = "YAML file, or the name of one of selavi's recipes (default: demo)"
+    parser.add_argument("--config", type=Path, metavar="NAME", help=about)
+    parser.add_argument(
+        "--seconds", type=float, metavar="SECONDS", help="how long to measure speed, roughly (default: 30)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     parser.take_settings("settings of the run, as for train")
 
 
@@ -56,7 +58,6 @@ def doctor(arguments: DoctorArguments) -> DoctorResult:
 
 def _examine(arguments: DoctorArguments, folder: Path) -> DoctorResult:
     from datamodules.doctor.installation import examine_installation
-    from datamodules.doctor.machine import read_machine
     from datamodules.doctor.report import Check, Report
 
     if not (math.isfinite(arguments.seconds) and arguments.seconds > 0):
@@ -70,18 +71,19 @@ def _examine(arguments: DoctorArguments, folder: Path) -> DoctorResult:
     report.checks, outcomes = examine_installation(folder)
     try:
         if not report.problems and config is not None:
-            _measure(config, report, read_machine(config, outcomes["torch"]), folder, arguments.seconds)
+            _measure(config, report, outcomes["torch"], folder, arguments.seconds)
     except UsageError as error:
         report.checks.append(Check("run", "settings", "problem", str(error)))
     return DoctorResult(report, arguments.json)
 
 
-def _measure(config: "Config", report: "Report", machine: "Machine", folder: Path, seconds: float) -> None:
+def _measure(config: "Config", report: "Report", torch: "Outcome", folder: Path, seconds: float) -> None:
     """Look at the machine, then measure data against model, and what helps."""
     from datamodules.doctor import throughput
-    from datamodules.doctor.machine import check_machine
+    from datamodules.doctor.machine import check_machine, read_machine
     from selavi.training.speed import measure_faster, measure_model
 
+    machine = read_machine(config, torch)
     sample = throughput.find_sample(config, seconds / 10)
     report.checks += [*check_machine(machine, config), *throughput.check_sample(sample, config)]
     if report.problems:

@@ -1,4 +1,4 @@
-"""Measure the clusters of runs, for every head and the label-free choice, or those of a file: NMI, ARI, accuracy ..."""
+"""Measure the clusters of runs, for every head and for the one chosen without labels, or the clusters of a file."""
 
 import sys
 from collections.abc import Sequence
@@ -43,21 +43,25 @@ def add_arguments(parser: Parser) -> None:
     """Describe the command line."""
     of_run = command("evaluate", "runs/demo", "--split", "test", "--report")
     of_file = command("evaluate", "--clusters", "theirs.csv", "--labels", "truth.csv")
-    parser.epilog = f"Examples: {of_run}; {of_file}"
+    parser.add_example(of_run, of_file)
     parser.add_argument("runs", type=Path, nargs="*", metavar="RUN", help="run folders, such as runs/demo")
-    parser.add_argument("--clusters", type=Path, help="instead of runs: CSV or Parquet of anyone's (id, cluster)")
-    parser.add_argument("--labels", type=Path, help="CSV or Parquet of (id, label) for the clips of --clusters")
-    parser.add_argument("--split", help="which clips to measure on (default: train)")
-    about = "evenly spaced views of each clip whose log-probabilities are averaged (default: 3)"
-    parser.add_argument("--views", type=int, help=about)
-    about = "also K-means on mean colour, loudness, file size and duration: what a back door would give"
+    about = "instead of runs: CSV or Parquet file of anyone's clusters, with columns id and cluster"
+    parser.add_argument("--clusters", type=Path, metavar="FILE", help=about)
+    about = "CSV or Parquet file of labels for the clips of --clusters, with columns id and label"
+    parser.add_argument("--labels", type=Path, metavar="FILE", help=about)
+    parser.add_argument("--split", help="clips to measure on (default: train)")
+    about = "number of evenly spaced views of each clip; their log-probabilities are averaged (default: 3)"
+    parser.add_argument("--views", type=int, metavar="N", help=about)
+    about = "also cluster by mean colour, loudness, file size and duration alone: the score of a shortcut"
     parser.add_argument("--yardsticks", action="store_true", help=about)
-    about = "how a head is chosen without labels: by agreement with the other heads (default), by what both "
-    about += "modalities' probabilities share, or by how well a linear classifier on the features finds its clusters"
+    about = "how a head is chosen without labels: by its agreement with the other heads (default), by what the "
+    about += "probabilities of the modalities share, or by how well a linear classifier on the features predicts its "
+    about += "clusters (probe)"
     parser.add_argument("--choose", choices=("agreement", "modalities", "probe"), help=about)
-    about = "also merge the clusters to K, by what the other heads make of them, and say how the heads then agree"
+    about = "also merge the clusters to K, guided by the other heads, and show how well the heads then agree"
     parser.add_argument("--merge", type=int, nargs="+", metavar="K", help=about)
-    parser.add_argument("--report", action="store_true", help="also a page with figures: RUN/eval/report_SPLIT.html")
+    about = "also write a page with figures: RUN/eval/report_SPLIT.html"
+    parser.add_argument("--report", action="store_true", help=about)
     parser.take_root()
 
 
@@ -85,6 +89,7 @@ def _check(arguments: EvaluateArguments) -> None:
 
     from selavi.commands.checks import at_least, output_folder, require, run_clips
     from selavi.results.cluster_table import agreement_of_modalities
+    from selavi.runs.folder import RunFolder
 
     at_least(arguments, views=1)
     one_kind = bool(arguments.runs) == (not arguments.clusters) == (not arguments.labels)
@@ -93,7 +98,7 @@ def _check(arguments: EvaluateArguments) -> None:
         _check_of_file(arguments)
     for run in arguments.runs:
         config, _ = run_clips(run, arguments.split)
-        output_folder("the run folder", run / "eval")
+        output_folder("the run folder", RunFolder(run).evaluation)
         _check_merge(config, arguments.merge)
         if arguments.choose == "modalities":
             shared = agreement_of_modalities(run, config.data.train_split)

@@ -1,7 +1,7 @@
 """Evidence for the clips of a gallery."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from selavi.errors import UsageError
 from selavi.inference.device import best_device
 from selavi.inference.load import load_model
 from selavi.localisation import evidence
+from selavi.localisation.files import EvidenceWriter, evidence_path
 from selavi.meter import follow
 from selavi.results.cluster_table import read_labels
 from selavi.runs.folder import RunFolder
@@ -40,43 +41,64 @@ def evidence_for(run_folder: Path, split: str, head: int, clip_ids: list[str], r
     unknown = [clip_id for clip_id in clip_ids if clip_id not in clusters]
     if unknown:
         raise UsageError(f"{run_folder} has no label of head {head} for {len(unknown)} clips, such as {unknown[0]!r}")
-    path, now = evidence.evidence_path(run_folder, split, head), RunFolder(run_folder).last_checkpoint.stat()
-    with evidence.EvidenceWriter(path, f"{now.st_size} {now.st_mtime_ns}") as writer:
-        missing = [clip_id for clip_id in clip_ids if writer.known.get(clip_id) != clusters[clip_id]]
+    path = evidence_path(run_folder, split, head)
+    checkpoint = RunFolder(run_folder).last_checkpoint.stat()
+    with EvidenceWriter(path, f"{checkpoint.st_size} {checkpoint.st_mtime_ns}") as writer:
+        missing = {
+            clip_id: clusters[clip_id] for clip_id in clip_ids if writer.clusters.get(clip_id) != clusters[clip_id]
+        }
         if missing:
-            _compute(
-                open_run(run_folder, root), split, head, {clip_id: clusters[clip_id] for clip_id in missing}, writer
-            )
+            _compute(open_run(run_folder, root), split, head, missing, writer)
     return path
 
 
-def _compute(run: Run, split: str, head: int, clusters: dict[str, int], writer: evidence.EvidenceWriter) -> None:
-    config, clip_s = run.config, run.config.data.clip_s
+def _compute(run: Run, split: str, head: int, clusters: dict[str, int], writer: EvidenceWriter) -> None:
+    """Add the evidence for clips, given with their clusters, under a head."""
+    config = run.config
+    clip_s = config.data.clip_s
     rows = usable(select_split(run.manifest, split))
     rows = rows.filter(pc.is_in(rows["id"], value_set=pa.array(clusters, pa.string())))
     clips = rows.select(["id", "duration_s", "height", "width"]).to_pylist()
     explained = evidence.explained_modalities(config, head)
-    places = [evidence.plan_windows(clip["duration_s"], clip_s, explained) for clip in clips]
+    plans = [evidence.plan_windows(clip["duration_s"], clip_s, explained) for clip in clips]
     together = tuple(config.modalities) if config.branches != config.modalities else None  # read by one head
-    windows = [[ChosenWindow(place.start_s, together or (place.modality,)) for place in each] for each in places]
-    loaders = ClipLoaders(config, run.manifest, open_media(config, run.manifest, may_decode_ahead=False))
-    model, augment = load_model(run, best_device(config.trainer.accelerator))
+    windows = [[ChosenWindow(place.start_s, together or (place.modality,)) for place in plan] for plan in plans]
     errors: dict[int, str] = {}
-
-    def maps() -> Iterator[dict[str, np.ndarray]]:
-        """Of every window in turn, for the modalities that it has."""
-        for batch in loaders.window_loader(rows, windows, BATCH_SIZE):
-            errors.update(batch.errors)
-            wanted = torch.tensor([clusters[clips[row]["id"]] for row in batch.index.tolist()])
-            found = evidence.find_evidence(model, augment, batch, wanted, head, config)
-            for number in range(len(wanted)):
-                yield {name: each[number].numpy() for name, each in found.items() if batch.present[name][number]}
-
-    coming = maps()
-    for clip, planned in follow(zip(clips, places, strict=True), f"evidence of head {head}", len(clips), "clips"):
-        found = [(place, next(coming).get(place.modality)) for place in planned]
-        if any(each is not None for _, each in found):
-            told = clip["id"], clusters[clip["id"]], clip["duration_s"], clip_s, (clip["height"], clip["width"])
-            writer.add(evidence.assemble(*told, found))
+    maps = _maps(run, rows, windows, head, [clusters[clip["id"]] for clip in clips], errors)
+    for clip, plan in follow(zip(clips, plans, strict=True), f"evidence of head {head}", len(clips), "clips"):
+        placed = [(place, next(maps).get(place.modality)) for place in plan]
+        if any(values is not None for _, values in placed):
+            size = (clip["height"], clip["width"])
+            entry = evidence.assemble(clip["id"], clusters[clip["id"]], clip["duration_s"], clip_s, size, placed)
+            writer.add(entry)
     for row, reason in list(errors.items())[:1]:
         log.warning(f"{len(errors)} of {len(clips)} clips lack evidence; the first, {clips[row]['id']}: {reason}")
+
+
+def _maps(
+    run: Run,
+    rows: pa.Table,
+    windows: Sequence[Sequence[ChosenWindow]],
+    head: int,
+    clusters: Sequence[int],
+    errors: dict[int, str],
+) -> Iterator[dict[str, np.ndarray]]:
+    """Compute the maps of every window in turn, for the modalities that it has.
+
+    Args:
+        run: whose model explains.
+        rows: N clips.
+        windows: of each of the N clips.
+        head: whose clusters are explained.
+        clusters: of the N clips.
+        errors: takes the reasons for clips that cannot be decoded, by row.
+    """
+    config = run.config
+    loaders = ClipLoaders(config, run.manifest, open_media(config, run.manifest, may_decode_ahead=False))
+    model, augment = load_model(run, best_device(config.trainer.accelerator))
+    for batch in loaders.window_loader(rows, windows, BATCH_SIZE):
+        errors.update(batch.errors)
+        targets = torch.tensor([clusters[row] for row in batch.index.tolist()])
+        maps = evidence.find_evidence(model, augment, batch, targets, head, config)
+        for number in range(len(targets)):
+            yield {name: values[number].numpy() for name, values in maps.items() if batch.present[name][number]}

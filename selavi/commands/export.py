@@ -44,32 +44,38 @@ class ExportResult:
 
 def add_arguments(parser: Parser) -> None:
     """Describe the command line."""
-    example = command("export", "runs/demo", "--split", "test", "--media", "copy", "--map", "tsne")
-    parser.epilog = f"Example: {example}"
-    parser.add_argument("run", type=Path, help="a run folder, such as runs/demo")
+    words = ("runs/demo", "--split", "test", "--media", "copy", "--map", "tsne")
+    parser.add_example(command("export", *words))
+    parser.add_argument("run", type=Path, metavar="RUN", help="run folder, such as runs/demo")
     measured = command("evaluate", "RUN", "--split", "SPLIT")
-    about = f"which clips (default: those trained on); another one needs {measured} first"
+    about = f"clips to export (default: those trained on); another split needs {measured} first"
     parser.add_argument("--split", help=about)
-    about = "number of a head, or `chosen` (default): the one that agrees most with the others, or `all` for a table "
-    about += "of every head; the page has all heads and opens with this one"
+    about = (
+        "number of a head; `chosen` (default): the one that agrees most with the others; or `all`: a table of every "
+    )
+    about += "head. The page has all heads and opens with this one"
     parser.add_argument("--head", help=about)
-    about = "clips of a cluster with a thumbnail (default: 24: half of them typical, a quarter borderline, a quarter "
-    about += "odd), or `all`; with --media copy or transcode, also those whose media are written"
-    parser.add_argument("--clips", help=about)
-    about = "how the page plays clips: `link` (default) to the files where they are, `copy` of them in the gallery's "
-    about += "folder, or `transcode` to small .mp4 files that every browser plays"
+    about = (
+        "how many clips of each cluster get a thumbnail (default: 24: half of them typical, a quarter borderline, a "
+    )
+    about += "quarter odd), or `all`; with --media copy or transcode, the media of these are written"
+    parser.add_argument("--clips", metavar="N", help=about)
+    about = "how the page plays clips: `link` (default) to the files where they are, `copy` them into the gallery's "
+    about += "folder, or `transcode` them to small .mp4 files that every browser plays"
     parser.add_argument("--media", choices=("link", "copy", "transcode"), help=about)
-    about = "how the map is drawn (default: pca); umap needs pip install 'selavi[map]'; `none` encodes no clips, so "
-    about += "that there are no nearest clusters either"
+    about = (
+        "how the map is drawn (default: pca); umap needs pip install 'selavi[map]'; with `none` no clip is encoded, "
+    )
+    about += "so that there are no nearest clusters either"
     parser.add_argument("--map", choices=("pca", "umap", "tsne", "none"), help=about)
-    about = "clips of a cluster with an overlay: where and when the evidence for it lies (default: 4; 0: none)"
+    about = "how many clips of each cluster show where and when the evidence for it lies (default: 4; 0: none)"
     parser.add_argument("--evidence", type=int, metavar="N", help=about)
-    about = "a names.csv that the page has written: becomes RUN/names.csv, which tables and page then follow"
+    about = "a names.csv saved from the page: it becomes RUN/names.csv, which tables and page then follow"
     parser.add_argument("--names", type=Path, metavar="FILE", help=about)
-    about = "put a ' before CSV cells that a spreadsheet might run as formulas; ids that begin with - or = then change"
+    about = "put a ' before CSV cells that a spreadsheet might run as formulas; this changes ids that begin with - or ="
     parser.add_argument("--spreadsheet-safe", action="store_true", help=about)
-    about = "also write RUN/handover/FORMAT: fiftyone, videofolder, cvat, labelstudio, spotlight, embedding-atlas, "
-    about += "features"
+    about = "also write RUN/handover/FORMAT for other tools: fiftyone, videofolder, cvat, labelstudio, spotlight, "
+    about += "embedding-atlas, features"
     parser.add_argument("--to", nargs="+", metavar="FORMAT", help=about)
     parser.take_root()
 
@@ -88,6 +94,7 @@ def _check(arguments: ExportArguments) -> None:
     from selavi.results.gallery.layout import require_method
     from selavi.results.handover import FORMATS
     from selavi.results.naming import read_names
+    from selavi.runs.folder import RunFolder
 
     clips, head = arguments.clips, arguments.head
     fits = clips == "all" or (clips.isdecimal() and int(clips) > 0)
@@ -102,7 +109,7 @@ def _check(arguments: ExportArguments) -> None:
     heads = list(range(config.num_label_heads))
     require(not head.isdecimal() or int(head) in heads, f"expected one of the heads {heads}, got {head}")
     output_folder("the run folder", arguments.run)
-    kept = arguments.run / "names.csv"
+    kept = RunFolder(arguments.run).names
     if arguments.names or kept.exists():
         read_names(arguments.names or kept)
 

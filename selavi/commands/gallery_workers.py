@@ -7,8 +7,10 @@ from datamodules.processes import run_jobs
 from selavi.meter import follow
 from selavi.results.gallery.build import RunJobs
 
-_DEADLINE_S, _WRITING_S = 120.0, 3600.0
-"""Seconds for a thumbnail, and for a recording that is copied or transcoded."""
+_THUMBNAIL_S = 120.0
+"""The longest that a thumbnail may take."""
+_MEDIA_S = 3600.0
+"""The longest that copying or transcoding a recording may take."""
 _MEMORY_BYTES = 4 << 30
 
 
@@ -18,7 +20,7 @@ def pool(workers: int) -> RunJobs:
     def run(function: Callable[[Any], str], jobs: Iterable[Any], total: int, what: str) -> Iterator[tuple[int, Any]]:
         if not total:
             return iter(())
-        deadline_s = _WRITING_S if what.endswith(" media") else _DEADLINE_S
+        deadline_s = _MEDIA_S if what.endswith(" media") else _THUMBNAIL_S
         done = run_jobs(function, jobs, workers=workers, deadline_s=deadline_s, memory_bytes=_MEMORY_BYTES)
         return follow(done, what, total, unit="clips")
 

@@ -1,6 +1,7 @@
 """The front door: `selavi NAME`, `python -m selavi NAME`, the scripts selavi-NAME and the files of tools/."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
@@ -14,11 +15,11 @@ from selavi.wording import called_as, tool_name
 
 GROUPS: dict[str, dict[str, str]] = {
     "start": {
-        "label": "label a folder of videos: all of what follows, with settings chosen by what is there",
+        "label": "from a folder of videos to clusters and a page to look through, in one command",
     },
     "get ready": {
-        "doctor": "check whether this machine can train, and what would hold it back",
-        "scan": "look into every file of a folder: what can be used, and why not",
+        "doctor": "check whether this machine can train, and what would slow it down",
+        "scan": "look into every file of a folder: which can be used, and why others cannot",
         "prepare": "re-encode a folder once, so that training reads it fast",
         "config": "print the settings of a run, and where each came from",
     },
@@ -32,7 +33,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "assign": "label new clips with the clusters of a run",
         "probe": "measure what the features are worth with frozen encoders",
         "compare": "compare recipes, runs or arrays of features over several seeds",
-        "degrade": "measure how clusters hold when picture or sound is degraded",
+        "degrade": "measure how well clusters hold when picture or sound is degraded",
     },
     "weights": {
         "convert": "write weights for other programs: safetensors, torch.export, ONNX",
@@ -50,6 +51,10 @@ def find_command(name: str) -> Command[Any, Any]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """`selavi NAME ...`; returns the exit code."""
+    if "_ARGCOMPLETE" in os.environ:  # the shell asks what could be typed next
+        from selavi.commands.completion import complete
+
+        complete(NAMES)
     is_module = argv is None and Path(sys.argv[0]).name == "__main__.py"
     with called_as(*(["python", "-m", "selavi"] if is_module else ["selavi"]), "{name}"):
         return _dispatch(sys.argv[1:] if argv is None else argv)
@@ -81,7 +86,7 @@ def _dispatch(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         "selavi",
         usage="selavi COMMAND ...",
-        description="Label videos with sound, without a human: sort them into clusters, and look through these.",
+        description="Sort videos with sound into clusters, without human labels, and look through the clusters.",
         epilog=_overview(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -11,8 +11,7 @@ from selavi.media import encode_clip
 from selavi.results.gallery.media import MediaJob
 from selavi.results.gallery.thumbnails import Geometry, ThumbnailJob, times_of
 
-_AT_ONCE = 64
-"""Frames."""
+_FRAMES_AT_ONCE = 64
 
 
 def read_shard(
@@ -29,11 +28,12 @@ def read_shard(
         MediaError: the clip is not in the shards, or cannot be read.
     """
     frames = list(reader.frames_at(job.row, times_of(job))) if geometry.frames else []
-    stored, wanted = reader.sample_rate, geometry.sample_rate
+    stored = reader.sample_rate
+    rate = geometry.sample_rate
     sound = reader.sound(job.row) if geometry.spectrogram else np.zeros(0, np.int16)
-    if sound.size and stored != wanted:
-        common = np.gcd(wanted, stored)
-        changed = resample_poly(sound.astype(np.float32), wanted // common, stored // common)
+    if sound.size and stored != rate:
+        common = np.gcd(rate, stored)
+        changed = resample_poly(sound.astype(np.float32), rate // common, stored // common)
         sound = np.clip(np.rint(changed), -32768, 32767).astype(np.int16)
     return frames, sound
 
@@ -46,12 +46,13 @@ def write_shard(job: MediaJob, *, reader: ShardReader) -> str:
     """
     if job.target.exists():
         return "kept"
-    times_s, sound = reader.times_s(job.row), reader.sound(job.row)
+    times_s = reader.times_s(job.row)
+    sound = reader.sound(job.row)
     fps = (len(times_s) - 1) / (times_s[-1] - times_s[0]) if len(times_s) > 1 else 1.0
 
     def frames() -> Iterator[np.ndarray]:
-        for start in range(0, len(times_s), _AT_ONCE):
-            for frame in reader.frames_at(job.row, times_s[start : start + _AT_ONCE].tolist()):
+        for start in range(0, len(times_s), _FRAMES_AT_ONCE):
+            for frame in reader.frames_at(job.row, times_s[start : start + _FRAMES_AT_ONCE].tolist()):
                 yield frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2]
 
     with write_atomically(job.target) as temporary:

@@ -1,6 +1,7 @@
-"""Measure a run's features with frozen encoders: nearest neighbours, a linear classifier, retrieval.
+"""Measure the features of a run with frozen encoders: nearest neighbours, a linear classifier, retrieval.
 
-Learned from the training split, measured on another one; on the run's own clips or on others (data.root=...).
+The probes learn from the training split and are measured on another split, of the run's clips or of others
+(data.root=...).
 """
 
 import re
@@ -43,14 +44,18 @@ class ProbeResult:
 def add_arguments(parser: Parser) -> None:
     """Describe the command line."""
     words = ("data.list=/lists/*list0{fold}.txt", "--folds", "1", "2", "3", "--group", "ucf101")
-    parser.epilog = f"Example: {command('probe', 'runs/vggsound', 'data.root=/data/ucf101', *words)}"
+    parser.add_example(command("probe", "runs/vggsound", "data.root=/data/ucf101", *words))
     parser.add_argument("run", type=Path, metavar="RUN", help="run folder, such as runs/demo")
-    parser.take_settings("other clips, or other windows of them", "data.key=value")
+    parser.take_settings("settings for other clips, or for other windows of them", "data.NAME=VALUE")
     parser.add_argument("--split", help="clips to measure on (default: test)")
-    parser.add_argument("--views", type=int, help="evenly spaced views averaged for a clip (default: 10)")
-    parser.add_argument("--folds", nargs="+", help="of an official list: each takes the place of {fold} in data.list")
-    parser.add_argument("--group", help="ucf101, hmdb51 or a regular expression: clips of one recording")
-    parser.add_argument("--untrained", action="store_true", help="also the same encoders before any training")
+    about = "number of evenly spaced views of each clip; their features are averaged (default: 10)"
+    parser.add_argument("--views", type=int, metavar="N", help=about)
+    about = "folds of an official list; each in turn takes the place of {fold} in data.list"
+    parser.add_argument("--folds", nargs="+", metavar="FOLD", help=about)
+    about = "how clips of one recording are recognised, which are kept together: ucf101, hmdb51 or a regular expression"
+    parser.add_argument("--group", metavar="PATTERN", help=about)
+    about = "also measure the same encoders before any training"
+    parser.add_argument("--untrained", action="store_true", help=about)
 
 
 def probe(arguments: ProbeArguments) -> ProbeResult:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from selavi.config import Config
     from selavi.labelling.solver.transport import Labelling
+    from selavi.pretrained import Pretrained
     from selavi.runs.folder import RunFolder
 
 Settings = Mapping[str, object]
@@ -128,6 +129,21 @@ def open_run(folder: str | os.PathLike[str]) -> LabelledRun:
         UsageError: it is none.
     """
     return LabelledRun(folder)
+
+
+def load(path: str | os.PathLike[str]) -> "Pretrained":
+    """Read the weights of a run, of a folder that `selavi convert` wrote, or of a released file.
+
+    Returns:
+        Its `model` gives features and clusters, its `augment` makes the inputs from decoded clips; see
+        docs/pretrained.md.
+
+    Raises:
+        UsageError: the weights are missing, damaged, or of no known kind.
+    """
+    from selavi.pretrained import load
+
+    return load(user_path(os.fspath(path)))
 
 
 def label(

@@ -20,6 +20,7 @@ from selavi.config.sections import Config
 from selavi.config.settings import Setting, all_settings, require
 from selavi.errors import UsageError
 from selavi.filesystem import expand
+from selavi.wording import command
 
 SETTINGS: dict[str, Setting] = {entry.key: entry for entry in all_settings(Config)}
 """Every setting of a run by its key, such as heads.num_clusters."""
@@ -98,7 +99,8 @@ def load_run_config(folder: Path) -> Config:
     path = folder / RESOLVED
     if not path.exists():
         raise UsageError(
-            f"{folder} is not a run folder: it has no {RESOLVED}; give the folder that tools/train.py named at its end"
+            f"{folder} is not a run folder: it has no {RESOLVED}; "
+            f"give the folder that {command('train')} named at its end"
         )
     config = load_config(path)
     config.run_dir = str(folder)

@@ -3,11 +3,13 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from torch import Tensor
 
 from selavi.atomic import write_atomically
+from selavi.runs.folder import RunFolder
 
 LABEL_SCHEMA = pa.schema(
     [
@@ -34,14 +36,14 @@ def write_labels(run_dir: Path, split: str, ids: list[str], labels: Tensor, stat
     """
     num_clips, num_heads = labels.shape
     columns = {
-        "id": pa.array([clip_id for clip_id in ids for _ in range(num_heads)]),
-        "head": pa.array(list(range(num_heads)) * num_clips, pa.int32()),
+        "id": pa.array(ids, pa.string()).take(pa.array(np.repeat(np.arange(num_clips), num_heads))),
+        "head": pa.array(np.tile(np.arange(num_heads, dtype=np.int32), num_clips)),
         "cluster": pa.array(labels.flatten().numpy(), pa.int32()),
     }
     for name in ("confidence", "margin", "entropy", "modality_agreement"):
         values = statistics[name].flatten().numpy()
         columns[name] = pa.array(values, pa.float32(), from_pandas=True)
-    path = run_dir / "labels" / f"{split}.parquet"
+    path = RunFolder(run_dir).labels(split)
     with write_atomically(path) as temporary:
         pq.write_table(pa.table(columns, schema=LABEL_SCHEMA), temporary)
     return path

@@ -11,7 +11,7 @@ def read_checkpoint(path: Path, kind: str = "label_bank") -> dict[str, Any]:
 
     Args:
         path: file.
-        kind: what it must hold: `label_bank` for one of tools/train.py, `classifier` for one of tools/finetune.py.
+        kind: what it must hold: `label_bank` for one of `selavi train`, `classifier` for one of `selavi finetune`.
 
     Raises:
         UsageError: it is missing, damaged, or holds anything else.

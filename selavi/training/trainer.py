@@ -16,6 +16,7 @@ from selavi.config import Config
 from selavi.errors import UsageError
 from selavi.runs.checkpoint import read_checkpoint
 from selavi.runs.folder import RunFolder
+from selavi.wording import command
 
 log = logging.getLogger("selavi")
 
@@ -69,7 +70,7 @@ def make_trainer(config: Config, callbacks: list[pl.Callback], kind: str = "labe
         raise UsageError(
             f"the settings of section trainer do not work here: {why}  (asked for: trainer.accelerator="
             f"{settings.accelerator}, trainer.devices={settings.devices}.) Leave them out to train on what is there; "
-            "python tools/doctor.py says what that is"
+            f"{command('doctor')} says what that is"
         ) from error
     if settings.sync_batchnorm and not synced and trainer.world_size > 1 and trainer.is_global_zero:
         log.warning("each process normalises its own batches: torch has SyncBatchNorm for GPUs only")

@@ -32,8 +32,8 @@ from selavi.results.gallery.thumbnails import (
 )
 
 RunJobs = Callable[[Callable[[Any], str], Iterable[Any], int, str], Iterator[tuple[int, Any]]]
-"""Calls a function on so many jobs, for a purpose (in words); gives the number of each job and what the function
-returned, or, where that is no string, a fault with `reason` and `detail`."""
+"""Calls a function on jobs, given their number and a purpose in words; gives the number of each job and what the
+function returned, or, where that is no string, a fault with `reason` and `detail`."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class MediaSource:
 
 
 @dataclass(frozen=True)
-class About:
+class AboutRun:
     """What the page says of the run."""
 
     title: str
@@ -115,7 +115,7 @@ def write_gallery(
     out_dir: Path,
     clips: pa.Table,
     heads: Sequence[Head],
-    about: About,
+    about: AboutRun,
     source: MediaSource,
     *,
     places: Places | None = None,
@@ -149,91 +149,255 @@ def write_gallery(
     if about.chosen_head not in [head.head for head in heads]:
         raise ValueError(f"expected one of the heads {[head.head for head in heads]}, got {about.chosen_head}")
     selector = Selector(clips, places or Places(), features)
-    clusters_of = {head.head: selector.select(head) for head in heads}
-    shown = _shown(clusters_of, about.chosen_head, len(clips), places is None)
-    states = links.locate(clips, source.root, source.allow_links)
-    report = GalleryReport(out_dir / "index.html")
+    writer = _Writer(out_dir, clips, heads, about, source, run_jobs, selector, show_all=places is None)
+    thumbnails = writer.make_thumbnails()
+    overlays = writer.draw_overlays(explain, num_explained)
+    pictures = data.PictureNames(thumbnails, overlays)
+    writer.write_members(pictures, writer.take_media())
+    writer.write_search_and_labels()
+    writer.write_map(features, method, thumbnails)
+    writer.write_index(pictures)
+    write_page(writer.report.page, about.title)
+    writer.remove_stale(pictures)
+    return writer.report
 
-    geometry = _geometry(clips, source.sample_rate)
-    thumbnails = _thumbnails(out_dir, clips, shown, states, geometry, source, run_jobs, report)
-    overlays = np.zeros(len(clips), "S24")
-    if explain is not None:
-        rows = _most_typical(clusters_of[about.chosen_head], num_explained)
-        _draw_overlays(out_dir, clips, geometry, rows, explain, overlays)
-    media_of = _media(out_dir, clips, shown, states, source, run_jobs, report)
 
-    folder, written = out_dir / "data", set[Path]()
-    pictures = data.Pictures(thumbnails, overlays)
-    for head in heads:
-        for cluster in clusters_of[head.head].clusters:
-            chosen = head.head == about.chosen_head
-            written |= set(
-                data.write_members(folder, head, clusters_of[head.head], cluster, clips, pictures, media_of, chosen)
+class _Writer:
+    """Writes the parts of one gallery, and notes in its report what was done."""
+
+    def __init__(
+        self,
+        out_dir: Path,
+        clips: pa.Table,
+        heads: Sequence[Head],
+        about: AboutRun,
+        source: MediaSource,
+        run_jobs: RunJobs,
+        selector: Selector,
+        *,
+        show_all: bool,
+    ) -> None:
+        self.out_dir, self.clips, self.heads, self.about, self.source = out_dir, clips, heads, about, source
+        self.run_jobs, self.selector = run_jobs, selector
+        self.clusters = {head.head: selector.select(head) for head in heads}
+        self.shown = _shown(self.clusters, about.chosen_head, len(clips), show_all)
+        self.states = links.locate(clips, source.root, source.allow_links)
+        self.geometry = _geometry(clips, source.sample_rate)
+        self.labelled = clips["label"].null_count < len(clips)
+        self.has_map = False
+        self.report = GalleryReport(out_dir / "index.html")
+        self.folder = out_dir / "data"
+        self.written: set[Path] = set()
+
+    def make_thumbnails(self) -> np.ndarray:
+        """Make the thumbnails; (N,) their names, empty where there is none."""
+        names = np.zeros(len(self.clips), "S24")
+        source = self.source
+        if source.read is None:
+            return names
+        is_outside = self.states[self.shown] == links.OUTSIDE
+        for row in self.shown[is_outside].tolist():
+            self._count("refused", self.clips["id"][row].as_py(), "a link out of the media folder")
+        # The folder is known to be inside; a file that is missing fails by itself, and says so.
+        rows = self.shown[~is_outside]
+        clips = self.clips.take(pa.array(rows))
+        file_names = _file_names(f"thumbnail 1 {self.geometry} {source.without_files}", clips)
+
+        def jobs() -> Iterator[ThumbnailJob]:
+            columns = (clips[c].to_pylist() for c in ("path", "start_s", "duration_s", "width", "audio_state"))
+            for name, row, path, start_s, duration_s, width, state in zip(
+                file_names, rows.tolist(), *columns, strict=True
+            ):
+                target = _picture(self.out_dir, "thumbs", name, "jpg")
+                yield ThumbnailJob(
+                    target, source.root / path, row, start_s, duration_s or 1.0, bool(width), state == "ok"
+                )
+
+        work = partial(make_thumbnail, geometry=self.geometry, read=source.read)
+        for number, outcome in self.run_jobs(work, jobs(), len(rows), "thumbnails"):
+            if not isinstance(outcome, str):
+                self._count(outcome.reason, clips["id"][number].as_py(), outcome.detail)
+                continue
+            names[rows[number]] = file_names[number]
+            self.report.made += outcome == "made"
+            self.report.kept += outcome == "kept"
+        return names
+
+    def draw_overlays(
+        self, explain: Callable[[list[str]], Iterable[Evidence]] | None, num_explained: int
+    ) -> np.ndarray:
+        """Draw the evidence for the most typical clips of the chosen head; (N,) the files' names."""
+        names = np.zeros(len(self.clips), "S24")
+        if explain is None:
+            return names
+        rows = _most_typical(self.clusters[self.about.chosen_head], num_explained)
+        ids = self.clips["id"].take(pa.array(rows)).to_pylist()
+        row_of = dict(zip(ids, rows.tolist(), strict=True))
+        widths, heights = (pc.fill_null(self.clips[name], 0).to_numpy() for name in ("width", "height"))
+        for evidence in explain(list(row_of)):
+            row = row_of.get(evidence.id)
+            if row is not None:
+                width, height = int(widths[row]), int(heights[row])
+                name = overlay_name(evidence, f"{self.geometry} {widths[row]} {heights[row]}")
+                draw_overlay(_picture(self.out_dir, "evidence", name, "png"), evidence, self.geometry, width, height)
+                names[row] = name
+        return names
+
+    def take_media(self) -> links.Links:
+        """Look at the recordings that are shown, copy or transcode them."""
+        states, source, mode = self.states, self.source, self.source.mode
+        is_usable = states == links.PRESENT
+        if mode == "transcode" and source.without_files:
+            is_usable = states != links.OUTSIDE
+        rows = np.sort(self.shown[is_usable[self.shown]])
+        unplayable, looked_at = self._look_at_media(rows)
+        names = self._write_media(rows)
+        num_missing = len(self.clips) - len(self.shown)
+        warning = links.describe(states, unplayable, len(rows), mode, num_missing)
+        if source.without_files and mode == "link" and not (states == links.PRESENT).any():
+            warning = (
+                f"The run read prepared clips, and the recordings that they were made of are not in {source.root}: "
+                "nothing plays. Export again with --media transcode to write playable clips."
             )
-    written |= set(data.write_ids(folder, clips, heads))
-    labelled = clips["label"].null_count < len(clips)
-    if labelled:
-        written |= {data.write_labels(folder, head.head, selector.label_table(head)) for head in heads}
-    no_map = about.no_map
-    drawn = None
-    if features is not None and method != "none":
-        rows = points_of(clusters_of[about.chosen_head])
-        drawn = place_points(features[rows], method, about.seed)
-        no_map = None if drawn else "fewer than three clips have different features"
-    report.no_map = None if drawn else no_map
-    if drawn:
-        written.add(data.write_map(folder, rows, drawn[0], clips, heads, thumbnails, drawn[1]))
-    index = {
-        "format": data.FORMAT,
-        "key": _key(about, heads),
-        "title": about.title,
-        "split": about.split,
-        "made": time.strftime("%Y-%m-%dT%H:%M:%S"),
-        "numClips": len(clips),
-        "numRun": about.run,
-        "tile": {
-            "width": geometry.width,
-            "height": geometry.height,
-            "frames": geometry.frames,
-            "spectrogram": geometry.spectrogram,
-        },
-        "chosenHead": about.chosen_head,
-        "media": source.mode,
-        "mediaWarning": report.media_warning,
-        "figures": list(about.figures),
-        "labelled": labelled,
-        "heads": [
-            {
-                "head": head.head,
-                "agreement": about.agreement_of_heads[place] if about.agreement_of_heads else None,
-                "clusters": [
-                    data.describe_cluster(cluster, clusters_of[head.head].clips(cluster), thumbnails)
-                    for cluster in clusters_of[head.head].clusters
-                ],
-            }
-            for place, head in enumerate(heads)
-        ],
-        "names": list(about.names),
-        "hasMap": drawn is not None,
-        "noMap": report.no_map,
-        "hasEvidence": bool((overlays != b"").any()),
-    }
-    written.add(data.write_call(folder / "index.js", "selavi.index", index))
-    write_page(report.page, about.title)
-    report.removed = data.remove_stale(folder, [".js", ".tmp"], written)
-    for kind, names, suffix in (("thumbs", thumbnails, "jpg"), ("evidence", overlays, "png")):
-        kept = {_picture(out_dir, kind, name.decode(), suffix) for name in names[names != b""].tolist()}
-        report.removed += data.remove_stale(out_dir / kind, [f".{suffix}", ".tmp"], kept)
-    return report
+        self.report.media_warning = warning
+        return links.Links(self.clips, source.root, self.out_dir, mode, states, names, unplayable, looked_at)
+
+    def _look_at_media(self, rows: np.ndarray) -> tuple[dict[int, str], np.ndarray]:
+        """Why browsers cannot play clips, by row, and (N,) which clips were looked at."""
+        unplayable: dict[int, str] = {}
+        looked_at = np.zeros(len(self.clips), bool)
+        if self.source.read is None or self.source.mode == "transcode":
+            return unplayable, looked_at
+        jobs = self._media_jobs(rows, [self.out_dir / "media"] * len(rows))
+        for number, outcome in self.run_jobs(links.look, jobs, len(rows), "looking at media"):
+            looked_at[rows[number]] = True
+            if not isinstance(outcome, str) or outcome:  # a file that cannot be opened does not play either
+                unplayable[int(rows[number])] = outcome if isinstance(outcome, str) else outcome.reason
+        return unplayable, looked_at
+
+    def _write_media(self, rows: np.ndarray) -> np.ndarray:
+        """Copy or transcode recordings; (N,) the files' names, empty where there is none.  Others are removed."""
+        names = np.zeros(len(self.clips), "S24")
+        folder, mode = self.out_dir / "media", self.source.mode
+        kept: set[Path] = set()
+        if mode != "link":
+            clips = self.clips.take(pa.array(rows))
+            file_names = _file_names(f"media 1 {mode}", clips)
+            paths = zip(file_names, clips["path"].to_pylist(), strict=True)
+            targets = [folder / links.media_file(name, path, mode) for name, path in paths]
+            write = self.source.write if mode == "transcode" else links.copy_file
+            jobs = self._media_jobs(rows, targets)
+            for number, outcome in self.run_jobs(write, jobs, len(rows), f"{mode} media"):
+                if isinstance(outcome, str):
+                    names[rows[number]] = file_names[number]
+                    kept.add(targets[number])
+                else:
+                    self._count(outcome.reason, clips["id"][number].as_py(), outcome.detail)
+        if folder.exists():
+            suffixes = {path.suffix for path in folder.iterdir() if len(path.stem) == 24} | {".tmp"}
+            self.report.removed += data.remove_stale(folder, sorted(suffixes), kept)
+        return names
+
+    def _media_jobs(self, rows: np.ndarray, targets: Sequence[Path]) -> Iterator[links.MediaJob]:
+        paths = self.clips["path"].take(pa.array(rows)).to_pylist()
+        for path, target, row in zip(paths, targets, rows.tolist(), strict=True):
+            yield links.MediaJob(self.source.root / path, target, row)
+
+    def write_members(self, pictures: data.PictureNames, media_of: data.MediaOf) -> None:
+        """Write the clips of every cluster."""
+        for head in self.heads:
+            clusters = self.clusters[head.head]
+            is_chosen = head.head == self.about.chosen_head
+            for cluster in clusters.clusters:
+                files = data.write_members(
+                    self.folder, head, clusters, cluster, self.clips, pictures, media_of, is_chosen
+                )
+                self.written |= set(files)
+
+    def write_search_and_labels(self) -> None:
+        """Write what the page searches, and where clips have labels how they lie in the clusters."""
+        self.written |= set(data.write_ids(self.folder, self.clips, self.heads))
+        if self.labelled:
+            for head in self.heads:
+                self.written.add(data.write_labels(self.folder, head.head, self.selector.label_table(head)))
+
+    def write_map(self, features: np.ndarray | None, method: Method, thumbnails: np.ndarray) -> None:
+        """Draw the map, where there are features and a method is asked for."""
+        self.report.no_map = self.about.no_map
+        if features is None or method == "none":
+            return
+        rows = points_of(self.clusters[self.about.chosen_head])
+        drawn = place_points(features[rows], method, self.about.seed)
+        if drawn is None:
+            self.report.no_map = "fewer than three clips have different features"
+            return
+        positions, explained = drawn
+        self.report.no_map = None
+        self.has_map = True
+        path = data.write_map(self.folder, rows, positions, self.clips, self.heads, thumbnails, explained)
+        self.written.add(path)
+
+    def write_index(self, pictures: data.PictureNames) -> None:
+        """Write what the page loads first."""
+        about = self.about
+        index = {
+            "format": data.FORMAT,
+            "key": _key(about, self.heads),
+            "title": about.title,
+            "split": about.split,
+            "made": time.strftime("%Y-%m-%dT%H:%M:%S"),
+            "numClips": len(self.clips),
+            "run": about.run,
+            "tile": {
+                "width": self.geometry.width,
+                "height": self.geometry.height,
+                "frames": self.geometry.frames,
+                "spectrogram": self.geometry.spectrogram,
+            },
+            "chosenHead": about.chosen_head,
+            "media": self.source.mode,
+            "mediaWarning": self.report.media_warning,
+            "figures": list(about.figures),
+            "labelled": self.labelled,
+            "heads": [self._describe_head(place, pictures.thumbnails) for place in range(len(self.heads))],
+            "names": list(about.names),
+            "hasMap": self.has_map,
+            "noMap": self.report.no_map,
+            "hasEvidence": bool((pictures.evidence != b"").any()),
+        }
+        self.written.add(data.write_call(self.folder / "index.js", "selavi.index", index))
+
+    def _describe_head(self, place: int, thumbnails: np.ndarray) -> dict[str, Any]:
+        clusters = self.clusters[self.heads[place].head]
+        agreement = self.about.agreement_of_heads
+        return {
+            "head": clusters.head,
+            "agreement": agreement[place] if agreement else None,
+            "clusters": [
+                data.describe_cluster(cluster, clusters.clips(cluster), thumbnails) for cluster in clusters.clusters
+            ],
+        }
+
+    def remove_stale(self, pictures: data.PictureNames) -> None:
+        """Remove what an earlier gallery left."""
+        self.report.removed += data.remove_stale(self.folder, [".js", ".tmp"], self.written)
+        for kind, names, suffix in (("thumbs", pictures.thumbnails, "jpg"), ("evidence", pictures.evidence, "png")):
+            kept = {_picture(self.out_dir, kind, name.decode(), suffix) for name in names[names != b""].tolist()}
+            self.report.removed += data.remove_stale(self.out_dir / kind, [f".{suffix}", ".tmp"], kept)
+
+    def _count(self, reason: str, clip_id: str, detail: str) -> None:
+        self.report.faults[reason] += 1
+        self.report.examples.setdefault(reason, f"{clip_id!a}: {detail}")
 
 
-def _shown(clusters_of: Mapping[int, HeadClusters], chosen: int, num_clips: int, everything: bool) -> np.ndarray:
+def _shown(clusters: Mapping[int, HeadClusters], chosen: int, num_clips: int, everything: bool) -> np.ndarray:
     """Clips that are shown under any head, those of the chosen head first, each once."""
-    heads = sorted(clusters_of.values(), key=lambda head: head.head != chosen)
+    heads = sorted(clusters.values(), key=lambda head: head.head != chosen)
     rows = [head.clips(cluster)[cluster.shown] for head in heads for cluster in head.clusters]
     if everything:
         rows.append(np.arange(num_clips))
-    _, first = np.unique(joined := np.concatenate(rows), return_index=True)
+    joined = np.concatenate(rows)
+    _, first = np.unique(joined, return_index=True)
     return joined[np.sort(first)]
 
 
@@ -244,138 +408,21 @@ def _geometry(clips: pa.Table, sample_rate: int) -> Geometry:
     return Geometry.of(ratios, len(ratios) > 0, has_sound, sample_rate)
 
 
-def _thumbnails(
-    out_dir: Path,
-    clips: pa.Table,
-    shown: np.ndarray,
-    states: np.ndarray,
-    geometry: Geometry,
-    source: MediaSource,
-    run_jobs: RunJobs,
-    report: GalleryReport,
-) -> np.ndarray:
-    """Make the thumbnails; (N,) their names, empty where there is none."""
-    names = np.zeros(len(clips), "S24")
-    if source.read is None:
-        return names
-    for row in shown[states[shown] == links.OUTSIDE].tolist():
-        _count(report, "refused", clips["id"][row].as_py(), "a link out of the media folder")
-    # The folder is known to be inside; a file that is missing fails by itself, and says so.
-    rows = shown[states[shown] != links.OUTSIDE]
-    rows_shown = clips.take(pa.array(rows))
-    kind = f"thumbnail 1 {geometry} {source.without_files}"
-    name_of_row = [
-        thumbnail_name(kind, *facts)
-        for facts in zip(*(rows_shown[c].to_pylist() for c in ("id", "start_s", "bytes", "mtime_ns")), strict=True)
-    ]
-
-    def jobs() -> Iterator[ThumbnailJob]:
-        columns = (rows_shown[c].to_pylist() for c in ("path", "start_s", "duration_s", "width", "audio_state"))
-        for name, row, path, start_s, duration_s, width, state in zip(
-            name_of_row, rows.tolist(), *columns, strict=True
-        ):
-            target = _picture(out_dir, "thumbs", name, "jpg")
-            seconds = duration_s if duration_s else 1.0
-            yield ThumbnailJob(target, source.root / path, row, start_s, seconds, bool(width), state == "ok")
-
-    work = partial(make_thumbnail, geometry=geometry, read=source.read)
-    for number, outcome in run_jobs(work, jobs(), len(rows), "thumbnails"):
-        if isinstance(outcome, str):
-            names[rows[number]] = name_of_row[number]
-            report.made, report.kept = report.made + (outcome == "made"), report.kept + (outcome == "kept")
-        else:
-            _count(report, outcome.reason, rows_shown["id"][number].as_py(), outcome.detail)
-    return names
-
-
 def _most_typical(head: HeadClusters, count: int) -> np.ndarray:
     return np.concatenate([head.clips(cluster)[cluster.typical[:count]] for cluster in head.clusters])
 
 
-def _draw_overlays(
-    out_dir: Path,
-    clips: pa.Table,
-    geometry: Geometry,
-    rows: np.ndarray,
-    explain: Callable[[list[str]], Iterable[Evidence]],
-    names: np.ndarray,
-) -> None:
-    """Draw the evidence for some clips, and put the files' names into (N,) `names`."""
-    chosen = clips.take(pa.array(rows))
-    row_of = dict(zip(chosen["id"].to_pylist(), rows.tolist(), strict=True))
-    width, height = (pc.fill_null(clips[name], 0).to_numpy() for name in ("width", "height"))
-    for evidence in explain(list(row_of)):
-        row = row_of.get(evidence.id)
-        if row is not None:
-            name = overlay_name(evidence, f"{geometry} {width[row]} {height[row]}")
-            draw_overlay(
-                _picture(out_dir, "evidence", name, "png"), evidence, geometry, int(width[row]), int(height[row])
-            )
-            names[row] = name
-
-
-def _media(
-    out_dir: Path,
-    clips: pa.Table,
-    shown: np.ndarray,
-    states: np.ndarray,
-    source: MediaSource,
-    run_jobs: RunJobs,
-    report: GalleryReport,
-) -> links.Links:
-    """Look at the recordings, copy or transcode them; a part of this takes minutes, and is kept."""
-    folder, mode = out_dir / "media", source.mode
-    names, looked_at = np.zeros(len(clips), "S24"), np.zeros(len(clips), bool)
-    unplayable: dict[int, str] = {}
-    usable = (states != links.OUTSIDE) if mode == "transcode" and source.without_files else (states == links.PRESENT)
-    rows = np.sort(shown[usable[shown]])
-    paths = clips["path"].take(pa.array(rows)).to_pylist()
-    if source.read is not None and mode != "transcode":
-        jobs = (links.MediaJob(source.root / path, folder, row) for path, row in zip(paths, rows.tolist(), strict=True))
-        for number, outcome in run_jobs(links.look, jobs, len(rows), "looking at media"):
-            looked_at[rows[number]] = True
-            if not isinstance(outcome, str) or outcome:  # a file that cannot be opened does not play either
-                unplayable[int(rows[number])] = outcome if isinstance(outcome, str) else outcome.reason
-    kept: set[Path] = set()
-    if mode != "link":
-        facts = clips.take(pa.array(rows))
-        columns = (facts[c].to_pylist() for c in ("id", "start_s", "bytes", "mtime_ns"))
-        name_of_row = [thumbnail_name(f"media 1 {mode}", *of_row) for of_row in zip(*columns, strict=True)]
-        targets = [folder / links.media_file(name, path, mode) for name, path in zip(name_of_row, paths, strict=True)]
-        jobs = (
-            links.MediaJob(source.root / path, target, row)
-            for path, target, row in zip(paths, targets, rows.tolist(), strict=True)
-        )
-        write = source.write if mode == "transcode" else links.copy_file
-        for number, outcome in run_jobs(write, jobs, len(rows), f"{mode} media"):
-            if isinstance(outcome, str):
-                names[rows[number]] = name_of_row[number]
-                kept.add(targets[number])
-            else:
-                _count(report, outcome.reason, facts["id"][number].as_py(), outcome.detail)
-    if folder.exists():
-        own = {path.suffix for path in folder.iterdir() if len(path.stem) == 24} | {".tmp"}
-        report.removed += data.remove_stale(folder, sorted(own), kept)
-    without = len(clips) - len(shown)
-    report.media_warning = links.describe(states, unplayable, len(rows), mode, without)
-    if source.without_files and mode == "link" and not (states == links.PRESENT).any():
-        report.media_warning = (
-            f"The run read prepared clips, and the recordings that they were made of are not in {source.root}: "
-            "nothing plays. Export again with --media transcode to write playable clips."
-        )
-    return links.Links(clips, source.root, out_dir, mode, states, names, unplayable, looked_at)
-
-
-def _count(report: GalleryReport, reason: str, clip_id: str, detail: str) -> None:
-    report.faults[reason] += 1
-    report.examples.setdefault(reason, f"{clip_id!a}: {detail}")
+def _file_names(kind: str, clips: pa.Table) -> list[str]:
+    """A file name for each clip that changes when its recording does."""
+    columns = (clips[name].to_pylist() for name in ("id", "start_s", "bytes", "mtime_ns"))
+    return [thumbnail_name(kind, *facts) for facts in zip(*columns, strict=True)]
 
 
 def _picture(out_dir: Path, folder: str, name: str, suffix: str) -> Path:
     return out_dir / folder / name[:2] / f"{name}.{suffix}"
 
 
-def _key(about: About, heads: Sequence[Head]) -> str:
+def _key(about: AboutRun, heads: Sequence[Head]) -> str:
     """The page keeps names under this: another run, split or training has another one."""
     digest = hashlib.sha256(f"{about.run}\x1f{about.split}".encode())
     for head in heads:

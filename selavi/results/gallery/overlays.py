@@ -18,7 +18,7 @@ _WEAK, _STRONG = np.array([255, 221, 64]), np.array([230, 30, 60])
 def overlay_name(evidence: Evidence, kind: str) -> str:
     """A file name that changes with what is drawn; `kind` is what else that depends on."""
     digest = hashlib.sha256(f"{evidence.id}\x1f{kind}".encode())
-    for values in (evidence.video, evidence.audio):
+    for values in (evidence.levels("video"), evidence.levels("audio")):
         digest.update(b"-" if values is None else f"{values.shape}".encode() + values.tobytes())
     return digest.hexdigest()[:24]
 
@@ -36,13 +36,14 @@ def draw_overlay(path: Path, evidence: Evidence, geometry: Geometry, width: int,
     if path.exists():
         return
     strength = Image.new("L", geometry.size)
-    if evidence.video is not None and geometry.frames:
-        for index, values in enumerate(evidence.video[: geometry.frames]):
+    pictures, sound = evidence.levels("video"), evidence.levels("audio")
+    if pictures is not None and geometry.frames:
+        for index, values in enumerate(pictures[: geometry.frames]):
             box = geometry.frame_box(index, width or geometry.width, height or geometry.height)
             strength.paste(_grown(values, box), box[:2])
-    if evidence.audio is not None and geometry.spectrogram:
+    if sound is not None and geometry.spectrogram:
         box = geometry.spectrogram_box
-        strength.paste(_grown(evidence.audio[::-1], box), box[:2])
+        strength.paste(_grown(sound[::-1], box), box[:2])
     values = np.asarray(strength, np.float32)[..., None] / 255
     colour = _WEAK + (_STRONG - _WEAK) * values
     picture = np.concatenate([colour, _OPAQUE * values], axis=2)

@@ -142,7 +142,7 @@ def test_what_is_tried_is_measured_and_leaves_nothing(tiny, tmp_path: Path, monk
     assert [change.split()[0] for change in rates] == [
         "video.decode_size=24",
         "data.cache_gb=1",
-        *2 * ["python"],
+        *2 * ["selavi"],
     ]
     assert all(rate > 0 for rate in rates.values())
     assert throughput.faster_data(config, sample, MACHINE, tmp_path, time.monotonic() - 1) == {}

@@ -16,10 +16,11 @@ import torch
 
 from datamodules.clips import ClipDataModule, prepare_data
 from datamodules.loading import loader as loader_module
-from datamodules.loading.dataset import ClipDataset, FileReader
+from datamodules.loading.dataset import ClipDataset
 from datamodules.loading.loader import Loader, WatchedReader
 from datamodules.loading.sampling import AllSampler
 from datamodules.loading.shared_memory import require_shared_memory
+from datamodules.stores.files import FileReader
 from selavi.batch import ClipBatch
 from selavi.config import Config
 from selavi.errors import UsageError
@@ -139,6 +140,12 @@ def test_too_little_shared_memory_is_told_before_a_run(tiny: Tiny, monkeypatch: 
     config = tiny("data.num_workers=4", "video.decode_size=512", "video.num_frames=8")
     manifest, media = prepare_data(tiny())
     with pytest.raises(UsageError, match=r"--shm-size=.*lower data.num_workers or the batch size"):
+        ClipDataModule(config, manifest, media)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=64 << 20))
+    config = tiny("data.num_workers=4", "trainer.devices=1", "video.decode_size=128")
+    ClipDataModule(config, manifest, media)
+    config.trainer.devices = 64
+    with pytest.raises(UsageError, match="4 loader processes of each of 64 processes"):
         ClipDataModule(config, manifest, media)
 
 

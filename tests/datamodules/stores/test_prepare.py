@@ -82,7 +82,7 @@ def test_killed_half_way_and_run_again_it_gives_the_same_bytes(
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (broken / "shards.json").exists()
-    with pytest.raises(UsageError, match=r"if tools/prepare\.py was interrupted, run it again"):
+    with pytest.raises(UsageError, match=r"if selavi prepare was interrupted, run it again"):
         open_shards(str(broken), cache, 1)
     assert tool.main(command(many, broken, cache, "--format", kind)) == 0
     assert contents(broken) == whole

@@ -1,6 +1,10 @@
 """The tool as a whole; its parts are tested in tests/datamodules and tests/selavi/training."""
 
 import json
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,3 +51,17 @@ def test_wrong_settings_and_no_data_are_told(
     monkeypatch.setattr(installation, "examine_installation", lambda _: ([], {"torch": torch}))
     assert tool.main(["--config", str(tiny_yaml), f"data.root={tmp_path / 'none'}"]) == 2
     assert "no such folder; point data.root at a folder of videos" in capfd.readouterr().out
+
+
+def test_doctor_comes_up_where_packages_do_not_import(repository: Path, tmp_path: Path) -> None:
+    """Each is named with what to do; an import of one of them at the top of doctor would be a traceback."""
+    broken = ("torch", "av", "omegaconf")
+    for name in broken:
+        (tmp_path / f"{name}.py").write_text('raise ImportError("a broken build")')
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{repository}"}
+    command = [sys.executable, "-m", "selavi", "doctor", "--seconds", "1"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    for name in broken:
+        assert re.search(rf"problem +{name} .*does not import: ImportError: a broken build", done.stdout), done.stdout
+    assert re.search(r"problem +torchvision .*does not import because torch does not", done.stdout)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from selavi.commands.main import NAMES
+
 ROOT = Path(__file__).resolve().parents[3]
 FILES = sorted(path for package in ("selavi", "datamodules", "tools") for path in (ROOT / package).rglob("*.py"))
 
@@ -16,7 +18,7 @@ def unquoted(source: str) -> list[int]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.JoinedStr):
             words = [str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values]
-            if re.search(r"tools/\w+\.py [^\n;]*\{\}", "".join(words)):
+            if re.search(rf"(tools/\w+\.py|selavi ({'|'.join(NAMES)})) [^\n;]*\{{\}}", "".join(words)):
                 lines.append(node.lineno)
     return lines
 
@@ -28,4 +30,5 @@ def test_no_command_is_put_together_by_hand(path: Path) -> None:
 
 def test_the_walk_sees_an_unquoted_folder() -> None:
     assert unquoted("f'Next: python tools/scan.py {root}'") == [1]
+    assert unquoted("f'Next: selavi scan {root}'") == [1]
     assert unquoted("f'{count} files; python tools/scan.py names them'") == []

@@ -22,17 +22,15 @@ from selavi.config import Config, load_config
 from selavi.errors import UsageError
 from selavi.localisation import evidence
 from selavi.localisation.evidence import (
-    Evidence,
-    EvidenceWriter,
     Place,
     assemble,
     find_evidence,
     plan_windows,
-    read_evidence,
-    read_faded,
 )
+from selavi.localisation.files import EvidenceWriter, read_evidence, read_faded
 from selavi.model import SelaviModel
 from selavi.results.cluster_table import read_labels
+from selavi.results.evidence import Evidence, EvidenceMap
 
 
 def make(config: Config, num_clips: int = 3) -> tuple[SelaviModel, Augment, ClipBatch]:
@@ -146,16 +144,17 @@ def test_evidence_lies_where_it_was_found() -> None:
     sound[6, :4] = 5.0
     maps = [(place, spot if place.modality == "video" else np.zeros((8, 8), np.float32)) for place in places[:-1]]
     found = assemble("a", 4, 2.0, 1.0, (90, 160), [*maps, (places[-1], sound)])
-    assert found.video is not None and found.audio is not None
-    assert found.video.shape == (4, 32, 57) and found.audio.shape == (32, 64)
+    seen, heard = found.maps["video"].levels, found.maps["audio"].levels
+    assert seen.shape == (4, 32, 57) and heard.shape == (32, 64)
     left = (57 - 32) // 2
-    assert not found.video[:, :, :left].any() and not found.video[:, :, left + 32 :].any()
-    assert np.unravel_index(found.video[0].argmax(), (32, 57)) in [(y, left + x) for y in range(3) for x in range(3)]
-    assert found.video.max() == found.audio.max() == 255
-    columns, bands = found.audio.max(0) > 128, found.audio.max(1) > 128
+    assert not seen[:, :, :left].any() and not seen[:, :, left + 32 :].any()
+    assert np.unravel_index(seen[0].argmax(), (32, 57)) in [(y, left + x) for y in range(3) for x in range(3)]
+    assert seen.max() == heard.max() == 255
+    columns, bands = heard.max(0) > 128, heard.max(1) > 128
     assert columns.nonzero()[0].min() in range(31, 34) and columns.nonzero()[0].max() in range(46, 50)
     assert set(bands.nonzero()[0]) <= set(range(23, 29))
-    assert found.video_peak == pytest.approx(3.0 * 64, rel=0.2) and found.audio_peak == pytest.approx(5.0 * 64, rel=0.2)
+    assert found.maps["video"].peak == pytest.approx(3.0 * 64, rel=0.2)
+    assert found.maps["audio"].peak == pytest.approx(5.0 * 64, rel=0.2)
     np.testing.assert_allclose(found.times_s, [0.25, 0.75, 1.25, 1.75])
 
 
@@ -164,12 +163,12 @@ def test_the_position_in_time_next_to_the_picture_is_shown() -> None:
     maps = np.zeros((2, 8, 8), np.float32)
     maps[0, 1, 1], maps[1, 6, 6] = 1.0, 1.0
     found = assemble("a", 0, 1.0, 1.0, (8, 8), [(place, maps) for place in plan_windows(1.0, 1.0, ["video"])])
-    assert found.video is not None and found.audio is None and found.audio_peak is None
-    where = [np.unravel_index(each.argmax(), each.shape) for each in found.video]
+    assert found.maps.keys() == {"video"}
+    where = [np.unravel_index(each.argmax(), each.shape) for each in found.maps["video"].levels]
     assert all(max(at) < 16 for at in where[:2]) and all(min(at) > 16 for at in where[2:])
 
 
-def some(clip_id: str, cluster: int = 0) -> evidence.Evidence:
+def some(clip_id: str, cluster: int = 0) -> Evidence:
     value = int(clip_id) % 250
     places = plan_windows(2.0, 1.0, ["audio"])
     maps: list[tuple[Place, np.ndarray | None]] = [(p, np.full((4, 4), 1.0 + value, np.float32)) for p in places]
@@ -183,7 +182,7 @@ def test_files_go_round_and_grow(tmp_path: Path) -> None:
             writer.add(some(str(number)))
     before = path.stat().st_mtime_ns
     with EvidenceWriter(path, "a") as writer:
-        assert writer.known == {str(number): 0 for number in range(150)}
+        assert writer.clusters == {str(number): 0 for number in range(150)}
     assert path.stat().st_mtime_ns == before
     with EvidenceWriter(path, "a") as writer:
         writer.add(some("3", cluster=9))
@@ -191,8 +190,9 @@ def test_files_go_round_and_grow(tmp_path: Path) -> None:
     found = {each.id: each for each in read_evidence(path)}
     assert len(found) == 151 and found["3"].cluster == 9
     for clip_id in ("0", "149", "500"):
-        np.testing.assert_array_equal(found[clip_id].audio, some(clip_id).audio)
-        assert found[clip_id].video is None and found[clip_id].audio_peak == some(clip_id).audio_peak
+        (name, heard), (expected_name, expected) = *found[clip_id].maps.items(), *some(clip_id).maps.items()
+        np.testing.assert_array_equal(heard.levels, expected.levels)
+        assert name == expected_name == "audio" and heard.peak == expected.peak
     assert [each.name for each in path.parent.iterdir()] == [path.name]
 
 
@@ -202,9 +202,9 @@ def test_evidence_that_is_weak_for_its_cluster_is_shown_weak(tmp_path: Path) -> 
     peaks = {("a", 0): 2.0, ("b", 0): 8.0, ("c", 0): 9.0, ("d", 1): 3.0, ("e", 1): None, ("f", 2): None}
     with EvidenceWriter(path, "a") as writer:
         for (name, cluster), peak in peaks.items():
-            sound = None if peak is None else heat
-            writer.add(Evidence(name, cluster, 0.0, np.zeros(4), None, sound, None, peak))
-    found = {each.id: each.audio for each in read_faded(path)}
+            maps = {} if peak is None else {"audio": EvidenceMap(heat, peak)}
+            writer.add(Evidence(name, cluster, 0.0, np.zeros(4), maps))
+    found = {each.id: each.maps["audio"].levels if each.maps else None for each in read_faded(path)}
     assert found["e"] is None and found["f"] is None
     for name in "bcd":  # no weaker than the middle of their clusters
         np.testing.assert_array_equal(found[name], heat)
@@ -219,11 +219,11 @@ def test_a_kill_costs_less_than_a_part_and_another_checkpoint_all(tmp_path: Path
     del killed  # as SIGKILL leaves it: neither flushed nor merged
     assert not path.exists()
     with EvidenceWriter(path, "a") as writer:
-        assert len(writer.known) == 128
+        assert len(writer.clusters) == 128
         writer.add(some("128"))
     assert len(list(read_evidence(path))) == 129
     with EvidenceWriter(path, "b") as writer:
-        assert not writer.known
+        assert not writer.clusters
         writer.add(some("7"))
     assert [each.id for each in read_evidence(path)] == ["7"]
 
@@ -242,9 +242,9 @@ def test_the_evidence_of_a_run(finished_run: Path, tmp_path: Path) -> None:
     assert {clip_id: each.cluster for clip_id, each in found.items()} == {clip_id: clusters[clip_id] for clip_id in ids}
     for each in first:  # in another batch, another day
         again = found[each.id]
-        assert each.video is not None and again.video is not None and each.audio is not None
-        np.testing.assert_array_equal(each.video, again.video)
-        assert each.video.shape == (4, 32, 32) and each.audio.shape[0] == evidence.BANDS
+        np.testing.assert_array_equal(each.maps["video"].levels, again.maps["video"].levels)
+        assert each.maps["video"].levels.shape == (4, 32, 32)
+        assert each.maps["audio"].levels.shape[0] == evidence.BANDS
     with pytest.raises(UsageError, match="no label of head 1"):
         evidence_for(run, "train", 1, ["none"])
 
@@ -269,6 +269,14 @@ def test_prepared_shards_give_the_evidence_of_their_files(
     here, there = (list(read_evidence(evidence_for(folder, "train", 0, ids))) for folder in (run, other))
     assert [each.id for each in here] == [each.id for each in there] and here
     for mine, theirs in zip(here, there, strict=True):
-        assert mine.video is not None and theirs.video is not None and mine.audio is not None
-        assert mine.video.shape == theirs.video.shape and mine.audio.shape == theirs.audio.shape  # type: ignore[union-attr]
-        assert np.corrcoef(mine.video.ravel(), theirs.video.ravel())[0, 1] > 0.6  # JPEG lies between them
+        assert mine.maps.keys() == theirs.maps.keys() == {"video", "audio"}
+        assert all(mine.maps[name].levels.shape == theirs.maps[name].levels.shape for name in mine.maps)
+        seen, other = (one.maps["video"].levels.ravel() for one in (mine, theirs))
+        assert np.corrcoef(seen, other)[0, 1] > 0.6  # JPEG lies between them
+
+
+def test_an_encoder_without_stages_is_named(tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> None:
+    model, augment, batch = make(tiny())
+    monkeypatch.setattr(model.encoders["audio"], "stages", ())
+    with pytest.raises(UsageError, match="the encoder of audio names no stages"):
+        find_evidence(model, augment, batch, torch.tensor([1, 2, 3]), 0, tiny())

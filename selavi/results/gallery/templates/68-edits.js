@@ -14,7 +14,7 @@ const namesView = {
       if (chosen) this.bring(chosen.name, await chosen.arrayBuffer());
     });
     this.problem = make("div");
-    const run = app.index.numRun;
+    const run = app.index.run;
     const element = make(
       "div",
       { class: "names-view" },
@@ -33,7 +33,7 @@ const namesView = {
         "div",
         { class: "next-step" },
         make("p", {}, "Then every export carries the names:"),
-        make("pre", { tabIndex: 0, "aria-label": "Command" }, make("code", {}, `selavi-export-clusters ${run} --names names.csv`)),
+        make("pre", { tabIndex: 0, "aria-label": "Command" }, make("code", {}, `selavi export ${run} --names names.csv`)),
       ),
       make(
         "div",

@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from selavi.results.evidence import Evidence
-from selavi.results.gallery.build import About, GalleryReport, MediaSource, write_gallery
+from selavi.results.evidence import Evidence, EvidenceMap
+from selavi.results.gallery.build import AboutRun, GalleryReport, MediaSource, write_gallery
 from selavi.results.gallery.select import Head
 from selavi.results.gallery.thumbnails import SAMPLE_RATE, Geometry, ThumbnailJob
 
@@ -42,7 +42,10 @@ WORDS += ["goat", "choir", "saw", "fire"]
 
 def evidence_of(clip_id: str, video: np.ndarray | None, audio: np.ndarray | None) -> Evidence:
     """Evidence of which only what is drawn matters."""
-    return Evidence(clip_id, 0, 0.0, np.zeros(4), video, audio, None, None)
+    maps = {
+        name: EvidenceMap(levels, 1.0) for name, levels in (("video", video), ("audio", audio)) if levels is not None
+    }
+    return Evidence(clip_id, 0, 0.0, np.zeros(4), maps)
 
 
 def synthetic_clips(num_clips: int, num_clusters: int, num_heads: int = 2, *, hostile: bool = False, seed: int = 0):
@@ -127,7 +130,7 @@ def write_synthetic_gallery(
         heads = [replace(head, agreement=np.full(num_clips, np.nan, np.float32)) for head in heads]
     title = f"{HOSTILE[2]} synthetic" if hostile else "synthetic, train"
     names = [{"head": 0, "cluster": 0, "id": None, "name": HOSTILE[2], "into": None, "rejected": False}]
-    about = About(
+    about = AboutRun(
         title=title,
         run="runs/synthetic",
         split="train",

@@ -372,6 +372,14 @@ def test_a_run_is_written_and_read_back(finished_run: Path, tmp_path: Path) -> N
     assert replace(again.config, data=loaded.config.data, run_dir=loaded.config.run_dir) == loaded.config
 
 
+def test_heads_on_concatenated_features_come_back(tiny: Tiny, tmp_path: Path) -> None:
+    loaded = with_heads(tiny("labelling.source=concat"))
+    write_weights(loaded, tmp_path)
+    again = load(tmp_path)
+    for name, value in loaded.model.state_dict().items():
+        assert torch.equal(value, again.model.state_dict()[name]), name
+
+
 def test_weights_without_heads_come_back_without_heads(tmp_path: Path) -> None:
     torch.save(R2Plus1D(4, 10).state_dict(), tmp_path / "x.pth")
     loaded = load(tmp_path / "x.pth")
@@ -546,7 +554,7 @@ def test_onnx_gives_the_same_for_any_number_of_clips(tiny: Tiny, tmp_path: Path)
 
 
 def test_onnx_names_the_packages_that_it_needs(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("selavi.pretrained.find_spec", lambda name: None)
+    monkeypatch.setattr("selavi.pretrained.program.find_spec", lambda name: None)
     with pytest.raises(UsageError, match="needs onnx and onnxscript, not installed here: pip install onnx onnxscript"):
         export_onnx(with_heads(tiny()), tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
