@@ -27,6 +27,7 @@ from selavi.commands.scan import ScanArguments, scan
 from selavi.config import Config, load_config
 from selavi.errors import UsageError
 from selavi.meter import say
+from selavi.modalities import MODALITIES, request_of
 from selavi.planning import (
     SHORTEST_S,
     Cost,
@@ -222,7 +223,8 @@ def _facts(usual: Config, manifest: pa.Table) -> FolderFacts:
     rows = rows.filter(pc.greater_equal(rows["duration_s"], clip_s))
     with_sound = pc.sum(pc.equal(rows["audio_state"], "ok")).as_py() or 0
     median_s = float(np.median(durations_s)) if len(durations_s) else 0.0
-    decoded_gb = estimate_gb(rows, usual.video.decode_size, usual.audio.sample_rate)
+    request = request_of(usual, MODALITIES)
+    decoded_gb = estimate_gb(rows, request.size, request.sample_rate)
     return FolderFacts(len(rows), with_sound, median_s, clip_s, decoded_gb)
 
 
