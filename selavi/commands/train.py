@@ -50,7 +50,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_example(command("train", *words), command("train", "runs/mine", "--more", "20"))
     about = "YAML file, or the name of one of selavi's recipes (default: demo)"
     parser.add_argument("--config", type=Path, metavar="NAME", help=about)
-    about = "train a finished run for this many more epochs; name its folder: RUN --more 20"
+    about = "continue a run, given by its folder, for this many more epochs: RUN --more 20"
     parser.add_argument("--more", type=int, metavar="EPOCHS", help=about)
     parser.take_settings("settings, which override those of the file")
 
