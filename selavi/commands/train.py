@@ -50,7 +50,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_example(command("train", *words))
     about = "YAML file, or the name of one of selavi's recipes (default: demo)"
     parser.add_argument("--config", type=Path, metavar="NAME", help=about)
-    about = "train RUN, a run folder, for so many epochs more than planned: train RUN --more 20"
+    about = "go on with RUN, a run folder, for this many more epochs: train RUN --more 20"
     parser.add_argument("--more", type=int, metavar="EPOCHS", help=about)
     parser.take_settings("settings, which override those of the file")
 
