@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         evaluate,
         export,
         label,
+        load,
         open_run,
         train,
     )
@@ -31,6 +32,7 @@ __all__ = [
     "evaluate",
     "export",
     "label",
+    "load",
     "open_run",
     "train",
 ]

@@ -1,4 +1,4 @@
-"""Fine-tune the encoder of a finished run on labels; held-out training clips choose the epoch, which is tested once."""
+"""Fine-tune the encoder of a finished run on labels; held-out training clips choose the epoch that is tested."""
 
 import sys
 from collections.abc import Sequence
@@ -40,12 +40,12 @@ def add_arguments(parser: Parser) -> None:
     """Describe the command line."""
     clips = ("data.root=/ucf101", "data.list=/lists/*list0{fold}.txt", "--folds", "1", "2", "3")
     words = ("runs/vggsound", "--config", "finetune_ucf101", *clips, "run_dir=runs/vggsound-ucf101")
-    parser.epilog = f"Example: {command('finetune', *words)}"
+    parser.add_example(command("finetune", *words))
     parser.add_argument("run", type=Path, metavar="RUN", help="run folder whose encoder is trained further")
     about = "YAML file, or the name of one of selavi's recipes"
-    parser.add_argument("--config", type=Path, required=True, help=about)
+    parser.add_argument("--config", type=Path, metavar="NAME", required=True, help=about)
     about = "folds of an official list; each in turn takes the place of {fold} in data.list"
-    parser.add_argument("--folds", nargs="+", help=about)
+    parser.add_argument("--folds", nargs="+", metavar="FOLD", help=about)
     parser.add_argument("--split", help="clips to test on (default: test)")
     parser.take_settings("settings, which override those of the file")
 

@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from selavi.errors import UsageError
 from selavi.filesystem import expand, user_path
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from selavi.config import Config
     from selavi.labelling.solver.transport import Labelling
+    from selavi.pretrained import Pretrained
     from selavi.runs.folder import RunFolder
 
 Settings = Mapping[str, object]
@@ -130,6 +131,21 @@ def open_run(folder: str | os.PathLike[str]) -> LabelledRun:
     return LabelledRun(folder)
 
 
+def load(path: str | os.PathLike[str]) -> "Pretrained":
+    """Read the weights of a run, of a folder that `selavi convert` wrote, or of a released file.
+
+    Returns:
+        Its `model` gives features and clusters, its `augment` makes the inputs from decoded clips; see
+        docs/pretrained.md.
+
+    Raises:
+        UsageError: the weights are missing, damaged, or of no known kind.
+    """
+    from selavi.pretrained import load
+
+    return load(user_path(os.fspath(path)))
+
+
 def label(
     folder: str | os.PathLike[str],
     num_clusters: int | None = None,
@@ -241,13 +257,16 @@ def assign(run: Run, paths: Iterable[str | os.PathLike[str]] | str, **options: A
 
 
 def assign_scores(
-    scores: "Tensor | np.ndarray", marginal: "str | Tensor | np.ndarray" = "uniform", *, sharpness: float = 20.0
+    scores: "Tensor | np.ndarray",
+    marginal: "Literal['uniform', 'zipf'] | Tensor | np.ndarray" = "uniform",
+    *,
+    sharpness: float = 20.0,
 ) -> "Labelling":
     """Balanced labels from anybody's scores: optimal transport with given cluster sizes.
 
     Args:
         scores: (N, K) log-probabilities.
-        marginal: uniform, gaussian, zipf, or (K,) the share of each cluster.
+        marginal: how large the clusters shall be: uniform, zipf, or (K,) their sizes.
         sharpness: exponent on the probabilities.
     """
     import torch
@@ -256,8 +275,8 @@ def assign_scores(
     from selavi.labelling.solver.transport import assign as solve
 
     table = torch.as_tensor(scores)
-    target = make_marginal(marginal, table.shape[1]) if isinstance(marginal, str) else torch.as_tensor(marginal)
-    return solve(table, target, sharpness=sharpness)
+    kind = marginal if isinstance(marginal, str) else torch.as_tensor(marginal)
+    return solve(table, make_marginal(kind, table.shape[1]), sharpness=sharpness)
 
 
 def _opened(run: Run) -> LabelledRun:

@@ -26,6 +26,7 @@ from selavi.evaluation.charts import Bars, Chart, bar_chart
 from selavi.evaluation.external import read_column
 from selavi.id_tables import load_array, read_ids
 from selavi.ids import explain_missing, find_ids
+from selavi.runs.folder import RunFolder
 from selavi.scores.baselines import (
     METHODS,
     SCALINGS,
@@ -43,19 +44,19 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Protocol:
+class ClusteringPlan:
     """How given features are clustered."""
 
     methods: Sequence[str]
-    """Of baselines.METHODS."""
+    """Some of baselines.METHODS."""
     seeds: Sequence[int]
-    """Of the starts; agglomerative clustering knows none and is done once."""
+    """One for each random start; agglomerative clustering has none and is done once."""
     scaling: str
-    """Of baselines.SCALINGS."""
+    """One of baselines.SCALINGS."""
     num_clusters: int = 0
     """K; 0: as many as the run has, or as there are distinct labels."""
     num_views: int = 3
-    """Of each clip of a run, whose features are averaged."""
+    """Views of each clip of a run, whose features are averaged."""
 
     def __post_init__(self) -> None:
         unknown = [method for method in self.methods if method not in METHODS]
@@ -106,14 +107,14 @@ def recipe_row(name: str, seed: int, run_dir: Path, split: str) -> Row:
     Beside the figures: the oracle's NMI, the mean NMI of the heads, and under own and cross labels that of each
     modality's heads.
     """
-    measured = json.loads((run_dir / "eval" / f"metrics_{split}.json").read_text(encoding="utf-8"))
+    measured = json.loads(RunFolder(run_dir).figures(split).read_text(encoding="utf-8"))
     if not measured["labelled"]:
         raise UsageError(f"no clip of split {split} has a label, so recipes cannot be compared on it")
     heads = [entry["nmi"] for entry in measured["heads"]]
-    told = {"oracle_nmi": measured["oracle"]["nmi"], "mean_nmi": mean(heads)}
-    told |= _nmi_by_modality(load_config(None, RECIPES[name]), heads)
+    other_figures = {"oracle_nmi": measured["oracle"]["nmi"], "mean_nmi": mean(heads)}
+    other_figures |= _nmi_by_modality(load_config(None, RECIPES[name]), heads)
     figures = {figure: measured["chosen"][figure] for figure in FIGURES}
-    return {"name": name, "seed": seed, "split": split, **figures, **told}
+    return {"name": name, "seed": seed, "split": split, **figures, **other_figures}
 
 
 def _nmi_by_modality(config: Config, heads: Sequence[float]) -> dict[str, float]:
@@ -164,12 +165,12 @@ def train_recipes(
         overrides = [*settings, *RECIPES[name], f"seed={seed}"]
         run_dir = folder / f"{name}-seed{seed}-{_digest(load_config(config_path, overrides))}"
         print(f"\n{number}/{len(jobs)}: {name}, seed {seed}, in {run_dir}", file=sys.stderr)
-        if not (run_dir / "status.json").exists():
+        if not RunFolder(run_dir).status.exists():
             code = train(["--config", str(config_path), *overrides, f"run_dir={run_dir}", "resume=auto"])
             if code:
                 raise RecipeFailed(code, name, seed)
         for split in splits:
-            if not (run_dir / "eval" / f"metrics_{split}.json").exists():
+            if not RunFolder(run_dir).figures(split).exists():
                 with redirect_stdout(sys.stderr):
                     code = measure([str(run_dir), "--split", split])
                 if code:
@@ -193,7 +194,7 @@ def order_rows(rows: Iterable[Row], names: Sequence[str]) -> list[Row]:
 
 
 def _digest(config: Config) -> str:
-    """Of the settings that differ from the defaults, so that a setting added later leaves old runs findable."""
+    """Hash the settings that differ from the defaults, so that runs are found again after a setting was added."""
     lines = sorted(f"{key}={value}" for key, value in chosen(as_dict(config)).items())
     return hashlib.blake2b("\n".join(lines).encode(), digest_size=4).hexdigest()
 
@@ -210,17 +211,17 @@ def features_of_clips(clips: "ClipFeatures", labels: Sequence[str | None], how: 
         UsageError: none of the clips has a label.
     """
     names = list(clips.features)
-    known = np.array([label is not None for label in labels])
-    found = {}
+    is_labelled = np.array([label is not None for label in labels])
+    kinds = {}
     for kind in [[name] for name in names] + ([names] if len(names) > 1 else []):
-        kept = known & np.stack([clips.present[name].numpy() for name in kind]).any(0)
+        kept = is_labelled & np.stack([clips.present[name].numpy() for name in kind]).any(0)
         if not kept.any():
             raise UsageError(f"none of the clips that have {' or '.join(kind)} has a label to score clusters by")
-        there = {name: clips.present[name].numpy()[kept] for name in kind}
-        parts = [_scale_present(clips.features[name].numpy()[kept], there[name], how) for name in kind]
-        told = [label for label, keep in zip(labels, kept, strict=True) if keep and label is not None]
-        found["+".join(kind)] = (np.concatenate(parts, 1), told)
-    return found
+        present = {name: clips.present[name].numpy()[kept] for name in kind}
+        parts = [_scale_present(clips.features[name].numpy()[kept], present[name], how) for name in kind]
+        kept_labels = [label for label, keep in zip(labels, kept, strict=True) if keep and label is not None]
+        kinds["+".join(kind)] = (np.concatenate(parts, 1), kept_labels)
+    return kinds
 
 
 def kinds_of_run(trained: "ClipFeatures", untrained: "ClipFeatures", labels: Sequence[str | None], how: str) -> Kinds:
@@ -237,7 +238,7 @@ def _scale_present(features: np.ndarray, present: np.ndarray, how: str) -> np.nd
     return scaled
 
 
-def cluster_kinds(kinds: Kinds, split: str, num_clusters: int, protocol: Protocol) -> list[Row]:
+def cluster_kinds(kinds: Kinds, split: str, num_clusters: int, plan: ClusteringPlan) -> list[Row]:
     """Cluster each kind once for each method and seed, and score the clusters on the same clips.
 
     Raises:
@@ -245,24 +246,24 @@ def cluster_kinds(kinds: Kinds, split: str, num_clusters: int, protocol: Protoco
     """
     rows = []
     for kind, (features, labels) in kinds.items():
-        for method in protocol.methods:
-            for seed in protocol.seeds[:1] if method == "agglomerative" else protocol.seeds:
+        for method in plan.methods:
+            for seed in plan.seeds[:1] if method == "agglomerative" else plan.seeds:
                 made = callable(features)
                 values = features() if callable(features) else features
                 try:
-                    found = cluster_features(values, num_clusters, method=method, seed=seed, overwrite=made)
+                    clusters = cluster_features(values, num_clusters, method=method, seed=seed, overwrite=made)
                 except ValueError as error:
                     raise UsageError(f"{kind}: {error}") from error
-                scores = evaluate_clusters(labels, found, num_clusters)
-                told = {"name": f"{method} on {kind}", "seed": seed, "split": split}
-                rows.append({**told, **{figure: scores[figure] for figure in FIGURES}})
+                scores = evaluate_clusters(labels, clusters, num_clusters)
+                heading = {"name": f"{method} on {kind}", "seed": seed, "split": split}
+                rows.append({**heading, **{figure: scores[figure] for figure in FIGURES}})
     return rows
 
 
 def cluster_runs(
     runs: Sequence[Path],
     splits: Sequence[str],
-    protocol: Protocol,
+    plan: ClusteringPlan,
     encode: Callable[[Path, str, int, str], tuple[Kinds, int]],
 ) -> list[Row]:
     """Cluster the features of runs.
@@ -270,26 +271,26 @@ def cluster_runs(
     Args:
         runs: their folders.
         splits: clips to cluster, each by itself.
-        protocol: how.
+        plan: how.
         encode: (run, split, number of views, scaling) -> its kinds of features, and its K.
     """
     rows = []
     for run in runs:
         for split in splits:
-            kinds, num_clusters = encode(run, split, protocol.num_views, protocol.scaling)
-            named = {f"{kind} of {run.name}" if len(runs) > 1 else kind: found for kind, found in kinds.items()}
-            rows += cluster_kinds(named, split, protocol.num_clusters or num_clusters, protocol)
+            kinds, num_clusters = encode(run, split, plan.num_views, plan.scaling)
+            named = {f"{kind} of {run.name}" if len(runs) > 1 else kind: features for kind, features in kinds.items()}
+            rows += cluster_kinds(named, split, plan.num_clusters or num_clusters, plan)
     return rows
 
 
-def cluster_arrays(arrays: Sequence[Path], ids: Path | None, labels: Path | None, protocol: Protocol) -> list[Row]:
+def cluster_arrays(arrays: Sequence[Path], ids: Path | None, labels: Path | None, plan: ClusteringPlan) -> list[Row]:
     """K-means and others on arrays of features, each by itself, and of several all of them side by side.
 
     Args:
         arrays: .npy files (N, D), whose rows are the same clips.
         ids: N lines of text, or as id_tables.read_ids takes them.
         labels: CSV or Parquet with the columns id and label, as they are written; clips without a label are left out.
-        protocol: how.
+        plan: how.
 
     Raises:
         UsageError: files that cannot be read or do not match, or no label at all.
@@ -297,19 +298,19 @@ def cluster_arrays(arrays: Sequence[Path], ids: Path | None, labels: Path | None
     if ids is None or labels is None:
         raise UsageError("arrays need --ids (a line for each row) and --labels (a table with the columns id and label)")
     names = read_ids(ids)
-    told, notes = read_id_labels(labels, names["id"])
+    given_labels, notes = read_id_labels(labels, names["id"])
     for note in [*names.notes, *notes]:
         print(f"note: {note}", file=sys.stderr)
-    if told.null_count == len(told):
+    if given_labels.null_count == len(given_labels):
         raise UsageError(f"none of the {len(names)} ids has a label in {labels}")
-    if told.null_count:
-        print(f"note: {told.null_count} of {len(names)} ids have no label and are left out", file=sys.stderr)
-    known = told.is_valid().to_numpy()
-    kept = told.drop_null().to_pylist()
+    if given_labels.null_count:
+        print(f"note: {given_labels.null_count} of {len(names)} ids have no label and are left out", file=sys.stderr)
+    is_labelled = given_labels.is_valid().to_numpy()
+    kept = given_labels.drop_null().to_pylist()
     if len({path.stem for path in arrays}) < len(arrays):
         raise UsageError(f"two of the arrays have one name: {', '.join(map(str, arrays))}")
-    num_clusters = protocol.num_clusters or len(set(kept))
-    for method in protocol.methods:
+    num_clusters = plan.num_clusters or len(set(kept))
+    for method in plan.methods:
         try:
             require_clusters(len(kept), num_clusters, method)
         except ValueError as error:
@@ -317,14 +318,14 @@ def cluster_arrays(arrays: Sequence[Path], ids: Path | None, labels: Path | None
     opened = {path.stem: read_features(path, len(names)) for path in arrays}
     for name, values in opened.items():
         try:
-            require_finite(values, known)
+            require_finite(values, is_labelled)
         except ValueError as error:
             raise UsageError(f"{name}: {error}") from error
     kinds: dict[str, tuple[Features, list[str]]] = {
-        "+".join(group): (partial(_scale_together, [opened[name] for name in group], protocol.scaling, known), kept)
+        "+".join(group): (partial(_scale_together, [opened[name] for name in group], plan.scaling, is_labelled), kept)
         for group in [[name] for name in opened] + ([list(opened)] if len(opened) > 1 else [])
     }
-    return cluster_kinds(kinds, "all", num_clusters, protocol)
+    return cluster_kinds(kinds, "all", num_clusters, plan)
 
 
 def _scale_together(arrays: Sequence[np.ndarray], how: str, rows: np.ndarray) -> np.ndarray:
@@ -339,14 +340,14 @@ def _scale_together(arrays: Sequence[np.ndarray], how: str, rows: np.ndarray) ->
 
 
 def summarise(rows: Iterable[Row]) -> list[Row]:
-    """One entry for each name and split: seeds, and of every figure its mean, deviation, lowest and highest.
+    """One entry for each name and split: seeds, and of every figure its mean, standard deviation, lowest and highest.
 
-    The deviation is that of the sample, None of a single seed.
+    The standard deviation is that of the sample; None for a single seed.
     """
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row["name"], row["split"]), []).append(row)
-    found = []
+    entries = []
     for (name, split), group in groups.items():
         entry: Row = {"name": name, "split": split, "seeds": [row["seed"] for row in group]}
         for figure in group[0]:
@@ -358,26 +359,26 @@ def summarise(rows: Iterable[Row]) -> list[Row]:
                     "low": min(values),
                     "high": max(values),
                 }
-        found.append(entry)
-    return found
+        entries.append(entry)
+    return entries
 
 
 def format_summary(rows: Sequence[Row]) -> str:
-    """A table to read: a line for each name and split, the mean and the deviation over the seeds."""
+    """A table to read: a line for each name and split, the mean and the standard deviation over the seeds."""
     summary = summarise(rows)
     width = max(len(entry["name"]) for entry in summary) + 2
     splits = max(len(entry["split"]) for entry in summary) + 2
     lines = [" " * width + f"{'':{splits}}{'seeds':>6}" + "".join(f"{name:>16}" for name in _SHOWN)]
     for entry in summary:
-        cells = "".join(f"{_told(entry[figure]):>16}" for figure in _SHOWN)
+        cells = "".join(f"{_mean_and_spread(entry[figure]):>16}" for figure in _SHOWN)
         lines.append(f"{entry['name']:{width}}{entry['split']:{splits}}{len(entry['seeds']):6d}{cells}")
-    lines.append("mean +- deviation over the seeds; of trained recipes, the head chosen without labels")
+    lines.append("mean +- standard deviation over the seeds; for trained recipes, of the head chosen without labels")
     return "\n".join(lines)
 
 
-def _told(figure: Mapping[str, float | None]) -> str:
-    deviation = figure["sd"]
-    return f"{figure['mean']:.3f}" + ("" if deviation is None else f" +- {deviation:.3f}")
+def _mean_and_spread(figure: Mapping[str, float | None]) -> str:
+    spread = figure["sd"]
+    return f"{figure['mean']:.3f}" + ("" if spread is None else f" +- {spread:.3f}")
 
 
 def write_comparison(rows: Sequence[Row], folder: Path, title: str = "Clusterings compared") -> list[Path]:
@@ -404,9 +405,9 @@ def plot_summary(rows: Sequence[Row], title: str) -> Chart:
     most = max(len(entry["seeds"]) for entry in summary)
     bars = []
     for split in splits:
-        each = [cells.get((name, split), missing) for name in names]
-        spread = {end: [cell[end] for cell in each] for end in ("low", "high")} if most > 1 else {}
-        bars.append(Bars(split, [cell["mean"] for cell in each], **spread))
+        figures = [cells.get((name, split), missing) for name in names]
+        spread = {end: [cell[end] for cell in figures] for end in ("low", "high")} if most > 1 else {}
+        bars.append(Bars(split, [cell["mean"] for cell in figures], **spread))
     about = f"NMI, mean of up to {most} seeds (whiskers: lowest and highest seed)" if most > 1 else "NMI, one seed"
     return bar_chart(names, bars, title=title, value_label=about)
 

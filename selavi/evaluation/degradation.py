@@ -86,7 +86,7 @@ def lower_resolution(frames: np.ndarray, severity: float, span: Span) -> np.ndar
 
 
 def blur_video(frames: np.ndarray, severity: float, span: Span) -> np.ndarray:
-    """Gaussian blur; its deviation is a share of the short side."""
+    """Gaussian blur, whose standard deviation is a share of the short side."""
     from scipy.ndimage import gaussian_filter
 
     sigma = severity * min(frames.shape[1:3])
@@ -94,7 +94,7 @@ def blur_video(frames: np.ndarray, severity: float, span: Span) -> np.ndarray:
 
 
 def add_video_noise(frames: np.ndarray, severity: float, span: Span) -> np.ndarray:
-    """Add independent Gaussian noise of a deviation, of 255, to every value."""
+    """Add independent Gaussian noise to every value; `severity` is its standard deviation, on the scale to 255."""
     noise = span.rng.standard_normal(frames.shape, dtype=np.float32)
     return (frames + severity * noise).round().clip(0, 255).astype(np.uint8)
 
@@ -135,9 +135,11 @@ CORRUPTIONS: dict[str, Corruption] = {
     "compression": Corruption("video", "compressed picture", "CRF of H.264", (23, 29, 35, 41, 46, 51), compress_video),
     "resolution": Corruption("video", "low resolution", "times fewer pixels a side", (2, 4, 8, 16), lower_resolution),
     "blur": Corruption(
-        "video", "blurred picture", "deviation, share of the side", (0.01, 0.02, 0.04, 0.08), blur_video
+        "video", "blurred picture", "standard deviation, share of the side", (0.01, 0.02, 0.04, 0.08), blur_video
     ),
-    "video_noise": Corruption("video", "noisy picture", "deviation, of 255", (8, 16, 32, 64, 128), add_video_noise),
+    "video_noise": Corruption(
+        "video", "noisy picture", "standard deviation, of 255", (8, 16, 32, 64, 128), add_video_noise
+    ),
     "frozen": Corruption("video", "frozen picture", "share of the clip", (0.25, 0.5, 0.75, 1.0), freeze_video),
     "audio_noise": Corruption(
         "audio", "noisy sound", "signal-to-noise ratio in dB", (20, 10, 5, 0, -5, -10), add_audio_noise
@@ -213,7 +215,7 @@ Assign = Callable[[Mapping[str, Tensor], Mapping[str, Tensor], int], np.ndarray]
 
 
 @dataclass(frozen=True)
-class Line:
+class MeasuredLine:
     """One way to get clusters of a run's features: a line of the plot.
 
     Lines of one name are runs that differ in their seed.
@@ -234,7 +236,7 @@ class Judge:
     """Tells the run's last labelling from those of other runs."""
     model: SelaviModel
     augment: Augment
-    lines: tuple[Line, ...]
+    lines: tuple[MeasuredLine, ...]
 
 
 def head_clusters(
@@ -271,7 +273,7 @@ def make_judge(
     augment: Augment,
     config: Config,
     bank: Mapping[str, Tensor],
-    kmeans: Sequence[Line] = (),
+    kmeans: Sequence[MeasuredLine] = (),
 ) -> Judge:
     """A run's own heads, of which the one chosen without labels counts, and lines of K-means.
 
@@ -286,12 +288,14 @@ def make_judge(
     """
     potentials = bank["potentials"]
     assign = partial(head_clusters, model=model, potentials=potentials, config=config)
-    line = Line(name, assign, choose_head(bank["labels"].numpy()).head)
+    line = MeasuredLine(name, assign, choose_head(bank["labels"].numpy()).head)
     key = f"{mix(*(value.hex() for value in potentials.flatten().tolist())):016x}"
     return Judge(str(run), key, model, augment, (line, *kmeans))
 
 
-def kmeans_lines(name: str, clips: ClipFeatures, kinds: Iterable[str], num_clusters: int, seed: int) -> list[Line]:
+def kmeans_lines(
+    name: str, clips: ClipFeatures, kinds: Iterable[str], num_clusters: int, seed: int
+) -> list[MeasuredLine]:
     """K-means on features of undegraded training clips; degraded clips then go to the nearest centre.
 
     Args:
@@ -304,12 +308,14 @@ def kmeans_lines(name: str, clips: ClipFeatures, kinds: Iterable[str], num_clust
     from sklearn.cluster import KMeans
 
     lines = []
-    for kind, (values, there) in combinations_of(clips).items():
+    for kind, (values, has_kind) in combinations_of(clips).items():
         if kind in kinds:
-            table = values[there].double().numpy()
-            found = KMeans(num_clusters, n_init=10, random_state=seed).fit(table)
-            centres = torch.from_numpy(found.cluster_centers_)
-            lines.append(Line(f"{name}, K-means on {kind}", partial(kmeans_clusters, centres=centres, kind=kind), 0))
+            table = values[has_kind].double().numpy()
+            kmeans = KMeans(num_clusters, n_init=10, random_state=seed).fit(table)
+            centres = torch.from_numpy(kmeans.cluster_centers_)
+            lines.append(
+                MeasuredLine(f"{name}, K-means on {kind}", partial(kmeans_clusters, centres=centres, kind=kind), 0)
+            )
     return lines
 
 
@@ -338,14 +344,14 @@ def measure(
         config: that the views are decoded with.
 
     Returns:
-        Rows as in Table.
+        Rows as in DegradationTable.
 
     Raises:
         UsageError: no clip has a label, or none could be decoded.
     """
     ids, labels = clips["id"].to_pylist(), clips["label"].to_pylist()
     lines = [(judge, line) for judge in judges for line in judge.lines]
-    found: dict[tuple[int, float], list[np.ndarray]] = {
+    clusters: dict[tuple[int, float], list[np.ndarray]] = {
         (place, severity): [] for place in range(len(lines)) for severity in severities
     }
     kept: list[str] = []
@@ -362,12 +368,12 @@ def measure(
                 features = judge.model.features(judge.augment(moved, random=False))
                 present = {modality: moved.present[modality] for modality in features}
                 for line in judge.lines:
-                    found[place, severity].append(line.assign(features, present, num_views))
+                    clusters[place, severity].append(line.assign(features, present, num_views))
                     place += 1
     if not kept:
         raise UsageError("no clip has a label and can be decoded, so there is no NMI to compute")
     rows = []
-    for (place, severity), parts in found.items():
+    for (place, severity), parts in clusters.items():
         judge, line = lines[place]
         matrices = [contingency_matrix(kept, head) for head in np.concatenate(parts).T]
         row = {"line": line.name, "run": judge.run, "key": judge.key, "corruption": name, "severity": severity}
@@ -378,7 +384,7 @@ def measure(
     return rows
 
 
-class Table:
+class DegradationTable:
     """Rows of figures in a file, one for each (line, run, corruption, severity); what is there is not measured again.
 
     Args:
@@ -397,14 +403,14 @@ class Table:
         self.rows: list[dict[str, Any]] = []
         if self.path.exists():
             try:
-                told = json.loads(self.path.read_text(encoding="utf-8"))
-                self.rows = told.pop("rows")
+                settings = json.loads(self.path.read_text(encoding="utf-8"))
+                self.rows = settings.pop("rows")
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise UsageError(
                     f"{self.path} is not a table of {command('degrade')}; move it, or name another --out"
                 ) from error
-            if told != self.settings:
-                raise UsageError(f"{self.path} was made with {told}, not {self.settings}; name another --out")
+            if settings != self.settings:
+                raise UsageError(f"{self.path} was made with {settings}, not {self.settings}; name another --out")
 
     def missing(self, judges: Sequence[Judge], name: str) -> list[float]:
         """Severities of a corruption that some line has no row for, from mild to worst."""
@@ -449,15 +455,15 @@ Points = list[tuple[float | None, list[float]]]
 
 def curves(rows: Sequence[Mapping[str, Any]], name: str) -> dict[str, Points]:
     """The points of each line under one corruption; none of a line that was not measured under it."""
-    found: dict[str, dict[float | None, list[float]]] = {}
+    points_by_line: dict[str, dict[float | None, list[float]]] = {}
     for row in rows:
         if row["corruption"] in (name, CLEAN):
             severity = None if row["corruption"] == CLEAN else float(row["severity"])
-            found.setdefault(row["line"], {}).setdefault(severity, []).append(float(row["nmi"]))
+            points_by_line.setdefault(row["line"], {}).setdefault(severity, []).append(float(row["nmi"]))
     order = (None, *CORRUPTIONS[name].severities)
     return {
         line: [(severity, points[severity]) for severity in order if severity in points]
-        for line, points in found.items()
+        for line, points in points_by_line.items()
         if set(points) - {None}
     }
 
@@ -491,9 +497,9 @@ def write_plots(rows: Sequence[Mapping[str, Any]], folder: Path, split: str) -> 
         shown = lines[first : first + MAX_LINES]
         ending = f"{f'-{number + 1}' if number else ''}.svg"
         for name, corruption in CORRUPTIONS.items():
-            found = {line: points for line, points in curves(rows, name).items() if line in shown}
-            if found and corruption.degrade is not None:
-                figure = _chart(found, corruption, split)
+            points_by_line = {line: points for line, points in curves(rows, name).items() if line in shown}
+            if points_by_line and corruption.degrade is not None:
+                figure = _chart(points_by_line, corruption, split)
                 paths.append(figure.save(folder / f"degradation_{split}_{name}{ending}"))
         missing = {name: curves(rows, name) for name, corruption in CORRUPTIONS.items() if corruption.degrade is None}
         if any(line in each for each in missing.values() for line in shown):
@@ -502,10 +508,10 @@ def write_plots(rows: Sequence[Mapping[str, Any]], folder: Path, split: str) -> 
     return paths
 
 
-def _chart(found: Mapping[str, Points], corruption: Corruption, split: str) -> Chart:
+def _chart(points_by_line: Mapping[str, Points], corruption: Corruption, split: str) -> Chart:
     places = {severity: place for place, severity in enumerate((None, *corruption.severities))}
     drawn = []
-    for line, points in found.items():
+    for line, points in points_by_line.items():
         several = any(len(each) > 1 for _, each in points)
         drawn.append(
             Curve(
@@ -518,12 +524,15 @@ def _chart(found: Mapping[str, Points], corruption: Corruption, split: str) -> C
         )
     return line_chart(
         drawn,
-        title=f"{corruption.title.capitalize()}, {_about(found, split)}",
+        title=f"{corruption.title.capitalize()}, {_about(points_by_line, split)}",
         x_label=f"{corruption.unit}: from mild to worst",
         y_label="NMI",
         x_ticks=[(place, CLEAN if severity is None else f"{severity:g}") for severity, place in places.items()],
         x_range=(0, len(places) - 1),
-        y_range=(0.0, 1.05 * max(0.1, *(value for points in found.values() for _, each in points for value in each))),
+        y_range=(
+            0.0,
+            1.05 * max(0.1, *(value for points in points_by_line.values() for _, each in points for value in each)),
+        ),
     )
 
 
@@ -531,31 +540,31 @@ def _bars(missing: Mapping[str, Mapping[str, Points]], shown: Sequence[str], spl
     every = {line: points for each in missing.values() for line, points in each.items() if line in shown}
 
     def series(title: str, values: Mapping[str, Sequence[float]]) -> Bars:
-        each = [values.get(line) or [float("nan")] for line in every]
-        several = any(len(runs) > 1 for runs in each)
+        values_by_line = [values.get(line) or [float("nan")] for line in every]
+        several = any(len(runs) > 1 for runs in values_by_line)
         return Bars(
             title,
-            [float(np.mean(runs)) for runs in each],
-            low=[min(runs) for runs in each] if several else None,
-            high=[max(runs) for runs in each] if several else None,
+            [float(np.mean(runs)) for runs in values_by_line],
+            low=[min(runs) for runs in values_by_line] if several else None,
+            high=[max(runs) for runs in values_by_line] if several else None,
         )
 
     bars = [series(CLEAN, {line: dict(points).get(None, []) for line, points in every.items()})]
-    for name, found in missing.items():
-        bars.append(series(CORRUPTIONS[name].title, {line: points[-1][1] for line, points in found.items()}))
+    for name, points_by_line in missing.items():
+        bars.append(series(CORRUPTIONS[name].title, {line: points[-1][1] for line, points in points_by_line.items()}))
     return bar_chart(list(every), bars, title=f"A modality missing, {_about(every, split)}", value_label="NMI")
 
 
-def _about(found: Mapping[str, Points], split: str) -> str:
-    most = max(len(each) for points in found.values() for _, each in points)
+def _about(points_by_line: Mapping[str, Points], split: str) -> str:
+    most = max(len(each) for points in points_by_line.values() for _, each in points)
     return f"{split} clips" + (f"; mean and range where a line has several runs, {most} at most" if most > 1 else "")
 
 
 def _scored(batch: ClipBatch, labels: Sequence[str | None], num_views: int) -> ClipBatch:
     """The clips of a batch that have a label and of which some view has a modality."""
-    there = torch.stack(list(batch.present.values())).any(0).unflatten(0, (-1, num_views)).any(1)
-    named = torch.tensor([labels[row] is not None for row in batch.index[::num_views].tolist()])
-    keep = (there & named).repeat_interleave(num_views)
+    has_any = torch.stack(list(batch.present.values())).any(0).unflatten(0, (-1, num_views)).any(1)
+    is_labelled = torch.tensor([labels[row] is not None for row in batch.index[::num_views].tolist()])
+    keep = (has_any & is_labelled).repeat_interleave(num_views)
     return ClipBatch(
         batch.index[keep],
         {name: values[keep] for name, values in batch.inputs.items()},

@@ -141,16 +141,16 @@ def _require_same_ids(
     spoken_of = np.zeros(len(others), dtype=bool)
     spoken_of[match.place[matched]] = True
     faults, similar = [], []
-    for mine, own, there, its_path, other_path in (
+    for own_ids, is_matched, other_ids, its_path, other_path in (
         (ids, matched, others, path, others_path),
         (others, spoken_of, ids, others_path, path),
     ):
-        alone = mine.filter(pa.array(~own))
+        alone = own_ids.filter(pa.array(~is_matched))
         if len(alone):
             faults.append(
-                f"{len(alone)} of {len(mine)} in {its_path} are not in {other_path}, such as {_examples(alone)}"
+                f"{len(alone)} of {len(own_ids)} in {its_path} are not in {other_path}, such as {_examples(alone)}"
             )
-            similar.append(explain_missing(alone.slice(0, 1000).to_pylist(), there.to_pylist()))
+            similar.append(explain_missing(alone.slice(0, 1000).to_pylist(), other_ids.to_pylist()))
     if faults:
         advice = (
             "write both files for the same clips" if matched.any() else "write the ids of both files in the same way"

@@ -18,6 +18,7 @@ from selavi.atomic import write_text
 from selavi.config import Config
 from selavi.errors import UsageError
 from selavi.inference.encode import ClipFeatures, combinations_of
+from selavi.runs.folder import RunFolder
 from selavi.scores.retrieval import RANKS, nearest, recall_at, vote
 
 log = logging.getLogger("selavi")
@@ -113,18 +114,18 @@ def probe_clips(
         test_labels: (M,).
         device: where features are compared.
     """
-    known = [np.array([label is not None for label in labels]) for labels in (train_labels, test_labels)]
+    is_labelled = [np.array([label is not None for label in labels]) for labels in (train_labels, test_labels)]
     _, classes = np.unique([label or "" for label in (*train_labels, *test_labels)], return_inverse=True)
     train_classes, test_classes = classes[: len(train_labels)], classes[len(train_labels) :]
-    found, unseen, results = combinations_of(train), combinations_of(test), {}
-    for name, (features, there) in found.items():
-        mine, other = there.numpy() & known[0], unseen[name][1].numpy() & known[1]
+    seen, unseen, results = combinations_of(train), combinations_of(test), {}
+    for name, (features, present) in seen.items():
+        kept, kept_unseen = present.numpy() & is_labelled[0], unseen[name][1].numpy() & is_labelled[1]
         results[name] = probe_features(
-            features[mine].to(device),
-            train_classes[mine],
-            held_out[mine],
-            unseen[name][0][other].to(device),
-            test_classes[other],
+            features[kept].to(device),
+            train_classes[kept],
+            held_out[kept],
+            unseen[name][0][kept_unseen].to(device),
+            test_classes[kept_unseen],
         )
     return results
 
@@ -174,7 +175,7 @@ def describe_probes(
 
 def write_probes(result: Mapping[str, Any], run_dir: Path) -> Path:
     """Write RUN/eval/probe_SPLIT.json, or probe_DATA_SPLIT.json of other clips."""
-    path = run_dir / "eval" / "_".join(filter(None, ("probe", result["data"], f"{result['split']}.json")))
+    path = RunFolder(run_dir).probes(result["data"], result["split"])
     write_text(path, json.dumps(result, indent=2) + "\n")
     return path
 
@@ -215,8 +216,8 @@ def _linear_probe(
         raise ValueError("expected training clips of at least two classes")
     scores = {}
     for penalty in PENALTIES:
-        found = fit(standardise(inner, inner), train_classes[~held_out], penalty)
-        scores[penalty] = found.score(standardise(inner, features[held_out]), train_classes[held_out])
+        classifier = fit(standardise(inner, inner), train_classes[~held_out], penalty)
+        scores[penalty] = classifier.score(standardise(inner, features[held_out]), train_classes[held_out])
     best = max(PENALTIES, key=lambda penalty: (scores[penalty], -penalty))
     classifier = fit(standardise(features, features), train_classes, best)
     return float(classifier.score(standardise(features, unseen), test_classes)), best

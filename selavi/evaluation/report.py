@@ -10,6 +10,7 @@ import numpy as np
 
 from selavi.atomic import write_text
 from selavi.errors import UsageError
+from selavi.runs.folder import RunFolder
 from selavi.scores.baselines import kmeans_nmi
 from selavi.scores.consensus import agreement_over_k, co_occurrence_profiles, consensus, merge_tree
 from selavi.scores.head_choice import HeadChoice, describe_agreement
@@ -55,12 +56,12 @@ def evaluate_heads(
         which nobody could pick without labels) and intervals of the chosen head's scores over resampled clips (low,
         high, bias by score; level).
     """
-    known = np.array([label is not None for label in labels])
+    is_labelled = np.array([label is not None for label in labels])
     num_heads = clusters.shape[1]
     heads: list[dict[str, Any]]
-    if known.any():
+    if is_labelled.any():
         named = [label for label in labels if label is not None]
-        tables = [contingency_matrix(named, clusters[known, head], num_clusters) for head in range(num_heads)]
+        tables = [contingency_matrix(named, clusters[is_labelled, head], num_clusters) for head in range(num_heads)]
         heads = [score_contingency(table) for table in tables]
     else:
         heads = [describe_clusters(clusters[:, head], num_clusters) for head in range(num_heads)]
@@ -69,23 +70,23 @@ def evaluate_heads(
             entry[criterion] = None if np.isnan(score) else score
     result: dict[str, Any] = {
         "split": split,
-        "labelled": bool(known.any()),
-        "unlabelled_clips": int((~known).sum()),
+        "labelled": bool(is_labelled.any()),
+        "unlabelled_clips": int((~is_labelled).sum()),
         "heads": heads,
         "chosen_by": choice.criterion,
         "chosen": {"head": choice.head, **heads[choice.head]},
         "chance_agreement": None if np.isnan(choice.chance) else choice.chance,
     }
-    if known.any():
+    if is_labelled.any():
         result["alone"] = {}
-        for name, found in alone.items():
-            column = found[known, choice.head]
+        for name, clusters_alone in alone.items():
+            column = clusters_alone[is_labelled, choice.head]
             judged = column >= 0
             if judged.any():
                 of_judged = [label for label, is_judged in zip(named, judged.tolist(), strict=True) if is_judged]
                 result["alone"][name] = evaluate_clusters(of_judged, column[judged], num_clusters)
         if num_heads > 1:
-            agreed = consensus(clusters, num_clusters).clusters[known]
+            agreed = consensus(clusters, num_clusters).clusters[is_labelled]
             result["consensus"] = evaluate_clusters(named, agreed, num_clusters)
         best = max(range(num_heads), key=lambda head: heads[head]["nmi"])
         result["oracle"] = {"head": best, **heads[best]}
@@ -122,32 +123,33 @@ def coarser(
             f"the run has {num_clusters} clusters: they can be merged to 1 to so many, not to {outside[0]}"
         )
     tree = merge_tree(co_occurrence_profiles(clusters, head, num_clusters))
-    known = np.array([label is not None for label in labels])
+    is_labelled = np.array([label is not None for label in labels])
     named = [label for label in labels if label is not None]
-    found = []
+    entries = []
     for coarse in agreement_over_k(clusters, num_clusters, num_groups, seed=seed):
         groups = tree.cut(coarse.num_groups)
         entry = asdict(coarse) | {"groups": groups.tolist()}
-        if known.any():
-            entry["scores"] = evaluate_clusters(named, groups[clusters[known, head]], coarse.num_groups)
-        found.append(entry)
-    return found
+        if is_labelled.any():
+            entry["scores"] = evaluate_clusters(named, groups[clusters[is_labelled, head]], coarse.num_groups)
+        entries.append(entry)
+    return entries
 
 
 def yardsticks(
     features: dict[str, np.ndarray], labels: list[str | None], num_clusters: int, seed: int
 ) -> dict[str, float]:
     """NMI of K-means on each of some crude features, with as many clusters as the run has."""
-    known = np.array([label is not None for label in labels])
+    is_labelled = np.array([label is not None for label in labels])
     named = [label for label in labels if label is not None]
     return {
-        name: kmeans_nmi(values[known], named, min(num_clusters, len(named)), seed) for name, values in features.items()
+        name: kmeans_nmi(values[is_labelled], named, min(num_clusters, len(named)), seed)
+        for name, values in features.items()
     }
 
 
 def write_metrics(result: dict[str, Any], run_dir: Path) -> Path:
     """Write RUN/eval/metrics_SPLIT.json."""
-    path = run_dir / "eval" / f"metrics_{result['split']}.json"
+    path = RunFolder(run_dir).figures(result["split"])
     write_text(path, json.dumps(result, indent=2) + "\n")
     return path
 
@@ -203,10 +205,10 @@ def _format_coarser(result: dict[str, Any]) -> list[str]:
     lines = []
     for entry in result.get("coarser", []):
         agreement, scores = entry["agreement"], entry.get("scores")
-        told = f"; nmi {scores['nmi']:.3f}, accuracy {scores['accuracy']:.3f}" if scores else ""
+        scored = f"; nmi {scores['nmi']:.3f}, accuracy {scores['accuracy']:.3f}" if scores else ""
         lines.append(
             f"merged to {entry['num_groups']:5}: heads agree by ami {agreement['ami']:.3f}, sizes' entropy "
-            f"{entry['size_entropy']:.3f}{told}"
+            f"{entry['size_entropy']:.3f}{scored}"
         )
     return lines
 
@@ -233,9 +235,9 @@ def _format_undecodable(result: dict[str, Any]) -> list[str]:
 
 
 def _format_intervals(result: dict[str, Any]) -> list[str]:
-    found = result["intervals"]
-    ends = ", ".join(f"{name} {found[name]['low']:.3f} to {found[name]['high']:.3f}" for name in WITH_INTERVALS)
-    return [f"{found['level']:.0%} interval, chosen head: {ends}"]
+    intervals = result["intervals"]
+    ends = ", ".join(f"{name} {intervals[name]['low']:.3f} to {intervals[name]['high']:.3f}" for name in WITH_INTERVALS)
+    return [f"{intervals['level']:.0%} interval, chosen head: {ends}"]
 
 
 def _header() -> str:

@@ -23,6 +23,7 @@ from selavi.evaluation.charts import Chart, Curve, line_chart, matrix_chart, siz
 from selavi.evaluation.report import COLUMNS, REASONS
 from selavi.inference.predict import Predictions
 from selavi.labelling.methods.transport import marginal_of_head
+from selavi.runs.folder import RunFolder
 from selavi.scores.metrics import Metrics
 
 LARGEST_MATRIX = 400  # labels and clusters that are shown, the most frequent ones
@@ -99,19 +100,19 @@ def write_report(
     sizes = np.bincount(clusters, minlength=num_clusters)
     figures = [_size_figure(sizes, target_sizes(config, head, len(clusters)))]
     summaries: list[ClusterSummary] = []
-    known = np.array([label is not None for label in labels])
-    if known.any():
-        names, rows = np.unique(np.array(labels, dtype=object)[known].astype(str), return_inverse=True)
-        cells = count_cells(rows, clusters[known], num_clusters)
+    is_labelled = np.array([label is not None for label in labels])
+    if is_labelled.any():
+        names, rows = np.unique(np.array(labels, dtype=object)[is_labelled].astype(str), return_inverse=True)
+        cells = count_cells(rows, clusters[is_labelled], num_clusters)
         summaries = summarise(cells, names, sizes, clusters, confidence, num_clusters)
         figures.append(_matrix_figure(cells, names))
-        figures += _calibration_figure(confidence[known], hits(cells, rows, clusters[known], num_clusters))
+        figures += _calibration_figure(confidence[is_labelled], hits(cells, rows, clusters[is_labelled], num_clusters))
     figures += _training_figures(read_curves(run_dir), num_clusters)
-    folder = run_dir / "eval" / f"report_{split}"
+    page = RunFolder(run_dir).report(split)
+    folder = page.with_suffix("")
     for shown in figures:
         for suffix in (".svg", ".png"):
             shown.chart.save(folder / f"{shown.name}{suffix}")
-    page = run_dir / "eval" / f"report_{split}.html"
     write_text(page, _render(run_dir, result, config, figures, summaries, len(clusters), folder.name))
     return page
 
@@ -166,7 +167,7 @@ def summarise(
     label, cluster, counts = cells
     mean_confidence = np.bincount(clusters, confidence, num_clusters) / np.maximum(sizes, 1)
     used, first = np.unique(cluster, return_index=True)
-    found = []
+    summaries = []
     for number, start, end in zip(used.tolist(), first, [*first[1:], len(cluster)], strict=True):
         shares = counts[start:end] / counts[start:end].sum()
         top = tuple(
@@ -175,10 +176,10 @@ def summarise(
             if shares[i - start] >= 0.005
         )
         entropy = max(0.0, float(-(shares * np.log(shares)).sum()))
-        found.append(
+        summaries.append(
             ClusterSummary(number, int(sizes[number]), top[0][1], entropy, float(mean_confidence[number]), top)
         )
-    return sorted(found, key=lambda entry: (-entry.purity, -entry.size, entry.cluster))
+    return sorted(summaries, key=lambda entry: (-entry.purity, -entry.size, entry.cluster))
 
 
 def ordered_matrix(cells: Cells, num_labels: int, largest: int = LARGEST_MATRIX) -> tuple[np.ndarray, ...]:
@@ -233,7 +234,7 @@ def read_curves(run_dir: Path) -> dict[str, list[tuple[float, float]]]:
     """(step, value) of each column of RUN/metrics.csv, with those of the earlier parts of a resumed run."""
     curves: dict[str, dict[float, float]] = {}
     parts = sorted(run_dir.glob("metrics.*.csv"), key=lambda path: int(path.name.split(".")[1]))
-    for path in [*parts, run_dir / "metrics.csv"]:
+    for path in [*parts, RunFolder(run_dir).metrics]:
         if not path.exists():
             continue
         with path.open(newline="", encoding="utf-8") as file:
@@ -274,26 +275,26 @@ def _shortened(text: str, longest: int = 28) -> str:
 
 def _calibration_figure(confidence: np.ndarray, hit: np.ndarray) -> list[_Section]:
     bins = calibration(confidence, hit)
-    if len(bins) < 2:  # every clip equally sure: a point is no curve, and its figures are in the table
+    if len(bins) < 2:  # all clips equally confident: a point is no curve, and its figures are in the table
         return []
     sizes = np.array([size for *_, size in bins])
     middles = (100 * (sizes.cumsum() - sizes / 2) / sizes.sum()).tolist()  # confidences crowd near 1, ranks do not
     figure = line_chart(
         [
-            Curve("mean confidence", middles, [sure for sure, _, _ in bins]),
-            Curve("main label's share", middles, [right for _, right, _ in bins]),
+            Curve("mean confidence", middles, [mean for mean, _, _ in bins]),
+            Curve("main label's share", middles, [share for _, share, _ in bins]),
         ],
         title="Confidence and purity",
-        x_label="percent of the clips, from the least to the most sure",
+        x_label="percent of the clips, from the least to the most confident",
         y_label="confidence, or share",
         x_range=(0.0, 100.0),
         y_range=(0.0, 1.0),
         size=(860, 360),
     )
     text = (
-        f"Clips in {len(bins)} bins by their confidence. Where it can be trusted, the share of clips that carry their "
-        "cluster's most common label rises with it; where that share is below it, clips are surer than their cluster "
-        f"is pure. Over all: {confidence.mean():.2f} sure, {hit.mean():.2f} right."
+        f"Clips in {len(bins)} bins by their confidence. If it can be trusted, the share of clips that carry their "
+        "cluster's most common label rises with it; where that share is lower, the model is overconfident. Over all "
+        f"clips, the mean confidence is {confidence.mean():.2f} and the share {hit.mean():.2f}."
     )
     return [_Section("confidence", "Confidence and purity", figure, text)]
 
@@ -408,8 +409,8 @@ def _rows(result: dict[str, Any], columns: list[str]) -> list[tuple[str, list[st
         name = f"head {number}" + (f" ({', '.join(marks)})" if marks else "")
         rows.append((name, [_cell(entry, column) for column in columns], number == chosen))
     if len(heads) > 1:
-        known = [name for name in columns if heads[0].get(name) is not None]
-        mean = {name: float(np.mean([entry[name] for entry in heads])) for name in known}
+        scored = [name for name in columns if heads[0].get(name) is not None]
+        mean = {name: float(np.mean([entry[name] for entry in heads])) for name in scored}
         rows.append(("mean", [_cell(mean, column) for column in columns], False))
     if "consensus" in result:
         rows.append(("consensus", [_cell(result["consensus"], column) for column in columns], False))

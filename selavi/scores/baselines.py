@@ -14,7 +14,8 @@ import numpy as np
 from selavi.scores.metrics import contingency_matrix, normalised_mutual_information
 
 SCALINGS = ("standardise+l2", "standardise", "l2", "none")
-"""What is done to features first; standardise: each column to mean 0 and deviation 1; l2: each clip to length 1."""
+"""How features are scaled first: standardise brings each column to mean 0 and standard deviation 1, l2 each clip to
+length 1."""
 METHODS = ("kmeans", "spectral", "agglomerative")
 MAX_SMALL = 20_000
 """Most clips for the methods whose memory grows with the square of the clips."""
@@ -92,16 +93,16 @@ def cluster_features(
         # A graph of neighbours in several parts is what clusters that are apart look like.
         warnings.filterwarnings("ignore", message="Graph is not fully connected")
         if method == "agglomerative":
-            found = AgglomerativeClustering(num_clusters).fit_predict(features)
+            clusters = AgglomerativeClustering(num_clusters).fit_predict(features)
         elif method == "spectral":
             neighbours = min(10, len(features) - 1)
-            found = SpectralClustering(
+            clusters = SpectralClustering(
                 num_clusters, affinity="nearest_neighbors", n_neighbors=neighbours, random_state=seed
             ).fit_predict(features)
         else:
             kmeans = KMeans(num_clusters, n_init=num_starts, random_state=seed, copy_x=not overwrite)
-            found = kmeans.fit_predict(features)
-    return np.asarray(found, dtype=np.int64)
+            clusters = kmeans.fit_predict(features)
+    return np.asarray(clusters, dtype=np.int64)
 
 
 def require_clusters(num_clips: int, num_clusters: int, method: str) -> None:
@@ -125,7 +126,7 @@ def kmeans_nmi(features: np.ndarray, labels: Any, num_clusters: int, seed: int) 
     """NMI (arithmetic) of the labels with K-means on standardised features, the best of ten restarts.
 
     Args:
-        features: (N, D) numbers, or (N,) for one feature.  Each column is scaled to mean 0 and deviation 1;
+        features: (N, D) numbers, or (N,) for one feature.  Each column is scaled to mean 0 and standard deviation 1;
             a constant column becomes 0.
         labels: (N,) integers or strings.
         num_clusters: K, at most N.
@@ -144,7 +145,7 @@ def kmeans_nmi(features: np.ndarray, labels: Any, num_clusters: int, seed: int) 
 
 
 def _standardise(columns: np.ndarray) -> np.ndarray:
-    """Mean 0 and deviation 1 of each column; a constant one becomes 0."""
+    """Mean 0 and standard deviation 1 of each column; a constant one becomes 0."""
     mean, spread = _mean_and_spread(columns)
     standardised: np.ndarray = (columns - mean) / spread
     return standardised
@@ -155,7 +156,7 @@ def _mean_and_spread(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     mean = columns.mean(0, dtype=np.float64)
     variance = sum(np.square(columns[block] - mean).sum(0) for block in _blocks(columns)) / len(columns)
     spread: np.ndarray = np.sqrt(variance)
-    # Of equal values the mean, and so the deviation, can be off in the last bit.
+    # The mean of equal values, and so the standard deviation, can be off in the last bit.
     spread[(columns.max(0) == columns.min(0)) | (spread == 0)] = np.inf
     return mean, spread
 

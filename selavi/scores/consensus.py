@@ -327,13 +327,13 @@ def agreement_over_k(
     heads = range(assignments.shape[1])
     trees = [merge_tree(co_occurrence_profiles(seen, head, num_clusters)) for head in heads]
     pairs = {(a, b): _co_occurrence(unseen[:, a], unseen[:, b], num_clusters) for a, b in combinations(heads, 2)}
-    found = []
+    coarse = []
     for k in num_groups:
         cuts = [tree.cut(k) for tree in trees]
         tables = [_merged(counts, cuts[a], cuts[b], k) for (a, b), counts in pairs.items()]
         entropies = [float(describe_clusters(cut[unseen[:, head]], k)["size_entropy"]) for head, cut in enumerate(cuts)]
-        found.append(CoarseK(k, _mean_agreement(tables), float(np.mean(entropies))))
-    return found
+        coarse.append(CoarseK(k, _mean_agreement(tables), float(np.mean(entropies))))
+    return coarse
 
 
 def _mean_agreement(tables: Sequence[Contingency]) -> Agreement:

@@ -61,14 +61,14 @@ def choose_head(
         raise ValueError(f"none of {len(complete)} clips has a cluster under every head")
     scores = {"agreement": _agreement(assignments)}
     if modality_agreement is not None and np.isfinite(modality_agreement).any():
-        known = np.isfinite(modality_agreement)
-        sums = np.where(known, modality_agreement, 0.0).sum(0)
-        scores["modalities"] = np.divide(sums, known.sum(0), out=np.full(len(sums), np.nan), where=known.any(0))
+        is_known = np.isfinite(modality_agreement)
+        sums = np.where(is_known, modality_agreement, 0.0).sum(0)
+        scores["modalities"] = np.divide(sums, is_known.sum(0), out=np.full(len(sums), np.nan), where=is_known.any(0))
     if features is not None:
         scores["probe"] = np.array([probe_score(features[complete], column) for column in assignments.T])
     if criterion not in scores:
-        known_criteria = f"one of {', '.join(scores)}"
-        raise ValueError(f"heads can be chosen by {known_criteria} here, not by {criterion!r}")
+        criteria = f"one of {', '.join(scores)}"
+        raise ValueError(f"heads can be chosen by {criteria} here, not by {criterion!r}")
     # Sums of equal numbers in another order differ in the last bits, which must not decide.
     ranked = np.where(np.isnan(scores[criterion]), -1.0, scores[criterion].round(12))
     head = int(ranked.argmax())
@@ -108,18 +108,18 @@ def probe_score(features: np.ndarray, clusters: np.ndarray) -> float:
     values = features.astype(np.float64)
     values -= values[::2].mean(0)
     values /= values[::2].std(0) + 1e-12
-    known, num_clusters = clusters[::2], int(clusters.max()) + 1
+    seen_clusters, num_clusters = clusters[::2], int(clusters.max()) + 1
     gram = values[::2].T @ values[::2]
-    gram[np.diag_indices_from(gram)] += 0.01 * len(known)
+    gram[np.diag_indices_from(gram)] += 0.01 * len(seen_clusters)
     sums = np.zeros((num_clusters, values.shape[1]))
-    np.add.at(sums, known, values[::2])
-    sizes = np.bincount(known, minlength=num_clusters)
+    np.add.at(sums, seen_clusters, values[::2])
+    sizes = np.bincount(seen_clusters, minlength=num_clusters)
     weights = np.linalg.solve(gram, sums.T)
     right = 0
     for block in range(1, len(values), 2 * 8192):
         rows = slice(block, block + 2 * 8192, 2)
-        found = (values[rows] @ weights + sizes / len(known)).argmax(1)
-        right += int((found == clusters[rows]).sum())
+        predicted = (values[rows] @ weights + sizes / len(seen_clusters)).argmax(1)
+        right += int((predicted == clusters[rows]).sum())
     return right / (len(values) // 2)
 
 

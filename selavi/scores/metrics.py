@@ -143,6 +143,11 @@ def normalised_mutual_information(contingency: Contingency) -> float:
 
     1 where there is one label and one cluster.  This is the V-measure too, which is the harmonic mean of
     homogeneity and completeness (Rosenberg, Hirschberg 2007, with beta 1).
+
+    Example:
+        >>> table = contingency_matrix(["dog", "dog", "cat", "cat"], [0, 0, 1, 2])
+        >>> round(normalised_mutual_information(table), 3)
+        0.8
     """
     mean_of_both = (contingency.label_entropy + contingency.cluster_entropy) / 2
     return 1.0 if mean_of_both == 0 else contingency.mutual_information / mean_of_both
@@ -165,6 +170,11 @@ def adjusted_mutual_information(contingency: Contingency) -> float:
 
     (I - E[I]) / (mean(H) - E[I]) with E[I] under the permutation model (Vinh, Epps, Bailey 2010, eq. 24a).  The
     limits are exact: 1 for equal partitions, else 0 where one side has one group or singletons alone.
+
+    Example:
+        >>> table = contingency_matrix(["dog", "dog", "cat", "cat"], [0, 0, 1, 2])
+        >>> round(adjusted_mutual_information(table), 3)
+        0.571
     """
     label_sizes, cluster_sizes = contingency.label_sizes, contingency.cluster_sizes
     label_sizes, cluster_sizes = label_sizes[label_sizes > 0], cluster_sizes[cluster_sizes > 0]
@@ -182,6 +192,11 @@ def adjusted_rand_index(contingency: Contingency) -> float:
     """Pairs of clips on which labels and clusters agree, corrected for chance (Hubert, Arabie 1985).
 
     The pairs are counted in Python integers: products of pair counts leave int64 at N = 70,000.
+
+    Example:
+        >>> table = contingency_matrix(["dog", "dog", "cat", "cat"], [0, 0, 1, 2])
+        >>> round(adjusted_rand_index(table), 3)
+        0.571
     """
     cells, rows, columns = (
         _num_pairs(counts) for counts in (contingency.counts, contingency.label_sizes, contingency.cluster_sizes)
@@ -197,6 +212,11 @@ def matched_accuracy(contingency: Contingency) -> float:
     """Share of clips that agree under the best one-to-one match of clusters and labels (Hungarian).
 
     Where there are more clusters than labels, or fewer, the clips of the unmatched ones count as wrong.
+
+    Example:
+        >>> table = contingency_matrix(["dog", "dog", "cat", "cat"], [0, 0, 1, 2])
+        >>> round(matched_accuracy(table), 3)
+        0.75
     """
     rows, columns, counts = contingency.rows, contingency.columns, contingency.counts
     matched = 0
@@ -227,6 +247,11 @@ def purity(contingency: Contingency) -> float:
     """Share of clips that carry the most common label of their cluster: the mean weighted by cluster size.
 
     This is many-to-one accuracy: every cluster read as its most common label.
+
+    Example:
+        >>> table = contingency_matrix(["dog", "dog", "cat", "cat"], [0, 0, 0, 1])
+        >>> round(purity(table), 3)
+        0.75
     """
     return int(_two_largest(contingency.columns, contingency.counts)[0].sum()) / contingency.num_clips
 
@@ -236,6 +261,11 @@ def left_out_accuracy(contingency: Contingency) -> float:
 
     Many-to-one accuracy without the gift to small clusters: a cluster of one clip has purity 1, and 0 here.  A clip
     of the cluster's largest label, which has m clips, wins if m - 1 is more than the second largest; no other can.
+
+    Example:
+        >>> table = contingency_matrix(["dog", "dog", "dog", "cat"], [0, 0, 0, 1])
+        >>> round(left_out_accuracy(table), 3)
+        0.75
     """
     largest, second = _two_largest(contingency.columns, contingency.counts)
     return int(largest[largest - 1 > second].sum()) / contingency.num_clips
@@ -245,6 +275,11 @@ def mean_purity(contingency: Contingency) -> float:
     """Mean over the non-empty clusters, equally weighted, of the share of their most common label.
 
     The mean maximal purity of the SeLaVi paper.
+
+    Example:
+        >>> table = contingency_matrix(["dog", "dog", "cat", "cat"], [0, 0, 0, 1])
+        >>> round(mean_purity(table), 3)
+        0.833
     """
     largest, _ = _two_largest(contingency.columns, contingency.counts)
     sizes = contingency.cluster_sizes[: largest.size]
@@ -255,6 +290,11 @@ def mean_entropy(contingency: Contingency) -> float:
     """Mean over the non-empty clusters, equally weighted, of the entropy of the labels inside, in nats.
 
     The mean entropy of the SeLaVi paper.
+
+    Example:
+        >>> table = contingency_matrix(["dog", "dog", "cat", "cat"], [0, 0, 0, 1])
+        >>> round(mean_entropy(table), 3)
+        0.318
     """
     sizes = contingency.cluster_sizes
     shares = contingency.counts / sizes[contingency.columns]
@@ -374,7 +414,7 @@ def bootstrap_intervals(
     unknown = sorted(set(names) - set(_BOUNDS))
     if unknown:
         raise ValueError(f"no interval for {', '.join(unknown)}; expected some of {', '.join(_BOUNDS)}")
-    found = score_contingency(contingency, ami="ami" in names)
+    measured = score_contingency(contingency, ami="ami" in names)
     generator = np.random.default_rng(mix(seed, "bootstrap"))
     num_clips = contingency.num_clips
     shares = contingency.counts / num_clips
@@ -387,7 +427,7 @@ def bootstrap_intervals(
         )
         scores = score_contingency(resampled, ami="ami" in names)
         draw[:] = [scores[name] for name in names]
-    bias = draws.mean(0) - [found[name] for name in names]
+    bias = draws.mean(0) - [measured[name] for name in names]
     bounds = np.array([_BOUNDS[name] for name in names]).T
     low, high = (np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0) - bias).clip(*bounds)
     return {name: Interval(float(low[i]), float(high[i]), float(bias[i])) for i, name in enumerate(names)}

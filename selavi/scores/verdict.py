@@ -43,13 +43,13 @@ def judge_training(
         num_clips: N, of the training.
         max_epochs: that it was trained for.
     """
-    known = [share for share in churn if not math.isnan(share)]
+    known_churn = [share for share in churn if not math.isnan(share)]
     unlearned = loss > UNLEARNED * math.log(num_clusters)  # never where it is nan
-    if not known:
+    if not known_churn:
         state: Literal["settled", "nearly settled", "not settled", "unknown"] = "unknown"
         sentences = ["Whether the labels are settled cannot be told: they were made once (labelling.num_labellings)."]
     else:
-        state, sentences = _settled(known[-1])
+        state, sentences = _settled(known_churn[-1])
     if unlearned:
         sentences.append(
             f"The loss is {loss:.2f}, and a network that says nothing has ln {num_clusters} = "
@@ -57,14 +57,14 @@ def judge_training(
         )
     too_few = num_clips < CLIPS_A_CLUSTER * num_clusters
     if too_few:
-        each = num_clips / num_clusters
+        clips_a_cluster = num_clips / num_clusters
         sentences.append(
-            f"{num_clips} clips are {each:.2g} for each of {num_clusters} clusters, and a cluster needs a few dozen to "
-            "be learned."
+            f"{num_clips} clips are {clips_a_cluster:.2g} for each of {num_clusters} clusters, and a "
+            "cluster needs a few dozen to be learned."
         )
     if used_clusters < USED * num_clusters:
         sentences.append(f"Only {used_clusters:.1f} of {num_clusters} clusters hold a clip (mean over the heads).")
-    changes = _changes(state, known, unlearned, max_epochs)
+    changes = _changes(state, known_churn, unlearned, max_epochs)
     if too_few:
         fewer = max(2, num_clips // CLIPS_A_CLUSTER)
         changes.append(f"fewer clusters (heads.num_clusters={fewer}) or more clips" if fewer > 2 else "more clips")
@@ -94,7 +94,7 @@ def _changes(state: str, churn: list[float], unlearned: bool, max_epochs: int) -
         return [stuck + "that the encoders hardly see"] if unlearned else []
     if state == "unknown":
         return ["more labellings (labelling.num_labellings)"]
-    longer = f"train longer (trainer.max_epochs={2 * max_epochs})"
+    longer = f"train longer (trainer.max_epochs={2 * max_epochs}, or --more {max_epochs} in this one)"
     if state == "not settled" and unlearned and churn[-1] >= FAST:
         return [
             longer,

@@ -297,9 +297,9 @@ def faults() -> Iterator[Path]:
 
 
 def test_faulty_tables_of_old(faults: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from selavi.evaluation.compare import Protocol
+    from selavi.evaluation.compare import ClusteringPlan
 
-    tables, protocol = faults / "tables", Protocol(["kmeans"], [0], "standardise+l2")
+    tables, protocol = faults / "tables", ClusteringPlan(["kmeans"], [0], "standardise+l2")
 
     def clips(ids: str, labels: str) -> tuple[int, str]:
         rows = cluster_arrays([tables / "x.npy"], tables / ids, tables / labels, protocol)

@@ -162,7 +162,7 @@ def arrays(tmp_path: Path, num: int = 60) -> tuple[Path, Path, Path]:
 def test_arrays_are_joined_by_id_and_clustered(tmp_path: Path) -> None:
     clip, ids, labels = arrays(tmp_path)
     np.save(tmp_path / "noise.npy", np.random.default_rng(1).normal(size=(60, 4)))
-    protocol = cp.Protocol(["kmeans", "agglomerative"], [0, 1], "none")
+    protocol = cp.ClusteringPlan(["kmeans", "agglomerative"], [0, 1], "none")
     rows = cp.cluster_arrays([clip, tmp_path / "noise.npy"], ids, labels, protocol)
     nmi = {(row["name"], row["seed"]): row["nmi"] for row in rows}
     assert set(nmi) == {
@@ -181,7 +181,7 @@ def test_clips_without_a_label_are_left_out_and_counted(tmp_path: Path, capsys: 
     table = pq.read_table(labels).to_pylist()
     table[0]["label"] = None
     pq.write_table(pa.Table.from_pylist([*table, {"id": "another", "label": "class 0"}]), labels)
-    [row] = cp.cluster_arrays([clip], ids, labels, cp.Protocol(["kmeans"], [0], "l2", 4))
+    [row] = cp.cluster_arrays([clip], ids, labels, cp.ClusteringPlan(["kmeans"], [0], "l2", 4))
     assert (row["n"], row["used_clusters"]) == (59, 4)
     told = capsys.readouterr().err
     assert "1 of 60 ids have no label and are left out" in told and "1 of 61 rows of " in told
@@ -189,7 +189,7 @@ def test_clips_without_a_label_are_left_out_and_counted(tmp_path: Path, capsys: 
 
 def test_files_that_do_not_match_are_refused(tmp_path: Path) -> None:
     clip, ids, labels = arrays(tmp_path)
-    protocol = cp.Protocol(["kmeans"], [0], "l2")
+    protocol = cp.ClusteringPlan(["kmeans"], [0], "l2")
 
     def refused(message: str, *, array: Path = clip, rows: Path | None = ids, told: Path | None = labels) -> None:
         with pytest.raises(UsageError, match=message):
@@ -217,16 +217,16 @@ def test_files_that_do_not_match_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "nan.npy", np.full((60, 2), np.nan))
     refused("60 of 60 clips are not finite", array=tmp_path / "nan.npy")
     with pytest.raises(UsageError, match="clip: expected 1 to 60 clusters for 60 clips, got 61"):
-        cp.cluster_arrays([clip], ids, labels, cp.Protocol(["kmeans"], [0], "l2", 61))
+        cp.cluster_arrays([clip], ids, labels, cp.ClusteringPlan(["kmeans"], [0], "l2", 61))
 
 
 def test_a_protocol_that_does_not_exist_is_refused() -> None:
     with pytest.raises(UsageError, match="no method dbscan; there are kmeans, spectral"):
-        cp.Protocol(["dbscan"], [0], "l2")
+        cp.ClusteringPlan(["dbscan"], [0], "l2")
     with pytest.raises(UsageError, match=r"features are scaled by standardise\+l2, .* got whiten"):
-        cp.Protocol(["kmeans"], [0], "whiten")
+        cp.ClusteringPlan(["kmeans"], [0], "whiten")
     with pytest.raises(UsageError, match="must be at least 1, got -1 and 3"):
-        cp.Protocol(["kmeans"], [0], "l2", -1)
+        cp.ClusteringPlan(["kmeans"], [0], "l2", -1)
 
 
 def test_features_of_a_run_are_taken_where_they_are() -> None:
@@ -258,7 +258,7 @@ def test_runs_are_clustered_split_by_split() -> None:
         asked.append((run.name, split, num_views, scaling))
         return {"video": (np.repeat(np.eye(3), 4, 0), ["a"] * 4 + ["b"] * 4 + ["c"] * 4)}, 3
 
-    protocol = cp.Protocol(["kmeans"], [0], "l2", num_views=2)
+    protocol = cp.ClusteringPlan(["kmeans"], [0], "l2", num_views=2)
     rows = cp.cluster_runs([Path("runs/a"), Path("runs/b")], ["train", "test"], protocol, encode)
     assert asked == [(run, split, 2, "l2") for run in ("a", "b") for split in ("train", "test")]
     assert [row["name"] for row in rows] == ["kmeans on video of a"] * 2 + ["kmeans on video of b"] * 2
@@ -276,7 +276,8 @@ from selavi.evaluation import compare as cp
 
 folder = Path(sys.argv[1])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-cp.cluster_arrays([folder / "x.npy"], folder / "ids.txt", folder / "l.csv", cp.Protocol(["kmeans"], [0], "standardise"))
+plan = cp.ClusteringPlan(["kmeans"], [0], "standardise")
+cp.cluster_arrays([folder / "x.npy"], folder / "ids.txt", folder / "l.csv", plan)
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 assert "torch" not in sys.modules
 """

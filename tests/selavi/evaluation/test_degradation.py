@@ -242,13 +242,13 @@ def row(line: str, corruption: str, severity: float, nmi: float, key: str = "0")
 
 
 def test_what_is_in_the_file_is_not_measured_again(tmp_path: Path, judge: dg.Judge) -> None:
-    table = dg.Table(tmp_path, "test", 3, 0)
+    table = dg.DegradationTable(tmp_path, "test", 3, 0)
     assert table.missing([judge], dg.CLEAN) == [0.0]
     assert table.missing([judge], "blur") == [0.01, 0.02, 0.04, 0.08]
     names = [line.name for line in judge.lines]
     table.add([row(name, "blur", s, 0.5, judge.key) for name in names for s in (0.01, 0.04)])
     table.add([row(names[0], "blur", 0.02, 0.5, judge.key)])
-    again = dg.Table(tmp_path, "test", 3, 0)
+    again = dg.DegradationTable(tmp_path, "test", 3, 0)
     assert again.missing([judge], "blur") == [0.02, 0.08]
     assert again.missing([replace(judge, key="another labelling")], "blur") == [0.01, 0.02, 0.04, 0.08]
     again.add([row(names[0], "blur", 0.02, 0.7, judge.key)])
@@ -258,12 +258,12 @@ def test_what_is_in_the_file_is_not_measured_again(tmp_path: Path, judge: dg.Jud
 
 
 def test_a_table_of_other_settings_is_refused(tmp_path: Path) -> None:
-    dg.Table(tmp_path, "test", 3, 0).add([row("a", "blur", 0.01, 0.5)])
+    dg.DegradationTable(tmp_path, "test", 3, 0).add([row("a", "blur", 0.01, 0.5)])
     with pytest.raises(UsageError, match=r"was made with .*'views': 3.* not .*'views': 1"):
-        dg.Table(tmp_path, "test", 1, 0)
+        dg.DegradationTable(tmp_path, "test", 1, 0)
     (tmp_path / "degradation_train.json").write_text(json.dumps([1]))
     with pytest.raises(UsageError, match="is not a table of selavi degrade"):
-        dg.Table(tmp_path, "train", 3, 0)
+        dg.DegradationTable(tmp_path, "train", 3, 0)
 
 
 def test_curves_begin_with_the_undegraded_clips() -> None:
@@ -285,6 +285,6 @@ def test_a_plot_for_each_corruption_and_one_for_missing_modalities(tmp_path: Pat
     assert found == ["degradation_test_blur.svg", "degradation_test_missing.svg", "degradation_test_blur-2.svg"]
     text = (tmp_path / found[0]).read_text()
     assert "Blurred picture, test clips; mean and range where a line has several runs, 2 at most" in text
-    assert "deviation, share of the side: from mild to worst" in text
+    assert "standard deviation, share of the side: from mild to worst" in text
     assert "run 6" in text and "run 7" not in text
     assert "run 8" in (tmp_path / found[2]).read_text()

@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 
+import selavi
 from selavi import __version__
 from selavi.config import Config
 from selavi.encoders.r2plus1d import R2Plus1D
@@ -37,6 +38,7 @@ def test_it_is_the_same_network(hub: Path) -> None:
     clips = example_clips(again.config, 2)
     for one, other in zip(ClusterModel(loaded)(*clips), ClusterModel(again)(*clips), strict=True):
         assert torch.equal(one, other)
+    assert torch.equal(selavi.load(str(hub)).potentials, loaded.potentials)  # type: ignore[arg-type]
     assert torch.equal(load(hub / "model.safetensors").potentials, loaded.potentials)  # type: ignore[arg-type]
 
 

@@ -1,3 +1,4 @@
+import doctest
 import math
 import tracemalloc
 from collections import Counter
@@ -15,6 +16,7 @@ from hypothesis.extra import numpy as hnp
 from scipy.optimize import linear_sum_assignment
 from sklearn import metrics as sklearn_metrics
 
+from selavi.scores import metrics
 from selavi.scores.metrics import (
     INTERVAL_METRICS,
     Contingency,
@@ -438,3 +440,9 @@ def test_intervals_cost_cells_and_not_clips() -> None:
 def test_wrong_wishes_for_intervals_are_refused(settings_: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         bootstrap_intervals(draw_table(100, 0), **settings_)
+
+
+def test_the_examples_of_the_docstrings_are_right() -> None:
+    result = doctest.testmod(metrics)
+    assert result.failed == 0
+    assert result.attempted >= 2 * 8
