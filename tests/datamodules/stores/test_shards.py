@@ -279,8 +279,8 @@ def test_ranks_share_the_clips_of_shards(
     root = f"file://{shards}" if remote else str(shards)
     seen: dict[str, list[list[int]]] = {"train": [], "label": [], "eval": []}
     for rank in range(3):
-        monkeypatch.setattr("datamodules.clips.rank", lambda rank=rank: rank)
-        monkeypatch.setattr("datamodules.clips.world_size", lambda: 3)
+        monkeypatch.setattr("datamodules.loading.views.rank", lambda rank=rank: rank)
+        monkeypatch.setattr("datamodules.loading.views.world_size", lambda: 3)
         config = tiny(
             f"data.root={root}", f"data.cache_dir={tmp_path}", "data.shard_cache_gb=0.02", "optim.batch_size=5"
         )
