@@ -29,7 +29,7 @@ import numpy as np
 import pyarrow as pa
 
 from selavi.media import encode_clip
-from selavi.results.gallery.build import About, MediaSource, write_gallery
+from selavi.results.gallery.build import AboutRun, MediaSource, write_gallery
 from selavi.results.gallery.select import Head, Places
 from selavi.results.gallery.thumbnails import Geometry, ThumbnailJob, make_thumbnail, read_file
 
@@ -110,7 +110,7 @@ def export(folder: Path, num_clips: int, num_clusters: int) -> None:
     )
     sure = np.linspace(1, 0.1, num_clips).astype(np.float32)
     heads = [Head(0, (np.arange(num_clips) % num_clusters).astype(np.int32), sure, sure, 1 - sure, sure)]
-    about, source = About("benchmark", "runs/benchmark", "train", 0), MediaSource(folder / "media")
+    about, source = AboutRun("benchmark", "runs/benchmark", "train", 0), MediaSource(folder / "media")
     places = None if num_clusters == 1 else Places()
     report = write_gallery(folder / "gallery", clips, heads, about, source, places=places, run_jobs=pool(0))
     print(f"made {report.made} kept {report.kept}")

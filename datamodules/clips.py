@@ -34,7 +34,7 @@ from datamodules.synthetic import generate
 from selavi.atomic import locked
 from selavi.config import Config
 from selavi.errors import DataError, UsageError
-from selavi.modalities import num_bytes
+from selavi.modalities import num_bytes, reads_sound
 
 DEMO_CLIPS_PER_CLASS = {"train": 100, "test": 30}
 
@@ -144,7 +144,7 @@ def prepare_manifest(config: Config) -> tuple[pa.Table, Media]:
             log.warning(warning)
 
     rows = probed(select_split(manifest, data.train_split))
-    if "audio" in config.modalities and not pc.any(pc.equal(rows["audio_state"], "ok")).as_py():
+    if reads_sound(config, config.modalities) and not pc.any(pc.equal(rows["audio_state"], "ok")).as_py():
         raise UsageError(
             f"none of the {len(rows)} training files in {data.root} has sound; "
             "train on the picture alone with modalities=[video]"
@@ -180,7 +180,7 @@ def _describe_broken_sound(config: Config, manifest: pa.Table) -> str:
     """Count the files that are used without their sound because it cannot be decoded; "" for none."""
     rows = usable(manifest)
     rows = rows.filter(pc.equal(rows["audio_state"], "broken"))
-    if "audio" not in config.modalities or not len(rows):
+    if not reads_sound(config, config.modalities) or not len(rows):
         return ""
     return (
         f"{len(rows)} files are used without their sound, which cannot be decoded "

@@ -1,4 +1,4 @@
-"""The generated demo set: short films of events in which one cause moves and sounds.
+"""The generated demo set: short videos of events in which one cause moves and sounds.
 
 Eight classes share five looks and five sounds, chained so that neither modality tells all of them apart:
 
@@ -7,7 +7,7 @@ Eight classes share five looks and five sounds, chained so that neither modality
 
 A recording is a pure function of (look, sound, nuisances), and the nuisances (colours, place, size, rhythm,
 pitch, loudness, noise, duration, compression ...) are drawn without knowledge of the class.  Recordings of
-two classes that look alike are therefore equal in every pixel when their nuisances are; likewise for sounds.
+two classes that look alike are therefore equal in every pixel when their nuisances are; the same holds for sounds.
 Every event, seen or heard, happens where the rhythm's phase is a whole number.
 """
 

@@ -50,7 +50,8 @@ def _sections() -> Iterator[str]:
                 yield f"Also: `python tools/{tool_name(name)}.py`.\n"
             yield "| argument | meaning |\n|---|---|"
             yield from map(_row, _arguments(parser))
-            yield f"\n{_epilog(parser)}\n"
+            yield ""
+            yield from _below(parser)
 
 
 def _sentences(parser: Parser) -> str:
@@ -87,16 +88,14 @@ def _name(action: argparse.Action) -> str:
     return action.option_strings[-1] if action.nargs == 0 else f"{action.option_strings[-1]} {metavar}"
 
 
-def _epilog(parser: Parser) -> str:
-    """What the help ends with; lines that are kept stay so."""
-    text = parser.epilog or ""
-    if parser.formatter_class is argparse.RawDescriptionHelpFormatter:
-        return f"```\n{text}\n```"
-    sentences, marker, examples = text.partition("Example")
-    if not marker:
-        return text
-    commands = examples.lstrip("s").removeprefix(": ").split("; ")
-    return "\n".join([f"{sentences.strip()}\n" if sentences.strip() else "", "```", *commands, "```"]).lstrip("\n")
+def _below(parser: Parser) -> Iterator[str]:
+    """The notes as paragraphs, and the examples."""
+    parser.format_help()
+    notes, _, examples = (parser.epilog or "").rpartition("example")
+    if notes.strip():
+        yield f"{notes.strip()}\n"
+    lines = [line.strip() for line in examples.splitlines()[1:]]
+    yield "\n".join(["```", *lines, "```\n"])
 
 
 if __name__ == "__main__":

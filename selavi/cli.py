@@ -56,6 +56,15 @@ class Command(Generic[Arguments, Result]):
         return run_tool(lambda: self.show(self.run(arguments)))
 
 
+class _HelpFormatter(argparse.HelpFormatter):
+    """Fills paragraphs; lines that begin with blanks, such as examples, stay as they are."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        fill = super()._fill_text
+        paragraphs = text.strip().split("\n\n")
+        return "\n\n".join(part if "\n  " in part else fill(part, width, indent) for part in paragraphs)
+
+
 class Parser(argparse.ArgumentParser):
     """The command line of a command: with `--version`, and hints where a setting was written as an option.
 
@@ -67,7 +76,9 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, name: str, about: str | None = None) -> None:
-        super().__init__(program(name), description=about)
+        super().__init__(program(name), description=about, formatter_class=_HelpFormatter)
+        self._notes: list[str] = []
+        self._examples: list[str] = []
         self.register("type", Path, user_path)  # a shell leaves the ~ of --out=~/x and of "~/x" alone
         self.register("type", "path", expand)
         self.add_argument("--version", action="version", version=f"selavi {__version__}")
@@ -82,18 +93,24 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("overrides", nargs="*", metavar=metavar, help=about)
         self._read = self.parse_intermixed_args
 
-    def keep_lines(self, epilog: str) -> None:
-        """Show the lines of an epilog as they are."""
-        self.formatter_class = argparse.RawDescriptionHelpFormatter
-        self.epilog = epilog
+    def add_note(self, text: str) -> None:
+        """Show a paragraph below the options."""
+        self._notes.append(text)
+
+    def add_example(self, *commands: str) -> None:
+        """Show commands below everything else, each on a line of its own, so that it can be pasted."""
+        self._examples += commands
+
+    def format_help(self) -> str:
+        """Put notes and examples together."""
+        title = "examples:" if len(self._examples) > 1 else "example:"
+        examples = ["\n".join([title, *(f"  {line}" for line in self._examples)])] if self._examples else []
+        self.epilog = "\n\n".join([*self._notes, *examples])
+        return super().format_help()
 
     def take_root(self) -> None:
-        """Take data.root=NEW, where the media of a run have moved, as `root`; without it, "".
-
-        Called when the epilog is there.
-        """
-        verbatim = self.formatter_class is argparse.RawDescriptionHelpFormatter
-        self.epilog = f"{_MOVABLE}{chr(10) if verbatim else ' '}{self.epilog or ''}"
+        """Take data.root=NEW, where the media of a run have moved, as `root`; without it, ""."""
+        self.add_note(_MOVABLE)
         before = self._read
 
         def read(words: Sequence[str]) -> argparse.Namespace:

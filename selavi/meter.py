@@ -32,7 +32,7 @@ class Pace:
         self._items, self._now = 0, 0.0
 
     def advance(self, count: int = 1) -> None:
-        """Note that an item of so many units is done."""
+        """Note that an item of `count` units is done."""
         self.done += count
         self._now = self.clock()
         if self._first is None:
@@ -97,7 +97,7 @@ class Meter:
             )
 
     def advance(self, count: int = 1, note: str | None = None, later_s: float = 0.0) -> None:
-        """Note that an item of so many units is done.
+        """Note that an item of `count` units is done.
 
         Args:
             count: how many units the item was.

@@ -29,7 +29,7 @@ ROWS: list[set[str]] = [
     {"commands"},
 ]
 # Rooms that see less than the rows above them.
-NARROWER = {"results": LEAVES | {"media", "id_tables", "scores"}, "cli": LEAVES}
+NARROWER = {"results": LEAVES | {"media", "id_tables", "scores", "runs"}, "cli": LEAVES}
 SEEN_BY_DATAMODULES = set().union(*ROWS[:5])
 
 # Imported, or reached as an attribute, only in files whose path starts so.

@@ -15,14 +15,6 @@ SHORT = 8
 NOT_YET: set[str] = {
     "selavi/id_tables.py",
     "selavi/ids.py",
-    "selavi/media/browser.py",
-    "selavi/media/files.py",
-    "selavi/media/frames.py",
-    "selavi/media/pictures.py",
-    "selavi/media/sound.py",
-    "selavi/media/streams.py",
-    "selavi/training/finetune.py",
-    "selavi/training/speed.py",
 }
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

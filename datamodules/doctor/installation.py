@@ -206,13 +206,13 @@ def check_decoding(folder: Path) -> Check:
     name, advice = "decode test", "python -m pip install --force-reinstall 'av>=18.1'; if it stays, report it as a bug"
     try:
         media.encode_clip(file, frames, waveform, fps=fps, sample_rate=rate)
-        video, audio = media.decode_clip(file, start_s, clip_s, num_frames=30, size=64, offset=0.5, sample_rate=rate)
+        seen, heard = media.decode_clip(file, start_s, clip_s, num_frames=30, size=64, offset=0.5, sample_rate=rate)
     except Exception as error:  # whatever PyAV, numpy or selavi raise is what doctor is here to report
         return Check("media", name, "problem", f"{type(error).__name__}: {error}", advice)
-    if video is None or audio is None or video.mean((1, 2, 3)).max() < 120 or not np.abs(audio / 1.0).max():
+    if seen is None or heard is None or seen.mean((1, 2, 3)).max() < 120 or not np.abs(heard / 1.0).max():
         return Check("media", name, "problem", "the flash or the click is not in what was decoded", advice)
-    flash_s = start_s + np.argmax(video.mean((1, 2, 3)) > 120) * clip_s / 30
-    level = np.abs(audio / 1.0)
+    flash_s = start_s + np.argmax(seen.mean((1, 2, 3)) > 120) * clip_s / 30
+    level = np.abs(heard / 1.0)
     click_s = start_s + np.argmax(level > level.max() / 2) / rate
     moments = f"flash at {flash_s:.3f} s, click at {click_s:.3f} s, written at {moment_s:.3f} s"
     if abs(flash_s - moment_s) <= 1 / fps + 1e-6 and abs(click_s - moment_s) <= 0.01:

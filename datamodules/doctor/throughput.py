@@ -29,6 +29,7 @@ from datamodules.stores.prepare import PrepareSettings, prepare
 from datamodules.stores.shards import open_shards
 from selavi.config import Config
 from selavi.filesystem import real_path
+from selavi.modalities import MODALITIES, reads_sound, request_of
 from selavi.randomness import mix
 from selavi.wording import command
 
@@ -111,7 +112,7 @@ def _check_files(sample: SampledFiles | None, config: Config) -> Check:
     if not len(usable(manifest)):
         text = f"{looked}, none can be used: {describe_bad(manifest)}"
         return Check("data", "files", "problem", text, f"{command('scan', config.data.root)} tells of all")
-    if "audio" in config.modalities and not pc.any(pc.equal(manifest["audio_state"], "ok")).as_py():
+    if reads_sound(config, config.modalities) and not pc.any(pc.equal(manifest["audio_state"], "ok")).as_py():
         return Check("data", "files", "problem", f"{looked}, none has sound", "modalities=[video]")
     if len(broken) > config.data.max_bad_fraction * len(manifest):
         text = f"{looked}, {len(broken)} cannot be used: {describe_bad(broken)}"
@@ -154,7 +155,8 @@ def measure_data(config: Config, sample: SampledFiles, folder: Path, budget_s: f
 def cache_gb(config: Config, sample: SampledFiles) -> float:
     """Gigabytes that data.cache_gb would have to allow, by the sampled files."""
     rows = probed(sample.manifest)
-    sampled = estimate_gb(rows, config.video.decode_size, config.audio.sample_rate)
+    request = request_of(config, MODALITIES)
+    sampled = estimate_gb(rows, request.size, request.sample_rate)
     return sampled * sample.num_files / max(1, len(sample.manifest))
 
 
@@ -173,31 +175,32 @@ def faster_data(
     Returns:
         What to change -> clips a second of one process with it.
     """
-    video, rates = config.video, dict[str, float]()
+    request, rates = request_of(config, MODALITIES), dict[str, float]()
 
     def measure(changed: Config, manifest: pa.Table, media: Media) -> float:
         return _clips_per_second(changed, manifest, media, 0, 2, _TRIAL_S)[0]
 
-    if "video" in config.modalities and video.decode_size > video.size and time.monotonic() < deadline_s:
-        smaller = replace(config, video=replace(video, decode_size=video.size))
-        rates[f"video.decode_size={video.size} (less detail)"] = measure(smaller, sample.manifest, sample.media)
+    smaller = replace(config, video=replace(config.video, decode_size=config.video.size))
+    crop = request_of(smaller, config.modalities).size
+    if 0 < crop < request.size and time.monotonic() < deadline_s:
+        rates[f"video.decode_size={crop} (less detail)"] = measure(smaller, sample.manifest, sample.media)
     if sample.media is not None:
         return rates
     few = replace(sample, manifest=_few(usable(sample.manifest)))
-    if not len(few.manifest):  # an hour of film takes too long to try
+    if not len(few.manifest):  # recordings of an hour take too long to try
         return rates
     needed = cache_gb(config, sample)
     if time.monotonic() < deadline_s and config.data.cache_gb < needed < machine.disk_bytes / 1e9:
         decoded = _decoded(config, few, folder)
         if decoded is not None:
             rates[f"data.cache_gb={-(-needed // 1):.0f}"] = measure(config, decoded.manifest, decoded.media)
-    size = video.decode_size + video.decode_size % 2
+    size = request.size + request.size % 2
     forms: tuple[Literal["shards", "files"], ...] = ("shards", "files")
     for form in forms:
         if time.monotonic() > deadline_s:
             return rates
         out = folder / form
-        settings = PrepareSettings(form, size, sample_rate=config.audio.sample_rate)
+        settings = PrepareSettings(form, size, sample_rate=request.sample_rate)
         prepare(few.manifest, out, settings, workers=machine.cores, deadline_s=20.0)
         manifest, media = open_shards(str(out), folder, 0.0)
         judged = judge_for(config, manifest)
@@ -238,7 +241,8 @@ def _decoded(config: Config, sample: SampledFiles, folder: Path) -> SampledFiles
     rows = _few(usable(sample.manifest))
     if not len(rows):
         return None
-    cache, faults = build_cache(rows, folder / "cache", config.video.decode_size, config.audio.sample_rate)
+    request = request_of(config, MODALITIES)
+    cache, faults = build_cache(rows, folder / "cache", request.size, request.sample_rate)
     manifest = mark_unusable(rows, faults)
     return replace(sample, manifest=manifest, media=cache) if len(usable(manifest)) else None
 

@@ -14,7 +14,7 @@ from selavi.randomness import mix
 
 GROUPS = {
     "ucf101": r"v_[^/]+_g[0-9]+",  # v_Archery_g08_c01: the clips of a group are cut from one recording
-    "hmdb51": r"[^/]+(?=_[a-z]+_[a-z]+_np[0-9]+_[a-z]+_[a-z]+_[0-9]+)",  # what precedes the attributes names the film
+    "hmdb51": r"[^/]+(?=_[a-z]+_[a-z]+_np[0-9]+_[a-z]+_[a-z]+_[0-9]+)",  # before the attributes: the source
 }
 """What the clips of one recording have in common in their names."""
 
@@ -71,8 +71,8 @@ def split_off(manifest: pa.Table, split: str, name: str, *, fraction: float, see
         split: to take clips from.
         name: of the new split.
         fraction: see hold_out, and the other arguments too.
-        seed: see there.
-        group: see there.
+        seed: as hold_out takes it.
+        group: as hold_out takes it.
 
     Raises:
         UsageError: there are no labels, no class has two groups of clips, or as hold_out.

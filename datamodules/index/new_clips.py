@@ -1,7 +1,7 @@
-"""Clips that a run has never seen: listed once, divided into shards, probed and decoded when their turn comes.
+"""Clips that a run has never seen: listed once, and divided into shards.
 
 The list is a manifest in a Parquet file with one row group a shard, so that any process reads any shard of it and no
-process holds it all.  Rows that were never probed have no duration; the process that decodes them probes them first.
+process holds it all.  Rows that were never probed have no duration.
 """
 
 import json
@@ -19,32 +19,19 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from datamodules.index.layout import describe_layout, read_layout
-from datamodules.index.manifest import SCHEMA, media_root, read_manifest, require_unchanged
-from datamodules.index.probing import probe_file
+from datamodules.index.manifest import SCHEMA, media_root, read_manifest
 from datamodules.index.scan import MEDIA_SUFFIXES, SOUND_SUFFIXES, list_media, other_suffixes
-from datamodules.loading.dataset import ClipReader, Facts, FileReader, failed_clip, read_view, usable_seconds
-from datamodules.loading.loader import Loader
-from datamodules.loading.sampling import RowSampler, ViewKey, even_view
-from datamodules.loading.shared_memory import require_shared_memory
-from datamodules.stores.shards import INDEX, ShardReader, is_prepared, open_shards
+from datamodules.stores.shards import INDEX, is_prepared, open_shards
 from selavi.atomic import locked, write_atomically, write_text
-from selavi.batch import DecodedClip
 from selavi.config import Config
 from selavi.errors import UsageError
 from selavi.filesystem import Look, look, real_path
-from selavi.media import MediaError
-from selavi.modalities import MODALITIES, SLACK_S, Request, Streams, Window, num_bytes, request_of
+from selavi.runs.folder import RunFolder
 from selavi.wording import command
 
 log = logging.getLogger("selavi")
 
 LIST, SETTINGS, LOCK = "manifest.parquet", "assign.json", ".lock"
-_MOST_WORKERS = 16
-_READABLE = (None, "ok", "silent", "no_audio", "bad_audio", "too_short")
-"""Statuses of files that can be read; the others come from other settings, or say that the file was never opened."""
-
-
-# ---- the list ----
 
 
 def list_clips(
@@ -212,16 +199,17 @@ def _require_same(out: Path, before: dict[str, Any], now: dict[str, Any]) -> Non
     before = {"layout": "auto"} | before  # of a version that had no other
     differing = [name for name in now if before.get(name) != now[name]]
     if differing:
-        told = "; ".join(f"{name} was {before.get(name)}, now {now[name]}" for name in differing)
+        differences = "; ".join(f"{name} was {before.get(name)}, now {now[name]}" for name in differing)
         raise UsageError(
-            f"{out} was begun with other settings: {told}. Say the same as then, or give another --out, or delete it"
+            f"{out} was begun with other settings: {differences}. Say the same as then, or give another --out, or "
+            "delete it"
         )
 
 
 def default_out(run_dir: Path, paths: Sequence[str]) -> Path:
     """RUN/assigned/NAME, with the name of the first path."""
     first = paths[0].rstrip("/") if "://" in paths[0] else os.path.abspath(paths[0])
-    return run_dir / "assigned" / (Path(first).name.removesuffix(".parquet") or "root")
+    return RunFolder(run_dir).assigned(Path(first).name.removesuffix(".parquet") or "root")
 
 
 def task_of(text: str | None, environment: Mapping[str, str]) -> tuple[int, int]:
@@ -248,216 +236,3 @@ def task_of(text: str | None, environment: Mapping[str, str]) -> tuple[int, int]
             raise UsageError("the SLURM array has gaps: submit a whole one, such as --array=0-31, or give --task i/n")
     ranks = int(environment.get("WORLD_SIZE", 1))
     return number * ranks + int(environment.get("RANK", 0)), count * ranks
-
-
-# ---- the clips ----
-
-
-def judge_clip(facts: Mapping[str, Any], config: Config, modalities: Sequence[str], path: Path) -> Facts:
-    """What of a clip a run can use; datamodules.index.manifest.judge for one clip, which may also be sound alone.
-
-    A clip without sound is used for its picture, whatever data.audio_policy says of training.
-
-    Args:
-        facts: columns duration_s, width, audio_state, audio_s, audio_reason of the manifest.
-        config: of the run.
-        modalities: those of the run that shall count.
-        path: for messages.
-
-    Raises:
-        MediaError: nothing of it can be used; the reason is a status of the manifest.
-    """
-    clip_s, duration_s = config.data.clip_s, facts["duration_s"]
-    kinds = {name: MODALITIES[name] for name in modalities}
-    faults = [kind.fault_of(facts, clip_s) for kind in kinds.values()]
-    if faults[-1] and all(faults) and not any(kind.blank_counts(config.data.audio_policy) for kind in kinds.values()):
-        raise MediaError(path, *faults[-1])
-    if duration_s < clip_s - SLACK_S:
-        raise MediaError(path, "too_short", f"{duration_s:.2f} s, data.clip_s={clip_s}")
-    columns = {name: facts[name] for kind in kinds.values() for name in kind.columns}
-    duration_s = usable_seconds(duration_s, columns, modalities, config)
-    return Facts(duration_s, columns)
-
-
-class ListReader:
-    """A ProbingReader of the clips of a list; rows are those of the whole list, of which it holds one shard."""
-
-    def __init__(
-        self, path: Path, config: Config, modalities: Sequence[str], shard_clips: int, shards: ShardReader | None
-    ) -> None:
-        self.path, self.config, self.modalities = path, config, list(modalities)
-        self.shard_clips, self.shards = shard_clips, shards
-        self._file: pq.ParquetFile | None = None  # opened in the process that reads
-        self._shard = -1
-        self._rows: pa.Table | None = None
-        self._reader: ClipReader | None = None
-        self._facts: tuple[int, Facts] | None = None
-
-    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
-        # A loader process opens the list itself.
-        return ListReader, (self.path, self.config, self.modalities, self.shard_clips, self.shards)
-
-    def facts(self, row: int) -> Facts:
-        """Probe a recording, unless the list knows it; see ProbingReader.
-
-        Raises:
-            MediaError: it cannot be read, or nothing of it can be used.
-        """
-        if self._facts is None or self._facts[0] != row:  # each of its views asks
-            rows, place, _ = self._open(row)
-            self._facts = row, self._judge(rows.slice(place, 1).to_pylist()[0], media_root(rows))
-        return self._facts[1]
-
-    def _judge(self, facts: dict[str, Any], root: Path) -> Facts:
-        path, by_sound = root / facts["path"], "audio" in self.modalities and self.shards is None
-        if facts["status"] not in _READABLE and not (facts["status"] == "no_video" and by_sound):
-            raise MediaError(path, facts["status"], facts["reason"] or "")
-        if facts["duration_s"] is None:
-            file = (facts["path"], facts["bytes"], facts["mtime_ns"])
-            require_unchanged(path, *file[1:])
-            facts = facts | probe_file(str(root), file, needs_picture=not by_sound)
-            if facts["status"] != "ok":
-                raise MediaError(path, facts["status"], facts["reason"])
-        return judge_clip(facts, self.config, self.modalities, path)
-
-    def read(self, row: int, window: Window, request: Request) -> Streams:
-        """Read a window; see ClipReader.
-
-        Raises:
-            MediaError: the recording cannot be read.
-        """
-        _, place, reader = self._open(row)
-        return reader.read(place, window, request)
-
-    def rows_of(self, shard: int) -> pa.Table:
-        """The rows of a shard."""
-        if self._file is None:
-            self._file = pq.ParquetFile(self.path)
-        rows: pa.Table = self._file.read_row_group(shard)
-        return rows
-
-    def _open(self, row: int) -> tuple[pa.Table, int, ClipReader]:
-        """The rows of its shard, its place among them, and their reader."""
-        shard, place = divmod(row, self.shard_clips)
-        if shard != self._shard or self._rows is None or self._reader is None:
-            rows = self.rows_of(shard)
-            self._shard, self._rows, self._reader = shard, rows, self._reader_of(rows)
-        return self._rows, place, self._reader
-
-    def _reader_of(self, rows: pa.Table) -> ClipReader:
-        if self.shards is None:
-            return FileReader(rows, self.config.data.timeout_s)
-        shards = ShardReader(self.shards.source, self.shards.settings, rows.select(INDEX.names))
-        return shards.select(rows, request_of(self.config, self.modalities))
-
-
-class NewClips:
-    """Evenly spaced, unaugmented views of the clips of a list, addressed by ViewKey; see ClipDataset."""
-
-    def __init__(self, reader: ListReader, num_views: int) -> None:
-        self.list, self.num_views = reader, num_views
-        self.reader: Any = reader  # a WatchedReader of it, in a Loader
-        self.config = reader.config
-
-    def id_of(self, row: int) -> str:
-        """The clip's id."""
-        shard, place = divmod(row, self.list.shard_clips)
-        clip_id: str = self.list.rows_of(shard)["id"][place].as_py()
-        return clip_id
-
-    def __getitem__(self, key: ViewKey) -> DecodedClip:
-        clip_s = self.config.data.clip_s
-        try:
-            facts: Facts = self.reader.facts(key.row)
-        except MediaError as fault:
-            return failed_clip(key.row, even_view(key.epoch, self.num_views, clip_s, clip_s), self.config, fault)
-        view = even_view(key.epoch, self.num_views, facts.duration_s, clip_s)
-        return read_view(self.reader, key.row, view, self.config, self.list.modalities, facts.columns)
-
-
-class ClipList:
-    """The clips of a list that fix_list has written, shard by shard, and the files of each shard.
-
-    Attributes:
-        out: the folder.
-        num_clips: of the whole list.
-        num_shards: of it.
-        sorted_by_id: whether the rows are, from the first to the last.
-    """
-
-    def __init__(self, out: Path, config: Config, modalities: Sequence[str], shard_clips: int) -> None:
-        self.out, self.config, self.shard_clips = out, config, shard_clips
-        file = pq.ParquetFile(out / LIST)
-        self.num_clips, self.num_shards = file.metadata.num_rows, file.metadata.num_row_groups
-        prepared = file.schema_arrow.metadata.get(b"prepared", b"").decode()
-        self.sorted_by_id = "://" not in prepared
-        shards = None
-        if prepared:
-            shards = open_shards(prepared, Path(config.data.cache_dir), config.data.shard_cache_gb)[1]
-            assert shards is not None
-            shards = ShardReader(shards.source, shards.settings, shards.index.slice(0, 0))
-        self.reader = ListReader(out / LIST, config, modalities, shard_clips, shards)
-
-    def rows_of(self, shard: int) -> pa.Table:
-        """The rows of one shard."""
-        return self.reader.rows_of(shard)
-
-    def count(self, shard: int) -> int:
-        """How many clips a shard has."""
-        return min(self.shard_clips, self.num_clips - shard * self.shard_clips)
-
-    def part(self, shard: int) -> Path:
-        """Where the labels of a shard are, once it is done."""
-        return self.out / "parts" / f"{self._name(shard)}.parquet"
-
-    def features(self, shard: int) -> Path:
-        """Where its features are, where they were asked for."""
-        return self.out / "features" / f"{self._name(shard)}.safetensors"
-
-    def _name(self, shard: int) -> str:
-        return f"{shard:0{max(5, len(str(self.num_shards - 1)))}d}"
-
-    def done(self) -> list[Path]:
-        """The parts that are there, in order."""
-        there = set(os.listdir(self.out / "parts")) if (self.out / "parts").exists() else set()
-        return [part for part in map(self.part, range(self.num_shards)) if part.name in there]
-
-    def todo(self, number: int, count: int) -> list[int]:
-        """The shards of a task that are not done; what a killed one left of them half done is removed."""
-        done = {part.name for part in self.done()}
-        todo = [shard for shard in range(number, self.num_shards, count) if self.part(shard).name not in done]
-        names = {f".{path.name}." for shard in todo for path in (self.part(shard), self.features(shard))}
-        for folder in ("parts", "features"):
-            for half in (self.out / folder).glob(".*.tmp"):
-                if re.sub(r"\d+\.tmp$", "", half.name) in names:
-                    half.unlink(missing_ok=True)
-        return todo
-
-    def loader(self, shards: Sequence[int], num_views: int, workers: int | None, *, pin_memory: bool) -> Loader:
-        """Views of every clip of some shards, in their order; a batch holds whole clips of one shard.
-
-        Args:
-            shards: ascending.
-            num_views: V.
-            workers: processes that decode; None: one for each core, or each that this process of torchrun's has.
-            pin_memory: for a faster way to a GPU.
-
-        Raises:
-            UsageError: the batches of the loader processes do not fit into shared memory.
-        """
-        size = self.shard_clips
-        cores = len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-        num_workers = min(max(cores, 1), _MOST_WORKERS) if workers is None else workers
-        rows = [shard * size + np.arange(self.count(shard)) for shard in shards]
-        batch_size = min(self.config.labelling.batch_size, size) * num_views
-        require_shared_memory(batch_size * num_bytes(self.config), num_workers, "--workers")
-        return Loader(
-            NewClips(self.reader, num_views),
-            RowSampler(np.concatenate(rows), num_views),
-            batch_size,
-            clip_bytes=num_bytes(self.config),
-            num_workers=num_workers,
-            timeout_s=self.config.data.timeout_s,
-            pin_memory=pin_memory,
-            block=size,
-        )

@@ -12,46 +12,48 @@ from selavi.wording import duration
 EXAMPLES = 5
 
 
-class Advice(NamedTuple):
+class StatusAdvice(NamedTuple):
     """What a status means and what can be done about it."""
 
     means: str
     to_do: str
 
 
-ADVICE: dict[str, Advice] = {
-    "silent": Advice(
+ADVICE: dict[str, StatusAdvice] = {
+    "silent": StatusAdvice(
         "the sound track is silent", "nothing, or audio_policy=mask to use the pictures, zeros to train on silence"
     ),
-    "no_audio": Advice(
+    "no_audio": StatusAdvice(
         "there is no sound track", "nothing, or audio_policy=mask to use the pictures, zeros to train on silence"
     ),
-    "bad_audio": Advice(
+    "bad_audio": StatusAdvice(
         "the picture is good, the sound cannot be decoded",
         "download or copy them again, or audio_policy=mask to use the pictures",
     ),
-    "no_video": Advice("there is sound, but no picture", "remove them from the folder: clips need a picture"),
-    "too_short": Advice("shorter than a clip", "a smaller data.clip_s, or nothing: they are left out"),
-    "corrupt": Advice(
+    "no_video": StatusAdvice("there is sound, but no picture", "remove them from the folder: clips need a picture"),
+    "too_short": StatusAdvice("shorter than a clip", "a smaller data.clip_s, or nothing: they are left out"),
+    "corrupt": StatusAdvice(
         "opens, but cannot be decoded, or kills its decoder",
         "download or copy them again; see whether `ffmpeg -v error -i FILE -f null -` agrees",
     ),
-    "not_media": Advice(
+    "not_media": StatusAdvice(
         "no known media format",
         "look into one: an error page, a pointer file of git-lfs or half a download; fetch anew",
     ),
-    "empty": Advice("0 bytes", "download or copy them again: a full disk or a download that broke off leaves such"),
-    "refused": Advice(
+    "empty": StatusAdvice(
+        "0 bytes", "download or copy them again: a full disk or a download that broke off leaves such"
+    ),
+    "refused": StatusAdvice(
         "not opened, or not beyond its header: unsafe or outside of the limits",
         "see the reason of each; links are allowed with --allow-links (data.allow_links=true)",
     ),
-    "timeout": Advice(
+    "timeout": StatusAdvice(
         "took too long to read",
         "scan again, with a longer --timeout-s where the disk is slow (they are tried anew each time), or remove them",
     ),
-    "vanished": Advice("listed, but then not there", "scan again; mend or remove links that lead nowhere"),
-    "changed": Advice("written to while it was read", "scan again when downloads or copies have ended"),
-    "unreadable": Advice(
+    "vanished": StatusAdvice("listed, but then not there", "scan again; mend or remove links that lead nowhere"),
+    "changed": StatusAdvice("written to while it was read", "scan again when downloads or copies have ended"),
+    "unreadable": StatusAdvice(
         "there, but not given: permission, disk, network or memory",
         "mend what the reason names and scan again: such files are tried anew each time",
     ),

@@ -1,89 +1,20 @@
 """One view of one clip, decoded; a file that fails becomes a clip without any modality."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 from torch.utils.data import Dataset
 
-from datamodules.index.manifest import media_root, require_unchanged
 from datamodules.loading.sampling import ChosenWindow, View, ViewKey, even_view, random_view
+from datamodules.stores.files import FileReader
+from datamodules.stores.reader import ClipReader
 from selavi.batch import DecodedClip
 from selavi.config import Config
-from selavi.media import MediaError, SoundError, decode_clip
-from selavi.modalities import MODALITIES, Request, Streams, Window, request_of
-
-
-class ClipReader(Protocol):
-    """Where clips come from: files, recordings decoded ahead, or shards.  Addressed by the rows of one table."""
-
-    def read(self, row: int, window: Window, request: Request) -> Streams:
-        """Read what is asked for of a window of the recording in a row.
-
-        Raises:
-            SoundError: its sound cannot be decoded; the exception holds the frames.
-            MediaError: the recording cannot be read.
-        """
-        ...
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What can be read of a recording."""
-
-    duration_s: float
-    """Windows lie in [0, duration_s)."""
-    columns: Mapping[str, Any]
-    """What the manifest says of it, as far as modalities ask for it (`Modality.columns`)."""
-
-
-class ProbingReader(ClipReader, Protocol):
-    """A ClipReader of recordings that need not have been probed before."""
-
-    def facts(self, row: int) -> Facts:
-        """Probe the recording in a row.
-
-        Raises:
-            MediaError: it cannot be read, or nothing of it can be used.
-        """
-        ...
-
-
-class FileReader:
-    """Clips decoded from media files, each when it is asked for.
-
-    Args:
-        rows: rows of a manifest.
-        timeout_s: a clip that takes longer to decode fails.
-    """
-
-    def __init__(self, rows: pa.Table, timeout_s: float) -> None:
-        self.root, self.timeout_s = media_root(rows), timeout_s
-        self.paths = rows["path"].combine_chunks()
-        self.bytes, self.mtimes_ns = rows["bytes"].to_numpy(), rows["mtime_ns"].to_numpy()
-
-    def read(self, row: int, window: Window, request: Request) -> Streams:
-        """Decode a window; see ClipReader.
-
-        Raises:
-            MediaError: also where the file is no longer the one that was scanned.
-        """
-        path = self.root / self.paths[row].as_py()
-        require_unchanged(path, int(self.bytes[row]), int(self.mtimes_ns[row]))
-        frames, waveform = decode_clip(
-            path,
-            window.start_s,
-            window.clip_s,
-            num_frames=request.num_frames,
-            size=request.size,
-            offset=window.offset,
-            sample_rate=request.sample_rate,
-            deadline_s=self.timeout_s,
-        )
-        return Streams(frames if request.num_frames else None, waveform)
+from selavi.media import MediaError, SoundError
+from selavi.modalities import MODALITIES, Streams, Window, request_of
 
 
 class ClipDataset(Dataset[DecodedClip]):

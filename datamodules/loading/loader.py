@@ -15,11 +15,11 @@ from typing import Any, Protocol, cast
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from datamodules.loading.dataset import ClipReader, Facts, ProbingReader
 from datamodules.loading.sampling import ViewKey
 from datamodules.loading.shared_memory import IN_USE, PREFETCH, SHARED_MEMORY
 from datamodules.loading.slots import ClipSource, Filled, OrderedBatches, Orders, Slots
 from datamodules.processes import cpu_seconds, end_with, script_hidden
+from datamodules.stores.reader import ClipReader, Facts, ProbingReader
 from selavi.batch import ClipBatch
 from selavi.media import WALL_FACTOR, MediaError
 from selavi.modalities import Request, Streams, Window
@@ -126,7 +126,7 @@ class Loader:
         timeout_s: seconds of processor time that a clip may take; a process that takes more than twice as many hangs,
             and one that takes WALL_FACTOR times as many on the wall.
         pin_memory: for a faster way to a GPU.
-        block: no batch crosses a multiple of so many rows; 0: every batch but the last is full.
+        block: no batch crosses a multiple of this number of rows; 0: every batch but the last is full.
     """
 
     def __init__(

@@ -133,7 +133,8 @@ class AllSampler(Sampler[ViewKey]):
     """Every clip once, each on one rank, none twice: `num_views` views of a clip in a row.
 
     With `shards`, (N,) the shard of each clip, they come shard by shard, and a rank shares at most its first and its
-    last shard with others.  With `block`, all clips of one block of so many rows come before those of the next.
+    last shard with others.  With `block`, the rows are cut into blocks of that
+    length, and all clips of one block come before those of the next.
     """
 
     def __init__(

@@ -6,11 +6,12 @@ import numpy as np
 import pyarrow as pa
 
 from datamodules.index.manifest import select_split, usable
-from datamodules.loading.dataset import ClipDataset, ClipReader
+from datamodules.loading.dataset import ClipDataset
 from datamodules.loading.loader import Loader
 from datamodules.loading.sampling import AllSampler, ChosenWindow, Endless, TrainSampler, WindowSampler
 from datamodules.loading.shared_memory import require_shared_memory
 from datamodules.stores.opening import Media
+from datamodules.stores.reader import ClipReader
 from datamodules.stores.shards import ShardReader
 from selavi.config import Config
 from selavi.distributed import rank, world_size
@@ -69,7 +70,8 @@ class ClipLoaders:
             rows: of the manifest, usable.
             num_views: windows of each clip.
             num_crops: squares of each window, from one end of the long side to the other.
-            block: no batch crosses a multiple of so many rows, and the blocks come in order; 0: every batch is full.
+            block: no batch crosses a multiple of this number of rows, and the blocks come in order; 0: every batch
+                is full.
 
         Raises:
             UsageError: the batches of the loader processes do not fit into shared memory.

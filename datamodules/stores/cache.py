@@ -64,7 +64,7 @@ class DecodedCache:
         return DecodedCache(self.folder, places, missing)
 
     def read(self, row: int, window: Window, request: Request) -> Streams:
-        """Cut a window; see datamodules.loading.dataset.ClipReader.
+        """Cut a window; see datamodules.stores.reader.ClipReader.
 
         Raises:
             MediaError: the recording could not be decoded when the cache was made.

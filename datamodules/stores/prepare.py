@@ -69,9 +69,9 @@ class PrepareSettings:
     size: int = 128
     """Pixels of the short side."""
     aspect: float = 0.0
-    """The long side is cut, from both ends, to at most so many times the short one; 0: not at all."""
+    """The long side is cut, from both ends, to at most this many times the short one; 0: not at all."""
     fps: float = 0.0
-    """At most so many frames a second are kept; 0: all."""
+    """Frames a second that are kept at most; 0: all."""
     sample_rate: int = 24000
     """Rate of the sound, in samples a second, mono."""
     quality: int = 90
@@ -632,7 +632,7 @@ def _require_alike(path: Path, written: np.ndarray, thumbnail: np.ndarray) -> No
     if found.shape != thumbnail.shape:
         raise MediaError(path, "corrupt", f"reads back as {written.shape}, not as it was written")
     difference = np.abs(found.astype(np.int16) - thumbnail).mean()
-    if difference > 24:  # coding gives up to 7 with saturated noise, another picture of real films mostly 38 and more
+    if difference > 24:  # coding gives up to 7 with saturated noise, another picture of a real video mostly 38 and more
         raise MediaError(path, "corrupt", f"reads back {difference:.0f} levels a pixel off")
 
 

@@ -150,7 +150,7 @@ def open_shards(root: str, cache_dir: Path, cache_gb: float) -> tuple[pa.Table, 
     Args:
         root: its folder, or a URL that fsspec knows (s3://bucket/set, file:///mnt/slow/set).
         cache_dir: shards of a URL are kept in a folder here.
-        cache_gb: at most so many GB of them; the least recently used go first.
+        cache_gb: GB of them that are kept at most; the least recently used go first.
 
     Returns:
         The manifest, and the reader of the shards; no reader where the clips were prepared as files.
@@ -237,7 +237,7 @@ class ShardReader:
     num_samples: np.ndarray
 
     def read(self, row: int, window: Window, request: Request) -> Streams:
-        """Read a window; see datamodules.loading.dataset.ClipReader.
+        """Read a window; see datamodules.stores.reader.ClipReader.
 
         Raises:
             MediaError: the clip is not in the shards, or its shard cannot be fetched or read.

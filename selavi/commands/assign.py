@@ -54,40 +54,40 @@ class AssignResult:
 
 def add_arguments(parser: Parser) -> None:
     """Describe the command line."""
-    parser.epilog = (
-        "If it is stopped or killed, the same command continues where it stopped. Many processes can share the "
+    parser.add_note(
+        "If it is stopped or killed, the same command continues where it stopped. Many processes can share the work, "
+        "with --task i/n, in a SLURM array or under torchrun; see docs/assign.md."
     )
-    parser.epilog += "work: with --task i/n, in a SLURM array or under torchrun; see docs/assign.md. "
-    parser.epilog += f"Example: {command('assign', 'runs/mine', '/my/new/videos')}"
+    parser.add_example(command("assign", "runs/mine", "/my/new/videos"))
     parser.add_argument("run", type=Path, metavar="RUN", help="run folder, such as runs/demo")
     about = "files and folders; or one manifest (.parquet); or one folder or URL written by "
     about += command("prepare")
     parser.add_argument("paths", type="path", nargs="*", metavar="PATH", help=about)
     about = "folder for the results (default: RUN/assigned/NAME, after the first PATH)"
-    parser.add_argument("--out", type=Path, help=about)
-    about = "balanced (default): the clip's row of the plan, with the potentials of the training, as "
-    about += f"{command('evaluate')} does; likeliest: the largest probability of the heads"
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help=about)
+    about = f"balanced (default): by the plan, with the potentials from training, as {command('evaluate')} does; "
+    about += "likeliest: by the largest probability"
     parser.add_argument("--rule", choices=("balanced", "likeliest"), help=about)
     about = "number of a head; `chosen` (default): the one that agrees most with the others; or `all`"
     parser.add_argument("--head", help=about)
     about = "number of evenly spaced views of each clip; their log-probabilities are averaged (default: 3)"
-    parser.add_argument("--views", type=int, help=about)
-    parser.add_argument("--nearest", type=int, help="number of next best clusters to list (default: 3)")
+    parser.add_argument("--views", type=int, metavar="N", help=about)
+    parser.add_argument("--nearest", type=int, metavar="N", help="number of next best clusters to list (default: 3)")
     about = (
         "judge by these modalities alone, such as `--modalities audio` (default: all that the run and the clip have)"
     )
     parser.add_argument("--modalities", nargs="+", metavar="NAME", help=about)
     about = "also write the features: OUT/features/SHARD.safetensors"
     parser.add_argument("--features", action="store_true", help=about)
-    parser.add_argument("--shard-clips", type=int, help="clips in each output file (default: 1000)")
-    about = "do share i (from 0) of n (default: the share that a SLURM array or torchrun gives, otherwise everything)"
+    parser.add_argument("--shard-clips", type=int, metavar="N", help="clips in each output file (default: 1000)")
+    about = "work on share i of n, counted from 0 (default: as a SLURM array or torchrun says, otherwise everything)"
     parser.add_argument("--task", metavar="i/n", help=about)
-    about = "number of processes that decode; 0: no others than this one (default: one for each core)"
-    parser.add_argument("--workers", type=int, help=about)
+    about = "number of processes that decode; 0: decode in this process (default: one for each core)"
+    parser.add_argument("--workers", type=int, metavar="N", help=about)
     about = "largest share of unusable files; more end with exit code 3 (default: data.max_bad_fraction of the run)"
-    parser.add_argument("--max-bad-fraction", type=float, help=about)
+    parser.add_argument("--max-bad-fraction", type=float, metavar="SHARE", help=about)
     parser.add_argument("--allow-links", action="store_true", help="follow links that lead out of a folder")
-    about = "what the folders below a PATH mean (data.layout; default: judged by their names)"
+    about = "what the folders below a PATH mean (data.layout; default: recognised by their names)"
     parser.add_argument("--layout", choices=("auto", "classes", "splits", "flat"), help=about)
     about = "put a ' before CSV cells that a spreadsheet might run as formulas; this changes ids that begin with - or ="
     parser.add_argument("--spreadsheet-safe", action="store_true", help=about)
@@ -108,6 +108,7 @@ def _check(arguments: AssignArguments) -> None:
     from selavi.commands.checks import at_least, output_folder, require
     from selavi.config import load_run_config
     from selavi.results.naming import read_names
+    from selavi.runs.folder import RunFolder
 
     at_least(arguments, views=1, nearest=0, shard_clips=1, workers=0)
     fraction = arguments.max_bad_fraction
@@ -123,9 +124,9 @@ def _check(arguments: AssignArguments) -> None:
     require(fits, f"--head must be `chosen`, `all` or one of 0 to {config.num_label_heads - 1}, got {head!r}")
     for path in arguments.paths:
         require("://" in path or os.path.lexists(path), f"{path}: no such file or folder")
-    output_folder("--out", arguments.out or arguments.run / "assigned")
-    if (arguments.run / "names.csv").exists():
-        read_names(arguments.run / "names.csv")
+    output_folder("--out", arguments.out or RunFolder(arguments.run).assigned_sets)
+    if RunFolder(arguments.run).names.exists():
+        read_names(RunFolder(arguments.run).names)
 
 
 def show(result: AssignResult) -> None:

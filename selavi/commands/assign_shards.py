@@ -8,7 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from datamodules.index.new_clips import LOCK, SETTINGS, ClipList, default_out, fix_list, list_clips, task_of
+from datamodules.index.new_clips import LOCK, SETTINGS, default_out, fix_list, list_clips, task_of
+from datamodules.loading.new_clips import ClipList
 from selavi.atomic import locked
 from selavi.commands.assign import AssignArguments, AssignResult
 from selavi.errors import UsageError
@@ -16,7 +17,9 @@ from selavi.inference import assigned
 from selavi.inference.device import best_device
 from selavi.inference.load import load_model
 from selavi.meter import follow
+from selavi.modalities import reads_sound
 from selavi.results.naming import read_names
+from selavi.runs.folder import RunFolder
 from selavi.runs.record import Run, load_run
 
 
@@ -37,7 +40,7 @@ def assign_shards(arguments: AssignArguments) -> AssignResult:
         raise UsageError(f"{num_missing} of {clips.num_shards} shards in {out} are not labelled yet: label them first")
     counts: Counter[str] = Counter()
     tables = None
-    names_path = run.folder / "names.csv"
+    names_path = RunFolder(run.folder).names
     if not num_missing:
         counts, tables = _merge(clips, names_path, settings, limit, arguments.spreadsheet_safe)
     return AssignResult(
@@ -69,7 +72,8 @@ def _begin(run: Run, out: Path, arguments: AssignArguments) -> dict[str, Any]:
         "nearest": min(arguments.nearest, config.heads.num_clusters - 1),
         "modalities": modalities,
     }
-    make = partial(list_clips, arguments.paths, config, "audio" in modalities, arguments.allow_links, arguments.layout)
+    sound_files = reads_sound(config, modalities)
+    make = partial(list_clips, arguments.paths, config, sound_files, arguments.allow_links, arguments.layout)
     fix_list(out, settings, make)
     return settings
 

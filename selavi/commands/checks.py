@@ -15,6 +15,7 @@ from datamodules.index.manifest import read_manifest, select_split, usable
 from datamodules.index.sources import SOURCES, read_list
 from selavi.config import Config, load_run_config
 from selavi.errors import UsageError
+from selavi.runs.folder import RunFolder
 from selavi.wording import command
 
 
@@ -54,7 +55,7 @@ def run_clips(folder: Path, split: str | None, labelled: bool = False) -> tuple[
 
     With `labelled`, a split without any label is refused.
     """
-    config, path = load_run_config(folder), folder / "manifest.parquet"
+    config, path = load_run_config(folder), RunFolder(folder).manifest
     try:
         manifest = read_manifest(path)
     except (OSError, pa.ArrowException) as error:

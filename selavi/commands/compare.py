@@ -9,7 +9,7 @@ from typing import Any
 from selavi.cli import Command, Parser
 from selavi.commands.recipes import find_recipe
 from selavi.errors import UsageError
-from selavi.wording import program
+from selavi.wording import command
 
 
 @dataclass(frozen=True)
@@ -43,35 +43,39 @@ class CompareResult:
 
 def add_arguments(parser: Parser) -> None:
     """Describe the command line."""
-    called = program("compare")
-    parser.keep_lines(
-        "examples:\n"
-        f"  {called} --config small --recipes sela-video concat xdc selavi data.root=DIR\n"
-        f"  {called} --runs runs/a runs/b      video, audio, both side by side, and both before any training\n"
-        f"  {called} --arrays features.npy --ids ids.txt --labels labels.csv"
+    recipes = ("sela-video", "concat", "xdc", "selavi")
+    tables = ("--ids", "ids.txt", "--labels", "labels.csv")
+    parser.add_example(
+        command("compare", "--config", "small", "--recipes", *recipes, "data.root=/videos"),
+        command("compare", "--runs", "runs/a", "runs/b"),
+        command("compare", "--arrays", "features.npy", *tables),
     )
     what = parser.add_mutually_exclusive_group(required=True)
     about = "recipes to train, unless they are finished; section.key=value sets something for all of them"
     what.add_argument("--recipes", nargs="+", metavar="NAME", help=about)
-    about = "run folders whose features are clustered"
+    about = "run folders, whose features are clustered: of each modality, of all together, and of untrained encoders"
     what.add_argument("--runs", type=Path, nargs="+", metavar="RUN", help=about)
     about = "features (N, D), a file each; several are also clustered side by side"
     what.add_argument("--arrays", type=Path, nargs="+", metavar="FILE.npy", help=about)
-    parser.add_argument("--config", type=Path, help="configuration that the recipes change (default: demo)")
-    parser.add_argument("--seeds", type=int, nargs="+", help="seeds of each clustering (default: 0 1 2)")
-    parser.add_argument("--splits", nargs="+", help="clips to score (default: train test)")
+    parser.add_argument(
+        "--config", type=Path, metavar="NAME", help="configuration that the recipes change (default: demo)"
+    )
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", metavar="SEED", help="seeds of each clustering (default: 0 1 2)"
+    )
+    parser.add_argument("--splits", nargs="+", metavar="SPLIT", help="clips to score (default: train test)")
     about = "number of evenly spaced views of each clip; their features are averaged (default: 3)"
-    parser.add_argument("--views", type=int, help=about)
+    parser.add_argument("--views", type=int, metavar="N", help=about)
     about = "text file with the ids of the arrays' rows, one a line"
     parser.add_argument("--ids", type=Path, metavar="FILE", help=about)
     about = "CSV or Parquet file of labels for the arrays' rows, with columns id and label"
     parser.add_argument("--labels", type=Path, metavar="FILE", help=about)
     about = "number of clusters (default: that of the run, or the number of labels)"
     parser.add_argument("--clusters", type=int, metavar="K", help=about)
-    parser.add_argument("--methods", nargs="+", help="kmeans (default), spectral, agglomerative")
+    parser.add_argument("--methods", nargs="+", metavar="METHOD", help="kmeans (default), spectral, agglomerative")
     about = "how features are scaled: standardise, l2, none or standardise+l2 (default)"
     parser.add_argument("--scale", help=about)
-    parser.add_argument("--out", type=Path, help="folder for the results (default: runs/compare)")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder for the results (default: runs/compare)")
     parser.take_root()
     parser.take_scattered_settings("--recipes")
 

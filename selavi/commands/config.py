@@ -46,8 +46,8 @@ class ConfigResult:
 
 def add_arguments(parser: Parser) -> None:
     """Describe the command line."""
-    parser.epilog = f"Recipes: {', '.join(recipe_names())}. Every setting is explained in docs/configuration.md. "
-    parser.epilog += f"Example: {command('config', 'small', 'data.root=/videos', '--changed')}"
+    parser.add_note(f"Recipes: {', '.join(recipe_names())}. Every setting is explained in docs/configuration.md.")
+    parser.add_example(command("config", "small", "data.root=/videos", "--changed"))
     about = "name of one of selavi's recipes, a YAML file, or a run folder"
     parser.add_argument("recipe", type=Path, metavar="NAME", help=about)
     parser.add_argument("--changed", action="store_true", help="print only the settings that are not the defaults")

@@ -35,7 +35,7 @@ class ConvertResult:
 
 def add_arguments(parser: Parser) -> None:
     """Describe the command line."""
-    parser.epilog = f"Example: {command('convert', 'runs/demo', '--to', 'safetensors', 'torch')}"
+    parser.add_example(command("convert", "runs/demo", "--to", "safetensors", "torch"))
     about = "a run folder; a folder written by this command; a file of the official SeLaVi release; or an R(2+1)D-18 "
     about += "of torchvision or XDC"
     parser.add_argument("weights", type=Path, metavar="WEIGHTS", help=about)
@@ -44,27 +44,29 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--to", nargs="+", choices=["safetensors", "hub", *PROGRAMS], help=about)
     about = "folder to write into (default: RUN/export, or RUN/hub for hub alone; for a file, a folder here with the "
     about += "file's name)"
-    parser.add_argument("--out", type=Path, help=about)
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help=about)
     about = "settings that override those of the weights, such as audio.standardise=fixed"
     parser.add_argument("--set", nargs="+", metavar="section.key=value", help=about)
 
 
 def convert(arguments: ConvertArguments) -> ConvertResult:
     """Load and write."""
+    from selavi.runs.folder import RunFolder
+
     weights = arguments.weights
-    own = weights / ("hub" if list(arguments.to) == ["hub"] else "export")
+    folder = RunFolder(weights)
+    own = folder.hub if list(arguments.to) == ["hub"] else folder.export
     out = arguments.out or (own if weights.is_dir() else Path(weights.name.split(".")[0]))
     _check(arguments, out)
     from selavi.pretrained import export_onnx, export_program, load, write_hub, write_weights
     from selavi.pretrained.hub import read_facts
-    from selavi.runs.folder import RunFolder
 
     loaded = load(weights, arguments.set)
     files: dict[str, Sequence[Path]] = {}
     if "safetensors" in arguments.to:
         files["safetensors"] = write_weights(loaded, out)
     if "hub" in arguments.to:
-        is_run = RunFolder(weights).manifest.exists()
+        is_run = folder.manifest.exists()
         files["hub"] = write_hub(loaded, out, read_facts(weights) if is_run else None)
     for kind, export in (("torch", export_program), ("onnx", export_onnx)):
         if kind in arguments.to:

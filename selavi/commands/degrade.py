@@ -40,7 +40,7 @@ class DegradeResult:
 def add_arguments(parser: Parser) -> None:
     """Describe the command line."""
     words = ("SeLaVi=runs/both", "video=runs/video", "--kmeans", "video+audio")
-    parser.epilog = f"Example: {command('degrade', *words)}"
+    parser.add_example(command("degrade", *words))
     parser.add_argument("runs", nargs="+", metavar="[NAME=]RUN", help="run folders; runs of one NAME are averaged")
     about = "also cluster the features of these modalities with K-means, such as video, audio or video+audio"
     parser.add_argument("--kmeans", nargs="+", metavar="MODALITIES", help=about)
@@ -48,9 +48,9 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--corruptions", nargs="+", metavar="NAME", help=about)
     parser.add_argument("--split", help="clips to measure on (default: test)")
     about = "number of evenly spaced views of each clip; their log-probabilities are averaged (default: 3)"
-    parser.add_argument("--views", type=int, help=about)
+    parser.add_argument("--views", type=int, metavar="N", help=about)
     parser.add_argument("--seed", type=int, help="seed of noise and holes (default: 0)")
-    parser.add_argument("--out", type=Path, help="folder for the results (default: runs/degradation)")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder for the results (default: runs/degradation)")
     parser.take_root()
 
 

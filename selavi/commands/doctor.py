@@ -1,4 +1,4 @@
-"""Check whether this machine can train, and what would slow it down: packages, codecs, memory, GPU, data, model."""
+"""Check whether this machine can train, and what would slow it down: packages, codecs, memory, GPU, data or model."""
 
 import math
 import tempfile
@@ -40,10 +40,12 @@ class DoctorResult:
 def add_arguments(parser: Parser) -> None:
     """Describe the command line."""
     words = ("--config", "vggsound", "data.root=/videos", "data.num_workers=16")
-    parser.epilog = f"Example: {command('doctor', *words)}"
+    parser.add_example(command("doctor", *words))
     about = "YAML file, or the name of one of selavi's recipes (default: demo)"
-    parser.add_argument("--config", type=Path, help=about)
-    parser.add_argument("--seconds", type=float, help="how long to measure speed, roughly (default: 30)")
+    parser.add_argument("--config", type=Path, metavar="NAME", help=about)
+    parser.add_argument(
+        "--seconds", type=float, metavar="SECONDS", help="how long to measure speed, roughly (default: 30)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     parser.take_settings("settings of the run, as for train")
 

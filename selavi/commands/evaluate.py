@@ -43,7 +43,7 @@ def add_arguments(parser: Parser) -> None:
     """Describe the command line."""
     of_run = command("evaluate", "runs/demo", "--split", "test", "--report")
     of_file = command("evaluate", "--clusters", "theirs.csv", "--labels", "truth.csv")
-    parser.epilog = f"Examples: {of_run}; {of_file}"
+    parser.add_example(of_run, of_file)
     parser.add_argument("runs", type=Path, nargs="*", metavar="RUN", help="run folders, such as runs/demo")
     about = "instead of runs: CSV or Parquet file of anyone's clusters, with columns id and cluster"
     parser.add_argument("--clusters", type=Path, metavar="FILE", help=about)
@@ -51,7 +51,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--labels", type=Path, metavar="FILE", help=about)
     parser.add_argument("--split", help="clips to measure on (default: train)")
     about = "number of evenly spaced views of each clip; their log-probabilities are averaged (default: 3)"
-    parser.add_argument("--views", type=int, help=about)
+    parser.add_argument("--views", type=int, metavar="N", help=about)
     about = "also cluster by mean colour, loudness, file size and duration alone: the score of a shortcut"
     parser.add_argument("--yardsticks", action="store_true", help=about)
     about = "how a head is chosen without labels: by its agreement with the other heads (default), by what the "
@@ -89,6 +89,7 @@ def _check(arguments: EvaluateArguments) -> None:
 
     from selavi.commands.checks import at_least, output_folder, require, run_clips
     from selavi.results.cluster_table import agreement_of_modalities
+    from selavi.runs.folder import RunFolder
 
     at_least(arguments, views=1)
     one_kind = bool(arguments.runs) == (not arguments.clusters) == (not arguments.labels)
@@ -97,7 +98,7 @@ def _check(arguments: EvaluateArguments) -> None:
         _check_of_file(arguments)
     for run in arguments.runs:
         config, _ = run_clips(run, arguments.split)
-        output_folder("the run folder", run / "eval")
+        output_folder("the run folder", RunFolder(run).evaluation)
         _check_merge(config, arguments.merge)
         if arguments.choose == "modalities":
             shared = agreement_of_modalities(run, config.data.train_split)

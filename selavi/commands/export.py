@@ -45,7 +45,7 @@ class ExportResult:
 def add_arguments(parser: Parser) -> None:
     """Describe the command line."""
     words = ("runs/demo", "--split", "test", "--media", "copy", "--map", "tsne")
-    parser.epilog = f"Example: {command('export', *words)}"
+    parser.add_example(command("export", *words))
     parser.add_argument("run", type=Path, metavar="RUN", help="run folder, such as runs/demo")
     measured = command("evaluate", "RUN", "--split", "SPLIT")
     about = f"clips to export (default: those trained on); another split needs {measured} first"
@@ -59,7 +59,7 @@ def add_arguments(parser: Parser) -> None:
         "how many clips of each cluster get a thumbnail (default: 24: half of them typical, a quarter borderline, a "
     )
     about += "quarter odd), or `all`; with --media copy or transcode, the media of these are written"
-    parser.add_argument("--clips", help=about)
+    parser.add_argument("--clips", metavar="N", help=about)
     about = "how the page plays clips: `link` (default) to the files where they are, `copy` them into the gallery's "
     about += "folder, or `transcode` them to small .mp4 files that every browser plays"
     parser.add_argument("--media", choices=("link", "copy", "transcode"), help=about)
@@ -94,6 +94,7 @@ def _check(arguments: ExportArguments) -> None:
     from selavi.results.gallery.layout import require_method
     from selavi.results.handover import FORMATS
     from selavi.results.naming import read_names
+    from selavi.runs.folder import RunFolder
 
     clips, head = arguments.clips, arguments.head
     fits = clips == "all" or (clips.isdecimal() and int(clips) > 0)
@@ -108,7 +109,7 @@ def _check(arguments: ExportArguments) -> None:
     heads = list(range(config.num_label_heads))
     require(not head.isdecimal() or int(head) in heads, f"expected one of the heads {heads}, got {head}")
     output_folder("the run folder", arguments.run)
-    kept = arguments.run / "names.csv"
+    kept = RunFolder(arguments.run).names
     if arguments.names or kept.exists():
         read_names(arguments.names or kept)
 

@@ -18,6 +18,7 @@ from selavi.results.cluster_table import assignments, cluster_table, read_labels
 from selavi.results.gallery.select import arrange
 from selavi.results.handover import hand_over
 from selavi.results.naming import Names, apply_names, read_names, write_names
+from selavi.runs.folder import RunFolder
 from selavi.scores.head_choice import choose_head
 
 _NEED_FEATURES = {"features", "embedding-atlas", "spotlight"}
@@ -26,7 +27,7 @@ _NEED_FEATURES = {"features", "embedding-atlas", "spotlight"}
 def export_run(arguments: ExportArguments) -> ExportResult:
     """Join labels, manifest and names, write the tables, then the gallery."""
     folder = arguments.run
-    manifest = read_manifest(folder / "manifest.parquet")
+    manifest = read_manifest(RunFolder(folder).manifest)
     config, manifest = at_root(load_run_config(folder), manifest, arguments.root)
     split = arguments.split or config.data.train_split
     labels = read_labels(folder, split)
@@ -40,7 +41,7 @@ def export_run(arguments: ExportArguments) -> ExportResult:
     if lock is None:
         raise UsageError(f"another process exports {folder}; wait for it")
     with lock:
-        names = _adopt_names(folder / "names.csv", arguments.names)
+        names = _adopt_names(RunFolder(folder).names, arguments.names)
         table = apply_names(table, names)
         tables = write_cluster_table(table, folder, spreadsheet_safe=arguments.spreadsheet_safe)
         clips, heads = arrange(labels, manifest)
@@ -58,13 +59,13 @@ def export_run(arguments: ExportArguments) -> ExportResult:
             hand_over(
                 table.filter(pc.equal(table["head"], head)),
                 arguments.to,
-                folder / "handover",
+                RunFolder(folder).handover,
                 media_root=media_root(manifest),
                 durations_s=dict(zip(clips["id"].to_pylist(), clips["duration_s"].to_pylist(), strict=True)),
                 features={name: (clips["id"], values) for name, values in features.items()},
                 link=link,
             )
-            readme = folder / "handover" / "README.txt"
+            readme = RunFolder(folder).handover / "README.txt"
     return ExportResult(folder, tables, report.page, report.lines(), readme, arguments)
 
 

@@ -1,4 +1,4 @@
-"""Fine-tune the encoder of a finished run on labels; held-out training clips choose the epoch, which is tested once."""
+"""Fine-tune the encoder of a finished run on labels; held-out training clips choose the epoch that is tested."""
 
 import sys
 from collections.abc import Sequence
@@ -40,12 +40,12 @@ def add_arguments(parser: Parser) -> None:
     """Describe the command line."""
     clips = ("data.root=/ucf101", "data.list=/lists/*list0{fold}.txt", "--folds", "1", "2", "3")
     words = ("runs/vggsound", "--config", "finetune_ucf101", *clips, "run_dir=runs/vggsound-ucf101")
-    parser.epilog = f"Example: {command('finetune', *words)}"
+    parser.add_example(command("finetune", *words))
     parser.add_argument("run", type=Path, metavar="RUN", help="run folder whose encoder is trained further")
     about = "YAML file, or the name of one of selavi's recipes"
-    parser.add_argument("--config", type=Path, required=True, help=about)
+    parser.add_argument("--config", type=Path, metavar="NAME", required=True, help=about)
     about = "folds of an official list; each in turn takes the place of {fold} in data.list"
-    parser.add_argument("--folds", nargs="+", help=about)
+    parser.add_argument("--folds", nargs="+", metavar="FOLD", help=about)
     parser.add_argument("--split", help="clips to test on (default: test)")
     parser.take_settings("settings, which override those of the file")
 
@@ -78,7 +78,7 @@ def _finetune_fold(config: "Config", run: "Run", config_path: Path, split: str) 
     from selavi.runs.lifetime import start_run
     from selavi.runs.resume import resume_point
     from selavi.training import finetune as ft
-    from selavi.training.callbacks import Progress, StopOnSignal
+    from selavi.training.callbacks import Progress, Survival
     from selavi.training.trainer import make_trainer
 
     point = resume_point(config, check=is_first())
@@ -91,9 +91,9 @@ def _finetune_fold(config: "Config", run: "Run", config_path: Path, split: str) 
     data = ClipDataModule(config, manifest, media)
     batches, held_out = data.loaders.evaluation_loader(ft.VALIDATION, settings.validation_views)
     progress = Progress(config, data.ids)
-    stop = StopOnSignal(config.run_dir)
+    survival = Survival(config, data.ids)
     validation = ft.Validation(config, lambda: batches, held_out["label"].to_pylist(), progress.say)
-    trainer = make_trainer(config, [stop, validation, progress], ft.KIND)
+    trainer = make_trainer(config, [survival, validation, progress], ft.KIND)
     labels = data.train_rows["label"].to_pylist()
     module = ft.FinetuneModule(config, run, labels, data.steps_per_epoch(trainer.world_size))
     module.check_checkpoint(point.checkpoint)

@@ -19,11 +19,12 @@ from selavi.commands.prepared_clips import read_shard, write_shard
 from selavi.config import Config
 from selavi.errors import DataError, UsageError
 from selavi.localisation.files import read_faded
-from selavi.modalities import Request
+from selavi.modalities import MODALITIES, Request, request_of
 from selavi.results.evidence import Evidence
-from selavi.results.gallery.build import About, GalleryReport, MediaSource, write_gallery
+from selavi.results.gallery.build import AboutRun, GalleryReport, MediaSource, write_gallery
 from selavi.results.gallery.select import Head, Places
 from selavi.results.naming import Names
+from selavi.runs.folder import RunFolder
 
 log = logging.getLogger("selavi")
 _FIGURES = {"nmi": "NMI", "ari": "ARI", "accuracy": "Accuracy", "purity": "Purity", "n": "Clips scored"}
@@ -51,7 +52,7 @@ def write_run_gallery(arguments: ExportArguments, content: GalleryContent) -> Ga
     """Write RUN/gallery."""
     explain = partial(_evidence, arguments.run, arguments.root, content.split, content.head)
     return write_gallery(
-        arguments.run / "gallery",
+        RunFolder(arguments.run).gallery,
         content.clips,
         content.heads,
         _about(arguments.run, content),
@@ -65,15 +66,15 @@ def write_run_gallery(arguments: ExportArguments, content: GalleryContent) -> Ga
     )
 
 
-def _about(run_dir: Path, content: GalleryContent) -> About:
+def _about(run_dir: Path, content: GalleryContent) -> AboutRun:
     """Title, figures and names for the page."""
     agreement = content.agreement.tolist()
-    return About(
+    return AboutRun(
         title=f"{run_dir.resolve().name}, {content.split}",
         run=str(run_dir),
         split=content.split,
         chosen_head=content.head,
-        figures=_figures(run_dir / "eval" / f"metrics_{content.split}.json", content.head),
+        figures=_figures(RunFolder(run_dir).figures(content.split), content.head),
         names=content.names.rows,
         agreement_of_heads=[None if np.isnan(score) else round(score, 3) for score in agreement],
         seed=content.config.seed,
@@ -104,7 +105,7 @@ def _evidence(run_dir: Path, root: str, split: str, head: int, ids: list[str]) -
 def _source(arguments: ExportArguments, content: GalleryContent) -> MediaSource:
     """Where the page's media come from: files, or the shards that the run read."""
     config = content.config
-    rate = config.audio.sample_rate
+    rate = request_of(config, MODALITIES).sample_rate
     source = MediaSource(media_root(content.manifest), arguments.media, config.data.allow_links, sample_rate=rate)
     prepared = open_prepared(config)
     if prepared is None or prepared[1] is None:

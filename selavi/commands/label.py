@@ -51,8 +51,8 @@ class LabelResult:
 
 def add_arguments(parser: Parser) -> None:
     """Describe the command line."""
-    parser.epilog = f"Examples: {command('label', '/my/videos')}; {command('label', '/my/videos', '-k', '20')}. "
-    parser.epilog += "What is chosen, and why, is said before it begins; docs/label.md explains it."
+    parser.add_note("What is chosen, and why, is said before it begins; docs/label.md explains it.")
+    parser.add_example(command("label", "/my/videos"), command("label", "/my/videos", "-k", "20"))
     parser.add_argument(
         "folder", type="path", metavar="FOLDER", help="folder of videos, in any depth; never written to"
     )

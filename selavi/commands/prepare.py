@@ -45,28 +45,32 @@ class PrepareResult:
 def add_arguments(parser: Parser) -> None:
     """Describe the command line."""
     words = ("/data/vggsound", "/data/vggsound-shards", "--size", "144", "--workers", "16")
-    parser.epilog = f"Example: {command('prepare', *words)}"
+    parser.add_example(command("prepare", *words))
     parser.add_argument("root", type=Path, metavar="ROOT", help="folder of media files; nothing in it is changed")
     about = "folder to write: empty, or left by an interrupted run, which then continues"
     parser.add_argument("out", type=Path, metavar="OUT", help=about)
     about = "shards (default): tar files of JPEG frames and int16 sound; files: small .mp4 files"
-    parser.add_argument("--format", help=about)
-    parser.add_argument("--size", type=int, help="short side of the frames in pixels (default: 128)")
+    parser.add_argument("--format", metavar="FORMAT", help=about)
+    parser.add_argument("--size", type=int, metavar="PIXELS", help="short side of the frames in pixels (default: 128)")
     about = "longest side to keep, as a multiple of the short one (default: 0, all of it)"
-    parser.add_argument("--aspect", type=float, help=about)
-    parser.add_argument("--fps", type=float, help="most frames a second to keep (default: 0, all of them)")
-    parser.add_argument("--sample-rate", type=int, help="samples of sound a second (default: 24000)")
-    parser.add_argument("--quality", type=int, help="JPEG quality of the frames, 1 to 100 (default: 90)")
-    parser.add_argument("--shard-mb", type=int, help="approximate size of a shard in megabytes (default: 256)")
+    parser.add_argument("--aspect", type=float, metavar="RATIO", help=about)
+    parser.add_argument("--fps", type=float, metavar="N", help="most frames a second to keep (default: 0, all of them)")
+    parser.add_argument("--sample-rate", type=int, metavar="HZ", help="samples of sound a second (default: 24000)")
+    parser.add_argument("--quality", type=int, metavar="N", help="JPEG quality of the frames, 1 to 100 (default: 90)")
+    parser.add_argument(
+        "--shard-mb", type=int, metavar="MB", help="approximate size of a shard in megabytes (default: 256)"
+    )
     about = "official list or table: only the clips that it names, with its splits and labels"
-    parser.add_argument("--list", type="path", help=about)
-    parser.add_argument("--source", help="format of the list (default: recognised by its content)")
-    about = "what the folders below ROOT mean (data.layout; default: judged by their names)"
+    parser.add_argument("--list", type="path", metavar="FILE", help=about)
+    parser.add_argument("--source", metavar="FORMAT", help="format of the list (default: recognised by its content)")
+    about = "what the folders below ROOT mean (data.layout; default: recognised by their names)"
     parser.add_argument("--layout", choices=("auto", "classes", "splits", "flat"), help=about)
-    parser.add_argument("--workers", type=int, help="number of processes (default: 0, one for each core)")
-    parser.add_argument("--timeout-s", type=float, help="processor seconds that a clip may take (default: 600)")
+    parser.add_argument("--workers", type=int, metavar="N", help="number of processes (default: 0, one for each core)")
+    parser.add_argument(
+        "--timeout-s", type=float, metavar="SECONDS", help="processor seconds that a clip may take (default: 600)"
+    )
     about = "folder where results are kept between scans (default: .selavi-cache)"
-    parser.add_argument("--cache-dir", type=Path, help=about)
+    parser.add_argument("--cache-dir", type=Path, metavar="FOLDER", help=about)
 
 
 def prepare(arguments: PrepareArguments) -> PrepareResult:

@@ -44,16 +44,16 @@ class ProbeResult:
 def add_arguments(parser: Parser) -> None:
     """Describe the command line."""
     words = ("data.list=/lists/*list0{fold}.txt", "--folds", "1", "2", "3", "--group", "ucf101")
-    parser.epilog = f"Example: {command('probe', 'runs/vggsound', 'data.root=/data/ucf101', *words)}"
+    parser.add_example(command("probe", "runs/vggsound", "data.root=/data/ucf101", *words))
     parser.add_argument("run", type=Path, metavar="RUN", help="run folder, such as runs/demo")
     parser.take_settings("settings for other clips, or for other windows of them", "data.NAME=VALUE")
     parser.add_argument("--split", help="clips to measure on (default: test)")
     about = "number of evenly spaced views of each clip; their features are averaged (default: 10)"
-    parser.add_argument("--views", type=int, help=about)
+    parser.add_argument("--views", type=int, metavar="N", help=about)
     about = "folds of an official list; each in turn takes the place of {fold} in data.list"
-    parser.add_argument("--folds", nargs="+", help=about)
+    parser.add_argument("--folds", nargs="+", metavar="FOLD", help=about)
     about = "how clips of one recording are recognised, which are kept together: ucf101, hmdb51 or a regular expression"
-    parser.add_argument("--group", help=about)
+    parser.add_argument("--group", metavar="PATTERN", help=about)
     about = "also measure the same encoders before any training"
     parser.add_argument("--untrained", action="store_true", help=about)
 

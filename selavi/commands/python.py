@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from selavi.errors import UsageError
 from selavi.filesystem import expand, user_path
@@ -257,13 +257,16 @@ def assign(run: Run, paths: Iterable[str | os.PathLike[str]] | str, **options: A
 
 
 def assign_scores(
-    scores: "Tensor | np.ndarray", marginal: "str | Tensor | np.ndarray" = "uniform", *, sharpness: float = 20.0
+    scores: "Tensor | np.ndarray",
+    marginal: "Literal['uniform', 'zipf'] | Tensor | np.ndarray" = "uniform",
+    *,
+    sharpness: float = 20.0,
 ) -> "Labelling":
     """Balanced labels from anybody's scores: optimal transport with given cluster sizes.
 
     Args:
         scores: (N, K) log-probabilities.
-        marginal: uniform, gaussian, zipf, or (K,) the share of each cluster.
+        marginal: how large the clusters shall be: uniform, zipf, or (K,) their sizes.
         sharpness: exponent on the probabilities.
     """
     import torch
@@ -272,8 +275,8 @@ def assign_scores(
     from selavi.labelling.solver.transport import assign as solve
 
     table = torch.as_tensor(scores)
-    target = make_marginal(marginal, table.shape[1]) if isinstance(marginal, str) else torch.as_tensor(marginal)
-    return solve(table, target, sharpness=sharpness)
+    kind = marginal if isinstance(marginal, str) else torch.as_tensor(marginal)
+    return solve(table, make_marginal(kind, table.shape[1]), sharpness=sharpness)
 
 
 def _opened(run: Run) -> LabelledRun:

@@ -1,4 +1,4 @@
-"""Look into every file of a media folder: a manifest, and a report that says which files cannot be used and why."""
+"""Look into every media file of a folder; write a manifest, and a report of the files that cannot be used, and why."""
 
 import sys
 from dataclasses import dataclass
@@ -45,29 +45,33 @@ class ScanResult:
 
 def add_arguments(parser: Parser) -> None:
     """Describe the command line."""
-    parser.epilog = (
-        "Nothing is written into ROOT. An interrupted scan continues where it stopped when you start it again, "
+    parser.add_note(
+        "Nothing is written into ROOT. An interrupted scan continues where it stopped when you start it again, and "
+        "training with the same --cache-dir does not look into any file twice."
     )
-    parser.epilog += "and training with the same --cache-dir does not look into any file twice. "
-    parser.epilog += f"Example: {command('scan', '/my/videos')}"
+    parser.add_example(command("scan", "/my/videos"))
     parser.add_argument("root", type="path", metavar="ROOT", help="folder of media files")
     about = "official list of the data set: only the clips that it names count (data.list)"
-    parser.add_argument("--list", type="path", help=about)
-    parser.add_argument("--source", help="format of the list (data.source; default: recognised by its content)")
-    about = "what the folders below ROOT mean (data.layout; default: judged by their names)"
+    parser.add_argument("--list", type="path", metavar="FILE", help=about)
+    parser.add_argument(
+        "--source", metavar="FORMAT", help="format of the list (data.source; default: recognised by its content)"
+    )
+    about = "what the folders below ROOT mean (data.layout; default: recognised by their names)"
     parser.add_argument("--layout", choices=("auto", "classes", "splits", "flat"), help=about)
-    parser.add_argument("--clip-s", type=float, help="length of a clip in seconds (default: 1)")
+    parser.add_argument("--clip-s", type=float, metavar="SECONDS", help="length of a clip in seconds (default: 1)")
     about = "what becomes of clips without sound: require, mask or zeros (data.audio_policy; default: mask)"
-    parser.add_argument("--audio-policy", help=about)
-    parser.add_argument("--workers", type=int, help="number of processes (default: 0, one for each core)")
-    parser.add_argument("--timeout-s", type=float, help="processor seconds that a file may take (default: 30)")
+    parser.add_argument("--audio-policy", metavar="POLICY", help=about)
+    parser.add_argument("--workers", type=int, metavar="N", help="number of processes (default: 0, one for each core)")
+    parser.add_argument(
+        "--timeout-s", type=float, metavar="SECONDS", help="processor seconds that a file may take (default: 30)"
+    )
     parser.add_argument("--allow-links", action="store_true", help="follow links that lead out of ROOT")
-    about = "look again into files that could not be used last time"
+    about = "look again into the files that could not be used last time"
     parser.add_argument("--retry", action="store_true", help=about)
     about = "folder where results are kept between scans (default: .selavi-cache)"
-    parser.add_argument("--cache-dir", type="path", help=about)
+    parser.add_argument("--cache-dir", type="path", metavar="FOLDER", help=about)
     about = "manifest to write, with triage.md beside it (default: manifest.parquet)"
-    parser.add_argument("--out", type=Path, help=about)
+    parser.add_argument("--out", type=Path, metavar="FILE", help=about)
 
 
 def scan(arguments: ScanArguments) -> ScanResult:

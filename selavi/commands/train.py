@@ -46,11 +46,11 @@ class TrainResult:
 def add_arguments(parser: Parser) -> None:
     """Describe the command line."""
     words = ("--config", "small", "data.root=/videos", "heads.num_clusters=50", "run_dir=runs/mine")
-    parser.epilog = f"Recipes: {', '.join(recipe_names())}. Every setting is explained in docs/configuration.md. "
-    parser.epilog += f"Example: {command('train', *words)}"
+    parser.add_note(f"Recipes: {', '.join(recipe_names())}. Every setting is explained in docs/configuration.md.")
+    parser.add_example(command("train", *words))
     about = "YAML file, or the name of one of selavi's recipes (default: demo)"
-    parser.add_argument("--config", type=Path, help=about)
-    about = "train RUN, a run folder, for so many epochs more than planned: train RUN --more 20"
+    parser.add_argument("--config", type=Path, metavar="NAME", help=about)
+    about = "go on with RUN, a run folder, for this many more epochs: train RUN --more 20"
     parser.add_argument("--more", type=int, metavar="EPOCHS", help=about)
     parser.take_settings("settings, which override those of the file")
 
@@ -66,7 +66,7 @@ def train(arguments: TrainArguments) -> TrainResult:
     from selavi.runs.lifetime import finish_run, start_run
     from selavi.runs.record import read_verdict
     from selavi.runs.resume import resume_point
-    from selavi.training.callbacks import LabellingCallback, Progress, StopOnSignal
+    from selavi.training.callbacks import LabellingCallback, Progress, Survival
     from selavi.training.module import SelaviModule
     from selavi.training.trainer import make_trainer
 
@@ -79,9 +79,9 @@ def train(arguments: TrainArguments) -> TrainResult:
     manifest, media = prepare_data(config)
     data = ClipDataModule(config, manifest, media)
     progress = Progress(config, data.ids)
-    stop = StopOnSignal(config.run_dir)
-    labelling = LabellingCallback(config, data.labels, progress, stop)
-    trainer = make_trainer(config, [stop, labelling, progress])
+    survival = Survival(config, data.ids)
+    labelling = LabellingCallback(config, data.labels, progress, survival)
+    trainer = make_trainer(config, [survival, labelling, progress])
     module = SelaviModule(config, data.ids, data.steps_per_epoch(trainer.world_size))
     module.check_checkpoint(point.checkpoint)
     if trainer.is_global_zero:

@@ -1,6 +1,6 @@
 """Every setting of a run: what a setting is, which there are, and how they are read and written."""
 
-from selavi.config.differences import chosen, differing, warn_of_settings_without_effect, without_effect
+from selavi.config.differences import chosen, differing, freedom, warn_of_settings_without_effect, without_effect
 from selavi.config.files import (
     RESOLVED,
     SETTINGS,
@@ -48,6 +48,7 @@ __all__ = [
     "differing",
     "escape",
     "find_config",
+    "freedom",
     "given_in_file",
     "load_config",
     "load_run_config",

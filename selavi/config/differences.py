@@ -37,7 +37,7 @@ def differing(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]
 
 
 def chosen(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that say what is computed and are not the defaults: those added later leave it as it was."""
+    """The settings that say what is computed and are not the defaults; one that is added later is not among them."""
     defaults = flatten(as_dict(Config()))
     return {
         key: value

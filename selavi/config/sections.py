@@ -80,7 +80,7 @@ class DataConfig:
     """Follow links that lead out of `root`; else they are refused."""
 
     def __post_init__(self) -> None:
-        check_limits(self, "data")
+        check_limits(self)
         if not self.list and self.source not in ("auto", "folder", "kinetics_sounds"):
             raise ValueError(f"data.source={self.source} needs a list: set data.list to its file")
 
@@ -109,7 +109,7 @@ class VideoConfig:
     """What the colours are divided by after that."""
 
     def __post_init__(self) -> None:
-        check_limits(self, "video")
+        check_limits(self)
         low, high = self.crop_fraction
         require(0 < low <= high <= 1, "video.crop_fraction", "0 < low <= high <= 1", self.crop_fraction)
 
@@ -149,7 +149,7 @@ class AudioConfig:
     """Largest share of the mel axis hidden by one mask (SpecAugment)."""
 
     def __post_init__(self) -> None:
-        check_limits(self, "audio")
+        check_limits(self)
         require(
             0 < self.window_s * self.sample_rate <= self.num_fft,
             "audio.window_s",
@@ -185,7 +185,7 @@ class EncodersConfig:
     random.  The heads always start at random."""
 
     def __post_init__(self) -> None:
-        check_limits(self, "encoders")
+        check_limits(self)
 
 
 @dataclass
@@ -204,7 +204,7 @@ class HeadsConfig:
     """Share of values dropped before each linear layer of an mlp head."""
 
     def __post_init__(self) -> None:
-        check_limits(self, "heads")
+        check_limits(self)
 
 
 @dataclass
@@ -267,7 +267,7 @@ class LabellingConfig:
         else:
             kinds = ("uniform", "gaussian", "zipf", "estimated")
             require(self.marginal in kinds, "labelling.marginal", f"one of {kinds} or a list", self.marginal)
-        check_limits(self, "labelling")
+        check_limits(self)
         unknown = set(self.weights) - set(MODALITIES)
         require(not unknown, "labelling.weights", f"a weight for each of {(*MODALITIES,)}", self.weights)
         if self.method not in LABELLING_METHODS:
@@ -303,7 +303,7 @@ class OptimConfig:
     """Weight decay of every parameter."""
 
     def __post_init__(self) -> None:
-        check_limits(self, "optim")
+        check_limits(self)
 
 
 @dataclass
@@ -333,7 +333,7 @@ class TrainerConfig:
     """Steps from one line of metrics.csv to the next."""
 
     def __post_init__(self) -> None:
-        check_limits(self, "trainer")
+        check_limits(self)
 
     @property
     def parts(self) -> list[int]:
@@ -378,7 +378,7 @@ class FinetuneConfig:
     """Squares of each test view: 1, the middle; 3, also both ends of the long side."""
 
     def __post_init__(self) -> None:
-        check_limits(self, "finetune")
+        check_limits(self)
 
 
 @dataclass

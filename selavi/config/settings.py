@@ -174,8 +174,9 @@ def all_settings(config_type: type) -> Iterator[Setting]:
             yield Setting(entry.name, inner, together)
 
 
-def check_limits(section: Any, name: str) -> None:
-    """Raise ValueError for a number of a section that is out of its limits, or not finite."""
+def check_limits(section: Any) -> None:
+    """Raise ValueError for a number of a section (VideoConfig is `video`) that is out of its limits, or not finite."""
+    name = type(section).__name__.removesuffix("Config").lower()
     for entry in fields(section):
         key, value, limits = f"{name}.{entry.name}", getattr(section, entry.name), _about(entry).limits
         expected = str(limits) or "a finite number"

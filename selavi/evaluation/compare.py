@@ -26,6 +26,7 @@ from selavi.evaluation.charts import Bars, Chart, bar_chart
 from selavi.evaluation.external import read_column
 from selavi.id_tables import load_array, read_ids
 from selavi.ids import explain_missing, find_ids
+from selavi.runs.folder import RunFolder
 from selavi.scores.baselines import (
     METHODS,
     SCALINGS,
@@ -106,7 +107,7 @@ def recipe_row(name: str, seed: int, run_dir: Path, split: str) -> Row:
     Beside the figures: the oracle's NMI, the mean NMI of the heads, and under own and cross labels that of each
     modality's heads.
     """
-    measured = json.loads((run_dir / "eval" / f"metrics_{split}.json").read_text(encoding="utf-8"))
+    measured = json.loads(RunFolder(run_dir).figures(split).read_text(encoding="utf-8"))
     if not measured["labelled"]:
         raise UsageError(f"no clip of split {split} has a label, so recipes cannot be compared on it")
     heads = [entry["nmi"] for entry in measured["heads"]]
@@ -164,12 +165,12 @@ def train_recipes(
         overrides = [*settings, *RECIPES[name], f"seed={seed}"]
         run_dir = folder / f"{name}-seed{seed}-{_digest(load_config(config_path, overrides))}"
         print(f"\n{number}/{len(jobs)}: {name}, seed {seed}, in {run_dir}", file=sys.stderr)
-        if not (run_dir / "status.json").exists():
+        if not RunFolder(run_dir).status.exists():
             code = train(["--config", str(config_path), *overrides, f"run_dir={run_dir}", "resume=auto"])
             if code:
                 raise RecipeFailed(code, name, seed)
         for split in splits:
-            if not (run_dir / "eval" / f"metrics_{split}.json").exists():
+            if not RunFolder(run_dir).figures(split).exists():
                 with redirect_stdout(sys.stderr):
                     code = measure([str(run_dir), "--split", split])
                 if code:

@@ -18,6 +18,7 @@ from selavi.atomic import write_text
 from selavi.config import Config
 from selavi.errors import UsageError
 from selavi.inference.encode import ClipFeatures, combinations_of
+from selavi.runs.folder import RunFolder
 from selavi.scores.retrieval import RANKS, nearest, recall_at, vote
 
 log = logging.getLogger("selavi")
@@ -174,7 +175,7 @@ def describe_probes(
 
 def write_probes(result: Mapping[str, Any], run_dir: Path) -> Path:
     """Write RUN/eval/probe_SPLIT.json, or probe_DATA_SPLIT.json of other clips."""
-    path = run_dir / "eval" / "_".join(filter(None, ("probe", result["data"], f"{result['split']}.json")))
+    path = RunFolder(run_dir).probes(result["data"], result["split"])
     write_text(path, json.dumps(result, indent=2) + "\n")
     return path
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from selavi.atomic import write_text
 from selavi.errors import UsageError
+from selavi.runs.folder import RunFolder
 from selavi.scores.baselines import kmeans_nmi
 from selavi.scores.consensus import agreement_over_k, co_occurrence_profiles, consensus, merge_tree
 from selavi.scores.head_choice import HeadChoice, describe_agreement
@@ -148,7 +149,7 @@ def yardsticks(
 
 def write_metrics(result: dict[str, Any], run_dir: Path) -> Path:
     """Write RUN/eval/metrics_SPLIT.json."""
-    path = run_dir / "eval" / f"metrics_{result['split']}.json"
+    path = RunFolder(run_dir).figures(result["split"])
     write_text(path, json.dumps(result, indent=2) + "\n")
     return path
 

@@ -23,6 +23,7 @@ from selavi.evaluation.charts import Chart, Curve, line_chart, matrix_chart, siz
 from selavi.evaluation.report import COLUMNS, REASONS
 from selavi.inference.predict import Predictions
 from selavi.labelling.methods.transport import marginal_of_head
+from selavi.runs.folder import RunFolder
 from selavi.scores.metrics import Metrics
 
 LARGEST_MATRIX = 400  # labels and clusters that are shown, the most frequent ones
@@ -107,11 +108,11 @@ def write_report(
         figures.append(_matrix_figure(cells, names))
         figures += _calibration_figure(confidence[is_labelled], hits(cells, rows, clusters[is_labelled], num_clusters))
     figures += _training_figures(read_curves(run_dir), num_clusters)
-    folder = run_dir / "eval" / f"report_{split}"
+    page = RunFolder(run_dir).report(split)
+    folder = page.with_suffix("")
     for shown in figures:
         for suffix in (".svg", ".png"):
             shown.chart.save(folder / f"{shown.name}{suffix}")
-    page = run_dir / "eval" / f"report_{split}.html"
     write_text(page, _render(run_dir, result, config, figures, summaries, len(clusters), folder.name))
     return page
 
@@ -233,7 +234,7 @@ def read_curves(run_dir: Path) -> dict[str, list[tuple[float, float]]]:
     """(step, value) of each column of RUN/metrics.csv, with those of the earlier parts of a resumed run."""
     curves: dict[str, dict[float, float]] = {}
     parts = sorted(run_dir.glob("metrics.*.csv"), key=lambda path: int(path.name.split(".")[1]))
-    for path in [*parts, run_dir / "metrics.csv"]:
+    for path in [*parts, RunFolder(run_dir).metrics]:
         if not path.exists():
             continue
         with path.open(newline="", encoding="utf-8") as file:

@@ -19,9 +19,10 @@ import torch
 from selavi.atomic import write_atomically
 from selavi.augment import Augment
 from selavi.batch import ClipBatch
-from selavi.config import Config, as_dict
+from selavi.config import Config, as_dict, chosen, freedom
 from selavi.errors import DataError, UsageError
 from selavi.inference.predict import BatchPredictions, predict_batch
+from selavi.modalities import MODALITIES
 from selavi.model import SelaviModel
 from selavi.results.cluster_table import CLUSTER_SCHEMA, safe_in_spreadsheets
 from selavi.results.naming import Names
@@ -57,16 +58,21 @@ _PARTS_AT_ONCE = 64
 
 def settings_digest(config: Config, state: Mapping[str, torch.Tensor], potentials: torch.Tensor) -> str:
     """16 hex digits of what a run's labels depend on: weights, potentials, how clips are cut and modalities vote."""
-    settings, digest = as_dict(config), blake2b(digest_size=8)
-    cut = {name: settings["data"][name] for name in ("clip_s", "audio_policy")}
-    digest.update(
-        repr([cut, *(settings[name] for name in ("modalities", "video", "audio", "heads", "labelling"))]).encode()
-    )
+    digest = blake2b(digest_size=8)
+    # Without defaults, so that a setting that is added later leaves what was begun before as it is.
+    settings = sorted((key, value) for key, value in chosen(as_dict(config)).items() if _labels_depend_on(key, config))
+    digest.update(repr(settings).encode())
     for name in sorted(state):
         digest.update(name.encode())
         digest.update(state[name].detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     digest.update(potentials.cpu().numpy().tobytes())
     return digest.hexdigest()
+
+
+def _labels_depend_on(key: str, config: Config) -> bool:
+    section = key.partition(".")[0]
+    sections = {"modalities", "heads", "labelling", *config.modalities}
+    return (section in sections or key in ("data.clip_s", "data.audio_policy")) and not freedom(key)
 
 
 def choose_modalities(names: Sequence[str] | None, config: Config) -> list[str]:
@@ -176,7 +182,7 @@ def part_table(
 
 
 class Shards(Protocol):
-    """The clips to label and the files of each shard; datamodules.index.new_clips.ClipList."""
+    """The clips to label and the files of each shard; datamodules.loading.new_clips.ClipList."""
 
     out: Path
     num_clips: int
@@ -308,9 +314,7 @@ def _why(error: str | None, present: Mapping[str, bool]) -> tuple[str, str]:
         return status, reason
     if not any(present.values()):
         return "silent", "no sound in the windows that were looked at"
-    if present.get("video"):
-        return "no_audio", "the head judges by sound alone"
-    return "no_video", "the head judges by pictures alone"
+    return next(MODALITIES[name].missing for name, is_present in present.items() if not is_present)
 
 
 def _filled(columns: Mapping[str, pa.Array], num_rows: int) -> pa.Table:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from selavi.inference.encode import ClipFeatures
+from selavi.runs.folder import RunFolder
 from selavi.tensor_files import read_tensors, write_tensors
 
 PART = 8192
@@ -22,7 +23,7 @@ PART = 8192
 
 def features_path(run_dir: Path, split: str) -> Path:
     """Where the features of a split are kept."""
-    return run_dir / "eval" / "features" / f"{split}.safetensors"
+    return RunFolder(run_dir).features(split)
 
 
 def digest_of(ids: Sequence[str], checkpoint: Path, num_views: int) -> str:
@@ -52,7 +53,7 @@ def kept_features(
         rows: the split's usable rows of the manifest.
         checkpoint: whose weights encode.
         num_views: of each clip, which are averaged.
-        encode: gives the features of rows, so many of them at a time; called at most once.
+        encode: gives the features of rows, as many of them at a time as its second argument says; called at most once.
 
     Returns:
         (N, D) float16 a modality; zeros for a clip that lacks it or could not be decoded.

@@ -58,7 +58,7 @@ class Draft:
         self.labels = torch.full_like(bank.labels, -2)
         self.statistics = torch.full((4, *bank.labels.shape), torch.nan)
 
-    def collect(self, rows: Tensor, columns: list[int]) -> None:
+    def note_collected(self, rows: Tensor, columns: list[int]) -> None:
         """Note that the features of some clips have come, for some columns."""
         self.labels[rows[:, None], torch.tensor(columns)] = -1
 
@@ -123,7 +123,7 @@ class Labeller:
             clips = collect(number * settings.head_groups + group)
             rows = gather_rows(clips.index).cpu()
             for label_set in self.config.label_sets:
-                draft.collect(rows, [label_set.learning_columns[head] for head in heads])
+                draft.note_collected(rows, [label_set.learning_columns[head] for head in heads])
                 votes = self._votes(clips.with_any(label_set.voters), label_set, bank, head_logits)
                 if number == 0 and self._aligns(label_set):
                     _align(votes, heads, permute_clusters)

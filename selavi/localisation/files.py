@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from selavi.atomic import write_atomically
 from selavi.localisation.evidence import MAPPED
 from selavi.results.evidence import Evidence, EvidenceMap
+from selavi.runs.folder import RunFolder
 
 SCHEMA = pa.schema(
     [
@@ -31,7 +32,7 @@ for _name in MAPPED:
 
 def evidence_path(run_dir: Path, split: str, head: int) -> Path:
     """RUN/evidence/SPLIT-hH.parquet."""
-    return run_dir / "evidence" / f"{split}-h{head}.parquet"
+    return RunFolder(run_dir).evidence(split, head)
 
 
 def read_evidence(path: Path) -> Iterator[Evidence]:

@@ -54,7 +54,7 @@ _FPS = 30
 _JITTER_S = 0.002
 """Time stamps are often rounded to milliseconds."""
 _TICKS = 90_000
-"""Of the picture's clock, a second."""
+"""Ticks a second of the picture's clock."""
 _LONGEST_SIDE = 4096
 _SAMPLE_RATE = 48_000
 
@@ -83,8 +83,8 @@ def playable(path: Path) -> str | None:
                 return f"{_CONTAINERS.get(kind, kind)} container"
             first = next((s for s in file.container.streams.audio if s.codec_context is not None), None)
             video, audio = file.picture, file.audio or first
-            for stream, known, what in ((video, _PLAYED[kind][0], "video"), (audio, _PLAYED[kind][1], "sound")):
-                if stream is not None and stream.codec_context.codec.canonical_name not in known:
+            for stream, codecs, what in ((video, _PLAYED[kind][0], "video"), (audio, _PLAYED[kind][1], "sound")):
+                if stream is not None and stream.codec_context.codec.canonical_name not in codecs:
                     return _name(stream, what)
             if file.audio_fault is not None:
                 return "sound that cannot be decoded"
@@ -153,8 +153,8 @@ def transcode(source: Path, target: Path, *, short_side: int = 240, limits: Limi
 def _is_not_the_first(container: InputContainer, video: VideoStream | None, audio: AudioStream | None) -> bool:
     """Whether a browser, which takes the first default track, would take another one."""
     sounds = sorted(container.streams.audio, key=lambda stream: not stream.disposition & Disposition.default)
-    films = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-    return (video is not None and video.index != films[0].index) or (
+    pictures = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    return (video is not None and video.index != pictures[0].index) or (
         audio is not None and audio.index != sounds[0].index
     )
 
@@ -280,9 +280,9 @@ class _AudioTrack:
         self.kind: tuple[str, str, int] | None = None
         self.resampler: av.AudioResampler | None = None
         self.begin_s = 0.0
-        """Of the sound of this kind."""
+        """Start of the sound of this kind."""
         self.num_samples = 0
-        """Of it, so far, at its own rate."""
+        """Samples of it so far, at its own rate."""
         self.num_encoded = 0
 
     def add(self, time_s: float, frame: AudioFrame) -> None:

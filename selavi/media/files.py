@@ -44,7 +44,7 @@ class Limits:
     sample_rate: int = 192_000
     channels: int = 24
     recording_bytes: int = 8 << 30
-    """Of the frames that decode_recording returns."""
+    """Bytes of the frames that decode_recording returns."""
 
 
 LIMITS = Limits()

@@ -104,9 +104,9 @@ def _by_packets(file: File, wanted_s: np.ndarray, from_s: float, pictures: Pictu
     skippable = context.name in _SKIPPABLE
     shown: list[int] = []  # pts of all packets so far, ascending
     waiting: deque[Packet] = deque()
-    wanted: set[int] = set()
+    needed: set[int] = set()
     index_of: dict[int, int] = {}  # of those that are wanted, by pts
-    known = None  # every frame with a pts up to here has been read
+    read_to = None  # every frame with a pts up to here has been read
     begun = ended = False
     first_pts = 0
     entered = not sought  # by an intra frame: streams with periodic refresh have entries that take time to recover
@@ -116,18 +116,18 @@ def _by_packets(file: File, wanted_s: np.ndarray, from_s: float, pictures: Pictu
         nonlocal entered
         for frame in context.decode(packet):
             entered = entered or (frame.pts == first_pts and frame.pict_type == PictureType.I)
-            if frame.pts in wanted and frame.pts not in index_of and not frame.is_corrupt:
+            if frame.pts in needed and frame.pts not in index_of and not frame.is_corrupt:
                 index_of[frame.pts] = pictures.add(frame)
 
     def is_wanted(packet: Packet) -> bool | None:
-        """None: what has been read does not tell."""
+        """None: what has been read so far does not decide it."""
         at = bisect_left(bounds, packet.pts)
         if packet.pts is None or packet.is_discard or at == len(bounds):
             return False
         following = bisect_right(shown, packet.pts)
         if following < len(shown) and shown[following] <= bounds[at]:
             return False
-        return True if ended or (known is not None and known >= bounds[at]) else None
+        return True if ended or (read_to is not None and read_to >= bounds[at]) else None
 
     packets = file.packets(stream)
     try:
@@ -151,15 +151,15 @@ def _by_packets(file: File, wanted_s: np.ndarray, from_s: float, pictures: Pictu
                 if not packet.is_discard:
                     shown.insert(at, packet.pts)
                 waiting.append(packet)
-                known = packet.dts
-                ended = known is not None and known >= bounds[-1]
+                read_to = packet.dts
+                ended = read_to is not None and read_to >= bounds[-1]
             while waiting:
                 verdict = is_wanted(waiting[0])
                 if verdict is None:
                     break
                 packet = waiting.popleft()
                 if verdict and packet.pts is not None:
-                    wanted.add(packet.pts)
+                    needed.add(packet.pts)
                 elif intra or (ended and not any(is_wanted(later) for later in waiting)):
                     continue
                 if skippable:
@@ -172,7 +172,7 @@ def _by_packets(file: File, wanted_s: np.ndarray, from_s: float, pictures: Pictu
         context.skip_frame = "DEFAULT"
     if context.has_b_frames and not reordered and is_shuffled(file):
         return None
-    if not entered or any(pts not in index_of for pts in wanted):
+    if not entered or any(pts not in index_of for pts in needed):
         return None
     chosen = [bisect_right(shown, bound) - 1 for bound in bounds]
     if min(chosen) < 0 or any(shown[at] not in index_of for at in chosen):

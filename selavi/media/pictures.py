@@ -75,7 +75,7 @@ class Shape:
     ratio: float
     """Width over height of one pixel of those; 1: squares."""
     own_ratio: float
-    """Of the picture itself."""
+    """The same for the picture itself."""
 
     @property
     def size(self) -> tuple[int, int]:

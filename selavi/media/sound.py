@@ -70,7 +70,7 @@ class _Track:
     def __init__(self, sample_rate: int) -> None:
         self.sample_rate = sample_rate
         self.begin_s = 0.0
-        """Of the first sample of all."""
+        """When the first sample of all is heard."""
         self._resampled: list[np.ndarray] = []
         self._part: _Part | None = None
 

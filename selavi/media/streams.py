@@ -120,15 +120,15 @@ def choose_streams(
 
 
 def choose_picture(streams: Sequence[VideoStream]) -> VideoStream | None:
-    """Of several pictures no cover, then one that moves, then the one flagged default, then the first."""
+    """The picture that is read: no cover; then one that moves, then the one flagged default, then the first."""
 
     def rank(stream: VideoStream) -> tuple[bool, bool]:
         name = "" if stream.codec_context is None else stream.codec_context.name
         still = stream.frames == 1 or (stream.frames == 0 and name in _STILLS)
         return still, not stream.disposition & Disposition.default
 
-    films = [stream for stream in streams if not stream.disposition & Disposition.attached_pic]
-    return min(films, key=rank, default=None)
+    pictures = [stream for stream in streams if not stream.disposition & Disposition.attached_pic]
+    return min(pictures, key=rank, default=None)
 
 
 def _usable_sound(

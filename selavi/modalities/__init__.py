@@ -24,6 +24,7 @@ __all__ = [
     "examples",
     "in_order",
     "num_bytes",
+    "reads_sound",
     "request_of",
 ]
 
@@ -49,6 +50,11 @@ def request_of(config: Settings, names: Iterable[str]) -> Request:
     for name in names:
         request |= MODALITIES[name].request(config)
     return request
+
+
+def reads_sound(config: Settings, names: Iterable[str]) -> bool:
+    """Whether one of some modalities is made from the sound."""
+    return request_of(config, names).sample_rate > 0
 
 
 def num_bytes(config: Settings) -> int:

@@ -38,6 +38,7 @@ AUDIO = Modality(
     value=lambda streams, facts, window, config: streams.waveform,
     example=lambda shape, generator: generator.integers(-20_000, 20_000, shape, np.int16),
     columns=("audio_state", "audio_s", "audio_reason"),
+    missing=("no_audio", "the head judges by sound alone"),
     request=lambda config: Request(sample_rate=config.audio.sample_rate),
     has=lambda facts: bool(facts["audio_state"] == "ok"),
     faults=_faults,

@@ -99,6 +99,8 @@ class Modality:
     """Makes noise of a shape in the range of real values."""
     columns: tuple[str, ...] = ()
     """Columns of the manifest that the functions here read."""
+    missing: tuple[str, str] = ("absent", "the head judges by what the clip lacks")
+    """Status and reason of a clip that has no label because its head reads this modality alone."""
     request: Callable[[Settings], Request] = _no_streams
     """What its value needs of a window."""
     has: Callable[[Mapping[str, Any]], bool] = lambda facts: True

@@ -23,6 +23,7 @@ VIDEO = Modality(
     value=lambda streams, facts, window, config: streams.frames,
     example=lambda shape, generator: generator.integers(0, 256, shape, np.uint8),
     columns=("width",),
+    missing=("no_video", "the head judges by pictures alone"),
     request=lambda config: Request(num_frames=config.video.num_frames, size=config.video.decode_size),
     has=lambda facts: bool(facts["width"] != 0),
     faults=_faults,

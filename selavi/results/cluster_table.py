@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from selavi.atomic import write_atomically
 from selavi.errors import UsageError
+from selavi.runs.folder import RunFolder
 from selavi.wording import command
 
 CLUSTER_SCHEMA = pa.schema(
@@ -107,7 +108,7 @@ def read_labels(run_dir: Path, split: str) -> pa.Table:
     Raises:
         UsageError: there is none; the message says how to make it.
     """
-    path = run_dir / "labels" / f"{split}.parquet"
+    path = RunFolder(run_dir).labels(split)
     if not path.exists():
         splits = ", ".join(sorted(file.stem for file in path.parent.glob("*.parquet"))) or "none"
         raise UsageError(
@@ -124,7 +125,7 @@ def assignments(labels: pa.Table) -> np.ndarray:
 
 def agreement_of_modalities(run_dir: Path, split: str) -> np.ndarray | None:
     """(N, H) modality_agreement of RUN/labels/SPLIT.parquet, NaN for a clip with one modality; None without a file."""
-    if not (run_dir / "labels" / f"{split}.parquet").exists():
+    if not RunFolder(run_dir).labels(split).exists():
         return None
     return _by_head(read_labels(run_dir, split), "modality_agreement")
 
@@ -140,7 +141,8 @@ def write_cluster_table(table: pa.Table, run_dir: Path, *, spreadsheet_safe: boo
     Returns:
         The two paths.
     """
-    parquet_path, csv_path = run_dir / "clusters.parquet", run_dir / "clusters.csv"
+    folder = RunFolder(run_dir)
+    parquet_path, csv_path = folder.clusters, folder.clusters_csv
     write_table(table, parquet_path)
     write_table(table, csv_path, spreadsheet_safe=spreadsheet_safe)
     return parquet_path, csv_path

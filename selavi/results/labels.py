@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 from torch import Tensor
 
 from selavi.atomic import write_atomically
+from selavi.runs.folder import RunFolder
 
 LABEL_SCHEMA = pa.schema(
     [
@@ -42,7 +43,7 @@ def write_labels(run_dir: Path, split: str, ids: list[str], labels: Tensor, stat
     for name in ("confidence", "margin", "entropy", "modality_agreement"):
         values = statistics[name].flatten().numpy()
         columns[name] = pa.array(values, pa.float32(), from_pandas=True)
-    path = run_dir / "labels" / f"{split}.parquet"
+    path = RunFolder(run_dir).labels(split)
     with write_atomically(path) as temporary:
         pq.write_table(pa.table(columns, schema=LABEL_SCHEMA), temporary)
     return path

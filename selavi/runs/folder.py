@@ -26,6 +26,7 @@ class RunFolder:
         self.lock = self.path / ".lock"
         self.evaluation = self.path / "eval"
         self.export = self.path / "export"
+        self.hub = self.path / "hub"
         self.clusters = self.path / "clusters.parquet"
         self.clusters_csv = self.path / "clusters.csv"
         self.names = self.path / "names.csv"

@@ -9,10 +9,12 @@ import pytest
 
 from datamodules.index.manifest import judge, usable
 from datamodules.index.scan import scan
-from datamodules.loading.dataset import ClipDataset, ClipReader, FileReader
+from datamodules.loading.dataset import ClipDataset
 from datamodules.loading.sampling import ViewKey
 from datamodules.stores.cache import build_cache
+from datamodules.stores.files import FileReader
 from datamodules.stores.prepare import PrepareSettings, prepare
+from datamodules.stores.reader import ClipReader
 from datamodules.stores.shards import open_shards
 from selavi.config import Config
 from selavi.modalities import Request, Window

@@ -54,8 +54,8 @@ def start(
 def stop_at(step: int, patch: pytest.MonkeyPatch) -> None:
     """Stop a training in this process after a step, as a signal does."""
 
-    def stop(self: callbacks.StopOnSignal, trainer, *_: object) -> None:  # type: ignore[no-untyped-def]
+    def stop(self: callbacks.Survival, trainer, *_: object) -> None:  # type: ignore[no-untyped-def]
         if trainer.global_step == step:
             raise Interrupted("stopped by a test")
 
-    patch.setattr(callbacks.StopOnSignal, "on_train_batch_end", stop)
+    patch.setattr(callbacks.Survival, "on_train_batch_end", stop)

@@ -69,15 +69,15 @@ def test_a_loss_that_is_not_finite_ends_the_run(fit: Train, tmp_path: Path, caps
 def test_the_log_says_where_labellings_go_wrong(
     fit: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from selavi.labelling import labeller
+    from selavi.labelling.methods import transport
 
-    assign = labeller.assign
+    assign = transport.assign
 
     def one_cluster_and_no_patience(scores, marginal, **settings):  # type: ignore[no-untyped-def]
         found = assign(scores, marginal, **settings)
         return replace(found, labels=found.labels * 0, marginal_error=0.5, converged=False)
 
-    monkeypatch.setattr(labeller, "assign", one_cluster_and_no_patience)
+    monkeypatch.setattr(transport, "assign", one_cluster_and_no_patience)
     assert fit(tmp_path / "run", "trainer.max_epochs=1") == 0
     error = capsys.readouterr().err
     assert "marginal error 5.0e-01, NOT CONVERGED, 1.0/8 clusters used" in error

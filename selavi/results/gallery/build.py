@@ -32,8 +32,8 @@ from selavi.results.gallery.thumbnails import (
 )
 
 RunJobs = Callable[[Callable[[Any], str], Iterable[Any], int, str], Iterator[tuple[int, Any]]]
-"""Calls a function on so many jobs, for a purpose (in words); gives the number of each job and what the function
-returned, or, where that is no string, a fault with `reason` and `detail`."""
+"""Calls a function on jobs, given their number and a purpose in words; gives the number of each job and what the
+function returned, or, where that is no string, a fault with `reason` and `detail`."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class MediaSource:
 
 
 @dataclass(frozen=True)
-class About:
+class AboutRun:
     """What the page says of the run."""
 
     title: str
@@ -115,7 +115,7 @@ def write_gallery(
     out_dir: Path,
     clips: pa.Table,
     heads: Sequence[Head],
-    about: About,
+    about: AboutRun,
     source: MediaSource,
     *,
     places: Places | None = None,
@@ -152,7 +152,7 @@ def write_gallery(
     writer = _Writer(out_dir, clips, heads, about, source, run_jobs, selector, show_all=places is None)
     thumbnails = writer.make_thumbnails()
     overlays = writer.draw_overlays(explain, num_explained)
-    pictures = data.Pictures(thumbnails, overlays)
+    pictures = data.PictureNames(thumbnails, overlays)
     writer.write_members(pictures, writer.take_media())
     writer.write_search_and_labels()
     writer.write_map(features, method, thumbnails)
@@ -170,7 +170,7 @@ class _Writer:
         out_dir: Path,
         clips: pa.Table,
         heads: Sequence[Head],
-        about: About,
+        about: AboutRun,
         source: MediaSource,
         run_jobs: RunJobs,
         selector: Selector,
@@ -303,7 +303,7 @@ class _Writer:
         for path, target, row in zip(paths, targets, rows.tolist(), strict=True):
             yield links.MediaJob(self.source.root / path, target, row)
 
-    def write_members(self, pictures: data.Pictures, media_of: data.MediaOf) -> None:
+    def write_members(self, pictures: data.PictureNames, media_of: data.MediaOf) -> None:
         """Write the clips of every cluster."""
         for head in self.heads:
             clusters = self.clusters[head.head]
@@ -337,7 +337,7 @@ class _Writer:
         path = data.write_map(self.folder, rows, positions, self.clips, self.heads, thumbnails, explained)
         self.written.add(path)
 
-    def write_index(self, pictures: data.Pictures) -> None:
+    def write_index(self, pictures: data.PictureNames) -> None:
         """Write what the page loads first."""
         about = self.about
         index = {
@@ -378,7 +378,7 @@ class _Writer:
             ],
         }
 
-    def remove_stale(self, pictures: data.Pictures) -> None:
+    def remove_stale(self, pictures: data.PictureNames) -> None:
         """Remove what an earlier gallery left."""
         self.report.removed += data.remove_stale(self.folder, [".js", ".tmp"], self.written)
         for kind, names, suffix in (("thumbs", pictures.thumbnails, "jpg"), ("evidence", pictures.evidence, "png")):
@@ -422,7 +422,7 @@ def _picture(out_dir: Path, folder: str, name: str, suffix: str) -> Path:
     return out_dir / folder / name[:2] / f"{name}.{suffix}"
 
 
-def _key(about: About, heads: Sequence[Head]) -> str:
+def _key(about: AboutRun, heads: Sequence[Head]) -> str:
     """The page keeps names under this: another run, split or training has another one."""
     digest = hashlib.sha256(f"{about.run}\x1f{about.split}".encode())
     for head in heads:

@@ -29,7 +29,7 @@ them, and whether they are `video` or `audio`."""
 
 
 @dataclass(frozen=True)
-class Pictures:
+class PictureNames:
     """File names, 24 hexadecimal digits, of each clip's pictures; empty where there is none."""
 
     thumbnails: np.ndarray
@@ -62,7 +62,7 @@ def write_members(
     clusters: HeadClusters,
     cluster: Cluster,
     clips: pa.Table,
-    pictures: Pictures,
+    pictures: PictureNames,
     media_of: MediaOf,
     with_evidence: bool,
 ) -> list[Path]:
@@ -180,7 +180,7 @@ def write_map(
         positions: (P, 2) uint16.
         clips: of select.arrange.
         heads: whose clusters colour the points.
-        thumbnails: of Pictures.
+        thumbnails: of PictureNames.
         about: method and explained.
     """
     content = {

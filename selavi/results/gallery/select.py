@@ -21,7 +21,7 @@ _FACTS = ("path", "label", "duration_s", "width", "height", "audio_state", "byte
 _MAJORITY = 0.5
 """Share of a cluster's clips that must carry a label, or a word, before it is suggested as a name."""
 _LIFT = 2.0
-"""A suggested word is so many times as common in the cluster as in all clips."""
+"""How many times as common a suggested word must be in the cluster as in all clips."""
 _MAX_WORDS = 2
 
 

@@ -27,7 +27,7 @@ _FAINTEST = 1e-6
 """Power below which nothing is loudest: silence stays dark."""
 _LONG_S = 120.0
 _WINDOWS = 80
-"""Longer recordings are heard in so many windows of a second, which bounds time and memory."""
+"""Windows of a second in which longer recordings are heard, which bounds time and memory."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """What happens around training steps, in the order in which Lightning calls it.
 
-The callbacks stand in the list of the trainer as StopOnSignal, LabellingCallback, Progress, and last Lightning's own
+The callbacks stand in the list of the trainer as Survival, LabellingCallback, Progress, and last Lightning's own
 for checkpoints.  Callbacks come before the module at each hook:
 
     training begins       signals are taken over; the schedule is fixed, batch norm sees some clips; the bar opens
@@ -19,6 +19,6 @@ for checkpoints.  Callbacks come before the module at each hook:
 
 from selavi.training.callbacks.labelling import LabellingCallback
 from selavi.training.callbacks.progress import Progress
-from selavi.training.callbacks.survival import StopOnSignal
+from selavi.training.callbacks.survival import Survival
 
-__all__ = ["LabellingCallback", "Progress", "StopOnSignal"]
+__all__ = ["LabellingCallback", "Progress", "Survival"]

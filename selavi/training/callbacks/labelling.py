@@ -21,7 +21,7 @@ from selavi.meter import say
 from selavi.scores.metrics import contingency_matrix, normalised_mutual_information
 from selavi.scores.verdict import Verdict, judge_training
 from selavi.training.callbacks.progress import Progress
-from selavi.training.callbacks.survival import StopOnSignal
+from selavi.training.callbacks.survival import Survival
 from selavi.training.module import SelaviModule
 from selavi.wording import command
 
@@ -33,11 +33,11 @@ class LabellingCallback(pl.Callback):
         config: the whole configuration.
         human_labels: label of each training clip, to report NMI; None where there are none.
         progress: shows each labelling.
-        stop: asked, while clips are labelled, whether a signal has come.
+        survival: asked, while clips are labelled, whether to stop.
     """
 
-    def __init__(self, config: Config, human_labels: list[str] | None, progress: Progress, stop: StopOnSignal) -> None:
-        self.config, self.human_labels, self.progress, self.stop = config, human_labels, progress, stop
+    def __init__(self, config: Config, human_labels: list[str] | None, progress: Progress, survival: Survival) -> None:
+        self.config, self.human_labels, self.progress, self.survival = config, human_labels, progress, survival
         self.labeller = Labeller(config)
         self.statistics: ClipStatistics | None = None
         self.churn: list[float] = []
@@ -109,7 +109,7 @@ class LabellingCallback(pl.Callback):
             batches = self._labelling_batches(trainer, pass_number)
             encoded = module.encode(batches, random=not last)
             table = collect_features(encoded, module.model.branch_features, module.device)
-            self.stop.stop_together(module.device)
+            self.survival.stop_together(module.device)
             return table
 
         def permute(branch: str, head: int, permutation: Tensor) -> None:
@@ -138,8 +138,8 @@ class LabellingCallback(pl.Callback):
 
     def _labelling_batches(self, trainer: pl.Trainer, pass_number: int) -> Iterator[ClipBatch]:
         for batch in trainer.datamodule.labelling_loader(pass_number):  # type: ignore[attr-defined]
-            self.progress.note_errors(batch)
-            self.stop.stop_alone()
+            self.survival.note_errors(batch)
+            self.survival.stop_alone()
             yield batch
 
     def _warm_up_batch_norm(self, trainer: pl.Trainer, module: SelaviModule) -> None:

@@ -1,20 +1,16 @@
 """What a person sees of a training: one bar, and a line for each labelling."""
 
-import csv
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
-import torch
 
 from selavi.batch import ClipBatch
 from selavi.config import Config
-from selavi.distributed import all_sum, rank, world_size
-from selavi.errors import DataError, NumericError
+from selavi.distributed import rank, world_size
 from selavi.labelling.labeller import LabellingReport
 from selavi.meter import Meter, say
-from selavi.runs.folder import RunFolder
 from selavi.training.module import SelaviModule
 from selavi.wording import duration, speed
 
@@ -22,13 +18,11 @@ from selavi.wording import duration, speed
 class Progress(pl.Callback):
     """One bar over the whole training with clips/s, loss and time left, and a line for each labelling.
 
-    Where standard error is no terminal, a line every `every_s` seconds takes the bar's place.  Also counts clips
-    that could not be decoded, lists them in RUN/bad_clips.csv, and stops the run when they are too many.
+    Where standard error is no terminal, a line every `every_s` seconds takes the bar's place.
     """
 
     def __init__(self, config: Config, ids: list[str], every_s: float = 20.0) -> None:
         self.config, self.ids, self.every_s = config, ids, every_s
-        self.faults: dict[int, str] = {}
         self.meter: Meter | None = None
         self.labellings_left_s = 0.0
         self.smooth_loss = float("nan")
@@ -64,16 +58,8 @@ class Progress(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: SelaviModule, outputs: Any, batch: ClipBatch, _: int
     ) -> None:
-        """Advance the bar; stop on a loss that is not finite and on too many faults."""
-        self.note_errors(batch)
+        """Advance the bar."""
         loss = float(outputs["loss"])
-        healthy = all_sum(torch.tensor([0.0 if np.isfinite(loss) else 1.0], device=module.device))
-        if healthy.item() > 0:
-            named = ", ".join(self.ids[i] for i in batch.index[:5].tolist())
-            raise NumericError(
-                f"the loss is {loss} at step {trainer.global_step} (clips {named} ...); "
-                "lower optim.lr, or resume from the last checkpoint with another seed"
-            )
         self.smooth_loss = loss if np.isnan(self.smooth_loss) else 0.95 * self.smooth_loss + 0.05 * loss
         if self.meter is not None:
             steps_per_s = self.meter.pace.rate
@@ -120,18 +106,3 @@ class Progress(pl.Callback):
     def say(self, line: str) -> None:
         """Print a line to standard error without breaking the bar."""
         say(line)
-
-    def note_errors(self, batch: ClipBatch) -> None:
-        """Remember clips that could not be decoded; stop when they are more than the budget."""
-        new = {index: reason for index, reason in batch.errors if index not in self.faults}
-        if not new:
-            return
-        self.faults |= new
-        path = RunFolder(self.config.run_dir).bad_clips
-        with path.open("a", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows((self.ids[index], reason) for index, reason in new.items())
-        if len(self.faults) > self.config.data.max_bad_fraction * len(self.ids):
-            raise DataError(
-                f"{len(self.faults)} of {len(self.ids)} training clips could not be decoded "
-                f"(data.max_bad_fraction={self.config.data.max_bad_fraction}); they are listed in {path}"
-            )

@@ -1,5 +1,7 @@
-"""What ends a training early: signals."""
+"""What ends a training early: signals, a loss that is not finite, clips that cannot be decoded."""
 
+import csv
+import math
 import os
 import signal
 from typing import Any
@@ -8,21 +10,30 @@ import pytorch_lightning as pl
 import torch
 
 from selavi.batch import ClipBatch
+from selavi.config import Config
 from selavi.distributed import all_sum, rank, world_size
-from selavi.errors import Interrupted
+from selavi.errors import DataError, Interrupted, NumericError
 from selavi.runs.folder import RunFolder
 from selavi.training.module import SelaviModule
 
 
-class StopOnSignal(pl.Callback):
-    """SIGTERM, SIGUSR1 and the keyboard end the run after the current step; the last epoch's checkpoint stays.
+class Survival(pl.Callback):
+    """Ends a run where it must end; the last epoch's checkpoint stays.
 
-    The moment one comes it is acknowledged on standard error.  In a labelling, a single process stops at the next
-    batch, several after the pass over the clips: they must all stop at the same place.
+    SIGTERM, SIGUSR1 and the keyboard end it after the current step.  The moment one comes it is acknowledged on
+    standard error.  In a labelling, a single process stops at the next batch, several after the pass over the clips:
+    they must all stop at the same place.
+
+    Clips that could not be decoded are listed in RUN/bad_clips.csv, and end it when they are too many.
+
+    Args:
+        config: the whole configuration.
+        ids: ids of the training clips; a batch's `index` counts them.
     """
 
-    def __init__(self, run_dir: str) -> None:
-        self.run_dir = run_dir
+    def __init__(self, config: Config, ids: list[str]) -> None:
+        self.config, self.ids = config, ids
+        self.faults: dict[int, str] = {}
         self.received = 0
         self.before: dict[int, Any] = {}
 
@@ -44,8 +55,19 @@ class StopOnSignal(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: SelaviModule, outputs: Any, batch: ClipBatch, _: int
     ) -> None:
-        """All ranks stop at the same step."""
-        self.stop_together(module.device)
+        """Check the step; all ranks stop at the same one, for a signal or a loss that is not finite on any of them."""
+        loss = float(outputs["loss"])
+        flags = torch.tensor([self.received, not math.isfinite(loss)], dtype=torch.float32, device=module.device)
+        received, diverged = all_sum(flags).tolist()
+        if received:
+            raise self._interrupted(self.received)
+        self.note_errors(batch)
+        if diverged:
+            named = ", ".join(self.ids[i] for i in batch.index[:5].tolist())
+            raise NumericError(
+                f"the loss is {loss} at step {trainer.global_step} (clips {named} ...); "
+                "lower optim.lr, or resume from the last checkpoint with another seed"
+            )
 
     def stop_together(self, device: torch.device) -> None:
         """Raise Interrupted on every rank if any has received a signal; every rank must come here."""
@@ -58,6 +80,21 @@ class StopOnSignal(pl.Callback):
         if self.received and world_size() == 1:
             raise self._interrupted(self.received)
 
+    def note_errors(self, batch: ClipBatch) -> None:
+        """Remember clips that could not be decoded; stop when they are more than the budget."""
+        new = {index: reason for index, reason in batch.errors if index not in self.faults}
+        if not new:
+            return
+        self.faults |= new
+        path = RunFolder(self.config.run_dir).bad_clips
+        with path.open("a", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows((self.ids[index], reason) for index, reason in new.items())
+        if len(self.faults) > self.config.data.max_bad_fraction * len(self.ids):
+            raise DataError(
+                f"{len(self.faults)} of {len(self.ids)} training clips could not be decoded "
+                f"(data.max_bad_fraction={self.config.data.max_bad_fraction}); they are listed in {path}"
+            )
+
     def _note(self, number: int, frame: object) -> None:
         if self.received:  # the second signal does not wait
             raise self._interrupted(number)
@@ -68,7 +105,7 @@ class StopOnSignal(pl.Callback):
             os.write(2, f"\nstopping after this step{again}\n".encode())
 
     def _interrupted(self, number: int) -> Interrupted:
-        kept = RunFolder(self.run_dir).last_checkpoint
+        kept = RunFolder(self.config.run_dir).last_checkpoint
         if kept.exists():
             advice = f"its last finished epoch is kept in {kept}: go on with resume=auto"
         else:

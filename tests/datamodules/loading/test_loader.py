@@ -16,10 +16,11 @@ import torch
 
 from datamodules.clips import ClipDataModule, prepare_data
 from datamodules.loading import loader as loader_module
-from datamodules.loading.dataset import ClipDataset, FileReader
+from datamodules.loading.dataset import ClipDataset
 from datamodules.loading.loader import Loader, WatchedReader
 from datamodules.loading.sampling import AllSampler
 from datamodules.loading.shared_memory import require_shared_memory
+from datamodules.stores.files import FileReader
 from selavi.batch import ClipBatch
 from selavi.config import Config
 from selavi.errors import UsageError

@@ -17,9 +17,10 @@ from PIL import Image
 from datamodules.clips import ClipDataModule, prepare_data
 from datamodules.index.manifest import judge, select_split, usable
 from datamodules.index.scan import scan
-from datamodules.loading.dataset import ClipDataset, FileReader
+from datamodules.loading.dataset import ClipDataset
 from datamodules.loading.loader import Loader
 from datamodules.loading.sampling import TrainSampler, ViewKey
+from datamodules.stores.files import FileReader
 from datamodules.stores.opening import open_media
 from datamodules.stores.prepare import PrepareSettings, prepare
 from datamodules.stores.shards import ShardReader, is_prepared, open_shards, pack_sample, tar_name, unpack_sample

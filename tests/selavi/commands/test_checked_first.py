@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import datamodules.clips
 import datamodules.doctor.throughput
-import datamodules.index.new_clips
 import datamodules.index.scan
 import datamodules.loading.loader
+import datamodules.loading.new_clips
+import datamodules.stores.opening
 import datamodules.stores.prepare
 import selavi.commands.gallery_workers
 import selavi.evaluation.compare
@@ -39,12 +39,12 @@ from tools import (
 # what stands in their place.
 WORK = {
     datamodules.loading.loader.Loader: "__iter__",  # decodes clips
-    datamodules.index.new_clips: "probe_file",
+    datamodules.loading.new_clips: "probe_file",
     datamodules.doctor.throughput: "probe_file",
     datamodules.index.scan: "_probe_all",
     datamodules.stores.prepare: "run_jobs",
     selavi.commands.gallery_workers: "run_jobs",
-    datamodules.clips: "build_cache",
+    datamodules.stores.opening: "build_cache",
     selavi.model.SelaviModel: "forward",
     selavi.pretrained: "export_program",
     selavi.evaluation.compare: "cluster_features",
@@ -162,6 +162,7 @@ REFUSED: list[tuple[ModuleType, str, str]] = [
     (degrade, "{run} {tmp}/none", "none is not a run folder"),
     (degrade, "{unlabelled}", "has a label to compare clusters with"),
     (degrade, "{video} --kmeans audio", "--kmeans audio: none of the runs was trained on audio"),
+    (degrade, "{run} --kmeans audio+video", "they have video, audio, video+audio"),
     (degrade, "{run} --seed -1", "--seed must be at least 0, got -1"),
     (degrade, "{run} --views 0", "--views must be at least 1, got 0"),
     (degrade, "{run} --out {tmp}/file", "--out {tmp}/file: {tmp}/file is a file"),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from selavi.commands import label, label_run
+from selavi.commands import label, label_plan, label_run
 from selavi.commands.label import LabelArguments
 from selavi.commands.main import main
 from selavi.commands.recipes import RECIPES
@@ -35,7 +35,7 @@ def not_again(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("it was done once more")
 
-    for name in ("train", "evaluate", "export", "measure_model"):
+    for name in ("train", "evaluate", "export", "make_plan"):
         monkeypatch.setattr(label_run, name, refuse)
 
 
@@ -45,9 +45,9 @@ def files_of(run: Path) -> dict[str, int]:
 
 def test_the_commands_by_hand_train_the_same(words: list[str], tmp_path: Path, labelled_run: Path) -> None:
     """What is printed at the end, given to train, comes to the settings of the run."""
-    plan = label_run.Plan(**json.loads((labelled_run / "label.json").read_text()))
+    plan = json.loads((labelled_run / "label.json").read_text())
     with called_as("selavi", "{name}"):
-        result = label.label(LabelArguments(plan.folder, out=labelled_run))
+        result = label.label(LabelArguments(plan["folder"], out=labelled_run))
     first = result.by_hand[0].split()
     assert first[:4] == ["selavi", "train", "--config", "small"]
     by_hand = load_config(RECIPES / "small.yaml", [*first[4:], "resume=auto"])
@@ -81,7 +81,7 @@ def test_a_folder_becomes_a_page_also_where_it_was_stopped_between(
     again = f"the same command goes on: selavi label {words[1]} --out {run}"
     assert again in said
     plan = json.loads((run / "label.json").read_text())
-    monkeypatch.setattr(label_run, "choose_recipe", stop)  # nothing is planned anew
+    monkeypatch.setattr(label_run, "make_plan", stop)  # nothing is planned anew
     assert main(again.partition(": selavi ")[2].split()) == 0
     assert json.loads((run / "label.json").read_text()) == plan | {"exported": 2}
     ended = capsys.readouterr()
@@ -114,18 +114,53 @@ def test_stopped_after_training_it_does_not_train_again(
     assert json.loads((run / "label.json").read_text()) == plan
 
 
+def test_a_finished_run_is_trained_longer_measured_and_written_again(
+    tmp_path: Path, labelled_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "copy"
+    shutil.copytree(labelled_run, run)
+    plan = json.loads((run / "label.json").read_text())
+    (run / "label.json").write_text(json.dumps(plan | {"cost": {"epoch_s": 50.0, "labelling_s": 1.0}}))
+    page = (run / "gallery" / "index.html").stat().st_mtime_ns
+    assert main(["label", plan["folder"], "--out", str(run), "--more", "1"]) == 0
+    said = capsys.readouterr().err
+    assert "plan: 1 more epochs, about 50 s" in said
+    assert f"selavi train {run} --more 1\n" in said
+    assert json.loads((run / "status.json").read_text())["epochs"] == 3
+    assert json.loads((run / "label.json").read_text())["exported"] == 3
+    assert (run / "gallery" / "index.html").stat().st_mtime_ns > page
+
+
+@pytest.mark.parametrize(("asked", "device"), [([], "on the GPU"), (["trainer.accelerator=cpu"], "without a GPU")])
+def test_a_gpu_is_used_where_there_is_one_unless_it_is_not_asked_for(
+    words: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    asked: list[str],
+    device: str,
+) -> None:
+    def stop(*_: object) -> None:
+        raise Interrupted("planned", 75)
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda **_: True)
+    monkeypatch.setattr(label_run, "train", stop)
+    assert main([*words, *asked]) == 75
+    assert f"for 48 clips {device}" in capsys.readouterr().err
+
+
 def test_the_length_follows_from_the_speed_that_was_measured(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(*_: object) -> None:
         raise Interrupted("planned", 75)
 
-    monkeypatch.setattr(label_run, "measure_model", lambda *_: ModelSpeed(0.5, 1.0, 8, "a slow machine"))
+    monkeypatch.setattr(label_plan, "measure_model", lambda *_: ModelSpeed(0.5, 1.0, 8, "a slow machine"))
     monkeypatch.setattr(label_run, "train", stop)
     chosen = ("trainer.max_epochs", "optim.batch_size")
     assert main([word for word in words if not word.startswith(chosen)] + ["--minutes", "0.1"]) == 75
     plan = json.loads((tmp_path / "run" / "label.json").read_text())
-    assert plan["epoch_s"] > 96 and plan["labelling_s"] > 96  # 48 clips at half a clip a second; two groups at one
+    assert min(plan["cost"].values()) > 96  # 48 clips at half a clip a second; two groups at one
     config = load_config(RECIPES / f"{plan['recipe']}.yaml", plan["settings"])
     assert config.optim.batch_size == 16  # three steps an epoch
     assert config.trainer.max_epochs == 50  # 150 steps, which labels need: no more fits

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from selavi.config import Config, HeadsConfig, LabellingConfig
+from selavi.config import Config, HeadsConfig, LabellingConfig, differences
 from selavi.errors import DataError, UsageError
 from selavi.inference import assigned
 from selavi.inference.predict import BatchPredictions
@@ -96,8 +96,23 @@ def test_the_digest_tells_runs_apart() -> None:
     ):
         assert assigned.settings_digest(*changed) != digest
     other = make_config()
-    other.data.root, other.data.num_workers = "elsewhere", 0
+    other.data.root, other.data.num_workers, other.labelling.batch_size = "elsewhere", 0, 3
     assert assigned.settings_digest(other, state, potentials) == digest
+
+
+def test_a_setting_that_is_added_later_leaves_the_digest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half-done labels of new clips go on under a version that has more settings."""
+    digest = assigned.settings_digest(make_config(), {}, torch.zeros(1))
+    as_dict = differences.as_dict
+
+    def with_one_more(config: Config) -> dict[str, Any]:
+        settings = as_dict(config)
+        settings["labelling"]["patience"] = 3
+        return settings
+
+    monkeypatch.setattr(differences, "as_dict", with_one_more)
+    monkeypatch.setattr(assigned, "as_dict", with_one_more)
+    assert assigned.settings_digest(make_config(), {}, torch.zeros(1)) == digest
 
 
 def write_parts(folder: Path, order: str) -> list[Path]:

@@ -1,26 +1,29 @@
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from selavi.batch import ClipBatch
 from selavi.config import Config, as_dict
-from selavi.errors import Interrupted, UsageError
+from selavi.errors import DataError, Interrupted, NumericError, UsageError
 from selavi.labelling.labeller import LabellingReport
 from selavi.runs.folder import RunFolder
 from selavi.runs.resume import check_same_settings
-from selavi.training.callbacks import Progress, StopOnSignal, survival
+from selavi.training.callbacks import Progress, Survival, survival
 
 Tiny = Callable[..., Config]
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def stop(tmp_path: Path) -> StopOnSignal:
+def stop(tiny: Tiny, tmp_path: Path) -> Survival:
     """Handlers installed, and given back afterwards."""
-    watched = StopOnSignal(str(tmp_path / "run"))
+    watched = Survival(tiny(f"run_dir={tmp_path / 'run'}"), [str(number) for number in range(9)])
     watched.on_train_start(None, None)  # type: ignore[arg-type]
     yield watched  # type: ignore[misc]
     watched.on_train_end(None, None)  # type: ignore[arg-type]
@@ -28,7 +31,7 @@ def stop(tmp_path: Path) -> StopOnSignal:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGUSR1, 75)])
 def test_a_signal_is_acknowledged_at_once_and_acted_on_at_the_end_of_the_step(
-    stop: StopOnSignal, capfd: pytest.CaptureFixture[str], number: int, code: int
+    stop: Survival, capfd: pytest.CaptureFixture[str], number: int, code: int
 ) -> None:
     stop.stop_together(CPU)
     os.kill(os.getpid(), number)
@@ -40,15 +43,13 @@ def test_a_signal_is_acknowledged_at_once_and_acted_on_at_the_end_of_the_step(
     assert end.value.exit_code == code
 
 
-def test_a_second_signal_does_not_wait(stop: StopOnSignal) -> None:
+def test_a_second_signal_does_not_wait(stop: Survival) -> None:
     os.kill(os.getpid(), signal.SIGINT)
     with pytest.raises(Interrupted):
         os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_a_labelling_stops_too_where_no_other_process_waits(
-    stop: StopOnSignal, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_labelling_stops_too_where_no_other_process_waits(stop: Survival, monkeypatch: pytest.MonkeyPatch) -> None:
     stop.stop_alone()
     os.kill(os.getpid(), signal.SIGTERM)
     with monkeypatch.context() as patch:
@@ -58,7 +59,7 @@ def test_a_labelling_stops_too_where_no_other_process_waits(
         stop.stop_alone()
 
 
-def test_only_what_is_there_is_promised(stop: StopOnSignal, tmp_path: Path) -> None:
+def test_only_what_is_there_is_promised(stop: Survival, tmp_path: Path) -> None:
     kept = RunFolder(tmp_path / "run").last_checkpoint
     kept.parent.mkdir(parents=True)
     kept.write_bytes(b"")
@@ -68,6 +69,60 @@ def test_only_what_is_there_is_promised(stop: StopOnSignal, tmp_path: Path) -> N
     assert str(end.value) == (
         f"stopped by the keyboard; its last finished epoch is kept in {kept}: go on with resume=auto"
     )
+
+
+@pytest.fixture
+def batch() -> ClipBatch:
+    return ClipBatch(torch.arange(2), {}, {}, torch.zeros(2, 0), [])
+
+
+def after_step(stop: Survival, loss: float, batch: ClipBatch) -> None:
+    """The hook at the end of a step with this loss."""
+    trainer, module = SimpleNamespace(global_step=7), SimpleNamespace(device=CPU)
+    stop.on_train_batch_end(trainer, module, {"loss": torch.tensor(loss)}, batch, 0)  # type: ignore[arg-type]
+
+
+def test_one_sum_a_step_tells_all_processes_of_signals_and_of_losses(
+    stop: Survival, batch: ClipBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever process has the fault: here it is another one."""
+    sums: list[torch.Tensor] = []
+    other = torch.zeros(2)
+
+    def all_sum(flags: torch.Tensor) -> torch.Tensor:
+        sums.append(flags)
+        return flags + other
+
+    monkeypatch.setattr(survival, "all_sum", all_sum)
+    after_step(stop, 0.5, batch)
+    assert len(sums) == 1
+    other = torch.tensor([0.0, 1.0])
+    with pytest.raises(NumericError, match=r"the loss is 0.5 at step 7 \(clips 0, 1 \.\.\.\); lower optim\.lr"):
+        after_step(stop, 0.5, batch)
+    other = torch.tensor([15.0, 0.0])
+    with pytest.raises(Interrupted):
+        after_step(stop, 0.5, batch)
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_a_signal_comes_before_a_loss_that_is_not_finite(stop: Survival, batch: ClipBatch, loss: float) -> None:
+    with pytest.raises(NumericError):
+        after_step(stop, loss, batch)
+    os.kill(os.getpid(), signal.SIGTERM)
+    with pytest.raises(Interrupted):
+        after_step(stop, loss, batch)
+
+
+def test_clips_that_cannot_be_decoded_are_listed_once_and_end_the_run_when_they_are_many(
+    stop: Survival, batch: ClipBatch, tmp_path: Path
+) -> None:
+    (tmp_path / "run").mkdir()
+    one, two = ([(number, "corrupt") for number in range(count)] for count in (1, 2))
+    stop.note_errors(replace(batch, errors=one))
+    stop.note_errors(replace(batch, errors=one))
+    assert (tmp_path / "run" / "bad_clips.csv").read_text().splitlines() == ["0,corrupt"]
+    with pytest.raises(DataError, match="2 of 9 training clips could not be decoded"):
+        stop.note_errors(replace(batch, errors=two))
 
 
 def test_labellings_ahead_count_in_the_time_left(tiny: Tiny) -> None:

@@ -187,7 +187,7 @@ def test_fine_tuning_goes_on_where_it_stopped_and_tests_once(
 
     monkeypatch.setattr(ft.FinetuneModule, "score", note)
     with monkeypatch.context() as patch:
-        patch.setattr(callbacks.StopOnSignal, "on_train_batch_end", stop)
+        patch.setattr(callbacks.Survival, "on_train_batch_end", stop)
         assert fit(tmp_path / "again", "trainer.max_epochs=3") == 75
     assert scores == [8]  # one epoch validated, nothing tested
     assert fit(tmp_path / "again", "trainer.max_epochs=3", "resume=auto") == 0

@@ -14,7 +14,7 @@ import pyarrow as pa
 from PIL import Image
 
 from selavi.results.evidence import Evidence, EvidenceMap
-from selavi.results.gallery.build import About, GalleryReport, MediaSource, write_gallery
+from selavi.results.gallery.build import AboutRun, GalleryReport, MediaSource, write_gallery
 from selavi.results.gallery.select import Head
 from selavi.results.gallery.thumbnails import SAMPLE_RATE, Geometry, ThumbnailJob
 
@@ -130,7 +130,7 @@ def write_synthetic_gallery(
         heads = [replace(head, agreement=np.full(num_clips, np.nan, np.float32)) for head in heads]
     title = f"{HOSTILE[2]} synthetic" if hostile else "synthetic, train"
     names = [{"head": 0, "cluster": 0, "id": None, "name": HOSTILE[2], "into": None, "rejected": False}]
-    about = About(
+    about = AboutRun(
         title=title,
         run="runs/synthetic",
         split="train",

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from selavi.results.evidence import Evidence
-from selavi.results.gallery.build import About, GalleryReport, MediaSource, in_process, write_gallery
+from selavi.results.gallery.build import AboutRun, GalleryReport, MediaSource, in_process, write_gallery
 from selavi.results.gallery.select import Head, Places
 from selavi.results.gallery.thumbnails import read_file
 from tests.selavi.results.gallery.synthetic_gallery import draw_made_up, evidence_of, synthetic_clips
@@ -31,7 +31,7 @@ def recordings(root: Path) -> tuple[pa.Table, list[Head]]:
 
 def build(out_dir: Path, root: Path, **options: Any) -> tuple[GalleryReport, dict[str, Any]]:
     clips, heads = recordings(root)
-    about = About("t", "runs/x", "train", 0, no_map="no features")
+    about = AboutRun("t", "runs/x", "train", 0, no_map="no features")
     report = write_gallery(out_dir, clips, heads, about, MediaSource(root, options.pop("mode", "link")), **options)
     return report, read_call(out_dir / "data" / "index.js")[1][0]
 
@@ -98,7 +98,7 @@ def test_copied_media_make_a_folder_that_needs_nothing_else(media: Path, tmp_pat
 
 def test_only_shown_clips_have_pictures_unless_all_are_wanted(tmp_path: Path) -> None:
     clips, heads, features = synthetic_clips(300, 3)
-    about, source = About("t", "runs/x", "train", 1), MediaSource(tmp_path / "none", read=draw_made_up)
+    about, source = AboutRun("t", "runs/x", "train", 1), MediaSource(tmp_path / "none", read=draw_made_up)
     few = write_gallery(tmp_path / "few", clips, heads, about, source, places=Places.of(4), features=features)
     assert few.made <= 2 * 3 * 4
     thumbs = members(tmp_path / "few", 0)["thumb"]
@@ -131,7 +131,7 @@ def test_the_key_is_that_of_run_split_and_clusters(media: Path, tmp_path: Path) 
     assert build(tmp_path, media)[1]["key"] == first
     clips, heads = recordings(media)
     heads[0].cluster[0] = 0
-    write_gallery(tmp_path, clips, heads, About("t", "runs/x", "train", 0), MediaSource(media))
+    write_gallery(tmp_path, clips, heads, AboutRun("t", "runs/x", "train", 0), MediaSource(media))
     assert read_call(tmp_path / "data" / "index.js")[1][0]["key"] != first
 
 
@@ -140,7 +140,9 @@ def test_a_gallery_without_its_media_still_opens(media: Path, tmp_path: Path) ->
     shutil.copytree(media, root)
     clips, heads = recordings(root)
     shutil.rmtree(root)
-    report = write_gallery(tmp_path / "g", clips, heads, About("t", "r", "train", 0), MediaSource(root, read=read_file))
+    report = write_gallery(
+        tmp_path / "g", clips, heads, AboutRun("t", "r", "train", 0), MediaSource(root, read=read_file)
+    )
     assert report.page.exists() and report.faults["vanished"] == 5
     assert members(tmp_path / "g", 0)["media"] == [None, None]
     assert "5 of 5 files are no longer where they were scanned" in (report.media_warning or "")
@@ -149,4 +151,4 @@ def test_a_gallery_without_its_media_still_opens(media: Path, tmp_path: Path) ->
 def test_a_head_that_is_not_there(media: Path, tmp_path: Path) -> None:
     clips, heads = recordings(media)
     with pytest.raises(ValueError, match=r"expected one of the heads \[0\], got 3"):
-        write_gallery(tmp_path, clips, heads, About("t", "r", "train", 3), MediaSource(media))
+        write_gallery(tmp_path, clips, heads, AboutRun("t", "r", "train", 3), MediaSource(media))

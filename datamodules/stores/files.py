@@ -1,0 +1,41 @@
+"""Clips decoded from media files, each when it is asked for."""
+
+import pyarrow as pa
+
+from datamodules.index.manifest import media_root, require_unchanged
+from selavi.media import decode_clip
+from selavi.modalities import Request, Streams, Window
+
+
+class FileReader:
+    """Clips decoded from media files, each when it is asked for.
+
+    Args:
+        rows: rows of a manifest.
+        timeout_s: a clip that takes longer to decode fails.
+    """
+
+    def __init__(self, rows: pa.Table, timeout_s: float) -> None:
+        self.root, self.timeout_s = media_root(rows), timeout_s
+        self.paths = rows["path"].combine_chunks()
+        self.bytes, self.mtimes_ns = rows["bytes"].to_numpy(), rows["mtime_ns"].to_numpy()
+
+    def read(self, row: int, window: Window, request: Request) -> Streams:
+        """Decode a window; see ClipReader.
+
+        Raises:
+            MediaError: also where the file is no longer the one that was scanned.
+        """
+        path = self.root / self.paths[row].as_py()
+        require_unchanged(path, int(self.bytes[row]), int(self.mtimes_ns[row]))
+        frames, waveform = decode_clip(
+            path,
+            window.start_s,
+            window.clip_s,
+            num_frames=request.num_frames,
+            size=request.size,
+            offset=window.offset,
+            sample_rate=request.sample_rate,
+            deadline_s=self.timeout_s,
+        )
+        return Streams(frames if request.num_frames else None, waveform)
