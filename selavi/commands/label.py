@@ -13,7 +13,7 @@ from selavi.errors import UsageError
 from selavi.wording import command, duration
 
 MINUTES = 30.0
-"""Of training, where nothing else is asked for."""
+"""Minutes of training, where nothing else is asked for."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class LabelResult:
     other_splits: tuple[str, ...]
     """Clips that were not trained on."""
     seconds: float
-    """Of this call; 0: all was there before."""
+    """How long this call took; 0: all was there before."""
 
 
 def add_arguments(parser: Parser) -> None:
