@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 import selavi
+from selavi.commands import label_plan
+from selavi.planning import Length
 
 
 def python_examples(page: Path) -> list[str]:
@@ -39,7 +41,9 @@ def test_the_notebook_holds_no_outputs(repository: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.end_to_end
 def test_the_notebook_runs(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a shorter training than it asks for."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(label_plan, "plan_length", lambda *_: Length(2, 2, 1.0, "time"))
     names: dict[str, object] = {}
     for cell in cells(repository):
         if cell["cell_type"] == "code":

@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from datamodules.synthetic import generate
 from selavi.commands import label, label_plan, label_run
 from selavi.commands.label import LabelArguments
 from selavi.commands.main import main
@@ -261,3 +262,20 @@ def test_other_splits_are_named_with_the_command_that_labels_them(demo_set: Path
         patch.setattr("builtins.print", lambda line, **_: shown.append(line))
         label.show(result)
     assert any(f"evaluate {tmp_path} --split test" in line for line in shown)
+
+
+@pytest.mark.slow
+def test_a_folder_without_any_wish(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing is given but the folder: recipe, clusters, speed and length are those of this machine."""
+    generate(tmp_path / "classes", clips_per_class={"train": 8}, progress=False)
+    (tmp_path / "videos").mkdir()
+    for number, path in enumerate(sorted((tmp_path / "classes").rglob("*.mp4"))):
+        path.rename(tmp_path / "videos" / f"{number}.mp4")
+    run = tmp_path / "run"
+    cache = f"data.cache_dir={tmp_path / 'cache'}"
+    assert main(["label", str(tmp_path / "videos"), "--minutes", "1", "--out", str(run), cache]) == 0
+    said = capsys.readouterr().err
+    assert "4 clusters (suggested by the number of clips; -k changes it)" in said and "as measured" in said
+    config = load_run_config(run)
+    assert config.optim.batch_size == 16 and config.trainer.max_epochs * 4 >= 150
+    assert (run / "gallery" / "index.html").exists()
