@@ -46,7 +46,8 @@ from datamodules.index.scan import scan
 from datamodules.loading.loader import Loader
 from datamodules.stores.prepare import PrepareSettings, prepare
 from datamodules.stores.shards import open_shards
-from selavi.augment import LogMel
+from selavi import modalities
+from selavi.augment.audio import LogMel
 from selavi.config import AudioConfig, load_config
 from selavi.media import decode_clip, frame_times
 
@@ -333,10 +334,14 @@ def section_end_to_end(num_rounds: int) -> dict[str, Any]:
     def from_shards(folder: Path, size: int) -> Way:
         rows, reader = open_shards(str(folder), FOLDER / "cache", 1.0)
         assert reader is not None
-        reader = reader.select(rows, size=size, sample_rate=RATE)
+        request = modalities.Request(num_frames, size, RATE)
+        reader = reader.select(rows, request)
         row_of = {Path(path).stem: row for row, path in enumerate(rows["path"].to_pylist())}
-        wanted = {"num_frames": num_frames, "size": size, "offset": 0.5, "sample_rate": RATE}
-        return lambda window: finish(*reader.read(row_of[window[0].stem], window[1], CLIP_S, **wanted))
+
+        def read(window: Window) -> Any:
+            return finish(*reader.read(row_of[window[0].stem], modalities.Window(window[1], CLIP_S), request))
+
+        return read
 
     def from_small_files(folder: Path, size: int) -> Way:
         small = {path.stem: path for path in folder.rglob("*.mp4")}

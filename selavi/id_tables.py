@@ -180,8 +180,8 @@ def open_table(path: Path, name: str = "") -> TextFile | None:
         raise UsageError(f"{name} is not UTF-8 but UTF-16 without a byte order mark, or UTF-32; save it as UTF-8")
     encoding = "utf-16" if wide else "utf-8-sig"
     begin = head.decode(encoding, errors="replace")
-    told = re.match(r'"?sep=([,;\t|])"?\s*(?=[\r\n])', begin)
-    return TextFile(path, name, encoding, compressed, told.group(1) if told else "")
+    separator = re.match(r'"?sep=([,;\t|])"?\s*(?=[\r\n])', begin)
+    return TextFile(path, name, encoding, compressed, separator.group(1) if separator else "")
 
 
 def read_table(path: Path, columns: Sequence[str], optional: Sequence[str] = (), name: str = "") -> IdTable:
@@ -271,9 +271,9 @@ def find_columns(name: str, header: Sequence[str], columns: Sequence[str], optio
         raise UsageError(f"{name} has the column {' and '.join(twice)} more than once: keep one of them in the header")
     missing = [column for column in columns if column not in header]
     if missing:
-        there = ", ".join(header) if any(header) else "none"
+        names = ", ".join(header) if any(header) else "none"
         raise UsageError(
-            f"{name} has the columns {there}; expected {' and '.join(columns)}, once each: rename them in the "
+            f"{name} has the columns {names}; expected {' and '.join(columns)}, once each: rename them in the "
             "header (the first line), or write them to a file of their own"
         )
     return {column: header.index(column) for column in (*columns, *optional) if column in header}
@@ -421,17 +421,17 @@ def read_ids(path: Path) -> IdTable:
     except OSError as error:
         raise UsageError(f"cannot read the ids in {path}: {error.strerror or error}") from error
     if is_array:
-        found = _ids_of_array(path)
+        ids = _ids_of_array(path)
     else:
         text = open_table(path)
         if text is None or "id" in _first_cells(text):
-            found = read_table(path, ["id"])
+            ids = read_table(path, ["id"])
             if text is not None:
-                found.notes.append(f"{path}: its first line has a cell `id`: read as a table with that column")
+                ids.notes.append(f"{path}: its first line has a cell `id`: read as a table with that column")
         else:
-            found = _ids_of_lines(text)
-    _require_ids(path, found["id"])
-    return found
+            ids = _ids_of_lines(text)
+    _require_ids(path, ids["id"])
+    return ids
 
 
 def _first_cells(file: TextFile) -> list[str]:

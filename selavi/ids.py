@@ -52,8 +52,8 @@ def find_ids(ids: pa.Array | pa.ChunkedArray, among: pa.Array | pa.ChunkedArray)
     composed_ids, spellings = _compose(ids)
     composed_among, spellings_among = _compose(among)
     second = _first_place(composed_ids.take(pa.array(missing)), composed_among)
-    there = second != NONE
-    missing, second = missing[there], second[there]
+    has_other_form = second != NONE
+    missing, second = missing[has_other_form], second[has_other_form]
     unambiguous = (spellings[missing] == 1) & (spellings_among[second] == 1)
     place[missing[unambiguous]] = second[unambiguous]
     return IdMatch(place, int(unambiguous.sum()), int((~unambiguous).sum()))
@@ -70,8 +70,8 @@ def compose_where_unambiguous(first: pa.Array, second: pa.Array) -> tuple[pa.Arr
         other = 1 - number
         place = _first_place(composed[number], composed[other])
         ambiguous = spellings[number] > 1
-        there = place != NONE
-        ambiguous[there] |= spellings[other][place[there]] > 1
+        is_shared = place != NONE
+        ambiguous[is_shared] |= spellings[other][place[is_shared]] > 1
         results.append(pc.if_else(pa.array(ambiguous), column, composed[number]))
     return results[0], results[1]
 
@@ -138,9 +138,9 @@ def describe_changes(before: Sequence[str], now: Sequence[str]) -> str:
     return "; ".join(filter(None, (", ".join(parts), explained)))
 
 
-def _explain(missing: str, there: str) -> str:
-    first, second = show_pair(missing, there)
-    return f"{first} is there as {second} (they differ {explain_difference(missing, there)})"
+def _explain(missing: str, present: str) -> str:
+    first, second = show_pair(missing, present)
+    return f"{first} is there as {second} (they differ {explain_difference(missing, present)})"
 
 
 def _plain(text: str, kinds: Sequence[str]) -> str:

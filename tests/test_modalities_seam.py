@@ -18,7 +18,7 @@ from selavi.errors import UsageError
 from selavi.modalities import MODALITIES, in_order
 from selavi.modalities.modality import Modality, Settings, Streams, Window
 from selavi.randomness import mix
-from tools import cluster_eval, train
+from tools import assign, cluster_eval, export_clusters, train
 
 # What the three files of a new kind hold: "numbers", a few floats that every recording has but the first one.
 
@@ -40,6 +40,7 @@ NUMBERS = Modality(
 
 class JitterNumbers(nn.Module):
     draws: ClassVar[Mapping[str, int]] = {"noise": 19}
+    expects: ClassVar[tuple[str, ...]] = ()
 
     def plain(self, values: Tensor) -> Tensor:
         return values
@@ -88,6 +89,20 @@ def test_a_new_modality_trains_and_labels_clips(tiny_yaml: Path, tmp_path: Path,
     assert state["model.encoders.numbers.linear.weight"].shape == (8, 4)
     assert cluster_eval.main([str(run_dir), "--split", "test"]) == 0
     assert (run_dir / "labels" / "test.parquet").exists()
+
+
+@pytest.mark.usefixtures("numbers")
+def test_its_run_is_gone_on_with_assigned_and_exported(tiny_yaml: Path, tmp_path: Path, demo_set: Path) -> None:
+    base, run_dir = tmp_path / "base", tmp_path / "run"
+    common = ["--config", str(tiny_yaml), "modalities=[numbers,audio]", "trainer.max_epochs=1"]
+    assert train.main([*common, f"run_dir={base}"]) == 0
+    assert train.main([*common, f"run_dir={run_dir}", f"encoders.init={base}"]) == 0
+    assert assign.main([str(run_dir), str(demo_set / "test"), "--out", str(tmp_path / "new"), "--workers", "0"]) == 0
+    assert set(pq.read_table(tmp_path / "new" / "assignments.parquet")["cluster"].to_pylist()) <= set(range(8))
+    assert export_clusters.main([str(run_dir), "--split", "train"]) == 0
+    assert (run_dir / "gallery" / "index.html").exists()
+    evidence = pq.read_table(next((run_dir / "evidence").glob("*.parquet")))
+    assert evidence["audio"].null_count == 0 and evidence["video"].null_count == len(evidence)
 
 
 def test_every_modality_has_an_augmentation_and_an_encoder() -> None:

@@ -34,7 +34,7 @@ from datamodules.index.manifest import (
     write_manifest,
 )
 from datamodules.processes import Failure, run_jobs
-from datamodules.stores.shards import FRAME, INDEX, MARK, VERSION, frames_name, pack_sample, tar_name, unpack_sample
+from datamodules.stores.shards import FRAME, INDEX, MARK, VERSION, frames_name, pack_clip, tar_name, unpack_clip
 from selavi.atomic import hold, write_atomically, write_text
 from selavi.errors import UsageError
 from selavi.filesystem import PASSING, real_path
@@ -386,7 +386,7 @@ class _Shards:
                     index.append({"id": clip_id, "shard": shard, "first_frame": num_frames} | empty | status)
                     continue
                 with _mapped(self._part(place)) as piece:
-                    sample, length = unpack_sample(piece), len(piece)
+                    sample, length = unpack_clip(piece), len(piece)
                     tar.write(piece)
                 frames = sample.frames
                 frames["at"] += at
@@ -522,14 +522,14 @@ def encode_part(job: Job, *, root: str, settings: PrepareSettings) -> None:
     waveform = _sound(path, job.facts, settings)
     with _renamed(Path(job.target)) as temporary:
         with temporary.open("wb") as file:
-            file.writelines(pack_sample(job.key, facts, jpegs, times_s, waveform))
+            file.writelines(pack_clip(job.key, facts, jpegs, times_s, waveform))
         with _mapped(temporary) as written:
             at = 0
-            for piece in pack_sample(job.key, facts, jpegs, times_s, waveform):
+            for piece in pack_clip(job.key, facts, jpegs, times_s, waveform):
                 if written[at : at + len(piece)] != piece:
                     raise MediaError(path, "corrupt", "reads back differently from what was written: check the disk")
                 at += len(piece)
-            if at != len(written) or unpack_sample(written).num_samples != len(waveform):
+            if at != len(written) or unpack_clip(written).num_samples != len(waveform):
                 raise MediaError(path, "corrupt", "reads back with another length: check the disk")
 
 

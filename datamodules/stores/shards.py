@@ -64,7 +64,7 @@ def frames_name(shard: int) -> str:
     return f"shard-{shard:06d}.frames.npy"
 
 
-def pack_sample(
+def pack_clip(
     key: str, facts: dict[str, Any], frames: Sequence[bytes], times_s: Sequence[float], waveform: np.ndarray
 ) -> Iterator[bytes]:
     """Give the tar members of one clip, in pieces: hours of frames are never copied together.
@@ -96,7 +96,7 @@ def pack_sample(
 
 
 @dataclass(frozen=True)
-class Sample:
+class PackedClip:
     """Where the parts of a packed clip lie, in bytes from its start."""
 
     facts: dict[str, Any]
@@ -106,8 +106,8 @@ class Sample:
     num_samples: int
 
 
-def unpack_sample(piece: bytes | mmap) -> Sample:
-    """Read back what pack_sample gave, all of it in one; the frames themselves are not touched.
+def unpack_clip(piece: bytes | mmap) -> PackedClip:
+    """Read back what pack_clip gave, all of it in one; the frames themselves are not touched.
 
     Raises:
         ValueError, tarfile.TarError: it is something else.
@@ -128,7 +128,7 @@ def unpack_sample(piece: bytes | mmap) -> Sample:
     waveform = np.load(io.BytesIO(sound), allow_pickle=False)
     if lengths.sum() != sizes["mjpeg"] or waveform.dtype != np.int16 or at != len(piece):
         raise ValueError(f"{facts.get('id')}: the frames or the sound have another length than the index says")
-    return Sample(facts, frames, begins["npy"] + sizes["npy"] - waveform.nbytes, len(waveform))
+    return PackedClip(facts, frames, begins["npy"] + sizes["npy"] - waveform.nbytes, len(waveform))
 
 
 def is_prepared(root: str) -> bool:

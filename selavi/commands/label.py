@@ -46,7 +46,7 @@ class LabelResult:
     other_splits: tuple[str, ...]
     """Clips that were not trained on."""
     seconds: float
-    """How long this call took; 0: all was there before."""
+    """Seconds that this call took; 0: everything existed before."""
 
 
 def add_arguments(parser: Parser) -> None:

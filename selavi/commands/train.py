@@ -47,10 +47,10 @@ def add_arguments(parser: Parser) -> None:
     """Describe the command line."""
     words = ("--config", "small", "data.root=/videos", "heads.num_clusters=50", "run_dir=runs/mine")
     parser.add_note(f"Recipes: {', '.join(recipe_names())}. Every setting is explained in docs/configuration.md.")
-    parser.add_example(command("train", *words))
+    parser.add_example(command("train", *words), command("train", "runs/mine", "--more", "20"))
     about = "YAML file, or the name of one of selavi's recipes (default: demo)"
     parser.add_argument("--config", type=Path, metavar="NAME", help=about)
-    about = "train RUN, a run folder, for so many epochs more than planned: train RUN --more 20"
+    about = "continue a run, given by its folder, for this many more epochs: RUN --more 20"
     parser.add_argument("--more", type=int, metavar="EPOCHS", help=about)
     parser.take_settings("settings, which override those of the file")
 

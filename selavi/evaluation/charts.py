@@ -101,7 +101,7 @@ class Chart:
         """The chart as SVG text, for light and dark pages; without its title for a page that has one above it."""
         unsaid = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         text = self._render("svg", with_title, transparent=True, metadata=unsaid).decode()
-        text = text.replace(_INK, "currentColor").replace("'DejaVu Sans'", "system-ui")
+        text = text[text.index("<svg") :].replace(_INK, "currentColor").replace("'DejaVu Sans'", "system-ui")
         return text.replace("</style>", _SVG_STYLE, 1)
 
     def png(self) -> bytes:

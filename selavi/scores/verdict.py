@@ -94,7 +94,7 @@ def _changes(state: str, churn: list[float], unlearned: bool, max_epochs: int) -
         return [stuck + "that the encoders hardly see"] if unlearned else []
     if state == "unknown":
         return ["more labellings (labelling.num_labellings)"]
-    longer = f"train longer (trainer.max_epochs={2 * max_epochs})"
+    longer = f"train longer (trainer.max_epochs={2 * max_epochs}, or --more {max_epochs} in this one)"
     if state == "not settled" and unlearned and churn[-1] >= FAST:
         return [
             longer,

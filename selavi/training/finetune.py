@@ -121,8 +121,8 @@ class FinetuneModule(pl.LightningModule):
     def training_step(self, batch: ClipBatch, _: int) -> Tensor:
         """Mean cross-entropy over the clips that could be decoded."""
         losses = F.cross_entropy(self.logits(batch, random=True), self.targets[batch.index], reduction="none")
-        there = batch.present[self.modality].to(losses)
-        loss = (losses * there).sum() / there.sum().clamp(min=1)
+        decoded = batch.present[self.modality].to(losses)
+        loss = (losses * decoded).sum() / decoded.sum().clamp(min=1)
         self.log("train/loss", loss)
         return loss
 
@@ -160,15 +160,15 @@ class FinetuneModule(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of other settings, clips or encoder weights."""
         check_same_settings(checkpoint["config"], self.config)
-        found = checkpoint[KIND]
-        if found["classes"] != self.classes.tolist():
+        saved = checkpoint[KIND]
+        if saved["classes"] != self.classes.tolist():
             raise UsageError(
-                f"the checkpoint knows {len(found['classes'])} classes, the training clips have {len(self.classes)}, "
+                f"the checkpoint knows {len(saved['classes'])} classes, the training clips have {len(self.classes)}, "
                 "or others; use the same clips, or another run_dir"
             )
-        if found["source"]["weights"] != self.source["weights"]:
+        if saved["source"]["weights"] != self.source["weights"]:
             raise UsageError(
-                f"the checkpoint began with another encoder (of {found['source']['run']}); name that run, or another "
+                f"the checkpoint began with another encoder (of {saved['source']['run']}); name that run, or another "
                 "run_dir"
             )
 
@@ -186,16 +186,16 @@ class FinetuneModule(pl.LightningModule):
             the labels of each one's accuracy), clips, undecodable.
         """
         _, classes = np.unique(labels, return_inverse=True)
-        names, known = np.unique(labels), {name: number for number, name in enumerate(self.classes.tolist())}
-        targets = torch.tensor([known.get(label, -1) for label in labels], device=self.device)
+        names, numbers = np.unique(labels), {name: number for number, name in enumerate(self.classes.tolist())}
+        targets = torch.tensor([numbers.get(label, -1) for label in labels], device=self.device)
         counts = torch.zeros(4, len(names), device=self.device, dtype=torch.float64)  # clips, decoded, first, top five
         where = torch.from_numpy(classes).to(self.device)
         self.eval()
         for batch in batches:
             batch = batch.to(self.device)
-            rows, there = batch.index[::num_views], batch.present[self.modality].float()[:, None]
-            logits = (self.logits(batch, random=False).float() * there).unflatten(0, (-1, num_views)).sum(1)
-            decoded = there.unflatten(0, (-1, num_views)).sum((1, 2)) > 0
+            rows, has_input = batch.index[::num_views], batch.present[self.modality].float()[:, None]
+            logits = (self.logits(batch, random=False).float() * has_input).unflatten(0, (-1, num_views)).sum(1)
+            decoded = has_input.unflatten(0, (-1, num_views)).sum((1, 2)) > 0
             ranked = logits.topk(min(5, len(self.classes)), 1).indices == targets[rows, None]
             for kind, hits in enumerate(
                 (torch.ones_like(decoded), decoded, ranked[:, 0] & decoded, ranked.any(1) & decoded)
@@ -246,13 +246,13 @@ class Validation(pl.Callback):
         if epoch % settings.validation_every and epoch != self.config.trainer.all_epochs:
             return
         with trainer.precision_plugin.forward_context():
-            found = module.score(self.batches(), self.labels, settings.validation_views)
+            figures = module.score(self.batches(), self.labels, settings.validation_views)
         for logger in trainer.loggers:
-            logger.log_metrics({"validation/accuracy": found["accuracy"]}, trainer.global_step)
+            logger.log_metrics({"validation/accuracy": figures["accuracy"]}, trainer.global_step)
         if rank() == 0:
-            self.say(f"epoch {epoch}: accuracy {found['accuracy']:.3f} on {found['clips']} held-out clips")
-        if found["accuracy"] > self.best["accuracy"]:
-            self.best = {"epoch": epoch, **found}
+            self.say(f"epoch {epoch}: accuracy {figures['accuracy']:.3f} on {figures['clips']} held-out clips")
+        if figures["accuracy"] > self.best["accuracy"]:
+            self.best = {"epoch": epoch, **figures}
             if rank() == 0:
                 with write_atomically(best_checkpoint(self.config)) as temporary:
                     torch.save({KIND: self.best, "state_dict": module.state_dict()}, temporary)
@@ -295,6 +295,8 @@ def finish_finetuning(
         "test": {**test, "left_out": left_out, "accuracy_all": of_all},
         "validation": dict(validation),
     }
+    if rank() != 0:
+        return result
     write_text(folder.finetuning(split), json.dumps(result, indent=2) + "\n")
     status = {"state": "finished", "split": split, "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
     write_text(folder.status, json.dumps(status, indent=2) + "\n")
@@ -310,9 +312,9 @@ def read_finetuning(config: Config, split: str) -> dict[str, Any]:
     path = RunFolder(config.run_dir).finetuning(split)
     if not path.exists():
         raise UsageError(f"{config.run_dir} is finished, but was not tested on split {split!r}: there is no {path}")
-    found = json.loads(path.read_text(encoding="utf-8"))
-    assert isinstance(found, dict)
-    return found
+    result = json.loads(path.read_text(encoding="utf-8"))
+    assert isinstance(result, dict)
+    return result
 
 
 def format_finetuning(results: Mapping[str, Mapping[str, Any]]) -> str:

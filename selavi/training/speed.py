@@ -1,4 +1,4 @@
-"""What the model eats on this device, in clips a second: a few steps on synthetic batches of the run's shape."""
+"""How many clips a second the model processes on this device: a few steps on synthetic batches of the run's shape."""
 
 import time
 from collections.abc import Callable
@@ -84,7 +84,7 @@ def measure_model(config: Config, budget_s: float) -> ModelSpeed:
 
 
 def measure_faster(config: Config, now: ModelSpeed, budget_s: float) -> dict[str, tuple[float, float]]:
-    """Time the model with settings that may make it eat faster.
+    """Time the model with settings that may make it faster.
 
     Args:
         config: of the run.
@@ -94,17 +94,19 @@ def measure_faster(config: Config, now: ModelSpeed, budget_s: float) -> dict[str
     Returns:
         Setting -> clips a second of training and of labelling; without what does not fit in the device's memory.
     """
-    tried, found = {}, {}
+    changes, speeds = {}, {}
     if config.trainer.precision == "32-true":
-        tried["trainer.precision=bf16-mixed"] = replace(config, trainer=replace(config.trainer, precision="bf16-mixed"))
+        changes["trainer.precision=bf16-mixed"] = replace(
+            config, trainer=replace(config.trainer, precision="bf16-mixed")
+        )
     doubled = 2 * config.optim.batch_size
     if now.batch_size == config.optim.batch_size:  # else there is no time for such batches
-        tried[f"optim.batch_size={doubled}"] = replace(config, optim=replace(config.optim, batch_size=doubled))
-    for setting, changed in tried.items():
+        changes[f"optim.batch_size={doubled}"] = replace(config, optim=replace(config.optim, batch_size=doubled))
+    for setting, changed in changes.items():
         with suppress(UsageError):
-            speed = measure_model(changed, budget_s / len(tried))
-            found[setting] = (speed.training, speed.labelling)
-    return found
+            speed = measure_model(changed, budget_s / len(changes))
+            speeds[setting] = (speed.training, speed.labelling)
+    return speeds
 
 
 def synthetic_batch(config: Config, num_clips: int) -> ClipBatch:

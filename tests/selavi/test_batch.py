@@ -54,3 +54,15 @@ def test_moving_a_batch_keeps_everything() -> None:
     assert moved.inputs["video"].device.type == moved.index.device.type == moved.draws.device.type == "meta"
     assert moved.present["audio"].device.type == "meta"
     assert moved.errors == batch.errors
+
+
+def test_what_does_not_fit_together_is_refused_and_shapes_are_shown() -> None:
+    batch = together(clip(3), clip(1))
+    assert repr(batch) == "ClipBatch(index=(2,), video=(2, 2, 4, 4, 3) uint8, audio=(2, 8) int16, errors=[])"
+    assert "video=(2, 4, 4, 3) uint8" in repr(clip(3)) and "present=['video', 'audio']" in repr(clip(3))
+    with pytest.raises(ValueError, match=r"a batch of 2 clips has audio \(1, 8\), expected \(2, ...\)"):
+        ClipBatch(batch.index, batch.inputs | {"audio": batch.inputs["audio"][:1]}, batch.present, batch.draws, [])
+    with pytest.raises(ValueError, match=r"inputs of \['audio'\], but presence of \['video', 'audio'\]"):
+        DecodedClip(0, {"audio": batch.inputs["audio"][0]}, {"video": True, "audio": True}, batch.draws[0])
+    with pytest.raises(ValueError, match=r"expected draws \(24,\), got \(3,\)"):
+        DecodedClip(0, {}, {}, torch.zeros(3))

@@ -122,7 +122,7 @@ class LabellingCallback(pl.Callback):
         module.train()
         self.churn.append(report.churn)
         self.used_clusters = report.used_clusters
-        nmi = self._nmi(module.label_bank.labels)
+        nmi = None if self.human_labels is None else mean_nmi(self.human_labels, module.label_bank.labels)
         metrics = {
             "labelling/passes": report.num_passes,
             "labelling/marginal_error": report.marginal_error,
@@ -152,14 +152,14 @@ class LabellingCallback(pl.Callback):
             for _, features, _ in module.encode(batches, random=True):
                 module.model.logits(features)
 
-    def _nmi(self, labels: Tensor) -> float | None:
-        """Mean over the heads, of the clips that have a label."""
-        if self.human_labels is None:
-            return None
-        human = np.array(self.human_labels)
-        scores = []
-        for head in labels.T.numpy():
-            labelled = head >= 0
+
+def mean_nmi(human_labels: list[str], labels: Tensor) -> float | None:
+    """NMI of the clips (N,) that have a label, mean over the heads of (N, H) that have labelled any; None: none has."""
+    human = np.array(human_labels)
+    scores = []
+    for head in labels.T.numpy():
+        labelled = head >= 0
+        if labelled.any():
             matrix = contingency_matrix(human[labelled].tolist(), head[labelled])
             scores.append(normalised_mutual_information(matrix))
-        return float(np.mean(scores))
+    return float(np.mean(scores)) if scores else None

@@ -23,7 +23,7 @@ from datamodules.loading.sampling import TrainSampler, ViewKey
 from datamodules.stores.files import FileReader
 from datamodules.stores.opening import open_media
 from datamodules.stores.prepare import PrepareSettings, prepare
-from datamodules.stores.shards import ShardReader, is_prepared, open_shards, pack_sample, tar_name, unpack_sample
+from datamodules.stores.shards import ShardReader, is_prepared, open_shards, pack_clip, tar_name, unpack_clip
 from selavi.batch import ClipBatch
 from selavi.config import Config
 from selavi.errors import UsageError
@@ -85,10 +85,10 @@ def test_a_packed_clip_is_what_was_packed() -> None:
     waveform = rng.integers(-32768, 32767, 777).astype(np.int16)
     jpegs, times_s = [encode_jpeg(frame, 100) for frame in frames], [0, 0.04, 0.08, 0.2, 0.24]
     facts = {"id": "train/ä.b/…c.d.mp4", "label": None}
-    piece = b"".join(pack_sample("000000007", facts, jpegs, times_s, waveform))
+    piece = b"".join(pack_clip("000000007", facts, jpegs, times_s, waveform))
     assert len(piece) % 512 == 0
-    assert piece == b"".join(pack_sample("000000007", facts, jpegs, times_s, waveform))
-    sample = unpack_sample(piece)
+    assert piece == b"".join(pack_clip("000000007", facts, jpegs, times_s, waveform))
+    sample = unpack_clip(piece)
     assert sample.facts == facts
     assert (sample.frames["time_s"] == times_s).all()
     stored = [piece[at : at + length] for at, length in zip(sample.frames["at"], sample.frames["bytes"], strict=True)]
@@ -97,9 +97,9 @@ def test_a_packed_clip_is_what_was_packed() -> None:
     sound = np.frombuffer(piece, "<i2", sample.num_samples, sample.sound_at)
     assert (sound == waveform).all()
     with pytest.raises(ValueError, match=r"expected a member \.json"):
-        unpack_sample(piece[512 * (piece.index(b".mjpeg") // 512) :])
+        unpack_clip(piece[512 * (piece.index(b".mjpeg") // 512) :])
     with pytest.raises(ValueError, match="another length than the index says"):
-        unpack_sample(piece + bytes(512))
+        unpack_clip(piece + bytes(512))
 
 
 def test_the_webdataset_library_reads_the_shards(shards: Path, manifest: pa.Table) -> None:
@@ -279,8 +279,8 @@ def test_ranks_share_the_clips_of_shards(
     root = f"file://{shards}" if remote else str(shards)
     seen: dict[str, list[list[int]]] = {"train": [], "label": [], "eval": []}
     for rank in range(3):
-        monkeypatch.setattr("datamodules.clips.rank", lambda rank=rank: rank)
-        monkeypatch.setattr("datamodules.clips.world_size", lambda: 3)
+        monkeypatch.setattr("datamodules.loading.views.rank", lambda rank=rank: rank)
+        monkeypatch.setattr("datamodules.loading.views.world_size", lambda: 3)
         config = tiny(
             f"data.root={root}", f"data.cache_dir={tmp_path}", "data.shard_cache_gb=0.02", "optim.batch_size=5"
         )

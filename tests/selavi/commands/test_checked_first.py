@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import datamodules.clips
 import datamodules.doctor.throughput
 import datamodules.index.scan
 import datamodules.loading.loader
 import datamodules.loading.new_clips
+import datamodules.stores.opening
 import datamodules.stores.prepare
 import selavi.commands.gallery_workers
 import selavi.evaluation.compare
@@ -44,7 +44,7 @@ WORK = {
     datamodules.index.scan: "_probe_all",
     datamodules.stores.prepare: "run_jobs",
     selavi.commands.gallery_workers: "run_jobs",
-    datamodules.clips: "build_cache",
+    datamodules.stores.opening: "build_cache",
     selavi.model.SelaviModel: "forward",
     selavi.pretrained: "export_program",
     selavi.evaluation.compare: "cluster_features",

@@ -19,7 +19,7 @@ def test_one_run_under_two_corruptions(
     rows = json.loads((out / "degradation_test.json").read_text())["rows"]
     assert len(rows) == 2 * (1 + 6)
     assert all(row["clips"] == 16 for row in rows)
-    assert (out / "degradation_test_compression.svg").read_text().startswith("<svg")
+    assert "<svg" in (out / "degradation_test_compression.svg").read_text()
 
     measured, measure = [], degradation.measure
 

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -89,3 +90,32 @@ def test_a_script_is_known_by_its_name(
     with pytest.raises(SystemExit):
         front.script()
     assert capsys.readouterr().out.startswith(f"usage: {script} ")
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "given"),
+    [
+        ("label", ["videos"], {"folder": "videos"}),
+        ("doctor", [], {}),
+        ("scan", ["videos"], {"root": "videos"}),
+        ("prepare", ["videos", "out"], {"root": Path("videos"), "out": Path("out")}),
+        ("config", ["small"], {"recipe": Path("small")}),
+        ("train", [], {}),
+        ("finetune", ["run", "--config", "small"], {"run": Path("run"), "config": Path("small")}),
+        ("evaluate", [], {}),
+        ("export", ["run"], {"run": Path("run")}),
+        ("assign", ["run"], {"run": Path("run")}),
+        ("probe", ["run"], {"run": Path("run")}),
+        ("compare", ["--runs", "run"], {"runs": [Path("run")], "settings": []}),
+        ("degrade", ["run"], {"runs": ["run"]}),
+        ("convert", ["run"], {"weights": Path("run")}),
+    ],
+)
+def test_the_command_line_and_python_have_the_same_defaults(name: str, words: list[str], given: dict[str, Any]) -> None:
+    command = front.find_command(name)
+    assert command.arguments_of(words) == command.arguments(**given)
+
+
+def test_every_command_is_in_the_test_of_defaults() -> None:
+    marks = test_the_command_line_and_python_have_the_same_defaults.pytestmark
+    assert [case[0] for case in marks[0].args[1]] == front.NAMES

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selavi.labelling.schedule import labelled_fraction, labelling_steps
+from selavi.labelling.schedule import labelled_fraction, labelling_steps, labelling_steps_of_parts
 
 
 def test_the_papers_schedule() -> None:
@@ -72,3 +72,19 @@ def test_the_labelled_fraction_grows_to_one() -> None:
     assert found[9:] == [1.0, 1.0, 1.0]
     assert found == sorted(found)
     assert [labelled_fraction(number, 10, 1.0) for number in (0, 5)] == [1.0, 1.0]
+
+
+def test_each_part_of_a_training_has_the_schedule_of_its_own_length_and_ends_with_a_labelling() -> None:
+    steps = labelling_steps_of_parts([10, 5], 20, 40)
+    first = labelling_steps(200, 40)
+    assert steps[: len(first) + 1] == [*first, 200]
+    added = labelling_steps(100, 20)  # half the epochs, half the labellings
+    assert steps[len(first) + 1 :] == [*(200 + step for step in added[1:]), 300]
+    assert labelling_steps_of_parts([10], 20, 40) == [*first, 200]
+
+
+@given(parts=st.lists(st.integers(1, 9), min_size=1, max_size=4), steps=st.integers(1, 30), count=st.integers(2, 50))
+def test_parts_never_label_twice_at_one_step(parts: list[int], steps: int, count: int) -> None:
+    times = labelling_steps_of_parts(parts, steps, count)
+    assert times == sorted(set(times))
+    assert {sum(parts[:number]) * steps for number in range(len(parts) + 1)} <= set(times)

@@ -15,6 +15,7 @@ from selavi.labelling.labeller import LabellingReport
 from selavi.runs.folder import RunFolder
 from selavi.runs.resume import check_same_settings
 from selavi.training.callbacks import Progress, Survival, survival
+from selavi.training.callbacks.labelling import mean_nmi
 
 Tiny = Callable[..., Config]
 CPU = torch.device("cpu")
@@ -123,6 +124,14 @@ def test_clips_that_cannot_be_decoded_are_listed_once_and_end_the_run_when_they_
     assert (tmp_path / "run" / "bad_clips.csv").read_text().splitlines() == ["0,corrupt"]
     with pytest.raises(DataError, match="2 of 9 training clips could not be decoded"):
         stop.note_errors(replace(batch, errors=two))
+
+
+def test_heads_whose_first_partial_labelling_labels_no_clip_have_no_nmi() -> None:
+    """With few clips and a small labelling.fraction all of them may be left out."""
+    human = ["a", "a", "b", "b"]
+    labels = torch.tensor([[0, -1], [0, -1], [1, -1], [-1, -1]])
+    assert mean_nmi(human, labels) == pytest.approx(1.0)
+    assert mean_nmi(human, labels[:, 1:]) is None
 
 
 def test_labellings_ahead_count_in_the_time_left(tiny: Tiny) -> None:

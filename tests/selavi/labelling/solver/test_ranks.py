@@ -51,7 +51,7 @@ def run(folder: Path, scores: Tensor, counts: list[int], ends_early: int = -1) -
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    root = str(Path(__file__).resolve().parents[3])
+    root = str(Path(__file__).resolve().parents[4])
     environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "PYTHONPATH": root}
     processes = [
         subprocess.Popen(

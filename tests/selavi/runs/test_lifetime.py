@@ -1,0 +1,94 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from datamodules.index.manifest import SCHEMA
+from selavi.config import Config, load_config
+from selavi.errors import UsageError
+from selavi.labelling.statistics import ClipStatistics
+from selavi.results.labels import LABEL_SCHEMA, write_labels
+from selavi.runs.lifetime import environment, finish_run, start_run
+from selavi.runs.record import read_verdict
+from selavi.scores.verdict import Verdict
+
+Tiny = Callable[..., Config]
+MANIFEST = SCHEMA.empty_table().replace_schema_metadata({"root": "/media"})
+
+
+def statistics(num_clips: int, num_heads: int) -> ClipStatistics:
+    values = torch.arange(num_clips * num_heads).view(num_clips, num_heads) / 100
+    return ClipStatistics(values, values + 1, values + 2, values.masked_fill(values < 0.03, torch.nan))
+
+
+def test_labels_are_one_row_for_each_clip_and_head(tmp_path: Path) -> None:
+    labels = torch.tensor([[3, 1], [0, 2], [1, 1]], dtype=torch.int32)
+    path = write_labels(tmp_path, "train", ["a", "b", "c"], labels, vars(statistics(3, 2)))
+    assert path == tmp_path / "labels" / "train.parquet"
+    table = pq.read_table(path)
+    assert table.schema.equals(LABEL_SCHEMA)
+    assert table["id"].to_pylist() == ["a", "a", "b", "b", "c", "c"]
+    assert table["head"].to_pylist() == [0, 1] * 3
+    assert table["cluster"].to_pylist() == [3, 1, 0, 2, 1, 1]
+    assert table["confidence"].to_pylist() == pytest.approx([0.0, 0.01, 0.02, 0.03, 0.04, 0.05])
+    assert table["margin"].to_pylist() == pytest.approx([1.0, 1.01, 1.02, 1.03, 1.04, 1.05])
+    assert table["entropy"][0].as_py() == pytest.approx(2.0)
+    assert table["modality_agreement"].to_pylist()[:3] == [None, None, None]
+    assert table["modality_agreement"].to_pylist()[3:] == pytest.approx([0.03, 0.04, 0.05])
+
+
+def test_a_run_folder_says_where_it_came_from(tiny: Tiny, tiny_yaml: Path) -> None:
+    config = tiny("seed=3")
+    start_run(config, tiny_yaml, MANIFEST)
+    folder = Path(config.run_dir)
+    assert (folder / "config.yaml").read_text() == tiny_yaml.read_text()
+    assert load_config(folder / "config.resolved.yaml") == config
+    assert pq.read_table(folder / "manifest.parquet").schema.metadata[b"root"] == b"/media"
+    env = json.loads((folder / "env.json").read_text())
+    assert env["versions"]["torch"] == torch.__version__ or env["versions"]["torch"] in torch.__version__
+    assert {"command", "python", "platform", "cores", "git_commit", "device"} <= set(env)
+
+
+def test_one_process_trains_in_a_folder(tiny: Tiny) -> None:
+    config = tiny()
+    lock = start_run(config, None, MANIFEST)
+    with pytest.raises(UsageError, match="another process is training in"):
+        start_run(config, None, MANIFEST)
+    lock.close()
+    start_run(config, None, MANIFEST).close()
+
+
+def test_a_resumed_run_keeps_what_was_logged(tiny: Tiny) -> None:
+    config = tiny()
+    folder = Path(config.run_dir)
+    for text in ("first", "second", "third"):
+        start_run(config, None, MANIFEST)
+        (folder / "metrics.csv").write_text(text)
+    assert (folder / "metrics.1.csv").read_text() == "first"
+    assert (folder / "metrics.2.csv").read_text() == "second"
+    assert (folder / "metrics.csv").read_text() == "third"
+
+
+VERDICT = Verdict("not settled", ("They are not.", "Train longer."))
+
+
+def test_the_status_says_what_training_came_to(tiny: Tiny) -> None:
+    config = tiny()
+    assert read_verdict(Path(config.run_dir)) == ""
+    finish_run(config, 61.26, VERDICT)
+    status = json.loads((Path(config.run_dir) / "status.json").read_text())
+    assert (status["state"], status["epochs"], status["seconds"]) == ("finished", 2, 61.3)
+    assert status["labels"] == "not settled" and read_verdict(Path(config.run_dir)) == "They are not. Train longer."
+    (Path(config.run_dir) / "status.json").write_text('{"state": "finished"}')  # of an earlier version
+    assert read_verdict(Path(config.run_dir)) == ""
+    (Path(config.run_dir) / "status.json").write_text("{")
+    with pytest.raises(UsageError, match=r"status\.json.*damaged"):
+        read_verdict(Path(config.run_dir))
+
+
+def test_the_environment_is_known_without_git(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert environment()["git_commit"] is None
