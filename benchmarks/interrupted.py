@@ -34,7 +34,7 @@ NOT_COMPARED = {"prepare.lock"}
 
 
 def make_files(folder: Path, count: int) -> None:
-    """`count` films of a second in ten classes."""
+    """`count` videos of a second in ten classes."""
     for number in range(10):
         (folder / f"class_{number}").mkdir(parents=True, exist_ok=True)
     with get_context("spawn").Pool() as pool:
@@ -187,7 +187,7 @@ def page(result: dict[str, Any]) -> str:
     made = result["machine"]
     return f"""# Killed half way
 
-Written by `python benchmarks/interrupted.py`. {result["num_files"]:,} generated films of one second ({WIDTH} x {HEIGHT}
+Written by `python benchmarks/interrupted.py`. {result["num_files"]:,} generated videos of one second ({WIDTH} x {HEIGHT}
 pixels, every 100th cut off, every 70th silent) went through `tools/scan.py` and `tools/prepare.py`
 ({result["num_shards"]} shards): once unbroken; once ended by SIGKILL, with all worker processes, about half way, and
 started again with the same command. Every file of the two outcomes was compared byte by byte.

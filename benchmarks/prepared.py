@@ -2,7 +2,7 @@
 
 python benchmarks/prepared.py --media FOLDER [--clips 50]
 
-`--media` names any folder of videos; clips spread over it are re-encoded at 128 pixels.  The generated films of
+`--media` names any folder of videos; clips spread over it are re-encoded at 128 pixels.  The generated videos of
 benchmarks/clips.py, full of texture and grain, stand for the other end.  Each way reads the same clips in turn, on one
 core, round after round; medians are reported.  The memory is what a process takes to prepare a film, above its imports.
 """
@@ -181,7 +181,7 @@ def prepare_alone(form: str, film: Path, target: Path) -> None:
 def numbers(results: Mapping[str, Any]) -> str:
     """The tables of docs/prepared.md."""
     figures, memory = results["figures"], results["memory_mb"]
-    names = {"real": "real films", "generated": "texture and grain"}
+    names = {"real": "real videos", "generated": "texture and grain"}
     rows = []
     for quality in QUALITIES:
         row = [f"JPEG of quality {quality}"]
@@ -208,9 +208,9 @@ def numbers(results: Mapping[str, Any]) -> str:
     parts = [
         f"Measured by `benchmarks/prepared.py` on one core ({made['processor']}), {results['date']}, on "
         f"{figures['real']['small files']['clips']} real clips (112 pixels, enlarged, so smoother than most) and on "
-        "generated films full of texture and grain.",
+        "generated videos full of texture and grain.",
         markdown_table(header, rows),
-        f"FFmpeg's JPEG decoder reads {worth[0]} times the frames of torchvision's and Pillow's on real films "
+        f"FFmpeg's JPEG decoder reads {worth[0]} times the frames of torchvision's and Pillow's on real videos "
         f"({worth[1]} on the others), at quality 90. Small files take {kilobytes[0]} ({kilobytes[1]}) kB a second; "
         f"x264's tuning for fast decoding makes them {more[0]} ({more[1]}) % larger and {gain[0]} ({gain[1]}) times as "
         "fast to read.",

@@ -40,6 +40,7 @@ from selavi.planning import (
     plan_length,
     recipe_name,
 )
+from selavi.runs.folder import RunFolder
 from selavi.training.speed import measure_model
 from selavi.wording import about
 
@@ -204,7 +205,7 @@ def _look(usual: Config, run: Path) -> pa.Table:
             timeout_s=data.timeout_s,
             allow_links=data.allow_links,
             cache_dir=data.cache_dir,
-            out=run / "manifest.parquet",
+            out=RunFolder(run).manifest,
         )
     )
     manifest = read_manifest(result.manifest)
