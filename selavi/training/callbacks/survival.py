@@ -4,6 +4,7 @@ import csv
 import math
 import os
 import signal
+import threading
 from typing import Any
 
 import pytorch_lightning as pl
@@ -38,7 +39,9 @@ class Survival(pl.Callback):
         self.before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, module: SelaviModule) -> None:
-        """Take over from Lightning, whose handlers end with exit code 0."""
+        """Take over from Lightning, whose handlers end with exit code 0; in a thread of its own no signal arrives."""
+        if threading.current_thread() is not threading.main_thread():
+            return
         for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
             self.before[number] = signal.signal(number, self._note)
 

@@ -1,6 +1,7 @@
 import os
 import signal
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -42,6 +43,14 @@ def test_a_signal_is_acknowledged_at_once_and_acted_on_at_the_end_of_the_step(
     with pytest.raises(Interrupted, match="no epoch was finished, so nothing of the training is kept") as end:
         stop.stop_together(CPU)
     assert end.value.exit_code == code
+
+
+def test_a_training_in_a_thread_leaves_the_signals_alone(tiny: Tiny) -> None:
+    """Python lets the main thread alone set handlers; a server or a notebook may train in another one."""
+    watched = Survival(tiny(), ["a"])
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(watched.on_train_start, None, None).result()  # type: ignore[arg-type]
+    assert watched.before == {}
 
 
 def test_a_second_signal_does_not_wait(stop: Survival) -> None:
