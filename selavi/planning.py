@@ -92,7 +92,7 @@ class Length:
 
     @property
     def settings(self) -> tuple[str, ...]:
-        """The same as settings."""
+        """Settings that make a run this long."""
         return f"trainer.max_epochs={self.max_epochs}", f"labelling.num_labellings={self.num_labellings}"
 
 
@@ -104,8 +104,8 @@ def recipe_name(num_clips: int, gpu: bool) -> str:
 def suggest_clusters(num_clips: int) -> int:
     """How many clusters to make of clips of which nothing else is known.
 
-    Half the square root of the number of clips, times the square root of 2, grows slowly enough to be looked through;
-    a cluster also needs clips to be learned from.  Names of folders take no part: they may be anything.
+    The square root of half the number of clips grows slowly enough to be looked through; a cluster also needs clips to
+    be learned from.  Names of folders take no part: they may be anything.
     """
     most = max(2, num_clips // 4)
     return min(most, max(FEWEST_CLUSTERS, min(num_clips // CLIPS_A_CLUSTER, round(math.sqrt(num_clips / 2)))))
