@@ -226,7 +226,8 @@ def test_a_finished_run_is_reported(run: Tool, tiny_yaml: Path, copied_run: Path
     before = snapshot(copied_run)
     code, error = run(train, "--config", tiny_yaml, f"run_dir={copied_run}", "resume=auto")
     assert code == 0
-    assert f"{copied_run} is finished; nothing to train.\nNext: measure" in error
+    assert f"{copied_run} is finished; nothing to train (python tools/train.py {copied_run} --more" in error
+    assert "\nNext: measure" in error
     assert snapshot(copied_run) == before
 
 
