@@ -15,6 +15,7 @@ def python_examples(page: Path) -> list[str]:
     return re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
 
 
+@pytest.mark.slow
 @pytest.mark.end_to_end
 def test_the_examples_of_python_md_run_in_their_order(repository: Path, beside_videos: Path) -> None:
     """`runs/videos` is there as the first example would leave it: without it, it only takes longer."""

@@ -115,6 +115,7 @@ def test_stopped_after_training_it_does_not_train_again(
     assert json.loads((run / "label.json").read_text()) == plan
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_trained_longer_measured_and_written_again(
     tmp_path: Path, labelled_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
