@@ -187,7 +187,7 @@ def page(result: dict[str, Any]) -> str:
     made = result["machine"]
     return f"""# Killed half way
 
-Written by `python benchmarks/interrupted.py`. {result["num_files"]:,} generated videos of one second ({WIDTH} x {HEIGHT}
+Written by `python benchmarks/interrupted.py`. {result["num_files"]:,} generated clips of one second ({WIDTH} x {HEIGHT}
 pixels, every 100th cut off, every 70th silent) went through `tools/scan.py` and `tools/prepare.py`
 ({result["num_shards"]} shards): once unbroken; once ended by SIGKILL, with all worker processes, about half way, and
 started again with the same command. Every file of the two outcomes was compared byte by byte.
