@@ -125,7 +125,7 @@ def test_one_export_at_a_time(run_dir: Path, capfd: pytest.CaptureFixture[str]) 
 
 @pytest.mark.slow
 def test_an_export_that_was_killed_goes_on(run_dir: Path) -> None:
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[3]
     command = [sys.executable, str(root / "tools" / "export_clusters.py"), str(run_dir), "--map", "none"]
     environment = os.environ | {"PYTHONPATH": str(root)}
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment, start_new_session=True)
