@@ -23,22 +23,11 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from selavi.evaluation.compare import RECIPES
+
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = ROOT / "benchmarks" / "results" / "same_labels.json"
 
-RECIPES: dict[str, tuple[str, ...]] = {
-    "sela-video": ("modalities=[video]",),
-    "sela-audio": ("modalities=[audio]",),
-    "sela-both": ("labelling.source=own",),
-    "concat": ("labelling.source=concat",),
-    "swapped": ("labelling.source=cross",),
-    "selavi": (),
-    "deepcluster": ("modalities=[video]", "labelling.method=kmeans"),
-    "deepcluster-audio": ("modalities=[audio]", "labelling.method=kmeans"),
-    "sdc": ("labelling.source=own", "labelling.method=kmeans"),
-    "xdc": ("labelling.source=cross", "labelling.method=kmeans"),
-    "cdc": ("labelling.source=concat", "labelling.method=kmeans"),
-}
 SHORT = ("trainer.max_epochs=2", "labelling.num_labellings=6")
 RUNS: dict[str, tuple[str, ...]] = {
     "demo": ("--config", "demo"),
