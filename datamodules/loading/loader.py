@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -161,10 +162,12 @@ class Loader:
         delivered = 0
         suspects: set[int] | None = None  # rows that were being read when a process died; None: none died yet
         while True:
-            batches = self._start(delivered)
+            batches: Iterator[ClipBatch | Filled] | None = None
             lost: list[_Lost] = []
             while not lost:
                 try:
+                    if batches is None:
+                        batches = self._start(delivered)  # waits for the processes of an earlier pass
                     batch = next(batches)
                 except StopIteration:
                     return
@@ -172,7 +175,10 @@ class Loader:
                     waited = str(error).startswith("DataLoader timed out")
                     if not waited:
                         time.sleep(0.2)  # a broken connection is seen before the end of its process
-                    lost = self._lost(batches)
+                    lost = self._lost()
+                    if waited and batches is None and not lost:
+                        self._stop(lost)  # they are at clips of a pass that was given up half way: new ones begin
+                        continue
                     if not lost and not waited:
                         raise
                     if not lost and self._idle():
@@ -184,7 +190,7 @@ class Loader:
                     continue
                 delivered += 1
                 yield batch.open() if isinstance(batch, Filled) else batch
-            del batches
+            batches = None
             suspects = self._judge(lost, suspects, delivered)
             self._stop(lost)
 
@@ -208,9 +214,13 @@ class Loader:
         with script_hidden():
             return iter(self._loader)
 
-    def _lost(self, batches: Iterator[ClipBatch | Filled]) -> list[_Lost]:
+    def _processes(self) -> list[BaseProcess]:
+        return getattr(getattr(self._loader, "_iterator", None), "_workers", [])  # torch has no public way to them
+
+    def _lost(self) -> list[_Lost]:
         lost = []
-        for number, process in enumerate(getattr(batches, "_workers", [])):  # torch has no public way to its processes
+        for number, process in enumerate(self._processes()):
+            assert process.pid is not None
             row, since_s, cpu_s = self.watched.now[number].tolist()
             hangs = row >= 0 and (
                 cpu_seconds(process.pid) - cpu_s > self.hang_s or time.monotonic() - since_s > WALL_FACTOR * self.hang_s
@@ -250,7 +260,7 @@ class Loader:
         return {process.row for process in died if process.row >= 0} | (suspects or set())
 
     def _stop(self, lost: list[_Lost]) -> None:
-        for number, process in enumerate(getattr(getattr(self._loader, "_iterator", None), "_workers", [])):
+        for number, process in enumerate(self._processes()):
             if any(one.number == number and one.exit_code is None for one in lost):
                 process.kill()
         self._loader = None  # the last reference: its processes end

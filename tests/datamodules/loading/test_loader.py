@@ -91,11 +91,12 @@ def test_a_clip_that_waits_for_the_processor_is_not(
     """Time in which a process does not run, because the machine is busy, is not its own."""
     loader = make(hangs=-2)
     loader.watched.now[:] = torch.tensor([5.0, time.monotonic() - 60, 0.0], dtype=torch.float64)
-    batches = SimpleNamespace(_workers=[SimpleNamespace(pid=os.getpid(), is_alive=lambda: True, exitcode=None)] * 2)
+    processes = [SimpleNamespace(pid=os.getpid(), is_alive=lambda: True, exitcode=None)] * 2
+    monkeypatch.setattr(loader, "_processes", lambda: processes)
     loader.watched.now[:, 2] = time.process_time()
-    assert [lost.row for lost in loader._lost(batches)] == [5, 5]  # type: ignore[arg-type]
+    assert [lost.row for lost in loader._lost()] == [5, 5]
     monkeypatch.setattr(loader_module, "WALL_FACTOR", 1000)
-    assert loader._lost(batches) == []  # type: ignore[arg-type]
+    assert loader._lost() == []
 
 
 def test_one_death_is_forgiven(make: Callable[..., Loader], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -104,6 +105,30 @@ def test_one_death_is_forgiven(make: Callable[..., Loader], tmp_path: Path, capl
     assert errors(batches) == {}
     assert_same(batches, list(make()))
     assert f"was killed by SIGKILL at clip {loader.dataset.id_of(13)}" in caplog.text
+
+
+def test_a_death_between_two_passes_is_forgiven(
+    make: Callable[..., Loader], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The next pass waits for the processes of the one before, and is told there that one is gone."""
+    loader = make(hangs=-2)
+    first = list(loader)
+    for process in loader._processes():
+        process.kill()
+        process.join()
+    assert_same(list(loader), first)
+    assert "loader process 0" in caplog.text and "new loader processes go on at batch 0 of this pass" in caplog.text
+
+
+def test_processes_that_are_busy_with_an_abandoned_pass_do_not_end_the_next(
+    make: Callable[..., Loader], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loader_module, "WALL_FACTOR", 1000)
+    loader = make(hangs=29)
+    next(iter(loader))
+    time.sleep(0.5)  # until a process is at clip 29
+    monkeypatch.setattr(loader.watched.reader, "hangs", -2)
+    assert_same(list(loader), list(make()))
 
 
 @pytest.mark.slow
