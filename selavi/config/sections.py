@@ -220,7 +220,7 @@ class LabellingConfig:
     """transport: the heads' probabilities, with given cluster sizes; kmeans: K-means on the encoders' features, each
     standardised, of length 1 a clip and modality (DeepCluster, XDC); cluster sizes are free and clips of small
     clusters weigh more in the loss.  The settings of sizes, sharpness and tolerance belong to transport."""
-    first: str = setting("crafted", path=True)
+    first: str = setting("crafted", path=True, earlier="random")
     """Labels that the encoders learn first.  crafted: heads on crafted features (edges, colours, timbre, rhythm) make
     them in a minute before the first step; random: the new heads label from the first step on, as published; else a
     table (CSV, Parquet) with the columns id and cluster, and perhaps head."""

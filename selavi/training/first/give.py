@@ -133,7 +133,9 @@ def _from_teacher(config: Config, bank: LabelBank, source: Source, names: list[s
     num_passes = passes_to_read(passes_of_run, num_views)
     views = craft_views(names, len(bank.ids), num_views, num_passes, source.read, source.augment, source.device)
     teacher = Teacher(config, views, bank.ids, source.device, source.stop)
-    bank.load_state_dict(teacher.train().state_dict())
+    learned = teacher.train()
+    bank.labels, bank.weights = learned.labels, learned.weights
+    bank.rule.potentials = learned.rule.potentials  # where the next labelling starts; how votes are scaled is its own
     sizes = ", ".join(f"{name} {CRAFTED[name].num_features}" for name in names)
     without = " and ".join(name for name in config.modalities if name not in names)
     left_out = f", without {without}, of which there are none" if without else ""

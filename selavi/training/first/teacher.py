@@ -115,7 +115,7 @@ class Teacher:
     def _step(self, clips: FeatureTable, optimiser: SGD) -> None:
         labels, weights = self.bank[clips.index], self.bank.clip_weights(clips.index)
         logits = self.model(clips.features, clips.present)
-        loss = selavi_loss(logits, labels, self.model.branch_present(clips.present), weights) * len(logits)
+        loss = selavi_loss(logits, labels, self.model.branch_present(clips.present), weights)
         optimiser.zero_grad()
         loss.backward()
         _average([parameter.grad for parameter in self.model.parameters() if parameter.grad is not None])
@@ -164,13 +164,13 @@ class Teacher:
 
 
 def teacher_config(config: Config, names: list[str]) -> Config:
-    """Settings of the teacher: the run's, but for modalities, dropout and partial labellings."""
+    """Settings of the teacher: the run's, but with equal votes, without dropout and partial labellings."""
     source = "joint" if len(names) == 1 and config.labelling.source == "concat" else config.labelling.source
     return replace(
         config,
         modalities=names,
         heads=replace(config.heads, dropout=0.0),
-        labelling=replace(config.labelling, source=source, fraction=1.0),
+        labelling=replace(config.labelling, source=source, fraction=1.0, votes="equal"),
     )
 
 
