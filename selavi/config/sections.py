@@ -249,10 +249,13 @@ class LabellingConfig:
     each pass, which is slower."""
     head_groups: int = setting(2, least=1)
     """Heads are split anew at each labelling; each group is labelled from its own augmented view of every clip."""
+    votes: Literal["equal", "raw"] = setting("equal", needs=(TRANSPORT, VOTES_TOGETHER), earlier="raw")
+    """What a modality's vote is.  raw: its log-probabilities (published), so that a modality has more say the more
+    confident it is; equal: the same, brought to one spread over clips and clusters, so that all have the same say."""
     weights: dict[str, float] = setting(
         {"video": 1.0, "audio": 1.0}, above=0, why="leave a modality out with modalities=[...]", needs=VOTES_TOGETHER
     )
-    """Weight of each modality's log-probabilities."""
+    """Weight of each modality's vote."""
     align_modalities: bool = setting(True, needs=(TRANSPORT, VOTES_TOGETHER))
     """Permute the audio heads to agree with the video heads before the first labelling, where they vote together."""
     batch_size: int = setting(64, least=1, free="resume")
@@ -277,6 +280,20 @@ class LabellingConfig:
             for key, plain in (("size_strength", 0.0), ("fraction", 1.0)):
                 value = getattr(self, key)
                 require(value == plain, f"labelling.{key}", f"{plain:g} with labelling.method={self.method}", value)
+
+
+@dataclass
+class LossConfig:
+    """What the heads learn the labels by: cross-entropy (SeLaVi, eq. 4)."""
+
+    reduce: Literal["sum", "mean"] = setting(
+        "sum", needs=Need("more than one modality", lambda config: len(config.branches) > 1), earlier="mean"
+    )
+    """Over modalities.  mean: published, with which M modalities train at 1/M of the learning rate of one alone; sum:
+    each trains at the rate that optim.lr says."""
+
+    def __post_init__(self) -> None:
+        check_limits(self)
 
 
 @dataclass
@@ -399,6 +416,7 @@ class Config:
     encoders: EncodersConfig = section(EncodersConfig, needs=OWN_ENCODERS)
     heads: HeadsConfig = section(HeadsConfig, needs=OWN_ENCODERS)
     labelling: LabellingConfig = section(LabellingConfig)
+    loss: LossConfig = section(LossConfig)
     optim: OptimConfig = section(OptimConfig)
     trainer: TrainerConfig = section(TrainerConfig)
     finetune: FinetuneConfig = section(FinetuneConfig, needs=FINETUNING)

@@ -130,11 +130,14 @@ class LabellingCallback(pl.Callback):
             "labelling/seconds": report.seconds,
             "labelling/churn": report.churn,
             "labelling/nmi": nmi,
+            "labelling/agreement": report.race.agreement,
         }
+        for name, standing in report.race.modalities.items():
+            metrics |= {f"labelling/{name}/{figure}": value for figure, value in vars(standing).items()}
         for logger in trainer.loggers:
             numbers = {name: float(value) for name, value in metrics.items() if value is not None}
             logger.log_metrics(numbers, trainer.global_step)
-        self.progress.labelled(report, nmi, len(self.steps))
+        self.progress.labelled(report, nmi, len(self.steps), trainer.global_step / self.steps[-1])
 
     def _labelling_batches(self, trainer: pl.Trainer, pass_number: int) -> Iterator[ClipBatch]:
         for batch in trainer.datamodule.labelling_loader(pass_number):  # type: ignore[attr-defined]
