@@ -64,11 +64,12 @@ ROWS = {
     "cdc-before": f"{RIVALS['cdc']} {BEFORE}",
 }
 BUDGETS = {"avobjects": ("trainer.max_epochs=40", "labelling.num_labellings=40"), "avdigits": (), "avstamps": ()}
-# Small enough for one to two minutes on one core: for choosing between settings, never for reporting.
+# Small enough for a few minutes of one core: for choosing between settings, never for reporting.
 FAST = (
-    "video.num_frames=2 video.decode_size=40 video.size=32 audio.num_mels=32 audio.hop_s=0.032 "
-    "encoders.video_width=4 encoders.audio_width=8"
+    "video.num_frames=1 video.decode_size=32 video.size=24 audio.sample_rate=8000 audio.num_mels=32 audio.num_fft=256 "
+    "audio.hop_s=0.032 encoders.audio_width=8 labelling.head_groups=1"
 )
+FAST_EPOCHS = {"avobjects": 60, "avdigits": 24, "avstamps": 24}
 # What runs did before there was a setting for it, so that rows of recipes.json can be compared with today's.
 EARLIER = ("labelling.votes=raw", "labelling.first=random", "loss.reduce=mean")
 
@@ -104,7 +105,7 @@ def plan(
                     f"data.root=${small_set.variable}",
                     *small_set.overrides,
                     *BUDGETS[small_set.folder],
-                    *(FAST.split() if fast else ()),
+                    *(_instrument(small_set) if fast else ()),
                     *ROWS[name].split(),
                     *more,
                 )
@@ -112,6 +113,11 @@ def plan(
                 job = Job(slug, title, f"{small_set.name}, {name}", seed, CONFIG, overrides, SPLITS)
                 planned.append(Planned(small_set, name, job))
     return planned
+
+
+def _instrument(small_set: SmallSet) -> list[str]:
+    epochs = FAST_EPOCHS[small_set.folder]
+    return [*FAST.split(), f"trainer.max_epochs={epochs}", f"labelling.num_labellings={epochs}"]
 
 
 def settings_of(config: Config) -> dict[str, Any]:
@@ -123,7 +129,7 @@ def settings_of(config: Config) -> dict[str, Any]:
     for key, entry in SETTINGS.items():
         is_free = entry.about.free != "" or key == "seed"
         has_effect = all(need.is_met(config, "train") for need in entry.about.needs)
-        if not is_free and has_effect and entry.value(config) != getattr(entry, "earlier", entry.default):
+        if not is_free and has_effect and entry.value(config) != entry.earlier:
             kept[key] = entry.value(config)
     return dict(json.loads(json.dumps(kept)))
 
@@ -131,20 +137,24 @@ def settings_of(config: Config) -> dict[str, Any]:
 def encoded_clips(config: Config, num_clips: int) -> dict[str, int]:
     """How many clips the encoders read: in steps of training, and without gradients for labels.
 
-    A labelling reads every clip once for each group of heads, from another view; before the first one some batches
-    update the batch-norm statistics.  The features of `labelling.first=crafted` are no encoder's and do not count.
+    A labelling reads every clip once for each group of heads, from another view.  Before the first one some batches
+    update the batch-norm statistics.  First labels that are given stand for the labellings of their time, and for that:
+    the features that they are made of are no encoder's and do not count.
 
     Args:
         config: of the run, on one device.
         num_clips: of the training split.
     """
-    optim, labelling = config.optim, config.labelling
+    optim, labelling, trainer = config.optim, config.labelling, config.trainer
     steps_per_epoch = num_clips // optim.batch_size
-    steps = labelling_steps_of_parts(config.trainer.parts, steps_per_epoch, labelling.num_labellings, labelling.power)
-    warm_up = min(labelling.warmup_batches, max(1, num_clips // labelling.batch_size)) * labelling.batch_size
+    steps = labelling_steps_of_parts(trainer.parts, steps_per_epoch, labelling.num_labellings, labelling.power)
+    num_given, warm_up = 0, min(labelling.warmup_batches, max(1, num_clips // labelling.batch_size))
+    if getattr(labelling, "first", "random") != "random":
+        end = labelling.first_share * trainer.max_epochs * steps_per_epoch
+        num_given, warm_up = max(1, sum(step < end for step in steps)), 0
     return {
-        "training": config.trainer.all_epochs * steps_per_epoch * optim.batch_size,
-        "labelling": len(steps) * labelling.head_groups * num_clips + min(warm_up, num_clips),
+        "training": trainer.all_epochs * steps_per_epoch * optim.batch_size,
+        "labelling": (len(steps) - num_given) * labelling.head_groups * num_clips + warm_up * labelling.batch_size,
     }
 
 

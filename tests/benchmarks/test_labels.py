@@ -66,18 +66,29 @@ def test_labellings_that_share_a_step_are_counted_once(labels: ModuleType) -> No
     assert labels.encoded_clips(config, 64)["labelling"] == 3 * 2 * 64 + 64  # steps 0, 1 and the end
 
 
-def test_every_row_is_a_valid_configuration_with_one_budget(
-    labels: ModuleType, benchmarks: dict[str, ModuleType]
-) -> None:
+def test_first_labels_that_are_given_save_labellings(labels: ModuleType) -> None:
+    if "labelling.first" not in SETTINGS:
+        pytest.skip("labelling.first is not there yet")
+    plain = ["trainer.max_epochs=4", "labelling.num_labellings=5", "labelling.power=1"]
+    random = labels.encoded_clips(load_config(SMALL, [*plain, "labelling.first=random"]), 64)
+    crafted = [*plain, "labelling.first=crafted", "labelling.first_share=0.5"]
+    # Labels at steps 0 1 2 3 and the end; those at steps 0 and 1 are given, and nothing is warmed up.
+    assert random == {"training": 4 * 64, "labelling": 5 * 2 * 64 + 64}
+    assert labels.encoded_clips(load_config(SMALL, crafted), 64) == {"training": 4 * 64, "labelling": 3 * 2 * 64}
+
+
+def test_no_row_has_another_budget(labels: ModuleType, benchmarks: dict[str, ModuleType]) -> None:
     for fast in (False, True):
         for key in benchmarks["small_sets"].SETS:
-            budgets = set()
+            budgets, crafted = set(), set()
             for planned in labels.plan([key], list(labels.ROWS), [0], fast):
                 if any(change.partition("=")[0] not in SETTINGS for change in planned.job.overrides):
                     continue
                 config = planned.config()
-                budgets.add(tuple(labels.encoded_clips(config, 1000).values()))
-            assert len(budgets) == 1
+                is_random = labels.RANDOM in planned.job.overrides
+                (budgets if is_random else crafted).add(tuple(labels.encoded_clips(config, 1000).values()))
+            assert len(budgets) <= 1
+            assert all(few <= many for spent in crafted for budget in budgets for few, many in zip(spent, budget))
 
 
 def test_work_goes_seed_by_seed_with_the_default_first(labels: ModuleType) -> None:
