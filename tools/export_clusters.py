@@ -7,21 +7,6 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # so that a checkout 
 
 from selavi.commands.main import tool
 
-if not __package__:  # run as a file, also in a checkout that is not installed
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from selavi.cli import Parser, run_tool
-
-if not __package__:  # run as a file, also in a checkout that is not installed
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from selavi.cli import Parser, run_tool
-
-if not __package__:  # run as a file, also in a checkout that is not installed
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from selavi.cli import Parser, run_tool
-
 main = tool("export", __file__)
 
 if __name__ == "__main__":
