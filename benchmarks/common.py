@@ -97,8 +97,15 @@ def run_job(job: Job, folders: Mapping[str, Path]) -> dict[str, Any]:
 
 def publish(name: str, title: str, runs: Sequence[Mapping[str, Any]], page: str) -> None:
     """Write benchmarks/results/NAME.json and docs/results/NAME.md."""
-    RESULTS.mkdir(parents=True, exist_ok=True)
+    save_runs(name, title, runs)
     PAGES.mkdir(parents=True, exist_ok=True)
+    (PAGES / f"{name}.md").write_text(page, encoding="utf-8")
+    print(f"wrote benchmarks/results/{name}.json and docs/results/{name}.md", file=sys.stderr)
+
+
+def save_runs(name: str, title: str, runs: Sequence[Mapping[str, Any]]) -> None:
+    """Write benchmarks/results/NAME.json."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
     result = {
         "title": title,
         "command": f"python benchmarks/{Path(sys.argv[0]).name} {' '.join(sys.argv[1:])}".strip(),
@@ -106,8 +113,6 @@ def publish(name: str, title: str, runs: Sequence[Mapping[str, Any]], page: str)
         "runs": list(runs),
     }
     (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    (PAGES / f"{name}.md").write_text(page, encoding="utf-8")
-    print(f"wrote benchmarks/results/{name}.json and docs/results/{name}.md", file=sys.stderr)
 
 
 def load_runs(name: str) -> list[dict[str, Any]]:

@@ -32,7 +32,7 @@ from common import (
     shown,
     spread,
 )
-from small_sets import SETS, SmallSet, find_sets
+from small_sets import PUBLISHED, SETS, SmallSet, find_sets
 
 SPLITS = ("train", "test")
 COLUMNS = {"nmi": "NMI", "ari": "ARI", "accuracy": "accuracy"}
@@ -85,7 +85,20 @@ def jobs(small_set: SmallSet, recipes: Sequence[str], seeds: Sequence[int], tria
 
 def measure(job: Job, folders: Mapping[str, Path]) -> dict[str, Any]:
     """Train and measure, or find it done; with K-means on the run's features, and each modality's heads."""
-    result, run_dir = run_job(job, folders), job.run_dir()
+    run_dir = job.run_dir()
+    result = add_kmeans(run_job(job, folders), run_dir, folders)
+    for split in SPLITS:
+        if job.row.split(", ")[1] in SEPARATE:
+            heads = json.loads((ROOT / run_dir / "eval" / f"metrics_{split}.json").read_text(encoding="utf-8"))["heads"]
+            half = len(heads) // 2
+            sides = {"video": heads[:half], "audio": heads[half:]}
+            of_side = {side: mean(entry["nmi"] for entry in each) for side, each in sides.items()}
+            result["splits"][split]["modalities"] = of_side
+    return result
+
+
+def add_kmeans(result: dict[str, Any], run_dir: Path, folders: Mapping[str, Path]) -> dict[str, Any]:
+    """The figures of a job, with those of K-means on the features of its run, and the command that made them."""
     kept = run_dir / "eval" / "features"
     command = ["tools/compare.py", "--runs", str(run_dir), "--splits", *SPLITS, "--out", str(kept)]
     if not (ROOT / kept / "compare.json").exists():
@@ -93,15 +106,9 @@ def measure(job: Job, folders: Mapping[str, Path]) -> dict[str, Any]:
     summary = json.loads((ROOT / kept / "compare.json").read_text(encoding="utf-8"))["summary"]
     result["commands"] = [*result["commands"], shown(command)]
     for split in SPLITS:
-        of_split = result["splits"][split]
-        of_split["kmeans"] = {
+        result["splits"][split]["kmeans"] = {
             e["name"]: {name: e[name]["mean"] for name in COLUMNS} for e in summary if e["split"] == split
         }
-        if job.row.split(", ")[1] in SEPARATE:
-            heads = json.loads((ROOT / run_dir / "eval" / f"metrics_{split}.json").read_text(encoding="utf-8"))["heads"]
-            half = len(heads) // 2
-            sides = {"video": heads[:half], "audio": heads[half:]}
-            of_split["modalities"] = {side: mean(entry["nmi"] for entry in each) for side, each in sides.items()}
     return result
 
 
@@ -271,7 +278,7 @@ def plot(small_set: SmallSet, runs: Sequence[Mapping[str, Any]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
+    parser.add_argument("--sets", nargs="+", choices=PUBLISHED, default=list(PUBLISHED))
     parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=list(RECIPES))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--trial", nargs="+", default=[], metavar="KEY=VALUE", help="change every run, publish nothing")

@@ -35,6 +35,8 @@ class SmallSet:
     overrides: tuple[str, ...]
     about: str
     quoted: str
+    judged_on: str = "test"
+    """Split whose figures count."""
 
     @property
     def variable(self) -> str:
@@ -83,7 +85,40 @@ SETS = {
             "and seed at a later commit, in [recipes.md](recipes.md), are well behind the row above."
         ),
     ),
+    "av_stamps": SmallSet(
+        name="AV-stamps",
+        folder="avstamps",
+        overrides=(
+            "data.layout=splits",  # its folder `pairs` is a third split, without classes
+            "heads.num_clusters=12",
+            "audio.shift_time=0.5",
+            "trainer.max_epochs=45",
+            "labelling.num_labellings=45",
+        ),
+        about=(
+            "1,440 training and 360 test clips of twelve things (apple, banana, bus, butterfly, camera, crown, hat, "
+            "lion, penguin, pig, plane, violin), 120 and 30 a class; 1.5 s, 96 x 96 pixels, 12 frames a second, 16 kHz "
+            "mono. A cut-out picture moves over a textured background, and a real voice says what it is (stamps and "
+            "recordings of Tux Paint, Debian's tuxpaint-stamps-default, GPL-2). The words are of five languages in "
+            "training (bg es fr ro ru) and of two others in the test (be ca), with other pictures, so that words and "
+            "pictures carry over only by chance: **the set is judged on its training clips**, on which no label was "
+            "used either. Every language occurs equally often in every class. **Picture and sound are paired by class "
+            "only.** When a word begins is drawn at random and says nothing of the class, so the sound is shifted in "
+            "time (`audio.shift_time`), as on AV-digits."
+        ),
+        quoted=(
+            "From the set's README: K-means with 12 clusters reaches an NMI (train, test) of 0.10, 0.15 on log-mel "
+            "statistics, 0.06, 0.13 on HOG, 0.04, 0.12 on a small grey picture, 0.02, 0.07 on mean colour; random "
+            "labels have 0.02, 0.08. The sound alone clusters by language: K-means on it has 0.28 with the language. "
+            "With labels, a linear probe reaches an accuracy of 0.756 on sound and 0.261 on HOG in five folds of the "
+            "training clips (chance 0.083), and of 0.208 on sound where the language is left out. There are few "
+            "pictures, one to five a class."
+        ),
+        judged_on="train",
+    ),
 }
+PUBLISHED = ("av_objects", "av_digits")
+"""The sets of docs/results/small_sets.md and recipes.md."""
 
 
 def find_sets(names: Sequence[str]) -> dict[str, Path]:
@@ -191,7 +226,7 @@ def readme_numbers(runs: Sequence[Mapping[str, Any]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(PUBLISHED))
     parser.add_argument("--modalities", nargs="+", choices=MODALITIES, default=["both"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--trial", nargs="+", default=[], metavar="KEY=VALUE", help="change every run, publish nothing")
@@ -203,8 +238,8 @@ def main() -> None:
         return
     text = page(runs)
     print(text)
-    if args.trial or len(here) < len(SETS):
-        print("not published: a trial, or not every set", file=sys.stderr)
+    if args.trial or [SETS[name] for name in PUBLISHED] != here:
+        print("not published: a trial, or not the sets of the page", file=sys.stderr)
     else:
         publish("small_sets", "Small sets of real pictures and sounds", runs, text)
         readme = ROOT / "README.md"

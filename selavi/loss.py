@@ -27,8 +27,9 @@ def selavi_loss(
     labels: Tensor,
     present: Mapping[str, Tensor],
     weights: Tensor | None = None,
+    reduce: str = "sum",
 ) -> Tensor:
-    """Mean over the branches (modalities, or their concatenation) of multi_head_loss.
+    """Sum or mean over the branches (modalities, or their concatenation) of multi_head_loss.
 
     Args:
         logits: (H, B, K) a branch.
@@ -36,6 +37,7 @@ def selavi_loss(
             labels): the first H columns are those of the first branch in `logits`, and so on.
         present: (B,) bool a branch.
         weights: of the labels, in the same shape.
+        reduce: sum, with which each branch learns at the optimiser's rate; mean is published.
 
     Raises:
         ValueError: another number of columns.
@@ -48,9 +50,10 @@ def selavi_loss(
             f"got {tuple(labels.shape)}"
         )
     parts = [None] * len(sets) if weights is None else list(weights.split(num_heads, 1))
-    return torch.stack(
+    losses = torch.stack(
         [
             multi_head_loss(z, sets[number % len(sets)], present[name], parts[number % len(sets)])
             for number, (name, z) in enumerate(logits.items())
         ]
-    ).mean()
+    )
+    return losses.mean() if reduce == "mean" else losses.sum()

@@ -16,6 +16,7 @@ from selavi.errors import UsageError
 from selavi.inference import assigned
 from selavi.inference.device import best_device
 from selavi.inference.load import load_model
+from selavi.labelling.rule import LabelRule
 from selavi.meter import follow
 from selavi.modalities import reads_sound
 from selavi.results.naming import read_names
@@ -61,7 +62,7 @@ def _begin(run: Run, out: Path, arguments: AssignArguments) -> dict[str, Any]:
     bank = run.checkpoint["label_bank"]
     modalities = assigned.choose_modalities(arguments.modalities, config)
     settings = {
-        "run": assigned.settings_digest(config, run.checkpoint["state_dict"], bank["potentials"]),
+        "run": assigned.settings_digest(config, run.checkpoint["state_dict"], LabelRule.from_tensors(bank)),
         "paths": [path if "://" in path else os.path.abspath(path) for path in arguments.paths],
         "rule": arguments.rule,
         "views": arguments.views,
@@ -87,10 +88,10 @@ def _label(
     loader = clips.loader(todo, views, workers, pin_memory=device.type == "cuda")
     batches = follow(loader, "assigning", sum(map(clips.count, todo)), "clips", lambda batch: len(batch.index) // views)
     model, augment = load_model(run, device)
-    potentials = run.checkpoint["label_bank"]["potentials"]
+    rule = LabelRule.from_tensors(run.checkpoint["label_bank"])
     counts = assigned.count_statuses(clips.done())
     try:
-        for labelled in assigned.label_shards(model, augment, batches, clips, run.config, potentials, settings):
+        for labelled in assigned.label_shards(model, augment, batches, clips, run.config, rule, settings):
             counts += labelled
             assigned.check_bad(counts, clips, limit)
     except KeyboardInterrupt:

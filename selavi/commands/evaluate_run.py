@@ -20,6 +20,7 @@ from selavi.inference.device import best_device
 from selavi.inference.encode import combinations_of, encode_clips
 from selavi.inference.load import load_model
 from selavi.inference.predict import predict
+from selavi.labelling.rule import LabelRule
 from selavi.meter import say
 from selavi.model import SelaviModel
 from selavi.results.cluster_table import agreement_of_modalities
@@ -41,7 +42,8 @@ def evaluate_run(folder: Path, arguments: EvaluateArguments) -> tuple[dict[str, 
     bank = run.checkpoint["label_bank"]
     loader, listed = loaders.evaluation_loader(split, arguments.views)
     model, augment = load_model(run, best_device(config.trainer.accelerator))
-    predictions = predict(model, augment, loader, len(listed), arguments.views, config, bank["potentials"])
+    rule = LabelRule.from_tensors(bank)
+    predictions = predict(model, augment, loader, len(listed), arguments.views, config, rule)
     rows: pa.Table = listed.take(predictions.rows.numpy())  # without undecodable clips
     if split != config.data.train_split:  # those have the labels of the last labelling already
         write_labels(run.folder, split, rows["id"].to_pylist(), predictions.clusters, vars(predictions.statistics))

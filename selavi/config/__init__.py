@@ -1,6 +1,13 @@
 """Every setting of a run: what a setting is, which there are, and how they are read and written."""
 
-from selavi.config.differences import chosen, differing, freedom, warn_of_settings_without_effect, without_effect
+from selavi.config.differences import (
+    chosen,
+    differing,
+    earlier_settings,
+    freedom,
+    warn_of_settings_without_effect,
+    without_effect,
+)
 from selavi.config.files import (
     RESOLVED,
     SETTINGS,
@@ -22,6 +29,7 @@ from selavi.config.sections import (
     FinetuneConfig,
     HeadsConfig,
     LabellingConfig,
+    LossConfig,
     OptimConfig,
     TrainerConfig,
     VideoConfig,
@@ -39,6 +47,7 @@ __all__ = [
     "HeadsConfig",
     "LabelSet",
     "LabellingConfig",
+    "LossConfig",
     "MethodTraits",
     "OptimConfig",
     "TrainerConfig",
@@ -46,6 +55,7 @@ __all__ = [
     "as_dict",
     "chosen",
     "differing",
+    "earlier_settings",
     "escape",
     "find_config",
     "freedom",

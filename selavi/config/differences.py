@@ -26,9 +26,9 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def differing(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
     """Name each setting that must be the same when a run goes on, and is not: `heads.kind: mlp then, linear now`.
 
-    A setting that `saved` lacks is younger than the run, which then was made with the default.
+    A setting that `saved` lacks is younger than the run.
     """
-    before, now = flatten(as_dict(Config())) | flatten(saved), flatten(current)
+    before, now = earlier_settings() | flatten(saved), flatten(current)
     return [
         f"{key}: {before.get(key)} then, {now.get(key)} now"
         for key in sorted(before.keys() | now.keys())
@@ -37,13 +37,19 @@ def differing(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]
 
 
 def chosen(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that say what is computed and are not the defaults; one that is added later is not among them."""
-    defaults = flatten(as_dict(Config()))
+    """The settings that say what is computed, where they differ from what runs did before there was the setting.
+
+    So what is made of them for a run stays as it is when a setting is added.
+    """
+    earlier = earlier_settings()
     return {
-        key: value
-        for key, value in flatten(settings).items()
-        if value != defaults.get(key) and freedom(key) != "always"
+        key: value for key, value in flatten(settings).items() if value != earlier.get(key) and freedom(key) != "always"
     }
+
+
+def earlier_settings() -> dict[str, Any]:
+    """Every setting by its key with its value in runs that were made before there was this setting."""
+    return flatten(as_dict(Config())) | {key: entry.earlier for key, entry in SETTINGS.items() if entry.is_younger}
 
 
 def freedom(key: str) -> Freedom:

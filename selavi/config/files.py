@@ -41,11 +41,17 @@ def find_config(path: Path, shipped: Path) -> Path:
     raise UsageError(f"no configuration file {path}; give a path, or one of selavi's own: {own}")
 
 
-def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
+def load_config(path: Path | None, overrides: Sequence[str] = (), *, is_complete: bool = False) -> Config:
     """Merge defaults, a YAML file and `section.key=value` overrides.
 
     Settings that are text (paths, names, words) are taken as they are written, from the first `=` on; the others are
     read as YAML.  `${...}` refers to another setting in a file, and means nothing on the command line.
+
+    Args:
+        path: a YAML file; a run's RESOLVED one is complete.
+        overrides: of the command line.
+        is_complete: file and overrides name every setting that there was when they were written, so that a younger one
+            takes the value that stands for what was done before.
 
     Raises:
         UsageError: unreadable file, unknown key (the message names the nearest one), wrong type or value.
@@ -59,6 +65,9 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
     texts, others = _split_overrides(overrides)
     try:
         layers = [OmegaConf.structured(Config)]
+        if is_complete or (path is not None and path.name == RESOLVED):
+            younger = [f"{key}={entry.earlier}" for key, entry in SETTINGS.items() if entry.is_younger]
+            layers.append(OmegaConf.from_dotlist(younger))
         if path is not None:
             loaded = OmegaConf.load(path)
             if not OmegaConf.is_dict(loaded):

@@ -21,6 +21,7 @@ VIDEO, AUDIO = _modality("video"), _modality("audio")
 SHARDS_OF_A_URL = Need("prepared shards of a URL as data.root", lambda config: "://" in config.data.root)
 TRANSPORT = Need("labelling.method=transport", lambda config: config.labelling.method == "transport")
 VOTES_TOGETHER = Need("modalities that vote together", lambda config: len(config.label_sets[0].voters) > 1)
+FIRST_GIVEN = Need("labelling.first other than random", lambda config: config.labelling.first != "random")
 OWN_ENCODERS = Need("a training (a fine-tuning takes those of its run)", command="train")
 FINETUNING = Need("a fine-tuning", command="finetune")
 
@@ -219,6 +220,12 @@ class LabellingConfig:
     """transport: the heads' probabilities, with given cluster sizes; kmeans: K-means on the encoders' features, each
     standardised, of length 1 a clip and modality (DeepCluster, XDC); cluster sizes are free and clips of small
     clusters weigh more in the loss.  The settings of sizes, sharpness and tolerance belong to transport."""
+    first: str = setting("crafted", path=True, earlier="random")
+    """Labels that the encoders learn first.  crafted: heads on crafted features (edges, colours, timbre, rhythm) make
+    them in a minute before the first step; random: the new heads label from the first step on, as published; else a
+    table (CSV, Parquet) with the columns id and cluster, and perhaps head."""
+    first_share: float = setting(0.25, above=0, most=1, needs=FIRST_GIVEN)
+    """Share of the steps in which the first labels are learned; the labellings of that time are left out."""
     num_labellings: int = setting(100, least=2)
     """Points of the schedule; the last one falls on the end of training."""
     power: float = setting(1.5, above=0)
@@ -249,10 +256,13 @@ class LabellingConfig:
     each pass, which is slower."""
     head_groups: int = setting(2, least=1)
     """Heads are split anew at each labelling; each group is labelled from its own augmented view of every clip."""
+    votes: Literal["equal", "raw"] = setting("equal", needs=(TRANSPORT, VOTES_TOGETHER), earlier="raw")
+    """What a modality's vote is.  raw: its log-probabilities (published), so that a modality has more say the more
+    confident it is; equal: the same, brought to one spread over clips and clusters, so that all have the same say."""
     weights: dict[str, float] = setting(
         {"video": 1.0, "audio": 1.0}, above=0, why="leave a modality out with modalities=[...]", needs=VOTES_TOGETHER
     )
-    """Weight of each modality's log-probabilities."""
+    """Weight of each modality's vote."""
     align_modalities: bool = setting(True, needs=(TRANSPORT, VOTES_TOGETHER))
     """Permute the audio heads to agree with the video heads before the first labelling, where they vote together."""
     batch_size: int = setting(64, least=1, free="resume")
@@ -277,6 +287,20 @@ class LabellingConfig:
             for key, plain in (("size_strength", 0.0), ("fraction", 1.0)):
                 value = getattr(self, key)
                 require(value == plain, f"labelling.{key}", f"{plain:g} with labelling.method={self.method}", value)
+
+
+@dataclass
+class LossConfig:
+    """What the heads learn the labels by: cross-entropy (SeLaVi, eq. 4)."""
+
+    reduce: Literal["sum", "mean"] = setting(
+        "sum", needs=Need("more than one modality", lambda config: len(config.branches) > 1), earlier="mean"
+    )
+    """Over modalities.  mean: published, with which M modalities train at 1/M of the learning rate of one alone; sum:
+    each trains at the rate that optim.lr says."""
+
+    def __post_init__(self) -> None:
+        check_limits(self)
 
 
 @dataclass
@@ -399,6 +423,7 @@ class Config:
     encoders: EncodersConfig = section(EncodersConfig, needs=OWN_ENCODERS)
     heads: HeadsConfig = section(HeadsConfig, needs=OWN_ENCODERS)
     labelling: LabellingConfig = section(LabellingConfig)
+    loss: LossConfig = section(LossConfig)
     optim: OptimConfig = section(OptimConfig)
     trainer: TrainerConfig = section(TrainerConfig)
     finetune: FinetuneConfig = section(FinetuneConfig, needs=FINETUNING)

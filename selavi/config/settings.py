@@ -45,6 +45,7 @@ def setting(
     free: Freedom = "",
     path: bool = False,
     needs: Need | tuple[Need, ...] = (),
+    earlier: Any = None,
 ) -> Any:
     """A field of a section of settings.
 
@@ -60,9 +61,10 @@ def setting(
             what is computed; resume: when the same run goes on; empty: nowhere.
         path: it is a path or a URL: ~ and ~name are home folders in it.
         needs: conditions without which it has no effect.
+        earlier: what runs did that were made before there was this setting; None: what the default says.
     """
     limits = Limits(least, most, above, below, unit, why)
-    about = About(limits, free, path, needs if isinstance(needs, tuple) else (needs,))
+    about = About(limits, free, path, needs if isinstance(needs, tuple) else (needs,), earlier)
     if isinstance(default, list | dict):
         return field(default_factory=lambda: deepcopy(default), metadata={"about": about})
     return field(default=default, metadata={"about": about})
@@ -118,6 +120,7 @@ class About:
     free: Freedom = ""
     path: bool = False
     needs: tuple[Need, ...] = ()
+    earlier: Any = None
 
 
 @dataclass(frozen=True)
@@ -147,6 +150,16 @@ class Setting:
         made = self.field.default_factory
         return made() if callable(made) else self.field.default
 
+    @property
+    def earlier(self) -> Any:
+        """Its value in runs that were made before there was this setting."""
+        return self.default if self.about.earlier is None else self.about.earlier
+
+    @property
+    def is_younger(self) -> bool:
+        """Whether runs that were made before there was this setting did something else than its default."""
+        return self.about.earlier is not None
+
     def value(self, config: Any) -> Any:
         """Its value in a Config."""
         return getattr(getattr(config, self.section) if self.section else config, self.field.name)
@@ -170,7 +183,7 @@ def all_settings(config_type: type) -> Iterator[Setting]:
             continue
         for inner in fields(kind):
             own = _about(inner)
-            together = About(own.limits, own.free, own.path, about.needs + own.needs)
+            together = About(own.limits, own.free, own.path, about.needs + own.needs, own.earlier)
             yield Setting(entry.name, inner, together)
 
 

@@ -31,6 +31,7 @@ from selavi.errors import UsageError
 from selavi.evaluation.charts import Bars, Chart, Curve, bar_chart, line_chart
 from selavi.inference.encode import ClipFeatures, average_views, combinations_of
 from selavi.inference.predict import score_views
+from selavi.labelling.rule import LabelRule
 from selavi.media import recompress
 from selavi.model import SelaviModel
 from selavi.randomness import mix
@@ -245,14 +246,14 @@ def head_clusters(
     num_views: int,
     *,
     model: SelaviModel,
-    potentials: Tensor,
+    rule: LabelRule,
     config: Config,
 ) -> np.ndarray:
     """The likeliest cluster of every head, (B / V, H): as selavi.inference.predict, from features."""
     joined, there = model.join(features, present)
     logits, found = model.logits(joined), []
-    for column, potential in enumerate(potentials):
-        _, _, scores = score_views(logits, there, num_views, column, config)
+    for column, potential in enumerate(rule.potentials):
+        _, _, scores = score_views(logits, there, num_views, column, config, rule)
         found.append((config.plan_sharpness * scores + potential.to(scores.device)).argmax(1))
     return torch.stack(found, 1).cpu().numpy()
 
@@ -283,13 +284,13 @@ def make_judge(
         model: in evaluation mode.
         augment: of the same configuration and device.
         config: of the run.
-        bank: labels (M, H) and potentials (H, K) of its last labelling.
+        bank: labels (M, H) and the tensors of the LabelRule of its last labelling.
         kmeans: of kmeans_lines.
     """
-    potentials = bank["potentials"]
-    assign = partial(head_clusters, model=model, potentials=potentials, config=config)
+    rule = LabelRule.from_tensors(bank)
+    assign = partial(head_clusters, model=model, rule=rule, config=config)
     line = MeasuredLine(name, assign, choose_head(bank["labels"].numpy()).head)
-    key = f"{mix(*(value.hex() for value in potentials.flatten().tolist())):016x}"
+    key = f"{mix(*(value.hex() for value in rule.potentials.flatten().tolist())):016x}"
     return Judge(str(run), key, model, augment, (line, *kmeans))
 
 

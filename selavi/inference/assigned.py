@@ -22,6 +22,7 @@ from selavi.batch import ClipBatch
 from selavi.config import Config, as_dict, chosen, freedom
 from selavi.errors import DataError, UsageError
 from selavi.inference.predict import BatchPredictions, predict_batch
+from selavi.labelling.rule import LabelRule
 from selavi.modalities import MODALITIES
 from selavi.model import SelaviModel
 from selavi.results.cluster_table import CLUSTER_SCHEMA, safe_in_spreadsheets
@@ -56,8 +57,8 @@ _PARTS_AT_ONCE = 64
 """Merged into one row group."""
 
 
-def settings_digest(config: Config, state: Mapping[str, torch.Tensor], potentials: torch.Tensor) -> str:
-    """16 hex digits of what a run's labels depend on: weights, potentials, how clips are cut and modalities vote."""
+def settings_digest(config: Config, state: Mapping[str, torch.Tensor], rule: LabelRule) -> str:
+    """16 hex digits of what a run's labels depend on: weights, the last labelling's rule, how clips are cut."""
     digest = blake2b(digest_size=8)
     # Without defaults, so that a setting that is added later leaves what was begun before as it is.
     settings = sorted((key, value) for key, value in chosen(as_dict(config)).items() if _labels_depend_on(key, config))
@@ -65,7 +66,8 @@ def settings_digest(config: Config, state: Mapping[str, torch.Tensor], potential
     for name in sorted(state):
         digest.update(name.encode())
         digest.update(state[name].detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-    digest.update(potentials.cpu().numpy().tobytes())
+    for _, values in sorted(rule.tensors().items(), key=lambda entry: (entry[0] != "potentials", entry[0])):
+        digest.update(values.cpu().numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -200,7 +202,7 @@ def label_shards(
     batches: Iterable[ClipBatch],
     clips: Shards,
     config: Config,
-    potentials: torch.Tensor,
+    rule: LabelRule,
     settings: Mapping[str, Any],
 ) -> Iterator[Counter[str]]:
     """Label batches, none of which has clips of two shards, and write the files of each shard once it is whole.
@@ -211,7 +213,7 @@ def label_shards(
         batches: every clip of some shards, in order.
         clips: which shards, and where they go.
         config: of the run.
-        potentials: (H, K) of the last labelling.
+        rule: of the last labelling.
         settings: rule (balanced or likeliest), views, heads, nearest, features, and `run`, for the features' metadata.
 
     Yields:
@@ -219,14 +221,14 @@ def label_shards(
     """
     sharpness = config.plan_sharpness
     if settings["rule"] == "likeliest":
-        potentials, sharpness = torch.zeros_like(potentials), 1.0
+        rule, sharpness = rule.without_sizes(), 1.0
     predict = partial(
         predict_batch,
         model,
         augment,
         num_views=settings["views"],
         config=config,
-        potentials=potentials,
+        rule=rule,
         sharpness=sharpness,
         columns=settings["heads"],
         num_nearest=settings["nearest"],

@@ -11,6 +11,7 @@ from selavi.batch import ClipBatch
 from selavi.config import Config
 from selavi.errors import DataError
 from selavi.inference.encode import average_views
+from selavi.labelling.rule import LabelRule
 from selavi.labelling.scores import combine_scores, modality_agreement
 from selavi.labelling.solver.transport import row_statistics
 from selavi.labelling.statistics import ClipStatistics
@@ -39,12 +40,13 @@ def predict(
     num_clips: int,
     num_views: int,
     config: Config,
-    potentials: Tensor,
+    rule: LabelRule,
 ) -> Predictions:
     """Assign each clip to the likeliest cluster of every head.
 
-    The log-probabilities are averaged over the views and, weighted, over the modalities that vote together; the
-    plan row of the last labelling, softmax(sharpness * score + potential), gives the cluster and how clear it is.
+    The log-probabilities are averaged over the views, scaled by the rule and, weighted, averaged over the modalities
+    that vote together; the plan row of the last labelling, softmax(sharpness * score + potential), gives the cluster
+    and how clear it is.
     K-means leaves potentials of 0, and there the row is that of the heads' probabilities.  A clip that lacks the
     modality of a head (own and cross labels) goes to the cluster with the largest potential, with the confidence of
     a guess.
@@ -56,7 +58,7 @@ def predict(
         num_clips: N.
         num_views: views of each clip.
         config: of the run.
-        potentials: (H, K) of the last labelling, as the label bank keeps them.
+        rule: of the last labelling.
 
     Raises:
         DataError: no clip at all could be decoded.
@@ -66,7 +68,7 @@ def predict(
     statistics = torch.full((4, num_clips, config.num_label_heads), torch.nan)
     errors: dict[int, str] = {}
     for batch in batches:
-        predicted = predict_batch(model, augment, batch, num_views, config, potentials)
+        predicted = predict_batch(model, augment, batch, num_views, config, rule)
         errors |= predicted.errors
         clusters[predicted.rows] = predicted.clusters
         statistics[:, predicted.rows] = predicted.statistics
@@ -112,7 +114,7 @@ def predict_batch(
     batch: ClipBatch,
     num_views: int,
     config: Config,
-    potentials: Tensor,
+    rule: LabelRule,
     *,
     sharpness: float | None = None,
     columns: Sequence[int] | None = None,
@@ -126,7 +128,7 @@ def predict_batch(
         batch: whole clips, `num_views` views of each in a row.
         num_views: V.
         config: of the run.
-        potentials: (H, K).
+        rule: see predict.
         sharpness: of the rows, softmax(sharpness * score + potential); by default that of the run's plan.
         columns: of the label bank; by default all.
         num_nearest: n, at most K - 1.
@@ -151,13 +153,14 @@ def predict_batch(
     clusters, has_evidence, statistics, nearest, probabilities = [], [], [], [], []
     by_modality: dict[str, list[Tensor]] = {name: [] for name in _vote_together(config)}
     for column in columns:
-        log_probabilities, voting, scores = score_views(logits, of_views, num_views, column, config)
-        potential = potentials[column].to(scores.device)
+        log_probabilities, voting, scores = score_views(logits, of_views, num_views, column, config, rule)
+        potential = rule.potentials[column].to(scores.device)
         assigned = (sharpness * scores + potential).argmax(1)
         clusters.append(assigned)
         has_evidence.append(torch.stack(list(voting.values())).any(0))
+        votes = rule.scale(column, log_probabilities)
         for name in by_modality:
-            own = (sharpness * log_probabilities[name] + potential).argmax(1)
+            own = (sharpness * votes[name] + potential).argmax(1)
             by_modality[name].append(torch.where(present[name], own, -1))
         agreement = modality_agreement(log_probabilities, voting)
         of_column = (*row_statistics(scores, potential, sharpness), agreement)
@@ -182,7 +185,12 @@ def predict_batch(
 
 
 def score_views(
-    logits: Mapping[str, Tensor], present: Mapping[str, Tensor], num_views: int, column: int, config: Config
+    logits: Mapping[str, Tensor],
+    present: Mapping[str, Tensor],
+    num_views: int,
+    column: int,
+    config: Config,
+    rule: LabelRule,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
     """Average the log-probabilities of one column of the label bank over views and voters.
 
@@ -192,6 +200,7 @@ def score_views(
         num_views: V.
         column: of the label bank.
         config: of the run.
+        rule: of the last labelling.
 
     Returns:
         Log-probabilities (B / V, K) and presence (B / V,) of each voter, and scores (B / V, K).
@@ -202,7 +211,7 @@ def score_views(
     }
     voting = {name: _per_clip(present[name].float(), num_views) > 0 for name in voters}
     weights = {name: config.branch_weights[name] for name in voters}
-    return log_probabilities, voting, combine_scores(log_probabilities, weights, voting)
+    return log_probabilities, voting, combine_scores(rule.scale(column, log_probabilities), weights, voting)
 
 
 def _vote_together(config: Config) -> list[str]:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from selavi.errors import UsageError
 from selavi.ids import describe_changes
+from selavi.labelling.rule import LabelRule
 
 
 class LabelBank:
@@ -18,7 +19,7 @@ class LabelBank:
 
     Attributes:
         labels: (N, H) int32; -1 for none.
-        potentials: (H, K) that belong to the scores of these heads; 0 under K-means.
+        rule: that of the last labelling, for the scores of these heads.
         weights: (H, K) float32, what a clip of each cluster counts in the loss.
         num_labellings: so far.
     """
@@ -26,7 +27,7 @@ class LabelBank:
     def __init__(self, ids: Sequence[str], num_heads: int, num_clusters: int) -> None:
         self.ids = list(ids)
         self.labels = torch.full((len(ids), num_heads), -1, dtype=torch.int32)
-        self.potentials = torch.zeros(num_heads, num_clusters, dtype=torch.float64)
+        self.rule = LabelRule.plain(num_heads, num_clusters)
         self.weights = torch.ones(num_heads, num_clusters)
         self.num_labellings = 0
 
@@ -50,9 +51,9 @@ class LabelBank:
         return {
             "ids": self.ids,
             "labels": self.labels,
-            "potentials": self.potentials,
             "weights": self.weights,
             "num_labellings": self.num_labellings,
+            **self.rule.tensors(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -69,12 +70,14 @@ class LabelBank:
                 f"the same: {changes}; bring back the media the run began with (data.root=NEW where they have moved), "
                 "or start a new run with another run_dir"
             )
-        for name in ("labels", "potentials", "weights"):
-            saved, expected = tuple(state[name].shape), tuple(getattr(self, name).shape)
+        shapes = {"labels": self.labels.shape, "potentials": self.rule.potentials.shape, "weights": self.weights.shape}
+        for name, shape in shapes.items():
+            saved, expected = tuple(state[name].shape), tuple(shape)
             if saved != expected:
                 raise UsageError(
                     f"the checkpoint's {name} have shape {saved}, this configuration needs {expected}; "
                     "use the configuration of the run, or another run_dir"
                 )
-        self.labels, self.potentials, self.weights = (state[n].clone() for n in ("labels", "potentials", "weights"))
+        self.labels, self.weights = state["labels"].clone(), state["weights"].clone()
+        self.rule = LabelRule.from_tensors(state)
         self.num_labellings = state["num_labellings"]

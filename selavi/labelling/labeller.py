@@ -25,6 +25,7 @@ from selavi.labelling.bank import LabelBank
 from selavi.labelling.features import FeatureTable
 from selavi.labelling.methods import METHODS
 from selavi.labelling.methods.interface import HeadLabels, HeadTask
+from selavi.labelling.race import Race, mean_race, measure_race
 from selavi.labelling.schedule import labelled_fraction
 from selavi.labelling.statistics import ClipStatistics, describe_votes
 from selavi.labelling.votes import HeadLogits, Votes
@@ -46,6 +47,8 @@ class LabellingReport:
     churn: float
     """Share of (clip, head) pairs whose label changed; nan the first time."""
     seconds: float
+    race: Race
+    """Mean over heads."""
 
 
 class Draft:
@@ -119,6 +122,7 @@ class Labeller:
         fraction = 1.0 if statistics else labelled_fraction(number, settings.num_labellings, settings.fraction)
         draft = Draft(bank)
         results: list[HeadLabels] = []
+        races: list[Race] = []
         for group, heads in enumerate(self.head_groups(number)):
             clips = collect(number * settings.head_groups + group)
             rows = gather_rows(clips.index).cpu()
@@ -127,7 +131,12 @@ class Labeller:
                 votes = self._votes(clips.with_any(label_set.voters), label_set, bank, head_logits)
                 if number == 0 and self._aligns(label_set):
                     _align(votes, heads, permute_clusters)
-                results += self._label(votes, label_set, heads, fraction, bank, draft)
+                labelled = self._label(votes, label_set, heads, fraction, bank, draft)
+                results += labelled
+                races += [
+                    measure_race(votes, head, label_set.learners, result.labels)
+                    for head, result in zip(heads, labelled, strict=True)
+                ]
             if statistics:
                 for label_set in self.config.label_sets:
                     votes = self._votes(clips, label_set, bank, head_logits)
@@ -135,7 +144,7 @@ class Labeller:
         churn = draft.hand_over(bank)
         if self.method.weigh is not None:
             bank.weights = self.method.weigh(bank.labels, self.config.heads.num_clusters)
-        report = _report(number, results, bank.labels, churn, time.monotonic() - began)
+        report = _report(number, results, mean_race(races), bank.labels, churn, time.monotonic() - began)
         return report, ClipStatistics(*draft.statistics) if statistics else None
 
     def _votes(self, clips: FeatureTable, label_set: LabelSet, bank: LabelBank, head_logits: HeadLogits) -> Votes:
@@ -147,12 +156,19 @@ class Labeller:
             num_clusters=self.config.heads.num_clusters,
             memory_gb=self.config.labelling.memory_gb,
             head_logits=head_logits,
+            rule=bank.rule,
+            columns=label_set.voting_columns,
         )
 
     def _aligns(self, label_set: LabelSet) -> bool:
         """Whether heads that vote together must come to name the same clusters first."""
         reads_scores = self.config.labelling_method.reads_scores
         return reads_scores and self.config.labelling.align_modalities and len(label_set.voters) > 1
+
+    def _equalises(self, label_set: LabelSet) -> bool:
+        """Whether all voters are to have the same say."""
+        reads_scores = self.config.labelling_method.reads_scores
+        return reads_scores and self.config.labelling.votes == "equal" and len(label_set.voters) > 1
 
     def _label(
         self, votes: Votes, label_set: LabelSet, heads: list[int], fraction: float, bank: LabelBank, draft: Draft
@@ -170,12 +186,14 @@ class Labeller:
                 column,
                 fraction,
                 labels=None if is_first else bank.labels[index, column].long(),
-                potentials=None if is_first else bank.potentials[voting_column],
+                potentials=None if is_first else bank.rule.potentials[voting_column],
             )
+            if self._equalises(label_set):
+                votes.equalise(head)
             result = label_head(task)
             draft.put(rows, column, gather_rows(result.labels).cpu())
             if result.potentials is not None:
-                bank.potentials[voting_column] = result.potentials.cpu()
+                bank.rule.potentials[voting_column] = result.potentials.cpu()
             results.append(result)
         return results
 
@@ -184,7 +202,9 @@ class Labeller:
         rows = gather_rows(votes.clips.index).cpu()
         for head in heads:
             column = label_set.voting_columns[head]
-            likeliest, statistics = describe_votes(votes, head, bank.potentials[column], self.config.plan_sharpness)
+            likeliest, statistics = describe_votes(
+                votes, head, bank.rule.potentials[column], self.config.plan_sharpness
+            )
             draft.statistics[:, rows, column] = gather_rows(statistics.T).T.cpu()
             draft.fill(rows, column, gather_rows(likeliest).cpu())
 
@@ -196,7 +216,9 @@ def _align(votes: Votes, heads: list[int], permute_clusters: Callable[[str, int,
             permute_clusters(branch, head, permutation)
 
 
-def _report(number: int, results: list[HeadLabels], labels: Tensor, churn: float, seconds: float) -> LabellingReport:
+def _report(
+    number: int, results: list[HeadLabels], race: Race, labels: Tensor, churn: float, seconds: float
+) -> LabellingReport:
     errors = [result.marginal_error for result in results if result.marginal_error is not None]
     return LabellingReport(
         number=number,
@@ -206,4 +228,5 @@ def _report(number: int, results: list[HeadLabels], labels: Tensor, churn: float
         used_clusters=float(np.mean([len(column[column >= 0].unique()) for column in labels.T])),
         churn=churn,
         seconds=seconds,
+        race=race,
     )

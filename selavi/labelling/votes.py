@@ -17,8 +17,10 @@ from selavi.errors import NumericError
 from selavi.labelling import memory
 from selavi.labelling.alignment import align_all, alignment_cost
 from selavi.labelling.features import FeatureTable
+from selavi.labelling.rule import LabelRule
 from selavi.labelling.scores import combine_scores, modality_agreement
 from selavi.labelling.solver.tables import BlockTable, HalfTable, Table, make_table
+from selavi.labelling.spread import Spread, equal_gains
 
 HeadLogits = Callable[[Mapping[str, Tensor], list[int]], Mapping[str, Tensor]]
 """(features, heads) -> logits (len(heads), n, K) a branch."""
@@ -41,6 +43,21 @@ class Votes:
     """Budget for the scores of one head."""
     head_logits: HeadLogits
     """Applies the heads."""
+    rule: LabelRule
+    """Scales the votes."""
+    columns: Sequence[int]
+    """The column of the rule that belongs to each head."""
+
+    def equalise(self, head: int) -> None:
+        """Scale the votes of one head so that all voters have the same say; the rule keeps how."""
+        device = self.clips.index.device
+        spreads = {name: Spread(self.num_clusters, device) for name in self.voters}
+        for _, log_probabilities, present in self.blocks(head, self.voters):
+            for name, spread in spreads.items():
+                spread.add(log_probabilities[name][present[name]])
+        measured = {name: spread.measure() for name, spread in spreads.items()}
+        gains = equal_gains({name: spread for name, (_, spread) in measured.items()})
+        self.rule.set_scale(self.columns[head], {name: centre for name, (centre, _) in measured.items()}, gains)
 
     def scores(self, head: int) -> Table:
         """Scores under one head: kept, or over the budget computed anew at each read.
@@ -52,8 +69,8 @@ class Votes:
         weights = {name: self.weights[name] for name in self.voters}
 
         def rows(chosen: slice) -> Tensor:
-            log_probabilities, present = self._block(head, chosen)
-            return combine_scores(log_probabilities, weights, present)
+            log_probabilities, present = self._block(head, chosen, self.voters)
+            return combine_scores(self.rule.scale(self.columns[head], log_probabilities), weights, present)
 
         computed = BlockTable(num_rows, self.num_clusters, rows, memory.BLOCK_ROWS, device)
         bits = memory.bits_per_score(num_rows, self.num_clusters, self.memory_gb)
@@ -72,7 +89,7 @@ class Votes:
     def agreement(self, head: int) -> Tensor:
         """(n,) how far the voters agree; see modality_agreement."""
         parts = [torch.zeros(0, device=self.clips.index.device)]
-        for log_probabilities, present in self._blocks(head):
+        for _, log_probabilities, present in self.blocks(head, self.voters):
             parts.append(modality_agreement(log_probabilities, present))
         return torch.cat(parts)
 
@@ -87,7 +104,7 @@ class Votes:
             pair: torch.zeros(self.num_clusters, self.num_clusters, dtype=torch.float64).to(device)
             for pair in combinations(self.voters, 2)
         }
-        for log_probabilities, present in self._blocks(head):
+        for _, log_probabilities, present in self.blocks(head, self.voters):
             for one, other in costs:
                 both = present[one] & present[other]
                 costs[one, other] += alignment_cost(
@@ -98,16 +115,19 @@ class Votes:
             raise diverged(f"head {head} gives scores")
         return align_all(costs, self.voters)
 
-    def _blocks(self, head: int) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
-        """Log-probabilities and presence of blocks of clips, a voter."""
+    def blocks(
+        self, head: int, branches: Sequence[str]
+    ) -> Iterator[tuple[slice, dict[str, Tensor], dict[str, Tensor]]]:
+        """Rows of blocks of clips, with log-probabilities (b, K) and presence (b,) of some branches, unscaled."""
         num_rows = len(self.clips.index)
         for first in range(0, num_rows, memory.BLOCK_ROWS):
-            yield self._block(head, slice(first, min(first + memory.BLOCK_ROWS, num_rows)))
+            rows = slice(first, min(first + memory.BLOCK_ROWS, num_rows))
+            yield rows, *self._block(head, rows, branches)
 
-    def _block(self, head: int, rows: slice) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def _block(self, head: int, rows: slice, branches: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         logits = self.head_logits({name: features[rows] for name, features in self.clips.features.items()}, [head])
-        present = {name: self.clips.present[name][rows] for name in self.voters}
-        return {name: logits[name][0].float().log_softmax(1) for name in self.voters}, present
+        present = {name: self.clips.present[name][rows] for name in branches}
+        return {name: logits[name][0].float().log_softmax(1) for name in branches}, present
 
 
 def diverged(what: str) -> NumericError:

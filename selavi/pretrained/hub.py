@@ -16,6 +16,7 @@ from selavi import __version__
 from selavi.atomic import write_text
 from selavi.config import as_dict, load_run_config
 from selavi.errors import UsageError
+from selavi.labelling.rule import take_rule
 from selavi.pretrained.weights import HUB_CARD, HUB_SETTINGS, HUB_WEIGHTS, Pretrained, StoredWeights
 from selavi.pretrained.write import metadata_of, portable_settings, tensors_of
 from selavi.runs.folder import RunFolder
@@ -96,9 +97,9 @@ def read_hub(folder: Path) -> StoredWeights:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{path} does not hold the settings of a network of selavi: {error!r}") from error
     tensors, metadata = read_tensors(folder / HUB_WEIGHTS)
-    potentials = tensors.pop("potentials", None)
+    rule = take_rule(tensors)
     source = metadata.get("source") or str(folder)
-    return StoredWeights(folder, tensors, None, overrides, potentials, source, metadata.get("licence", ""))
+    return StoredWeights(folder, tensors, None, overrides, rule, source, metadata.get("licence", ""))
 
 
 def describe(loaded: Pretrained) -> dict[str, Any]:
@@ -111,8 +112,8 @@ def describe(loaded: Pretrained) -> dict[str, Any]:
         "selavi_version": __version__,
         "modalities": list(loaded.config.modalities),
         "num_features": dict(loaded.model.num_features),
-        "num_heads": loaded.config.num_label_heads if loaded.potentials is not None else 0,
-        "num_clusters": loaded.config.heads.num_clusters if loaded.potentials is not None else 0,
+        "num_heads": loaded.config.num_label_heads if loaded.rule is not None else 0,
+        "num_clusters": loaded.config.heads.num_clusters if loaded.rule is not None else 0,
         "num_parameters": sum(parameter.numel() for parameter in loaded.model.parameters()),
         "selavi": settings,
     }
@@ -140,7 +141,7 @@ def model_card(loaded: Pretrained, facts: TrainingFacts | None) -> str:
         f"- Input: clips of {config.data.clip_s:g} s, decoded as `config.json` says.",
         f"- Features: {features}.",
     ]
-    if loaded.potentials is not None:
+    if loaded.rule is not None:
         heads = f"{config.num_label_heads} head{'s' if config.num_label_heads != 1 else ''}"
         lines.append(f"- Clusters: {config.heads.num_clusters} under each of {heads}.")
     lines += [f"- Made by selavi {__version__}.", *([f"- Note: {loaded.licence}."] if loaded.licence else []), ""]
@@ -188,7 +189,7 @@ def _score_row(split: str, scores: Mapping[str, float]) -> str:
 
 def _output_names(loaded: Pretrained) -> list[str]:
     names = [f"{name} features (B, {count})" for name, count in loaded.model.num_features.items()]
-    return [*names, *(["probabilities (H, B, K)"] if loaded.potentials is not None else [])]
+    return [*names, *(["probabilities (H, B, K)"] if loaded.rule is not None else [])]
 
 
 def _read_scores(path: Path) -> dict[str, float]:

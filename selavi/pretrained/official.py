@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from selavi.errors import UsageError
+from selavi.labelling.rule import LabelRule
 from selavi.pretrained.weights import StoredWeights
 
 NON_COMMERCIAL = (
@@ -100,9 +101,9 @@ def _official_release(path: Path, state: dict[str, Tensor]) -> StoredWeights:
         f"heads.num_clusters={num_clusters}",
         f"labelling.head_groups={min(2, num_heads)}",
     ]
-    potentials = torch.zeros(num_heads, num_clusters, dtype=torch.float64)  # its evaluation is without a marginal
+    rule = LabelRule.plain(num_heads, num_clusters)  # its evaluation is without a marginal
     source = f"official SeLaVi release, {path.name}"
-    return StoredWeights(path, weights, None, settings, potentials, source, NON_COMMERCIAL)
+    return StoredWeights(path, weights, None, settings, rule, source, NON_COMMERCIAL)
 
 
 def _heads(path: Path, state: dict[str, Tensor], modality: str, mlp: str) -> dict[str, Tensor]:

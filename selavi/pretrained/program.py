@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from selavi.atomic import write_atomically
 from selavi.config import Config
 from selavi.errors import UsageError
+from selavi.labelling.rule import LabelRule
 from selavi.modalities import examples
 from selavi.pretrained.weights import Pretrained
 from selavi.randomness import mix
@@ -22,7 +23,7 @@ class ClusterModel(nn.Module):
     Inputs: the decoded value of each modality, (B, ...), in the order of the run's modalities, such as frames
     (B, T, h, w, 3) uint8 with the sides decode_size and sound (B, S) int16.  Outputs: features (B, D) of each modality,
     then, where there are heads, probabilities (H, B, K): the rows of the last labelling's plan,
-    softmax(sharpness * mean log-probability + potential), for each head of the label bank.  Every clip is taken to have
+    softmax(sharpness * score + potential), for each head of the label bank.  Every clip is taken to have
     all modalities.
     """
 
@@ -31,10 +32,14 @@ class ClusterModel(nn.Module):
         config = loaded.config
         self.model, self.augment, self.modalities = loaded.model, loaded.augment, config.modalities
         self.label_sets, self.weights, self.sharpness = config.label_sets, config.branch_weights, config.plan_sharpness
-        self.has_heads = loaded.potentials is not None
-        potentials = loaded.potentials if loaded.potentials is not None else torch.zeros(0)
-        self.register_buffer("potentials", potentials.float())
+        self.has_heads = loaded.rule is not None
+        rule = loaded.rule or LabelRule.plain(config.num_label_heads, config.heads.num_clusters)
+        self.register_buffer("potentials", rule.potentials.float())
         self.potentials: Tensor
+        unscaled = torch.ones(len(rule.potentials), dtype=torch.float64)
+        for name in config.branches:
+            self.register_buffer(f"{name}_centres", rule.centres.get(name, torch.zeros_like(rule.potentials)).float())
+            self.register_buffer(f"{name}_gains", rule.gains.get(name, unscaled).float())
         self.eval().requires_grad_(False)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
@@ -45,10 +50,19 @@ class ClusterModel(nn.Module):
             logits = self.model.logits(self.model.join(features)[0])
             scores = []
             for label_set in self.label_sets:
-                weighed = [self.weights[name] * logits[name].log_softmax(2) for name in label_set.voters]
+                weighed = [
+                    self.weights[name] * self._scaled(name, label_set.voting_columns, logits[name])
+                    for name in label_set.voters
+                ]
                 scores.append(torch.stack(weighed).sum(0) / sum(self.weights[name] for name in label_set.voters))
             outputs.append((self.sharpness * torch.cat(scores) + self.potentials[:, None]).softmax(2))
         return tuple(outputs)
+
+    def _scaled(self, branch: str, columns: range, logits: Tensor) -> Tensor:
+        """The votes of a branch, (H, B, K) as LabelRule.scale."""
+        rows = slice(columns.start, columns.stop)
+        centres, gains = getattr(self, f"{branch}_centres")[rows], getattr(self, f"{branch}_gains")[rows]
+        return (logits.log_softmax(2) - centres[:, None]) * gains[:, None, None]
 
     def output_names(self) -> list[str]:
         """Names of the outputs, in their order."""

@@ -16,6 +16,7 @@ from selavi.augment import Augment
 from selavi.config import Config
 from selavi.distributed import rank
 from selavi.errors import UsageError
+from selavi.labelling.rule import LabelRule, take_rule
 from selavi.model import SelaviModel
 from selavi.pretrained.hub import is_hub_folder, read_hub
 from selavi.pretrained.official import convert_state
@@ -48,11 +49,11 @@ def load(path: Path | str, overrides: Sequence[str] = ()) -> Pretrained:
         torch.manual_seed(mix(config.seed, "model"))
         model = SelaviModel(config)
     prefixes = [f"encoders.{name}." for name in config.modalities]
-    if stored.potentials is not None:
+    if stored.rule is not None:
         prefixes += [f"heads.{branch}." for branch in config.branches]
     _fill(model, prefixes, stored, config)
     _warn_of_licence(stored.licence)
-    return Pretrained(model.eval(), Augment(config), config, stored.potentials, stored.source, stored.licence)
+    return Pretrained(model.eval(), Augment(config), config, stored.rule, stored.source, stored.licence)
 
 
 def load_encoders(model: SelaviModel, config: Config, path: Path) -> list[str]:
@@ -142,9 +143,9 @@ def _read_own(path: Path) -> StoredWeights:
     if not settings.exists():
         raise UsageError(f"{path} needs {SETTINGS} beside it, as {command('convert')} writes both")
     tensors, metadata = read_tensors(path)
-    potentials = tensors.pop("potentials", None)
+    rule = take_rule(tensors)
     source = metadata.get("source") or str(path)
-    return StoredWeights(path, tensors, settings, [], potentials, source, metadata.get("licence", ""))
+    return StoredWeights(path, tensors, settings, [], rule, source, metadata.get("licence", ""))
 
 
 def _read_run(folder: Path) -> StoredWeights:
@@ -152,9 +153,9 @@ def _read_run(folder: Path) -> StoredWeights:
     checkpoint = read_checkpoint(files.last_checkpoint)
     state = checkpoint["state_dict"].items()
     weights = {name.removeprefix("model."): value for name, value in state if name.startswith("model.")}
-    potentials = checkpoint["label_bank"]["potentials"]
+    rule = LabelRule.from_tensors(checkpoint["label_bank"])
     source = f"run {folder.resolve().name} of selavi {__version__}"
-    return StoredWeights(folder, weights, files.settings, [f"run_dir={folder}"], potentials, source)
+    return StoredWeights(folder, weights, files.settings, [f"run_dir={folder}"], rule, source)
 
 
 def _fill(

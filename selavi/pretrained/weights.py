@@ -8,6 +8,7 @@ from torch import Tensor
 
 from selavi.augment import Augment
 from selavi.config import Config, load_config
+from selavi.labelling.rule import LabelRule
 from selavi.model import SelaviModel
 
 WEIGHTS, SETTINGS = "weights.safetensors", "config.yaml"
@@ -23,9 +24,9 @@ class Pretrained:
     augment: Augment
     """Makes the inputs that the model expects."""
     config: Config
-    potentials: Tensor | None
-    """(H, K) float64, of the last labelling, 0 for the official weights; None where the file has no heads: those of the
-    model are then random and name no clusters."""
+    rule: LabelRule | None
+    """Of the last labelling, plain for the official weights; None where the file has no heads: those of the model are
+    then random and name no clusters."""
     source: str
     """What the weights are and where they were read."""
     licence: str
@@ -41,7 +42,7 @@ class StoredWeights:
     settings_file: Path | None
     overrides: Sequence[str]
     """Settings that come before those of the file."""
-    potentials: Tensor | None
+    rule: LabelRule | None
     source: str
     licence: str = ""
 
@@ -51,4 +52,4 @@ class StoredWeights:
         Raises:
             UsageError: the settings cannot be read, or the changes are none.
         """
-        return load_config(self.settings_file, [*self.overrides, *overrides])
+        return load_config(self.settings_file, [*self.overrides, *overrides], is_complete=True)

@@ -26,9 +26,9 @@ def write_weights(loaded: Pretrained, folder: Path) -> tuple[Path, Path]:
 def tensors_of(loaded: Pretrained) -> dict[str, Tensor]:
     """Everything that the network needs, by name; heads that name no clusters are left out."""
     state = loaded.model.state_dict()
-    if loaded.potentials is None:
+    if loaded.rule is None:
         return {name: tensor for name, tensor in state.items() if name.startswith("encoders.")}
-    return {**state, "potentials": loaded.potentials}
+    return {**state, **loaded.rule.tensors()}
 
 
 def metadata_of(loaded: Pretrained) -> dict[str, str]:

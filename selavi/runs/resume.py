@@ -1,15 +1,18 @@
 """Where a run goes on: from nothing, from a checkpoint, or for more epochs after its end."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from selavi.config import Config, as_dict, differing, load_config, load_run_config
+from selavi.config import SETTINGS, Config, as_dict, differing, given_in_file, load_config, load_run_config
 from selavi.errors import UsageError
 from selavi.runs.folder import RunFolder
 from selavi.runs.record import read_status
 from selavi.wording import command
+
+log = logging.getLogger("selavi")
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,10 @@ def resume_point(config: Config, check: bool = True) -> ResumePoint:
                 "or run_dir=... to start another run"
             )
         return ResumePoint(None, False)
-    if folder.settings.exists() and not config.trainer.more_epochs:
-        config.trainer.more_epochs = load_run_config(folder.path).trainer.more_epochs
+    if folder.settings.exists():
+        if not config.trainer.more_epochs:
+            config.trainer.more_epochs = load_run_config(folder.path).trainer.more_epochs
+        _keep_to_earlier_settings(config, folder, check)
     if is_finished(config):
         return ResumePoint(folder.last_checkpoint, True)
     if folder.last_checkpoint.exists():
@@ -53,6 +58,18 @@ def resume_point(config: Config, check: bool = True) -> ResumePoint:
             "check run_dir"
         )
     return ResumePoint(None, False)
+
+
+def _keep_to_earlier_settings(config: Config, folder: RunFolder, warns: bool) -> None:
+    """Let a run that is older than some settings go on as it began, where nothing else was chosen for them."""
+    named = given_in_file(folder.settings)
+    kept = []
+    for key, entry in SETTINGS.items():
+        if entry.is_younger and key not in named and entry.is_default(config):
+            entry.set(config, entry.earlier)
+            kept.append(f"{key}={entry.earlier}")
+    if kept and warns:
+        log.warning(f"{folder.path} was begun by an earlier version and goes on as it began: {', '.join(kept)}")
 
 
 def is_finished(config: Config) -> bool:

@@ -46,13 +46,15 @@ class SelaviModule(pl.LightningModule):
         self.augment = Augment(config)
         self.label_bank = LabelBank(ids, config.num_label_heads, config.heads.num_clusters)
 
-    def training_step(self, batch: ClipBatch, _: int) -> Tensor:
-        """Cross-entropy of every head with the clip's pseudo-label."""
+    def training_step(self, batch: ClipBatch, _: int) -> dict[str, Tensor]:
+        """Cross-entropy of every head with the clip's pseudo-label; `mean_loss` is that of a modality, to be shown."""
         labels, weights = self.label_bank[batch.index], self.label_bank.clip_weights(batch.index)
         logits = self.model(self.augment(batch, random=True), batch.present)
-        loss = selavi_loss(logits, labels, self.model.branch_present(batch.present), weights)
-        self.log("train/loss", loss)
-        return loss
+        reduce = self.config.loss.reduce
+        loss = selavi_loss(logits, labels, self.model.branch_present(batch.present), weights, reduce)
+        mean_loss = loss.detach() / (len(logits) if reduce == "sum" else 1)
+        self.log("train/loss", mean_loss)
+        return {"loss": loss, "mean_loss": mean_loss}
 
     def on_train_start(self) -> None:
         """Set the rate anew: a checkpoint from before epochs were added holds that of the end of the training."""

@@ -22,11 +22,25 @@ def by_hand(logits: torch.Tensor, labels: torch.Tensor, rows: list[int]) -> torc
     return torch.stack(terms).mean()
 
 
-def test_it_is_the_mean_cross_entropy(logits: dict[str, torch.Tensor], labels: torch.Tensor) -> None:
+@pytest.mark.parametrize(("reduce", "factor"), [("sum", 1.0), ("mean", 0.5)])
+def test_it_is_the_cross_entropy_of_all_modalities(
+    logits: dict[str, torch.Tensor], labels: torch.Tensor, reduce: str, factor: float
+) -> None:
     everyone = torch.ones(B, dtype=torch.bool)
     rows = list(range(B))
-    expected = 0.5 * (by_hand(logits["video"], labels, rows) + by_hand(logits["audio"], labels, rows))
-    torch.testing.assert_close(selavi_loss(logits, labels, {"video": everyone, "audio": everyone}), expected)
+    expected = factor * (by_hand(logits["video"], labels, rows) + by_hand(logits["audio"], labels, rows))
+    loss = selavi_loss(logits, labels, {"video": everyone, "audio": everyone}, reduce=reduce)
+    torch.testing.assert_close(loss, expected)
+
+
+def test_two_modalities_learn_as_fast_as_one(logits: dict[str, torch.Tensor], labels: torch.Tensor) -> None:
+    """The gradient of each is that of the modality alone, so that a rate means the same for SeLa and SeLaVi."""
+    present = {"video": torch.ones(B, dtype=torch.bool), "audio": torch.tensor([True] * 4 + [False] * 2)}
+    selavi_loss(logits, labels, present).backward()
+    for name, values in logits.items():
+        alone = values.detach().clone().requires_grad_()
+        selavi_loss({name: alone}, labels, {name: present[name]}).backward()
+        torch.testing.assert_close(values.grad, alone.grad)
 
 
 def test_missing_clips_do_not_count(logits: dict[str, torch.Tensor], labels: torch.Tensor) -> None:
@@ -53,7 +67,7 @@ def test_a_batch_without_a_modality_gives_a_loss_of_zero_for_it(labels: torch.Te
     assert logits.grad is not None and (logits.grad == 0).all()
 
 
-def test_one_modality_is_its_own_mean(logits: dict[str, torch.Tensor], labels: torch.Tensor) -> None:
+def test_one_modality_is_its_own_sum(logits: dict[str, torch.Tensor], labels: torch.Tensor) -> None:
     everyone = torch.ones(B, dtype=torch.bool)
     torch.testing.assert_close(
         selavi_loss({"audio": logits["audio"]}, labels, {"audio": everyone}),
@@ -81,9 +95,8 @@ def test_a_clip_without_a_label_does_not_count() -> None:
 def test_each_modality_learns_its_own_labels(logits: dict[str, torch.Tensor]) -> None:
     everyone = torch.ones(B, dtype=torch.bool)
     both = torch.randint(0, K, (B, 2 * H), generator=torch.Generator().manual_seed(4))
-    expected = 0.5 * (
-        multi_head_loss(logits["video"], both[:, :H], everyone)
-        + multi_head_loss(logits["audio"], both[:, H:], everyone)
+    expected = multi_head_loss(logits["video"], both[:, :H], everyone) + multi_head_loss(
+        logits["audio"], both[:, H:], everyone
     )
     torch.testing.assert_close(selavi_loss(logits, both, {"video": everyone, "audio": everyone}), expected)
     with pytest.raises(ValueError, match=r"of 3 heads, or of 3 for each of video, audio, got \(6, 5\)"):

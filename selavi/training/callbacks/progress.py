@@ -1,5 +1,6 @@
 """What a person sees of a training: one bar, and a line for each labelling."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,14 @@ from selavi.batch import ClipBatch
 from selavi.config import Config
 from selavi.distributed import rank, world_size
 from selavi.labelling.labeller import LabellingReport
+from selavi.labelling.race import Race
 from selavi.meter import Meter, say
 from selavi.training.module import SelaviModule
 from selavi.wording import duration, speed
+
+LOST, LOST_AFTER = 0.98, 0.2
+"""Share of ln K from which on a modality's cross-entropy says that it cannot learn the labels; share of the training
+after which that is judged."""
 
 
 class Progress(pl.Callback):
@@ -27,6 +33,7 @@ class Progress(pl.Callback):
         self.labellings_left_s = 0.0
         self.smooth_loss = float("nan")
         self.empty_was_said = False
+        self.losers: set[str] = set()
 
     def state_dict(self) -> dict[str, Any]:
         """The loss, which the verdict of a run speaks of."""
@@ -59,7 +66,7 @@ class Progress(pl.Callback):
         self, trainer: pl.Trainer, module: SelaviModule, outputs: Any, batch: ClipBatch, _: int
     ) -> None:
         """Advance the bar."""
-        loss = float(outputs["loss"])
+        loss = float(outputs["mean_loss"])
         self.smooth_loss = loss if np.isnan(self.smooth_loss) else 0.95 * self.smooth_loss + 0.05 * loss
         if self.meter is not None:
             steps_per_s = self.meter.pace.rate
@@ -78,8 +85,15 @@ class Progress(pl.Callback):
         """Close the bar."""
         self.on_train_end(trainer, module)
 
-    def labelled(self, report: LabellingReport, nmi: float | None, planned: int) -> None:
-        """Print what a labelling did; those ahead will take as long, and no step's time counts it."""
+    def labelled(self, report: LabellingReport, nmi: float | None, planned: int, trained: float) -> None:
+        """Print what a labelling did; those ahead will take as long, and no step's time counts it.
+
+        Args:
+            report: of the labelling.
+            nmi: with human labels, where there are some.
+            planned: labellings of the run.
+            trained: share of the training that is done.
+        """
         self.labellings_left_s = report.seconds * max(0, planned - report.number - 1)
         if self.meter is not None:
             self.meter.pace.pause(report.seconds)
@@ -93,6 +107,9 @@ class Progress(pl.Callback):
                 f"{error}{wrong}, {report.used_clusters:.1f}/{self.config.heads.num_clusters}"
                 f" clusters used{churn}{labels}, {duration(report.seconds)}"
             )
+            if len(report.race.modalities) > 1:
+                self.say(f"  {describe_race(report.race, self.config.heads.num_clusters)}")
+            self._warn_of_losers(report.race, trained)
             empty = self.config.heads.num_clusters - report.used_clusters
             # The first labellings may well leave some empty.
             if empty and not self.empty_was_said and report.number >= planned // 4:
@@ -103,6 +120,29 @@ class Progress(pl.Callback):
                     f"it stays so, {sharper}lower heads.num_clusters or optim.lr"
                 )
 
+    def _warn_of_losers(self, race: Race, trained: float) -> None:
+        """Warn, once a modality, where its heads know nothing of the labels after a fifth of the training."""
+        chance = math.log(self.config.heads.num_clusters)
+        for name, standing in race.modalities.items():
+            if trained >= LOST_AFTER and standing.cross_entropy >= LOST * chance and name not in self.losers:
+                self.losers.add(name)
+                self.say(
+                    f"{name} cannot learn the labels: its cross-entropy with them is {standing.cross_entropy:.2f}, and "
+                    f"one that says nothing has ln {self.config.heads.num_clusters} = {chance:.2f}.  If it stays so, "
+                    f"the labels hold nothing of what {name} can tell"
+                )
+
     def say(self, line: str) -> None:
         """Print a line to standard error without breaking the bar."""
         say(line)
+
+
+def describe_race(race: Race, num_clusters: int) -> str:
+    """How the modalities stand to the labels and to each other, in one line."""
+    parts = [
+        f"{name} {standing.own_share:.0%} its own, cross-entropy {standing.cross_entropy:.2f}, "
+        f"spread {standing.spread:.2f}"
+        for name, standing in race.modalities.items()
+    ]
+    agreement = "" if race.agreement is None else f"; they agree to {race.agreement:.3f} (NMI)"
+    return f"{'; '.join(parts)} (ln K = {math.log(num_clusters):.2f}){agreement}"

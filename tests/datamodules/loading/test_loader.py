@@ -107,9 +107,7 @@ def test_one_death_is_forgiven(make: Callable[..., Loader], tmp_path: Path, capl
     assert f"was killed by SIGKILL at clip {loader.dataset.id_of(13)}" in caplog.text
 
 
-def test_a_death_between_two_passes_is_forgiven(
-    make: Callable[..., Loader], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_death_between_two_passes_is_forgiven(make: Callable[..., Loader], caplog: pytest.LogCaptureFixture) -> None:
     """The next pass waits for the processes of the one before, and is told there that one is gone."""
     loader = make(hangs=-2)
     first = list(loader)

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from selavi.config import Config, as_dict, chosen, differing, load_config, without_effect
+from selavi.config import SETTINGS, Config, as_dict, chosen, differing, load_config, without_effect
 from selavi.evaluation.compare import RECIPES
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
@@ -85,6 +85,24 @@ def test_a_file_is_named_for_what_it_says_itself(tmp_path: Path) -> None:
     assert idle(path=tmp_path / "config.resolved.yaml") == ""
 
 
+EARLIER = [f"{key}={entry.earlier}" for key, entry in SETTINGS.items() if entry.is_younger]
+
+
+def test_a_setting_that_changed_what_runs_do_is_read_as_before_in_older_runs(tmp_path: Path) -> None:
+    saved = as_dict(Config())
+    del saved["labelling"]["votes"], saved["loss"]
+    assert differing(saved, as_dict(load_config(None, EARLIER))) == []
+    assert "labelling.votes: raw then, equal now" in differing(saved, as_dict(Config()))
+    path = tmp_path / "config.resolved.yaml"
+    path.write_text("seed: 3\n")
+    assert load_config(path).labelling.votes == "raw" and load_config(path).loss.reduce == "mean"
+    assert load_config(path, ["labelling.votes=equal"]).labelling.votes == "equal"
+    path.write_text("labelling: {votes: equal}\n")
+    assert load_config(path).labelling.votes == "equal"
+    assert load_config(None, is_complete=True).labelling.votes == "raw"
+    assert load_config(None).labelling.votes == "equal"
+
+
 def test_a_setting_that_a_run_lacks_was_the_default() -> None:
     saved = as_dict(Config())
     del saved["labelling"]["fraction"], saved["finetune"]
@@ -98,4 +116,11 @@ def test_a_setting_that_a_run_lacks_was_the_default() -> None:
 
 def test_what_was_chosen_leaves_out_defaults_and_speed() -> None:
     config = load_config(None, ["heads.kind=linear", "data.num_workers=9", "data.root=/videos", "run_dir=there"])
-    assert chosen(as_dict(config)) == {"heads.kind": "linear", "data.root": "/videos"}
+    now = chosen(as_dict(config))
+    assert {key: value for key, value in now.items() if not SETTINGS[key].is_younger} == {
+        "heads.kind": "linear",
+        "data.root": "/videos",
+    }
+    # So that what was made before there was a setting keeps its digest, it counts as chosen where it changes things.
+    assert now["labelling.votes"] == "equal"
+    assert chosen(as_dict(load_config(None, EARLIER))) == {}

@@ -8,7 +8,7 @@ from selavi.labelling.bank import LabelBank
 def filled(ids: str = "abcd", num_heads: int = 2, num_clusters: int = 3) -> LabelBank:
     bank = LabelBank(list(ids), num_heads, num_clusters)
     bank.labels = torch.arange(len(ids) * num_heads, dtype=torch.int32).view(len(ids), num_heads) % num_clusters
-    bank.potentials = torch.randn(num_heads, num_clusters, dtype=torch.float64)
+    bank.rule.potentials = torch.randn(num_heads, num_clusters, dtype=torch.float64)
     bank.num_labellings = 3
     return bank
 
@@ -30,12 +30,12 @@ def test_a_saved_bank_is_taken_up_whole_and_as_a_copy() -> None:
     old, new = filled(), LabelBank(list("abcd"), 2, 3)
     new.load_state_dict(old.state_dict())
     assert torch.equal(new.labels, old.labels)
-    assert torch.equal(new.potentials, old.potentials)
+    assert torch.equal(new.rule.potentials, old.rule.potentials)
     assert new.num_labellings == 3
     new.labels[0] = 2
-    new.potentials[0] = 9
+    new.rule.potentials[0] = 9
     assert not torch.equal(new.labels, old.labels)
-    assert not torch.equal(new.potentials, old.potentials)
+    assert not torch.equal(new.rule.potentials, old.rule.potentials)
 
 
 @pytest.mark.parametrize(

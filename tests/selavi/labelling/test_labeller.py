@@ -106,7 +106,10 @@ def labels_by_hand(world: World, weights: dict[str, float], head: int) -> Tensor
 
 def test_modalities_are_averaged_by_their_weights(bank: LabelBank) -> None:
     config = settings(
-        "labelling.head_groups=1", "labelling.weights={video: 3, audio: 1}", "labelling.align_modalities=false"
+        "labelling.head_groups=1",
+        "labelling.weights={video: 3, audio: 1}",
+        "labelling.align_modalities=false",
+        "labelling.votes=raw",
     )
     world = World(config, signal=0.5)
     world.relabel(bank)
@@ -141,7 +144,7 @@ def test_statistics_belong_to_the_plan(bank: LabelBank) -> None:
     assert sure is not None
     for head in range(4):
         scores = world.head_logits(world.features(0), [head])["video"][0].log_softmax(1)
-        plan = (20.0 * scores.double() + bank.potentials[head]).softmax(1)
+        plan = (20.0 * scores.double() + bank.rule.potentials[head]).softmax(1)
         top = plan.topk(2).values
         torch.testing.assert_close(sure.confidence[:, head].double(), top[:, 0], atol=1e-5, rtol=0)
         torch.testing.assert_close(sure.margin[:, head].double(), top[:, 0] - top[:, 1], atol=1e-5, rtol=0)
@@ -345,7 +348,7 @@ def test_each_modality_has_labels_of_its_own(source: str, makers: tuple[str, str
     # potentials stay with the heads whose scores they belong to, whoever learns the labels
     for number, name in enumerate(("video", "audio")):
         scores = world.head_logits(world.features(0), [2])[name][0].log_softmax(1)
-        plan = (20.0 * scores.double() + bank.potentials[4 * number + 2]).softmax(1)
+        plan = (20.0 * scores.double() + bank.rule.potentials[4 * number + 2]).softmax(1)
         torch.testing.assert_close(plan.mean(0), torch.full((K,), 1 / K, dtype=torch.float64), atol=1e-5, rtol=0)
 
 
@@ -370,7 +373,7 @@ def test_a_clip_without_the_modality_that_labels_has_no_label_until_the_end() ->
                     torch.testing.assert_close(sure.confidence[::3, 4:], torch.full((N // 3, 4), 1 / K))
             else:  # the picture's heads say what they have learned
                 said = world.head_logits(world.features(1), list(range(4)))["video"].log_softmax(2)
-                said = 20 * said.double() + bank.potentials[:4, None] if method == "transport" else said.double()
+                said = 20 * said.double() + bank.rule.potentials[:4, None] if method == "transport" else said.double()
                 assert torch.equal(bank.labels[::3, :4].long(), said.argmax(2).T[::3])
 
 
@@ -378,11 +381,11 @@ def test_a_clip_without_the_modality_that_labels_has_no_label_until_the_end() ->
 def test_kmeans_labels_are_of_the_features(source: str) -> None:
     config = settings(f"labelling.source={source}", "labelling.method=kmeans")
     world, bank = World(config), wide_bank(config)
+    world.weights = {name: torch.full_like(values, torch.nan) for name, values in world.weights.items()}
     world.clean["video"] = world.clean["video"][torch.randperm(N, generator=torch.Generator().manual_seed(0))]
     report, _ = world.relabel(bank)
     assert report.marginal_error is None and report.num_passes >= 2
-    assert world.heads_asked == []
-    assert (bank.potentials == 0).all()
+    assert (bank.rule.potentials == 0).all()
 
     def finds(column: int) -> bool:
         matrix = torch.zeros(K, K).index_put_(

@@ -1,3 +1,4 @@
+import math
 import os
 import signal
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from selavi.batch import ClipBatch
 from selavi.config import Config, as_dict
 from selavi.errors import DataError, Interrupted, NumericError, UsageError
 from selavi.labelling.labeller import LabellingReport
+from selavi.labelling.race import ModalityRace, Race
 from selavi.runs.folder import RunFolder
 from selavi.runs.resume import check_same_settings
 from selavi.training.callbacks import Progress, Survival, survival
@@ -143,11 +145,32 @@ def test_heads_whose_first_partial_labelling_labels_no_clip_have_no_nmi() -> Non
     assert mean_nmi(human, labels[:, 1:]) is None
 
 
+def labelled_in(seconds: float, number: int, **cross_entropy: float) -> LabellingReport:
+    race = Race({name: ModalityRace(0.5, nats, 1.0) for name, nats in cross_entropy.items()}, agreement=0.25)
+    return LabellingReport(number, 1, 0.0, True, 8.0, 0.5, seconds, race)
+
+
+def test_the_race_is_shown_and_a_modality_that_cannot_learn_is_named_once(
+    tiny: Tiny, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tiny("heads.num_clusters=8")
+    progress, chance = Progress(config, ["a"]), math.log(8)
+    progress.labelled(labelled_in(1.0, 1, video=1.0, audio=chance), None, 10, 0.1)
+    assert "cannot learn" not in (shown := capsys.readouterr().err)
+    assert "video 50% its own, cross-entropy 1.00, spread 1.00; audio 50% its own" in shown
+    assert "they agree to 0.250 (NMI)" in shown
+    for trained in (0.2, 0.5):
+        progress.labelled(labelled_in(1.0, 2, video=1.0, audio=0.99 * chance), None, 10, trained)
+    shown = capsys.readouterr().err
+    assert shown.count("audio cannot learn the labels: its cross-entropy with them is 2.06") == 1
+    assert "video cannot learn" not in shown
+
+
 def test_labellings_ahead_count_in_the_time_left(tiny: Tiny) -> None:
     progress = Progress(tiny(), ["a"])
-    progress.labelled(LabellingReport(3, 1, 0.0, True, 8.0, 0.5, 20.0), None, 10)
+    progress.labelled(labelled_in(20.0, number=3), None, 10, 0.3)
     assert progress.labellings_left_s == 6 * 20
-    progress.labelled(LabellingReport(9, 1, 0.0, True, 8.0, 0.5, 20.0), None, 10)
+    progress.labelled(labelled_in(20.0, number=9), None, 10, 1.0)
     assert progress.labellings_left_s == 0
 
 
