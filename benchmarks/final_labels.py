@@ -20,93 +20,20 @@ import numpy as np
 import torch
 from common import describe_machine, environment, markdown_table, publish
 from encoded import Encoded, Views, encode_run, head_clusters, nmi
-from torch import Tensor, nn
+from torch import Tensor
 
 from selavi.config import Config
-from selavi.heads import make_heads
-from selavi.labelling.bank import LabelBank
-from selavi.labelling.labeller import Labeller
+from selavi.labelling.rule import LabelRule
 from selavi.labelling.solver.kmeans import cluster, start_centres
 from selavi.labelling.solver.transport import assign
-from selavi.loss import selavi_loss
 from selavi.randomness import mix
 from selavi.scores.consensus import consensus
 from selavi.scores.head_choice import choose_head
+from selavi.training.refit import refit
 
 STARTS = 8
 """Of K-means."""
-BATCH, RATE, MOMENTUM = 64, 0.1, 0.9
 REFERENCE = "heads, chosen"
-
-
-def fit_heads(views: Views, config: Config, rounds: int) -> tuple[nn.ModuleDict, LabelBank]:
-    """Fit fresh heads to the cached views of a run's training clips: its own labelling, its encoders frozen.
-
-    Args:
-        views: features, each standardised.
-        config: of the run, with the kind and the number of heads to fit, which are labelled `rounds` times.
-        rounds: epochs, each from one random view of every clip, with a labelling before it.
-
-    Returns:
-        The heads, in evaluation mode, and their labels and potentials.
-    """
-    sizes = {name: values.shape[2] for name, values in views.features.items()}
-    num_views, num_clips = next(iter(views.present.values())).shape
-    generator = torch.Generator().manual_seed(mix(config.seed, "refit"))
-    heads = config.heads
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(mix(config.seed, "refit heads"))
-        fitted = nn.ModuleDict(
-            {n: make_heads(heads.kind, heads.num_heads, size, heads.num_clusters, 0.0) for n, size in sizes.items()}
-        )
-    bank = LabelBank([str(number) for number in range(num_clips)], heads.num_heads, heads.num_clusters)
-    labeller = Labeller(config)
-    steps = num_clips // BATCH * rounds
-    optimizer = torch.optim.SGD(fitted.parameters(), RATE, MOMENTUM)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-
-    def relabel(last: bool = False) -> None:
-        fitted.eval()
-        labeller.relabel(
-            bank,
-            lambda number: views.table(number % num_views),
-            lambda features, only: {name: fitted[name](features[name], only) for name in fitted},
-            lambda branch, head, permutation: fitted[branch].permute_clusters(head, permutation),
-            statistics=last,
-        )
-        fitted.train()
-
-    if heads.kind == "mlp":  # batch norm sees some data before it is asked
-        fitted.train()
-        with torch.no_grad():
-            for rows in torch.randperm(num_clips, generator=generator).split(BATCH)[:8]:
-                for name in fitted:
-                    fitted[name](views.features[name][0, rows])
-    for _ in range(rounds):
-        with torch.no_grad():
-            relabel()
-        order = torch.randperm(num_clips, generator=generator)
-        for rows in order[: num_clips // BATCH * BATCH].split(BATCH):
-            which = torch.randint(num_views, (len(rows),), generator=generator)
-            logits = {name: fitted[name](views.features[name][which, rows]) for name in fitted}
-            present = {name: views.present[name][which, rows] for name in fitted}
-            loss = len(logits) * selavi_loss(logits, bank[rows], present)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-    with torch.no_grad():
-        relabel(last=True)
-    return fitted.eval(), bank
-
-
-def standardised(views: Views, like: Views) -> Views:
-    """The features, each as far from the mean of `like` as its standard deviation says."""
-    scaled = {}
-    for name, values in views.features.items():
-        kept = like.features[name][like.present[name]]
-        scaled[name] = (values - kept.mean(0)) / kept.std(0).clamp(min=1e-6)
-    return Views(scaled, views.present)
 
 
 def kmeans_rules(encoded: Encoded) -> dict[str, dict[str, list[np.ndarray]]]:
@@ -169,8 +96,8 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     def score(rule: str, by_split: Mapping[str, np.ndarray]) -> None:
         rules[rule] = {name: nmi(encoded.labels[name], clusters) for name, clusters in by_split.items()}
 
-    def score_heads(what: str, heads: Any, views: Mapping[str, Views], potentials: Tensor, of: Config) -> None:
-        by_split = {name: head_clusters(heads, split, potentials, of) for name, split in views.items()}
+    def score_heads(what: str, heads: Any, views: Mapping[str, Views], rule: LabelRule, of: Config) -> None:
+        by_split = {name: head_clusters(heads, split, rule, of) for name, split in views.items()}
         rules[f"{what}, mean"] = {
             name: float(np.mean([nmi(encoded.labels[name], column) for column in clusters.T]))
             for name, clusters in by_split.items()
@@ -180,26 +107,20 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
         agreed = {n: consensus(clusters, of.heads.num_clusters).clusters for n, clusters in by_split.items()}
         score(f"{what}, consensus", agreed)
 
-    score_heads("heads", model.logits, encoded.even, bank["potentials"], config)
+    score_heads("heads", model.logits, encoded.even, LabelRule.from_tensors(bank), config)
     for rule, by_split in kmeans_rules(encoded).items():
         rules[f"{rule}, mean of {STARTS}"] = {
             name: float(np.mean([nmi(encoded.labels[name], one) for one in clusterings[:-1]]))
             for name, clusterings in by_split.items()
         }
         score(f"{rule}, best of {STARTS} without labels", {name: all_[-1] for name, all_ in by_split.items()})
-    views = {name: standardised(split, encoded.augmented) for name, split in encoded.even.items()}
     seconds = {}
     for kind in ("linear", "mlp"):
         began = time.monotonic()
-        heads = replace(config.heads, kind=kind, num_heads=args.heads)
-        of = replace(config, heads=heads, labelling=replace(config.labelling, num_labellings=args.rounds))
-        fitted, fitted_bank = fit_heads(standardised(encoded.augmented, encoded.augmented), of, args.rounds)
+        of = replace(config, heads=replace(config.heads, kind=kind, num_heads=args.heads))
+        fitted = refit(of, model, encoded.augmented, bank["ids"], encoded.plain())
         seconds[kind] = round(time.monotonic() - began, 1)
-
-        def logits(features: Mapping[str, Tensor], fitted: nn.ModuleDict = fitted) -> dict[str, Tensor]:
-            return {name: fitted[name](features[name]) for name in fitted}
-
-        score_heads(f"refit, {kind} heads", logits, views, fitted_bank.potentials, of)
+        score_heads(f"refit, {kind} heads", fitted.model.logits, encoded.even, fitted.bank.rule, of)
     return {
         "run": folder.name,
         "set": Path(config.data.root).name,
@@ -207,7 +128,6 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
         "refit_seconds": seconds,
         "num_fitted": args.heads,
         "cached": args.cached,
-        "rounds": args.rounds,
         "environment": environment(folder),
     }
 
@@ -232,9 +152,9 @@ def page(results: Sequence[Mapping[str, Any]], split: str) -> str:
 
 NMI with the human labels, mean over the runs ({counted}). The range is that of the difference to the first way to
 label, "{REFERENCE}", on the clips of split {split}, over the runs. The encoders are as the run left them. Every rule
-sees the training clips alone, without labels. *Refit* is {results[0]["num_fitted"]} fresh heads a modality over
-{results[0]["cached"]} cached augmented views of each clip, labelled {results[0]["rounds"]} times as the run labels; it
-takes {min(seconds):.0f} to {max(seconds):.0f} seconds a run, without the encoding.
+sees the training clips alone, without labels. *Refit* is `selavi refit` with {results[0]["num_fitted"]} heads a
+modality over {results[0]["cached"]} views of each clip, which takes {min(seconds):.0f} to {max(seconds):.0f} seconds
+a run, without the encoding.
 
 {describe_machine(results)}
 
@@ -249,7 +169,6 @@ def main() -> None:
     parser.add_argument("--root", default="", help="where the media are now")
     parser.add_argument("--cached", type=int, default=8, help="augmented views of a training clip")
     parser.add_argument("--heads", type=int, default=8, help="fresh heads")
-    parser.add_argument("--rounds", type=int, default=30, help="epochs over the cached views, and labellings")
     parser.add_argument("--dry", action="store_true", help="print the figures, write nothing")
     args = parser.parse_args()
     results = []

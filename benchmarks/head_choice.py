@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 from common import describe_machine, environment, markdown_table, publish
-from encoded import encode_run, head_clusters, nmi
+from encoded import Views, encode_run, head_clusters, nmi
 from torch import Tensor
 
+from selavi.labelling.rule import LabelRule
 from selavi.scores.consensus import consensus
 from selavi.scores.head_choice import choose_head, probe_score
 
@@ -39,12 +40,13 @@ def measure(folder: Path, root: str, split: str) -> dict[str, Any]:
     """Scores of every head by every rule, and its NMI with the labels of unseen clips."""
     run, model, encoded = encode_run(folder, root, split, num_cached=2)
     bank, num_clusters = run.checkpoint["label_bank"], run.config.heads.num_clusters
-    by_head = head_clusters(model.logits, encoded.even[split], bank["potentials"], run.config)
+    by_head = head_clusters(model.logits, encoded.even[split], LabelRule.from_tensors(bank), run.config)
     labels = bank["labels"].long()
     assignments = labels.numpy()
     agreed = consensus(assignments, num_clusters).clusters
     seen, present = encoded.even["train"].clip_by_clip()
-    unseen, unseen_present = encoded.augmented.clip_by_clip()
+    cached = encoded.augmented
+    unseen, unseen_present = Views({n: v.float() for n, v in cached.features.items()}, cached.present).clip_by_clip()
     logits = model.logits(seen)
     features = torch.cat([values[0] for values in encoded.even["train"].features.values()], 1)
     scores = {

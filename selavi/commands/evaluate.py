@@ -61,8 +61,10 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--choose", choices=("agreement", "modalities", "probe"), help=about)
     about = "also merge the clusters to K, guided by the other heads, and show how well the heads then agree"
     parser.add_argument("--merge", type=int, nargs="+", metavar="K", help=about)
-    about = "also suggest a number of clusters: the K from a third to three times the run's at which clusterings that "
-    about += "know nothing of each other agree most"
+    about = (
+        "also suggest a number of clusters: the largest K, up to three times the run's, at which halves of the clips "
+    )
+    about += "give clusters as similar as at any K"
     parser.add_argument("--suggest-k", action="store_true", help=about)
     about = "also write a page with figures: RUN/eval/report_SPLIT.html"
     parser.add_argument("--report", action="store_true", help=about)

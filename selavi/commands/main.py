@@ -25,6 +25,7 @@ GROUPS: dict[str, dict[str, str]] = {
     },
     "learn": {
         "train": "learn encoders and label every clip",
+        "refit": "fit new heads to a finished run, also for another number of clusters",
         "finetune": "train a finished run's encoder on labels",
     },
     "look": {

@@ -5,12 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from selavi.scores.num_clusters import BY_CHANCE, MAX_CLIPS, Suggestion
+from selavi.scores.num_clusters import MAX_CLIPS, Suggestion
 
-REASONS = {
-    "modalities": "the clusters that one modality makes alone agree most with those that another makes",
-    "halves": "two halves of the clips give the most similar clusters",
-}
+UNSTABLE, BY_CHANCE = 0.5, 0.05
+"""Agreements of halves, and of modalities, below which they say nothing."""
 
 
 def as_figures(suggestion: Suggestion, trained_with: int) -> dict[str, Any]:
@@ -23,8 +21,8 @@ def as_figures(suggestion: Suggestion, trained_with: int) -> dict[str, Any]:
     return {
         "num_clusters": suggestion.num_clusters,
         "trained_with": trained_with,
-        "judged_by": suggestion.judged_by,
         "agreement": suggestion.agreement,
+        "shared_at": suggestion.shared_at,
         "as_good": list(suggestion.as_good),
         "how_sure": how_sure(suggestion),
         "clips": suggestion.num_clips,
@@ -38,16 +36,16 @@ def as_figures(suggestion: Suggestion, trained_with: int) -> dict[str, Any]:
 
 def how_sure(suggestion: Suggestion) -> str:
     """A sentence on what the figures carry."""
-    low, high = min(suggestion.as_good), max(suggestion.as_good)
-    if suggestion.agreement < BY_CHANCE:
-        return "not at all; at no K that was tried is the agreement better than chance"
+    low, best = min(suggestion.as_good), suggestion.num_clusters
+    if suggestion.agreement < UNSTABLE:
+        return "not at all; at no K that was tried do the halves agree well"
     if suggestion.at_end:
         return "little; it is the last K that was tried on this side, and the best may lie beyond it"
-    if high > 1.5 * low:
-        return f"little; the splits cannot tell which K from {low} to {high} is best"
-    if high > low:
-        return f"roughly; K from {low} to {high} are as good"
-    return "clear; at every other K that was tried the agreement is lower"
+    if best > 1.5 * low:
+        return f"little; with fewer clusters, down to {low}, halves agree as well as far as the splits can tell"
+    if best > low:
+        return f"roughly; with {low} clusters halves agree as well"
+    return "clear; at every other K that was tried the halves agree less"
 
 
 def describe_suggestion(figures: Mapping[str, Any]) -> list[str]:
@@ -57,16 +55,18 @@ def describe_suggestion(figures: Mapping[str, Any]) -> list[str]:
         figures: of as_figures.
     """
     best, own = figures["num_clusters"], figures["trained_with"]
-    lines = [f"{'K':>6}{'modalities agree':>20}{'halves agree':>20}"]
+    lines = [f"{'K':>6}{'halves agree':>20}{'modalities agree':>20}"]
     for one in figures["tried"]:
-        cells = [_cell(one[name]) for name in REASONS]
+        cells = [_cell(one[name]) for name in ("halves", "modalities")]
         marks = "  suggested" * (one["num_clusters"] == best) + "  this run" * (one["num_clusters"] == own)
         lines.append(f"{one['num_clusters']:6}{cells[0]:>20}{cells[1]:>20}{marks}")
-    scale = "0 by chance, 1 for the same clusters"
-    lines.append(f"suggested K: {best}, where {REASONS[figures['judged_by']]} ({figures['agreement']:.3f}; {scale})")
-    if figures["judged_by"] == "halves" and figures["tried"][0]["modalities"]:
-        lines.append("the modalities alone agree no better than chance: their clusters share nothing")
+    lines.append(
+        f"suggested K: {best}, the largest at which two halves of the clips give clusters as similar as at any "
+        f"({figures['agreement']:.3f}; 0 by chance, 1 for the same clusters)"
+    )
     lines.append(f"how sure: {figures['how_sure']}")
+    if figures["shared_at"]:
+        lines.append(_about_modalities(best, *figures["shared_at"]))
     lines.append(f"keep in mind: the encoders learned {own} clusters, and their features lean towards that number")
     if figures["left_out"]:
         lines.append(
@@ -74,6 +74,16 @@ def describe_suggestion(figures: Mapping[str, Any]) -> list[str]:
             f"exceed a sample of {MAX_CLIPS}"
         )
     return lines
+
+
+def _about_modalities(best: int, shared_at: int, agreement: float) -> str:
+    """What the agreement of the modalities adds."""
+    if agreement < BY_CHANCE:
+        return "modalities: the clusters that each makes alone agree no better than chance; they share nothing"
+    most = f"modalities: the clusters that each makes alone agree most at K = {shared_at} ({agreement:.3f})"
+    if best > 1.5 * shared_at:
+        return f"{most}; beyond that, clusters are those of one modality, or of both together"
+    return most
 
 
 def _cell(values: list[float]) -> str:

@@ -5,6 +5,9 @@ from typing import Any
 
 from selavi.errors import UsageError
 
+REFITTED = "refitted_from"
+"""Key of a checkpoint whose heads were fitted to the encoders of another run (`selavi refit`): that run's folder."""
+
 
 def read_checkpoint(path: Path, kind: str = "label_bank") -> dict[str, Any]:
     """Load a checkpoint onto the CPU with weights_only=True.

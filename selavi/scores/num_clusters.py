@@ -1,4 +1,4 @@
-"""How many clusters: at which K do clusterings that know nothing of each other say the same of the clips?
+"""How many clusters: up to which K do clusterings that know nothing of each other say the same of the clips?
 
 Axes: N clips, D features, K clusters, S splits.  No label takes part.  Agreement is adjusted mutual information: 0 by
 chance, 1 where the clusters are the same, and comparable between different K.
@@ -22,8 +22,9 @@ NUM_SPLITS = 6
 """Times that the clips are halved."""
 CLIPS_PER_CLUSTER = 10
 """A K is tried where half of the clips hold as many a cluster."""
-BY_CHANCE = 0.05
-"""An agreement below this says nothing."""
+FEWEST = 3
+"""Least K that is tried: two halves often agree on two clusters, whatever the clips hold."""
+ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -49,16 +50,15 @@ class Suggestion:
     Attributes:
         num_clusters: the suggested K.
         tried: every K, ascending.
-        judged_by: `modalities`, or `halves` where there is one modality or the modalities agree by chance at every K.
-        as_good: the K that the splits cannot tell from the suggested one, which is among them.
-        at_end: no K beyond the suggested one was tried, at one side.
+        as_good: the K at which halves agree as well as at any, as far as the splits can tell; the suggested one is the
+            largest of them.
+        at_end: no larger K was tried, or no smaller one.
         num_clips: that were clustered.
         num_left_out: that lack a modality, or exceed MAX_CLIPS.
     """
 
     num_clusters: int
     tried: Sequence[Stability]
-    judged_by: str
     as_good: Sequence[int]
     at_end: bool
     num_clips: int
@@ -66,17 +66,27 @@ class Suggestion:
 
     @property
     def agreement(self) -> float:
-        """Mean agreement at the suggested K."""
-        return _by_k(self.tried, self.judged_by)[self.num_clusters].mean().item()
+        """Mean agreement of the halves at the suggested K."""
+        return next(float(one.halves.mean()) for one in self.tried if one.num_clusters == self.num_clusters)
+
+    @property
+    def shared_at(self) -> tuple[int, float] | None:
+        """The K at which the modalities alone agree most, and how far; None where there is one modality."""
+        if not self.tried[0].modalities.size:
+            return None
+        most = max(self.tried, key=lambda one: float(one.modalities.mean()))
+        return most.num_clusters, float(most.modalities.mean())
 
 
 def suggest_k(features: Mapping[str, np.ndarray], around: int, *, seed: int = 0) -> Suggestion:
-    """Suggest a number of clusters from 1/3 to 3 times `around`.
+    """Suggest a number of clusters from 1/3 to 3 times `around`, at least FEWEST.
 
-    Where there are several modalities, what they share is what clusters are for: the K at which their own clusterings,
-    each made without the other modality, agree most.  A modality's private groups (of background, of loudness) may be
-    as stable as one likes and do not count.  With one modality, the K at which two halves of the clips give the most
-    similar clusters.  The K of a geometric series are tried first, then those beside the best.
+    It is the largest K at which two halves of the clips give clusters as similar as at any K: a K below the number of
+    groups may be as stable, where groups lie together, but one above it splits groups at random.  The K of a geometric
+    series are tried first, then those beside the one that they suggest.
+
+    What the modalities alone agree on is measured as well, and decides nothing: groups that only both together can tell
+    (one picture with two sounds) are clusters, too.
 
     Memory: twice the features of MAX_CLIPS clips at most.  Time: linear in the clips up to MAX_CLIPS, NUM_SPLITS x 4
     clusterings a K.
@@ -87,33 +97,28 @@ def suggest_k(features: Mapping[str, np.ndarray], around: int, *, seed: int = 0)
         seed: of the sample, the halves and the starts.
 
     Raises:
-        ValueError: fewer than 2 x 2 x CLIPS_PER_CLUSTER clips, or features that are not finite.
+        ValueError: fewer than 2 x FEWEST x CLIPS_PER_CLUSTER clips, or features that are not finite.
     """
     complete = np.all([values.any(1) for values in features.values()], axis=0).nonzero()[0]
-    most = len(complete[:MAX_CLIPS]) // 2 // CLIPS_PER_CLUSTER
-    if most < 2:
+    most = min(3 * max(around, FEWEST), len(complete[:MAX_CLIPS]) // 2 // CLIPS_PER_CLUSTER)
+    if most < FEWEST:
         raise ValueError(
-            f"{len(complete)} clips have every modality; {4 * CLIPS_PER_CLUSTER} at least are needed to suggest a "
-            "number of clusters"
+            f"{len(complete)} clips have every modality; {2 * FEWEST * CLIPS_PER_CLUSTER} at least are needed to "
+            "suggest a number of clusters"
         )
     rows = np.random.default_rng(mix(seed, "sample")).permutation(complete)[:MAX_CLIPS]
     scaled = {name: scale_features(values[rows], "standardise+l2") for name, values in features.items()}
-    series = {round(around * 2 ** (step / 2)) for step in range(-3, 4)} | {round(around / 3), 3 * around}
-    tried = {k: stability(scaled, k, seed=seed) for k in sorted(series | {most}) if 2 <= k <= min(most, 3 * around)}
-    judged_by = "modalities" if len(scaled) > 1 else "halves"
-    if judged_by == "modalities" and max(one.modalities.mean() for one in tried.values()) < BY_CHANCE:
-        judged_by = "halves"
-    for k in _beside_best(list(tried.values()), judged_by):
+    least = min(most, max(FEWEST, round(around / 3)))
+    series = {least, most, *(round(around * 2 ** (step / 2)) for step in range(-3, 4))}
+    tried = {k: stability(scaled, k, seed=seed) for k in sorted(series) if least <= k <= most}
+    for k in _beside(max(_as_good(tried)), sorted(tried)):
         tried[k] = stability(scaled, k, seed=seed)
-    ordered = [tried[k] for k in sorted(tried)]
-    by_k = _by_k(ordered, judged_by)
-    best = _best(ordered, judged_by)
+    as_good = _as_good(tried)
     return Suggestion(
-        num_clusters=best,
-        tried=ordered,
-        judged_by=judged_by,
-        as_good=[k for k, values in by_k.items() if not _is_worse(values, by_k[best])],
-        at_end=best in (min(by_k), max(by_k)),
+        num_clusters=max(as_good),
+        tried=[tried[k] for k in sorted(tried)],
+        as_good=as_good,
+        at_end=max(as_good) in (least, most),
         num_clips=len(rows),
         num_left_out=len(next(iter(features.values()))) - len(rows),
     )
@@ -146,30 +151,20 @@ def stability(features: Mapping[str, np.ndarray], num_clusters: int, *, seed: in
     return Stability(num_clusters, np.array(halves), np.array(modalities))
 
 
-def _by_k(tried: Sequence[Stability], judged_by: str) -> dict[int, np.ndarray]:
-    return {one.num_clusters: getattr(one, judged_by) for one in tried}
+def _as_good(tried: Mapping[int, Stability]) -> list[int]:
+    """The K at which halves agree best, and those not worse by more than two standard errors over the same splits."""
+    best = max(tried.values(), key=lambda one: float(one.halves.mean())).halves
+    gaps = {k: best - one.halves for k, one in tried.items()}
+    return sorted(k for k, gap in gaps.items() if gap.mean() <= 2 * gap.std(ddof=1) / np.sqrt(len(gap)) + ROUNDING)
 
 
-def _best(tried: Sequence[Stability], judged_by: str) -> int:
-    """The K that agrees most; of equal ones the largest."""
-    by_k = _by_k(tried, judged_by)
-    return max(by_k, key=lambda k: (round(float(by_k[k].mean()), 6), k))
-
-
-def _beside_best(tried: Sequence[Stability], judged_by: str) -> list[int]:
-    """Up to six K between the best one of a series and its neighbours on either side."""
-    best, numbers = _best(tried, judged_by), [one.num_clusters for one in tried]
+def _beside(number: int, tried: Sequence[int]) -> list[int]:
+    """Up to six K between one of those tried and its neighbours on either side."""
     beside: set[int] = set()
-    for low, high in pairwise(numbers):
-        if best in (low, high):
+    for low, high in pairwise(tried):
+        if number in (low, high):
             beside |= set(np.linspace(low, high, 5).round().astype(int).tolist())
-    return sorted(beside - set(numbers))
-
-
-def _is_worse(values: np.ndarray, best: np.ndarray) -> bool:
-    """Whether a K agrees less than the best one, by more than two standard errors over the same splits."""
-    gaps = best - values
-    return bool(gaps.mean() > 2 * gaps.std(ddof=1) / np.sqrt(len(gaps)))
+    return sorted(beside - set(tried))
 
 
 def _fit(features: np.ndarray, num_clusters: int, seed: int) -> Any:

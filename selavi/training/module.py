@@ -15,14 +15,16 @@ from selavi.augment import Augment
 from selavi.batch import ClipBatch
 from selavi.config import Config, as_dict
 from selavi.distributed import world_size
+from selavi.errors import UsageError
 from selavi.labelling.bank import LabelBank
 from selavi.loss import selavi_loss
 from selavi.model import SelaviModel
 from selavi.pretrained import load_encoders
 from selavi.randomness import mix
-from selavi.runs.checkpoint import read_checkpoint
+from selavi.runs.checkpoint import REFITTED, read_checkpoint
 from selavi.runs.resume import check_same_settings
 from selavi.training.optim import lr_factor, make_optimizer
+from selavi.wording import command
 
 
 class SelaviModule(pl.LightningModule):
@@ -99,6 +101,12 @@ class SelaviModule(pl.LightningModule):
             self.on_load_checkpoint(read_checkpoint(path))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up the label bank; refuse a checkpoint of another configuration."""
+        """Take up the label bank; refuse a checkpoint of another configuration, or one that was refitted."""
+        if REFITTED in checkpoint:
+            source = checkpoint[REFITTED]
+            raise UsageError(
+                f"{self.config.run_dir} has new heads on the encoders of {source}, and no training goes on with them; "
+                f"train that run longer ({command('train', source, '--more', '10')}) and refit it again"
+            )
         check_same_settings(checkpoint["config"], self.config)
         self.label_bank.load_state_dict(checkpoint["label_bank"])

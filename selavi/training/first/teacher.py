@@ -71,17 +71,26 @@ class Teacher:
         ids: of all training clips.
         device: that trains.
         stop: called on every rank between labellings; may raise.
+        make_encoder: (modality, D) -> what reads its features.
+        what: is trained, in its progress; other words draw other random numbers.
     """
 
     def __init__(
-        self, config: Config, views: CraftedViews, ids: list[str], device: torch.device, stop: Callable[[], None]
+        self,
+        config: Config,
+        views: CraftedViews,
+        ids: list[str],
+        device: torch.device,
+        stop: Callable[[], None],
+        make_encoder: Callable[[str, int], Encoder] = lambda name, size: Perceptron(size),
+        what: str = "first labels",
     ) -> None:
         self.config = teacher_config(config, list(views.features))
-        self.views, self.device, self.stop = views, device, stop
+        self.views, self.device, self.stop, self.what = views, device, stop, what
         sizes = {name: values.shape[2] for name, values in views.features.items()}
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(mix(config.seed, "first labels", "model"))
-            self.model = SelaviModel(self.config, {name: Perceptron(size) for name, size in sizes.items()})
+            torch.manual_seed(mix(config.seed, what, "model"))
+            self.model = SelaviModel(self.config, {name: make_encoder(name, size) for name, size in sizes.items()})
         self.model.to(device)
         self.bank = LabelBank(ids, self.config.num_label_heads, self.config.heads.num_clusters)
         self.labeller = Labeller(self.config)
@@ -97,7 +106,7 @@ class Teacher:
         optimiser = SGD(self.model.parameters(), LEARNING_RATE, momentum=MOMENTUM)
         schedule = CosineAnnealingLR(optimiser, self.num_steps)
         due = {number * self.num_steps // self.num_labellings for number in range(self.num_labellings)}
-        meter = Meter("first labels", self.num_steps, "steps") if rank() == 0 else None
+        meter = Meter(self.what, self.num_steps, "steps") if rank() == 0 else None
         self._warm_up()
         for step in range(self.num_steps):
             if step in due:
@@ -151,7 +160,7 @@ class Teacher:
         """Rows of this rank's clips in a step, and which view of each: by (seed, epoch, clip) alone."""
         epoch, place = divmod(step, self.steps_an_epoch)
         if place == 0:
-            generator = np.random.default_rng(mix(self.config.seed, "first labels", "order", epoch, rank()))
+            generator = np.random.default_rng(mix(self.config.seed, self.what, "order", epoch, rank()))
             self._order = torch.from_numpy(generator.permutation(len(self.views.index)))
             self._chosen = self._views("train", epoch)
         rows = self._order[place * self.batch_size : (place + 1) * self.batch_size]
@@ -159,7 +168,7 @@ class Teacher:
 
     def _views(self, stream: str, number: int) -> Tensor:
         """(n,) the view of each of this rank's clips in an epoch or a labelling."""
-        generator = np.random.default_rng(mix(self.config.seed, "first labels", stream, number))
+        generator = np.random.default_rng(mix(self.config.seed, self.what, stream, number))
         return torch.from_numpy(generator.integers(self.views.num_views, size=len(self.bank.ids)))[self.views.index]
 
 

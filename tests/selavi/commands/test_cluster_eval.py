@@ -2,8 +2,11 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from selavi.commands.evaluate import _show_suggestion
+from selavi.evaluation.num_clusters import as_figures
 from selavi.scores import num_clusters
 from tools import cluster_eval
 
@@ -55,10 +58,20 @@ def test_a_number_of_clusters_is_suggested(
     assert cluster_eval.main([str(run), "--views", "1", "--suggest-k"]) == 0
     figures = json.loads((run / "eval" / "metrics_train.json").read_text())["suggested_k"]
     output = capsys.readouterr()
-    assert f"suggested K: {figures['num_clusters']}, where" in output.out
+    assert f"suggested K: {figures['num_clusters']}, the largest at which" in output.out
     assert f"the encoders learned {figures['trained_with']} clusters" in output.out
-    trains_with_it = f"heads.num_clusters={figures['num_clusters']} run_dir={run}-k{figures['num_clusters']}"
-    assert (trains_with_it in output.err) == (figures["num_clusters"] != figures["trained_with"])
+
+
+@pytest.mark.parametrize(("suggested", "shown"), [(12, True), (8, False)])
+def test_another_number_comes_with_the_commands_for_it(
+    suggested: int, shown: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tried = [num_clusters.Stability(k, np.full(6, 0.9), np.full(6, 0.4)) for k in (8, 12, 16)]
+    suggestion = num_clusters.Suggestion(suggested, tried, (suggested,), False, 100, 0)
+    _show_suggestion(Path("runs/mine"), as_figures(suggestion, 8))
+    error = capsys.readouterr().err
+    assert ("heads.num_clusters=12 run_dir=runs/mine-k12" in error) == shown
+    assert ("refit runs/mine --clusters 12" in error) == shown
 
 
 def test_too_few_clips_to_suggest_a_number(

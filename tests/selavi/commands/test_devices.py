@@ -28,7 +28,7 @@ def test_every_model_of_a_command_is_given_a_device(path: Path) -> None:
 
 def test_the_walk_sees_the_commands_that_run_models() -> None:
     users = {path.stem for path in COMMANDS.glob("*.py") if "load_model(" in path.read_text(encoding="utf-8")}
-    assert users >= {"evaluate_run", "assign_shards", "features", "evidence", "compare", "degrade"}
+    assert users >= {"evaluate_run", "assign_shards", "features", "evidence", "compare", "degrade", "refit"}
 
 
 @pytest.mark.parametrize(("accelerator", "said"), [("gpu", True), ("cuda", True), ("auto", False), ("cpu", False)])

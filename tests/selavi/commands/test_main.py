@@ -101,6 +101,7 @@ def test_a_script_is_known_by_its_name(
         ("prepare", ["videos", "out"], {"root": Path("videos"), "out": Path("out")}),
         ("config", ["small"], {"recipe": Path("small")}),
         ("train", [], {}),
+        ("refit", ["run"], {"run": Path("run")}),
         ("finetune", ["run", "--config", "small"], {"run": Path("run"), "config": Path("small")}),
         ("evaluate", [], {}),
         ("export", ["run"], {"run": Path("run")}),
