@@ -64,7 +64,7 @@ ROWS = {
     "cdc-before": f"{RIVALS['cdc']} {BEFORE}",
 }
 BUDGETS = {"avobjects": ("trainer.max_epochs=40", "labelling.num_labellings=40"), "avdigits": (), "avstamps": ()}
-# Small enough for a few minutes of one core: for choosing between settings, never for reporting.
+# About two minutes of one core a run: for choosing between settings, never for reporting.
 FAST = (
     "video.num_frames=1 video.decode_size=32 video.size=24 audio.sample_rate=8000 audio.num_mels=32 audio.num_fft=256 "
     "audio.hop_s=0.032 encoders.audio_width=8 labelling.head_groups=1"
