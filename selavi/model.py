@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from selavi.config import Config
 from selavi.encoders import make_encoder
+from selavi.encoders.encoder import Encoder
 from selavi.heads import LinearHeads, MLPHeads, make_heads
 
 
@@ -16,14 +17,19 @@ class SelaviModel(nn.Module):
     Where the configuration asks for heads on the concatenated features (`Config.branches`), there is one branch,
     `concat`, in place of the modalities from the heads on.
 
+    Args:
+        config: the whole configuration.
+        encoders: one for each modality; by default those that the configuration describes.
+
     Attributes:
         num_features: D of each modality.
         branch_features: D that the heads of each branch read.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, encoders: Mapping[str, Encoder] | None = None) -> None:
         super().__init__()
-        encoders = {name: make_encoder(name, config.encoders) for name in config.modalities}
+        if encoders is None:
+            encoders = {name: make_encoder(name, config.encoders) for name in config.modalities}
         self.num_features = {name: encoder.num_features for name, encoder in encoders.items()}
         self.encoders = nn.ModuleDict(encoders)
         self.fused = config.branches != config.modalities

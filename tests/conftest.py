@@ -32,7 +32,7 @@ video: {num_frames: 2, decode_size: 32, size: 24, crop_fraction: [0.7, 1.0]}
 audio: {sample_rate: 8000, num_mels: 32, num_fft: 256, window_s: 0.032, hop_s: 0.016, tone_jitter: 0.5}
 encoders: {video_width: 4, video_depth: 10, audio_width: 8}
 heads: {num_heads: 2, num_clusters: 8, dropout: 0.1}
-labelling: {marginal: uniform, num_labellings: 4, head_groups: 2, batch_size: 16, warmup_batches: 2}
+labelling: {first: random, marginal: uniform, num_labellings: 4, head_groups: 2, batch_size: 16, warmup_batches: 2}
 optim: {batch_size: 8, lr: 0.05, lr_clips: 8, warmup_epochs: 1}
 trainer: {max_epochs: 2, accelerator: cpu, log_every_n_steps: 1}
 """
@@ -131,6 +131,7 @@ QUICK = {
     "encoders.video_width": 4,
     "encoders.audio_width": 8,
     "heads.num_heads": 2,
+    "labelling.first": "random",
     "labelling.num_labellings": 2,
     "labelling.warmup_batches": 2,
     "optim.batch_size": 8,

@@ -67,6 +67,7 @@ def train(arguments: TrainArguments) -> TrainResult:
     from selavi.runs.record import read_verdict
     from selavi.runs.resume import resume_point
     from selavi.training.callbacks import LabellingCallback, Progress, Survival
+    from selavi.training.first.give import read_first
     from selavi.training.module import SelaviModule
     from selavi.training.trainer import make_trainer
 
@@ -76,11 +77,12 @@ def train(arguments: TrainArguments) -> TrainResult:
     if point.finished:
         return TrainResult(run_dir, 0, 0.0, read_verdict(run_dir), reports=True)
     make_trainer(config, [])  # refuses what this machine cannot do, before the media are looked at
+    first_table = None if point.checkpoint else read_first(config)
     manifest, media = prepare_data(config)
     data = ClipDataModule(config, manifest, media)
     progress = Progress(config, data.ids)
     survival = Survival(config, data.ids)
-    labelling = LabellingCallback(config, data.labels, progress, survival)
+    labelling = LabellingCallback(config, data.labels, progress, survival, first_table)
     trainer = make_trainer(config, [survival, labelling, progress])
     module = SelaviModule(config, data.ids, data.steps_per_epoch(trainer.world_size))
     module.check_checkpoint(point.checkpoint)

@@ -21,6 +21,7 @@ VIDEO, AUDIO = _modality("video"), _modality("audio")
 SHARDS_OF_A_URL = Need("prepared shards of a URL as data.root", lambda config: "://" in config.data.root)
 TRANSPORT = Need("labelling.method=transport", lambda config: config.labelling.method == "transport")
 VOTES_TOGETHER = Need("modalities that vote together", lambda config: len(config.label_sets[0].voters) > 1)
+FIRST_GIVEN = Need("labelling.first other than random", lambda config: config.labelling.first != "random")
 OWN_ENCODERS = Need("a training (a fine-tuning takes those of its run)", command="train")
 FINETUNING = Need("a fine-tuning", command="finetune")
 
@@ -219,6 +220,12 @@ class LabellingConfig:
     """transport: the heads' probabilities, with given cluster sizes; kmeans: K-means on the encoders' features, each
     standardised, of length 1 a clip and modality (DeepCluster, XDC); cluster sizes are free and clips of small
     clusters weigh more in the loss.  The settings of sizes, sharpness and tolerance belong to transport."""
+    first: str = setting("crafted", path=True, earlier="random")
+    """Labels that the encoders learn first.  crafted: heads on crafted features (edges, colours, timbre, rhythm) make
+    them in a minute before the first step; random: the new heads label from the first step on, as published; else a
+    table (CSV, Parquet) with the columns id and cluster, and perhaps head."""
+    first_share: float = setting(0.25, above=0, most=1, needs=FIRST_GIVEN)
+    """Share of the steps in which the first labels are learned; the labellings of that time are left out."""
     num_labellings: int = setting(100, least=2)
     """Points of the schedule; the last one falls on the end of training."""
     power: float = setting(1.5, above=0)

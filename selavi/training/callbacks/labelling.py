@@ -13,6 +13,7 @@ from selavi.batch import ClipBatch
 from selavi.config import Config
 from selavi.distributed import rank, world_size
 from selavi.errors import UsageError
+from selavi.id_tables import IdTable
 from selavi.labelling.features import FeatureTable, collect_features
 from selavi.labelling.labeller import Labeller
 from selavi.labelling.schedule import labelling_steps_of_parts
@@ -22,6 +23,7 @@ from selavi.scores.metrics import contingency_matrix, normalised_mutual_informat
 from selavi.scores.verdict import Verdict, judge_training
 from selavi.training.callbacks.progress import Progress
 from selavi.training.callbacks.survival import Survival
+from selavi.training.first.give import Source, give_first_labels, labellings_before
 from selavi.training.module import SelaviModule
 from selavi.wording import command
 
@@ -34,10 +36,19 @@ class LabellingCallback(pl.Callback):
         human_labels: label of each training clip, to report NMI; None where there are none.
         progress: shows each labelling.
         survival: asked, while clips are labelled, whether to stop.
+        first_table: of labelling.first, where that is a file and the run begins.
     """
 
-    def __init__(self, config: Config, human_labels: list[str] | None, progress: Progress, survival: Survival) -> None:
+    def __init__(
+        self,
+        config: Config,
+        human_labels: list[str] | None,
+        progress: Progress,
+        survival: Survival,
+        first_table: IdTable | None = None,
+    ) -> None:
         self.config, self.human_labels, self.progress, self.survival = config, human_labels, progress, survival
+        self.first_table = first_table
         self.labeller = Labeller(config)
         self.statistics: ClipStatistics | None = None
         self.churn: list[float] = []
@@ -81,14 +92,14 @@ class LabellingCallback(pl.Callback):
         )
 
     def on_train_start(self, trainer: pl.Trainer, module: SelaviModule) -> None:
-        """Fix the schedule; let batch norm see some data before it is asked for features."""
+        """Fix the schedule; give the first labels, or let batch norm see some data before it is asked for features."""
         parts, labelling = self.config.trainer.parts, self.config.labelling
         self.steps = labelling_steps_of_parts(parts, module.steps_per_epoch, labelling.num_labellings, labelling.power)
         self.last_epochs = set(accumulate(parts))
         memory = self.labeller.method.describe_memory(self.config, -(-len(module.label_bank.ids) // world_size()))
         if rank() == 0 and memory:
             say(memory)
-        if module.label_bank.num_labellings == 0:
+        if module.label_bank.num_labellings == 0 and not self._give_first_labels(trainer, module):
             self._warm_up_batch_norm(trainer, module)
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: SelaviModule, batch: ClipBatch, _: int) -> None:
@@ -138,6 +149,34 @@ class LabellingCallback(pl.Callback):
             numbers = {name: float(value) for name, value in metrics.items() if value is not None}
             logger.log_metrics(numbers, trainer.global_step)
         self.progress.labelled(report, nmi, len(self.steps), trainer.global_step / self.steps[-1])
+
+    def _give_first_labels(self, trainer: pl.Trainer, module: SelaviModule) -> bool:
+        """Fill the bank as labelling.first says, and say what came out; return whether there are labels now."""
+        bank, settings = module.label_bank, self.config.labelling
+        part_steps = self.config.trainer.max_epochs * module.steps_per_epoch
+        num_given = labellings_before(self.steps, settings.first_share, part_steps)
+        source = Source(
+            self.first_table,
+            lambda pass_number: self._labelling_batches(trainer, pass_number),
+            module.augment,
+            module.device,
+            lambda: self.survival.stop_together(module.device),
+        )
+        first = give_first_labels(self.config, bank, source, num_given)
+        if not first.given:
+            if rank() == 0 and first.text:
+                say(first.text)
+            return False
+        nmi = None if self.human_labels is None else mean_nmi(self.human_labels, bank.labels)
+        metrics = {"first/seconds": first.seconds, "first/agreement": first.agreement, "first/nmi": nmi}
+        for logger in trainer.loggers:
+            numbers = {name: value for name, value in metrics.items() if value is not None and not np.isnan(value)}
+            logger.log_metrics(numbers, trainer.global_step)
+        if rank() == 0:
+            shown = "" if nmi is None else f", nmi {nmi:.3f}"
+            replaced = "labelling 1" if num_given == 1 else f"labellings 1 to {num_given}"
+            say(f"{first.text}{shown}; they are learned in place of {replaced} of {len(self.steps)}")
+        return True
 
     def _labelling_batches(self, trainer: pl.Trainer, pass_number: int) -> Iterator[ClipBatch]:
         for batch in trainer.datamodule.labelling_loader(pass_number):  # type: ignore[attr-defined]

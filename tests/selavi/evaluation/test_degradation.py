@@ -185,8 +185,8 @@ def test_heads_say_what_predict_says(config: Config, judge: dg.Judge) -> None:
     batch.present["audio"][:3] = False  # a clip without sound, and one of which one view has none
     features = judge.model.features(judge.augment(batch, random=False))
     found = judge.lines[0].assign(features, batch.present, 2)
-    potentials = judge.lines[0].assign.keywords["potentials"]  # type: ignore[attr-defined]
-    expected = predict(judge.model, judge.augment, [batch], 5, 2, config, potentials)
+    rule = judge.lines[0].assign.keywords["rule"]  # type: ignore[attr-defined]
+    expected = predict(judge.model, judge.augment, [batch], 5, 2, config, rule)
     assert np.array_equal(found, expected.clusters.numpy())
     assert len(np.unique(found)) > 1
 

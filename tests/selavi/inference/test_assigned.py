@@ -13,6 +13,7 @@ from selavi.config import Config, HeadsConfig, LabellingConfig, differences
 from selavi.errors import DataError, UsageError
 from selavi.inference import assigned
 from selavi.inference.predict import BatchPredictions
+from selavi.labelling.rule import LabelRule
 
 
 def make_config(source: Any = "joint", method: Any = "transport") -> Config:
@@ -84,25 +85,25 @@ def test_heads_that_read_all_modalities_judge_by_any(source: str) -> None:
 
 
 def test_the_digest_tells_runs_apart() -> None:
-    state, potentials = {"a": torch.zeros(3), "b": torch.ones(2)}, torch.zeros(2, 5)
-    digest = assigned.settings_digest(make_config(), state, potentials)
-    assert digest == assigned.settings_digest(make_config(), dict(reversed(state.items())), potentials)
+    state, rule = {"a": torch.zeros(3), "b": torch.ones(2)}, LabelRule.plain(2, 5)
+    digest = assigned.settings_digest(make_config(), state, rule)
+    assert digest == assigned.settings_digest(make_config(), dict(reversed(state.items())), rule)
     other = make_config()
     other.data.clip_s = 2.0
     for changed in (
-        (other, state, potentials),
-        (make_config(), {**state, "b": torch.zeros(2)}, potentials),
-        (make_config(), state, potentials + 1e-9),
+        (other, state, rule),
+        (make_config(), {**state, "b": torch.zeros(2)}, rule),
+        (make_config(), state, LabelRule(rule.potentials + 1e-9)),
     ):
         assert assigned.settings_digest(*changed) != digest
     other = make_config()
     other.data.root, other.data.num_workers, other.labelling.batch_size = "elsewhere", 0, 3
-    assert assigned.settings_digest(other, state, potentials) == digest
+    assert assigned.settings_digest(other, state, rule) == digest
 
 
 def test_a_setting_that_is_added_later_leaves_the_digest(monkeypatch: pytest.MonkeyPatch) -> None:
     """Half-done labels of new clips go on under a version that has more settings."""
-    digest = assigned.settings_digest(make_config(), {}, torch.zeros(1))
+    digest = assigned.settings_digest(make_config(), {}, LabelRule.plain(1, 1))
     as_dict = differences.as_dict
 
     def with_one_more(config: Config) -> dict[str, Any]:
@@ -112,7 +113,7 @@ def test_a_setting_that_is_added_later_leaves_the_digest(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(differences, "as_dict", with_one_more)
     monkeypatch.setattr(assigned, "as_dict", with_one_more)
-    assert assigned.settings_digest(make_config(), {}, torch.zeros(1)) == digest
+    assert assigned.settings_digest(make_config(), {}, LabelRule.plain(1, 1)) == digest
 
 
 def write_parts(folder: Path, order: str) -> list[Path]:

@@ -12,6 +12,7 @@ from selavi.batch import NUM_DRAWS, ClipBatch
 from selavi.config import Config, HeadsConfig, LabellingConfig
 from selavi.errors import DataError
 from selavi.inference.predict import predict, predict_batch
+from selavi.labelling.rule import LabelRule
 
 
 class FakeModel:
@@ -49,13 +50,13 @@ def run(video: list[list[float]], audio: list[list[float]], *, has_audio: list[b
     config = Config(
         heads=HeadsConfig(num_heads=1, num_clusters=3), labelling=LabellingConfig(head_groups=1, sharpness=2.0)
     )
-    potentials = torch.tensor([kw.get("potentials", [0.0, 0.0, 0.0])], dtype=torch.float64)
+    rule = LabelRule(torch.tensor([kw.get("potentials", [0.0, 0.0, 0.0])], dtype=torch.float64))
     model: Any = kw.get("model", FakeModel())
     augment: Any = lambda batch, random: batch.inputs  # noqa: E731
     if "num_nearest" in kw:
         wanted = {name: kw[name] for name in ("num_nearest", "sharpness") if name in kw}
-        return predict_batch(model, augment, batch, num_views, config, potentials, **wanted)
-    return predict(model, augment, [batch], num_views_in_all // num_views, num_views, config, potentials)
+        return predict_batch(model, augment, batch, num_views, config, rule, **wanted)
+    return predict(model, augment, [batch], num_views_in_all // num_views, num_views, config, rule)
 
 
 def test_views_and_modalities_are_averaged_and_each_modality_is_also_asked_alone() -> None:

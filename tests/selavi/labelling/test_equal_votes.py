@@ -94,7 +94,7 @@ def test_scores_are_those_of_the_formula(weights: str, block_rows: int, monkeypa
 
 
 def test_confidence_gives_no_say() -> None:
-    """However confident one modality becomes in the same votes, the labels stay; under raw votes they become its own."""
+    """However confident a modality becomes in the same votes, the labels stay; raw votes make them its own."""
     labels = {}
     for votes in ("equal", "raw"):
         for factor in (1.0, 8.0):

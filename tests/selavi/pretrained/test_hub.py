@@ -33,13 +33,13 @@ def hub(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_is_the_same_network(hub: Path) -> None:
     loaded, again = load(hub.parent), load(hub)
     assert again.source == loaded.source
-    assert torch.equal(again.potentials, loaded.potentials)  # type: ignore[arg-type]
+    assert torch.equal(again.rule.potentials, loaded.rule.potentials)  # type: ignore[arg-type]
     assert replace(again.config, data=loaded.config.data, run_dir=loaded.config.run_dir) == loaded.config
     clips = example_clips(again.config, 2)
     for one, other in zip(ClusterModel(loaded)(*clips), ClusterModel(again)(*clips), strict=True):
         assert torch.equal(one, other)
-    assert torch.equal(selavi.load(str(hub)).potentials, loaded.potentials)  # type: ignore[arg-type]
-    assert torch.equal(load(hub / "model.safetensors").potentials, loaded.potentials)  # type: ignore[arg-type]
+    assert torch.equal(selavi.load(str(hub)).rule.potentials, loaded.rule.potentials)  # type: ignore[arg-type]
+    assert torch.equal(load(hub / "model.safetensors").rule.potentials, loaded.rule.potentials)  # type: ignore[arg-type]
 
 
 def test_it_holds_what_the_hub_expects(hub: Path) -> None:
@@ -91,7 +91,7 @@ def test_weights_of_others_go_there_too(tmp_path: Path) -> None:
     loaded = load(tmp_path / "x.pth")
     write_hub(loaded, tmp_path / "hub")
     again = load(tmp_path / "hub")
-    assert again.potentials is None and again.config.modalities == ["video"]
+    assert again.rule is None and again.config.modalities == ["video"]
     assert torch.equal(again.model.encoders["video"].stem[0].weight, loaded.model.encoders["video"].stem[0].weight)
     card = (tmp_path / "hub" / "README.md").read_text()
     assert "Training" not in card and "Clusters:" not in card
@@ -145,4 +145,4 @@ def load_fresh(config: Config):  # type: ignore[no-untyped-def]
     from selavi.pretrained import Pretrained
 
     module = SelaviModule(config, ["a", "b"], 1)
-    return Pretrained(module.model.eval(), module.augment, config, module.label_bank.potentials, "a test", "")
+    return Pretrained(module.model.eval(), module.augment, config, module.label_bank.rule, "a test", "")

@@ -21,6 +21,7 @@ from selavi.encoders.r2plus1d import R2Plus1D
 from selavi.encoders.resnet import AudioResNet
 from selavi.errors import UsageError
 from selavi.inference.predict import score_views
+from selavi.labelling.rule import LabelRule
 from selavi.labelling.scores import combine_scores
 from selavi.pretrained import (
     NON_COMMERCIAL,
@@ -154,7 +155,7 @@ def test_official_weights_give_the_official_logits(
     assert (heads.num_heads, heads.num_clusters) == (10, 309)
     assert (audio.filter_bank, audio.num_mels, audio.sample_rate, audio.standardise) == ("psf", 257, 24000, "none")
     assert (video.num_frames, video.size, video.decode_size) == (30, 112, 112)
-    assert loaded.potentials is not None and loaded.potentials.shape == (10, 309) and not loaded.potentials.any()
+    assert loaded.rule is not None and loaded.rule.potentials.shape == (10, 309) and not loaded.rule.potentials.any()
     frames, sound = torch.randn(2, 3, 2, 16, 16), torch.randn(2, 1, 257, 20)
     with torch.no_grad():
         features = {"video": network.video_network.base(frames), "audio": network.audio_network.base(sound)}
@@ -294,7 +295,7 @@ def test_torchvisions_encoder(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
     loaded = load(tmp_path / "r2plus1d_18.pth")
     assert loaded.config.modalities == ["video"]
     assert loaded.config.encoders.video_layout == "torchvision"
-    assert loaded.potentials is None  # the heads are random
+    assert loaded.rule is None  # the heads are random
     assert caplog.text == ""  # nothing to tell of the licence
     transforms = R2Plus1D_18_Weights.DEFAULT.transforms()
     assert (*loaded.config.video.mean, *loaded.config.video.std) == (*transforms.mean, *transforms.std)
@@ -360,8 +361,8 @@ def test_a_run_is_written_and_read_back(finished_run: Path, tmp_path: Path) -> N
     for path in (tmp_path / "export", tmp_path / "export" / "weights.safetensors"):
         again = load(path)
         assert again.source == loaded.source
-        assert torch.equal(again.potentials, loaded.potentials)  # type: ignore[arg-type]
-        assert again.potentials.any()  # type: ignore[union-attr]
+        assert torch.equal(again.rule.potentials, loaded.rule.potentials)  # type: ignore[arg-type]
+        assert again.rule.potentials.any()  # type: ignore[union-attr]
         for name, value in loaded.model.state_dict().items():
             assert torch.equal(value, again.model.state_dict()[name])
         clips = example_clips(again.config, 2)
@@ -385,7 +386,7 @@ def test_weights_without_heads_come_back_without_heads(tmp_path: Path) -> None:
     loaded = load(tmp_path / "x.pth")
     write_weights(loaded, tmp_path)
     again = load(tmp_path)
-    assert again.potentials is None
+    assert again.rule is None
     assert torch.equal(again.model.encoders["video"].stem[0].weight, loaded.model.encoders["video"].stem[0].weight)
     assert ClusterModel(again).output_names() == ["video_features"]
 
@@ -478,8 +479,12 @@ def test_a_run_starts_from_converted_weights_and_can_be_loaded_without_them(
 def with_heads(config: Config) -> Pretrained:
     """Some network, with potentials that matter."""
     built = module(config)
-    potentials = torch.linspace(-3, 3, built.label_bank.potentials.numel()).view_as(built.label_bank.potentials)
-    return Pretrained(built.model.eval(), built.augment, config, potentials.double(), "a test", "")
+    potentials = built.label_bank.rule.potentials
+    rule = LabelRule(torch.linspace(-3, 3, potentials.numel()).view_as(potentials).double())
+    for number, name in enumerate(config.branches):
+        centre = torch.linspace(-0.1, 0.1, potentials.shape[1])
+        rule.set_scale(0, {name: centre}, {name: 1.0 + number})
+    return Pretrained(built.model.eval(), built.augment, config, rule, "a test", "")
 
 
 def test_the_graph_gives_the_plans_rows(tiny: Tiny) -> None:
@@ -494,10 +499,10 @@ def test_the_graph_gives_the_plans_rows(tiny: Tiny) -> None:
     assert torch.equal(video, features["video"]) and torch.equal(audio, features["audio"])
     present = {name: torch.ones(3, dtype=torch.bool) for name in logits}
     for head in range(2):
-        each = {name: z[head].log_softmax(1) for name, z in logits.items()}
+        each = loaded.rule.scale(head, {name: z[head].log_softmax(1) for name, z in logits.items()})
         scores = combine_scores(each, config.labelling.weights, present)
-        assert loaded.potentials is not None
-        row = (20 * scores + loaded.potentials[head]).softmax(1)
+        assert loaded.rule is not None
+        row = (20 * scores + loaded.rule.potentials[head]).softmax(1)
         torch.testing.assert_close(probabilities[head].double(), row, rtol=1e-4, atol=1e-6)
     assert ClusterModel(loaded).output_names() == ["video_features", "audio_features", "probabilities"]
 
@@ -509,12 +514,12 @@ def test_the_graph_has_every_head_of_the_label_bank(tiny: Tiny, source: str) -> 
     probabilities = ClusterModel(loaded)(*clips)[-1]
     present = {name: torch.ones(3, dtype=torch.bool) for name in ("video", "audio")}
     inputs = loaded.augment.plain({"video": clips[0], "audio": clips[1]})
-    assert loaded.potentials is not None
-    assert probabilities.shape[0] == loaded.config.num_label_heads == len(loaded.potentials)
+    assert loaded.rule is not None
+    assert probabilities.shape[0] == loaded.config.num_label_heads == len(loaded.rule.potentials)
     with torch.no_grad():
         logits = loaded.model(inputs, present)
-    for column, potential in enumerate(loaded.potentials):
-        _, _, scores = score_views(logits, loaded.model.branch_present(present), 1, column, loaded.config)
+    for column, potential in enumerate(loaded.rule.potentials):
+        _, _, scores = score_views(logits, loaded.model.branch_present(present), 1, column, loaded.config, loaded.rule)
         row = (loaded.config.plan_sharpness * scores + potential).softmax(1)
         torch.testing.assert_close(probabilities[column].double(), row, rtol=1e-4, atol=1e-6)
 

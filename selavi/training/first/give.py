@@ -1,0 +1,152 @@
+"""The label bank before the first step: who makes its labels, what that cost, and how good they are."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from selavi.augment import Augment
+from selavi.batch import ClipBatch
+from selavi.config import Config
+from selavi.distributed import world_size
+from selavi.encoders.crafted import CRAFTED
+from selavi.id_tables import IdTable
+from selavi.labelling.bank import LabelBank
+from selavi.scores.metrics import contingency_matrix, normalised_mutual_information
+from selavi.training.first.table import read_clusters, table_labels
+from selavi.training.first.teacher import Teacher
+from selavi.training.first.views import NUM_VIEWS, affordable_views, craft_views, passes_to_read
+from selavi.wording import duration
+
+
+@dataclass(frozen=True)
+class FirstLabels:
+    """What was done before the first step."""
+
+    text: str
+    """A line for the user; empty where there is nothing to say."""
+    given: bool
+    """Whether the bank has labels now."""
+    seconds: float = 0.0
+    agreement: float = float("nan")
+    """Mean NMI of the heads of a label set with each other."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What first labels may be made of.
+
+    Attributes:
+        table: of labelling.first, where that is a file.
+        read: number of a pass, below 0 -> this rank's clips, each in a random view.
+        augment: of the run.
+        device: where the run trains.
+        stop: called on every rank now and then; may raise.
+    """
+
+    table: IdTable | None
+    read: Callable[[int], Iterable[ClipBatch]]
+    augment: Augment
+    device: torch.device
+    stop: Callable[[], None]
+
+
+def read_first(config: Config) -> IdTable | None:
+    """The table that labelling.first names, if it does.
+
+    Raises:
+        UsageError: as read_clusters.
+    """
+    first = config.labelling.first
+    return None if first in ("crafted", "random") else read_clusters(Path(first))
+
+
+def labellings_before(steps: list[int], share: float, part_steps: int) -> int:
+    """How many scheduled labellings the first labels stand for: those in a share of the first part, at least one."""
+    return max(1, sum(step < share * part_steps for step in steps))
+
+
+def give_first_labels(config: Config, bank: LabelBank, source: Source, num_given: int) -> FirstLabels:
+    """Fill the bank as labelling.first says; with `random` it stays empty, and the first labelling fills it.
+
+    Args:
+        config: of the run.
+        bank: empty; the same on every rank afterwards.
+        source: what labels are made of.
+        num_given: scheduled labellings that the first labels stand for.
+
+    Raises:
+        UsageError: the table does not fit the run; see table_labels.
+    """
+    began = time.monotonic()
+    if config.labelling.first == "random":
+        return FirstLabels("", given=False)
+    if config.labelling.first != "crafted":
+        made = _from_table(config, bank, source)
+    else:
+        names = [name for name in config.modalities if name in CRAFTED]
+        reason = _why_random(config, names)
+        if reason:
+            return FirstLabels(
+                f"first labels: none are given, since {reason}; labelling begins with new heads", given=False
+            )
+        made = _from_teacher(config, bank, source, names)
+    bank.num_labellings = num_given
+    seconds = time.monotonic() - began
+    agreement = heads_agreement(config, bank)
+    agree = "" if np.isnan(agreement) else f"; their heads agree to {agreement:.2f} (NMI)"
+    return FirstLabels(f"first labels: {made} in {duration(seconds)}{agree}", True, seconds, agreement)
+
+
+def heads_agreement(config: Config, bank: LabelBank) -> float:
+    """Mean NMI of each head with the next one of its label set, over clips that both label; nan of single heads."""
+    values = []
+    for label_set in config.label_sets:
+        for one, other in pairwise(label_set.learning_columns):
+            clusters = bank.labels[:, [one, other]].numpy()
+            clusters = clusters[(clusters >= 0).all(1)]
+            if len(clusters):
+                values.append(normalised_mutual_information(contingency_matrix(clusters[:, 0], clusters[:, 1])))
+    return float(np.mean(values)) if values else float("nan")
+
+
+def _why_random(config: Config, names: list[str]) -> str:
+    """Why a run has no teacher; empty where it has one."""
+    if config.encoders.init:
+        return f"the encoders of {config.encoders.init} know more than crafted features"
+    missing = " and ".join(name for name in config.modalities if name not in names)
+    if missing and (not names or len(config.label_sets) > 1):
+        return f"there are no crafted features of {missing}"
+    return ""
+
+
+def _from_teacher(config: Config, bank: LabelBank, source: Source, names: list[str]) -> str:
+    clips_a_rank = -(-len(bank.ids) // world_size())
+    num_views = affordable_views(clips_a_rank, names, config.labelling.memory_gb)
+    passes_of_run = config.trainer.max_epochs + config.labelling.num_labellings * config.labelling.head_groups
+    num_passes = passes_to_read(passes_of_run, num_views)
+    views = craft_views(names, len(bank.ids), num_views, num_passes, source.read, source.augment, source.device)
+    teacher = Teacher(config, views, bank.ids, source.device, source.stop)
+    learned = teacher.train()
+    bank.labels, bank.weights = learned.labels, learned.weights
+    bank.rule.potentials = learned.rule.potentials  # where the next labelling starts; how votes are scaled is its own
+    sizes = ", ".join(f"{name} {CRAFTED[name].num_features}" for name in names)
+    without = " and ".join(name for name in config.modalities if name not in names)
+    left_out = f", without {without}, of which there are none" if without else ""
+    few = f" (more do not fit into labelling.memory_gb={config.labelling.memory_gb:g})" if num_views < NUM_VIEWS else ""
+    counted = f"{num_views} view{'s' * (num_views > 1)}{few}"
+    return f"heads on crafted features ({sizes} numbers, {counted}{left_out})"
+
+
+def _from_table(config: Config, bank: LabelBank, source: Source) -> str:
+    path = Path(config.labelling.first)
+    assert source.table is not None
+    made = table_labels(source.table, path, bank.ids, config.num_label_heads, config.heads.num_clusters)
+    bank.labels = made.labels
+    return "; ".join([f"the clusters of {path}", *made.notes])
