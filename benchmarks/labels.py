@@ -149,7 +149,7 @@ def encoded_clips(config: Config, num_clips: int) -> dict[str, int]:
     steps_per_epoch = num_clips // optim.batch_size
     steps = labelling_steps_of_parts(trainer.parts, steps_per_epoch, labelling.num_labellings, labelling.power)
     num_given, warm_up = 0, min(labelling.warmup_batches, max(1, num_clips // labelling.batch_size))
-    if getattr(labelling, "first", "random") != "random":
+    if labelling.first != "random":
         end = labelling.first_share * trainer.max_epochs * steps_per_epoch
         num_given, warm_up = max(1, sum(step < end for step in steps)), 0
     return {
