@@ -81,14 +81,6 @@ def _question() -> str:
     return """Which settings give labels that fit the true classes best, and what does each part of the recipe bring?
 All rows of a set have the same encoders and the same budget of encoded clips, for training and for labels together.
 The column *clips encoded* shows what of it a row needs: crafted first labels stand for the first labellings, which are
-<<<<<<< HEAD
-left out and not made up for. The features that they are made of are no encoder's. A clip whose picture and sound are
-both encoded counts once, so a single modality is cheaper than it looks. No label takes part in training nor in the
-choice of the head; labels only score the result. A cell shows every seed and the mean. The test clips were not seen in
-training. AV-stamps is judged on its
-training clips, because its test clips speak other languages and show other pictures. What the sets are is told in
-[small_sets.md](small_sets.md) and below: **picture and sound are paired by class only**."""
-=======
 left out and not made up for, and the features that they are made of are no encoder's. A clip whose picture and sound
 are both encoded counts once, so a single modality is cheaper than it looks.
 
@@ -96,7 +88,6 @@ No label takes part in training nor in the choice of the head; labels only score
 the mean. The test clips were not seen in training. AV-stamps is judged on its training clips, because its test clips
 speak other languages and show other pictures. What the sets are is told in [small_sets.md](small_sets.md) and below:
 **picture and sound are paired by class only**."""
->>>>>>> bench
 
 
 def _answers(runs: Sequence[Run], rows: Mapping[str, str]) -> str:
