@@ -105,6 +105,24 @@ def test_its_run_is_gone_on_with_assigned_and_exported(tiny_yaml: Path, tmp_path
     assert evidence["audio"].null_count == 0 and evidence["video"].null_count == len(evidence)
 
 
+@pytest.mark.usefixtures("numbers")
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (("modalities=[audio,numbers]",), "(audio 256 numbers, 8 views, without numbers, of which there are none)"),
+        (("modalities=[audio,numbers]", "labelling.source=concat"), "(audio 256 numbers, 8 views, without numbers,"),
+        (("modalities=[numbers]",), "none are given, since there are no crafted features of numbers"),
+        (("modalities=[audio,numbers]", "labelling.source=own"), "none are given, since there are no crafted features"),
+    ],
+)
+def test_first_labels_come_from_the_modalities_that_have_crafted_features(
+    tiny_yaml: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], settings: tuple[str, ...], said: str
+) -> None:
+    short = ("labelling.first=crafted", "trainer.max_epochs=1", "labelling.num_labellings=2")
+    assert train.main(["--config", str(tiny_yaml), f"run_dir={tmp_path / 'run'}", *settings, *short]) == 0
+    assert f"first labels: {said}" in capsys.readouterr().err.replace("heads on crafted features ", "")
+
+
 def test_every_modality_has_an_augmentation_and_an_encoder() -> None:
     assert MODALITIES.keys() == AUGMENTATIONS.keys() == ENCODERS.keys()
 

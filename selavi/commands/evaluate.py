@@ -161,10 +161,10 @@ def _show_suggestion(run: Path, figures: dict[str, Any]) -> None:
     print("\n".join([f"\nnumber of clusters, {run}", *describe_suggestion(figures)]))
     number = figures["num_clusters"]
     if number != figures["trained_with"]:
-        settings = (f"heads.num_clusters={number}", f"run_dir={run}-k{number}")
-        print(
-            f"Next: train with it   {command('train', '--config', RunFolder(run).settings, *settings)}", file=sys.stderr
-        )
+        words = ("--config", RunFolder(run).settings, f"heads.num_clusters={number}", f"run_dir={run}-k{number}")
+        print(f"Next: train with it   {command('train', *words)}", file=sys.stderr)
+        refit = command("refit", run, "--clusters", str(number))
+        print(f"      or, in minutes, on these encoders   {refit}", file=sys.stderr)
 
 
 COMMAND = Command("evaluate", __doc__, EvaluateArguments, add_arguments, evaluate, show)

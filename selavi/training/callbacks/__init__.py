@@ -3,7 +3,8 @@
 The callbacks stand in the list of the trainer as Survival, LabellingCallback, Progress, and last Lightning's own
 for checkpoints.  Callbacks come before the module at each hook:
 
-    training begins       signals are taken over; the schedule is fixed, batch norm sees some clips; the bar opens
+    training begins       signals are taken over; the schedule is fixed; the bank gets its first labels, or batch norm
+                          sees some clips; the bar opens
     step
       on_train_batch_start   label     the bank is renewed where the schedule names this step
                              seed      the module draws dropout by (seed, step, rank)

@@ -18,6 +18,7 @@ from selavi.distributed import world_size
 from selavi.encoders.crafted import CRAFTED
 from selavi.id_tables import IdTable
 from selavi.labelling.bank import LabelBank
+from selavi.labelling.methods import METHODS
 from selavi.scores.metrics import contingency_matrix, normalised_mutual_information
 from selavi.training.first.table import read_clusters, table_labels
 from selavi.training.first.teacher import Teacher
@@ -149,4 +150,7 @@ def _from_table(config: Config, bank: LabelBank, source: Source) -> str:
     assert source.table is not None
     made = table_labels(source.table, path, bank.ids, config.num_label_heads, config.heads.num_clusters)
     bank.labels = made.labels
+    weigh = METHODS[config.labelling.method].weigh
+    if weigh is not None:
+        bank.weights = weigh(made.labels, config.heads.num_clusters)
     return "; ".join([f"the clusters of {path}", *made.notes])

@@ -110,13 +110,13 @@ class Teacher:
         self._warm_up()
         for step in range(self.num_steps):
             if step in due:
-                self._relabel()
+                self._relabel(self._collect)
             rows, views = self._batch(step)
             self._step(self.views.take(views, rows, self.device), optimiser)
             schedule.step()
             if meter is not None:
                 meter.advance()
-        self._relabel()
+        self._relabel(self._collect_mean)
         if meter is not None:
             meter.close()
         return self.bank
@@ -130,16 +130,17 @@ class Teacher:
         _average([parameter.grad for parameter in self.model.parameters() if parameter.grad is not None])
         optimiser.step()
 
-    def _relabel(self) -> None:
-        """Label every clip by a view of its own; batch norm has seen the batches of all ranks then."""
+    def _relabel(self, collect: Callable[[int], FeatureTable]) -> None:
+        """Label every clip by its collected features; batch norm has seen the batches of all ranks then."""
         self.stop()
         _average([buffer for buffer in self.model.buffers() if buffer.is_floating_point()])
         self.model.eval()
         with torch.no_grad():
-            self.labeller.relabel(self.bank, self._collect, self.model.logits, self.model.permute_clusters)
+            self.labeller.relabel(self.bank, collect, self.model.logits, self.model.permute_clusters)
         self.model.train()
 
     def _collect(self, pass_number: int) -> FeatureTable:
+        """Features of one random view of each clip: labels must not settle on what a view happens to show."""
         views = self._views("label", pass_number)
         encoded = (self._encode(rows, views[rows]) for rows in torch.arange(len(views)).split(BLOCK_ROWS))
         return collect_features(encoded, self.model.branch_features, self.device)
@@ -147,6 +148,21 @@ class Teacher:
     def _encode(self, rows: Tensor, views: Tensor) -> tuple[Tensor, Mapping[str, Tensor], Mapping[str, Tensor]]:
         clips = self.views.take(views, rows, self.device)
         return clips.index, *self.model.join(self.model.features(clips.features), clips.present)
+
+    def _collect_mean(self, _: int) -> FeatureTable:
+        """Features of each clip, the mean over its views: for the last labels, which nothing renews."""
+        blocks = torch.arange(len(self.views.index)).split(BLOCK_ROWS)
+        return collect_features(map(self._encode_mean, blocks), self.model.branch_features, self.device)
+
+    def _encode_mean(self, rows: Tensor) -> tuple[Tensor, Mapping[str, Tensor], Mapping[str, Tensor]]:
+        views = [self._encode(rows, torch.full_like(rows, view)) for view in range(self.views.num_views)]
+        counts = {name: torch.stack([present[name] for _, _, present in views]).sum(0) for name in views[0][2]}
+        sums = {
+            name: torch.stack([features[name] * present[name][:, None] for _, features, present in views]).sum(0)
+            for name in counts
+        }
+        means = {name: sums[name] / count.clamp(min=1)[:, None] for name, count in counts.items()}
+        return views[0][0], means, {name: count > 0 for name, count in counts.items()}
 
     def _warm_up(self) -> None:
         """Let batch norm see an epoch before it is asked for features."""

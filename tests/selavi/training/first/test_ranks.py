@@ -1,0 +1,73 @@
+"""The teacher over real processes: gloo on this machine."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from selavi.scores.metrics import contingency_matrix, normalised_mutual_information
+
+# Each process holds every second clip, trains on them and saves the labels of all clips and its network.
+WORKER = """
+import sys
+from datetime import timedelta
+import torch
+import torch.distributed as dist
+from selavi.config import load_config
+from selavi.training.first import teacher
+from selavi.training.first.views import CraftedViews, standardise
+
+folder, rank = sys.argv[1], int(sys.argv[2])
+torch.set_num_threads(1)
+teacher.EPOCHS = 8
+dist.init_process_group("gloo", rank=rank, world_size=2, timeout=timedelta(seconds=60))
+N, K = 121, 4
+truth = torch.arange(N) % K
+generator = torch.Generator().manual_seed(0)
+index = torch.arange(rank, N, 2)
+features, present = {}, {}
+for name in ("video", "audio"):
+    centres = 3 + torch.randn(K, 12, generator=generator)
+    every = (centres[truth] + 0.3 * torch.randn(3, N, 12, generator=generator)).half()
+    features[name] = every[:, index]
+    present[name] = torch.ones(3, len(index), dtype=torch.bool)
+    standardise(features[name], present[name], torch.device("cpu"))
+config = load_config(None, ["heads.num_heads=2", "heads.num_clusters=4", "labelling.marginal=uniform"])
+views = CraftedViews(index, features, present)
+made = teacher.Teacher(config, views, [str(row) for row in range(N)], torch.device("cpu"), lambda: None)
+labels = made.train().labels
+torch.save([labels, made.model.state_dict(), features["video"].float().mean((0, 1))], f"{folder}/made{rank}.pt")
+dist.destroy_process_group()
+"""
+
+
+def test_two_processes_teach_as_one(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    root = str(Path(__file__).resolve().parents[4])
+    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "PYTHONPATH": root}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", WORKER, str(tmp_path), str(rank)], env=environment, stderr=subprocess.PIPE, text=True
+        )
+        for rank in range(2)
+    ]
+    for process in processes:
+        _, error = process.communicate(timeout=200)
+        assert process.returncode == 0, error
+    (labels, weights, mean), (other_labels, other_weights, other_mean) = (
+        torch.load(tmp_path / f"made{rank}.pt") for rank in range(2)
+    )
+    assert torch.equal(labels, other_labels)
+    for name, values in weights.items():
+        if values.is_floating_point():
+            torch.testing.assert_close(values, other_weights[name], msg=name)
+    assert labels.min() >= 0
+    truth = (torch.arange(121) % 4).tolist()
+    assert min(normalised_mutual_information(contingency_matrix(truth, column.numpy())) for column in labels.T) > 0.8
+    half = 61 / 121  # standardised over both: neither half has mean 0, both together do
+    torch.testing.assert_close(half * mean + (1 - half) * other_mean, torch.zeros(12), atol=1e-3, rtol=0)
