@@ -61,8 +61,8 @@ def describe_suggestion(figures: Mapping[str, Any]) -> list[str]:
         marks = "  suggested" * (one["num_clusters"] == best) + "  this run" * (one["num_clusters"] == own)
         lines.append(f"{one['num_clusters']:6}{cells[0]:>20}{cells[1]:>20}{marks}")
     lines.append(
-        f"suggested K: {best}, the largest at which two halves of the clips give clusters as similar as at any "
-        f"({figures['agreement']:.3f}; 0 by chance, 1 for the same clusters)"
+        f"suggested K: {best}, the largest at which two halves of the clips give clusters as similar as at the highest "
+        f"peak ({figures['agreement']:.3f}; 0 by chance, 1 for the same clusters)"
     )
     lines.append(f"how sure: {figures['how_sure']}")
     if figures["shared_at"]:

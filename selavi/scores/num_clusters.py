@@ -50,8 +50,8 @@ class Suggestion:
     Attributes:
         num_clusters: the suggested K.
         tried: every K, ascending.
-        as_good: the K at which halves agree as well as at any, as far as the splits can tell; the suggested one is the
-            largest of them.
+        as_good: the K at which halves agree as well as at the highest peak, as far as the splits can tell; the
+            suggested one is the largest of them.
         at_end: no larger K was tried, or no smaller one.
         num_clips: that were clustered.
         num_left_out: that lack a modality, or exceed MAX_CLIPS.
@@ -81,9 +81,9 @@ class Suggestion:
 def suggest_k(features: Mapping[str, np.ndarray], around: int, *, seed: int = 0) -> Suggestion:
     """Suggest a number of clusters from 1/3 to 3 times `around`, at least FEWEST.
 
-    It is the largest K at which two halves of the clips give clusters as similar as at any K: a K below the number of
-    groups may be as stable, where groups lie together, but one above it splits groups at random.  The K of a geometric
-    series are tried first, then those beside the one that they suggest.
+    It is the largest K at which two halves of the clips give clusters as similar as at the highest peak: a K below the
+    number of groups may be as stable, where groups lie together, but one above it splits groups at random.  The K of a
+    geometric series are tried first, then those beside the one that they suggest.
 
     What the modalities alone agree on is measured as well, and decides nothing: groups that only both together can tell
     (one picture with two sounds) are clusters, too.
@@ -152,10 +152,24 @@ def stability(features: Mapping[str, np.ndarray], num_clusters: int, *, seed: in
 
 
 def _as_good(tried: Mapping[int, Stability]) -> list[int]:
-    """The K at which halves agree best, and those not worse by more than two standard errors over the same splits."""
-    best = max(tried.values(), key=lambda one: float(one.halves.mean())).halves
-    gaps = {k: best - one.halves for k, one in tried.items()}
+    """The K at the highest peak, and those not worse by more than two standard errors over the same splits."""
+    peak = tried[_peak({k: float(one.halves.mean()) for k, one in tried.items()})].halves
+    gaps = {k: peak - one.halves for k, one in tried.items()}
     return sorted(k for k, gap in gaps.items() if gap.mean() <= 2 * gap.std(ddof=1) / np.sqrt(len(gap)) + ROUNDING)
+
+
+def _peak(agreement: Mapping[int, float]) -> int:
+    """The K with the highest agreement among those with lower ones on either side; without any, the best of all.
+
+    The least K has no smaller neighbour, and few clusters are often stable whatever the clips hold.
+    """
+    numbers = sorted(agreement)
+    peaks = [
+        number
+        for low, number, high in zip(numbers, numbers[1:], numbers[2:], strict=False)
+        if agreement[number] >= max(agreement[low], agreement[high])
+    ]
+    return max(peaks or numbers, key=lambda number: agreement[number])
 
 
 def _beside(number: int, tried: Sequence[int]) -> list[int]:

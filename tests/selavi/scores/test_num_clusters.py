@@ -5,7 +5,7 @@ import pytest
 
 from selavi.randomness import mix
 from selavi.scores import num_clusters
-from selavi.scores.num_clusters import stability, suggest_k
+from selavi.scores.num_clusters import _peak, stability, suggest_k
 
 MODALITIES = ("video", "audio")
 
@@ -90,3 +90,16 @@ def test_too_few_clips_are_refused() -> None:
 def test_more_clusters_than_half_of_the_clips_are_refused() -> None:
     with pytest.raises(ValueError, match="expected 2 to 25 clusters for halves of 50 clips"):
         stability(clips(3, 50), 26)
+
+
+@pytest.mark.parametrize(
+    ("agreement", "peak"),
+    [
+        ({3: 0.96, 4: 0.81, 6: 0.82, 9: 0.92, 13: 0.82}, 9),  # three clusters are stable in many sets
+        ({3: 0.9, 4: 0.8, 6: 0.7, 9: 0.6}, 3),
+        ({3: 0.5, 4: 0.6, 6: 0.7, 9: 0.8}, 9),
+        ({6: 0.9, 7: 1.0, 8: 1.0, 11: 0.9}, 7),
+    ],
+)
+def test_a_peak_has_lower_agreements_on_either_side(agreement: dict[int, float], peak: int) -> None:
+    assert _peak(agreement) == peak
