@@ -88,7 +88,7 @@ def run_job(job: Job, folders: Mapping[str, Path]) -> dict[str, Any]:
         "seed": job.seed,
         "commands": commands,
         "train_seconds": round(train_s, 1),
-        "environment": _environment(ROOT / run_dir),
+        "environment": environment(ROOT / run_dir),
         "splits": measured,
     }
     kept.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
@@ -208,7 +208,8 @@ def _figures(entry: Mapping[str, Any]) -> dict[str, Any]:
     return {name: entry[name] for name in ("head", *FIGURES)}
 
 
-def _environment(run_dir: Path) -> dict[str, Any]:
+def environment(run_dir: Path) -> dict[str, Any]:
+    """What a run was trained with, and this machine."""
     found = json.loads((run_dir / "env.json").read_text(encoding="utf-8"))
     return {"machine": machine()} | {name: found[name] for name in ("python", "versions", "git_commit", "device")}
 

@@ -64,7 +64,7 @@ ROWS = {
     "cdc-before": f"{RIVALS['cdc']} {BEFORE}",
 }
 BUDGETS = {"avobjects": ("trainer.max_epochs=40", "labelling.num_labellings=40"), "avdigits": (), "avstamps": ()}
-# Small enough for a few minutes of one core: for choosing between settings, never for reporting.
+# About two minutes of one core a run: for choosing between settings, never for reporting.
 FAST = (
     "video.num_frames=1 video.decode_size=32 video.size=24 audio.sample_rate=8000 audio.num_mels=32 audio.num_fft=256 "
     "audio.hop_s=0.032 encoders.audio_width=8 labelling.head_groups=1"
@@ -149,7 +149,7 @@ def encoded_clips(config: Config, num_clips: int) -> dict[str, int]:
     steps_per_epoch = num_clips // optim.batch_size
     steps = labelling_steps_of_parts(trainer.parts, steps_per_epoch, labelling.num_labellings, labelling.power)
     num_given, warm_up = 0, min(labelling.warmup_batches, max(1, num_clips // labelling.batch_size))
-    if getattr(labelling, "first", "random") != "random":
+    if labelling.first != "random":
         end = labelling.first_share * trainer.max_epochs * steps_per_epoch
         num_given, warm_up = max(1, sum(step < end for step in steps)), 0
     return {

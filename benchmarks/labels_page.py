@@ -37,6 +37,8 @@ WORDS = {
     "concat": "concatenation: SeLa on both features",
     "xdc": "XDC",
     "cdc": "CDC: K-means on both features",
+    "xdc-before": "XDC as in [recipes.md](recipes.md), where each encoder trains at half the rate",
+    "cdc-before": "CDC as in [recipes.md](recipes.md), where each encoder trains at half the rate",
 }
 
 
@@ -79,12 +81,13 @@ def _question() -> str:
     return """Which settings give labels that fit the true classes best, and what does each part of the recipe bring?
 All rows of a set have the same encoders and the same budget of encoded clips, for training and for labels together.
 The column *clips encoded* shows what of it a row needs: crafted first labels stand for the first labellings, which are
-left out and not made up for. The features that they are made of are no encoder's. A clip whose picture and sound are
-both encoded counts once, so a single modality is cheaper than it looks. No label takes part in training nor in the
-choice of the head; labels only score the result. A cell shows every seed and the mean. The test clips were not seen in
-training. AV-stamps is judged on its
-training clips, because its test clips speak other languages and show other pictures. What the sets are is told in
-[small_sets.md](small_sets.md) and below: **picture and sound are paired by class only**."""
+left out and not made up for, and the features that they are made of are no encoder's. A clip whose picture and sound
+are both encoded counts once, so a single modality is cheaper than it looks.
+
+No label takes part in training nor in the choice of the head; labels only score the result. A cell shows every seed and
+the mean. The test clips were not seen in training. AV-stamps is judged on its training clips, because its test clips
+speak other languages and show other pictures. What the sets are is told in [small_sets.md](small_sets.md) and below:
+**picture and sound are paired by class only**."""
 
 
 def _answers(runs: Sequence[Run], rows: Mapping[str, str]) -> str:
@@ -98,20 +101,24 @@ def _answers(runs: Sequence[Run], rows: Mapping[str, str]) -> str:
         split = small_set.judged_on
         level = f"{small_set.name}, {split} clips: the default reaches an NMI of {_nmis(ours, split)}"
         lines.append(f"- **{level}**{_goal(small_set, ours)}.")
-        singles = [of_row[name] for name in MODALITIES if of_row.get(name)]
-        if len(singles) == len(MODALITIES):
-            best = max(singles, key=lambda each: mean(_nmi(run, split) for run in each))
-            lines.append(
-                f"  - Against its best single modality ({best[0]['row'].split(', ')[1]}): {_gain(ours, best, split)}."
-            )
-        for name, title in CLAIMS.items():
-            if of_row.get(name):
-                lines.append(f"  - Against {title}: {_gain(ours, of_row[name], split)}.")
+        singles = [_forms(name, of_row) for name in MODALITIES]
+        if all(singles):
+            names = [name for forms in singles for name in forms]
+            best = max(names, key=lambda name: mean(_nmi(run, split) for run in of_row[name]))
+            lines.append(f"  - Against its best single modality (`{best}`): {_gain(ours, of_row[best], split)}.")
+        for rival, title in CLAIMS.items():
+            for name in _forms(rival, of_row):
+                lines.append(f"  - Against {title} (`{name}`): {_gain(ours, of_row[name], split)}.")
         own = [run for run in ours if _own_kmeans(run, split) is not None]
         if own:
             gains = [_nmi(run, split) - (_own_kmeans(run, split) or 0.0) for run in own]
             lines.append(f"  - Against K-means on its own features: {_told(gains)}.")
     return "\n".join(lines)
+
+
+def _forms(name: str, of_row: Rows) -> list[str]:
+    """A row as it is and with random first labels, as far as they are there."""
+    return [form for form in (name, f"{name}-random") if form in of_row]
 
 
 def _goal(small_set: SmallSet, ours: Sequence[Run]) -> str:
@@ -210,11 +217,13 @@ def _head_choice(runs: Sequence[Run]) -> str:
 
 
 def _changes(rows: Mapping[str, str]) -> str:
-    cells = [[name, WORDS.get(name.removesuffix("-random"), "")] for name in rows]
-    for cell, (name, overrides) in zip(cells, rows.items(), strict=True):
-        if name.endswith("-random") and name != "default-random":
-            cell[1] += ", random first labels"
-        cell[1] = ": ".join(part for part in (cell[1], f"`{overrides}`" if overrides else "") if part)
+    cells = []
+    for name, overrides in rows.items():
+        words = WORDS.get(name, "")
+        plain = WORDS.get(name.removesuffix("-random"), "")
+        if plain and not words:
+            words = f"{plain}, random first labels"
+        cells.append([name, ": ".join(part for part in (words, f"`{overrides}`" if overrides else "") if part)])
     table = markdown_table(["row", "what it is"], cells).replace("---:", "---")
     return f"Everything else is [configs/small.yaml](../../configs/small.yaml) and the defaults.\n\n{table}"
 
@@ -236,6 +245,8 @@ at random, and it is off in the row `published`."""
 
 
 def _failures(runs: Sequence[Run], rows: Mapping[str, str]) -> str:
+    if not any(run["row"].endswith(", default") for run in runs):
+        return "Nothing can be said before the default has been measured."
     lines = []
     for small_set in SETS.values():
         split, of_row = small_set.judged_on, _of_set(small_set, runs, rows)
@@ -273,8 +284,8 @@ def _missing(runs: Sequence[Run], rows: Mapping[str, str]) -> str:
 
 
 def _instrument(fast: Sequence[Run], rows: Mapping[str, str], settings: str) -> str:
-    about = f"""Small encoders on small inputs, a few minutes of one core a run, to see what is worth a full run: the
-same rows with `{settings}`.
+    about = f"""Small encoders on small inputs, about two minutes of one core a run, to see what is worth a full run:
+the same rows with `{settings}`.
 **These figures are no results**: they say neither how good a recipe is nor, by less than the spread of their seeds,
 which of two is better."""
     parts = [about]
@@ -302,18 +313,22 @@ def _made(runs: Sequence[Run]) -> str:
     places = sorted({_place(run) for run in runs})
     commits = sorted({(run["environment"]["git_commit"] or "unknown")[:12] for run in runs})
     imported = [run for run in runs if "imported" in run]
+    example = next((run for run in runs if "imported" not in run), runs[0])
     parts = [
         f"By `python benchmarks/labels.py`, on {'; '.join(places)}; commits {', '.join(commits)} (each row's own is in "
         "[labels.json](../../benchmarks/results/labels.json), with its commands and settings). Minutes are those of "
         "training as a whole, start and decoding included, on machines that did other work beside it.",
         "One row and seed is made by:",
-        "```\n" + "\n".join(runs[0]["commands"]) + "\n```",
+        "```\n" + "\n".join(example["commands"]) + "\n```",
     ]
     if imported:
-        named = ", ".join(f"{run['row']}, seed {run['seed']} ({run['imported'].split(', ')[-1]})" for run in imported)
+        seeds: dict[tuple[str, str], list[str]] = {}
+        for run in imported:
+            seeds.setdefault((run["row"], run["imported"].split(", ")[-1]), []).append(str(run["seed"]))
+        named = "\n".join(f"- {row} = {recipe} there, seeds {' '.join(each)}" for (row, recipe), each in seeds.items())
         parts.append(
-            "Taken from [recipes.md](recipes.md), because the settings were the same at that commit (checked, "
-            f"setting by setting) and not trained again: {named}."
+            "Not trained again but taken from [recipes.md](recipes.md), with the commit and the commands of then, "
+            f"because their settings were the same at that commit, compared one by one:\n\n{named}"
         )
     return "\n\n".join(parts)
 

@@ -18,8 +18,9 @@ SOURCE, PAGE = ROOT / "selavi" / "config" / "sections.py", ROOT / "docs" / "conf
 HEAD = """\
 # Settings
 
-Every setting, its default and its meaning. The defaults are the published VGG-Sound recipe; a file in `configs/` holds
-only what differs from them, and `section.key=value` on the command line overrides both:
+Every setting, its default and its meaning. The defaults are the published VGG-Sound recipe but for three settings that
+give better labels (`configs/published.yaml` goes back in all three); a file in `configs/` holds only what differs from
+the defaults, and `section.key=value` on the command line overrides both:
 
 ```
 python tools/train.py --config configs/small.yaml data.root=/my/videos heads.num_clusters=20 'modalities=[video]'

@@ -25,6 +25,7 @@ class EvaluateArguments:
     yardsticks: bool = False
     choose: str = "agreement"
     merge: Sequence[int] = ()
+    suggest_k: bool = False
     report: bool = False
     root: str = ""
 
@@ -60,6 +61,9 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--choose", choices=("agreement", "modalities", "probe"), help=about)
     about = "also merge the clusters to K, guided by the other heads, and show how well the heads then agree"
     parser.add_argument("--merge", type=int, nargs="+", metavar="K", help=about)
+    about = "also suggest a number of clusters: the K from a third to three times the run's at which clusterings that "
+    about += "know nothing of each other agree most"
+    parser.add_argument("--suggest-k", action="store_true", help=about)
     about = "also write a page with figures: RUN/eval/report_SPLIT.html"
     parser.add_argument("--report", action="store_true", help=about)
     parser.take_root()
@@ -109,10 +113,10 @@ def _check(arguments: EvaluateArguments) -> None:
 def _check_of_file(arguments: EvaluateArguments) -> None:
     from selavi.commands.checks import require
 
-    of_runs = {"merge", "yardsticks", "report", "choose", "split", "views"}
+    of_runs = {"merge", "suggest_k", "yardsticks", "report", "choose", "split", "views"}
     for entry in fields(arguments):
         as_default = getattr(arguments, entry.name) == entry.default
-        about = f"--{entry.name} is for run folders; the clusters of a file are scored as they are"
+        about = f"--{entry.name.replace('_', '-')} is for run folders; the clusters of a file are scored as they are"
         require(entry.name not in of_runs or as_default, about)
 
 
@@ -139,10 +143,26 @@ def show(result: EvaluateResult) -> None:
         print(f"report: {report}", file=sys.stderr)
     scores = {str(run): scores for run, scores in result.runs.items()}
     print(format_table(next(iter(scores.values()))) if len(scores) == 1 else format_comparison(scores))
+    for run, of_run in result.runs.items():
+        if "suggested_k" in of_run:
+            _show_suggestion(run, of_run["suggested_k"])
     where = " ".join(f"{run}/eval/metrics_{result.split}.json" for run in result.runs)
     print(f"\nfull figures: {where}", file=sys.stderr)
     split = ("--split", result.split) if result.split != "train" else ()
     print(f"Next: browse   {command('export', next(iter(result.runs)), *split)}", file=sys.stderr)
+
+
+def _show_suggestion(run: Path, figures: dict[str, Any]) -> None:
+    from selavi.evaluation.num_clusters import describe_suggestion
+    from selavi.runs.folder import RunFolder
+
+    print("\n".join([f"\nnumber of clusters, {run}", *describe_suggestion(figures)]))
+    number = figures["num_clusters"]
+    if number != figures["trained_with"]:
+        settings = (f"heads.num_clusters={number}", f"run_dir={run}-k{number}")
+        print(
+            f"Next: train with it   {command('train', '--config', RunFolder(run).settings, *settings)}", file=sys.stderr
+        )
 
 
 COMMAND = Command("evaluate", __doc__, EvaluateArguments, add_arguments, evaluate, show)

@@ -10,7 +10,10 @@ from datamodules.loading.views import ClipLoaders
 from datamodules.yardsticks import crude_features
 from selavi.augment import Augment
 from selavi.commands.evaluate import EvaluateArguments
+from selavi.commands.features import features_of
 from selavi.commands.opening import open_clips
+from selavi.errors import UsageError
+from selavi.evaluation.num_clusters import as_figures
 from selavi.evaluation.report import coarser, evaluate_heads, write_metrics, yardsticks
 from selavi.evaluation.report_page import write_report
 from selavi.inference.device import best_device
@@ -18,11 +21,13 @@ from selavi.inference.encode import combinations_of, encode_clips
 from selavi.inference.load import load_model
 from selavi.inference.predict import predict
 from selavi.labelling.rule import LabelRule
+from selavi.meter import say
 from selavi.model import SelaviModel
 from selavi.results.cluster_table import agreement_of_modalities
 from selavi.results.labels import write_labels
 from selavi.runs.record import Run, read_verdict
 from selavi.scores.head_choice import choose_head
+from selavi.scores.num_clusters import MAX_CLIPS, suggest_k
 
 
 def evaluate_run(folder: Path, arguments: EvaluateArguments) -> tuple[dict[str, Any], Path | None]:
@@ -57,6 +62,8 @@ def evaluate_run(folder: Path, arguments: EvaluateArguments) -> tuple[dict[str, 
     result["undecodable"] = {paths[row]: reason for row, reason in predictions.errors.items()}
     if arguments.merge:
         result["coarser"] = coarser(clusters, labels, choice.head, num_clusters, list(arguments.merge), config.seed)
+    if arguments.suggest_k:
+        result["suggested_k"] = _suggested_k(run, rows, split, arguments.root)
     if arguments.yardsticks and result["labelled"]:
         result["yardsticks"] = yardsticks(crude_features(rows, loaders.media), labels, num_clusters, config.seed)
     write_metrics(result, run.folder)
@@ -73,3 +80,17 @@ def _training_features(
     features: np.ndarray = list(combinations_of(encoded).values())[-1][0].numpy()
     row_of = {clip_id: row for row, clip_id in enumerate(rows["id"].to_pylist())}
     return features[[row_of[clip_id] for clip_id in run.checkpoint["label_bank"]["ids"]]]
+
+
+def _suggested_k(run: Run, rows: pa.Table, split: str, root: str) -> dict[str, Any]:
+    """A number of clusters for some clips, from their features in the run folder."""
+    features, why_not = features_of(run.folder, split, rows["id"], root)
+    if why_not:
+        raise UsageError(f"no number of clusters can be suggested: {why_not}")
+    num_clusters = run.config.heads.num_clusters
+    say(f"clustering halves of {min(len(rows), MAX_CLIPS)} clips into several numbers of clusters")
+    try:
+        suggestion = suggest_k(features, num_clusters, seed=run.config.seed)
+    except ValueError as error:
+        raise UsageError(f"no number of clusters can be suggested: {error}") from error
+    return as_figures(suggestion, num_clusters)

@@ -1,6 +1,7 @@
 """Every setting of a run, with its default, its meaning and its limits.
 
-The defaults are the published VGG-Sound recipe (docs name the departures from the official code).
+The defaults are the published VGG-Sound recipe but for what better labels come from: labelling.votes and first, and
+loss.reduce, for which configs/published.yaml goes back (docs name every departure from the official code).
 """
 
 import math

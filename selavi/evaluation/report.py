@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from selavi.errors import UsageError
 from selavi.runs.folder import RunFolder
 from selavi.scores.baselines import kmeans_nmi
 from selavi.scores.consensus import agreement_over_k, co_occurrence_profiles, consensus, merge_tree
-from selavi.scores.head_choice import HeadChoice, describe_agreement
+from selavi.scores.head_choice import HeadChoice, choose_head, describe_agreement
 from selavi.scores.metrics import (
     bootstrap_intervals,
     contingency_matrix,
@@ -30,6 +31,8 @@ REASONS = {
 COLUMNS = ("nmi", "ami", "ari", "accuracy", "purity", "mean_purity", "mean_entropy", "used_clusters")
 WITH_INTERVALS = ("nmi", "ari", "accuracy", "purity")
 LEVEL, NUM_RESAMPLES = 0.95, 200
+AT_CHANCE = 1.5
+"""Times the chance agreement below which modalities share nothing that could be told from chance."""
 
 
 def evaluate_heads(
@@ -51,10 +54,10 @@ def evaluate_heads(
         alone: (N, H) what a modality says alone, -1 for a clip that lacks it.
 
     Returns:
-        split, heads (one entry each), chosen, and where there are labels alone (the chosen head by modality, over the
-        clips that have it), consensus (one clustering that all heads agree on), oracle (the head with the highest NMI,
-        which nobody could pick without labels) and intervals of the chosen head's scores over resampled clips (low,
-        high, bias by score; level).
+        split, heads (one entry each), chosen, shared (see shared_by_modalities; of the chosen head), and where there
+        are labels alone (the chosen head by modality, over the clips that have it), consensus (one clustering that all
+        heads agree on), oracle (the head with the highest NMI, which nobody could pick without labels) and intervals
+        of the chosen head's scores over resampled clips (low, high, bias by score; level).
     """
     is_labelled = np.array([label is not None for label in labels])
     num_heads = clusters.shape[1]
@@ -76,6 +79,7 @@ def evaluate_heads(
         "chosen_by": choice.criterion,
         "chosen": {"head": choice.head, **heads[choice.head]},
         "chance_agreement": None if np.isnan(choice.chance) else choice.chance,
+        "shared": shared_by_modalities({name: values[:, choice.head] for name, values in alone.items()}),
     }
     if is_labelled.any():
         result["alone"] = {}
@@ -93,6 +97,32 @@ def evaluate_heads(
         intervals = bootstrap_intervals(tables[choice.head], num_resamples=NUM_RESAMPLES, level=LEVEL)
         result["intervals"] = {name: asdict(interval) for name, interval in intervals.items()} | {"level": LEVEL}
     return result
+
+
+def shared_by_modalities(alone: Mapping[str, np.ndarray]) -> dict[str, float] | None:
+    """How far modalities agree on clips, each by itself: mean over their pairs.
+
+    Args:
+        alone: (N,) the cluster that a modality says alone, -1 for a clip that lacks it.
+
+    Returns:
+        agreement (NMI), chance (that of independent clusters of these sizes) and clips (that the pair with the fewest
+        has in common); None without two modalities that have clips in common.
+    """
+    pairs = []
+    for one, other in combinations(alone.values(), 2):
+        both = (one >= 0) & (other >= 0)
+        if both.any():
+            pair = np.stack([one[both], other[both]], 1)
+            choice = choose_head(pair)
+            pairs.append((float(choice.scores["agreement"][0]), choice.chance, int(both.sum())))
+    if not pairs:
+        return None
+    return {
+        "agreement": float(np.mean([agreement for agreement, _, _ in pairs])),
+        "chance": float(np.mean([chance for _, chance, _ in pairs])),
+        "clips": min(count for _, _, count in pairs),
+    }
 
 
 def coarser(
@@ -178,7 +208,7 @@ def format_table(result: dict[str, Any]) -> str:
     reason = REASONS[result["chosen_by"]]
     lines.append(f"chosen: without labels, {reason}; consensus: what all heads agree on, without labels")
     lines.append("oracle: the best NMI, known only with labels")
-    lines += _format_agreement(result) + _format_coarser(result) + _format_yardsticks(result)
+    lines += _format_agreement(result) + _format_shared(result) + _format_coarser(result) + _format_yardsticks(result)
     return "\n".join(lines + _format_undecodable(result) + _format_verdict(result))
 
 
@@ -219,6 +249,18 @@ def _format_agreement(result: dict[str, Any]) -> list[str]:
         return []
     head = result["chosen"]["head"]
     return [f"head {head} agrees {agreement:.3f} with the others: {describe_agreement(agreement, chance)}"]
+
+
+def _format_shared(result: dict[str, Any]) -> list[str]:
+    """Whether the modalities tell the same, each by itself."""
+    shared = result.get("shared")
+    if shared is None:
+        return []
+    agreement, chance = shared["agreement"], shared["chance"]
+    text = f"modalities alone agree {agreement:.3f} (NMI over {shared['clips']} clips; chance {chance:.3f})"
+    if agreement < AT_CHANCE * chance:
+        text += ": nothing is shared, so the labels are what one of them tells, or what neither does"
+    return [text]
 
 
 def _format_verdict(result: dict[str, Any]) -> list[str]:
@@ -266,7 +308,7 @@ def _format_unlabelled(result: dict[str, Any]) -> str:
             + f"{agreement:>14}"
         )
     lines.append(f"chosen: head {result['chosen']['head']}, {REASONS[result['chosen_by']]}")
-    lines += _format_agreement(result) + _format_coarser(result)
+    lines += _format_agreement(result) + _format_shared(result) + _format_coarser(result)
     return "\n".join(lines + _format_undecodable(result) + _format_verdict(result))
 
 

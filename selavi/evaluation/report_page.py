@@ -324,6 +324,32 @@ def _training_figures(curves: dict[str, list[tuple[float, float]]], num_clusters
             "of the heads on the training clips.",
         ),
     ]
+    modalities = [name.split("/")[1] for name in curves if name.endswith("/own_share")]
+    if len(modalities) > 1:
+        charts += [
+            (
+                "race",
+                "The modalities' say",
+                "share, or NMI",
+                (0.0, 1.0),
+                [
+                    *(curve for name in modalities for curve in line(f"{name}'s own", f"labelling/{name}/own_share")),
+                    *line("agreement of the modalities", "labelling/agreement"),
+                ],
+                "At each labelling: the share of labels that are the likeliest cluster of a modality alone, and how "
+                "far the modalities alone agree (NMI). Where one share nears 1 and the other falls, labels are what "
+                "one modality tells; the agreement shows whether anything is shared.",
+            ),
+            (
+                "learned",
+                "What each modality learns",
+                "cross-entropy, nats",
+                None,
+                [curve for name in modalities for curve in line(name, f"labelling/{name}/cross_entropy")],
+                f"Cross-entropy of each modality with the labels, just labelled; one that cannot learn them stays at "
+                f"ln {num_clusters:,} = {math.log(num_clusters):.2f}.",
+            ),
+        ]
     return [
         _Section(
             name,

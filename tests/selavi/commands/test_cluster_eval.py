@@ -1,7 +1,10 @@
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 
+from selavi.scores import num_clusters
 from tools import cluster_eval
 
 
@@ -42,3 +45,25 @@ def test_runs_or_both_files(files: tuple[Path, Path], given: list[str], capsys: 
         arguments += [name, str(files[name == "--labels"])] if name.startswith("--") else [name]
     assert cluster_eval.main(arguments) == 2
     assert "expected run folders, or --clusters FILE and --labels FILE together" in capsys.readouterr().err
+
+
+def test_a_number_of_clusters_is_suggested(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(num_clusters, "CLIPS_PER_CLUSTER", 2)  # the run has few clips
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    assert cluster_eval.main([str(run), "--views", "1", "--suggest-k"]) == 0
+    figures = json.loads((run / "eval" / "metrics_train.json").read_text())["suggested_k"]
+    output = capsys.readouterr()
+    assert f"suggested K: {figures['num_clusters']}, where" in output.out
+    assert f"the encoders learned {figures['trained_with']} clusters" in output.out
+    trains_with_it = f"heads.num_clusters={figures['num_clusters']} run_dir={run}-k{figures['num_clusters']}"
+    assert (trains_with_it in output.err) == (figures["num_clusters"] != figures["trained_with"])
+
+
+def test_too_few_clips_to_suggest_a_number(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    assert cluster_eval.main([str(run), "--views", "1", "--suggest-k", "--split", "test"]) == 2
+    assert "no number of clusters can be suggested: " in capsys.readouterr().err

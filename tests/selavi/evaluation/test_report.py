@@ -94,6 +94,21 @@ def test_each_modality_alone_is_scored_on_the_clips_that_have_it_and_the_consens
     assert [name for name in ("  video alone", "  audio alone", "consensus ") if f"\n{name}" not in table] == []
 
 
+def test_it_is_said_whether_the_modalities_share_anything() -> None:
+    """Nothing where they agree as far as chance gives, however large that is."""
+    generator = np.random.default_rng(0)
+    first = generator.integers(0, 8, 400)
+    texts = {}
+    for name, other in (("alike", first), ("strangers", generator.integers(0, 8, 400)), ("no clip", np.full(400, -1))):
+        alone = {"video": first[:, None], "audio": other[:, None]}
+        result = evaluate_heads("test", first[:, None], [None] * 400, choose_head(first[:, None]), 8, alone)
+        texts[name] = format_table(result)
+    assert "modalities alone agree 1.000 (NMI over 400 clips; chance 0.0" in texts["alike"]
+    assert "nothing is shared" not in texts["alike"]
+    assert "nothing is shared" in texts["strangers"]
+    assert "modalities alone agree" not in texts["no clip"]
+
+
 @pytest.mark.parametrize("criterion", ["agreement", "modalities", "probe"])
 def test_the_table_says_how_the_head_was_chosen(criterion: str) -> None:
     clusters, labels = heads()
