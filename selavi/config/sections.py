@@ -23,6 +23,10 @@ SHARDS_OF_A_URL = Need("prepared shards of a URL as data.root", lambda config: "
 TRANSPORT = Need("labelling.method=transport", lambda config: config.labelling.method == "transport")
 VOTES_TOGETHER = Need("modalities that vote together", lambda config: len(config.label_sets[0].voters) > 1)
 FIRST_GIVEN = Need("labelling.first other than random", lambda config: config.labelling.first != "random")
+KEEPS_TABLES = Need(
+    "labelling.method=transport or labelling.first=crafted",
+    lambda config: TRANSPORT.holds(config) or config.labelling.first == "crafted",
+)
 OWN_ENCODERS = Need("a training (a fine-tuning takes those of its run)", command="train")
 FINETUNING = Need("a fine-tuning", command="finetune")
 
@@ -252,9 +256,9 @@ class LabellingConfig:
     """0: the sizes are met exactly; else they may float, held by this weight on KL(sizes || marginal) (P2OT)."""
     fraction: float = setting(1.0, above=0, most=1, needs=TRANSPORT)
     """Share of the clips that the first labelling labels, the most confident; it grows to 1 (P2OT)."""
-    memory_gb: float = setting(8.0, above=0, free="resume", needs=TRANSPORT)
+    memory_gb: float = setting(8.0, above=0, free="resume", needs=KEEPS_TABLES)
     """Memory for the scores of one head; over it they are kept in float16, and over twice as much computed anew for
-    each pass, which is slower."""
+    each pass, which is slower.  As much is for the crafted features of first labels, of which fewer views are kept."""
     head_groups: int = setting(2, least=1)
     """Heads are split anew at each labelling; each group is labelled from its own augmented view of every clip."""
     votes: Literal["equal", "raw"] = setting("equal", needs=(TRANSPORT, VOTES_TOGETHER), earlier="raw")

@@ -28,7 +28,7 @@ class ModalityRace:
     own_share: float
     """Share of the labels that are the likeliest cluster of the modality alone."""
     cross_entropy: float
-    """Of its probabilities with the labels, in nats; ln K where it cannot learn them."""
+    """Cross-entropy of its probabilities with the labels, in nats; ln K where it cannot learn them."""
     spread: float
     """Root mean square over clips and clusters of its log-probabilities, centred over both."""
 

@@ -25,8 +25,8 @@ class Pretrained:
     """Makes the inputs that the model expects."""
     config: Config
     rule: LabelRule | None
-    """Of the last labelling, plain for the official weights; None where the file has no heads: those of the model are
-    then random and name no clusters."""
+    """The one of the last labelling, plain for the official weights; None where the file has no heads: those of the
+    model are then random and name no clusters."""
     source: str
     """What the weights are and where they were read."""
     licence: str

@@ -140,9 +140,9 @@ class Progress(pl.Callback):
 def describe_race(race: Race, num_clusters: int) -> str:
     """How the modalities stand to the labels and to each other, in one line."""
     parts = [
-        f"{name} {standing.own_share:.0%} its own, cross-entropy {standing.cross_entropy:.2f}, "
-        f"spread {standing.spread:.2f}"
+        f"{name} alone gives {standing.own_share:.0%} of the labels (cross-entropy {standing.cross_entropy:.2f}, "
+        f"spread {standing.spread:.2f})"
         for name, standing in race.modalities.items()
     ]
-    agreement = "" if race.agreement is None else f"; they agree to {race.agreement:.3f} (NMI)"
-    return f"{'; '.join(parts)} (ln K = {math.log(num_clusters):.2f}){agreement}"
+    agreement = "" if race.agreement is None else f"; alone they agree to {race.agreement:.3f} (NMI)"
+    return f"{', '.join(parts)}; ln K is {math.log(num_clusters):.2f}{agreement}"

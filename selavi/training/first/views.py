@@ -18,6 +18,8 @@ from selavi.encoders.crafted import CRAFTED
 from selavi.labelling.features import FeatureTable
 from selavi.randomness import uniforms
 
+BLOCK_ROWS = 8192
+"""Clips whose numbers are standardised together."""
 NUM_VIEWS = 8
 """Views of each clip, unless they take too much memory."""
 SHARE_OF_PASSES, FEWEST_PASSES = 0.02, 2
@@ -116,17 +118,18 @@ def standardise(features: Tensor, present: Tensor, device: torch.device) -> None
         present: (V, n) bool.
         device: that sums over ranks take place on.
     """
-    sums = torch.zeros(3, features.shape[2], dtype=torch.float64)
-    for values, kept in zip(features, present, strict=True):
+    blocks = list(zip(features.flatten(0, 1).split(BLOCK_ROWS), present.flatten().split(BLOCK_ROWS), strict=True))
+    sums = torch.zeros(2, features.shape[2], dtype=torch.float64)
+    for values, kept in blocks:
         rows = values[kept].double()
-        sums += torch.stack([torch.ones_like(rows).sum(0), rows.sum(0), rows.square().sum(0)])
-    count, total, squares = all_sum(sums.to(device)).cpu()
-    mean = total / count.clamp(min=1)
-    variance = squares / count.clamp(min=1) - mean.square()
+        sums += torch.stack([rows.sum(0), rows.square().sum(0)])
+    count = all_sum(present.sum().double().to(device)).clamp(min=1).cpu()
+    mean, square = all_sum(sums.to(device)).cpu() / count
+    variance = square - mean.square()
     scale = torch.where(variance > 1e-8 * (1 + mean.square()), variance.clamp(min=0).rsqrt(), 0.0)
-    for values, kept in zip(features, present, strict=True):
-        values[kept] = ((values[kept].double() - mean) * scale).half()
-        values[~kept] = 0
+    for values, kept in blocks:
+        standard = (values.double() - mean) * scale
+        values.copy_(torch.where(kept[:, None], standard, 0.0))
 
 
 def _turned(batch: ClipBatch, number: int) -> ClipBatch:

@@ -19,8 +19,16 @@ def idle(*overrides: str, path: Path | None = None, command: str = "train") -> s
     [
         ([*KMEANS, "labelling.sharpness=9"], "labelling.sharpness needs labelling.method=transport"),
         (
-            [*KMEANS, "labelling.tol=0.1", "labelling.marginal=uniform", "labelling.memory_gb=1"],
-            "labelling.tol, labelling.marginal, labelling.memory_gb need labelling.method=transport",
+            [*KMEANS, "labelling.tol=0.1", "labelling.marginal=uniform"],
+            "labelling.tol, labelling.marginal need labelling.method=transport",
+        ),
+        (
+            [*KMEANS, "labelling.first=random", "labelling.memory_gb=1"],
+            "labelling.memory_gb needs labelling.method=transport or labelling.first=crafted",
+        ),
+        (
+            ["labelling.first=random", "labelling.first_share=0.5"],
+            "first_share needs labelling.first other than random",
         ),
         (
             ["labelling.source=own", "labelling.weights.video=2"],
@@ -56,7 +64,7 @@ def test_settings_without_effect_are_named_in_one_line(overrides: list[str], wor
     [
         ["labelling.sharpness=9", "labelling.weights.video=2", "heads.dropout=0", "optim.warmup_lr=1"],
         ["data.root=s3://videos", "data.shuffle_shards=3"],
-        [*KMEANS, "labelling.sharpness=20", "labelling.batch_size=2"],
+        [*KMEANS, "labelling.sharpness=20", "labelling.batch_size=2", "labelling.memory_gb=1"],
         ["modalities=[audio]", "video.size=112"],
     ],
 )
@@ -90,7 +98,7 @@ EARLIER = [f"{key}={entry.earlier}" for key, entry in SETTINGS.items() if entry.
 
 def test_a_setting_that_changed_what_runs_do_is_read_as_before_in_older_runs(tmp_path: Path) -> None:
     saved = as_dict(Config())
-    del saved["labelling"]["votes"], saved["loss"]
+    del saved["labelling"]["votes"], saved["labelling"]["first"], saved["loss"]
     assert differing(saved, as_dict(load_config(None, EARLIER))) == []
     assert "labelling.votes: raw then, equal now" in differing(saved, as_dict(Config()))
     path = tmp_path / "config.resolved.yaml"

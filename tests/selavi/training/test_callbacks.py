@@ -157,8 +157,8 @@ def test_the_race_is_shown_and_a_modality_that_cannot_learn_is_named_once(
     progress, chance = Progress(config, ["a"]), math.log(8)
     progress.labelled(labelled_in(1.0, 1, video=1.0, audio=chance), None, 10, 0.1)
     assert "cannot learn" not in (shown := capsys.readouterr().err)
-    assert "video 50% its own, cross-entropy 1.00, spread 1.00; audio 50% its own" in shown
-    assert "they agree to 0.250 (NMI)" in shown
+    assert "video alone gives 50% of the labels (cross-entropy 1.00, spread 1.00), audio alone" in shown
+    assert "alone they agree to 0.250 (NMI)" in shown
     for trained in (0.2, 0.5):
         progress.labelled(labelled_in(1.0, 2, video=1.0, audio=0.99 * chance), None, 10, trained)
     shown = capsys.readouterr().err
