@@ -66,7 +66,7 @@ class Progress(pl.Callback):
         self, trainer: pl.Trainer, module: SelaviModule, outputs: Any, batch: ClipBatch, _: int
     ) -> None:
         """Advance the bar."""
-        loss = float(outputs["mean_loss"])
+        loss = float(outputs.get("mean_loss", outputs["loss"]))
         self.smooth_loss = loss if np.isnan(self.smooth_loss) else 0.95 * self.smooth_loss + 0.05 * loss
         if self.meter is not None:
             steps_per_s = self.meter.pace.rate
