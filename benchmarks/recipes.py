@@ -5,7 +5,8 @@
     python benchmarks/recipes.py --sets av_objects --trial trainer.max_epochs=1     a trial; printed, not published
 
 Every recipe has the settings of benchmarks/small_sets.py, on AV-objects with fewer epochs (BUDGETS) so that many rows
-fit in a day; only the labels differ.  The page is written after each run, so that one still filling can be published.
+fit in a day; only the labels differ.  The rows that are there were made before first labels, equal votes and the
+summed loss became the defaults; benchmarks/labels.py measures with and without them.  The page is written after each run, so that one still filling can be published.
 A row is made once: it is found in the run's folder or in benchmarks/results/recipes.json.  The sets are not
 distributed; see benchmarks/small_sets.py.
 """
@@ -123,6 +124,9 @@ epochs on AV-objects, less than half of that of small_sets.md, and the 45 of sma
 is the best that a recipe can do. Nothing was tuned for any of them: the settings are those that were chosen for SeLaVi
 on these sets, which favours it. What the sets are is told in [small_sets.md](small_sets.md): **picture and sound are
 paired by class only**, so the modalities share nothing but the class, which favours labels that both can tell.
+
+**These rows are of the recipe before [labels.md](labels.md)**, which is that of the paper in where labels come from:
+`labelling.votes=raw labelling.first=random loss.reduce=mean`. With today's defaults SeLaVi's labels are much better.
 
 The head of each run is chosen without labels, by its agreement with the other heads; under XDC and SDC among the heads
 of both modalities. The test clips were not seen in training. A cell shows every seed and the mean. A table with fewer
