@@ -118,6 +118,7 @@ def test_a_death_between_two_passes_is_forgiven(make: Callable[..., Loader], cap
     assert "loader process 0" in caplog.text and "new loader processes go on at batch 0 of this pass" in caplog.text
 
 
+@pytest.mark.slow
 def test_processes_that_are_busy_with_an_abandoned_pass_do_not_end_the_next(
     make: Callable[..., Loader], monkeypatch: pytest.MonkeyPatch
 ) -> None:
