@@ -6,7 +6,8 @@
 
 Every recipe has the settings of benchmarks/small_sets.py, on AV-objects with fewer epochs (BUDGETS) so that many rows
 fit in a day; only the labels differ.  The rows that are there were made before first labels, equal votes and the
-summed loss became the defaults; benchmarks/labels.py measures with and without them.  The page is written after each run, so that one still filling can be published.
+summed loss became the defaults; benchmarks/labels.py measures with and without them.  The page is written after each
+run, so that one still filling can be published.
 A row is made once: it is found in the run's folder or in benchmarks/results/recipes.json.  The sets are not
 distributed; see benchmarks/small_sets.py.
 """
