@@ -106,9 +106,10 @@ def publish(name: str, title: str, runs: Sequence[Mapping[str, Any]], page: str)
 def save_runs(name: str, title: str, runs: Sequence[Mapping[str, Any]]) -> None:
     """Write benchmarks/results/NAME.json."""
     RESULTS.mkdir(parents=True, exist_ok=True)
+    words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]  # no place of this machine
     result = {
         "title": title,
-        "command": f"python benchmarks/{Path(sys.argv[0]).name} {' '.join(sys.argv[1:])}".strip(),
+        "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *words]),
         "date": time.strftime("%Y-%m-%d"),
         "runs": list(runs),
     }
