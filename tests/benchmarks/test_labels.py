@@ -1,9 +1,6 @@
 """benchmarks/labels.py: what its rows may encode, which of recipes.json it takes, and what its page claims."""
 
-import importlib
 import json
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,14 +12,6 @@ from selavi.config import load_config
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = ("common", "small_sets", "recipes", "labels_page", "labels")
 SMALL = ROOT / "configs" / "small.yaml"
-
-
-@pytest.fixture
-def benchmarks(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, ModuleType]]:
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    yield {name: importlib.import_module(name) for name in MODULES}
-    for name in MODULES:  # short names that another test may mean differently
-        del sys.modules[name]
 
 
 @pytest.fixture

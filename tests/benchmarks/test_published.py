@@ -1,9 +1,6 @@
 """Published figures are those of benchmarks/results: pages and README are made from them, nothing by hand."""
 
-import importlib
 import json
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -23,14 +20,6 @@ MODULES = (
     "clips",
     "interrupted",
 )
-
-
-@pytest.fixture
-def benchmarks(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, ModuleType]]:
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    yield {name: importlib.import_module(name) for name in MODULES}
-    for name in MODULES:  # short names that another test may mean differently
-        del sys.modules[name]
 
 
 @pytest.mark.parametrize("name", ["demo", "evidence", "small_sets", "recipes", "gallery"])
