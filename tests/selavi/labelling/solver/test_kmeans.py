@@ -1,5 +1,3 @@
-import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +10,7 @@ from torch import Tensor
 
 from selavi.labelling.solver import kmeans
 from selavi.labelling.solver.kmeans import cluster, label_means, start_centres, unit_features
+from tests import ranks
 
 N, D, K = 400, 6, 5
 
@@ -148,11 +147,7 @@ dist.destroy_process_group()
 def test_processes_find_what_one_finds(counts: list[int], tmp_path: Path) -> None:
     features, _ = blobs(noise=2)
     torch.save({"features": features, "counts": counts, "num_clusters": K}, tmp_path / "task.pt")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    root = str(Path(__file__).resolve().parents[4])
-    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "PYTHONPATH": root}
+    environment = ranks.environment()
     commands = [
         [sys.executable, "-c", WORKER, str(tmp_path), str(rank), str(len(counts))] for rank in range(len(counts))
     ]

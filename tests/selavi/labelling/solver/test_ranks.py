@@ -1,7 +1,5 @@
 """Labelling over real processes: gloo on this machine."""
 
-import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +9,7 @@ import torch
 from torch import Tensor
 
 from selavi.labelling.solver.transport import assign
+from tests import ranks
 
 # Each process takes its rows of the table, labels them and saves what it found; one of them may be told to end early.
 WORKER = """
@@ -48,11 +47,7 @@ def log_table(num_clips: int, num_clusters: int) -> Tensor:
 def run(folder: Path, scores: Tensor, counts: list[int], ends_early: int = -1) -> list[subprocess.CompletedProcess]:
     marginal = torch.full((scores.shape[1],), 1 / scores.shape[1], dtype=torch.float64)
     torch.save({"scores": scores, "marginal": marginal, "counts": counts}, folder / "task.pt")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    root = str(Path(__file__).resolve().parents[4])
-    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "PYTHONPATH": root}
+    environment = ranks.environment()
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", WORKER, str(folder), str(rank), str(len(counts)), str(ends_early)],

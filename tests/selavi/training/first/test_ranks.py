@@ -1,7 +1,5 @@
 """The teacher over real processes: gloo on this machine."""
 
-import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +7,7 @@ from pathlib import Path
 import torch
 
 from selavi.scores.metrics import contingency_matrix, normalised_mutual_information
+from tests import ranks
 
 # Each process holds every second clip, trains on them and saves the labels of all clips and its network.
 WORKER = """
@@ -45,11 +44,7 @@ dist.destroy_process_group()
 
 
 def test_two_processes_teach_as_one(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    root = str(Path(__file__).resolve().parents[4])
-    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "PYTHONPATH": root}
+    environment = ranks.environment()
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", WORKER, str(tmp_path), str(rank)], env=environment, stderr=subprocess.PIPE, text=True
