@@ -15,6 +15,8 @@ from tests.selavi.results.gallery.synthetic_gallery import synthetic_clips, writ
 
 HOW = "install the extra `browser` and a Chromium (make test-browser), or name one in SELAVI_CHROMIUM"
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+ARRIVED = """window.arrivedAt = location.hash;
+addEventListener("hashchange", () => setTimeout(() => { window.arrivedAt = location.hash; }));"""  # after the page's own
 SECONDS = 10  # of the clips that synthetic_clips speaks of
 
 
@@ -65,6 +67,7 @@ def visit(browser: Any, watch: Watch) -> Iterator[Callable[..., Any]]:
     def open_page(gallery: Path, route: str = "", *, before: str | None = None, **settings: Any) -> Any:
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 860}, **settings})
         contexts.append(context)
+        context.add_init_script(ARRIVED)
         if before:
             context.add_init_script(before)
         page = context.new_page()

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import re
 import time
 import unicodedata
@@ -35,6 +36,19 @@ def wait(page: Any, condition: str, seconds: float = 15) -> None:
         page.wait_for_timeout(30)
 
 
+def arrived(page: Any, condition: str) -> None:
+    """Until the page shows an address for which the expression of `address` is true.
+
+    The address changes before the page does: `location.hash` says where it will be, `arrivedAt` (conftest) where it is.
+    """
+    wait(page, f"((address) => {condition})(window.arrivedAt)")
+
+
+def go_to(page: Any, address: str) -> None:
+    if page.evaluate("(address) => location.hash !== address && (location.hash = address)", address):
+        arrived(page, f"address === {json.dumps(address)}")
+
+
 def tiles(page: Any) -> Any:
     return page.locator(".row.typical button.tile")
 
@@ -49,7 +63,7 @@ def playing(page: Any) -> list[dict[str, Any]]:
 
 
 def download(page: Any, tmp_path: Path) -> Path:
-    page.goto(page.url.split("#")[0] + "#/names")
+    go_to(page, "#/names")
     with page.expect_download() as started:
         page.get_by_role("button", name="Download names.csv").click()
     path = tmp_path / "names.csv"
@@ -75,7 +89,7 @@ def test_opens_180_000_clips_within_seconds_and_megabytes(visit: Visit, large: P
     assert page.locator(".lede").inner_text().startswith("180,000 clips in 300 clusters")
 
     for route in ("#/cluster/0", "#/map", "#/labels", "#/"):
-        page.goto(page.url.split("#")[0] + route)
+        go_to(page, route)
         page.wait_for_selector("#main h1")
     page.fill("#search", "0179/01795")
     page.wait_for_selector(".hits a")
@@ -100,7 +114,7 @@ def _renderer_bytes(browser: Any) -> int:
 def test_members_come_page_by_page(visit: Visit, large: Path) -> None:
     page = visit(large)
     cluster = page.evaluate("app.head.clusters.findLast((each) => each.size > 2000).cluster")
-    page.goto(page.url.split("#")[0] + f"#/cluster/{cluster}")
+    go_to(page, f"#/cluster/{cluster}")
     page.locator("#row-all").scroll_into_view_if_needed()
     page.wait_for_selector(".row.all button.tile")
     size = int(page.locator("#row-all").inner_text().split()[1].replace(",", ""))
@@ -131,7 +145,7 @@ def test_a_file_that_is_missing_is_named(visit: Visit, gallery: Path, tmp_path: 
 def test_a_run_without_labels_map_or_figures_says_so_in_words(visit: Visit, bare: Path) -> None:
     page = visit(bare)
     for route in ("#/", *(f"#/cluster/{cluster}" for cluster in range(5)), "#/map", "#/labels", "#/names", "#/help"):
-        page.goto(page.url.split("#")[0] + route)
+        go_to(page, route)
         page.wait_for_selector("#main h1")
         page.wait_for_timeout(100)
         assert re.findall(r"null|undefined|NaN", page.locator("body").inner_text()) == [], route
@@ -141,7 +155,7 @@ def test_a_run_without_labels_map_or_figures_says_so_in_words(visit: Visit, bare
     page.locator(".row.typical .pick input").first.check()
     page.get_by_role("button", name="Split off").click()
     page.get_by_role("button", name="Name it").click()
-    wait(page, "location.hash === '#/cluster/5'")
+    arrived(page, "address === '#/cluster/5'")
     assert re.findall(r"null|undefined|NaN", page.locator("body").inner_text()) == []
 
 
@@ -234,7 +248,7 @@ def test_hearing_a_row_goes_from_clip_to_clip(visit: Visit, gallery: Path) -> No
 def test_evidence_lies_over_the_pictures_when_asked_for(visit: Visit, gallery: Path) -> None:
     page = visit(gallery)
     page.evaluate("app.index.hasEvidence = true")
-    page.goto(page.url.split("#")[0] + "#/cluster/0")
+    go_to(page, "#/cluster/0")
     page.wait_for_selector(".row.odd button.tile")
     page.evaluate("shownTiles.slice(0, 3).forEach((tile) => { tile.clip.evidence = tile.clip.thumb; })")
     assert page.locator("img.overlay").count() == 0
@@ -281,9 +295,9 @@ def test_keys_alone_lead_from_the_index_to_a_sounding_clip(visit: Visit, gallery
     page.keyboard.press("Escape")
     assert page.locator(".clip.sounding").count() == 0
     page.keyboard.press("j")
-    wait(page, f"!location.hash.endsWith('/{second}')")
+    arrived(page, f"!address.endsWith('/{second}')")
     page.keyboard.press("k")
-    wait(page, f"location.hash.endsWith('/{second}')")
+    arrived(page, f"address.endsWith('/{second}')")
     page.keyboard.press("?")
     assert page.locator("#help").is_visible()
     page.keyboard.press("Escape")
@@ -377,12 +391,12 @@ def test_sorting_filters_and_search(visit: Visit, gallery: Path) -> None:
 def test_another_head(visit: Visit, gallery: Path) -> None:
     page = visit(gallery)
     page.locator("#head").select_option("1")
-    wait(page, "location.hash === '#/h1/'")
+    arrived(page, "address === '#/h1/'")
     page.locator("a.card").first.click()
-    wait(page, "location.hash.startsWith('#/h1/cluster/')")
+    arrived(page, "address.startsWith('#/h1/cluster/')")
     name_cluster(page, "of head one")
     page.locator("#head").select_option("0")
-    wait(page, "location.hash === '#/'")
+    arrived(page, "address === '#/'")
     assert page.locator("a.card.named").count() == 0
 
 
@@ -422,7 +436,7 @@ def test_labels_and_clusters(visit: Visit, gallery: Path) -> None:
     holder = page.locator("tbody tr").first.locator("a").first
     href = holder.get_attribute("href")
     holder.click()
-    wait(page, f"location.hash === '{href}'")
+    arrived(page, f"address === '{href}'")
 
 
 # Names
@@ -442,16 +456,16 @@ def test_names_go_round(visit: Visit, gallery: Path, tmp_path: Path) -> None:
     moved = page.evaluate("[...selection.values()].map((clip) => clip.id).sort()")
     page.get_by_role("button", name="Split off").click()
     page.get_by_role("button", name="Name it").click()
-    wait(page, "location.hash === '#/cluster/8'")
+    arrived(page, "address === '#/cluster/8'")
     assert page.locator(".row.arrived .clip").count() == 2
     name_cluster(page, "puppies")
-    page.goto(page.url.split("#")[0] + "#/cluster/2")
+    go_to(page, "#/cluster/2")
     page.get_by_label("Merge into cluster").fill(name)
     page.keyboard.press("Enter")
     assert "Merged into 1" in page.locator(".state").inner_text()
-    page.goto(page.url.split("#")[0] + "#/cluster/3")
+    go_to(page, "#/cluster/3")
     page.get_by_role("button", name="Reject this cluster").click()
-    page.goto(page.url.split("#")[0] + "#/cluster/4")
+    go_to(page, "#/cluster/4")
     page.wait_for_selector(".row.typical button.tile")
     page.keyboard.press("y")
     suggestion = page.locator("#name").input_value()
@@ -535,7 +549,7 @@ def test_a_merge_cannot_go_in_a_circle(visit: Visit, gallery: Path) -> None:
     page = visit(gallery, "#/cluster/1")
     page.get_by_label("Merge into cluster").fill("2")
     page.keyboard.press("Enter")
-    page.goto(page.url.split("#")[0] + "#/cluster/2")
+    go_to(page, "#/cluster/2")
     page.get_by_label("Merge into cluster").fill("1")
     page.keyboard.press("Enter")
     assert "already part of 2" in page.locator("#toast").inner_text()
@@ -576,7 +590,7 @@ def test_a_browser_that_keeps_nothing_is_told(visit: Visit, gallery: Path) -> No
     )
     page = visit(gallery, "#/names", before=refuse)
     assert "keeps nothing" in page.locator(".fault-note").inner_text()
-    page.goto(page.url.split("#")[0] + "#/cluster/1")
+    go_to(page, "#/cluster/1")
     name_cluster(page, "dogs")
     assert page.locator("#unsaved").inner_text() == "1"
     page.evaluate("names.saved = new Map(names.rows)")  # or Chromium would ask before it leaves
@@ -593,7 +607,7 @@ def test_hostile_names_are_text(visit: Visit, hostile: Path) -> None:
     labels = set(page.evaluate("app.head.clusters.flatMap((each) => each.labels.map(([label]) => label))"))
     ids = set()
     for cluster in range(16):
-        page.goto(page.url.split("#")[0] + f"#/cluster/{cluster}")
+        go_to(page, f"#/cluster/{cluster}")
         page.wait_for_selector(".row.typical button.tile")
         shown = page.locator(".label-list bdi").evaluate_all("(all) => all.map((each) => each.textContent)")
         assert set(shown) <= labels and shown
@@ -603,7 +617,7 @@ def test_hostile_names_are_text(visit: Visit, hostile: Path) -> None:
     assert page.locator("#main img[src=x], #main script").count() == 0
 
     for view in ("#/map", "#/labels", "#/names", "#/"):
-        page.goto(page.url.split("#")[0] + view)
+        go_to(page, view)
         page.wait_for_timeout(300)
     page.fill("#search", "img src=x")
     page.wait_for_selector(".hits a")
@@ -616,7 +630,7 @@ def test_media_with_hostile_names_play(visit: Visit, hostile: Path) -> None:
     page = visit(hostile, "#/cluster/0")
     played = set()
     for cluster in range(16):
-        page.goto(page.url.split("#")[0] + f"#/cluster/{cluster}")
+        go_to(page, f"#/cluster/{cluster}")
         wait(page, f"route.cluster === {cluster} && document.querySelectorAll('.row.typical button.tile').length > 0")
         for index in range(tiles(page).count()):
             clip = page.evaluate(f"shownTiles[{index}].clip.id")
@@ -633,7 +647,7 @@ def test_a_hostile_name_given_in_the_page_is_text_and_survives(visit: Visit, hos
     page = visit(hostile, "#/cluster/3")
     given = []
     for cluster, text in enumerate(HOSTILE):
-        page.goto(page.url.split("#")[0] + f"#/cluster/{cluster}")
+        go_to(page, f"#/cluster/{cluster}")
         wait(page, f"route.cluster === {cluster}")
         name = "".join(each for each in text if unicodedata.category(each) != "Cc").strip()[:200]
         page.locator("#name").fill(name)

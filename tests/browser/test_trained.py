@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from tests.browser.test_gallery import Visit, download, name_cluster, tiles, wait
+from tests.browser.test_gallery import Visit, download, go_to, name_cluster, tiles, wait
 from tools import export_clusters, train
 
 pytestmark = [pytest.mark.browser, pytest.mark.end_to_end]
@@ -26,9 +26,8 @@ def look_and_listen(page: Any, num_clusters: int) -> None:
     assert page.evaluate("document.querySelector('video').webkitAudioDecodedByteCount") > 0
     page.locator("#evidence").click()
     wait(page, "[...document.images].some((each) => each.src.includes('/evidence/') && each.naturalWidth > 0)")
-    home = page.url.split("#")[0]
     for route, wanted in (("#/map", "canvas"), ("#/labels", "table")):
-        page.goto(home + route)
+        go_to(page, route)
         page.wait_for_selector(wanted)
 
 
