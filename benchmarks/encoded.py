@@ -16,8 +16,8 @@ from selavi.augment import Augment
 from selavi.commands.opening import open_clips
 from selavi.config import Config
 from selavi.errors import UsageError
+from selavi.evaluation import degradation
 from selavi.inference.load import load_model
-from selavi.inference.predict import score_views
 from selavi.labelling.rule import LabelRule
 from selavi.model import SelaviModel
 from selavi.runs.record import Run
@@ -67,11 +67,9 @@ def encode_run(folder: Path, root: str, unseen: str, num_cached: int) -> tuple[R
     """Encode the views of one run.
 
     Raises:
-        UsageError: its modalities do not vote together, or clips have no label.
+        UsageError: clips have no label.
     """
     run, loaders = open_clips(folder, root)
-    if run.config.labelling.source != "joint":
-        raise UsageError(f"{folder}: labelling.source={run.config.labelling.source}; only joint labels are compared")
     model, augment = load_model(run)
     splits = {"train": run.config.data.train_split, unseen: unseen}
     rows = {name: usable(select_split(run.manifest, split)) for name, split in splits.items()}
@@ -105,17 +103,11 @@ def _even_views(model: SelaviModel, augment: Augment, loaders: ClipLoaders, rows
     )
 
 
-@torch.no_grad()
-def head_clusters(heads: Any, views: Views, rule: LabelRule, config: Config) -> np.ndarray:
-    """(N, H) clusters of clips, from the mean log-probabilities of their views."""
+def head_clusters(model: SelaviModel, views: Views, rule: LabelRule, config: Config) -> np.ndarray:
+    """(N, columns of the label bank) clusters of clips, from the mean log-probabilities of their views."""
     features, present = views.clip_by_clip()
-    logits = heads(features)
-    num_views = next(iter(views.present.values())).shape[0]
-    columns = []
-    for column in range(config.heads.num_heads):
-        _, _, scores = score_views(logits, present, num_views, column, config, rule)
-        columns.append((config.plan_sharpness * scores + rule.potentials[column]).argmax(1))
-    return torch.stack(columns, 1).numpy()
+    num_views = len(next(iter(views.present.values())))
+    return degradation.head_clusters(features, present, num_views, model=model, rule=rule, config=config)
 
 
 def nmi(labels: Sequence[str], clusters: np.ndarray) -> float:

@@ -23,9 +23,11 @@ from encoded import Encoded, Views, encode_run, head_clusters, nmi
 from torch import Tensor
 
 from selavi.config import Config
+from selavi.errors import UsageError
 from selavi.labelling.rule import LabelRule
 from selavi.labelling.solver.kmeans import cluster, start_centres
 from selavi.labelling.solver.transport import assign
+from selavi.model import SelaviModel
 from selavi.randomness import mix
 from selavi.scores.consensus import consensus
 from selavi.scores.head_choice import choose_head
@@ -91,13 +93,15 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     """NMI of every rule on one run, train and unseen."""
     run, model, encoded = encode_run(folder, args.root, args.split, args.cached)
     config, bank = run.config, run.checkpoint["label_bank"]
+    if config.labelling.source != "joint":
+        raise UsageError(f"{folder}: labelling.source={config.labelling.source}; only joint labels are compared")
     rules: dict[str, dict[str, float]] = {}
 
     def score(rule: str, by_split: Mapping[str, np.ndarray]) -> None:
         rules[rule] = {name: nmi(encoded.labels[name], clusters) for name, clusters in by_split.items()}
 
-    def score_heads(what: str, heads: Any, views: Mapping[str, Views], rule: LabelRule, of: Config) -> None:
-        by_split = {name: head_clusters(heads, split, rule, of) for name, split in views.items()}
+    def score_heads(what: str, of_model: SelaviModel, views: Mapping[str, Views], rule: LabelRule, of: Config) -> None:
+        by_split = {name: head_clusters(of_model, split, rule, of) for name, split in views.items()}
         rules[f"{what}, mean"] = {
             name: float(np.mean([nmi(encoded.labels[name], column) for column in clusters.T]))
             for name, clusters in by_split.items()
@@ -107,7 +111,7 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
         agreed = {n: consensus(clusters, of.heads.num_clusters).clusters for n, clusters in by_split.items()}
         score(f"{what}, consensus", agreed)
 
-    score_heads("heads", model.logits, encoded.even, LabelRule.from_tensors(bank), config)
+    score_heads("heads", model, encoded.even, LabelRule.from_tensors(bank), config)
     for rule, by_split in kmeans_rules(encoded).items():
         rules[f"{rule}, mean of {STARTS}"] = {
             name: float(np.mean([nmi(encoded.labels[name], one) for one in clusterings[:-1]]))
@@ -120,7 +124,7 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
         of = replace(config, heads=replace(config.heads, kind=kind, num_heads=args.heads))
         fitted = refit(of, model, encoded.augmented, bank["ids"], encoded.plain())
         seconds[kind] = round(time.monotonic() - began, 1)
-        score_heads(f"refit, {kind} heads", fitted.model.logits, encoded.even, fitted.bank.rule, of)
+        score_heads(f"refit, {kind} heads", fitted.model, encoded.even, fitted.bank.rule, of)
     return {
         "run": folder.name,
         "set": Path(config.data.root).name,

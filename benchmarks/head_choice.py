@@ -2,8 +2,9 @@
 
     python benchmarks/head_choice.py runs/benchmarks/labels/*
 
-Any finished run folders with two heads or more whose clips have labels and whose modalities vote together will do.
-Every rule looks at the training clips alone; what it loses is measured on a split that no run has seen.
+Any finished run folders with two heads or more whose clips have labels will do.  Every rule looks at the training clips
+alone; what it loses is measured on a split that no run has seen.  A rule that has nothing to say of a run (what the
+modalities share, where there is one) leaves the choice to agreement.
 """
 
 import argparse
@@ -18,7 +19,9 @@ import torch
 from common import describe_machine, environment, markdown_table, publish
 from encoded import Views, encode_run, head_clusters, nmi
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
+from selavi.config import Config
 from selavi.labelling.rule import LabelRule
 from selavi.scores.consensus import consensus
 from selavi.scores.head_choice import choose_head, probe_score
@@ -32,6 +35,8 @@ RULES = {
     "objective, unseen views": "the same, in augmented views that training never saw",
     "probe": "how often a linear classifier on the features of half of the clips finds the others' clusters "
     "(`--choose probe`)",
+    "training clips' own labels": "NMI with the true labels of the training clips, which nobody has: what is lost "
+    "there no rule could know",
 }
 
 
@@ -39,28 +44,31 @@ RULES = {
 def measure(folder: Path, root: str, split: str) -> dict[str, Any]:
     """Scores of every head by every rule, and its NMI with the labels of unseen clips."""
     run, model, encoded = encode_run(folder, root, split, num_cached=2)
-    bank, num_clusters = run.checkpoint["label_bank"], run.config.heads.num_clusters
-    by_head = head_clusters(model.logits, encoded.even[split], LabelRule.from_tensors(bank), run.config)
+    config, bank = run.config, run.checkpoint["label_bank"]
+    num_clusters = config.heads.num_clusters
+    by_head = head_clusters(model, encoded.even[split], LabelRule.from_tensors(bank), config)
     labels = bank["labels"].long()
     assignments = labels.numpy()
     agreed = consensus(assignments, num_clusters).clusters
-    seen, present = encoded.even["train"].clip_by_clip()
+    seen, there = model.join(*encoded.even["train"].clip_by_clip())
     cached = encoded.augmented
-    unseen, unseen_present = Views({n: v.float() for n, v in cached.features.items()}, cached.present).clip_by_clip()
+    unseen_views = Views({n: v.float() for n, v in cached.features.items()}, cached.present)
+    unseen, unseen_there = model.join(*unseen_views.clip_by_clip())
     logits = model.logits(seen)
     features = torch.cat([values[0] for values in encoded.even["train"].features.values()], 1)
     scores = {
         "agreement": choose_head(assignments).scores["agreement"],
         "with consensus": np.array([nmi(agreed, column) for column in assignments.T]),
-        "probabilities shared": _shared(logits),
-        "modalities' clusters": _alone(logits),
-        "objective": -_cross_entropy(logits, present, labels),
-        "objective, unseen views": -_cross_entropy(model.logits(unseen), unseen_present, labels),
+        "probabilities shared": _shared(logits, config),
+        "modalities' clusters": _alone(logits, config),
+        "objective": -_cross_entropy(logits, there, labels, config),
+        "objective, unseen views": -_cross_entropy(model.logits(unseen), unseen_there, labels, config),
         "probe": np.array([probe_score(features.numpy(), column) for column in assignments.T]),
+        "training clips' own labels": np.array([nmi(encoded.labels["train"], column) for column in assignments.T]),
     }
     return {
         "run": folder.name,
-        "set": Path(run.config.data.root).name,
+        "set": Path(config.data.root).name,
         "nmi": [nmi(encoded.labels[split], column) for column in by_head.T],
         "consensus_nmi": nmi(encoded.labels[split], consensus(by_head, num_clusters).clusters),
         "scores": {rule: values.tolist() for rule, values in scores.items()},
@@ -68,43 +76,59 @@ def measure(folder: Path, root: str, split: str) -> dict[str, Any]:
     }
 
 
-def _shared(logits: Mapping[str, Tensor]) -> np.ndarray:
-    """(H,) mean over views of the overlap of the modalities' probabilities; one modality: nan."""
-    if len(logits) < 2:
-        return np.full(len(next(iter(logits.values()))), np.nan)
+def _shared(logits: Mapping[str, Tensor], config: Config) -> np.ndarray:
+    """A column's mean over views of the overlap of the modalities' probabilities; nan where none vote together."""
+    if len(config.label_sets[0].voters) < 2:
+        return np.full(config.num_label_heads, np.nan)
     lowest = torch.stack([values.softmax(2) for values in logits.values()]).amin(0)
     return lowest.sum(2).mean(1).numpy()
 
 
-def _alone(logits: Mapping[str, Tensor]) -> np.ndarray:
-    """(H,) NMI of the first two modalities' own likeliest clusters, over all views; one modality: nan."""
+def _alone(logits: Mapping[str, Tensor], config: Config) -> np.ndarray:
+    """A column's NMI of the first two modalities' own likeliest clusters, over all views; nan as in _shared."""
+    if len(config.label_sets[0].voters) < 2:
+        return np.full(config.num_label_heads, np.nan)
     tables = [values.argmax(2).numpy() for values in logits.values()]
-    if len(tables) < 2:
-        return np.full(len(tables[0]), np.nan)
     return np.array([nmi(one, other) for one, other in zip(*tables[:2], strict=True)])
 
 
-def _cross_entropy(logits: Mapping[str, Tensor], present: Mapping[str, Tensor], labels: Tensor) -> np.ndarray:
-    """(H,) of the labels (N, H), mean over the views (H, N x V, K) that have a modality, and over modalities."""
-    losses = []
-    for name, values in logits.items():
-        targets = labels.repeat_interleave(values.shape[1] // len(labels), 0)
-        of_labels = -values.log_softmax(2).gather(2, targets.T[..., None])[..., 0]
-        losses.append(of_labels[:, present[name]].mean(1))
-    return torch.stack(losses).mean(0).numpy()
+def _cross_entropy(
+    logits: Mapping[str, Tensor], present: Mapping[str, Tensor], labels: Tensor, config: Config
+) -> np.ndarray:
+    """A column's cross-entropy of the labels (N, columns), mean over the views that have a modality, and over these.
+
+    Args:
+        logits: (H, N x V, K) a branch.
+        present: (N x V,) a branch.
+        labels: of the last labelling.
+        config: of the run.
+    """
+    losses = torch.full((config.num_label_heads,), torch.nan)
+    if not config.labelling_method.reads_scores:  # labels of new centres, which the heads have not learned
+        return losses.numpy()
+    for label_set in config.label_sets:
+        for head, column in enumerate(label_set.learning_columns):
+            of_branches = []
+            for name in label_set.learners:
+                targets = labels[:, column].repeat_interleave(logits[name].shape[1] // len(labels))[present[name]]
+                of_branches.append(cross_entropy(logits[name][head][present[name]], targets))
+            losses[column] = torch.stack(of_branches).mean()
+    return losses.numpy()
 
 
 def losses(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
     """NMI that each rule loses against the best head, by row; negative where the consensus is better than any head.
 
-    A rule that has nothing to say of a run (one modality) chooses head 0, as evaluation does.
+    A rule that has nothing to say of a run leaves the choice to agreement.
     """
     lost: dict[str, list[float]] = {rule: [] for rule in (*RULES, "consensus", "any head")}
     for row in rows:
         best = max(row["nmi"])
         for rule in RULES:
             scores = np.array(row["scores"][rule], dtype=float)
-            chosen = int(np.where(np.isnan(scores), -np.inf, scores).argmax())
+            if np.isnan(scores).all():
+                scores = np.array(row["scores"]["agreement"], dtype=float)
+            chosen = int(np.nanargmax(scores))
             lost[rule].append(best - row["nmi"][chosen])
         lost["consensus"].append(best - row["consensus_nmi"])
         lost["any head"].append(best - float(np.mean(row["nmi"])))
