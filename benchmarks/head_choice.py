@@ -22,19 +22,21 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from selavi.config import Config
+from selavi.labelling.features import FeatureTable
+from selavi.labelling.probe import probe_scores
 from selavi.labelling.rule import LabelRule
 from selavi.scores.consensus import consensus
-from selavi.scores.head_choice import choose_head, probe_score
+from selavi.scores.head_choice import choose_head
 
 RULES = {
-    "agreement": "NMI of a head's clusters with those of the other heads, mean over them: today's default",
+    "agreement": "NMI of a head's clusters with those of the other heads, mean over them",
     "with consensus": "NMI with the consensus of all heads",
     "probabilities shared": "overlap of the modalities' probabilities, mean over the clips (`--choose modalities`)",
     "modalities' clusters": "NMI of what the modalities say alone",
     "objective": "cross-entropy of the modalities' heads with the labels, mean over clips and modalities; low is good",
     "objective, unseen views": "the same, in augmented views that training never saw",
-    "probe": "how often a linear classifier on the features of half of the clips finds the others' clusters "
-    "(`--choose probe`)",
+    "probe": "how well a linear classifier on the features of half of the clips finds the others' clusters (kappa): "
+    "the default",
     "training clips' own labels": "NMI with the true labels of the training clips, which nobody has: what is lost "
     "there no rule could know",
 }
@@ -55,7 +57,7 @@ def measure(folder: Path, root: str, split: str) -> dict[str, Any]:
     unseen_views = Views({n: v.float() for n, v in cached.features.items()}, cached.present)
     unseen, unseen_there = model.join(*unseen_views.clip_by_clip())
     logits = model.logits(seen)
-    features = torch.cat([values[0] for values in encoded.even["train"].features.values()], 1)
+    plain = FeatureTable(*encoded.plain()[0])
     scores = {
         "agreement": choose_head(assignments).scores["agreement"],
         "with consensus": np.array([nmi(agreed, column) for column in assignments.T]),
@@ -63,7 +65,7 @@ def measure(folder: Path, root: str, split: str) -> dict[str, Any]:
         "modalities' clusters": _alone(logits, config),
         "objective": -_cross_entropy(logits, there, labels, config),
         "objective, unseen views": -_cross_entropy(model.logits(unseen), unseen_there, labels, config),
-        "probe": np.array([probe_score(features.numpy(), column) for column in assignments.T]),
+        "probe": probe_scores(plain, labels, num_clusters).numpy(),
         "training clips' own labels": np.array([nmi(encoded.labels["train"], column) for column in assignments.T]),
     }
     return {

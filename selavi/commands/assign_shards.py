@@ -69,7 +69,7 @@ def _begin(run: Run, out: Path, arguments: AssignArguments) -> dict[str, Any]:
         "features": arguments.features,
         "shard_clips": arguments.shard_clips,
         "layout": arguments.layout,
-        "heads": assigned.choose_columns(arguments.head, bank["labels"].numpy(), config, modalities),
+        "heads": assigned.choose_columns(arguments.head, bank, config, modalities),
         "nearest": min(arguments.nearest, config.heads.num_clusters - 1),
         "modalities": modalities,
     }

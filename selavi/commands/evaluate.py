@@ -23,7 +23,7 @@ class EvaluateArguments:
     split: str = "train"
     views: int = 3
     yardsticks: bool = False
-    choose: str = "agreement"
+    choose: str = ""
     merge: Sequence[int] = ()
     suggest_k: bool = False
     report: bool = False
@@ -55,10 +55,12 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--views", type=int, metavar="N", help=about)
     about = "also cluster by mean colour, loudness, file size and duration alone: the score of a shortcut"
     parser.add_argument("--yardsticks", action="store_true", help=about)
-    about = "how a head is chosen without labels: by its agreement with the other heads (default), by what the "
-    about += "probabilities of the modalities share, or by how well a linear classifier on the features predicts its "
-    about += "clusters (probe)"
-    parser.add_argument("--choose", choices=("agreement", "modalities", "probe"), help=about)
+    about = (
+        "how a head is chosen without labels: by how well a linear classifier on the features finds its clusters "
+        "(probe, the default), by its agreement with the other heads (the default of runs of earlier versions, which "
+        "were not probed), or by what the probabilities of the modalities share"
+    )
+    parser.add_argument("--choose", choices=("probe", "agreement", "modalities"), help=about)
     about = "also merge the clusters to K, guided by the other heads, and show how well the heads then agree"
     parser.add_argument("--merge", type=int, nargs="+", metavar="K", help=about)
     about = (

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from datamodules.loading.views import ClipLoaders
 from datamodules.yardsticks import crude_features
@@ -17,9 +18,12 @@ from selavi.evaluation.num_clusters import as_figures
 from selavi.evaluation.report import coarser, evaluate_heads, write_metrics, yardsticks
 from selavi.evaluation.report_page import write_report
 from selavi.inference.device import best_device
-from selavi.inference.encode import combinations_of, encode_clips
+from selavi.inference.encode import encode_clips
 from selavi.inference.load import load_model
 from selavi.inference.predict import predict
+from selavi.labelling.bank import probe_of_bank
+from selavi.labelling.features import FeatureTable
+from selavi.labelling.probe import probe_scores
 from selavi.labelling.rule import LabelRule
 from selavi.meter import say
 from selavi.model import SelaviModel
@@ -47,11 +51,11 @@ def evaluate_run(folder: Path, arguments: EvaluateArguments) -> tuple[dict[str, 
     rows: pa.Table = listed.take(predictions.rows.numpy())  # without undecodable clips
     if split != config.data.train_split:  # those have the labels of the last labelling already
         write_labels(run.folder, split, rows["id"].to_pylist(), predictions.clusters, vars(predictions.statistics))
-    features = None
-    if arguments.choose == "probe":
-        features = _training_features(run, loaders, model, augment, arguments.views)
+    probe = probe_of_bank(bank)
+    if probe is None and arguments.choose == "probe":
+        probe = _probe_anew(run, loaders, model, augment, arguments.views)
     shared = agreement_of_modalities(run.folder, config.data.train_split)
-    choice = choose_head(bank["labels"].numpy(), arguments.choose, modality_agreement=shared, features=features)
+    choice = choose_head(bank["labels"].numpy(), arguments.choose or None, modality_agreement=shared, probe=probe)
     labels = rows["label"].to_pylist()
     clusters = predictions.clusters.numpy()
     num_clusters = config.heads.num_clusters
@@ -71,15 +75,17 @@ def evaluate_run(folder: Path, arguments: EvaluateArguments) -> tuple[dict[str, 
     return result, report
 
 
-def _training_features(
-    run: Run, loaders: ClipLoaders, model: SelaviModel, augment: Augment, num_views: int
-) -> np.ndarray:
-    """(N, D) features of all modalities, in the order of the label bank."""
+def _probe_anew(run: Run, loaders: ClipLoaders, model: SelaviModel, augment: Augment, num_views: int) -> np.ndarray:
+    """The (H,) probe scores of a run whose label bank has none: of an earlier version, or not yet finished."""
+    bank = run.checkpoint["label_bank"]
     loader, rows = loaders.evaluation_loader(run.config.data.train_split, num_views)
     encoded = encode_clips(model, augment, loader, len(rows), num_views)
-    features: np.ndarray = list(combinations_of(encoded).values())[-1][0].numpy()
     row_of = {clip_id: row for row, clip_id in enumerate(rows["id"].to_pylist())}
-    return features[[row_of[clip_id] for clip_id in run.checkpoint["label_bank"]["ids"]]]
+    places = torch.tensor([row_of[clip_id] for clip_id in bank["ids"]])
+    features = {name: values[places] for name, values in encoded.features.items()}
+    present = {name: values[places] for name, values in encoded.present.items()}
+    clips = FeatureTable(torch.arange(len(places)), features, present)
+    return probe_scores(clips, bank["labels"].long(), run.config.heads.num_clusters).numpy()
 
 
 def _suggested_k(run: Run, rows: pa.Table, split: str, root: str) -> dict[str, Any]:

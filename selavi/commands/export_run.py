@@ -14,7 +14,7 @@ from selavi.commands.features import features_of
 from selavi.commands.gallery import GalleryContent, write_run_gallery
 from selavi.config import load_run_config
 from selavi.errors import UsageError
-from selavi.results.cluster_table import assignments, cluster_table, read_labels, write_cluster_table
+from selavi.results.cluster_table import assignments, cluster_table, probe_of, read_labels, write_cluster_table
 from selavi.results.gallery.select import arrange
 from selavi.results.handover import hand_over
 from selavi.results.naming import Names, apply_names, read_names, write_names
@@ -31,7 +31,8 @@ def export_run(arguments: ExportArguments) -> ExportResult:
     config, manifest = at_root(load_run_config(folder), manifest, arguments.root)
     split = arguments.split or config.data.train_split
     labels = read_labels(folder, split)
-    choice = choose_head(assignments(read_labels(folder, config.data.train_split)))
+    training = read_labels(folder, config.data.train_split)
+    choice = choose_head(assignments(training), probe=probe_of(training))
     head = int(arguments.head) if arguments.head.isdigit() else choice.head
     try:
         table = cluster_table(labels, manifest, None if arguments.head == "all" else head)

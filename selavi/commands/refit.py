@@ -86,7 +86,7 @@ def refit(arguments: RefitArguments) -> RefitResult:
     files, given = RunFolder(out), RunFolder(run.folder).given_settings
     _lock = start_run(config, given if given.exists() else None, run.manifest)  # held until this function ends
     bank = fitted.bank
-    write_labels(out, config.data.train_split, bank.ids, bank.labels, vars(fitted.statistics))
+    write_labels(out, config.data.train_split, bank.ids, bank.labels, vars(fitted.statistics), bank.probe)
     with write_atomically(files.last_checkpoint) as temporary:
         torch.save(new_checkpoint(run, config, fitted), temporary)
     seconds = time.monotonic() - began

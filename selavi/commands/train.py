@@ -95,7 +95,9 @@ def train(arguments: TrainArguments) -> TrainResult:
     seconds = time.monotonic() - began
     verdict = labelling.verdict()
     bank = module.label_bank
-    write_labels(run_dir, config.data.train_split, bank.ids, bank.labels, vars(labelling.final_statistics()))
+    write_labels(
+        run_dir, config.data.train_split, bank.ids, bank.labels, vars(labelling.final_statistics()), bank.probe
+    )
     finish_run(config, seconds, verdict)
     return TrainResult(run_dir, len(data.ids), seconds, verdict.text, reports=True)
 

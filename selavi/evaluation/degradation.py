@@ -31,6 +31,7 @@ from selavi.errors import UsageError
 from selavi.evaluation.charts import Bars, Chart, Curve, bar_chart, line_chart
 from selavi.inference.encode import ClipFeatures, average_views, combinations_of
 from selavi.inference.predict import score_views
+from selavi.labelling.bank import probe_of_bank
 from selavi.labelling.rule import LabelRule
 from selavi.media import recompress
 from selavi.model import SelaviModel
@@ -289,7 +290,7 @@ def make_judge(
     """
     rule = LabelRule.from_tensors(bank)
     assign = partial(head_clusters, model=model, rule=rule, config=config)
-    line = MeasuredLine(name, assign, choose_head(bank["labels"].numpy()).head)
+    line = MeasuredLine(name, assign, choose_head(bank["labels"].numpy(), probe=probe_of_bank(bank)).head)
     key = f"{mix(*(value.hex() for value in rule.potentials.flatten().tolist())):016x}"
     return Judge(str(run), key, model, augment, (line, *kmeans))
 

@@ -22,6 +22,7 @@ from selavi.batch import ClipBatch
 from selavi.config import Config, as_dict, chosen, freedom
 from selavi.errors import DataError, UsageError
 from selavi.inference.predict import BatchPredictions, predict_batch
+from selavi.labelling.bank import probe_of_bank
 from selavi.labelling.rule import LabelRule
 from selavi.modalities import MODALITIES
 from selavi.model import SelaviModel
@@ -89,12 +90,12 @@ def choose_modalities(names: Sequence[str] | None, config: Config) -> list[str]:
     return [name for name in config.modalities if not names or name in names]
 
 
-def choose_columns(head: str, labels: np.ndarray, config: Config, modalities: Sequence[str]) -> list[int]:
+def choose_columns(head: str, bank: Mapping[str, Any], config: Config, modalities: Sequence[str]) -> list[int]:
     """The columns of the label bank that `chosen`, `all` or a number means, of those that judge by some modalities.
 
     Args:
         head: what the user said.
-        labels: (N, H) of the training clips, as the label bank has them.
+        bank: of the run's checkpoint.
         config: of the run.
         modalities: that shall count.
 
@@ -105,7 +106,9 @@ def choose_columns(head: str, labels: np.ndarray, config: Config, modalities: Se
     if head == "all":
         return allowed
     if head == "chosen":
-        return [allowed[choose_head(labels[:, allowed]).head]]
+        probe = probe_of_bank(bank)
+        scores = None if probe is None else probe[allowed]
+        return [allowed[choose_head(bank["labels"].numpy()[:, allowed], probe=scores).head]]
     if not head.isdigit() or int(head) not in allowed:
         raise UsageError(
             f"--head must be `chosen`, `all` or one of {', '.join(map(str, allowed))} (of {config.num_label_heads} "

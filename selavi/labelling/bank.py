@@ -1,14 +1,20 @@
 """The label of every training clip under every head.  The Labeller alone writes it, training_step alone reads it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from selavi.errors import UsageError
 from selavi.ids import describe_changes
 from selavi.labelling.rule import LabelRule
+
+
+def probe_of_bank(state: Mapping[str, Any]) -> np.ndarray | None:
+    """The (H,) probe scores in a saved bank; None in one of an earlier version."""
+    return state["probe"].numpy() if "probe" in state else None
 
 
 class LabelBank:
@@ -21,6 +27,7 @@ class LabelBank:
         labels: (N, H) int32; -1 for none.
         rule: that of the last labelling, for the scores of these heads.
         weights: (H, K) float32, what a clip of each cluster counts in the loss.
+        probe: (H,) float64, of the last labelling of a finished model (selavi/labelling/probe.py); nan before it.
         num_labellings: so far.
     """
 
@@ -29,6 +36,7 @@ class LabelBank:
         self.labels = torch.full((len(ids), num_heads), -1, dtype=torch.int32)
         self.rule = LabelRule.plain(num_heads, num_clusters)
         self.weights = torch.ones(num_heads, num_clusters)
+        self.probe = torch.full((num_heads,), torch.nan, dtype=torch.float64)
         self.num_labellings = 0
 
     def __getitem__(self, index: Tensor) -> Tensor:
@@ -52,6 +60,7 @@ class LabelBank:
             "ids": self.ids,
             "labels": self.labels,
             "weights": self.weights,
+            "probe": self.probe,
             "num_labellings": self.num_labellings,
             **self.rule.tensors(),
         }
@@ -80,4 +89,5 @@ class LabelBank:
                 )
         self.labels, self.weights = state["labels"].clone(), state["weights"].clone()
         self.rule = LabelRule.from_tensors(state)
+        self.probe = state.get("probe", self.probe).clone()  # earlier versions did not measure it
         self.num_labellings = state["num_labellings"]

@@ -25,6 +25,7 @@ from selavi.labelling.bank import LabelBank
 from selavi.labelling.features import FeatureTable
 from selavi.labelling.methods import METHODS
 from selavi.labelling.methods.interface import HeadLabels, HeadTask
+from selavi.labelling.probe import probe_scores
 from selavi.labelling.race import Race, mean_race, measure_race
 from selavi.labelling.schedule import labelled_fraction
 from selavi.labelling.statistics import ClipStatistics, describe_votes
@@ -114,8 +115,9 @@ class Labeller:
             head_logits: applies the heads.
             permute_clusters: (branch, head, permutation) reorders the outputs of one head; called before the
                 first labelling, for every branch but the first, where branches vote together.
-            statistics: also return how confident each label is; every clip is then labelled, whatever the fraction,
-                and one that lacks the modality that labels gets what the heads of the other one say.
+            statistics: also return how confident each label is, and score the heads by probe; every clip is then
+                labelled, whatever the fraction, and one that lacks the modality that labels gets what the heads of the
+                other one say.
         """
         began = time.monotonic()
         number, settings = bank.num_labellings, self.config.labelling
@@ -123,6 +125,7 @@ class Labeller:
         draft = Draft(bank)
         results: list[HeadLabels] = []
         races: list[Race] = []
+        probe = torch.full_like(bank.probe, torch.nan)
         for group, heads in enumerate(self.head_groups(number)):
             clips = collect(number * settings.head_groups + group)
             rows = gather_rows(clips.index).cpu()
@@ -141,7 +144,11 @@ class Labeller:
                 for label_set in self.config.label_sets:
                     votes = self._votes(clips, label_set, bank, head_logits)
                     self._describe(votes, label_set, heads, bank, draft)
+                columns = [each.learning_columns[head] for each in self.config.label_sets for head in heads]
+                found = draft.labels[clips.index.cpu()][:, columns].long()
+                probe[columns] = probe_scores(clips, found, self.config.heads.num_clusters)
         churn = draft.hand_over(bank)
+        bank.probe = probe
         if self.method.weigh is not None:
             bank.weights = self.method.weigh(bank.labels, self.config.heads.num_clusters)
         report = _report(number, results, mean_race(races), bank.labels, churn, time.monotonic() - began)

@@ -1,5 +1,6 @@
 """The cluster table: one row a clip and head, the same schema in Parquet and CSV."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +122,12 @@ def read_labels(run_dir: Path, split: str) -> pa.Table:
 def assignments(labels: pa.Table) -> np.ndarray:
     """The (N, H) clusters of a table that read_labels gave."""
     return _by_head(labels, "cluster")
+
+
+def probe_of(labels: pa.Table) -> np.ndarray | None:
+    """The (H,) probe scores of the heads, of training clips; None in what earlier versions wrote."""
+    kept = (labels.schema.metadata or {}).get(b"probe")
+    return None if kept is None else np.array(json.loads(kept), dtype=np.float64)
 
 
 def agreement_of_modalities(run_dir: Path, split: str) -> np.ndarray | None:

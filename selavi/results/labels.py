@@ -1,5 +1,6 @@
 """RUN/labels/SPLIT.parquet: the cluster of each clip under each head, and how sure it is."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -24,7 +25,14 @@ LABEL_SCHEMA = pa.schema(
 )
 
 
-def write_labels(run_dir: Path, split: str, ids: list[str], labels: Tensor, statistics: Mapping[str, Tensor]) -> Path:
+def write_labels(
+    run_dir: Path,
+    split: str,
+    ids: list[str],
+    labels: Tensor,
+    statistics: Mapping[str, Tensor],
+    probe: Tensor | None = None,
+) -> Path:
     """Write RUN/labels/SPLIT.parquet: one row for each clip and head; what is unknown (nan) is null.
 
     Args:
@@ -33,6 +41,7 @@ def write_labels(run_dir: Path, split: str, ids: list[str], labels: Tensor, stat
         ids: of N clips.
         labels: (N, H) int.
         statistics: confidence, margin, entropy and modality_agreement, (N, H) float each.
+        probe: (H,) scores of the heads, of the training clips; kept in the file's metadata.
     """
     num_clips, num_heads = labels.shape
     columns = {
@@ -44,6 +53,7 @@ def write_labels(run_dir: Path, split: str, ids: list[str], labels: Tensor, stat
         values = statistics[name].flatten().numpy()
         columns[name] = pa.array(values, pa.float32(), from_pandas=True)
     path = RunFolder(run_dir).labels(split)
+    metadata = None if probe is None else {"probe": json.dumps(probe.tolist())}
     with write_atomically(path) as temporary:
-        pq.write_table(pa.table(columns, schema=LABEL_SCHEMA), temporary)
+        pq.write_table(pa.table(columns, schema=LABEL_SCHEMA.with_metadata(metadata)), temporary)
     return path

@@ -32,22 +32,23 @@ class HeadChoice:
 
 def choose_head(
     assignments: np.ndarray,
-    criterion: str = "agreement",
+    criterion: str | None = None,
     *,
     modality_agreement: np.ndarray | None = None,
-    features: np.ndarray | None = None,
+    probe: np.ndarray | None = None,
 ) -> HeadChoice:
     """Choose the head that scores highest by a criterion that knows no label.
 
     agreement: mean NMI with the other heads.  modalities: mean over the clips of what both modalities' probabilities
-    share.  probe: how often a linear classifier on the features, learned from every second clip, finds the cluster of
-    the others.  Of heads that score equally the lowest number is chosen, and head 0 where no head has a score.
+    share.  probe: how well a linear classifier on the features finds the clusters (selavi/labelling/probe.py).  Of
+    heads that score equally the lowest number is chosen, and head 0 where no head has a score.
 
     Args:
         assignments: (N, H) integers, the cluster of each clip under each head; clips with a -1 do not count.
-        criterion: one of CRITERIA; the others are scored too where their input is given.
+        criterion: one of CRITERIA; None is probe, and agreement where a head has no probe score.  The others are
+            scored too where their input is given.
         modality_agreement: (M, H) in [0, 1], of any clips; NaN for a clip with one modality.
-        features: (N, D) of the encoders.
+        probe: (H,) scores; NaN where a head has none.
 
     Raises:
         ValueError: another shape, no clip, no head, an unknown criterion, or one whose input is missing or says
@@ -64,13 +65,15 @@ def choose_head(
         is_known = np.isfinite(modality_agreement)
         sums = np.where(is_known, modality_agreement, 0.0).sum(0)
         scores["modalities"] = np.divide(sums, is_known.sum(0), out=np.full(len(sums), np.nan), where=is_known.any(0))
-    if features is not None:
-        scores["probe"] = np.array([probe_score(features[complete], column) for column in assignments.T])
+    if probe is not None and np.isfinite(probe).any():
+        scores["probe"] = probe
+    if criterion is None:
+        criterion = "probe" if probe is not None and np.isfinite(probe).all() else "agreement"
     if criterion not in scores:
         criteria = f"one of {', '.join(scores)}"
         raise ValueError(f"heads can be chosen by {criteria} here, not by {criterion!r}")
     # Sums of equal numbers in another order differ in the last bits, which must not decide.
-    ranked = np.where(np.isnan(scores[criterion]), -1.0, scores[criterion].round(12))
+    ranked = np.where(np.isnan(scores[criterion]), -np.inf, scores[criterion].round(12))
     head = int(ranked.argmax())
     return HeadChoice(head, criterion, scores, _chance(assignments, head))
 
@@ -86,41 +89,6 @@ def describe_agreement(agreement: float, chance: float) -> str:
     else:
         word = "hardly more than chance"
     return f"{word} (independent clusters of these sizes would agree {chance:.3f}; 0.9 and more is stable)"
-
-
-def probe_score(features: np.ndarray, clusters: np.ndarray) -> float:
-    """How often a ridge classifier, learned from the even clips, finds the cluster of the odd ones.
-
-    Least squares from standardised features to cluster indicators with a penalty of 1 % of the number of clips
-    (the columns have variance 1); the cost is linear in clips.  NaN with fewer than two clips.
-
-    Args:
-        features: (N, D), in an order that has nothing to do with the clusters.
-        clusters: (N,) integers, not negative.
-
-    Raises:
-        ValueError: shapes that do not fit.
-    """
-    if features.ndim != 2 or len(features) != len(clusters):
-        raise ValueError(f"expected features (N, D) and clusters (N,), got {features.shape} and {clusters.shape}")
-    if len(features) < 2:
-        return float("nan")
-    values = features.astype(np.float64)
-    values -= values[::2].mean(0)
-    values /= values[::2].std(0) + 1e-12
-    seen_clusters, num_clusters = clusters[::2], int(clusters.max()) + 1
-    gram = values[::2].T @ values[::2]
-    gram[np.diag_indices_from(gram)] += 0.01 * len(seen_clusters)
-    sums = np.zeros((num_clusters, values.shape[1]))
-    np.add.at(sums, seen_clusters, values[::2])
-    sizes = np.bincount(seen_clusters, minlength=num_clusters)
-    weights = np.linalg.solve(gram, sums.T)
-    right = 0
-    for block in range(1, len(values), 2 * 8192):
-        rows = slice(block, block + 2 * 8192, 2)
-        predicted = (values[rows] @ weights + sizes / len(seen_clusters)).argmax(1)
-        right += int((predicted == clusters[rows]).sum())
-    return right / (len(values) // 2)
 
 
 def _agreement(assignments: np.ndarray) -> np.ndarray:

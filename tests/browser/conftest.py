@@ -16,7 +16,7 @@ from tests.selavi.results.gallery.synthetic_gallery import synthetic_clips, writ
 HOW = "install the extra `browser` and a Chromium (make test-browser), or name one in SELAVI_CHROMIUM"
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 ARRIVED = """window.arrivedAt = location.hash;
-addEventListener("hashchange", () => setTimeout(() => { window.arrivedAt = location.hash; }));"""  # after the page's own
+addEventListener("hashchange", () => setTimeout(() => { window.arrivedAt = location.hash; }));"""  # later than the page
 SECONDS = 10  # of the clips that synthetic_clips speaks of
 
 

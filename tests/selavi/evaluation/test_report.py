@@ -112,7 +112,7 @@ def test_it_is_said_whether_the_modalities_share_anything() -> None:
 @pytest.mark.parametrize("criterion", ["agreement", "modalities", "probe"])
 def test_the_table_says_how_the_head_was_chosen(criterion: str) -> None:
     clusters, labels = heads()
-    inputs = {"modality_agreement": np.full(clusters.shape, 0.5), "features": np.eye(K)[clusters[:, 0]]}
+    inputs = {"modality_agreement": np.full(clusters.shape, 0.5), "probe": np.linspace(0, 1, clusters.shape[1])}
     choice = choose_head(clusters, criterion, **inputs)
     result = evaluate_heads("test", clusters, labels, choice, K, {})
     told = {"agreement": "other heads", "modalities": "both modalities", "probe": "linear classifier"}[criterion]

@@ -3,7 +3,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -53,11 +52,14 @@ def test_heads_of_one_modality_do_not_guess_at_clips_without_it() -> None:
     config = make_config("cross")
     assert assigned.allowed_columns(config, ["video", "audio"]) == [0, 1, 2, 3]
     assert assigned.allowed_columns(config, ["audio"]) == [2, 3]
-    labels = np.array([[0, 0, 1, 1], [1, 0, 0, 0], [2, 1, 2, 2]])
-    assert assigned.choose_columns("chosen", labels, config, ["audio"]) == [2]
-    assert assigned.choose_columns("3", labels, config, ["audio"]) == [3]
+    bank = {"labels": torch.tensor([[0, 0, 1, 1], [1, 0, 0, 0], [2, 1, 2, 2]])}
+    assert assigned.choose_columns("chosen", bank, config, ["audio"]) == [2]
+    probed = bank | {"probe": torch.tensor([0.9, 0.1, 0.2, 0.3])}
+    assert assigned.choose_columns("chosen", probed, config, ["audio"]) == [3]
+    assert assigned.choose_columns("chosen", probed, config, ["video", "audio"]) == [0]
+    assert assigned.choose_columns("3", bank, config, ["audio"]) == [3]
     with pytest.raises(UsageError, match="one of 2, 3 \\(of 4 heads, those that judge by audio\\), got '0'"):
-        assigned.choose_columns("0", labels, config, ["audio"])
+        assigned.choose_columns("0", bank, config, ["audio"])
     present = {"video": [True, False, True], "audio": [True, True, False]}
     found = [predictions([10, 11, 12], [[True, True], [False, True], [True, False]], present, {})]
     table = assigned.part_table(listed("a", "b", "c"), 10, found, [1, 2], config)

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from selavi.errors import UsageError
-from selavi.labelling.bank import LabelBank
+from selavi.labelling.bank import LabelBank, probe_of_bank
 
 
 def filled(ids: str = "abcd", num_heads: int = 2, num_clusters: int = 3) -> LabelBank:
@@ -10,6 +10,7 @@ def filled(ids: str = "abcd", num_heads: int = 2, num_clusters: int = 3) -> Labe
     bank.labels = torch.arange(len(ids) * num_heads, dtype=torch.int32).view(len(ids), num_heads) % num_clusters
     bank.rule.potentials = torch.randn(num_heads, num_clusters, dtype=torch.float64)
     bank.num_labellings = 3
+    bank.probe = torch.linspace(0.25, 0.5, num_heads, dtype=torch.float64)
     return bank
 
 
@@ -32,10 +33,23 @@ def test_a_saved_bank_is_taken_up_whole_and_as_a_copy() -> None:
     assert torch.equal(new.labels, old.labels)
     assert torch.equal(new.rule.potentials, old.rule.potentials)
     assert new.num_labellings == 3
+    assert new.probe.tolist() == [0.25, 0.5]
     new.labels[0] = 2
+    new.probe[0] = 1
     new.rule.potentials[0] = 9
     assert not torch.equal(new.labels, old.labels)
     assert not torch.equal(new.rule.potentials, old.rule.potentials)
+    assert old.probe.tolist() == [0.25, 0.5]
+
+
+def test_a_bank_of_an_earlier_version_has_no_probe_scores() -> None:
+    state = filled().state_dict()
+    assert probe_of_bank(state).tolist() == [0.25, 0.5]
+    del state["probe"]
+    assert probe_of_bank(state) is None
+    bank = LabelBank(list("abcd"), 2, 3)
+    bank.load_state_dict(state)
+    assert bank.probe.isnan().all()
 
 
 @pytest.mark.parametrize(

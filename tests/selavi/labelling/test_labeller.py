@@ -10,6 +10,7 @@ from selavi.labelling import memory
 from selavi.labelling.bank import LabelBank
 from selavi.labelling.features import FeatureTable, collect_features
 from selavi.labelling.labeller import Labeller
+from selavi.labelling.probe import probe_scores
 from selavi.labelling.solver.kmeans import unit_features
 from selavi.labelling.solver.transport import assign
 
@@ -151,6 +152,19 @@ def test_statistics_belong_to_the_plan(bank: LabelBank) -> None:
         entropy = torch.special.entr(plan).sum(1)
         torch.testing.assert_close(sure.entropy[:, head].double(), entropy, atol=1e-4, rtol=0)
         assert torch.equal(plan.argmax(1), bank.labels[:, head].long())
+
+
+def test_heads_are_probed_when_labels_are_final_and_not_before(bank: LabelBank) -> None:
+    world = World(settings("labelling.head_groups=2"))
+    world.relabel(bank)
+    assert bank.probe.isnan().all()
+    world.relabel(bank, statistics=True)
+    assert (bank.probe > 0.5).all() and (bank.probe <= 1).all()
+    for group, heads in enumerate(Labeller(world.config).head_groups(1)):
+        clips = FeatureTable(torch.arange(N), world.features(2 + group), world.present)
+        assert torch.equal(bank.probe[heads], probe_scores(clips, bank.labels[:, heads].long(), K))
+    world.relabel(bank)
+    assert bank.probe.isnan().all()
 
 
 def test_groups_of_heads_see_views_of_their_own(bank: LabelBank) -> None:

@@ -1,0 +1,127 @@
+"""How well a linear classifier on the features finds the clusters of clips that it has not learned from.
+
+A head whose clusters the features tell apart has found something; the score needs no label and no other head.
+Axes: n clips of this rank, N of all ranks, D features of all branches, K clusters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from selavi.distributed import all_sum
+from selavi.labelling import memory
+from selavi.labelling.features import FeatureTable
+
+PENALTY = 0.01
+"""Of the squared weights, for each clip that is learned from; the features have variance 1."""
+GOLDEN_RATIO = (1 + 5**0.5) / 2
+
+
+@torch.no_grad()
+def probe_scores(clips: FeatureTable, labels: Tensor, num_clusters: int) -> Tensor:
+    """Cohen's kappa between clusters and what a ridge classifier says: 1 all found, 0 as by chance.
+
+    Least squares from standardised features to cluster indicators, learned from one half of the clips (see `teaches`)
+    and tried on the other.  Kappa allows for the sizes of the clusters, so one cluster that holds every clip scores 0.
+    Each branch counts alike (length 1), and is 0 for a clip that lacks it.  Time: N D^2 + H N D K; ranks exchange
+    D x D and K x D numbers.
+
+    Args:
+        clips: features of this rank's clips.
+        labels: (n, H) clusters of these clips, -1 for none.
+        num_clusters: K.
+
+    Returns:
+        (H,) float64, on the CPU; nan where no clip of one half has a cluster.
+    """
+    mean, scale, gram = _moments(clips)
+    is_taught = teaches(clips.index)
+    scores = []
+    for column in labels.T.to(clips.index.device):
+        learned = column.masked_fill(~is_taught, -1)
+        tried = column.masked_fill(is_taught, -1)
+        sums, sizes = _sums_by_cluster(clips, learned, mean, scale, num_clusters)
+        count = sizes.sum()
+        penalty = PENALTY * count * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+        weights = torch.linalg.solve(gram + penalty, sums.T) if count else torch.zeros_like(sums.T)
+        confusion = torch.zeros(num_clusters**2, dtype=torch.float64, device=gram.device)
+        for rows, values in _blocks(clips, mean, scale):
+            kept = tried[rows] >= 0
+            said = (values[kept] @ weights + sizes / count.clamp(min=1)).argmax(1)
+            confusion += torch.bincount(tried[rows][kept] * num_clusters + said, minlength=num_clusters**2)
+        table = all_sum(confusion).view(num_clusters, num_clusters)
+        scores.append(_kappa(table) if count else float("nan"))
+    return torch.tensor(scores, dtype=torch.float64)
+
+
+def _kappa(table: Tensor) -> float:
+    """Cohen's kappa of a (K, K) table of counts; 0 where both always say the same one cluster, nan without a clip."""
+    total = table.sum()
+    if not total:
+        return float("nan")
+    agreed = table.trace() / total
+    expected = (table.sum(0) @ table.sum(1)) / total**2
+    return float((agreed - expected) / (1 - expected)) if expected < 1 else 0.0
+
+
+def teaches(index: Tensor) -> Tensor:
+    """Whether clips (n,) are of the half that is learned from, by their rows in the label bank.
+
+    Fractional parts of multiples of the golden ratio are spread evenly over the rows, and also over every second,
+    third ... row: a list of clips whose kinds take turns is halved fairly.
+    """
+    return (index.double() * GOLDEN_RATIO) % 1 < 0.5
+
+
+def _features(clips: FeatureTable, rows: slice) -> Tensor:
+    """(b, D) float64 of a block of clips."""
+    parts = [
+        F.normalize(values[rows].double(), dim=1).masked_fill(~clips.present[name][rows, None], 0.0)
+        for name, values in clips.features.items()
+    ]
+    return torch.cat(parts, 1)
+
+
+def _blocks(clips: FeatureTable, mean: Tensor, scale: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Rows of blocks of clips, with their standardised features."""
+    for first in range(0, len(clips.index), memory.BLOCK_ROWS):
+        rows = slice(first, first + memory.BLOCK_ROWS)
+        yield rows, (_features(clips, rows) - mean) * scale
+
+
+def _moments(clips: FeatureTable) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the clips that teach, all ranks': mean (D,), 1 / standard deviation (D,), correlations times N (D, D)."""
+    device = clips.index.device
+    size = sum(values.shape[1] for values in clips.features.values())
+    sums = torch.zeros(2, size, dtype=torch.float64, device=device)
+    for first in range(0, len(clips.index), memory.BLOCK_ROWS):
+        rows = slice(first, first + memory.BLOCK_ROWS)
+        values = _features(clips, rows)[teaches(clips.index[rows])]
+        sums += torch.stack([values.sum(0), torch.full_like(sums[1], len(values))])
+    total, count = all_sum(sums)
+    mean, plain = total / count.clamp(min=1), torch.ones_like(total)
+    gram = torch.zeros(size, size, dtype=torch.float64, device=device)
+    for rows, values in _blocks(clips, mean, plain):
+        learned = values[teaches(clips.index[rows])]
+        gram += learned.T @ learned
+    gram = all_sum(gram)
+    deviation = (gram.diagonal() / count.clamp(min=1)).sqrt()
+    scale = torch.where(deviation > 1e-9, 1 / deviation, 0.0)
+    return mean, scale, gram * scale * scale[:, None]
+
+
+def _sums_by_cluster(
+    clips: FeatureTable, labels: Tensor, mean: Tensor, scale: Tensor, num_clusters: int
+) -> tuple[Tensor, Tensor]:
+    """(K, D) sums of the standardised features of each cluster's clips, of all ranks, and (K,) how many these are."""
+    sums = torch.zeros(num_clusters, len(mean), dtype=torch.float64, device=mean.device)
+    sizes = torch.zeros(num_clusters, dtype=torch.float64, device=mean.device)
+    for rows, values in _blocks(clips, mean, scale):
+        kept = labels[rows] >= 0
+        sums.index_add_(0, labels[rows][kept], values[kept])
+        sizes += torch.bincount(labels[rows][kept], minlength=num_clusters)
+    return all_sum(sums), all_sum(sizes)
