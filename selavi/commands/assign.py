@@ -68,7 +68,7 @@ def add_arguments(parser: Parser) -> None:
     about = f"balanced (default): by the plan, with the potentials from training, as {command('evaluate')} does; "
     about += "likeliest: by the largest probability"
     parser.add_argument("--rule", choices=("balanced", "likeliest"), help=about)
-    about = "number of a head; `chosen` (default): the one that agrees most with the others; or `all`"
+    about = "number of a head; `chosen` (default): the one that `evaluate` chooses without labels; or `all`"
     parser.add_argument("--head", help=about)
     about = "number of evenly spaced views of each clip; their log-probabilities are averaged (default: 3)"
     parser.add_argument("--views", type=int, metavar="N", help=about)

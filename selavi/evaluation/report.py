@@ -26,7 +26,7 @@ from selavi.scores.metrics import (
 REASONS = {
     "agreement": "by agreement with the other heads (mean NMI)",
     "modalities": "by what both modalities' probabilities share",
-    "probe": "by how well a linear classifier finds its clusters",
+    "probe": "by how well a linear classifier on the features finds its clusters (kappa)",
 }
 COLUMNS = ("nmi", "ami", "ari", "accuracy", "purity", "mean_purity", "mean_entropy", "used_clusters")
 WITH_INTERVALS = ("nmi", "ari", "accuracy", "purity")
@@ -205,11 +205,19 @@ def format_table(result: dict[str, Any]) -> str:
     for name, entry in rows:
         lines.append(f"{name:18}" + _figures(entry))
     lines += _format_intervals(result)
-    reason = REASONS[result["chosen_by"]]
-    lines.append(f"chosen: without labels, {reason}; consensus: what all heads agree on, without labels")
+    lines.append(f"chosen: without labels, {reason_of_choice(result)}")
+    lines.append("consensus: what all heads agree on, without labels")
     lines.append("oracle: the best NMI, known only with labels")
     lines += _format_agreement(result) + _format_shared(result) + _format_coarser(result) + _format_yardsticks(result)
     return "\n".join(lines + _format_undecodable(result) + _format_verdict(result))
+
+
+def reason_of_choice(result: dict[str, Any]) -> str:
+    """Why the chosen head was chosen, with the scores of all."""
+    criterion = result["chosen_by"]
+    scores = [entry[criterion] for entry in result["heads"]]
+    shown = " ".join("-" if score is None else f"{score:.3f}" for score in scores)
+    return REASONS[criterion] + (f": {shown} by head" if len(scores) > 1 else "")
 
 
 def format_comparison(results: dict[str, dict[str, Any]]) -> str:
@@ -307,7 +315,7 @@ def _format_unlabelled(result: dict[str, Any]) -> str:
             + "".join(f"{_figure(name, entry[name]):>14}" for name in columns)
             + f"{agreement:>14}"
         )
-    lines.append(f"chosen: head {result['chosen']['head']}, {REASONS[result['chosen_by']]}")
+    lines.append(f"chosen: head {result['chosen']['head']}, {reason_of_choice(result)}")
     lines += _format_agreement(result) + _format_shared(result) + _format_coarser(result)
     return "\n".join(lines + _format_undecodable(result) + _format_verdict(result))
 

@@ -20,7 +20,7 @@ from markupsafe import Markup
 from selavi.atomic import write_text
 from selavi.config import Config
 from selavi.evaluation.charts import Chart, Curve, line_chart, matrix_chart, size_chart
-from selavi.evaluation.report import COLUMNS, REASONS
+from selavi.evaluation.report import COLUMNS, reason_of_choice
 from selavi.inference.predict import Predictions
 from selavi.labelling.methods.transport import marginal_of_head
 from selavi.runs.folder import RunFolder
@@ -407,7 +407,7 @@ def _render(
         oracle=result.get("oracle"),
         headline=[(_title(name), _cell(result["chosen"], name)) for name in columns[:5]],
         columns=[_title(name) for name in columns],
-        reason=REASONS[result["chosen_by"]],
+        reason=reason_of_choice(result),
         consensus="consensus" in result,
         rows=_rows(result, columns),
         figures=[(shown, b64encode(shown.chart.svg(with_title=False).encode()).decode()) for shown in figures],

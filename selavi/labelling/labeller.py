@@ -145,8 +145,8 @@ class Labeller:
                     votes = self._votes(clips, label_set, bank, head_logits)
                     self._describe(votes, label_set, heads, bank, draft)
                 columns = [each.learning_columns[head] for each in self.config.label_sets for head in heads]
-                found = draft.labels[clips.index.cpu()][:, columns].long()
-                probe[columns] = probe_scores(clips, found, self.config.heads.num_clusters)
+                labels = draft.labels[clips.index.cpu()][:, columns].long()
+                probe[columns] = probe_scores(clips, labels, self.config.heads.num_clusters)
         churn = draft.hand_over(bank)
         bank.probe = probe
         if self.method.weigh is not None:

@@ -17,7 +17,7 @@ from selavi.labelling import memory
 from selavi.labelling.features import FeatureTable
 
 PENALTY = 0.01
-"""Of the squared weights, for each clip that is learned from; the features have variance 1."""
+"""Factor of the squared weights, for each clip that is learned from; the features have variance 1."""
 GOLDEN_RATIO = (1 + 5**0.5) / 2
 
 
@@ -94,7 +94,7 @@ def _blocks(clips: FeatureTable, mean: Tensor, scale: Tensor) -> Iterator[tuple[
 
 
 def _moments(clips: FeatureTable) -> tuple[Tensor, Tensor, Tensor]:
-    """Of the clips that teach, all ranks': mean (D,), 1 / standard deviation (D,), correlations times N (D, D)."""
+    """Mean (D,), 1 / standard deviation (D,) and correlations times N (D, D) of the clips that teach, of all ranks."""
     device = clips.index.device
     size = sum(values.shape[1] for values in clips.features.values())
     sums = torch.zeros(2, size, dtype=torch.float64, device=device)
