@@ -50,8 +50,10 @@ def add_arguments(parser: Parser) -> None:
     measured = command("evaluate", "RUN", "--split", "SPLIT")
     about = f"clips to export (default: those trained on); another split needs {measured} first"
     parser.add_argument("--split", help=about)
-    about = "number of a head; `chosen` (default): the one that `evaluate` chooses without labels; or `all`: a table of every "
-    about += "head. The page has all heads and opens with this one"
+    about = (
+        "number of a head; `chosen` (default): the one that `evaluate` chooses without labels; or `all`: a table of "
+        "every head. The page has all heads and opens with this one"
+    )
     parser.add_argument("--head", help=about)
     about = (
         "how many clips of each cluster get a thumbnail (default: 24: half of them typical, a quarter borderline, a "
