@@ -22,7 +22,7 @@ from selavi.labelling.rule import LabelRule
 from selavi.model import SelaviModel
 from selavi.runs.record import Run
 from selavi.scores.metrics import contingency_matrix, normalised_mutual_information
-from selavi.training.first.views import CraftedViews
+from selavi.training.first.views import CachedViews
 from selavi.training.refit import encode_views
 
 EVEN_VIEWS = 3
@@ -48,7 +48,7 @@ class Encoded:
     """What one run's frozen encoders say of its clips, and what people say of them."""
 
     config: Config
-    augmented: CraftedViews
+    augmented: CachedViews
     """Of the training clips."""
     even: Mapping[str, Views]
     """By split: `train` and the unseen one."""

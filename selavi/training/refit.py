@@ -22,7 +22,7 @@ from selavi.model import SelaviModel
 from selavi.runs.checkpoint import REFITTED
 from selavi.runs.record import Run
 from selavi.training.first.teacher import Teacher
-from selavi.training.first.views import CraftedViews
+from selavi.training.first.views import CachedViews
 
 NUM_VIEWS = 8
 """Augmented views of each clip, unless they take too much memory."""
@@ -62,7 +62,7 @@ def affordable_views(model: SelaviModel, num_clips: int, memory_gb: float) -> in
 @torch.no_grad()
 def encode_views(
     model: SelaviModel, augment: Augment, read: Callable[[int], Iterable[ClipBatch]], num_clips: int, num_views: int
-) -> CraftedViews:
+) -> CachedViews:
     """Encode augmented views of all clips; they stay in the main memory, as float16.
 
     Args:
@@ -83,7 +83,7 @@ def encode_views(
             for name, values in model.features(augment(batch, random=True)).items():
                 features[name][view, rows] = values.cpu().half()
                 present[name][view, rows] = batch.present[name].cpu()
-    return CraftedViews(torch.arange(num_clips), features, present)
+    return CachedViews(torch.arange(num_clips), features, present)
 
 
 @torch.no_grad()
@@ -99,7 +99,7 @@ def encode_plainly(
 def refit(
     config: Config,
     model: SelaviModel,
-    views: CraftedViews,
+    views: CachedViews,
     ids: list[str],
     plain: Iterable[tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]],
 ) -> Refit:

@@ -21,7 +21,7 @@ from selavi.loss import selavi_loss
 from selavi.meter import Meter
 from selavi.model import SelaviModel
 from selavi.randomness import mix
-from selavi.training.first.views import CraftedViews
+from selavi.training.first.views import CachedViews
 
 HIDDEN, WIDTH = 128, 64
 """Widths of the two layers on a modality's crafted features."""
@@ -78,7 +78,7 @@ class Teacher:
     def __init__(
         self,
         config: Config,
-        views: CraftedViews,
+        views: CachedViews,
         ids: list[str],
         device: torch.device,
         stop: Callable[[], None],

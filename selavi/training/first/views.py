@@ -27,7 +27,7 @@ SHARE_OF_PASSES, FEWEST_PASSES = 0.02, 2
 
 
 @dataclass(frozen=True)
-class CraftedViews:
+class CachedViews:
     """Standardised crafted features of this rank's clips; they stay in the main memory."""
 
     index: Tensor
@@ -71,7 +71,7 @@ def craft_views(
     read: Callable[[int], Iterable[ClipBatch]],
     augment: Augment,
     device: torch.device,
-) -> CraftedViews:
+) -> CachedViews:
     """Read the clips some times, augment what was read in several ways, and describe each view in numbers.
 
     View v is of pass v modulo the passes; those of one pass differ in the numbers that the augmentation reads, so every
@@ -107,7 +107,7 @@ def craft_views(
         assert first == num_rows, f"a pass over {num_rows} clips gave {first}"
     for name in names:
         standardise(features[name], present[name], device)
-    return CraftedViews(index, features, present)
+    return CachedViews(index, features, present)
 
 
 def standardise(features: Tensor, present: Tensor, device: torch.device) -> None:

@@ -7,7 +7,7 @@ import torch
 from selavi.config import Config
 from selavi.heads import make_heads
 from selavi.model import SelaviModel
-from selavi.training.first.views import CraftedViews
+from selavi.training.first.views import CachedViews
 from selavi.training.refit import NUM_VIEWS, Scaled, _gain, _take_in, affordable_views, refit
 
 
@@ -27,7 +27,7 @@ def test_features_are_scaled_by_the_views_that_are_there() -> None:
     torch.testing.assert_close(_gain(features, present), torch.tensor([1 / 3, 0.0]))
 
 
-def groups(num_groups: int, num_clips: int, sizes: dict[str, int]) -> tuple[CraftedViews, torch.Tensor]:
+def groups(num_groups: int, num_clips: int, sizes: dict[str, int]) -> tuple[CachedViews, torch.Tensor]:
     """Two noisy views of clips of some groups."""
     generator = torch.Generator().manual_seed(0)
     group = torch.arange(num_clips) % num_groups
@@ -36,7 +36,7 @@ def groups(num_groups: int, num_clips: int, sizes: dict[str, int]) -> tuple[Craf
         centres = 4 * torch.randn(num_groups, size, generator=generator)
         features[name] = (centres[group] + torch.randn(2, num_clips, size, generator=generator)).half()
     present = {name: torch.ones(2, num_clips, dtype=torch.bool) for name in sizes}
-    return CraftedViews(torch.arange(num_clips), features, present), group
+    return CachedViews(torch.arange(num_clips), features, present), group
 
 
 @pytest.mark.parametrize("source", ["joint", "concat", "own"])

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from selavi.config import load_config
 from selavi.training.first import teacher
-from selavi.training.first.views import CraftedViews, standardise
+from selavi.training.first.views import CachedViews, standardise
 
 folder, rank = sys.argv[1], int(sys.argv[2])
 torch.set_num_threads(1)
@@ -35,7 +35,7 @@ for name in ("video", "audio"):
     present[name] = torch.ones(3, len(index), dtype=torch.bool)
     standardise(features[name], present[name], torch.device("cpu"))
 config = load_config(None, ["heads.num_heads=2", "heads.num_clusters=4", "labelling.marginal=uniform"])
-views = CraftedViews(index, features, present)
+views = CachedViews(index, features, present)
 made = teacher.Teacher(config, views, [str(row) for row in range(N)], torch.device("cpu"), lambda: None)
 labels = made.train().labels
 torch.save([labels, made.model.state_dict(), features["video"].float().mean((0, 1))], f"{folder}/made{rank}.pt")

@@ -6,7 +6,7 @@ from selavi.config import Config, load_config
 from selavi.scores.metrics import contingency_matrix, normalised_mutual_information
 from selavi.training.first import teacher
 from selavi.training.first.teacher import Teacher, batch_clips, teacher_config
-from selavi.training.first.views import CraftedViews
+from selavi.training.first.views import CachedViews
 
 CPU = torch.device("cpu")
 N, K, V = 120, 4, 3
@@ -19,7 +19,7 @@ def settings(*overrides: str) -> Config:
     return load_config(None, [*words, *overrides])
 
 
-def planted(names: list[str], missing: int = 0) -> CraftedViews:
+def planted(names: list[str], missing: int = 0) -> CachedViews:
     """Views of clips of K kinds, which every modality shows; the first clips lack the last modality."""
     generator = torch.Generator().manual_seed(0)
     features, present = {}, {}
@@ -29,10 +29,10 @@ def planted(names: list[str], missing: int = 0) -> CraftedViews:
         present[name] = torch.ones(V, N, dtype=torch.bool)
     present[names[-1]][:, :missing] = False
     features[names[-1]][:, :missing] = 0
-    return CraftedViews(torch.arange(N), features, present)
+    return CachedViews(torch.arange(N), features, present)
 
 
-def taught(config: Config, views: CraftedViews) -> Tensor:
+def taught(config: Config, views: CachedViews) -> Tensor:
     return Teacher(config, views, IDS, CPU, lambda: None).train().labels
 
 

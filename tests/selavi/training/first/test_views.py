@@ -11,7 +11,7 @@ from selavi.encoders.crafted import CRAFTED
 from selavi.randomness import uniforms
 from selavi.training.first.views import (
     NUM_VIEWS,
-    CraftedViews,
+    CachedViews,
     affordable_views,
     craft_views,
     passes_to_read,
@@ -35,7 +35,7 @@ def read(pass_number: int, batch_size: int = 4) -> Iterator[ClipBatch]:
         yield ClipBatch(rows, {"video": frames[rows], "audio": sound[rows]}, present, draws[rows], [])
 
 
-def views_of(num_views: int = 4, num_passes: int = 2, batch_size: int = 4) -> CraftedViews:
+def views_of(num_views: int = 4, num_passes: int = 2, batch_size: int = 4) -> CachedViews:
     augment = Augment(load_config(None, SETTINGS))
     names = ["video", "audio"]
     return craft_views(names, N, num_views, num_passes, lambda number: read(number, batch_size), augment, CPU)
