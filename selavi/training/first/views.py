@@ -28,7 +28,7 @@ SHARE_OF_PASSES, FEWEST_PASSES = 0.02, 2
 
 @dataclass(frozen=True)
 class CachedViews:
-    """Standardised crafted features of this rank's clips; they stay in the main memory."""
+    """Standardised features of views of this rank's clips, crafted or an encoder's; they stay in the main memory."""
 
     index: Tensor
     """(n,) rows in the label bank."""
