@@ -1,6 +1,7 @@
 """Files appear whole or not at all, and one process at a time makes them."""
 
 import fcntl
+import glob
 import os
 import re
 from collections.abc import Iterator
@@ -10,18 +11,22 @@ from typing import IO
 
 
 @contextmanager
-def write_atomically(path: Path) -> Iterator[Path]:
+def write_atomically(path: Path, previous: Path | None = None) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path`; what is written there becomes `path` when the block ends.
 
     The file is flushed to disk before it takes its name, and the folder after, so a reader (also one after a
     power cut) sees the old file or the new one.  Where the block raises, the temporary file is removed and
     an older `path` stays as it was.
+
+    With `previous`, an older `path` takes that name just before; for a moment `path` is then not there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
         _fsync(temporary)
+        if previous is not None and path.exists():
+            os.replace(path, previous)
         os.replace(temporary, path)
         _fsync(path.parent)
     finally:
@@ -42,6 +47,12 @@ def next_free(path: Path) -> Path:
     pattern = re.compile(rf"{re.escape(path.stem)}\.(\d+){re.escape(path.suffix)}")
     numbers = [int(match[1]) for other in path.parent.iterdir() if (match := pattern.fullmatch(other.name))]
     return path.with_name(f"{path.stem}.{max(numbers, default=0) + 1}{path.suffix}")
+
+
+def sweep(path: Path) -> None:
+    """Remove what writers of `path` left that were killed; only for the one process that may write it."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        leftover.unlink(missing_ok=True)
 
 
 @contextmanager

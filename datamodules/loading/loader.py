@@ -118,6 +118,9 @@ class Loader:
     modality, with its reason) and the pass goes on.  Any other death is forgiven once in a pass.  Views are a function
     of their key, so a pass that was taken up again gives what an unbroken one would have given.
 
+    Attributes:
+        begin_at: batches of the next pass that are left out, because an interrupted run has seen them; 0 afterwards.
+
     Args:
         dataset: its reader is replaced by a WatchedReader.
         sampler: keys of a pass, in order; Lightning calls its set_epoch.
@@ -147,6 +150,7 @@ class Loader:
         self.watched = dataset.reader = WatchedReader(dataset.reader, num_workers)
         self.batches = _Batches(sampler, batch_size, block)
         self.batch_bytes = batch_size * clip_bytes
+        self.begin_at = 0
         self._slots: Slots | None = None
         self._loader: DataLoader | None = None
 
@@ -159,7 +163,7 @@ class Loader:
         Raises:
             RuntimeError: processes died twice in this pass, at different clips; or a batch was lost on its way.
         """
-        delivered = 0
+        delivered, self.begin_at = self.begin_at, 0
         suspects: set[int] | None = None  # rows that were being read when a process died; None: none died yet
         while True:
             batches: Iterator[ClipBatch | Filled] | None = None

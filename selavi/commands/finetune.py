@@ -74,14 +74,15 @@ def _finetune_fold(config: "Config", run: "Run", config_path: Path, split: str) 
     from datamodules.clips import ClipDataModule, prepare_data
     from datamodules.index.holdout import split_off
     from datamodules.index.manifest import select_split, usable
+    from selavi.runs.checkpoint import set_aside
     from selavi.runs.launch import is_first
     from selavi.runs.lifetime import start_run
     from selavi.runs.resume import resume_point
     from selavi.training import finetune as ft
-    from selavi.training.callbacks import Progress, Survival
+    from selavi.training.callbacks import Progress, Saving, Survival
     from selavi.training.trainer import make_trainer
 
-    point = resume_point(config, check=is_first())
+    point = resume_point(config, is_first(), ft.KIND)
     if point.finished:
         return ft.read_finetuning(config, split)
     manifest, media = prepare_data(config)
@@ -91,14 +92,16 @@ def _finetune_fold(config: "Config", run: "Run", config_path: Path, split: str) 
     data = ClipDataModule(config, manifest, media)
     batches, held_out = data.loaders.evaluation_loader(ft.VALIDATION, settings.validation_views)
     progress = Progress(config, data.ids)
-    survival = Survival(config, data.ids)
+    saving = Saving(config)
+    survival = Survival(config, data.ids, saving)
     validation = ft.Validation(config, lambda: batches, held_out["label"].to_pylist(), progress.say)
-    trainer = make_trainer(config, [survival, validation, progress], ft.KIND)
+    trainer = make_trainer(config, [validation, progress, survival, saving], ft.KIND)
     labels = data.train_rows["label"].to_pylist()
     module = ft.FinetuneModule(config, run, labels, data.steps_per_epoch(trainer.world_size))
-    module.check_checkpoint(point.checkpoint)
+    module.check_checkpoint(point.saved)
     if trainer.is_global_zero:
         _lock = start_run(config, config_path, manifest)  # held until this function ends
+        set_aside(point.saved)
         progress.say(f"{len(data.ids)} clips to learn from, {len(held_out)} held out; into {config.run_dir}")
     trainer.fit(module, datamodule=data, ckpt_path=point.checkpoint, weights_only=True)
     best = ft.load_best(module)

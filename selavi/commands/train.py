@@ -62,11 +62,12 @@ def train(arguments: TrainArguments) -> TrainResult:
     from datamodules.clips import ClipDataModule, prepare_data
     from datamodules.index.manifest import describe_bad
     from selavi.results.labels import write_labels
+    from selavi.runs.checkpoint import set_aside
     from selavi.runs.launch import is_first
     from selavi.runs.lifetime import finish_run, start_run
     from selavi.runs.record import read_verdict
     from selavi.runs.resume import resume_point
-    from selavi.training.callbacks import LabellingCallback, Progress, Survival
+    from selavi.training.callbacks import LabellingCallback, Progress, Saving, Survival
     from selavi.training.first.give import read_first
     from selavi.training.module import SelaviModule
     from selavi.training.trainer import make_trainer
@@ -81,13 +82,15 @@ def train(arguments: TrainArguments) -> TrainResult:
     manifest, media = prepare_data(config)
     data = ClipDataModule(config, manifest, media)
     progress = Progress(config, data.ids)
-    survival = Survival(config, data.ids)
+    saving = Saving(config)
+    survival = Survival(config, data.ids, saving)
     labelling = LabellingCallback(config, data.labels, progress, survival, first_table)
-    trainer = make_trainer(config, [survival, labelling, progress])
+    trainer = make_trainer(config, [labelling, progress, survival, saving])
     module = SelaviModule(config, data.ids, data.steps_per_epoch(trainer.world_size))
-    module.check_checkpoint(point.checkpoint)
+    module.check_checkpoint(point.saved)
     if trainer.is_global_zero:
         _lock = start_run(config, config_path, manifest)  # held until this function ends
+        set_aside(point.saved)
         progress.announce(point.checkpoint, describe_bad(manifest))
     trainer.fit(module, datamodule=data, ckpt_path=point.checkpoint, weights_only=True)
     if not trainer.is_global_zero:

@@ -358,6 +358,9 @@ class TrainerConfig:
     """Largest norm of the gradient; null: no limit."""
     sync_batchnorm: bool = setting(True)
     """Batch-norm statistics over all devices."""
+    save_every_s: float = setting(600.0, above=0, unit="s", free="resume")
+    """Most training that a killed run loses: a checkpoint is written within an epoch, too, besides those at the end of
+    each epoch and when a signal stops the run."""
     log_every_n_steps: int = setting(10, free="resume")
     """Steps from one line of metrics.csv to the next."""
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,13 +54,15 @@ class LabellingReport:
 
 
 class Draft:
-    """Labels and statistics of a labelling under way, of all ranks' clips.
+    """Labels, rule and statistics of a labelling under way, of all ranks' clips; the bank is as it was until the end.
 
     A label is -2 until the clip's features have come, then -1 until somebody labels it.
     """
 
     def __init__(self, bank: LabelBank) -> None:
         self.labels = torch.full_like(bank.labels, -2)
+        self.rule = deepcopy(bank.rule)
+        self.probe = torch.full_like(bank.probe, torch.nan)
         self.statistics = torch.full((4, *bank.labels.shape), torch.nan)
 
     def note_collected(self, rows: Tensor, columns: list[int]) -> None:
@@ -80,7 +83,7 @@ class Draft:
         assert (self.labels >= -1).all(), "a clip was left without a label"
         is_first = bank.num_labellings == 0
         churn = float("nan") if is_first else (self.labels != bank.labels).float().mean().item()
-        bank.labels = self.labels
+        bank.labels, bank.rule, bank.probe = self.labels, self.rule, self.probe
         bank.num_labellings += 1
         return churn
 
@@ -125,13 +128,12 @@ class Labeller:
         draft = Draft(bank)
         results: list[HeadLabels] = []
         races: list[Race] = []
-        probe = torch.full_like(bank.probe, torch.nan)
         for group, heads in enumerate(self.head_groups(number)):
             clips = collect(number * settings.head_groups + group)
             rows = gather_rows(clips.index).cpu()
             for label_set in self.config.label_sets:
                 draft.note_collected(rows, [label_set.learning_columns[head] for head in heads])
-                votes = self._votes(clips.with_any(label_set.voters), label_set, bank, head_logits)
+                votes = self._votes(clips.with_any(label_set.voters), label_set, draft, head_logits)
                 if number == 0 and self._aligns(label_set):
                     _align(votes, heads, permute_clusters)
                 labelled = self._label(votes, label_set, heads, fraction, bank, draft)
@@ -142,28 +144,27 @@ class Labeller:
                 ]
             if statistics:
                 for label_set in self.config.label_sets:
-                    votes = self._votes(clips, label_set, bank, head_logits)
-                    self._describe(votes, label_set, heads, bank, draft)
+                    votes = self._votes(clips, label_set, draft, head_logits)
+                    self._describe(votes, label_set, heads, draft)
                 columns = [each.learning_columns[head] for each in self.config.label_sets for head in heads]
                 labels = draft.labels[clips.index.cpu()][:, columns].long()
-                probe[columns] = probe_scores(clips, labels, self.config.heads.num_clusters)
+                draft.probe[columns] = probe_scores(clips, labels, self.config.heads.num_clusters)
         churn = draft.hand_over(bank)
-        bank.probe = probe
         if self.method.weigh is not None:
             bank.weights = self.method.weigh(bank.labels, self.config.heads.num_clusters)
         report = _report(number, results, mean_race(races), bank.labels, churn, time.monotonic() - began)
         return report, ClipStatistics(*draft.statistics) if statistics else None
 
-    def _votes(self, clips: FeatureTable, label_set: LabelSet, bank: LabelBank, head_logits: HeadLogits) -> Votes:
+    def _votes(self, clips: FeatureTable, label_set: LabelSet, draft: Draft, head_logits: HeadLogits) -> Votes:
         return Votes(
             clips,
             label_set.voters,
             self.config.branch_weights,
-            num_clips=len(bank.ids),
+            num_clips=len(draft.labels),
             num_clusters=self.config.heads.num_clusters,
             memory_gb=self.config.labelling.memory_gb,
             head_logits=head_logits,
-            rule=bank.rule,
+            rule=draft.rule,
             columns=label_set.voting_columns,
         )
 
@@ -193,24 +194,24 @@ class Labeller:
                 column,
                 fraction,
                 labels=None if is_first else bank.labels[index, column].long(),
-                potentials=None if is_first else bank.rule.potentials[voting_column],
+                potentials=None if is_first else draft.rule.potentials[voting_column],
             )
             if self._equalises(label_set):
                 votes.equalise(head)
             result = label_head(task)
             draft.put(rows, column, gather_rows(result.labels).cpu())
             if result.potentials is not None:
-                bank.rule.potentials[voting_column] = result.potentials.cpu()
+                draft.rule.potentials[voting_column] = result.potentials.cpu()
             results.append(result)
         return results
 
-    def _describe(self, votes: Votes, label_set: LabelSet, heads: list[int], bank: LabelBank, draft: Draft) -> None:
+    def _describe(self, votes: Votes, label_set: LabelSet, heads: list[int], draft: Draft) -> None:
         """Add what a voting set says of every clip, and its guess for each clip that nobody labels."""
         rows = gather_rows(votes.clips.index).cpu()
         for head in heads:
             column = label_set.voting_columns[head]
             likeliest, statistics = describe_votes(
-                votes, head, bank.rule.potentials[column], self.config.plan_sharpness
+                votes, head, draft.rule.potentials[column], self.config.plan_sharpness
             )
             draft.statistics[:, rows, column] = gather_rows(statistics.T).T.cpu()
             draft.fill(rows, column, gather_rows(likeliest).cpu())

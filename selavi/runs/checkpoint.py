@@ -1,16 +1,81 @@
-"""Checkpoints that appear whole or not at all, and load without running code from the file."""
+"""Checkpoints that appear whole or not at all, are known to be intact, and load without running code from the file."""
 
+import logging
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from selavi.atomic import next_free, write_atomically
 from selavi.errors import UsageError
+from selavi.runs.folder import RunFolder
 
 REFITTED = "refitted_from"
 """Key of a checkpoint whose heads were fitted to the encoders of another run (`selavi refit`): that run's folder."""
 
+log = logging.getLogger("selavi")
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint that a run goes on from."""
+
+    path: Path
+    content: dict[str, Any]
+    set_aside: Path | None = None
+    """A newer one that is damaged, and is to be kept out of the way."""
+
+
+def write_checkpoint(checkpoint: Mapping[str, Any], path: Path) -> None:
+    """Write a checkpoint beside its name, flush it, and let it take the name; the one that had it is kept as previous.
+
+    Between the two renamings there is only the previous one, which `newest_checkpoint` finds.
+    """
+    import torch
+
+    with write_atomically(path, previous=RunFolder.previous_of(path)) as temporary:
+        torch.save(dict(checkpoint), temporary)
+
+
+def newest_checkpoint(folder: RunFolder, kind: str = "label_bank") -> Saved | None:
+    """The newest checkpoint of a run that is intact; None where none was written yet.
+
+    Raises:
+        UsageError: there are some, and all are damaged.
+    """
+    damaged: list[tuple[Path, str]] = []
+    for path in (folder.last_checkpoint, folder.previous_checkpoint):
+        if not path.exists():
+            continue
+        try:
+            content = read_checkpoint(path, kind)
+        except UsageError as error:
+            damaged.append((path, str(error)))
+            continue
+        for _, reason in damaged:
+            log.warning(f"{reason}; going on from the one before it, {path}")
+        return Saved(path, content, damaged[0][0] if damaged else None)
+    if damaged:
+        reasons = "; ".join(reason for _, reason in damaged)
+        raise UsageError(
+            f"{reasons}. There is none to go on from: bring back a copy of {folder.last_checkpoint}, or train anew in "
+            "another run_dir"
+        )
+    return None
+
+
+def set_aside(saved: Saved | None) -> None:
+    """Rename a damaged newer checkpoint, so that it never takes the place of the intact one before it."""
+    if saved is not None and saved.set_aside is not None and saved.set_aside.exists():
+        damaged = saved.set_aside
+        kept = next_free(damaged.with_name(f"{damaged.stem}.damaged{damaged.suffix}"))
+        damaged.rename(kept)
+        log.warning(f"the damaged checkpoint is kept as {kept}")
+
 
 def read_checkpoint(path: Path, kind: str = "label_bank") -> dict[str, Any]:
-    """Load a checkpoint onto the CPU with weights_only=True.
+    """Load a checkpoint onto the CPU with weights_only=True, after its checksums were compared.
 
     Args:
         path: file.
@@ -22,12 +87,48 @@ def read_checkpoint(path: Path, kind: str = "label_bank") -> dict[str, Any]:
     import torch
 
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        damage = _damage(path)
+        checkpoint = None if damage else torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise UsageError(f"cannot read the checkpoint {path}: {error.strerror or error}") from error
     except Exception as error:  # torch raises many types for a damaged file
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UsageError(f"{path} is not a checkpoint of selavi, or it is damaged: {first}") from error
+        damage = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if damage:
+        raise UsageError(f"{path} is not a checkpoint of selavi, or it is damaged: {damage}")
     if not isinstance(checkpoint, dict) or kind not in checkpoint:
         raise UsageError(f"{path} is not a checkpoint of selavi's that fits here: it holds no {kind.replace('_', ' ')}")
     return checkpoint
+
+
+def _damage(path: Path) -> str:
+    """What is wrong with a file that torch.save wrote; empty where all its parts have the checksums written with them.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        try:
+            with zipfile.ZipFile(file) as parts:
+                damaged = parts.testzip()
+        except OSError as error:
+            if error.errno is not None and error.errno != 22:  # EINVAL: a place before the file's begin
+                raise
+            return "places in it lie outside of the file"
+        except Exception as error:  # zipfile raises many types for a damaged file
+            return str(error).splitlines()[0] if str(error) else type(error).__name__
+    return f"the checksum of its part {damaged.partition('/')[2]!r} is another" if damaged else ""
+
+
+def not_finite(values: Any, name: str = "") -> Iterator[str]:
+    """The names of tensors in nested lists and mappings that hold a number that is not finite."""
+    import torch
+
+    if isinstance(values, torch.Tensor):
+        if values.is_floating_point() and not bool(values.isfinite().all()):
+            yield name
+    elif isinstance(values, Mapping):
+        for key, value in values.items():
+            yield from not_finite(value, f"{name}.{key}" if name else str(key))
+    elif isinstance(values, list | tuple):
+        for number, value in enumerate(values):
+            yield from not_finite(value, f"{name}.{number}")

@@ -20,6 +20,7 @@ class RunFolder:
         self.manifest = self.path / "manifest.parquet"
         self.metrics = self.path / "metrics.csv"
         self.last_checkpoint = self.path / "checkpoints" / "last.ckpt"
+        self.previous_checkpoint = self.previous_of(self.last_checkpoint)
         self.best_checkpoint = self.path / "checkpoints" / "best.ckpt"
         self.status = self.path / "status.json"
         self.bad_clips = self.path / "bad_clips.csv"
@@ -33,6 +34,11 @@ class RunFolder:
         self.gallery = self.path / "gallery"
         self.handover = self.path / "handover"
         self.assigned_sets = self.path / "assigned"
+
+    @staticmethod
+    def previous_of(checkpoint: Path) -> Path:
+        """Where the checkpoint before the last one is kept."""
+        return checkpoint.with_name("previous.ckpt")
 
     def labels(self, split: str) -> Path:
         """Labels of the clips of a split."""

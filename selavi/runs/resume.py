@@ -8,6 +8,7 @@ from typing import Any
 
 from selavi.config import SETTINGS, Config, as_dict, differing, given_in_file, load_config, load_run_config
 from selavi.errors import UsageError
+from selavi.runs.checkpoint import Saved, newest_checkpoint
 from selavi.runs.folder import RunFolder
 from selavi.runs.record import read_status
 from selavi.wording import command
@@ -19,18 +20,28 @@ log = logging.getLogger("selavi")
 class ResumePoint:
     """Where a run goes on: nowhere (start), at a checkpoint, or it is done."""
 
-    checkpoint: Path | None
+    saved: Saved | None
     finished: bool
 
+    @property
+    def checkpoint(self) -> Path | None:
+        """The file."""
+        return None if self.saved is None else self.saved.path
 
-def resume_point(config: Config, check: bool = True) -> ResumePoint:
+
+def resume_point(config: Config, check: bool = True, kind: str = "label_bank") -> ResumePoint:
     """Decide by `resume` and by what the run folder holds; `check=False` (other ranks) refuses nothing.
 
     Epochs that were added to the run in the folder (`more_of`) are taken over into `config`.
 
+    Args:
+        config: of the run.
+        check: refuse what cannot be done.
+        kind: of the checkpoint; see read_checkpoint.
+
     Raises:
         UsageError: `never` and the folder is not empty; `must` and there is no checkpoint; a file is in its place;
-            there is no encoders.init; the run's status is damaged.
+            there is no encoders.init; the run's status, or every checkpoint, is damaged.
     """
     folder, weights = RunFolder(config.run_dir), config.encoders.init
     if check and weights and not Path(weights).exists():
@@ -49,9 +60,10 @@ def resume_point(config: Config, check: bool = True) -> ResumePoint:
             config.trainer.more_epochs = load_run_config(folder.path).trainer.more_epochs
         _keep_to_earlier_settings(config, folder, check)
     if is_finished(config):
-        return ResumePoint(folder.last_checkpoint, True)
-    if folder.last_checkpoint.exists():
-        return ResumePoint(folder.last_checkpoint, False)
+        return ResumePoint(None, True)
+    saved = newest_checkpoint(folder, kind)
+    if saved is not None:
+        return ResumePoint(saved, False)
     if check and config.resume == "must":
         raise UsageError(
             f"resume=must, but there is no checkpoint {folder.last_checkpoint}; say resume=auto to start the run, or "

@@ -27,7 +27,7 @@ from selavi.distributed import all_sum, rank, world_size
 from selavi.errors import UsageError
 from selavi.inference.load import load_model, untrained_model
 from selavi.randomness import mix
-from selavi.runs.checkpoint import read_checkpoint
+from selavi.runs.checkpoint import Saved, read_checkpoint
 from selavi.runs.folder import RunFolder
 from selavi.runs.record import Run
 from selavi.runs.resume import check_same_settings
@@ -152,10 +152,10 @@ class FinetuneModule(pl.LightningModule):
         checkpoint[KIND] = {"classes": self.classes.tolist(), "source": self.source}
         checkpoint["config"] = as_dict(self.config)
 
-    def check_checkpoint(self, path: Path | None) -> None:
+    def check_checkpoint(self, saved: Saved | None) -> None:
         """Refuse a checkpoint that this run cannot go on from, before anything in the run folder changes."""
-        if path is not None:
-            self.on_load_checkpoint(read_checkpoint(path, KIND))
+        if saved is not None:
+            self.on_load_checkpoint(saved.content)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of other settings, clips or encoder weights."""

@@ -21,7 +21,7 @@ from selavi.loss import selavi_loss
 from selavi.model import SelaviModel
 from selavi.pretrained import load_encoders
 from selavi.randomness import mix
-from selavi.runs.checkpoint import REFITTED, read_checkpoint
+from selavi.runs.checkpoint import REFITTED, Saved
 from selavi.runs.resume import check_same_settings
 from selavi.training.optim import lr_factor, make_optimizer
 from selavi.wording import command
@@ -95,10 +95,10 @@ class SelaviModule(pl.LightningModule):
         checkpoint["label_bank"] = self.label_bank.state_dict()
         checkpoint["config"] = as_dict(self.config)
 
-    def check_checkpoint(self, path: Path | None) -> None:
+    def check_checkpoint(self, saved: Saved | None) -> None:
         """Refuse a checkpoint that this run cannot go on from, before anything in the run folder changes."""
-        if path is not None:
-            self.on_load_checkpoint(read_checkpoint(path))
+        if saved is not None:
+            self.on_load_checkpoint(saved.content)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up the label bank; refuse a checkpoint of another configuration, or one that was refitted."""

@@ -11,11 +11,9 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.plugins.io import CheckpointIO
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from selavi.atomic import write_atomically
 from selavi.config import Config
 from selavi.errors import UsageError
-from selavi.runs.checkpoint import read_checkpoint
-from selavi.runs.folder import RunFolder
+from selavi.runs.checkpoint import read_checkpoint, write_checkpoint
 from selavi.wording import command
 
 log = logging.getLogger("selavi")
@@ -31,17 +29,11 @@ def make_trainer(config: Config, callbacks: list[pl.Callback], kind: str = "labe
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+    warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")  # callbacks.Saving sees to it
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
     for name in ("pytorch_lightning", "lightning_fabric", "lightning"):  # devices found, advertisements, fit stopped
         logging.getLogger(name).setLevel(logging.WARNING)
     synced = settings.sync_batchnorm and settings.accelerator != "cpu" and torch.cuda.is_available()
-    checkpoint = pl.callbacks.ModelCheckpoint(
-        RunFolder(run_dir).last_checkpoint.parent,
-        RunFolder(run_dir).last_checkpoint.stem,
-        enable_version_counter=False,
-        every_n_epochs=1,
-        save_on_train_epoch_end=True,
-    )
     try:
         trainer = pl.Trainer(
             accelerator=settings.accelerator,
@@ -53,7 +45,8 @@ def make_trainer(config: Config, callbacks: list[pl.Callback], kind: str = "labe
             gradient_clip_val=settings.gradient_clip_val,
             log_every_n_steps=settings.log_every_n_steps,
             sync_batchnorm=synced,
-            callbacks=[*callbacks, checkpoint],
+            callbacks=callbacks,
+            enable_checkpointing=False,  # see callbacks.Saving
             plugins=[AtomicCheckpointIO(kind)],
             use_distributed_sampler=False,
             enable_progress_bar=False,
@@ -88,9 +81,8 @@ class AtomicCheckpointIO(CheckpointIO):
         self.kind = kind
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write next to the old file, flush, replace."""
-        with write_atomically(Path(path)) as temporary:
-            torch.save(checkpoint, temporary)
+        """See write_checkpoint."""
+        write_checkpoint(checkpoint, Path(path))
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = True

@@ -28,8 +28,9 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def losses(folder: Path) -> list[float]:
+    """Of the steps since the run was last taken up."""
     with (folder / "metrics.csv").open(newline="") as file:
-        return [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
+        return [float(row["train/loss"]) for row in csv.DictReader(file) if row.get("train/loss")]
 
 
 def assert_same_run(first: Path, second: Path) -> None:

@@ -1,25 +1,28 @@
 """What happens around training steps, in the order in which Lightning calls it.
 
-The callbacks stand in the list of the trainer as Survival, LabellingCallback, Progress, and last Lightning's own
-for checkpoints.  Callbacks come before the module at each hook:
+The callbacks stand in the list of the trainer as LabellingCallback, Progress, Survival, Saving.  Callbacks come before
+the module at each hook:
 
     training begins       signals are taken over; the schedule is fixed; the bank gets its first labels, or batch norm
-                          sees some clips; the bar opens
+                          sees some clips; first labels are saved; the bar opens
     step
       on_train_batch_start   label     the bank is renewed where the schedule names this step
                              seed      the module draws dropout by (seed, step, rank)
       training_step          step      the loss with the labels of the bank, the gradient, the optimiser, the rate
-      on_train_batch_end     stop      on every process, if one has received a signal
+      on_train_batch_end     show      the bar
                              check     the loss is finite, and few clips could not be decoded
-                             show      the bar
+                             save      every trainer.save_every_s
+                             stop      on every process, if one has received a signal, with a checkpoint
     epoch
       on_train_epoch_end     label     after the last epoch: the labels of the finished model
-                             save      the checkpoint, with the label bank
+                             save      the checkpoint, with the label bank; a signal in a labelling saves what was
+                                       before it
     training ends         signals are given back, the bar closes; the same after an exception
 """
 
 from selavi.training.callbacks.labelling import LabellingCallback
 from selavi.training.callbacks.progress import Progress
+from selavi.training.callbacks.saving import Saving
 from selavi.training.callbacks.survival import Survival
 
-__all__ = ["LabellingCallback", "Progress", "Survival"]
+__all__ = ["LabellingCallback", "Progress", "Saving", "Survival"]

@@ -99,8 +99,12 @@ class LabellingCallback(pl.Callback):
         memory = self.labeller.method.describe_memory(self.config, -(-len(module.label_bank.ids) // world_size()))
         if rank() == 0 and memory:
             say(memory)
-        if module.label_bank.num_labellings == 0 and not self._give_first_labels(trainer, module):
-            self._warm_up_batch_norm(trainer, module)
+        if module.label_bank.num_labellings == 0:
+            with self.survival.saving_before(trainer, module):
+                if self._give_first_labels(trainer, module):
+                    self.survival.saving.save(trainer, module)
+                else:
+                    self._warm_up_batch_norm(trainer, module)
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: SelaviModule, batch: ClipBatch, _: int) -> None:
         """Label before the step that the schedule names."""
@@ -114,6 +118,11 @@ class LabellingCallback(pl.Callback):
             self._relabel(trainer, module, last=True)
 
     def _relabel(self, trainer: pl.Trainer, module: SelaviModule, last: bool = False) -> None:
+        """Renew the bank; where a signal stops that, the run goes on before this labelling."""
+        with self.survival.saving_before(trainer, module):
+            self._relabel_at_once(trainer, module, last)
+
+    def _relabel_at_once(self, trainer: pl.Trainer, module: SelaviModule, last: bool) -> None:
         module.eval()
 
         def collect(pass_number: int) -> FeatureTable:

@@ -5,6 +5,8 @@ import math
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytorch_lightning as pl
@@ -15,55 +17,76 @@ from selavi.config import Config
 from selavi.distributed import all_sum, rank, world_size
 from selavi.errors import DataError, Interrupted, NumericError
 from selavi.runs.folder import RunFolder
-from selavi.training.module import SelaviModule
+from selavi.training.callbacks.saving import Saving
+
+
+class Stopped(Exception):
+    """A signal has come, and this is a place to stop at."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
 
 
 class Survival(pl.Callback):
-    """Ends a run where it must end; the last epoch's checkpoint stays.
+    """Ends a run where it must end, with a checkpoint of all that was done.
 
     SIGTERM, SIGUSR1 and the keyboard end it after the current step.  The moment one comes it is acknowledged on
-    standard error.  In a labelling, a single process stops at the next batch, several after the pass over the clips:
-    they must all stop at the same place.
+    standard error; a second one ends the process at once, and the last checkpoint stays.  In a labelling, a single
+    process stops at the next batch, several after the pass over the clips: they must all stop at the same place.
 
     Clips that could not be decoded are listed in RUN/bad_clips.csv, and end it when they are too many.
 
     Args:
         config: the whole configuration.
         ids: ids of the training clips; a batch's `index` counts them.
+        saving: writes the checkpoints.
     """
 
-    def __init__(self, config: Config, ids: list[str]) -> None:
-        self.config, self.ids = config, ids
+    def __init__(self, config: Config, ids: list[str], saving: Saving) -> None:
+        self.config, self.ids, self.saving = config, ids, saving
         self.faults: dict[int, str] = {}
         self.received = 0
         self.before: dict[int, Any] = {}
 
-    def on_train_start(self, trainer: pl.Trainer, module: SelaviModule) -> None:
+    def state_dict(self) -> dict[str, Any]:
+        """The clips that could not be decoded: they count against the budget of the whole run."""
+        return {"faults": dict(self.faults)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take them up."""
+        self.faults = dict(state_dict["faults"])
+
+    def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
         """Take over from Lightning, whose handlers end with exit code 0; in a thread of its own no signal arrives."""
         if threading.current_thread() is not threading.main_thread():
             return
         for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
             self.before[number] = signal.signal(number, self._note)
 
-    def on_train_end(self, trainer: pl.Trainer, module: SelaviModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Take over again: Lightning has set its own since."""
+        for number in self.before:
+            signal.signal(number, self._note)
+
+    def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Give the signals back."""
         for number, handler in self.before.items():
             signal.signal(number, handler)
         self.before = {}
 
-    def on_exception(self, trainer: pl.Trainer, module: SelaviModule, exception: BaseException) -> None:
+    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
         """Give the signals back."""
         self.on_train_end(trainer, module)
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, module: SelaviModule, outputs: Any, batch: ClipBatch, _: int
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: ClipBatch, _: int
     ) -> None:
-        """Check the step; all ranks stop at the same one, for a signal or a loss that is not finite on any of them."""
+        """Check the step; all ranks save or stop at the same one, for whatever befell any of them."""
         loss = float(outputs["loss"])
-        flags = torch.tensor([self.received, not math.isfinite(loss)], dtype=torch.float32, device=module.device)
-        received, diverged = all_sum(flags).tolist()
-        if received:
-            raise self._interrupted(self.received)
+        flags = torch.tensor(
+            [self.received, not math.isfinite(loss), self.saving.is_due()], dtype=torch.float32, device=module.device
+        )
+        received, diverged, is_due = all_sum(flags).tolist()
         self.note_errors(batch)
         if diverged:
             named = ", ".join(self.ids[i] for i in batch.index[:5].tolist())
@@ -71,17 +94,34 @@ class Survival(pl.Callback):
                 f"the loss is {loss} at step {trainer.global_step} (clips {named} ...); "
                 "lower optim.lr, or resume from the last checkpoint with another seed"
             )
+        if received or is_due:
+            self.saving.save(trainer, module)
+        if received:
+            raise self._interrupted(self.received, trainer)
+
+    @contextmanager
+    def saving_before(self, trainer: pl.Trainer, module: pl.LightningModule) -> Iterator[None]:
+        """Write a checkpoint where a signal stops what the block does, which must have changed nothing then.
+
+        Before the first step there is nothing that had to be kept, or it was kept when it was done.
+        """
+        try:
+            yield
+        except Stopped as stopped:
+            if trainer.global_step:
+                self.saving.save(trainer, module)
+            raise self._interrupted(stopped.number, trainer if trainer.global_step else None) from None
 
     def stop_together(self, device: torch.device) -> None:
-        """Raise Interrupted on every rank if any has received a signal; every rank must come here."""
+        """Raise Stopped on every rank if any has received a signal; every rank must come here."""
         received = int(all_sum(torch.tensor([self.received], device=device)).item())
         if received:
-            raise self._interrupted(self.received)
+            raise Stopped(self.received)
 
     def stop_alone(self) -> None:
-        """Raise Interrupted if a signal has come and no other rank waits for this one."""
+        """Raise Stopped if a signal has come and no other rank waits for this one."""
         if self.received and world_size() == 1:
-            raise self._interrupted(self.received)
+            raise Stopped(self.received)
 
     def note_errors(self, batch: ClipBatch) -> None:
         """Remember clips that could not be decoded; stop when they are more than the budget."""
@@ -107,12 +147,15 @@ class Survival(pl.Callback):
             # Written past Python's buffers, which the interrupted code may be writing to.
             os.write(2, f"\nstopping after this step{again}\n".encode())
 
-    def _interrupted(self, number: int) -> Interrupted:
+    def _interrupted(self, number: int, saved: pl.Trainer | None = None) -> Interrupted:
+        """The error that ends the run: after all that the trainer has done was saved, or at once."""
         kept = RunFolder(self.config.run_dir).last_checkpoint
-        if kept.exists():
-            advice = f"its last finished epoch is kept in {kept}: go on with resume=auto"
+        if saved is not None:
+            advice = f"its {saved.global_step} steps are kept in {kept}: go on with resume=auto"
+        elif kept.exists():
+            advice = f"what was done until its last checkpoint is kept in {kept}: go on with resume=auto"
         else:
-            advice = "no epoch was finished, so nothing of the training is kept: resume=auto starts it anew"
+            advice = "there is no checkpoint yet, so nothing of the training is kept: resume=auto starts it anew"
         if number == signal.SIGINT:
             return Interrupted(f"stopped by the keyboard; {advice}", exit_code=130)
         return Interrupted(f"stopped by a signal; {advice}")
