@@ -12,6 +12,7 @@ from typing import Generic, NoReturn, TypeVar
 from selavi import __version__
 from selavi.errors import DataError, Interrupted, NumericError, UsageError
 from selavi.filesystem import expand, explain, user_path
+from selavi.signals import Terminated, stopping_signals
 from selavi.wording import program
 
 _MOVABLE = "If the media of RUN have moved, say where they are now with data.root=NEW; clips keep their ids."
@@ -152,12 +153,16 @@ def run_tool(action: Callable[[], None]) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)
     try:
-        action()
+        with stopping_signals():
+            action()
     except (UsageError, DataError, NumericError) as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except Interrupted as error:
         print(error, file=sys.stderr)
+        return error.exit_code
+    except Terminated as error:
+        print(f"stopped by {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("stopped by the keyboard", file=sys.stderr)
