@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("selavi", "datamodules", "tools")
 
 # A room of selavi/ imports itself and the rows above its own, never a neighbour in its row.
-LEAVES = {"errors", "atomic", "randomness", "ids", "filesystem", "wording"}
+LEAVES = {"errors", "atomic", "randomness", "ids", "filesystem", "signals", "wording"}
 ROWS: list[set[str]] = [
     LEAVES,
     {"batch", "media", "distributed", "tensor_files", "id_tables", "meter", "scores"},

@@ -103,7 +103,8 @@ def _finetune_fold(config: "Config", run: "Run", config_path: Path, split: str) 
         _lock = start_run(config, config_path, manifest)  # held until this function ends
         set_aside(point.saved)
         progress.say(f"{len(data.ids)} clips to learn from, {len(held_out)} held out; into {config.run_dir}")
-    trainer.fit(module, datamodule=data, ckpt_path=point.checkpoint, weights_only=True)
+    with survival.watching():
+        trainer.fit(module, datamodule=data, ckpt_path=point.checkpoint, weights_only=True)
     best = ft.load_best(module)
     loader, rows = data.loaders.evaluation_loader(split, settings.test_views, settings.test_crops)
     test = module.score(loader, rows["label"].to_pylist(), settings.test_views * settings.test_crops)

@@ -92,7 +92,8 @@ def train(arguments: TrainArguments) -> TrainResult:
         _lock = start_run(config, config_path, manifest)  # held until this function ends
         set_aside(point.saved)
         progress.announce(point.checkpoint, describe_bad(manifest))
-    trainer.fit(module, datamodule=data, ckpt_path=point.checkpoint, weights_only=True)
+    with survival.watching():
+        trainer.fit(module, datamodule=data, ckpt_path=point.checkpoint, weights_only=True)
     if not trainer.is_global_zero:
         return TrainResult(run_dir, 0, 0.0, "", reports=False)
     seconds = time.monotonic() - began

@@ -33,7 +33,7 @@ def test_a_finished_run_goes_on_for_more_epochs(two_and_two: Path) -> None:
     status = read_status(two_and_two)
     assert (status["state"], status["epochs"]) == ("finished", 4)
     checkpoint = read_checkpoint(RunFolder(two_and_two).last_checkpoint)
-    assert (checkpoint["epoch"], checkpoint["global_step"]) == (3, 16)
+    assert (checkpoint["epoch"], checkpoint["global_step"]) == (4, 16)
     once, per_part = len(labelling_steps(8, 4)), 4
     assert once == per_part - 1
     assert checkpoint["label_bank"]["num_labellings"] == per_part + per_part - 1  # the second begins without one

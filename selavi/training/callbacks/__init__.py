@@ -3,7 +3,7 @@
 The callbacks stand in the list of the trainer as LabellingCallback, Progress, Survival, Saving.  Callbacks come before
 the module at each hook:
 
-    training begins       signals are taken over; the schedule is fixed; the bank gets its first labels, or batch norm
+    training begins       the schedule is fixed; the bank gets its first labels, or batch norm
                           sees some clips; first labels are saved; the bar opens
     step
       on_train_batch_start   label     the bank is renewed where the schedule names this step
@@ -17,7 +17,7 @@ the module at each hook:
       on_train_epoch_end     label     after the last epoch: the labels of the finished model
                              save      the checkpoint, with the label bank; a signal in a labelling saves what was
                                        before it
-    training ends         signals are given back, the bar closes; the same after an exception
+    training ends         the bar closes; the same after an exception
 """
 
 from selavi.training.callbacks.labelling import LabellingCallback

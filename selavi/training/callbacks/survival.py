@@ -19,6 +19,8 @@ from selavi.errors import DataError, Interrupted, NumericError
 from selavi.runs.folder import RunFolder
 from selavi.training.callbacks.saving import Saving
 
+WATCHED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+
 
 class Stopped(Exception):
     """A signal has come, and this is a place to stop at."""
@@ -46,7 +48,7 @@ class Survival(pl.Callback):
         self.config, self.ids, self.saving = config, ids, saving
         self.faults: dict[int, str] = {}
         self.received = 0
-        self.before: dict[int, Any] = {}
+        self.watches = False
 
     def state_dict(self) -> dict[str, Any]:
         """The clips that could not be decoded: they count against the budget of the whole run."""
@@ -56,27 +58,26 @@ class Survival(pl.Callback):
         """Take them up."""
         self.faults = dict(state_dict["faults"])
 
-    def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
-        """Take over from Lightning, whose handlers end with exit code 0; in a thread of its own no signal arrives."""
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Watch for signals while the block trains; in a thread of its own no signal arrives."""
         if threading.current_thread() is not threading.main_thread():
+            yield
             return
-        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
-            self.before[number] = signal.signal(number, self._note)
+        before = {number: signal.signal(number, self._note) for number in WATCHED}
+        self.watches = True
+        try:
+            yield
+        finally:
+            self.watches = False
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Take over again: Lightning has set its own since."""
-        for number in self.before:
-            signal.signal(number, self._note)
-
-    def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Give the signals back."""
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-        self.before = {}
-
-    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
-        """Give the signals back."""
-        self.on_train_end(trainer, module)
+        """Take over from Lightning, whose handlers end with exit code 0."""
+        if self.watches:
+            for number in WATCHED:
+                signal.signal(number, self._note)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: ClipBatch, _: int

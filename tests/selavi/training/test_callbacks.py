@@ -19,18 +19,37 @@ from selavi.runs.folder import RunFolder
 from selavi.runs.resume import check_same_settings
 from selavi.training.callbacks import Progress, Survival, survival
 from selavi.training.callbacks.labelling import mean_nmi
+from selavi.training.callbacks.survival import Stopped
 
 Tiny = Callable[..., Config]
 CPU = torch.device("cpu")
 
 
+class Saves:
+    """Stands for Saving: notes at which step it was told to save."""
+
+    def __init__(self) -> None:
+        self.due, self.steps = False, []
+
+    def is_due(self) -> bool:
+        return self.due
+
+    def save(self, trainer: SimpleNamespace, module: SimpleNamespace) -> None:
+        self.steps.append(trainer.global_step)
+
+
 @pytest.fixture
-def stop(tiny: Tiny, tmp_path: Path) -> Survival:
+def saves() -> Saves:
+    return Saves()
+
+
+@pytest.fixture
+def stop(tiny: Tiny, tmp_path: Path, saves: Saves) -> Survival:
     """Handlers installed, and given back afterwards."""
-    watched = Survival(tiny(f"run_dir={tmp_path / 'run'}"), [str(number) for number in range(9)])
-    watched.on_train_start(None, None)  # type: ignore[arg-type]
-    yield watched  # type: ignore[misc]
-    watched.on_train_end(None, None)  # type: ignore[arg-type]
+    config = tiny(f"run_dir={tmp_path / 'run'}")
+    watched = Survival(config, [str(number) for number in range(9)], saves)  # type: ignore[arg-type]
+    with watched.watching():
+        yield watched  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGUSR1, 75)])
@@ -42,17 +61,27 @@ def test_a_signal_is_acknowledged_at_once_and_acted_on_at_the_end_of_the_step(
     said = capfd.readouterr().err
     assert "stopping after this step" in said
     assert ("press Ctrl-C again to stop now" in said) == (number == signal.SIGINT)
-    with pytest.raises(Interrupted, match="no epoch was finished, so nothing of the training is kept") as end:
-        stop.stop_together(CPU)
+    with pytest.raises(Interrupted, match="no checkpoint yet, so nothing of the training is kept") as end:
+        stop_in_labelling(stop, 0)
     assert end.value.exit_code == code
+
+
+def stop_in_labelling(stop: Survival, step: int) -> None:
+    with stop.saving_before(SimpleNamespace(global_step=step), None):  # type: ignore[arg-type]
+        stop.stop_together(CPU)
 
 
 def test_a_training_in_a_thread_leaves_the_signals_alone(tiny: Tiny) -> None:
     """Python lets the main thread alone set handlers; a server or a notebook may train in another one."""
-    watched = Survival(tiny(), ["a"])
+    watched, before = Survival(tiny(), ["a"], Saves()), signal.getsignal(signal.SIGTERM)  # type: ignore[arg-type]
+
+    def train() -> None:
+        with watched.watching():
+            watched.on_train_start(None, None)  # type: ignore[arg-type]
+            assert signal.getsignal(signal.SIGTERM) is before
+
     with ThreadPoolExecutor(1) as pool:
-        pool.submit(watched.on_train_start, None, None).result()  # type: ignore[arg-type]
-    assert watched.before == {}
+        pool.submit(train).result()
 
 
 def test_a_second_signal_does_not_wait(stop: Survival) -> None:
@@ -67,20 +96,26 @@ def test_a_labelling_stops_too_where_no_other_process_waits(stop: Survival, monk
     with monkeypatch.context() as patch:
         patch.setattr(survival, "world_size", lambda: 2)
         stop.stop_alone()
-    with pytest.raises(Interrupted):
+    with pytest.raises(Stopped):
         stop.stop_alone()
 
 
-def test_only_what_is_there_is_promised(stop: Survival, tmp_path: Path) -> None:
+def test_only_what_is_there_is_promised(stop: Survival, saves: Saves, tmp_path: Path) -> None:
     kept = RunFolder(tmp_path / "run").last_checkpoint
     kept.parent.mkdir(parents=True)
     kept.write_bytes(b"")
     os.kill(os.getpid(), signal.SIGINT)
     with pytest.raises(Interrupted) as end:
-        stop.stop_together(CPU)
-    assert str(end.value) == (
-        f"stopped by the keyboard; its last finished epoch is kept in {kept}: go on with resume=auto"
-    )
+        stop_in_labelling(stop, 0)
+    advice = f"kept in {kept}: go on with resume=auto"
+    assert str(end.value) == f"stopped by the keyboard; what was done until its last checkpoint is {advice}"
+    assert saves.steps == []
+    with pytest.raises(Interrupted) as end:
+        stop_in_labelling(stop, 12)
+    assert str(end.value) == f"stopped by the keyboard; its 12 steps are {advice}"
+    assert saves.steps == [12]
+    with pytest.raises(Interrupted, match="what was done until its last checkpoint"):
+        os.kill(os.getpid(), signal.SIGINT)
 
 
 @pytest.fixture
@@ -94,12 +129,12 @@ def after_step(stop: Survival, loss: float, batch: ClipBatch) -> None:
     stop.on_train_batch_end(trainer, module, {"loss": torch.tensor(loss)}, batch, 0)  # type: ignore[arg-type]
 
 
-def test_one_sum_a_step_tells_all_processes_of_signals_and_of_losses(
-    stop: Survival, batch: ClipBatch, monkeypatch: pytest.MonkeyPatch
+def test_one_sum_a_step_tells_all_processes_of_signals_of_losses_and_when_to_save(
+    stop: Survival, saves: Saves, batch: ClipBatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whichever process has the fault: here it is another one."""
     sums: list[torch.Tensor] = []
-    other = torch.zeros(2)
+    other = torch.zeros(3)
 
     def all_sum(flags: torch.Tensor) -> torch.Tensor:
         sums.append(flags)
@@ -107,21 +142,24 @@ def test_one_sum_a_step_tells_all_processes_of_signals_and_of_losses(
 
     monkeypatch.setattr(survival, "all_sum", all_sum)
     after_step(stop, 0.5, batch)
-    assert len(sums) == 1
-    other = torch.tensor([0.0, 1.0])
+    assert len(sums) == 1 and saves.steps == []
+    other = torch.tensor([0.0, 0.0, 1.0])
+    after_step(stop, 0.5, batch)
+    assert saves.steps == [7]
+    other = torch.tensor([0.0, 1.0, 1.0])
     with pytest.raises(NumericError, match=r"the loss is 0.5 at step 7 \(clips 0, 1 \.\.\.\); lower optim\.lr"):
         after_step(stop, 0.5, batch)
-    other = torch.tensor([15.0, 0.0])
-    with pytest.raises(Interrupted):
+    assert saves.steps == [7]  # what is not finite is not saved
+    other = torch.tensor([15.0, 0.0, 0.0])
+    with pytest.raises(Interrupted, match="its 7 steps are kept"):
         after_step(stop, 0.5, batch)
+    assert saves.steps == [7, 7]
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
-def test_a_signal_comes_before_a_loss_that_is_not_finite(stop: Survival, batch: ClipBatch, loss: float) -> None:
-    with pytest.raises(NumericError):
-        after_step(stop, loss, batch)
+def test_a_loss_that_is_not_finite_comes_before_a_signal(stop: Survival, batch: ClipBatch, loss: float) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
-    with pytest.raises(Interrupted):
+    with pytest.raises(NumericError):
         after_step(stop, loss, batch)
 
 

@@ -11,6 +11,8 @@ from selavi.batch import NUM_DRAWS, ClipBatch
 from selavi.config import Config, load_config
 from selavi.errors import UsageError
 from selavi.inference.load import load_model
+from selavi.runs.checkpoint import newest_checkpoint
+from selavi.runs.folder import RunFolder
 from selavi.runs.record import Run, load_run
 from selavi.training import finetune as ft
 from tools import finetune, probe
@@ -213,11 +215,11 @@ def test_another_encoder_does_not_go_on_with_a_checkpoint(
     changed = ft.finetune_config(load_config(tmp_path / "run" / "config.resolved.yaml"), [], run, None)
     strange = ft.FinetuneModule(changed, load_run(other), [f"{n}" for n in range(8)], 3)
     with pytest.raises(UsageError, match="knows 8 classes"):
-        strange.check_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")
+        strange.check_checkpoint(newest_checkpoint(RunFolder(tmp_path / "run"), ft.KIND))
     known = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["classifier"]["classes"]
     strange = ft.FinetuneModule(changed, load_run(other), known, 3)
     with pytest.raises(UsageError, match="began with another encoder"):
-        strange.check_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")
+        strange.check_checkpoint(newest_checkpoint(RunFolder(tmp_path / "run"), ft.KIND))
 
 
 @pytest.mark.end_to_end
