@@ -3,12 +3,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from selavi.errors import UsageError
 from selavi.labelling.bank import LabelBank
-from selavi.runs.checkpoint import read_checkpoint
+from selavi.runs.checkpoint import newest_checkpoint, not_finite, read_checkpoint, set_aside, write_checkpoint
 from selavi.runs.folder import RunFolder
 from selavi.training.trainer import AtomicCheckpointIO
 
@@ -82,3 +83,76 @@ def test_another_programs_file_is_refused(tmp_path: Path, content: object) -> No
     torch.save(content, tmp_path / "other.ckpt")
     with pytest.raises(UsageError, match="it holds no label bank"):
         read_checkpoint(tmp_path / "other.ckpt")
+
+
+def equal(one: Any, other: Any) -> bool:
+    if isinstance(one, torch.Tensor):
+        return torch.allclose(one.double(), other.double(), rtol=0, atol=0, equal_nan=True)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(equal(value, other[key]) for key, value in one.items())
+    return bool(one == other)
+
+
+def test_no_damage_is_read_as_other_numbers(tmp_path: Path, checkpoint: dict[str, Any]) -> None:
+    """Bits that are flipped, and files that end too early, anywhere: refused, or nothing that matters was hit."""
+    path = tmp_path / "last.ckpt"
+    write_checkpoint(checkpoint, path)
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(300):
+        damaged = bytearray(whole)
+        damaged[rng.integers(len(whole))] ^= 1 << int(rng.integers(8))
+        path.write_bytes(damaged)
+        try:
+            assert equal(read_checkpoint(path), checkpoint)
+        except UsageError as error:
+            assert str(path) in str(error)
+            refused += 1
+    assert refused > 100  # the rest hit the padding between the parts, or times and rights of the archive
+    for length in rng.integers(0, len(whole), 100):
+        path.write_bytes(whole[:length])
+        with pytest.raises(UsageError, match="damaged"):
+            read_checkpoint(path)
+
+
+def test_the_checkpoint_before_is_kept_and_found_while_the_last_one_is_missing(
+    tmp_path: Path, checkpoint: dict[str, Any]
+) -> None:
+    folder = RunFolder(tmp_path)
+    assert newest_checkpoint(folder) is None
+    for epoch in (1, 2, 3):
+        write_checkpoint({**checkpoint, "epoch": epoch}, folder.last_checkpoint)
+    assert sorted(path.name for path in folder.last_checkpoint.parent.iterdir()) == ["last.ckpt", "previous.ckpt"]
+    newest = newest_checkpoint(folder)
+    assert newest is not None and newest.content["epoch"] == 3 and newest.set_aside is None
+    folder.last_checkpoint.unlink()  # killed between the two renamings
+    newest = newest_checkpoint(folder)
+    assert newest is not None and newest.content["epoch"] == 2 and newest.path == folder.previous_checkpoint
+
+
+def test_a_damaged_one_is_set_aside_and_never_takes_the_place_of_the_one_before(
+    tmp_path: Path, checkpoint: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = RunFolder(tmp_path)
+    for epoch in (1, 2):
+        write_checkpoint({**checkpoint, "epoch": epoch}, folder.last_checkpoint)
+    folder.last_checkpoint.write_bytes(b"")
+    newest = newest_checkpoint(folder)
+    assert newest is not None and newest.content["epoch"] == 1
+    assert f"{folder.last_checkpoint} is not a checkpoint" in caplog.text
+    set_aside(newest)
+    write_checkpoint({**checkpoint, "epoch": 3}, folder.last_checkpoint)
+    names = sorted(path.name for path in folder.last_checkpoint.parent.iterdir())
+    assert names == ["last.ckpt", "last.damaged.1.ckpt", "previous.ckpt"]
+    assert read_checkpoint(folder.previous_checkpoint)["epoch"] == 1
+    folder.previous_checkpoint.write_bytes(b"PK")
+    folder.last_checkpoint.write_bytes(b"")
+    with pytest.raises(UsageError, match=r"last\.ckpt .* damaged.*previous\.ckpt .* damaged.*none to go on from"):
+        newest_checkpoint(folder)
+
+
+def test_what_is_not_finite_is_found_by_name() -> None:
+    values = {"weights": {"a": torch.ones(2), "b": torch.tensor([1.0, float("inf")])}, "step": [torch.tensor(3), None]}
+    values["more"] = (torch.tensor(float("nan")),)
+    assert list(not_finite(values)) == ["weights.b", "more.0"]
