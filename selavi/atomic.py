@@ -4,8 +4,10 @@ import fcntl
 import glob
 import os
 import re
+import socket
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -65,14 +67,29 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def hold(path: Path) -> IO[str] | None:
-    """Take a lock file; the lock lasts until the returned file is closed.  None where another process has it."""
-    file = path.open("w")
+    """Take a lock file and write into it who has it; the lock lasts until the returned file is closed.
+
+    None where another process has it; `holder` says which.
+    """
+    file = path.open("a+")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.close()
         return None
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
+    file.flush()
     return file
+
+
+def holder(path: Path) -> str:
+    """Who has a lock file, or had it last."""
+    with suppress(OSError):
+        text = path.read_text(encoding="utf-8", errors="replace").strip()
+        if text:
+            return text[:200]
+    return "another process"
 
 
 def _fsync(path: Path) -> None:

@@ -63,10 +63,19 @@ def finetune(arguments: FinetuneArguments) -> FinetuneResult:
     configs = fold_configs(arguments.folds, lambda fold: finetune_config(given, arguments.overrides, run, fold))
     warn_of_settings_without_effect(next(iter(configs.values())), config_path, arguments.overrides, "finetune")
     results = {
-        f"fold {fold}" if fold else "all": _finetune_fold(config, run, config_path, arguments.split)
+        f"fold {fold}" if fold else "all": _owned_fold(config, run, config_path, arguments.split)
         for fold, config in configs.items()
     }
     return FinetuneResult(Path(given.run_dir), arguments.split, results)
+
+
+def _owned_fold(config: "Config", run: "Run", config_path: Path, split: str) -> dict[str, Any]:
+    """A fold in a folder that belongs to this process, or to the first of several that train together."""
+    from selavi.runs.launch import is_first
+    from selavi.runs.lifetime import owned
+
+    with owned(config.run_dir, is_first()):
+        return _finetune_fold(config, run, config_path, split)
 
 
 def _finetune_fold(config: "Config", run: "Run", config_path: Path, split: str) -> dict[str, Any]:
@@ -100,7 +109,7 @@ def _finetune_fold(config: "Config", run: "Run", config_path: Path, split: str) 
     module = ft.FinetuneModule(config, run, labels, data.steps_per_epoch(trainer.world_size))
     module.check_checkpoint(point.saved)
     if trainer.is_global_zero:
-        _lock = start_run(config, config_path, manifest)  # held until this function ends
+        start_run(config, config_path, manifest)
         set_aside(point.saved)
         progress.say(f"{len(data.ids)} clips to learn from, {len(held_out)} held out; into {config.run_dir}")
     with survival.watching():

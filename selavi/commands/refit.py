@@ -65,15 +65,13 @@ def new_folder(run: Path, clusters: int | None) -> Path:
 def refit(arguments: RefitArguments) -> RefitResult:
     """Encode views of the training clips, fit heads to them, and write the new run at the end."""
     _check(arguments)
-    import torch
-
-    from selavi.atomic import write_atomically
     from selavi.commands.opening import open_clips
     from selavi.inference.device import best_device
     from selavi.inference.load import load_model
     from selavi.results.labels import write_labels
+    from selavi.runs.checkpoint import write_checkpoint
     from selavi.runs.folder import RunFolder
-    from selavi.runs.lifetime import finish_run, start_run
+    from selavi.runs.lifetime import finish_run, owned, start_run
     from selavi.scores.verdict import Verdict
     from selavi.training.refit import new_checkpoint
 
@@ -84,14 +82,14 @@ def refit(arguments: RefitArguments) -> RefitResult:
     model, augment = load_model(run, best_device(config.trainer.accelerator))
     fitted = _fit(config, model, augment, loaders)
     files, given = RunFolder(out), RunFolder(run.folder).given_settings
-    _lock = start_run(config, given if given.exists() else None, run.manifest)  # held until this function ends
     bank = fitted.bank
-    write_labels(out, config.data.train_split, bank.ids, bank.labels, vars(fitted.statistics), bank.probe)
-    with write_atomically(files.last_checkpoint) as temporary:
-        torch.save(new_checkpoint(run, config, fitted), temporary)
-    seconds = time.monotonic() - began
-    verdict = Verdict("unknown", _sentences(run, config, fitted))
-    finish_run(config, seconds, verdict)
+    with owned(out):
+        start_run(config, given if given.exists() else None, run.manifest)
+        write_labels(out, config.data.train_split, bank.ids, bank.labels, vars(fitted.statistics), bank.probe)
+        write_checkpoint(new_checkpoint(run, config, fitted), files.last_checkpoint)
+        seconds = time.monotonic() - began
+        verdict = Verdict("unknown", _sentences(run, config, fitted))
+        finish_run(config, seconds, verdict)
     has_names = RunFolder(run.folder).names.exists()
     return RefitResult(out, run.folder, len(bank.ids), seconds, verdict.text, has_names)
 

@@ -59,11 +59,19 @@ def train(arguments: TrainArguments) -> TrainResult:
     """Build the parts and fit."""
     config, config_path = _settings(arguments)
 
+    from selavi.runs.launch import is_first
+    from selavi.runs.lifetime import owned
+
+    with owned(config.run_dir, is_first()):
+        return _train(config, config_path, is_first())
+
+
+def _train(config: "Config", config_path: Path | None, is_first: bool) -> TrainResult:
+    """Train in a folder that belongs to this process, or to the first of several that train together."""
     from datamodules.clips import ClipDataModule, prepare_data
     from datamodules.index.manifest import describe_bad
     from selavi.results.labels import write_labels
     from selavi.runs.checkpoint import set_aside
-    from selavi.runs.launch import is_first
     from selavi.runs.lifetime import finish_run, start_run
     from selavi.runs.record import read_verdict
     from selavi.runs.resume import resume_point
@@ -74,7 +82,7 @@ def train(arguments: TrainArguments) -> TrainResult:
 
     began = time.monotonic()
     run_dir = Path(config.run_dir)
-    point = resume_point(config, check=is_first())
+    point = resume_point(config, check=is_first)
     if point.finished:
         return TrainResult(run_dir, 0, 0.0, read_verdict(run_dir), reports=True)
     make_trainer(config, [])  # refuses what this machine cannot do, before the media are looked at
@@ -89,7 +97,7 @@ def train(arguments: TrainArguments) -> TrainResult:
     module = SelaviModule(config, data.ids, data.steps_per_epoch(trainer.world_size))
     module.check_checkpoint(point.saved)
     if trainer.is_global_zero:
-        _lock = start_run(config, config_path, manifest)  # held until this function ends
+        start_run(config, config_path, manifest)
         set_aside(point.saved)
         progress.announce(point.checkpoint, describe_bad(manifest))
     with survival.watching():

@@ -35,6 +35,12 @@ class RunFolder:
         self.handover = self.path / "handover"
         self.assigned_sets = self.path / "assigned"
 
+    def written_in_training(self) -> list[Path]:
+        """The files that only the process that trains writes."""
+        states = [self.last_checkpoint, self.best_checkpoint, self.status]
+        origins = [self.given_settings, self.settings, self.environment, self.manifest]
+        return [*states, *origins]
+
     @staticmethod
     def previous_of(checkpoint: Path) -> Path:
         """Where the checkpoint before the last one is kept."""

@@ -6,36 +6,64 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from selavi.atomic import hold, next_free, write_atomically, write_text
+from selavi.atomic import hold, holder, next_free, sweep, write_atomically, write_text
 from selavi.config import Config, save_config
 from selavi.errors import UsageError
 from selavi.runs.folder import RunFolder
 from selavi.scores.verdict import Verdict
 
 
-def start_run(config: Config, config_path: Path | None, manifest: pa.Table) -> IO[str]:
-    """Create the run folder and write config.yaml (as given), config.resolved.yaml, env.json, manifest.parquet.
+@contextmanager
+def owned(run_dir: Path | str, is_first: bool = True) -> Iterator[None]:
+    """Be the one process that writes a run while the block runs; what it left half written before is removed.
 
-    Returns:
-        The folder's lock: keep it open while the run goes on.
+    A folder that is made for it, and in which nothing was written, is removed again.
+
+    Args:
+        run_dir: the run's folder, new or of an earlier run.
+        is_first: of several processes that train together, the first one owns the folder for all.
 
     Raises:
-        UsageError: another process trains in this folder.
+        UsageError: another process trains in this folder, or it is a file.
     """
-    folder = RunFolder(config.run_dir)
+    folder = RunFolder(run_dir)
+    if not is_first:
+        yield
+        return
+    if folder.path.exists() and not folder.path.is_dir():
+        raise UsageError(f"run_dir={folder.path} is a file; give a folder, new or of an earlier run")
+    made = [path for path in (folder.path, *folder.path.parents) if not path.exists()]
     folder.path.mkdir(parents=True, exist_ok=True)
     lock = hold(folder.lock)
     if lock is None:
         raise UsageError(
-            f"another process is training in {folder.path}; wait for it, or say run_dir=... for another run"
+            f"{holder(folder.lock)}, is training in {folder.path}; wait for it, or say run_dir=... for another run"
         )
+    with lock:
+        for path in folder.written_in_training():
+            sweep(path)
+        try:
+            yield
+        finally:
+            if made and list(folder.path.iterdir()) == [folder.lock]:
+                folder.lock.unlink()
+                for path in made:
+                    path.rmdir()
+
+
+def start_run(config: Config, config_path: Path | None, manifest: pa.Table) -> None:
+    """Write config.yaml (as given), config.resolved.yaml, env.json and manifest.parquet into an owned folder."""
+    folder = RunFolder(config.run_dir)
+    folder.path.mkdir(parents=True, exist_ok=True)
     if config_path is not None:
         write_text(folder.given_settings, config_path.read_text(encoding="utf-8"))
     save_config(config, folder.settings)
@@ -44,7 +72,6 @@ def start_run(config: Config, config_path: Path | None, manifest: pa.Table) -> I
         pq.write_table(manifest, temporary)
     if folder.metrics.exists():  # the logger would delete it: keep what earlier parts of the run logged
         folder.metrics.rename(next_free(folder.metrics))
-    return lock
 
 
 def finish_run(config: Config, seconds: float, verdict: Verdict) -> None:

@@ -49,7 +49,7 @@ def resume_point(config: Config, check: bool = True, kind: str = "label_bank") -
     if folder.path.exists() and not folder.path.is_dir():
         raise UsageError(f"run_dir={folder.path} is a file; give a folder, new or of an earlier run")
     if config.resume == "never":
-        if check and folder.path.exists() and any(folder.path.iterdir()):
+        if check and folder.path.exists() and any(path != folder.lock for path in folder.path.iterdir()):
             raise UsageError(
                 f"{folder.path} exists and is not empty; say resume=auto to go on with it, "
                 "or run_dir=... to start another run"

@@ -1,4 +1,7 @@
 import json
+import os
+import re
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +14,8 @@ from selavi.config import Config, load_config
 from selavi.errors import UsageError
 from selavi.labelling.statistics import ClipStatistics
 from selavi.results.labels import LABEL_SCHEMA, write_labels
-from selavi.runs.lifetime import environment, finish_run, start_run
+from selavi.runs.folder import RunFolder
+from selavi.runs.lifetime import environment, finish_run, owned, start_run
 from selavi.runs.record import read_verdict
 from selavi.scores.verdict import Verdict
 
@@ -52,13 +56,46 @@ def test_a_run_folder_says_where_it_came_from(tiny: Tiny, tiny_yaml: Path) -> No
     assert {"command", "python", "platform", "cores", "git_commit", "device"} <= set(env)
 
 
-def test_one_process_trains_in_a_folder(tiny: Tiny) -> None:
-    config = tiny()
-    lock = start_run(config, None, MANIFEST)
-    with pytest.raises(UsageError, match="another process is training in"):
-        start_run(config, None, MANIFEST)
-    lock.close()
-    start_run(config, None, MANIFEST).close()
+def test_one_process_trains_in_a_folder_and_others_are_told_which(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "one"
+    own = (
+        rf"process {os.getpid()} on {re.escape(socket.gethostname())}, since 2\d\d\d-.*, is training in {folder}; wait"
+    )
+    with owned(folder):
+        with pytest.raises(UsageError, match=own), owned(folder):
+            pass
+        with owned(folder, is_first=False):  # trains together with the first
+            pass
+        with pytest.raises(UsageError, match=own), owned(folder):
+            pass
+    with owned(folder):
+        pass
+
+
+def test_a_folder_in_which_nothing_was_written_is_removed_with_those_made_for_it(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "one"
+    with pytest.raises(UsageError, match="no clips"), owned(folder):
+        raise UsageError("no clips")
+    assert list(tmp_path.iterdir()) == []
+    with owned(folder):
+        (folder / "status.json").write_text("{}")
+    with pytest.raises(UsageError, match="no clips"), owned(folder):
+        raise UsageError("no clips")
+    assert (folder / "status.json").exists()
+    with pytest.raises(UsageError, match="is a file; give a folder"), owned(folder / "status.json"):
+        pass
+
+
+def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    left = [path.with_name(f".{path.name}.{pid}.tmp") for path in folder.written_in_training() for pid in (1, 22)]
+    kept = [tmp_path / ".clusters.csv.1.tmp", tmp_path / "status.json", tmp_path / ".status.json.tmp"]
+    for path in (*left, *kept):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    with owned(tmp_path):
+        assert not any(path.exists() for path in left)
+        assert all(path.exists() for path in kept)
 
 
 def test_a_resumed_run_keeps_what_was_logged(tiny: Tiny) -> None:
