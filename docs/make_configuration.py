@@ -66,7 +66,7 @@ def _section(name: str, class_name: str, needs: tuple[Need, ...], classes: dict[
     yield "| setting | default | limits | may change | meaning |\n|---|---|---|---|---|"
     for entry in SETTINGS.values():
         if entry.section == name:
-            may_change = {"resume": "on resume"}.get(entry.about.free, entry.about.free)
+            may_change = {"resume": "on resume", "told": "with --change"}.get(entry.about.free, entry.about.free)
             limits = str(entry.about.limits)
             meaning = _meaning(entry, meanings[entry.field.name], needs)
             cells = [f"`{entry.key}`", f"`{_default(entry.default)}`", limits, may_change, meaning]

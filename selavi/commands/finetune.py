@@ -88,7 +88,7 @@ def _finetune_fold(config: "Config", run: "Run", config_path: Path, split: str) 
     from selavi.runs.lifetime import start_run
     from selavi.runs.resume import resume_point
     from selavi.training import finetune as ft
-    from selavi.training.callbacks import Progress, Saving, Survival
+    from selavi.training.callbacks import Poison, Progress, Saving, Survival
     from selavi.training.trainer import make_trainer
 
     point = resume_point(config, is_first(), ft.KIND)
@@ -104,7 +104,7 @@ def _finetune_fold(config: "Config", run: "Run", config_path: Path, split: str) 
     saving = Saving(config)
     survival = Survival(config, data.ids, saving)
     validation = ft.Validation(config, lambda: batches, held_out["label"].to_pylist(), progress.say)
-    trainer = make_trainer(config, [validation, progress, survival, saving], ft.KIND)
+    trainer = make_trainer(config, [validation, progress, Poison(config, data.ids), survival, saving], ft.KIND)
     labels = data.train_rows["label"].to_pylist()
     module = ft.FinetuneModule(config, run, labels, data.steps_per_epoch(trainer.world_size))
     module.check_checkpoint(point.saved)

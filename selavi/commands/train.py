@@ -28,6 +28,8 @@ class TrainArguments:
     """Settings; with `more`, also the folder of the run, which run_dir=... names as well."""
     more: int | None = None
     """Epochs for which a run goes on that is finished or was stopped, with its own settings."""
+    change: bool = False
+    """Whether the run in the folder goes on with the settings of `overrides` in place of its own."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--config", type=Path, metavar="NAME", help=about)
     about = "continue a run, given by its folder, for this many more epochs: RUN --more 20"
     parser.add_argument("--more", type=int, metavar="EPOCHS", help=about)
+    about = "continue a run, given by its folder, with other settings: RUN --change optim.lr=0.01"
+    parser.add_argument("--change", action="store_true", help=about)
     parser.take_settings("settings, which override those of the file")
 
 
@@ -63,19 +67,19 @@ def train(arguments: TrainArguments) -> TrainResult:
     from selavi.runs.lifetime import owned
 
     with owned(config.run_dir, is_first()):
-        return _train(config, config_path, is_first())
+        return _train(config, config_path, is_first(), arguments.change)
 
 
-def _train(config: "Config", config_path: Path | None, is_first: bool) -> TrainResult:
+def _train(config: "Config", config_path: Path | None, is_first: bool, may_change: bool) -> TrainResult:
     """Train in a folder that belongs to this process, or to the first of several that train together."""
     from datamodules.clips import ClipDataModule, prepare_data
     from datamodules.index.manifest import describe_bad
     from selavi.results.labels import write_labels
     from selavi.runs.checkpoint import set_aside
-    from selavi.runs.lifetime import finish_run, start_run
+    from selavi.runs.lifetime import finish_run, note_changes, start_run
     from selavi.runs.record import read_verdict
     from selavi.runs.resume import resume_point
-    from selavi.training.callbacks import LabellingCallback, Progress, Saving, Survival
+    from selavi.training.callbacks import LabellingCallback, Poison, Progress, Saving, Survival
     from selavi.training.first.give import read_first
     from selavi.training.module import SelaviModule
     from selavi.training.trainer import make_trainer
@@ -93,12 +97,14 @@ def _train(config: "Config", config_path: Path | None, is_first: bool) -> TrainR
     saving = Saving(config)
     survival = Survival(config, data.ids, saving)
     labelling = LabellingCallback(config, data.labels, progress, survival, first_table)
-    trainer = make_trainer(config, [labelling, progress, survival, saving])
-    module = SelaviModule(config, data.ids, data.steps_per_epoch(trainer.world_size))
+    trainer = make_trainer(config, [labelling, progress, Poison(config, data.ids), survival, saving])
+    module = SelaviModule(config, data.ids, data.steps_per_epoch(trainer.world_size), may_change)
     module.check_checkpoint(point.saved)
     if trainer.is_global_zero:
         start_run(config, config_path, manifest)
         set_aside(point.saved)
+        if point.saved is not None and module.changes:
+            note_changes(run_dir, point.saved.content["global_step"], module.changes)
         progress.announce(point.checkpoint, describe_bad(manifest))
     with survival.watching():
         trainer.fit(module, datamodule=data, ckpt_path=point.checkpoint, weights_only=True)
@@ -117,18 +123,23 @@ def _train(config: "Config", config_path: Path | None, is_first: bool) -> TrainR
 def _settings(arguments: TrainArguments) -> "tuple[Config, Path | None]":
     """The run's settings, and the file that they come from; none where a run goes on with its own."""
     from selavi.config import load_config, warn_of_settings_without_effect
-    from selavi.runs.resume import more_of
+    from selavi.runs.resume import changed_settings, more_of
 
-    if arguments.more is None:
+    if arguments.more is None and not arguments.change:
         path = find_recipe(arguments.config)
         config = load_config(path, arguments.overrides)
         warn_of_settings_without_effect(config, path, arguments.overrides, "train")
         return config, path
+    if arguments.change and arguments.more is not None:
+        raise UsageError("say --change first, and --more when that part of the training has ended")
     settings = [word for word in arguments.overrides if "=" in word]
     folders = [user_path(word) for word in arguments.overrides if "=" not in word]
     folders += [Path(load_config(None, [word]).run_dir) for word in settings if word.startswith("run_dir=")]
     if len(folders) != 1 or arguments.config != DEMO:
-        raise UsageError("--more goes on with a run and its own settings: name its folder, and no --config")
+        option = "--change" if arguments.change else "--more"
+        raise UsageError(f"{option} goes on with a run and its own settings: name its folder, and no --config")
+    if arguments.more is None:
+        return changed_settings(folders[0], [word for word in settings if not word.startswith("run_dir=")]), None
     return more_of(folders[0], arguments.more, settings), None
 
 

@@ -23,17 +23,17 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def differing(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
-    """Name each setting that must be the same when a run goes on, and is not: `heads.kind: mlp then, linear now`.
+def differing(saved: Mapping[str, Any], current: Mapping[str, Any]) -> dict[str, str]:
+    """Each setting that must be the same when a run goes on, and is not: `heads.kind` -> `mlp then, linear now`.
 
     A setting that `saved` lacks is younger than the run.
     """
     before, now = earlier_settings() | flatten(saved), flatten(current)
-    return [
-        f"{key}: {before.get(key)} then, {now.get(key)} now"
+    return {
+        key: f"{before.get(key)} then, {now.get(key)} now"
         for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and not freedom(key)
-    ]
+        if before.get(key) != now.get(key) and freedom(key) in ("", "told")
+    }
 
 
 def chosen(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -314,7 +314,7 @@ class OptimConfig:
 
     batch_size: int = setting(16, least=2, why="batch norm")
     """Clips a step on one device."""
-    lr: float = setting(0.01, above=0)
+    lr: float = setting(0.01, above=0, free="told")
     """Learning rate for a step of `lr_clips` clips; a step of n clips uses lr * n / lr_clips."""
     lr_clips: int = setting(16, least=1)
     """Clips of a step that `lr` is meant for."""
@@ -326,9 +326,9 @@ class OptimConfig:
     """Epochs over which the rate rises from `warmup_lr` to its target."""
     schedule: Literal["constant", "cosine"] = setting("constant")
     """What follows the warm-up: cosine falls to 0 at the last step."""
-    momentum: float = setting(0.9, least=0, below=1)
+    momentum: float = setting(0.9, least=0, below=1, free="told")
     """Momentum of SGD, without Nesterov."""
-    weight_decay: float = setting(1e-5, least=0)
+    weight_decay: float = setting(1e-5, least=0, free="told")
     """Weight decay of every parameter."""
 
     def __post_init__(self) -> None:
@@ -352,12 +352,19 @@ class TrainerConfig:
     """Number of machines."""
     strategy: str = setting("auto", free="resume")
     """How several devices work together, such as ddp."""
-    precision: Literal["32-true", "bf16-mixed"] = setting("32-true")
+    precision: Literal["32-true", "bf16-mixed"] = setting("32-true", free="told")
     """32-true: float32; bf16-mixed: bfloat16 where it is safe, faster on recent GPUs."""
-    gradient_clip_val: float | None = setting(None, above=0)
+    gradient_clip_val: float | None = setting(None, above=0, free="told")
     """Largest norm of the gradient; null: no limit."""
     sync_batchnorm: bool = setting(True)
     """Batch-norm statistics over all devices."""
+    on_nan: Literal["stop", "skip"] = setting("stop", free="resume")
+    """What becomes of a batch whose gradient is not finite.  stop: the run ends before it, with exit code 4; skip: it
+    is left out, and noted in RUN/skipped_batches.csv."""
+    max_skipped: int = setting(
+        10, least=0, free="resume", needs=Need("trainer.on_nan=skip", lambda config: config.trainer.on_nan == "skip")
+    )
+    """Batches that a run may leave out before it stops all the same."""
     save_every_s: float = setting(600.0, above=0, unit="s", free="resume")
     """Most training that a killed run loses: a checkpoint is written within an epoch, too, besides those at the end of
     each epoch and when a signal stops the run."""

@@ -9,7 +9,7 @@ from copy import deepcopy
 from dataclasses import Field, dataclass, field, fields, is_dataclass
 from typing import Any, Literal, get_args, get_origin
 
-Freedom = Literal["", "resume", "always"]
+Freedom = Literal["", "told", "resume", "always"]
 
 
 def anywhere(config: Any) -> bool:
@@ -58,7 +58,7 @@ def setting(
         unit: of the number, for messages and docs.
         why: what the limit comes from, or what to do instead; in brackets behind it.
         free: where it may differ from a run's first start.  always: it says where things are and how fast they go, not
-            what is computed; resume: when the same run goes on; empty: nowhere.
+            what is computed; resume: when the same run goes on; told: then, too, with `--change`; empty: nowhere.
         path: it is a path or a URL: ~ and ~name are home folders in it.
         needs: conditions without which it has no effect.
         earlier: what runs did that were made before there was this setting; None: what the default says.

@@ -17,6 +17,7 @@ class RunFolder:
         self.given_settings = self.path / "config.yaml"
         self.settings = self.path / RESOLVED
         self.environment = self.path / "env.json"
+        self.changes = self.path / "changes.json"
         self.manifest = self.path / "manifest.parquet"
         self.metrics = self.path / "metrics.csv"
         self.last_checkpoint = self.path / "checkpoints" / "last.ckpt"
@@ -24,6 +25,7 @@ class RunFolder:
         self.best_checkpoint = self.path / "checkpoints" / "best.ckpt"
         self.status = self.path / "status.json"
         self.bad_clips = self.path / "bad_clips.csv"
+        self.skipped_batches = self.path / "skipped_batches.csv"
         self.lock = self.path / ".lock"
         self.evaluation = self.path / "eval"
         self.export = self.path / "export"
@@ -69,6 +71,10 @@ class RunFolder:
     def probes(self, data: str, split: str) -> Path:
         """Figures of probes on a split of the run's own clips (`data` empty) or of others."""
         return self.evaluation / "_".join(filter(None, ("probe", data, f"{split}.json")))
+
+    def poison(self, step: int) -> Path:
+        """The batch of a step whose gradient was not finite."""
+        return self.path / "poison" / f"step-{step}.json"
 
     def evidence(self, split: str, head: int) -> Path:
         """Evidence for the clusters of a head, of the clips of a split."""

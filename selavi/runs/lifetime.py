@@ -6,7 +6,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -72,6 +72,14 @@ def start_run(config: Config, config_path: Path | None, manifest: pa.Table) -> N
         pq.write_table(manifest, temporary)
     if folder.metrics.exists():  # the logger would delete it: keep what earlier parts of the run logged
         folder.metrics.rename(next_free(folder.metrics))
+
+
+def note_changes(run_dir: Path, step: int, changes: Sequence[str]) -> None:
+    """Add to RUN/changes.json which settings a run goes on with from a step."""
+    path = RunFolder(run_dir).changes
+    noted = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    noted.append({"step": step, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "settings": list(changes)})
+    write_text(path, json.dumps(noted, indent=2) + "\n")
 
 
 def finish_run(config: Config, seconds: float, verdict: Verdict) -> None:

@@ -6,7 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from selavi.config import SETTINGS, Config, as_dict, differing, given_in_file, load_config, load_run_config
+from selavi.config import (
+    SETTINGS,
+    Config,
+    as_dict,
+    differing,
+    flatten,
+    freedom,
+    given_in_file,
+    load_config,
+    load_run_config,
+)
 from selavi.errors import UsageError
 from selavi.runs.checkpoint import Saved, newest_checkpoint
 from selavi.runs.folder import RunFolder
@@ -117,13 +127,49 @@ def more_of(folder: Path, epochs: int, overrides: Sequence[str] = ()) -> Config:
     return config
 
 
-def check_same_settings(saved: Mapping[str, Any], config: Config) -> None:
-    """Raise UsageError naming the settings that differ from a checkpoint's and must not."""
+def changed_settings(folder: Path, overrides: Sequence[str]) -> Config:
+    """The settings of a run, and what is to be changed of them from its last checkpoint on.
+
+    Raises:
+        UsageError: the folder is not a run, nothing is to be changed, or it cannot be.
+    """
+    load_run_config(folder)  # says what is wrong with a folder that is no run
+    keys = [override.partition("=")[0] for override in overrides]
+    may_change = [key for key in SETTINGS if freedom(key) == "told"]
+    refused = [key for key in keys if not freedom(key)]
+    if refused or not keys:
+        what = f"{', '.join(refused)} cannot be changed" if refused else "--change needs settings"
+        raise UsageError(f"{what}; a run may go on with others of {', '.join(may_change)}")
+    config = load_config(RunFolder(folder).settings, overrides)
+    config.run_dir, config.resume = str(folder), "must"
+    return config
+
+
+def check_same_settings(saved: Mapping[str, Any], config: Config, may_change: bool = False) -> list[str]:
+    """Compare a checkpoint's settings with those that its run is to go on with.
+
+    Args:
+        saved: in the checkpoint.
+        config: now.
+        may_change: whether the user said --change.
+
+    Returns:
+        What changes, such as `optim.lr: 0.1 then, 0.05 now`.
+
+    Raises:
+        UsageError: settings differ that must not.
+    """
     differences = differing(saved, as_dict(config))
-    if not differences:
-        return
+    changes = [f"{key}: {words}" for key, words in differences.items()]
+    are_changeable = all(freedom(key) == "told" for key in differences)
+    if not differences or (may_change and are_changeable):
+        return changes
     advice = "use the same ones, or another run_dir"
+    if are_changeable:
+        now = flatten(as_dict(config))
+        settings = [f"{key}={now[key]}" for key in differences]
+        advice += f"; to change them on purpose: {command('train', config.run_dir, '--change', *settings)}"
     longer = config.trainer.max_epochs - int(saved.get("trainer", {}).get("max_epochs", config.trainer.max_epochs))
     if longer > 0:
         advice += f"; to train it longer: {command('train', config.run_dir, '--more', str(longer))}"
-    raise UsageError(f"the checkpoint was made with other settings ({'; '.join(differences)}); {advice}")
+    raise UsageError(f"the checkpoint was made with other settings ({'; '.join(changes)}); {advice}")

@@ -32,6 +32,7 @@ from selavi.runs.folder import RunFolder
 from selavi.runs.record import Run
 from selavi.runs.resume import check_same_settings
 from selavi.training.optim import lr_factor, target_lr
+from selavi.training.seen import Seen
 
 KIND = "classifier"
 """What tells our checkpoints from others."""
@@ -120,7 +121,9 @@ class FinetuneModule(pl.LightningModule):
 
     def training_step(self, batch: ClipBatch, _: int) -> Tensor:
         """Mean cross-entropy over the clips that could be decoded."""
-        losses = F.cross_entropy(self.logits(batch, random=True), self.targets[batch.index], reduction="none")
+        logits = self.logits(batch, random=True)
+        self.seen = Seen(batch, {self.modality: logits.detach()[None]})
+        losses = F.cross_entropy(logits, self.targets[batch.index], reduction="none")
         decoded = batch.present[self.modality].to(losses)
         loss = (losses * decoded).sum() / decoded.sum().clamp(min=1)
         self.log("train/loss", loss)

@@ -23,7 +23,8 @@ from selavi.pretrained import load_encoders
 from selavi.randomness import mix
 from selavi.runs.checkpoint import REFITTED, Saved
 from selavi.runs.resume import check_same_settings
-from selavi.training.optim import lr_factor, make_optimizer
+from selavi.training.optim import lr_factor, make_optimizer, target_lr
+from selavi.training.seen import Seen
 from selavi.wording import command
 
 
@@ -34,11 +35,12 @@ class SelaviModule(pl.LightningModule):
         config: the whole configuration.
         ids: ids of the training clips; a batch's `index` counts them.
         steps_per_epoch: optimiser steps of an epoch.
+        may_change: whether the run goes on with other settings than its checkpoint has.
     """
 
-    def __init__(self, config: Config, ids: list[str], steps_per_epoch: int) -> None:
+    def __init__(self, config: Config, ids: list[str], steps_per_epoch: int, may_change: bool = False) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.may_change = config, may_change
         self.steps_per_epoch = steps_per_epoch
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(mix(config.seed, "model"))
@@ -46,6 +48,7 @@ class SelaviModule(pl.LightningModule):
         if config.encoders.init:
             load_encoders(self.model, config, Path(config.encoders.init))
         self.augment = Augment(config)
+        self.changes: list[str] = []
         self.label_bank = LabelBank(ids, config.num_label_heads, config.heads.num_clusters)
 
     def training_step(self, batch: ClipBatch, _: int) -> dict[str, Tensor]:
@@ -53,19 +56,20 @@ class SelaviModule(pl.LightningModule):
         labels, weights = self.label_bank[batch.index], self.label_bank.clip_weights(batch.index)
         logits = self.model(self.augment(batch, random=True), batch.present)
         reduce = self.config.loss.reduce
+        self.seen = Seen(batch, {name: values.detach() for name, values in logits.items()})
         loss = selavi_loss(logits, labels, self.model.branch_present(batch.present), weights, reduce)
         mean_loss = loss.detach() / (len(logits) if reduce == "sum" else 1)
         self.log("train/loss", mean_loss)
         return {"loss": loss, "mean_loss": mean_loss}
 
     def on_train_start(self) -> None:
-        """Set the rate anew: a checkpoint from before epochs were added holds that of the end of the training."""
-        scheduler = self.lr_schedulers()
+        """Set the optimiser anew: a checkpoint holds what the settings and the length of the training were then."""
+        scheduler, optim = self.lr_schedulers(), self.config.optim
         assert isinstance(scheduler, LambdaLR)
-        for group, rate, factor in zip(
-            scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True
-        ):
-            group["lr"] = rate * factor(scheduler.last_epoch)
+        scheduler.base_lrs = [target_lr(optim, optim.batch_size * world_size())]
+        [group], [factor] = scheduler.optimizer.param_groups, scheduler.lr_lambdas
+        rate = scheduler.base_lrs[0] * factor(scheduler.last_epoch)
+        group |= {"lr": rate, "momentum": optim.momentum, "weight_decay": optim.weight_decay}
 
     def on_train_batch_start(self, batch: ClipBatch, batch_index: int) -> None:
         """Dropout is a function of (seed, step, rank), so a resumed run draws the same."""
@@ -108,5 +112,5 @@ class SelaviModule(pl.LightningModule):
                 f"{self.config.run_dir} has new heads on the encoders of {source}, and no training goes on with them; "
                 f"train that run longer ({command('train', source, '--more', '10')}) and refit it again"
             )
-        check_same_settings(checkpoint["config"], self.config)
+        self.changes = check_same_settings(checkpoint["config"], self.config, self.may_change)
         self.label_bank.load_state_dict(checkpoint["label_bank"])

@@ -1,14 +1,15 @@
 """What happens around training steps, in the order in which Lightning calls it.
 
-The callbacks stand in the list of the trainer as LabellingCallback, Progress, Survival, Saving.  Callbacks come before
-the module at each hook:
+The callbacks stand in the list of the trainer as LabellingCallback, Progress, Poison, Survival, Saving.  Callbacks come
+before the module at each hook:
 
     training begins       the schedule is fixed; the bank gets its first labels, or batch norm
                           sees some clips; first labels are saved; the bar opens
     step
       on_train_batch_start   label     the bank is renewed where the schedule names this step
                              seed      the module draws dropout by (seed, step, rank)
-      training_step          step      the loss with the labels of the bank, the gradient, the optimiser, the rate
+      training_step          step      the loss with the labels of the bank, the gradient
+      on_before_optimizer_step  check  the gradient is finite; then the optimiser and the rate
       on_train_batch_end     show      the bar
                              check     the loss is finite, and few clips could not be decoded
                              save      every trainer.save_every_s
@@ -21,8 +22,9 @@ the module at each hook:
 """
 
 from selavi.training.callbacks.labelling import LabellingCallback
+from selavi.training.callbacks.poison import Poison
 from selavi.training.callbacks.progress import Progress
 from selavi.training.callbacks.saving import Saving
 from selavi.training.callbacks.survival import Survival
 
-__all__ = ["LabellingCallback", "Progress", "Saving", "Survival"]
+__all__ = ["LabellingCallback", "Poison", "Progress", "Saving", "Survival"]

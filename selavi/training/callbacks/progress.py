@@ -67,7 +67,8 @@ class Progress(pl.Callback):
     ) -> None:
         """Advance the bar."""
         loss = float(outputs.get("mean_loss", outputs["loss"]))
-        self.smooth_loss = loss if np.isnan(self.smooth_loss) else 0.95 * self.smooth_loss + 0.05 * loss
+        if np.isfinite(loss):  # else the batch was left out
+            self.smooth_loss = loss if np.isnan(self.smooth_loss) else 0.95 * self.smooth_loss + 0.05 * loss
         if self.meter is not None:
             steps_per_s = self.meter.pace.rate
             words = [f"epoch {trainer.current_epoch + 1}"]

@@ -18,6 +18,7 @@ from selavi.distributed import all_sum, rank, world_size
 from selavi.errors import DataError, Interrupted, NumericError
 from selavi.runs.folder import RunFolder
 from selavi.training.callbacks.saving import Saving
+from selavi.wording import command
 
 WATCHED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
@@ -82,18 +83,18 @@ class Survival(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: ClipBatch, _: int
     ) -> None:
-        """Check the step; all ranks save or stop at the same one, for whatever befell any of them."""
-        loss = float(outputs["loss"])
+        """All ranks save or stop at the same step, for whatever befell any of them."""
+        is_faulty = self.config.trainer.on_nan == "stop" and not math.isfinite(float(outputs["loss"]))
         flags = torch.tensor(
-            [self.received, not math.isfinite(loss), self.saving.is_due()], dtype=torch.float32, device=module.device
+            [self.received, is_faulty, self.saving.is_due()], dtype=torch.float32, device=module.device
         )
-        received, diverged, is_due = all_sum(flags).tolist()
+        received, num_faulty, is_due = all_sum(flags).tolist()
         self.note_errors(batch)
-        if diverged:
-            named = ", ".join(self.ids[i] for i in batch.index[:5].tolist())
+        if num_faulty:  # though the gradient was finite; see Poison
+            whose = "" if is_faulty else ", in another process"
             raise NumericError(
-                f"the loss is {loss} at step {trainer.global_step} (clips {named} ...); "
-                "lower optim.lr, or resume from the last checkpoint with another seed"
+                f"the loss is not finite at step {trainer.global_step}{whose}; lower optim.lr: "
+                f"{command('train', self.config.run_dir, '--change', f'optim.lr={self.config.optim.lr / 2:g}')}"
             )
         if received or is_due:
             self.saving.save(trainer, module)

@@ -1,0 +1,17 @@
+"""What a training step saw, for those who look at what became of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from selavi.batch import ClipBatch
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a training step saw of its clips."""
+
+    batch: ClipBatch
+    logits: Mapping[str, Tensor]
+    """(H, B, K) a branch."""
