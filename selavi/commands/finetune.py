@@ -86,10 +86,11 @@ def _finetune_fold(config: "Config", run: "Run", config_path: Path, split: str) 
     from selavi.runs.checkpoint import set_aside
     from selavi.runs.launch import is_first
     from selavi.runs.lifetime import start_run
+    from selavi.runs.pulse import Pulse
     from selavi.runs.resume import resume_point
     from selavi.training import finetune as ft
     from selavi.training.callbacks import Poison, Progress, Saving, Survival
-    from selavi.training.trainer import make_trainer
+    from selavi.training.trainer import fit, make_trainer
 
     point = resume_point(config, is_first(), ft.KIND)
     if point.finished:
@@ -102,7 +103,8 @@ def _finetune_fold(config: "Config", run: "Run", config_path: Path, split: str) 
     batches, held_out = data.loaders.evaluation_loader(ft.VALIDATION, settings.validation_views)
     progress = Progress(config, data.ids)
     saving = Saving(config)
-    survival = Survival(config, data.ids, saving)
+    pulse = Pulse(config.run_dir)
+    survival = Survival(config, data.ids, saving, pulse)
     validation = ft.Validation(config, lambda: batches, held_out["label"].to_pylist(), progress.say)
     trainer = make_trainer(config, [validation, progress, Poison(config, data.ids), survival, saving], ft.KIND)
     labels = data.train_rows["label"].to_pylist()
@@ -113,7 +115,7 @@ def _finetune_fold(config: "Config", run: "Run", config_path: Path, split: str) 
         set_aside(point.saved)
         progress.say(f"{len(data.ids)} clips to learn from, {len(held_out)} held out; into {config.run_dir}")
     with survival.watching():
-        trainer.fit(module, datamodule=data, ckpt_path=point.checkpoint, weights_only=True)
+        fit(trainer, module, data, point.checkpoint, pulse)
     best = ft.load_best(module)
     loader, rows = data.loaders.evaluation_loader(split, settings.test_views, settings.test_crops)
     test = module.score(loader, rows["label"].to_pylist(), settings.test_views * settings.test_crops)

@@ -77,12 +77,13 @@ def _train(config: "Config", config_path: Path | None, is_first: bool, may_chang
     from selavi.results.labels import write_labels
     from selavi.runs.checkpoint import set_aside
     from selavi.runs.lifetime import finish_run, note_changes, start_run
+    from selavi.runs.pulse import Pulse
     from selavi.runs.record import read_verdict
     from selavi.runs.resume import resume_point
     from selavi.training.callbacks import LabellingCallback, Poison, Progress, Saving, Survival
     from selavi.training.first.give import read_first
     from selavi.training.module import SelaviModule
-    from selavi.training.trainer import make_trainer
+    from selavi.training.trainer import fit, make_trainer
 
     began = time.monotonic()
     run_dir = Path(config.run_dir)
@@ -95,7 +96,8 @@ def _train(config: "Config", config_path: Path | None, is_first: bool, may_chang
     data = ClipDataModule(config, manifest, media)
     progress = Progress(config, data.ids)
     saving = Saving(config)
-    survival = Survival(config, data.ids, saving)
+    pulse = Pulse(config.run_dir)
+    survival = Survival(config, data.ids, saving, pulse)
     labelling = LabellingCallback(config, data.labels, progress, survival, first_table)
     trainer = make_trainer(config, [labelling, progress, Poison(config, data.ids), survival, saving])
     module = SelaviModule(config, data.ids, data.steps_per_epoch(trainer.world_size), may_change)
@@ -107,7 +109,7 @@ def _train(config: "Config", config_path: Path | None, is_first: bool, may_chang
             note_changes(run_dir, point.saved.content["global_step"], module.changes)
         progress.announce(point.checkpoint, describe_bad(manifest))
     with survival.watching():
-        trainer.fit(module, datamodule=data, ckpt_path=point.checkpoint, weights_only=True)
+        fit(trainer, module, data, point.checkpoint, pulse)
     if not trainer.is_global_zero:
         return TrainResult(run_dir, 0, 0.0, "", reports=False)
     seconds = time.monotonic() - began

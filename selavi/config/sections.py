@@ -368,6 +368,8 @@ class TrainerConfig:
     save_every_s: float = setting(600.0, above=0, unit="s", free="resume")
     """Most training that a killed run loses: a checkpoint is written within an epoch, too, besides those at the end of
     each epoch and when a signal stops the run."""
+    timeout_s: float = setting(300.0, above=0, unit="s", free="resume")
+    """How long processes that train together wait for one that is late; then they end, and name it."""
     log_every_n_steps: int = setting(10, free="resume")
     """Steps from one line of metrics.csv to the next."""
 

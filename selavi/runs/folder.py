@@ -26,6 +26,7 @@ class RunFolder:
         self.status = self.path / "status.json"
         self.bad_clips = self.path / "bad_clips.csv"
         self.skipped_batches = self.path / "skipped_batches.csv"
+        self.pulse = self.path / ".pulse"
         self.lock = self.path / ".lock"
         self.evaluation = self.path / "eval"
         self.export = self.path / "export"

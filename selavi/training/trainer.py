@@ -1,7 +1,10 @@
 """Lightning's trainer with our checkpoints and loggers."""
 
 import logging
+import re
+import signal
 import warnings
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +12,18 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.plugins.io import CheckpointIO
+from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from selavi.config import Config
-from selavi.errors import UsageError
+from selavi.errors import Interrupted, UsageError
 from selavi.runs.checkpoint import read_checkpoint, write_checkpoint
+from selavi.runs.pulse import Pulse
 from selavi.wording import command
+
+LOST_TOUCH = r"lost touch|timed out|timeout|connection (closed|reset|refused)|socket|broken pipe|nccl|gloo"
+"""What torch says where another process is gone, or late."""
 
 log = logging.getLogger("selavi")
 
@@ -65,9 +74,34 @@ def make_trainer(config: Config, callbacks: list[pl.Callback], kind: str = "labe
             f"{settings.accelerator}, trainer.devices={settings.devices}.) Leave them out to train on what is there; "
             f"{command('doctor')} says what that is"
         ) from error
+    if isinstance(trainer.strategy, DDPStrategy):  # which `auto` may come to be; its own argument would need the choice
+        trainer.strategy._timeout = timedelta(seconds=settings.timeout_s)
     if settings.sync_batchnorm and not synced and trainer.world_size > 1 and trainer.is_global_zero:
         log.warning("each process normalises its own batches: torch has SyncBatchNorm for GPUs only")
     return trainer
+
+
+def fit(
+    trainer: pl.Trainer, module: pl.LightningModule, data: pl.LightningDataModule, saved: Path | None, pulse: Pulse
+) -> None:
+    """Train, from a checkpoint where there is one.
+
+    Raises:
+        Interrupted: a process that trains together with this one has ended or hangs; the last checkpoint stays.
+    """
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=saved, weights_only=True)
+    except RuntimeError as error:
+        text = " ".join(str(error).split())
+        if trainer.world_size == 1 or not re.search(LOST_TOUCH, text, re.IGNORECASE):
+            raise
+        if isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher):
+            trainer.strategy.launcher.kill(signal.SIGKILL)  # one that hangs heeds no other
+        whose = pulse.silent() or "one of the others; what it printed may say why"
+        raise Interrupted(
+            f"lost touch with {whose} ({text[:150]}): it has ended, or it hangs, or the network does. Go on with "
+            "resume=auto from the last checkpoint; trainer.timeout_s is how long a process is waited for"
+        ) from error
 
 
 class AtomicCheckpointIO(CheckpointIO):

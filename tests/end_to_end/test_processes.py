@@ -1,6 +1,9 @@
 """Several processes train as one."""
 
 import json
+import os
+import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -53,3 +56,38 @@ def test_two_processes_fine_tune_as_one(repository: Path, tiny_yaml: Path, finis
     figures = json.loads(RunFolder(folder).finetuning("test").read_text())
     assert figures["test"]["clips"] == 16
     assert error.count("held out; into") == 1  # one of the two speaks
+
+
+def has_ended(pid: int) -> bool:
+    """Whether a process is gone, or waits to be buried."""
+    status = Path(f"/proc/{pid}/stat")
+    return not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+@pytest.mark.slow
+@pytest.mark.end_to_end
+@pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL], ids=["hangs", "is killed"])
+def test_a_process_that_hangs_or_dies_ends_the_others_and_is_named(
+    repository: Path, tiny_yaml: Path, tmp_path: Path, number: int
+) -> None:
+    """The second of two that Lightning's launcher started; the run then goes on from its last checkpoint."""
+    folder = tmp_path / "run"
+    settings = ["--config", tiny_yaml, f"run_dir={folder}", "trainer.devices=2", "trainer.strategy=ddp"]
+    settings += ["optim.batch_size=4", "trainer.max_epochs=60", "trainer.timeout_s=20"]
+    process = start(repository, *settings)
+    files = RunFolder(folder)
+    try:
+        give_up = time.monotonic() + 120
+        while not files.last_checkpoint.exists() and process.poll() is None and time.monotonic() < give_up:
+            time.sleep(0.1)
+        words = (files.pulse / "1").read_text()
+        pid = int(words.split()[1])
+        os.kill(pid, number)
+        began = time.monotonic()
+        _, error = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 75, error
+    assert f"lost touch with process 1 of 2 ({words}), last heard of" in error
+    assert time.monotonic() - began < 60
+    assert has_ended(pid)

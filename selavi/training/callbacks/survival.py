@@ -17,6 +17,7 @@ from selavi.config import Config
 from selavi.distributed import all_sum, rank, world_size
 from selavi.errors import DataError, Interrupted, NumericError
 from selavi.runs.folder import RunFolder
+from selavi.runs.pulse import Pulse
 from selavi.training.callbacks.saving import Saving
 from selavi.wording import command
 
@@ -43,10 +44,11 @@ class Survival(pl.Callback):
         config: the whole configuration.
         ids: ids of the training clips; a batch's `index` counts them.
         saving: writes the checkpoints.
+        pulse: says that this process is alive.
     """
 
-    def __init__(self, config: Config, ids: list[str], saving: Saving) -> None:
-        self.config, self.ids, self.saving = config, ids, saving
+    def __init__(self, config: Config, ids: list[str], saving: Saving, pulse: Pulse) -> None:
+        self.config, self.ids, self.saving, self.pulse = config, ids, saving, pulse
         self.faults: dict[int, str] = {}
         self.received = 0
         self.watches = False
@@ -84,6 +86,7 @@ class Survival(pl.Callback):
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: ClipBatch, _: int
     ) -> None:
         """All ranks save or stop at the same step, for whatever befell any of them."""
+        self.pulse.beat()
         is_faulty = self.config.trainer.on_nan == "stop" and not math.isfinite(float(outputs["loss"]))
         flags = torch.tensor(
             [self.received, is_faulty, self.saving.is_due()], dtype=torch.float32, device=module.device
@@ -122,6 +125,7 @@ class Survival(pl.Callback):
 
     def stop_alone(self) -> None:
         """Raise Stopped if a signal has come and no other rank waits for this one."""
+        self.pulse.beat()
         if self.received and world_size() == 1:
             raise Stopped(self.received)
 

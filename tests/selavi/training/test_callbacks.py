@@ -16,6 +16,7 @@ from selavi.errors import DataError, Interrupted, NumericError, UsageError
 from selavi.labelling.labeller import LabellingReport
 from selavi.labelling.race import ModalityRace, Race
 from selavi.runs.folder import RunFolder
+from selavi.runs.pulse import Pulse
 from selavi.runs.resume import check_same_settings
 from selavi.training.callbacks import Progress, Survival, survival
 from selavi.training.callbacks.labelling import mean_nmi
@@ -47,7 +48,7 @@ def saves() -> Saves:
 def stop(tiny: Tiny, tmp_path: Path, saves: Saves) -> Survival:
     """Handlers installed, and given back afterwards."""
     config = tiny(f"run_dir={tmp_path / 'run'}")
-    watched = Survival(config, [str(number) for number in range(9)], saves)  # type: ignore[arg-type]
+    watched = Survival(config, [str(number) for number in range(9)], saves, Pulse(config.run_dir))  # type: ignore[arg-type]
     with watched.watching():
         yield watched  # type: ignore[misc]
 
@@ -73,7 +74,9 @@ def stop_in_labelling(stop: Survival, step: int) -> None:
 
 def test_a_training_in_a_thread_leaves_the_signals_alone(tiny: Tiny) -> None:
     """Python lets the main thread alone set handlers; a server or a notebook may train in another one."""
-    watched, before = Survival(tiny(), ["a"], Saves()), signal.getsignal(signal.SIGTERM)  # type: ignore[arg-type]
+    config = tiny()
+    watched = Survival(config, ["a"], Saves(), Pulse(config.run_dir))  # type: ignore[arg-type]
+    before = signal.getsignal(signal.SIGTERM)
 
     def train() -> None:
         with watched.watching():
