@@ -31,6 +31,10 @@ def write_atomically(path: Path, previous: Path | None = None) -> Iterator[Path]
             os.replace(path, previous)
         os.replace(temporary, path)
         _fsync(path.parent)
+    except OSError as error:
+        if error.filename is None:  # of a write: the system names no file
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

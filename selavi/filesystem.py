@@ -6,6 +6,7 @@ a disk that fails are all found in folders of media.  Code that walks or opens t
 
 import errno
 import os
+import shutil
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,10 @@ _ADVICE = {
     errno.ENAMETOOLONG: "give it a shorter name",
     errno.ENOSPC: "make room, and run the same command again",
     errno.EDQUOT: "make room, and run the same command again",
+    errno.EFBIG: "a limit on the size of files is set: see ulimit -f",
+    errno.EMFILE: "raise the limit on open files (ulimit -n), or lower data.num_workers",
+    errno.ENFILE: "the machine has too many open files: close other programs",
+    errno.ENOMEM: "memory is full: close other programs, or lower data.num_workers and the batch size",
     errno.EIO: "check the disk, or the network that it is on",
     errno.ESTALE: "the network share has changed: mount it again",
     errno.ETIMEDOUT: "check the network that it is on",
@@ -134,7 +139,17 @@ def explain(error: OSError) -> str | None:
     if error.errno not in _ADVICE:
         return None
     subject = f"{os.fsdecode(error.filename)!r}: " if isinstance(error.filename, str | bytes) else ""
-    return f"{subject}{error.strerror}; {_ADVICE[error.errno]}"
+    free = _free(error.filename) if error.errno in (errno.ENOSPC, errno.EDQUOT) and subject else ""
+    return f"{subject}{error.strerror}{free}; {_ADVICE[error.errno]}"
+
+
+def _free(path: str | bytes) -> str:
+    """What room there is where a file could not be written, in words; empty where the system does not say."""
+    try:
+        usage = shutil.disk_usage(os.path.dirname(os.path.abspath(os.fsdecode(path))))
+    except OSError:
+        return ""
+    return f" ({usage.free / 1e6:,.0f} MB are free there)"
 
 
 def expand(text: str) -> str:

@@ -77,6 +77,14 @@ def tiny(tiny_yaml: Path, tmp_path: Path) -> Callable[..., Config]:
     return lambda *overrides: load_config(tiny_yaml, [f"run_dir={tmp_path / 'run'}", *overrides])
 
 
+@pytest.fixture
+def fit(tiny_yaml: Path) -> Callable[..., int]:
+    """`fit(folder, "section.key=value", ...)` runs tools/train.py in this process."""
+    from tools import train
+
+    return lambda folder, *overrides: train.main(["--config", str(tiny_yaml), f"run_dir={folder}", *overrides])
+
+
 @pytest.fixture(scope="session")
 def moving_square() -> np.ndarray:
     """(36, 32, 48, 3) uint8: the left edge of a bright square is at column `frame number`."""

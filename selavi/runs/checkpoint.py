@@ -5,7 +5,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from selavi.atomic import next_free, write_atomically
 from selavi.errors import UsageError
@@ -32,10 +32,42 @@ def write_checkpoint(checkpoint: Mapping[str, Any], path: Path) -> None:
 
     Between the two renamings there is only the previous one, which `newest_checkpoint` finds.
     """
+    with write_atomically(path, previous=RunFolder.previous_of(path)) as temporary:
+        save_tensors(checkpoint, temporary)
+
+
+def save_tensors(values: Mapping[str, Any], path: Path) -> None:
+    """As torch.save, but what the system refuses is an OSError: torch makes it a RuntimeError that says nothing of it.
+
+    Raises:
+        OSError: such as a full disk.
+    """
     import torch
 
-    with write_atomically(path, previous=RunFolder.previous_of(path)) as temporary:
-        torch.save(dict(checkpoint), temporary)
+    with path.open("wb") as file:
+        writer = _Writer(file)
+        try:
+            torch.save(dict(values), writer)
+        except RuntimeError as error:
+            raise writer.refusal or error from None
+
+
+class _Writer:
+    """Writes to a file for torch, and keeps the first error."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.refusal: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.refusal = self.refusal or error
+            raise
+
+    def flush(self) -> None:
+        self.file.flush()
 
 
 def newest_checkpoint(folder: RunFolder, kind: str = "label_bank") -> Saved | None:

@@ -27,7 +27,7 @@ from selavi.distributed import all_sum, rank, world_size
 from selavi.errors import UsageError
 from selavi.inference.load import load_model, untrained_model
 from selavi.randomness import mix
-from selavi.runs.checkpoint import Saved, read_checkpoint
+from selavi.runs.checkpoint import Saved, read_checkpoint, save_tensors
 from selavi.runs.folder import RunFolder
 from selavi.runs.record import Run
 from selavi.runs.resume import check_same_settings
@@ -258,7 +258,7 @@ class Validation(pl.Callback):
             self.best = {"epoch": epoch, **figures}
             if rank() == 0:
                 with write_atomically(best_checkpoint(self.config)) as temporary:
-                    torch.save({KIND: self.best, "state_dict": module.state_dict()}, temporary)
+                    save_tensors({KIND: self.best, "state_dict": module.state_dict()}, temporary)
 
 
 def best_checkpoint(config: Config) -> Path:
