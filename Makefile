@@ -4,6 +4,8 @@ VENV := .venv
 READY := $(VENV)/.installed
 DEV_READY := $(VENV)/.installed-dev
 RUN := $(VENV)/bin/python
+# Two processes, a file of tests in one of them; each works with one thread, and spins on none.
+PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(RUN) -m pytest --numprocesses 2 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-video demo-audio demo-compare test test-slow test-browser lint types check
@@ -40,10 +42,10 @@ demo-compare: demo demo-video demo-audio ## All three, side by side
 	$(RUN) tools/cluster_eval.py runs/demo runs/demo-video runs/demo-audio --split test --yardsticks
 
 test: $(DEV_READY) ## Run the tests
-	$(RUN) -m pytest
+	$(PYTEST)
 
 test-slow: $(DEV_READY) ## Run the long tests: sweeps, whole programs killed or trained to the end
-	$(RUN) -m pytest -m slow
+	$(PYTEST) -m slow
 
 test-browser: $(DEV_READY) ## Open the gallery in Chromium (found on the path, or SELAVI_CHROMIUM=...) and try all of it
 	$(RUN) -m pip install --quiet --editable '.[browser]'

@@ -65,7 +65,7 @@ def measure(folder: Path, root: str, split: str) -> dict[str, Any]:
         "modalities' clusters": _alone(logits, config),
         "objective": -_cross_entropy(logits, there, labels, config),
         "objective, unseen views": -_cross_entropy(model.logits(unseen), unseen_there, labels, config),
-        "probe": probe_scores(plain, labels, num_clusters).numpy(),
+        "probe": _probed(plain, labels, config),
         "training clips' own labels": np.array([nmi(encoded.labels["train"], column) for column in assignments.T]),
     }
     return {
@@ -76,6 +76,13 @@ def measure(folder: Path, root: str, split: str) -> dict[str, Any]:
         "scores": {rule: values.tolist() for rule, values in scores.items()},
         "environment": environment(folder),
     }
+
+
+def _probed(clips: FeatureTable, labels: Tensor, config: Config) -> np.ndarray:
+    """A column's probe score; nan where each modality has labels of its own, as in a run."""
+    if len(config.label_sets) > 1:
+        return np.full(config.num_label_heads, np.nan)
+    return probe_scores(clips, labels, config.heads.num_clusters).numpy()
 
 
 def _shared(logits: Mapping[str, Tensor], config: Config) -> np.ndarray:

@@ -57,8 +57,9 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--yardsticks", action="store_true", help=about)
     about = (
         "how a head is chosen without labels: by how well a linear classifier on the features finds its clusters "
-        "(probe, the default), by its agreement with the other heads (the default of runs of earlier versions, which "
-        "were not probed), or by what the probabilities of the modalities share"
+        "(probe, the default), by its agreement with the other heads (the default where each modality has labels of "
+        "its own, and of runs of earlier versions, which were not probed), or by what the probabilities of the "
+        "modalities share"
     )
     parser.add_argument("--choose", choices=("probe", "agreement", "modalities"), help=about)
     about = "also merge the clusters to K, guided by the other heads, and show how well the heads then agree"

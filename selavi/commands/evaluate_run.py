@@ -52,7 +52,7 @@ def evaluate_run(folder: Path, arguments: EvaluateArguments) -> tuple[dict[str, 
     if split != config.data.train_split:  # those have the labels of the last labelling already
         write_labels(run.folder, split, rows["id"].to_pylist(), predictions.clusters, vars(predictions.statistics))
     probe = probe_of_bank(bank)
-    if probe is None and arguments.choose == "probe":
+    if arguments.choose == "probe" and (probe is None or np.isnan(probe).any()):
         probe = _probe_anew(run, loaders, model, augment, arguments.views)
     shared = agreement_of_modalities(run.folder, config.data.train_split)
     choice = choose_head(bank["labels"].numpy(), arguments.choose or None, modality_agreement=shared, probe=probe)
@@ -76,7 +76,7 @@ def evaluate_run(folder: Path, arguments: EvaluateArguments) -> tuple[dict[str, 
 
 
 def _probe_anew(run: Run, loaders: ClipLoaders, model: SelaviModel, augment: Augment, num_views: int) -> np.ndarray:
-    """The (H,) probe scores of a run whose label bank has none: of an earlier version, or not yet finished."""
+    """The (H,) probe scores of a run whose label bank lacks some."""
     bank = run.checkpoint["label_bank"]
     loader, rows = loaders.evaluation_loader(run.config.data.train_split, num_views)
     encoded = encode_clips(model, augment, loader, len(rows), num_views)

@@ -27,7 +27,8 @@ class LabelBank:
         labels: (N, H) int32; -1 for none.
         rule: that of the last labelling, for the scores of these heads.
         weights: (H, K) float32, what a clip of each cluster counts in the loss.
-        probe: (H,) float64, of the last labelling of a finished model (selavi/labelling/probe.py); nan before it.
+        probe: (H,) float64, of the last labelling of a finished model (selavi/labelling/probe.py); nan before it, and
+            where each modality has labels of its own.
         num_labellings: so far.
     """
 

@@ -144,11 +144,9 @@ class Labeller:
                 ]
             if statistics:
                 for label_set in self.config.label_sets:
-                    votes = self._votes(clips, label_set, draft, head_logits)
-                    self._describe(votes, label_set, heads, draft)
-                columns = [each.learning_columns[head] for each in self.config.label_sets for head in heads]
-                labels = draft.labels[clips.index.cpu()][:, columns].long()
-                draft.probe[columns] = probe_scores(clips, labels, self.config.heads.num_clusters)
+                if len(self.config.label_sets) == 1:  # clusters of different modalities are not as easy to find
+                    labels = draft.labels[clips.index.cpu()][:, heads].long()
+                    draft.probe[heads] = probe_scores(clips, labels, self.config.heads.num_clusters)
         churn = draft.hand_over(bank)
         if self.method.weigh is not None:
             bank.weights = self.method.weigh(bank.labels, self.config.heads.num_clusters)

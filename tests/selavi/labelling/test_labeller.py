@@ -167,6 +167,13 @@ def test_heads_are_probed_when_labels_are_final_and_not_before(bank: LabelBank) 
     assert bank.probe.isnan().all()
 
 
+def test_heads_of_different_modalities_are_not_compared_by_probe() -> None:
+    config = settings("labelling.source=own")
+    bank = LabelBank([str(n) for n in range(N)], config.num_label_heads, K)
+    World(config).relabel(bank, statistics=True)
+    assert bank.probe.isnan().all()
+
+
 def test_groups_of_heads_see_views_of_their_own(bank: LabelBank) -> None:
     world = World(settings("labelling.head_groups=3"))
     world.relabel(bank)
