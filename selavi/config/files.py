@@ -26,6 +26,8 @@ SETTINGS: dict[str, Setting] = {entry.key: entry for entry in all_settings(Confi
 """Every setting of a run by its key, such as heads.num_clusters."""
 RESOLVED = "config.resolved.yaml"
 """The file in a run folder in which every setting stands."""
+_RESOLVER = re.compile(r"(?<!\\)(?:\\\\)*\$\{[^}]*:")
+"""A reference with a resolver, such as ${oc.env:HOME}; behind an odd number of backslashes it is text."""
 
 
 def find_config(path: Path, shipped: Path) -> Path:
@@ -45,7 +47,8 @@ def load_config(path: Path | None, overrides: Sequence[str] = (), *, is_complete
     """Merge defaults, a YAML file and `section.key=value` overrides.
 
     Settings that are text (paths, names, words) are taken as they are written, from the first `=` on; the others are
-    read as YAML.  `${...}` refers to another setting in a file, and means nothing on the command line.
+    read as YAML.  `${...}` refers to another setting in a file, and means nothing on the command line.  Nothing
+    outside of the file can be referred to: it may come from anybody, and what it says is written into the run.
 
     Args:
         path: a YAML file; a run's RESOLVED one is complete.
@@ -54,7 +57,8 @@ def load_config(path: Path | None, overrides: Sequence[str] = (), *, is_complete
             takes the value that stands for what was done before.
 
     Raises:
-        UsageError: unreadable file, unknown key (the message names the nearest one), wrong type or value.
+        UsageError: unreadable file, unknown key (the message names the nearest one), wrong type or value, a reference
+            to the environment or through any other resolver of OmegaConf.
     """
     for override in overrides:
         if "=" not in override:
@@ -68,7 +72,10 @@ def load_config(path: Path | None, overrides: Sequence[str] = (), *, is_complete
         if is_complete or (path is not None and path.name == RESOLVED):
             younger = [f"{key}={entry.earlier}" for key, entry in SETTINGS.items() if entry.is_younger]
             layers.append(OmegaConf.from_dotlist(younger))
+        for override in others:
+            _refuse_resolvers(override, "the command line")
         if path is not None:
+            _refuse_resolvers_of(path)
             loaded = OmegaConf.load(path)
             if not OmegaConf.is_dict(loaded):
                 raise UsageError(f"{path}: expected `section:` and `key: value` lines, found a list or text")
@@ -86,7 +93,7 @@ def load_config(path: Path | None, overrides: Sequence[str] = (), *, is_complete
         config = OmegaConf.to_object(merged)
     except OSError as error:
         raise UsageError(f"cannot read the configuration {path}: {error.strerror or error}") from error
-    except (YAMLError, UnicodeDecodeError) as error:
+    except YAMLError as error:
         raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     except OmegaConfBaseException as error:
         raise UsageError(_explain(error)) from error
@@ -174,10 +181,41 @@ def given_in_file(path: Path) -> set[str]:
     return {key for key, _ in _nodes(path)}
 
 
+def _refuse_resolvers_of(path: Path) -> None:
+    waiting, seen = [_compose(path)], set()
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:  # an alias, which OmegaConf follows within limits
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.ScalarNode):
+            _refuse_resolvers(node.value, f"{path}, line {node.start_mark.line + 1}")
+        elif isinstance(node, yaml.MappingNode):
+            waiting += [part for pair in node.value for part in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+
+
+def _refuse_resolvers(text: str, where: str) -> None:
+    if _RESOLVER.search(text):
+        raise UsageError(
+            f"{where}: {text!r} refers to something outside of the file, which is refused, as a file may come from "
+            "anybody and what it says is kept in the run; write the value itself, or give it on the command line, "
+            "where the shell knows $HOME.  ${section.key} refers to another setting; \\${ is just that text"
+        )
+
+
+def _compose(path: Path) -> yaml.Node | None:
+    try:
+        with path.open(encoding="utf-8") as file:
+            return yaml.compose(file, Loader=yaml.SafeLoader)
+    except (YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+
+
 def _nodes(path: Path) -> Iterator[tuple[str, yaml.Node]]:
     """The entries of a YAML file and of the sections in it, by key."""
-    with path.open(encoding="utf-8") as file:
-        root = yaml.compose(file, Loader=yaml.SafeLoader)
+    root = _compose(path)
     for name, node in root.value if isinstance(root, yaml.MappingNode) else ():
         if not isinstance(node, yaml.MappingNode):
             yield name.value, node
