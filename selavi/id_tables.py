@@ -23,9 +23,9 @@ from typing import Any, TextIO
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from selavi.errors import UsageError
+from selavi.guarded.parquet import ParquetReader
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 NO_VALUE = ("nan", "NaN", "<NA>")
@@ -299,12 +299,9 @@ def _null_for_empty(values: Any) -> Any:
 
 
 def _read_parquet(path: Path, name: str, columns: Sequence[str], optional: Sequence[str]) -> IdTable:
-    try:
-        with pq.ParquetFile(path) as file:  # read_table would take folders such as label=dog for columns
-            places = find_columns(name, file.schema_arrow.names, columns, optional)
-            table = file.read(columns=list(places))
-    except _UNREADABLE as error:
-        raise UsageError(f"{name} begins like Parquet, but cannot be read: {error}") from error
+    with ParquetReader(path, name=name) as file:
+        places = find_columns(name, file.schema.names, columns, optional)
+        table = pa.Table.from_batches(list(file.batches(list(places))), schema=file.schema_of(list(places)))
     notes: list[str] = []
     arrays = [as_text(table[column], column, name, notes) for column in places]
     return IdTable(pa.table(arrays, names=list(places)), notes)

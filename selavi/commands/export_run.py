@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
-from datamodules.index.manifest import media_root, read_manifest
 from datamodules.index.moved import at_root
 from selavi.atomic import hold, next_free
 from selavi.commands.export import ExportArguments, ExportResult
@@ -19,6 +19,7 @@ from selavi.results.gallery.select import arrange
 from selavi.results.handover import hand_over
 from selavi.results.naming import Names, apply_names, read_names, write_names
 from selavi.runs.folder import RunFolder
+from selavi.runs.manifest import media_root, read_manifest
 from selavi.scores.head_choice import choose_head
 
 _NEED_FEATURES = {"features", "embedding-atlas", "spotlight"}
@@ -62,12 +63,19 @@ def export_run(arguments: ExportArguments) -> ExportResult:
                 arguments.to,
                 RunFolder(folder).handover,
                 media_root=media_root(manifest),
+                scanned=_scanned(clips),
                 durations_s=dict(zip(clips["id"].to_pylist(), clips["duration_s"].to_pylist(), strict=True)),
                 features={name: (clips["id"], values) for name, values in features.items()},
                 link=link,
             )
             readme = RunFolder(folder).handover / "README.txt"
     return ExportResult(folder, tables, report.page, report.lines(), readme, arguments)
+
+
+def _scanned(clips: pa.Table) -> dict[str, tuple[int, int]]:
+    """Size and time of change of each clip's file, by id."""
+    facts = zip(clips["bytes"].to_pylist(), clips["mtime_ns"].to_pylist(), strict=True)
+    return dict(zip(clips["id"].to_pylist(), facts, strict=True))
 
 
 def _adopt_names(kept: Path, given: Path | None) -> Names:

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import IO, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from selavi.atomic import hold, next_free, write_atomically, write_text
+from selavi.atomic import hold, next_free, write_text
 from selavi.config import Config, save_config
 from selavi.errors import UsageError
+from selavi.guarded.parquet import write_parquet
 from selavi.runs.folder import RunFolder
 from selavi.scores.verdict import Verdict
 
@@ -40,8 +40,7 @@ def start_run(config: Config, config_path: Path | None, manifest: pa.Table) -> I
         write_text(folder.given_settings, config_path.read_text(encoding="utf-8"))
     save_config(config, folder.settings)
     write_text(folder.environment, json.dumps(environment(), indent=2) + "\n")
-    with write_atomically(folder.manifest) as temporary:
-        pq.write_table(manifest, temporary)
+    write_parquet(manifest, folder.manifest)
     if folder.metrics.exists():  # the logger would delete it: keep what earlier parts of the run logged
         folder.metrics.rename(next_free(folder.metrics))
     return lock

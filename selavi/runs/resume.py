@@ -8,6 +8,7 @@ from typing import Any
 
 from selavi.config import SETTINGS, Config, as_dict, differing, given_in_file, load_config, load_run_config
 from selavi.errors import UsageError
+from selavi.guarded.json_file import as_written
 from selavi.runs.folder import RunFolder
 from selavi.runs.record import read_status
 from selavi.wording import command
@@ -78,7 +79,9 @@ def is_finished(config: Config) -> bool:
     if not folder.status.exists():
         return False
     planned = config.trainer.all_epochs
-    return int(read_status(folder.path).get("epochs", planned)) >= planned
+    status = read_status(folder.path)
+    with as_written(folder.status):
+        return int(status.get("epochs", planned)) >= planned
 
 
 def more_of(folder: Path, epochs: int, overrides: Sequence[str] = ()) -> Config:
