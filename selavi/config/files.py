@@ -26,6 +26,7 @@ SETTINGS: dict[str, Setting] = {entry.key: entry for entry in all_settings(Confi
 """Every setting of a run by its key, such as heads.num_clusters."""
 RESOLVED = "config.resolved.yaml"
 """The file in a run folder in which every setting stands."""
+_FIRST_LINE, _LAST_LINE = "# Every setting.  The last line says that nothing was cut off.", "# End of the settings."
 _RESOLVER = re.compile(r"(?<!\\)(?:\\\\)*\$\{[^}]*:")
 """A reference with a resolver, such as ${oc.env:HOME}; behind an odd number of backslashes it is text."""
 
@@ -75,6 +76,7 @@ def load_config(path: Path | None, overrides: Sequence[str] = (), *, is_complete
         for override in others:
             _refuse_resolvers(override, "the command line")
         if path is not None:
+            _require_whole(path, is_complete or path.name == RESOLVED)
             _refuse_resolvers_of(path)
             loaded = OmegaConf.load(path)
             if not OmegaConf.is_dict(loaded):
@@ -93,17 +95,30 @@ def load_config(path: Path | None, overrides: Sequence[str] = (), *, is_complete
         config = OmegaConf.to_object(merged)
     except OSError as error:
         raise UsageError(f"cannot read the configuration {path}: {error.strerror or error}") from error
-    except YAMLError as error:
+    except (YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     except OmegaConfBaseException as error:
-        raise UsageError(_explain(error)) from error
+        raise UsageError(_in_file(path, overrides, _explain(error))) from error
     except ValueError as error:
-        raise UsageError(str(error)) from error
+        raise UsageError(_in_file(path, overrides, str(error))) from error
     assert isinstance(config, Config)
     for key, text in texts.items():
         chosen = SETTINGS[key]
         chosen.set(config, expand(text) if chosen.about.path else text)
     return config
+
+
+def _in_file(path: Path | None, overrides: Sequence[str], message: str) -> str:
+    """A message that names the file, where nothing but the file can be meant."""
+    return f"{path}: {message}" if path is not None and not overrides and str(path) not in message else message
+
+
+def _require_whole(path: Path, is_complete: bool) -> None:
+    """Refuse what save_config wrote and is no longer whole: what is cut off would be a default in silence."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    was_cut = lines[:1] == [_FIRST_LINE] and lines[-1] != _LAST_LINE
+    if was_cut or (is_complete and not any(map(str.strip, lines))):
+        raise UsageError(f"{path} is damaged, its end is missing: bring back a whole one, such as from a backup")
 
 
 def load_run_config(folder: Path) -> Config:
@@ -127,7 +142,8 @@ def save_config(config: Config, path: Path) -> None:
     """Write every setting as YAML; load_config reads it back to an equal Config."""
     from selavi.atomic import write_text
 
-    write_text(path, OmegaConf.to_yaml(OmegaConf.create(_plain(config, escape))))
+    settings = OmegaConf.to_yaml(OmegaConf.create(_plain(config, escape)))
+    write_text(path, f"{_FIRST_LINE}\n{settings}{_LAST_LINE}\n")
 
 
 def as_dict(config: Config) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """JSON files: a mapping, or a message."""
 
+import csv
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,5 +46,5 @@ def as_written(path: Path | str, advice: str = ADVICE) -> Iterator[None]:
         yield
     except UsageError:
         raise
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError, OverflowError) as error:
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError, OverflowError, csv.Error) as error:
         raise UsageError(f"{path} is not as selavi wrote it ({error!r}); it is damaged: {advice}") from error
