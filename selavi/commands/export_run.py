@@ -1,5 +1,6 @@
 """Write the tables, the page and what is handed over of one run."""
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +15,7 @@ from selavi.commands.features import features_of
 from selavi.commands.gallery import GalleryContent, write_run_gallery
 from selavi.config import load_run_config
 from selavi.errors import UsageError
+from selavi.filesystem import Enclosure, real_path
 from selavi.results.cluster_table import assignments, cluster_table, probe_of, read_labels, write_cluster_table
 from selavi.results.gallery.select import arrange
 from selavi.results.handover import hand_over
@@ -28,6 +30,7 @@ _NEED_FEATURES = {"features", "embedding-atlas", "spotlight"}
 def export_run(arguments: ExportArguments) -> ExportResult:
     """Join labels, manifest and names, write the tables, then the gallery."""
     folder = arguments.run
+    _require_own_folders(RunFolder(folder))
     manifest = read_manifest(RunFolder(folder).manifest)
     config, manifest = at_root(load_run_config(folder), manifest, arguments.root)
     split = arguments.split or config.data.train_split
@@ -70,6 +73,18 @@ def export_run(arguments: ExportArguments) -> ExportResult:
             )
             readme = RunFolder(folder).handover / "README.txt"
     return ExportResult(folder, tables, report.page, report.lines(), readme, arguments)
+
+
+def _require_own_folders(run: RunFolder) -> None:
+    """Refuse links out of the run folder in places where an export removes what earlier ones left."""
+    enclosure = Enclosure(run.path)
+    written = [run.gallery / name for name in ("", "data", "media", "thumbs", "evidence")]
+    for place in [*written, run.handover, *run.handover.glob("*")]:
+        if enclosure.leads_out(os.path.abspath(place)):
+            raise UsageError(
+                f"{place} is a link out of the run folder, to {real_path(place)}, where an export would remove files: "
+                "make it a folder, or move the whole run and link that"
+            )
 
 
 def _scanned(clips: pa.Table) -> dict[str, tuple[int, int]]:

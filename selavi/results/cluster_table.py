@@ -51,6 +51,7 @@ LABEL_SCHEMA = pa.schema(
 
 _ROWS_AT_ONCE = 1_000_000
 _LABEL_COLUMNS = ("id", "head", "cluster", "confidence", "margin", "entropy", "modality_agreement")
+_KEYS = ("id", "head", "cluster")
 _MANIFEST_COLUMNS = ("id", "path", "label")
 _AGAIN = "make the labels again: measure this split, or train with resume=auto without status.json"
 
@@ -142,10 +143,12 @@ def _checked_labels(labels: pa.Table, path: Path) -> pa.Table:
     """
     with as_written(path, _AGAIN):
         for field in LABEL_SCHEMA:
+            if field.name not in labels.column_names and field.name not in _KEYS:
+                continue  # whoever needs it says so
             if labels[field.name].type != field.type:
                 place = labels.schema.get_field_index(field.name)
                 labels = labels.set_column(place, field, labels[field.name].cast(field.type))
-            if field.name in ("id", "head", "cluster") and labels[field.name].null_count:
+            if field.name in _KEYS and labels[field.name].null_count:
                 raise ValueError(f"rows without {field.name}")
         heads = labels["head"].to_numpy()
         num_heads = int(heads.max()) + 1 if len(heads) else 0

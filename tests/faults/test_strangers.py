@@ -234,3 +234,17 @@ def test_clips_that_were_touched_are_taken_where_their_folder_is_named(
     assert not list((run / "gallery").glob("media/*"))
     assert export_clusters.main([str(run), *words, f"data.root={tmp_path / 'media'}"]) == 0
     assert len(list((run / "gallery" / "media").iterdir())) == 32
+
+
+@pytest.mark.parametrize("place", ["gallery", "gallery/data", "gallery/media", "handover", "handover/features"])
+def test_no_export_writes_or_removes_outside_of_the_run(
+    place: str, finished_run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run, mine = shutil.copytree(finished_run, tmp_path / "run"), tmp_path / "mine"
+    mine.mkdir()
+    (mine / "program.js").write_text("mine")
+    (run / place).parent.mkdir(exist_ok=True)
+    (run / place).symlink_to(mine)
+    assert export_clusters.main([str(run), "--map", "none", "--evidence", "0", "--to", "features"]) == 2
+    assert f"{run / place} is a link out of the run folder, to {mine}" in capfd.readouterr().err
+    assert [path.name for path in mine.iterdir()] == ["program.js"]

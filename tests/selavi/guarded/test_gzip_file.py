@@ -18,34 +18,29 @@ def test_text_comes_back(tmp_path: Path) -> None:
     assert len(read_table(tmp_path / "x.csv.gz", ["id", "label"])) == 100_000
 
 
-@pytest.mark.parametrize(
-    "read", [lambda path: read_table(path, ["id"]), read_ids, read_names], ids=["table", "ids", "names"]
-)
-@pytest.mark.parametrize(
-    "line", [b"a\n", b"\n", b"a" * 1000, b"\xff"], ids=["rows", "empty lines", "one line", "letters"]
-)
+READERS = {"table": lambda path: read_table(path, ["id"]), "ids": read_ids, "names": read_names}
+LINES = {"rows": b"a\n", "empty lines": b"\n", "one line": b"a" * 1000, "letters": b"\xff"}
+
+
+@pytest.mark.parametrize("read", READERS)
+@pytest.mark.parametrize("line", LINES)
 def test_a_small_file_that_unpacks_to_much_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read, line: bytes
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: str, line: str
 ) -> None:
     monkeypatch.setattr(gzip_file, "LEAST_BYTES", 500_000)
     path = tmp_path / "names.csv.gz"
-    path.write_bytes(
-        gzip.compress(
-            b"id,head,cluster\na,0,1\n"[: 3 if read is read_ids else None] + b"\n" + line * (3_000_000 // len(line))
-        )
-    )
+    header = b"head,cluster\n0,1\n" if read == "names" else b"id\n"
+    path.write_bytes(gzip.compress(header + LINES[line] * (3_000_000 // len(LINES[line]))))
     with pytest.raises(UsageError, match=r"names\.csv\.gz"):
-        read(path)
+        READERS[read](path)
 
 
 def test_the_message_says_what_to_do(tmp_path: Path) -> None:
     path = tmp_path / "ids.txt.gz"
     path.write_bytes(gzip.compress(b"\n" * (gzip_file.LEAST_BYTES + 1)))
     assert path.stat().st_size < 100_000
-    with (
-        pytest.raises(UsageError, match=r"has 65 kB and unpacks to more than 67 MB: .*gunzip"),
-        open_gzip(path, str(path)) as file,
-    ):
+    refused = pytest.raises(UsageError, match=r"has 65 kB and unpacks to more than 67 MB: .*gunzip")
+    with refused, open_gzip(path, str(path)) as file:
         file.read()
 
 
