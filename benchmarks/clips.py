@@ -41,7 +41,7 @@ from common import PAGES, RESULTS, machine, markdown_table
 from torch.nn.functional import interpolate
 
 from datamodules.clips import ClipDataModule, judge_for, prepare_data
-from datamodules.index.manifest import SCHEMA, read_manifest, write_manifest
+from datamodules.index.manifest import write_manifest
 from datamodules.index.scan import scan
 from datamodules.loading.loader import Loader
 from datamodules.stores.prepare import PrepareSettings, prepare
@@ -50,6 +50,7 @@ from selavi import modalities
 from selavi.augment.audio import LogMel
 from selavi.config import AudioConfig, load_config
 from selavi.media import decode_clip, frame_times
+from selavi.runs.manifest import SCHEMA, read_manifest
 
 FOLDER = Path(tempfile.gettempdir()) / "selavi-benchmark-clips"
 NUM_FILES, SECONDS, FPS, HEIGHT, WIDTH = 6, 10, 30, 256, 340

@@ -24,7 +24,6 @@ import torch.nn.functional as F
 from common import ROOT, describe_machine, load_runs, machine, markdown_table, publish
 
 from datamodules.clips import prepare_data
-from datamodules.index.manifest import media_root
 from datamodules.loading.views import ClipLoaders
 from datamodules.synthetic import FPS, draw_frames, draw_nuisances
 from selavi.augment import Augment
@@ -35,6 +34,7 @@ from selavi.localisation import evidence
 from selavi.randomness import mix
 from selavi.results.cluster_table import read_labels
 from selavi.runs.lifetime import environment
+from selavi.runs.manifest import media_root
 from selavi.runs.record import load_run
 
 STRUCK = ("thud", "bell", "tick")

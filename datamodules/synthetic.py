@@ -24,6 +24,7 @@ import numpy as np
 from datamodules.processes import script_hidden
 from selavi.atomic import write_atomically, write_text
 from selavi.errors import UsageError
+from selavi.guarded.json_file import read_json
 from selavi.media import encode_clip
 from selavi.meter import follow
 from selavi.randomness import mix
@@ -492,7 +493,7 @@ def _check_root(root: Path, settings: Mapping[str, object], done: Path, begun: P
             )
         return
     try:
-        existing = dict(json.loads(record.read_text(encoding="utf-8")))
+        existing = read_json(record)
     except (TypeError, ValueError) as error:
         raise UsageError(
             f"{record} does not describe a generated set ({error}): remove {root} or choose another folder"

@@ -3,11 +3,11 @@
 import numpy as np
 import pyarrow as pa
 
-from datamodules.index.manifest import media_root
 from datamodules.stores.cache import DecodedCache
 from datamodules.stores.opening import Media
 from selavi.media import decode_recording
 from selavi.meter import follow
+from selavi.runs.manifest import media_root
 
 
 def crude_features(rows: pa.Table, media: Media) -> dict[str, np.ndarray]:

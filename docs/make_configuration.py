@@ -33,7 +33,8 @@ Paths, names and words are taken as they are written, from the first `=` on: `da
 and `data.root=/a${b}` are what they say. Quotes belong to the shell; one that arrives belongs to the name, so that
 `data.list=''` in a script without a shell is a file called `''`, and `data.list=` is none. Numbers, lists and mappings
 are YAML. In a file, too, `root: 007` is the folder 007, but YAML's own signs need quotes there (`root: "/my #1 set"`),
-and `${section.key}` in it refers to another setting.
+and `${section.key}` in it refers to another setting. Nothing in a file refers to the outside: `${oc.env:HOME}` is
+refused, as a file may come from anybody and what it says is kept in the run.
 
 A setting that is given and has no effect in a run is named in one warning, with what it needs: `labelling.tol needs
 labelling.method=transport`. Defaults are not, nor are settings of a file that lose their effect by the command line:

@@ -9,7 +9,6 @@ cells between commas, semicolons or tabs.  Nothing is converted: 01, 1 and 1.0 a
 """
 
 import csv
-import gzip
 import re
 import zlib
 from collections.abc import Iterator, Sequence
@@ -18,14 +17,15 @@ from dataclasses import dataclass, field
 from io import TextIOWrapper
 from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any, TextIO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from selavi.errors import UsageError
+from selavi.guarded.gzip_file import open_gzip
+from selavi.guarded.parquet import ParquetReader
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 NO_VALUE = ("nan", "NaN", "<NA>")
@@ -82,7 +82,7 @@ class TextFile:
     @contextmanager
     def _open(self) -> Iterator[TextIO]:
         try:
-            with _open_bytes(self.path, self.compressed) as opened:
+            with _open_bytes(self.path, self.compressed, self.name) as opened:
                 file = TextIOWrapper(opened, encoding=self.encoding, newline="")
                 if self.separator:
                     file.readline()
@@ -129,7 +129,8 @@ class TextFile:
             csv.field_size_limit(limit)
 
     def _wrong_letter(self) -> UsageError:
-        data = gzip.decompress(self.path.read_bytes()) if self.compressed else self.path.read_bytes()
+        with _open_bytes(self.path, self.compressed, self.name) as file:
+            data = file.read()
         try:
             data.decode(self.encoding)
         except UnicodeDecodeError as error:
@@ -143,8 +144,8 @@ class TextFile:
         return UsageError(f"{self.name} changed while it was read; try again")
 
 
-def _open_bytes(path: Path, compressed: bool) -> Any:
-    return gzip.open(path) if compressed else path.open("rb")
+def _open_bytes(path: Path, compressed: bool, name: str) -> IO[bytes]:
+    return open_gzip(path, name) if compressed else path.open("rb")
 
 
 def open_table(path: Path, name: str = "") -> TextFile | None:
@@ -161,7 +162,7 @@ def open_table(path: Path, name: str = "") -> TextFile | None:
     try:
         with path.open("rb") as file:
             compressed = file.read(2) == b"\x1f\x8b"
-        with _open_bytes(path, compressed) as opened:
+        with _open_bytes(path, compressed, name) as opened:
             head = opened.read(_HEAD_BYTES)
     except _UNREADABLE as error:
         raise UsageError(f"{name} cannot be read: {getattr(error, 'strerror', None) or error}") from error
@@ -299,12 +300,9 @@ def _null_for_empty(values: Any) -> Any:
 
 
 def _read_parquet(path: Path, name: str, columns: Sequence[str], optional: Sequence[str]) -> IdTable:
-    try:
-        with pq.ParquetFile(path) as file:  # read_table would take folders such as label=dog for columns
-            places = find_columns(name, file.schema_arrow.names, columns, optional)
-            table = file.read(columns=list(places))
-    except _UNREADABLE as error:
-        raise UsageError(f"{name} begins like Parquet, but cannot be read: {error}") from error
+    with ParquetReader(path, name=name) as file:
+        places = find_columns(name, file.schema.names, columns, optional)
+        table = pa.Table.from_batches(list(file.batches(list(places))), schema=file.schema_of(list(places)))
     notes: list[str] = []
     arrays = [as_text(table[column], column, name, notes) for column in places]
     return IdTable(pa.table(arrays, names=list(places)), notes)

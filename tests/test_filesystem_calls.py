@@ -90,6 +90,7 @@ ALLOWED: dict[str, dict[str, str]] = {
 # Elsewhere a fault ends the tool: selavi/cli.py says it in one line.
 ELSEWHERE = {
     "selavi/atomic.py": f"{OWN}whatever is written",
+    "selavi/guarded/": "ParquetReader and selavi.id_tables catch OSError",
     "selavi/config/": "settings of this installation",
     "selavi/id_tables.py": "a table that the user names",
     "selavi/results/cluster_table.py": f"{OWN}a run",

@@ -17,7 +17,7 @@ from datamodules.clips import judge_for
 from datamodules.doctor.machine import Machine
 from datamodules.doctor.report import Advice, Check, Mark
 from datamodules.index.layout import describe_layout
-from datamodules.index.manifest import SCHEMA, bad, describe_bad, mark_unusable, probed, select_split, usable
+from datamodules.index.manifest import bad, describe_bad, mark_unusable, probed, select_split, usable
 from datamodules.index.probing import probe_file
 from datamodules.index.scan import list_media, require_media
 from datamodules.index.sources import apply_list
@@ -31,6 +31,7 @@ from selavi.config import Config
 from selavi.filesystem import real_path
 from selavi.modalities import MODALITIES, reads_sound, request_of
 from selavi.randomness import mix
+from selavi.runs.manifest import SCHEMA
 from selavi.wording import command
 
 log = logging.getLogger("selavi")

@@ -8,9 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datamodules.index.manifest import media_root, select_split, usable
+from datamodules.index.manifest import select_split, usable
 from selavi.errors import UsageError
 from selavi.randomness import mix
+from selavi.runs.manifest import media_root
 
 GROUPS = {
     "ucf101": r"v_[^/]+_g[0-9]+",  # v_Archery_g08_c01: the clips of a group are cut from one recording

@@ -10,35 +10,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from datamodules.index.layout import split_of
-from selavi.atomic import write_atomically
 from selavi.errors import UsageError
-from selavi.filesystem import look
-from selavi.media import MediaError
+from selavi.guarded.parquet import write_parquet
 from selavi.modalities import MODALITIES, SLACK_S, Fault
-
-SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),  # path below the root: stays the same when the root moves
-        ("path", pa.string()),
-        ("split", pa.string()),
-        ("label", pa.string()),  # null where there is none
-        ("duration_s", pa.float64()),  # of the picture; null where the file could not be probed
-        ("fps", pa.float64()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("audio_state", pa.string()),  # ok, silent, absent, broken: there is sound, but it cannot be decoded
-        ("audio_s", pa.float64()),  # seconds of sound, 0 where there is none that can be decoded
-        ("audio_reason", pa.string()),  # why the sound is broken
-        ("timing", pa.string()),  # where the times of frames come from: selavi.media.facts.Timing
-        ("bytes", pa.int64()),
-        ("mtime_ns", pa.int64()),
-        ("status", pa.string()),  # one of STATUSES
-        ("reason", pa.string()),  # in words; null for ok
-    ]
-)
+from selavi.runs.manifest import SCHEMA, media_root
 
 STATUSES = (
     "ok",
@@ -60,32 +37,11 @@ STATUSES = (
 
 _BY_CHOICE = ("silent", "no_audio")
 _JUDGED = ("ok", "too_short", "bad_audio", *_BY_CHOICE)
-_LATER = ("audio_reason", "timing")
-"""Columns that manifests of version 0.1 lack."""
 
 
 def write_manifest(table: pa.Table, path: Path) -> None:
     """Write a manifest as Parquet, whole or not at all."""
-    with write_atomically(path) as temporary:
-        pq.write_table(table, temporary)
-
-
-def read_manifest(path: Path) -> pa.Table:
-    """Read a manifest, of any version."""
-    return complete(pq.read_table(path))
-
-
-def complete(table: pa.Table) -> pa.Table:
-    """A manifest with the columns that it lacks because an earlier version wrote it; they are null."""
-    for field in SCHEMA:
-        if field.name in _LATER and field.name not in table.column_names:
-            table = table.append_column(field, pa.nulls(len(table), field.type))
-    return table
-
-
-def media_root(manifest: pa.Table) -> Path:
-    """The folder that the manifest's paths start from."""
-    return Path(manifest.schema.metadata[b"root"].decode())
+    write_parquet(table, path)
 
 
 def usable(manifest: pa.Table) -> pa.Table:
@@ -201,18 +157,3 @@ def _replace(manifest: pa.Table, **columns: pa.Array) -> pa.Table:
     for name, values in columns.items():
         manifest = manifest.set_column(manifest.schema.get_field_index(name), SCHEMA.field(name), values)
     return manifest
-
-
-def require_unchanged(path: Path, num_bytes: int, mtime_ns: int) -> None:
-    """Check that a file is still the one that was scanned; `mtime_ns` 0: its time of change is not known.
-
-    Raises:
-        MediaError: it has vanished, has changed or cannot be read.
-    """
-    now = look(path)
-    if now.status:
-        raise MediaError(path, now.status, now.reason)
-    if now.bytes != num_bytes:
-        raise MediaError(path, "changed", f"{now.bytes} bytes, {num_bytes} when it was scanned: scan it again")
-    if mtime_ns and now.mtime_ns != mtime_ns:
-        raise MediaError(path, "changed", "written to since it was scanned: scan it again")

@@ -13,11 +13,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datamodules.index.manifest import SCHEMA, media_root, usable
+from datamodules.index.manifest import usable
 from datamodules.stores.shards import is_prepared, open_shards
 from selavi.config import Config
 from selavi.errors import UsageError
 from selavi.filesystem import expand, look, real_path
+from selavi.runs.manifest import SCHEMA, media_root
 
 MOST_LOOKS = 1000
 """Files of a run that are looked for."""
@@ -49,7 +50,7 @@ def at_root(config: Config, manifest: pa.Table, root: str) -> tuple[Config, pa.T
     place = look(root)
     if place.kind != "folder":
         raise UsageError(f"data.root={root}: no such folder ({place.reason or place.kind}); say where they are now")
-    moved = str(real_path(root)) != str(media_root(manifest))
+    moved = str(real_path(root)) != str(media_root(manifest)) or _has_other_times(manifest, root)
     manifest = manifest.replace_schema_metadata({**manifest.schema.metadata, b"root": str(real_path(root)).encode()})
     if moved:  # a copy has other times
         times = pa.array(np.zeros(len(manifest), np.int64))
@@ -105,10 +106,25 @@ def require_clips(config: Config, manifest: pa.Table) -> None:
 def _look_for(manifest: pa.Table, root: Path) -> tuple[int, int, str]:
     """How many of a run's files were looked for, how many are missing, and one of those."""
     paths = usable(manifest)["path"]
-    rows = np.unique(np.linspace(0, max(len(paths) - 1, 0), min(len(paths), MOST_LOOKS)).astype(np.int64))
-    chosen = paths.take(pa.array(rows)).to_pylist()
+    chosen = paths.take(pa.array(_spread(len(paths)))).to_pylist()
     missing = [path for path in chosen if not os.path.isfile(root / path)]
     return len(chosen), len(missing), missing[0] if missing else ""
+
+
+def _spread(num_rows: int) -> np.ndarray:
+    """At most MOST_LOOKS rows, evenly spaced."""
+    return np.unique(np.linspace(0, max(num_rows - 1, 0), min(num_rows, MOST_LOOKS)).astype(np.int64))
+
+
+def _has_other_times(manifest: pa.Table, root: str) -> bool:
+    """Whether files that lie where they were have been copied or touched.
+
+    Who names the folder says that they are the clips all the same.
+    """
+    rows = usable(manifest)
+    chosen = rows.take(pa.array(_spread(len(rows)))).select(["path", "mtime_ns"]).to_pylist()
+    seen = [(look(Path(root) / row["path"]), max(row["mtime_ns"], 0)) for row in chosen]
+    return any(now.kind == "file" and now.mtime_ns != time for now, time in seen)
 
 
 def _require_ids(manifest: pa.Table, ids: pa.ChunkedArray, root: str) -> None:

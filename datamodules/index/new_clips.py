@@ -16,18 +16,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from datamodules.index.layout import describe_layout, read_layout
-from datamodules.index.manifest import SCHEMA, media_root, read_manifest
 from datamodules.index.scan import MEDIA_SUFFIXES, SOUND_SUFFIXES, list_media, other_suffixes
 from datamodules.stores.shards import INDEX, is_prepared, open_shards
-from selavi.atomic import locked, write_atomically, write_text
+from selavi.atomic import locked, write_text
 from selavi.config import Config
 from selavi.errors import UsageError
 from selavi.filesystem import Look, look, real_path
+from selavi.guarded.json_file import read_json
+from selavi.guarded.parquet import write_parquet
 from selavi.runs.folder import RunFolder
-from selavi.wording import command
+from selavi.runs.manifest import SCHEMA, media_root, read_manifest
 
 log = logging.getLogger("selavi")
 
@@ -77,14 +77,7 @@ def list_clips(
 def _listed(path: Path) -> pa.Table:
     if not os.path.isfile(path):
         raise UsageError(f"{path}: no such file")
-    try:
-        table = read_manifest(path)
-    except (pa.ArrowException, OSError) as error:
-        raise UsageError(f"{path} cannot be read as Parquet: {error}") from error
-    missing = [name for name in SCHEMA.names if name not in table.column_names]
-    if missing or b"root" not in (table.schema.metadata or {}):
-        lacks = f"lacks the columns {', '.join(missing)}" if missing else "does not say where its media are"
-        raise UsageError(f"{path} {lacks}: expected a manifest of {command('scan')} or of a run")
+    table = read_manifest(path)
     doubled = len(table) - pc.count_distinct(table["id"]).as_py()
     if doubled:
         raise UsageError(f"{path}: {doubled} of {len(table)} rows repeat an id")
@@ -179,10 +172,10 @@ def fix_list(out: Path, settings: Mapping[str, Any], make: Callable[[], pa.Table
     with locked(out / LOCK):
         path = out / SETTINGS
         if path.exists():
-            return _require_same(out, json.loads(path.read_text(encoding="utf-8")), json.loads(json.dumps(settings)))
+            before = read_json(path, "give another --out, or delete it")
+            return _require_same(out, before, json.loads(json.dumps(settings)))
         table = make()
-        with write_atomically(out / LIST) as temporary:
-            pq.write_table(table, temporary, row_group_size=settings["shard_clips"])
+        write_parquet(table, out / LIST, row_group_size=settings["shard_clips"])
         write_text(path, json.dumps(settings, indent=1) + "\n")  # last: it says that the list is whole
 
 

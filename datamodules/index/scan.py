@@ -16,13 +16,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datamodules.index.layout import METADATA_KEY, metadata_of, read_layout, require_layout
-from datamodules.index.manifest import SCHEMA, read_manifest, write_manifest
+from datamodules.index.manifest import write_manifest
 from datamodules.index.probing import probe_file
 from datamodules.index.walk import Walk
 from datamodules.processes import Failure, run_jobs
 from selavi.errors import UsageError
 from selavi.filesystem import PASSING, look, real_path
 from selavi.meter import follow
+from selavi.runs.manifest import SCHEMA, read_manifest
 
 MEDIA_SUFFIXES = {
     *(".mp4", ".m4v", ".mov", ".m4a", ".3gp", ".3g2", ".f4v"),

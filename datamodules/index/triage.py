@@ -6,7 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datamodules.index.manifest import STATUSES, media_root, probed
+from datamodules.index.manifest import STATUSES, probed
+from selavi.runs.manifest import media_root
 from selavi.wording import duration
 
 EXAMPLES = 5

@@ -8,9 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from datamodules.index.manifest import media_root, require_unchanged
 from datamodules.index.new_clips import LIST
 from datamodules.index.probing import probe_file
 from datamodules.loading.dataset import failed_clip, read_view, usable_seconds
@@ -22,10 +20,13 @@ from datamodules.stores.reader import ClipReader, Facts
 from datamodules.stores.shards import INDEX, ShardReader, open_shards
 from selavi.batch import DecodedClip
 from selavi.config import Config
+from selavi.guarded.parquet import ParquetReader
 from selavi.media import MediaError
 from selavi.modalities import MODALITIES, SLACK_S, Request, Streams, Window, num_bytes, reads_sound, request_of
+from selavi.runs.manifest import check_manifest, media_root, require_unchanged
 
 _MOST_WORKERS = 16
+_AGAIN = "give another --out, or delete the folder"
 _READABLE = (None, "ok", "silent", "no_audio", "bad_audio", "too_short")
 """Statuses of files that can be read; the others come from other settings, or say that the file was never opened."""
 
@@ -64,7 +65,7 @@ class ListReader:
     ) -> None:
         self.path, self.config, self.modalities = path, config, list(modalities)
         self.shard_clips, self.shards = shard_clips, shards
-        self._file: pq.ParquetFile | None = None  # opened in the process that reads
+        self._file: ParquetReader | None = None  # opened in the process that reads
         self._shard = -1
         self._rows: pa.Table | None = None
         self._reader: ClipReader | None = None
@@ -109,9 +110,9 @@ class ListReader:
     def rows_of(self, shard: int) -> pa.Table:
         """The rows of a shard."""
         if self._file is None:
-            self._file = pq.ParquetFile(self.path)
-        rows: pa.Table = self._file.read_row_group(shard)
-        return rows
+            self._file = ParquetReader(self.path, advice=_AGAIN)
+        rows = pa.Table.from_batches(list(self._file.batches(row_groups=[shard])), schema=self._file.schema)
+        return check_manifest(rows, str(self.path))
 
     def _open(self, row: int) -> tuple[pa.Table, int, ClipReader]:
         """The rows of its shard, its place among them, and their reader."""
@@ -164,9 +165,9 @@ class ClipList:
 
     def __init__(self, out: Path, config: Config, modalities: Sequence[str], shard_clips: int) -> None:
         self.out, self.config, self.shard_clips = out, config, shard_clips
-        file = pq.ParquetFile(out / LIST)
-        self.num_clips, self.num_shards = file.metadata.num_rows, file.metadata.num_row_groups
-        prepared = file.schema_arrow.metadata.get(b"prepared", b"").decode()
+        with ParquetReader(out / LIST, advice=_AGAIN) as file:
+            self.num_clips, self.num_shards = file.num_rows, file.num_row_groups
+            prepared = (file.schema.metadata or {}).get(b"prepared", b"").decode()
         self.sorted_by_id = "://" not in prepared
         shards = None
         if prepared:

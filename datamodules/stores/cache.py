@@ -12,13 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datamodules.index.manifest import media_root, require_unchanged
 from datamodules.processes import Failure, run_jobs
 from selavi.atomic import locked, write_atomically
 from selavi.filesystem import PASSING
 from selavi.media import MediaError, Recording, crop_square, cut_waveform, decode_recording, frame_times, latest_frames
 from selavi.meter import follow
 from selavi.modalities import Request, Streams, Window
+from selavi.runs.manifest import media_root, require_unchanged
 
 _VERSION = 5
 _FRAMES, _SOUND, _INDEX, _LOCK = "frames.u8", "sound.i16", "index.npz", "lock"

@@ -1,10 +1,11 @@
 """Clips decoded from media files, each when it is asked for."""
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from datamodules.index.manifest import media_root, require_unchanged
 from selavi.media import decode_clip
 from selavi.modalities import Request, Streams, Window
+from selavi.runs.manifest import media_root, require_unchanged
 
 
 class FileReader:
@@ -18,7 +19,7 @@ class FileReader:
     def __init__(self, rows: pa.Table, timeout_s: float) -> None:
         self.root, self.timeout_s = media_root(rows), timeout_s
         self.paths = rows["path"].combine_chunks()
-        self.bytes, self.mtimes_ns = rows["bytes"].to_numpy(), rows["mtime_ns"].to_numpy()
+        self.bytes, self.mtimes_ns = (pc.fill_null(rows[name], -1).to_numpy() for name in ("bytes", "mtime_ns"))
 
     def read(self, row: int, window: Window, request: Request) -> Streams:
         """Decode a window; see ClipReader.

@@ -23,21 +23,15 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from datamodules.index.manifest import (
-    mark_unusable,
-    media_root,
-    read_manifest,
-    require_unchanged,
-    usable,
-    write_manifest,
-)
+from datamodules.index.manifest import mark_unusable, usable, write_manifest
 from datamodules.processes import Failure, run_jobs
 from datamodules.stores.shards import FRAME, INDEX, MARK, VERSION, frames_name, pack_clip, tar_name, unpack_clip
 from selavi.atomic import hold, write_atomically, write_text
 from selavi.errors import UsageError
 from selavi.filesystem import PASSING, real_path
+from selavi.guarded.json_file import read_json
+from selavi.guarded.parquet import read_parquet, write_parquet
 from selavi.ids import describe_changes
 from selavi.media import (
     MediaError,
@@ -49,6 +43,7 @@ from selavi.media import (
 )
 from selavi.meter import follow
 from selavi.randomness import mix
+from selavi.runs.manifest import media_root, read_manifest, require_unchanged
 from selavi.wording import command
 
 log = logging.getLogger("selavi")
@@ -237,11 +232,10 @@ def _begin(rows: pa.Table, out: Path, settings: PrepareSettings) -> None:
     plan: dict[str, Any] = {"settings": asdict(settings), "clips": len(rows), "digest": digest.hexdigest()}
     path = out / PLAN
     if not path.exists():
-        with write_atomically(out / CLIPS) as temporary:
-            pq.write_table(rows.select(_PLANNED), temporary)
+        write_parquet(rows.select(_PLANNED), out / CLIPS)
         write_text(path, json.dumps(plan, indent=1) + "\n")
         return
-    before = json.loads(path.read_text(encoding="utf-8"))
+    before = read_json(path, "choose another folder or delete this one")
     if before != plan:
         differing = [
             f"{name}: {before['settings'].get(name)}, now {value}"
@@ -260,7 +254,7 @@ def _differing_clips(rows: pa.Table, out: Path) -> str:
     """Which clips differ from those that were planned; "" where an earlier version has not written them down."""
     if not (out / CLIPS).exists():
         return ""
-    before = pq.read_table(out / CLIPS)
+    before = read_parquet(out / CLIPS)
     if media_root(before) != media_root(rows):
         return f"; in {media_root(before)}, now in {media_root(rows)}"
     parts = [describe_changes(before["id"].to_pylist(), rows["id"].to_pylist())]
@@ -327,15 +321,14 @@ class _Shards:
             left[shard] -= 1
             if not left[shard]:
                 self._assemble(shard, range(starts[shard], self.shard_ends[shard]), faults)
-        tables = [pq.read_table(self._index(shard)) for shard in range(len(self.shard_ends))]
+        tables = [read_parquet(self._index(shard)) for shard in range(len(self.shard_ends))]
         index = pa.concat_tables(tables)
         bad = {
             row["id"]: (row["status"], row["reason"])
             for row in index.filter(pc.not_equal(index["status"], "ok")).to_pylist()
         }
         good = index.filter(pc.equal(index["status"], "ok")).select(INDEX.names).sort_by("id")
-        with write_atomically(self.out / "index.parquet") as temporary:
-            pq.write_table(good, temporary)
+        write_parquet(good, self.out / "index.parquet")
         return encoded, bad
 
     def manifest(self, manifest: pa.Table) -> pa.Table:
@@ -366,9 +359,10 @@ class _Shards:
         index, tar = self._index(shard), self.out / tar_name(shard)
         if not index.exists() or not tar.exists() or not (self.out / frames_name(shard)).exists():
             return False
-        if tar.stat().st_size != int(pq.read_schema(index).metadata[b"tar_bytes"]):
+        table = read_parquet(index, ["status"])
+        if tar.stat().st_size != int(table.schema.metadata[b"tar_bytes"]):
             return False
-        statuses = pq.read_table(index, columns=["status"])["status"]
+        statuses = table["status"]
         return not pc.any(pc.is_in(statuses, value_set=pa.array(PASSING))).as_py()
 
     def _assemble(self, shard: int, places: range, faults: dict[int, Failure]) -> None:
@@ -409,8 +403,7 @@ class _Shards:
             np.save(file, np.concatenate(records))
         schema = pa.schema([*INDEX, ("status", pa.string()), ("reason", pa.string())])
         table = pa.Table.from_pylist(index, schema=schema.with_metadata({"tar_bytes": str(at + 1024)}))
-        with write_atomically(self._index(shard)) as temporary:
-            pq.write_table(table, temporary)
+        write_parquet(table, self._index(shard))
         for place in places:
             self._part(place).unlink(missing_ok=True)
 

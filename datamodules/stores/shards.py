@@ -25,17 +25,18 @@ import fsspec  # type: ignore[import-untyped]
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from datamodules.index.manifest import complete
 from selavi.atomic import hold, locked
 from selavi.errors import UsageError
 from selavi.filesystem import fault_of, real_path
+from selavi.guarded.json_file import as_written
+from selavi.guarded.parquet import read_parquet
 from selavi.media import MediaError, cut_waveform, decode_jpegs, frame_times, latest_frames
 from selavi.modalities import Request, Streams, Window
+from selavi.runs.manifest import PREPARED, check_manifest
 from selavi.wording import command
 
-MARK = "shards.json"
+MARK = PREPARED
 VERSION = 1
 FRAME = np.dtype([("at", "<i8"), ("bytes", "<i4"), ("time_s", "<f8")])
 """What is kept of each frame: its first byte in the tar, its length, and when it is shown, in seconds of the file."""
@@ -51,6 +52,7 @@ INDEX = pa.schema(
 )
 _BLOCK = 512
 _OPEN_SHARDS = 32
+_AGAIN = "prepare the clips again"
 _TRIES = 3
 
 
@@ -160,23 +162,29 @@ def open_shards(root: str, cache_dir: Path, cache_gb: float) -> tuple[pa.Table, 
     """
     files, path = fsspec.core.url_to_fs(root)
     try:
-        settings = json.loads(files.cat_file(f"{path}/{MARK}"))
+        with as_written(f"{root}/{MARK}", _AGAIN):
+            settings = dict(json.loads(files.cat_file(f"{path}/{MARK}")))
+            version, form, sizes = settings["version"], settings["format"], settings["shard_bytes"]
+            largest = int(max(sizes, default=0))
     except FileNotFoundError as error:
         raise UsageError(
             f"data.root={root}: no {MARK} in it; if {command('prepare')} was interrupted, run it again to the end "
             "(nothing else is read from a URL: media are read in a local folder)"
         ) from error
-    if settings["version"] != VERSION:
-        raise UsageError(f"{root} has format {settings['version']}, expected {VERSION}: prepare it again")
+    if version != VERSION:
+        raise UsageError(f"{root} has format {version}, expected {VERSION}: prepare it again")
     with files.open(f"{path}/manifest.parquet") as file:
-        manifest = complete(pq.read_table(file))
-    if settings["format"] == "files":
+        manifest = read_parquet(file, name=f"{root}/manifest.parquet", advice=_AGAIN)
+    if form == "files":
         if "://" in root:
             raise UsageError(f"data.root={root}: prepared files are read from a local folder; prepare shards instead")
-        return manifest.replace_schema_metadata({"root": str(real_path(root))}), None
+        manifest = manifest.replace_schema_metadata({"root": str(real_path(root))})
+    manifest = check_manifest(manifest, f"{root}/manifest.parquet")
+    if form == "files":
+        return manifest, None
     with files.open(f"{path}/index.parquet") as file:
-        index = pq.read_table(file)
-    largest, limit = max(settings["shard_bytes"], default=0), int(cache_gb * 1e9)
+        index = read_parquet(file, INDEX.names, name=f"{root}/index.parquet", advice=_AGAIN)
+    limit = int(cache_gb * 1e9)
     if "://" in root and largest * 2 > limit:
         raise UsageError(
             f"data.shard_cache_gb={cache_gb:g} does not hold two shards of {root}, of up to {largest / 1e9:.3g} GB: "
@@ -184,7 +192,8 @@ def open_shards(root: str, cache_dir: Path, cache_gb: float) -> tuple[pa.Table, 
         )
     name = blake2b(root.encode(), digest_size=6).hexdigest()
     source = _ShardFiles(root, cache_dir / f"shards-{name}" if "://" in root else None, limit)
-    return manifest, ShardReader(source, settings, index)
+    with as_written(f"{root}/{MARK}", _AGAIN):
+        return manifest, ShardReader(source, settings, index)
 
 
 class ShardReader:

@@ -1,6 +1,5 @@
 """Label the shards of a list of new clips, and merge them."""
 
-import json
 import os
 import sys
 from collections import Counter
@@ -13,6 +12,7 @@ from datamodules.loading.new_clips import ClipList
 from selavi.atomic import locked
 from selavi.commands.assign import AssignArguments, AssignResult
 from selavi.errors import UsageError
+from selavi.guarded.json_file import read_json
 from selavi.inference import assigned
 from selavi.inference.device import best_device
 from selavi.inference.load import load_model
@@ -52,8 +52,7 @@ def assign_shards(arguments: AssignArguments) -> AssignResult:
 def _kept_settings(out: Path) -> dict[str, Any]:
     if not (out / SETTINGS).exists():
         raise UsageError(f"{out} was not made by this tool: it has no {SETTINGS}")
-    settings: dict[str, Any] = json.loads((out / SETTINGS).read_text(encoding="utf-8"))
-    return settings
+    return read_json(out / SETTINGS, "give another --out, or delete it")
 
 
 def _begin(run: Run, out: Path, arguments: AssignArguments) -> dict[str, Any]:

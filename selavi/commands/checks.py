@@ -11,11 +11,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datamodules.index.manifest import read_manifest, select_split, usable
+from datamodules.index.manifest import select_split, usable
 from datamodules.index.sources import SOURCES, read_list
 from selavi.config import Config, load_run_config
 from selavi.errors import UsageError
 from selavi.runs.folder import RunFolder
+from selavi.runs.manifest import read_manifest
 from selavi.wording import command
 
 
@@ -55,11 +56,7 @@ def run_clips(folder: Path, split: str | None, labelled: bool = False) -> tuple[
 
     With `labelled`, a split without any label is refused.
     """
-    config, path = load_run_config(folder), RunFolder(folder).manifest
-    try:
-        manifest = read_manifest(path)
-    except (OSError, pa.ArrowException) as error:
-        raise UsageError(f"{path} cannot be read ({error}); without it nothing is known of the run's clips") from error
+    config, manifest = load_run_config(folder), read_manifest(RunFolder(folder).manifest)
     rows = usable(select_split(manifest, split or config.data.train_split))
     require(len(rows), f"no clip of split {split!r} of {folder} can be used; {command('scan')} says why")
     if labelled:

@@ -1,12 +1,13 @@
 """Write the tables, the page and what is handed over of one run."""
 
+import os
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
-from datamodules.index.manifest import media_root, read_manifest
 from datamodules.index.moved import at_root
 from selavi.atomic import hold, next_free
 from selavi.commands.export import ExportArguments, ExportResult
@@ -14,11 +15,13 @@ from selavi.commands.features import features_of
 from selavi.commands.gallery import GalleryContent, write_run_gallery
 from selavi.config import load_run_config
 from selavi.errors import UsageError
+from selavi.filesystem import Enclosure, real_path
 from selavi.results.cluster_table import assignments, cluster_table, probe_of, read_labels, write_cluster_table
 from selavi.results.gallery.select import arrange
 from selavi.results.handover import hand_over
 from selavi.results.naming import Names, apply_names, read_names, write_names
 from selavi.runs.folder import RunFolder
+from selavi.runs.manifest import media_root, read_manifest
 from selavi.scores.head_choice import choose_head
 
 _NEED_FEATURES = {"features", "embedding-atlas", "spotlight"}
@@ -27,6 +30,7 @@ _NEED_FEATURES = {"features", "embedding-atlas", "spotlight"}
 def export_run(arguments: ExportArguments) -> ExportResult:
     """Join labels, manifest and names, write the tables, then the gallery."""
     folder = arguments.run
+    _require_own_folders(RunFolder(folder))
     manifest = read_manifest(RunFolder(folder).manifest)
     config, manifest = at_root(load_run_config(folder), manifest, arguments.root)
     split = arguments.split or config.data.train_split
@@ -62,12 +66,31 @@ def export_run(arguments: ExportArguments) -> ExportResult:
                 arguments.to,
                 RunFolder(folder).handover,
                 media_root=media_root(manifest),
+                scanned=_scanned(clips),
                 durations_s=dict(zip(clips["id"].to_pylist(), clips["duration_s"].to_pylist(), strict=True)),
                 features={name: (clips["id"], values) for name, values in features.items()},
                 link=link,
             )
             readme = RunFolder(folder).handover / "README.txt"
     return ExportResult(folder, tables, report.page, report.lines(), readme, arguments)
+
+
+def _require_own_folders(run: RunFolder) -> None:
+    """Refuse links out of the run folder in places where an export removes what earlier ones left."""
+    enclosure = Enclosure(run.path)
+    written = [run.gallery / name for name in ("", "data", "media", "thumbs", "evidence")]
+    for place in [*written, run.handover, *run.handover.glob("*")]:
+        if enclosure.leads_out(os.path.abspath(place)):
+            raise UsageError(
+                f"{place} is a link out of the run folder, to {real_path(place)}, where an export would remove files: "
+                "make it a folder, or move the whole run and link that"
+            )
+
+
+def _scanned(clips: pa.Table) -> dict[str, tuple[int, int]]:
+    """Size and time of change of each clip's file, by id."""
+    facts = zip(clips["bytes"].to_pylist(), clips["mtime_ns"].to_pylist(), strict=True)
+    return dict(zip(clips["id"].to_pylist(), facts, strict=True))
 
 
 def _adopt_names(kept: Path, given: Path | None) -> Names:

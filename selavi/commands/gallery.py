@@ -1,6 +1,5 @@
 """The gallery of a run: its content, as the page takes it."""
 
-import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -10,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from datamodules.index.manifest import media_root
 from datamodules.stores.opening import open_prepared
 from selavi.commands.evidence import evidence_for
 from selavi.commands.export import ExportArguments
@@ -18,6 +16,7 @@ from selavi.commands.gallery_workers import pool
 from selavi.commands.prepared_clips import read_shard, write_shard
 from selavi.config import Config
 from selavi.errors import DataError, UsageError
+from selavi.guarded.json_file import as_written, read_json
 from selavi.localisation.files import read_faded
 from selavi.modalities import MODALITIES, Request, request_of
 from selavi.results.evidence import Evidence
@@ -25,6 +24,7 @@ from selavi.results.gallery.build import AboutRun, GalleryReport, MediaSource, w
 from selavi.results.gallery.select import Head, Places
 from selavi.results.naming import Names
 from selavi.runs.folder import RunFolder
+from selavi.runs.manifest import media_root
 
 log = logging.getLogger("selavi")
 _FIGURES = {"nmi": "NMI", "ari": "ARI", "accuracy": "Accuracy", "purity": "Purity", "n": "Clips scored"}
@@ -86,10 +86,11 @@ def _figures(path: Path, head: int) -> list[tuple[str, str]]:
     """What was measured of a head; nothing where it was not measured."""
     if not path.exists():
         return []
-    metrics = json.loads(path.read_text(encoding="utf-8"))
-    entry = metrics["heads"][head] if metrics["labelled"] else {}
-    figures = [(name, entry[key]) for key, name in _FIGURES.items() if entry.get(key) is not None]
-    return [(name, f"{value:.3f}" if isinstance(value, float) else f"{value:,}") for name, value in figures]
+    metrics = read_json(path, "measure the run again")
+    with as_written(path, "measure the run again"):
+        entry = metrics["heads"][head] if metrics["labelled"] else {}
+        figures = [(name, entry[key]) for key, name in _FIGURES.items() if entry.get(key) is not None]
+        return [(name, f"{value:.3f}" if isinstance(value, float) else f"{value:,}") for name, value in figures]
 
 
 def _evidence(run_dir: Path, root: str, split: str, head: int, ids: list[str]) -> Iterator[Evidence]:

@@ -17,7 +17,7 @@ import torch
 from datamodules.clips import check_bad_fraction, judge_for
 from datamodules.doctor.installation import PROBES, check_codecs, run_probe
 from datamodules.doctor.throughput import SampledFiles, measure_data
-from datamodules.index.manifest import describe_bad, probed, read_manifest, select_split, usable
+from datamodules.index.manifest import describe_bad, probed, select_split, usable
 from datamodules.stores.cache import estimate_gb
 from datamodules.stores.opening import open_prepared
 from selavi.atomic import write_text
@@ -26,6 +26,7 @@ from selavi.commands.recipes import find_recipe
 from selavi.commands.scan import ScanArguments, scan
 from selavi.config import Config, load_config
 from selavi.errors import UsageError
+from selavi.guarded.json_file import read_json
 from selavi.meter import say
 from selavi.modalities import MODALITIES, request_of
 from selavi.planning import (
@@ -41,6 +42,7 @@ from selavi.planning import (
     recipe_name,
 )
 from selavi.runs.folder import RunFolder
+from selavi.runs.manifest import read_manifest
 from selavi.training.speed import measure_model
 from selavi.wording import about
 
@@ -89,7 +91,7 @@ def read_plan(run: Path) -> Plan | None:
             )
         return None
     try:
-        plan = Plan(**json.loads(path.read_text(encoding="utf-8")))
+        plan = Plan(**read_json(path))
         plan.cost = Cost(**plan.cost) if plan.cost else None  # type: ignore[arg-type]
         return plan
     except (OSError, TypeError, ValueError) as error:

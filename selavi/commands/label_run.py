@@ -1,11 +1,10 @@
 """What `selavi label` does; imported late, for its imports are slow."""
 
-import json
 import time
 from pathlib import Path
 
 from datamodules.clips import judge_for
-from datamodules.index.manifest import read_manifest, usable
+from datamodules.index.manifest import usable
 from selavi.commands.evaluate import EvaluateArguments, evaluate
 from selavi.commands.export import ExportArguments, export
 from selavi.commands.label import LabelArguments, LabelResult, again, run_folder
@@ -14,9 +13,11 @@ from selavi.commands.train import TrainArguments, train
 from selavi.config import load_run_config
 from selavi.errors import Interrupted, UsageError
 from selavi.evaluation.report import format_table
+from selavi.guarded.json_file import read_json
 from selavi.meter import say
 from selavi.planning import more_epochs
 from selavi.runs.folder import RunFolder
+from selavi.runs.manifest import read_manifest
 from selavi.runs.record import read_status, read_verdict
 from selavi.runs.resume import is_finished
 from selavi.wording import about, command
@@ -37,7 +38,7 @@ def label_run(arguments: LabelArguments) -> LabelResult:
         plan.exported = epochs
         write_plan(plan, run)
         worked = True
-    scores = json.loads(files.figures(split).read_text(encoding="utf-8"))
+    scores = read_json(files.figures(split), "measure the run again")
     return LabelResult(
         folder=arguments.folder,
         run=run,

@@ -81,12 +81,12 @@ class LabelledRun:
         Raises:
             UsageError: the run was not exported yet.
         """
-        import pyarrow.parquet as pq
+        from selavi.guarded.parquet import read_parquet
 
         path = self._files.clusters
         if not path.exists():
             raise UsageError(f"{self.folder} has no table yet: selavi.export(run) writes it")
-        return pq.read_table(path)
+        return read_parquet(path, advice="selavi.export(run) writes it")
 
     @property
     def labels(self) -> dict[str, int]:
@@ -111,7 +111,9 @@ class LabelledRun:
         path = self._files.figures(self.config.data.train_split)
         if not path.exists():
             raise UsageError(f"{self.folder} was not measured yet: selavi.evaluate(run) does it")
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        from selavi.guarded.json_file import read_json
+
+        return read_json(path, "selavi.evaluate(run) writes it again")
 
     def assign(self, paths: Iterable[str | os.PathLike[str]] | str, **options: Any) -> "pa.Table":
         """Label new files with the clusters of this run; see `selavi.assign`."""
@@ -241,8 +243,6 @@ def assign(run: Run, paths: Iterable[str | os.PathLike[str]] | str, **options: A
         paths: files and folders.
         options: those of the command `assign`, by name: out="...", views=5, modalities=["video"].
     """
-    import pyarrow.parquet as pq
-
     from selavi.commands.assign import AssignArguments
     from selavi.commands.assign import assign as run_assign
 
@@ -253,7 +253,9 @@ def assign(run: Run, paths: Iterable[str | os.PathLike[str]] | str, **options: A
     result = run_assign(AssignArguments(opened.folder, [os.fspath(path) for path in listed], **options))
     if result.tables is None:
         raise UsageError(f"{result.num_missing} of {result.num_shards} shards in {result.out} are still to come")
-    return pq.read_table(result.tables[0])
+    from selavi.guarded.parquet import read_parquet
+
+    return read_parquet(result.tables[0])
 
 
 def assign_scores(

@@ -26,6 +26,9 @@ SETTINGS: dict[str, Setting] = {entry.key: entry for entry in all_settings(Confi
 """Every setting of a run by its key, such as heads.num_clusters."""
 RESOLVED = "config.resolved.yaml"
 """The file in a run folder in which every setting stands."""
+_FIRST_LINE, _LAST_LINE = "# Every setting.  The last line says that nothing was cut off.", "# End of the settings."
+_RESOLVER = re.compile(r"(?<!\\)(?:\\\\)*\$\{[^}]*:")
+"""A reference with a resolver, such as ${oc.env:HOME}; behind an odd number of backslashes it is text."""
 
 
 def find_config(path: Path, shipped: Path) -> Path:
@@ -45,7 +48,8 @@ def load_config(path: Path | None, overrides: Sequence[str] = (), *, is_complete
     """Merge defaults, a YAML file and `section.key=value` overrides.
 
     Settings that are text (paths, names, words) are taken as they are written, from the first `=` on; the others are
-    read as YAML.  `${...}` refers to another setting in a file, and means nothing on the command line.
+    read as YAML.  `${...}` refers to another setting in a file, and means nothing on the command line.  Nothing
+    outside of the file can be referred to: it may come from anybody, and what it says is written into the run.
 
     Args:
         path: a YAML file; a run's RESOLVED one is complete.
@@ -54,7 +58,8 @@ def load_config(path: Path | None, overrides: Sequence[str] = (), *, is_complete
             takes the value that stands for what was done before.
 
     Raises:
-        UsageError: unreadable file, unknown key (the message names the nearest one), wrong type or value.
+        UsageError: unreadable file, unknown key (the message names the nearest one), wrong type or value, a reference
+            to the environment or through any other resolver of OmegaConf.
     """
     for override in overrides:
         if "=" not in override:
@@ -68,7 +73,11 @@ def load_config(path: Path | None, overrides: Sequence[str] = (), *, is_complete
         if is_complete or (path is not None and path.name == RESOLVED):
             younger = [f"{key}={entry.earlier}" for key, entry in SETTINGS.items() if entry.is_younger]
             layers.append(OmegaConf.from_dotlist(younger))
+        for override in others:
+            _refuse_resolvers(override, "the command line")
         if path is not None:
+            _require_whole(path, is_complete or path.name == RESOLVED)
+            _refuse_resolvers_of(path)
             loaded = OmegaConf.load(path)
             if not OmegaConf.is_dict(loaded):
                 raise UsageError(f"{path}: expected `section:` and `key: value` lines, found a list or text")
@@ -89,14 +98,27 @@ def load_config(path: Path | None, overrides: Sequence[str] = (), *, is_complete
     except (YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     except OmegaConfBaseException as error:
-        raise UsageError(_explain(error)) from error
+        raise UsageError(_in_file(path, overrides, _explain(error))) from error
     except ValueError as error:
-        raise UsageError(str(error)) from error
+        raise UsageError(_in_file(path, overrides, str(error))) from error
     assert isinstance(config, Config)
     for key, text in texts.items():
         chosen = SETTINGS[key]
         chosen.set(config, expand(text) if chosen.about.path else text)
     return config
+
+
+def _in_file(path: Path | None, overrides: Sequence[str], message: str) -> str:
+    """A message that names the file, where nothing but the file can be meant."""
+    return f"{path}: {message}" if path is not None and not overrides and str(path) not in message else message
+
+
+def _require_whole(path: Path, is_complete: bool) -> None:
+    """Refuse what save_config wrote and is no longer whole: what is cut off would be a default in silence."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    was_cut = lines[:1] == [_FIRST_LINE] and lines[-1] != _LAST_LINE
+    if was_cut or (is_complete and not any(map(str.strip, lines))):
+        raise UsageError(f"{path} is damaged, its end is missing: bring back a whole one, such as from a backup")
 
 
 def load_run_config(folder: Path) -> Config:
@@ -120,7 +142,8 @@ def save_config(config: Config, path: Path) -> None:
     """Write every setting as YAML; load_config reads it back to an equal Config."""
     from selavi.atomic import write_text
 
-    write_text(path, OmegaConf.to_yaml(OmegaConf.create(_plain(config, escape))))
+    settings = OmegaConf.to_yaml(OmegaConf.create(_plain(config, escape)))
+    write_text(path, f"{_FIRST_LINE}\n{settings}{_LAST_LINE}\n")
 
 
 def as_dict(config: Config) -> dict[str, Any]:
@@ -174,10 +197,41 @@ def given_in_file(path: Path) -> set[str]:
     return {key for key, _ in _nodes(path)}
 
 
+def _refuse_resolvers_of(path: Path) -> None:
+    waiting, seen = [_compose(path)], set()
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:  # an alias, which OmegaConf follows within limits
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.ScalarNode):
+            _refuse_resolvers(node.value, f"{path}, line {node.start_mark.line + 1}")
+        elif isinstance(node, yaml.MappingNode):
+            waiting += [part for pair in node.value for part in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+
+
+def _refuse_resolvers(text: str, where: str) -> None:
+    if _RESOLVER.search(text):
+        raise UsageError(
+            f"{where}: {text!r} refers to something outside of the file, which is refused, as a file may come from "
+            "anybody and what it says is kept in the run; write the value itself, or give it on the command line, "
+            "where the shell knows $HOME.  ${section.key} refers to another setting; \\${ is just that text"
+        )
+
+
+def _compose(path: Path) -> yaml.Node | None:
+    try:
+        with path.open(encoding="utf-8") as file:
+            return yaml.compose(file, Loader=yaml.SafeLoader)
+    except (YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+
+
 def _nodes(path: Path) -> Iterator[tuple[str, yaml.Node]]:
     """The entries of a YAML file and of the sections in it, by key."""
-    with path.open(encoding="utf-8") as file:
-        root = yaml.compose(file, Loader=yaml.SafeLoader)
+    root = _compose(path)
     for name, node in root.value if isinstance(root, yaml.MappingNode) else ():
         if not isinstance(node, yaml.MappingNode):
             yield name.value, node

@@ -446,6 +446,7 @@ class Config:
     finetune: FinetuneConfig = section(FinetuneConfig, needs=FINETUNING)
 
     def __post_init__(self) -> None:
+        check_limits(self)
         self.modalities = in_order(self.modalities)
         for name in self.modalities:
             self.labelling.weights.setdefault(name, 1.0)

@@ -9,6 +9,8 @@ from copy import deepcopy
 from dataclasses import Field, dataclass, field, fields, is_dataclass
 from typing import Any, Literal, get_args, get_origin
 
+_LARGEST_WHOLE = 2**63
+"""Whole numbers from here on fit into no tensor and seed no generator."""
 Freedom = Literal["", "told", "resume", "always"]
 
 
@@ -191,13 +193,16 @@ def check_limits(section: Any) -> None:
     """Raise ValueError for a number of a section (VideoConfig is `video`) that is out of its limits, or not finite."""
     name = type(section).__name__.removesuffix("Config").lower()
     for entry in fields(section):
-        key, value, limits = f"{name}.{entry.name}", getattr(section, entry.name), _about(entry).limits
+        key = f"{name}.{entry.name}".lstrip(".")
+        value, limits = getattr(section, entry.name), _about(entry).limits
         expected = str(limits) or "a finite number"
         if isinstance(value, list | tuple | dict):
             expected = f"numbers {expected}"
         if type(None) in get_args(entry.type):
             expected += ", or null"
         numbers = _numbers_in(value)
+        fits = all(abs(number) < _LARGEST_WHOLE for number in numbers if isinstance(number, int))
+        require(fits, key, "between -2^63 and 2^63", value)
         require(all(map(limits.allow, numbers)), key, expected, value)
         require(all(map(math.isfinite, numbers)), key, "a finite number", value)
 

@@ -24,6 +24,7 @@ from selavi.config import Config, as_dict, chosen, load_config, make_label_sets
 from selavi.errors import UsageError
 from selavi.evaluation.charts import Bars, Chart, bar_chart
 from selavi.evaluation.external import read_column
+from selavi.guarded.json_file import as_written, read_json
 from selavi.id_tables import load_array, read_ids
 from selavi.ids import explain_missing, find_ids
 from selavi.runs.folder import RunFolder
@@ -107,13 +108,15 @@ def recipe_row(name: str, seed: int, run_dir: Path, split: str) -> Row:
     Beside the figures: the oracle's NMI, the mean NMI of the heads, and under own and cross labels that of each
     modality's heads.
     """
-    measured = json.loads(RunFolder(run_dir).figures(split).read_text(encoding="utf-8"))
-    if not measured["labelled"]:
-        raise UsageError(f"no clip of split {split} has a label, so recipes cannot be compared on it")
-    heads = [entry["nmi"] for entry in measured["heads"]]
-    other_figures = {"oracle_nmi": measured["oracle"]["nmi"], "mean_nmi": mean(heads)}
-    other_figures |= _nmi_by_modality(load_config(None, RECIPES[name]), heads)
-    figures = {figure: measured["chosen"][figure] for figure in FIGURES}
+    path = RunFolder(run_dir).figures(split)
+    measured = read_json(path, "measure the run again")
+    with as_written(path, "measure the run again"):
+        if not measured["labelled"]:
+            raise UsageError(f"no clip of split {split} has a label, so recipes cannot be compared on it")
+        heads = [entry["nmi"] for entry in measured["heads"]]
+        other_figures = {"oracle_nmi": measured["oracle"]["nmi"], "mean_nmi": mean(heads)}
+        other_figures |= _nmi_by_modality(load_config(None, RECIPES[name]), heads)
+        figures = {figure: measured["chosen"][figure] for figure in FIGURES}
     return {"name": name, "seed": seed, "split": split, **figures, **other_figures}
 
 

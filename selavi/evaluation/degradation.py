@@ -29,6 +29,7 @@ from selavi.batch import ClipBatch
 from selavi.config import Config
 from selavi.errors import UsageError
 from selavi.evaluation.charts import Bars, Chart, Curve, bar_chart, line_chart
+from selavi.guarded.json_file import read_json
 from selavi.inference.encode import ClipFeatures, average_views, combinations_of
 from selavi.inference.predict import score_views
 from selavi.labelling.bank import probe_of_bank
@@ -405,7 +406,7 @@ class DegradationTable:
         self.rows: list[dict[str, Any]] = []
         if self.path.exists():
             try:
-                settings = json.loads(self.path.read_text(encoding="utf-8"))
+                settings = read_json(self.path)
                 self.rows = settings.pop("rows")
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise UsageError(

@@ -21,6 +21,7 @@ from selavi.atomic import write_text
 from selavi.config import Config
 from selavi.evaluation.charts import Chart, Curve, line_chart, matrix_chart, size_chart
 from selavi.evaluation.report import COLUMNS, reason_of_choice
+from selavi.guarded.json_file import as_written
 from selavi.inference.predict import Predictions
 from selavi.labelling.methods.transport import marginal_of_head
 from selavi.runs.folder import RunFolder
@@ -237,7 +238,7 @@ def read_curves(run_dir: Path) -> dict[str, list[tuple[float, float]]]:
     for path in [*parts, RunFolder(run_dir).metrics]:
         if not path.exists():
             continue
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8") as file, as_written(path, "move it away: only curves are lost"):
             for row in csv.DictReader(file):
                 for name, text in row.items():
                     if text and name not in ("step", "epoch") and math.isfinite(float(text)):

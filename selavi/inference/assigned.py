@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
-import pyarrow.parquet as pq
 import torch
 
 from selavi.atomic import write_atomically
@@ -21,6 +20,7 @@ from selavi.augment import Augment
 from selavi.batch import ClipBatch
 from selavi.config import Config, as_dict, chosen, freedom
 from selavi.errors import DataError, UsageError
+from selavi.guarded.parquet import parquet_writer, read_parquet, write_parquet
 from selavi.inference.predict import BatchPredictions, predict_batch
 from selavi.labelling.bank import probe_of_bank
 from selavi.labelling.rule import LabelRule
@@ -51,6 +51,7 @@ PART_SCHEMA = pa.schema(
         ("nearest", NEAREST),
     ]
 )
+_AGAIN = "remove it, and run the same command again"
 BY_CHOICE = ("no_audio", "silent")
 """Statuses that are no fault of a file."""
 
@@ -246,14 +247,13 @@ def label_shards(
             metadata = {"run": str(settings["run"]), "ids": json.dumps(rows["id"].to_pylist())}
             write_tensors(clips.features(shard), tensors, metadata)
         table = part_table(rows, shard * clips.shard_clips, predictions, settings["heads"], config)
-        with write_atomically(clips.part(shard)) as temporary:  # last: that it is there says that the shard is done
-            pq.write_table(table, temporary)
+        write_parquet(table, clips.part(shard))  # last: that it is there says that the shard is done
         yield _statuses(table)
 
 
 def count_statuses(parts: Sequence[Path]) -> Counter[str]:
     """Clips by status."""
-    return sum((_statuses(pq.read_table(part, columns=["id", "status"])) for part in parts), Counter())
+    return sum((_statuses(read_parquet(part, ["id", "status"], advice=_AGAIN)) for part in parts), Counter())
 
 
 def _statuses(table: pa.Table) -> Counter[str]:
@@ -293,7 +293,7 @@ def write_bad(parts: Sequence[Path], path: Path) -> None:
     schema = pa.schema([PART_SCHEMA.field(name) for name in columns])
     with write_atomically(path) as temporary, pa_csv.CSVWriter(temporary, schema) as writer:
         for part in parts:
-            table = pq.read_table(part, columns=columns)
+            table = read_parquet(part, columns, advice=_AGAIN)
             writer.write_table(table.filter(pc.not_equal(table["status"], "ok")))
 
 
@@ -302,7 +302,7 @@ def describe(counts: Counter[str], paths: tuple[Path, Path], run_dir: Path, name
     left_out = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()) if status != "ok")
     bad = f"; left out: {left_out} (see {paths[0].with_name('bad.csv')})" if left_out else ""
     lines = [f"{counts['ok']} clips have labels{bad}", f"table: {paths[0]}", f"       {paths[1]}"]
-    if pc.any(pc.is_valid(pq.read_table(paths[0], columns=["label"])["label"])).as_py():
+    if pc.any(pc.is_valid(read_parquet(paths[0], ["label"])["label"])).as_py():
         lines.append(f"Next: measure   {command('evaluate', '--clusters', paths[0], '--labels', paths[0])}")
     if not named:
         lines.append(
@@ -359,7 +359,7 @@ def merge_parts(
     def pieces() -> Iterator[pa.Table]:
         source = iter(parts)
         while some := list(islice(source, _PARTS_AT_ONCE if sorted_by_id else None)):
-            table = pa.concat_tables(pq.read_table(part) for part in some)
+            table = pa.concat_tables(read_parquet(part, PART_SCHEMA.names, advice=_AGAIN) for part in some)
             table = table.filter(pc.equal(table["status"], "ok"))
             if not sorted_by_id:
                 table = table.sort_by([("id", "ascending"), ("head", "ascending")])
@@ -368,16 +368,15 @@ def merge_parts(
     ranks = _ranks(pieces)
     paths = out / "assignments.parquet", out / "assignments.csv"
     with (
-        write_atomically(paths[0]) as parquet,
         write_atomically(paths[1]) as csv,
-        pq.ParquetWriter(parquet, ASSIGNED_SCHEMA) as parquet_writer,
+        parquet_writer(paths[0], ASSIGNED_SCHEMA) as parquet,
         pa_csv.CSVWriter(csv, _csv_schema(num_nearest)) as csv_writer,
     ):
         at = 0
         for piece in pieces():
             table = _assigned(piece, ranks[at : at + len(piece)], names, num_nearest)
             at += len(piece)
-            parquet_writer.write_table(table)
+            parquet.write_table(table)
             flat = _flat(table, num_nearest)
             csv_writer.write_table(safe_in_spreadsheets(flat) if spreadsheet_safe else flat)
     return paths

@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from selavi.atomic import write_atomically
+from selavi.guarded.json_file import as_written
+from selavi.guarded.parquet import ParquetReader, parquet_writer, read_parquet, write_parquet
 from selavi.localisation.evidence import MAPPED
 from selavi.results.evidence import Evidence, EvidenceMap
 from selavi.runs.folder import RunFolder
+
+_ADVICE = "remove it: it is computed anew where it is needed"
 
 SCHEMA = pa.schema(
     [
@@ -37,10 +39,12 @@ def evidence_path(run_dir: Path, split: str, head: int) -> Path:
 
 def read_evidence(path: Path) -> Iterator[Evidence]:
     """Read a file one row group at a time."""
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(EvidenceWriter.ROWS):
+    with ParquetReader(path, advice=_ADVICE) as file:
+        for batch in file.batches(SCHEMA.names, rows=EvidenceWriter.ROWS):
             for row in batch.to_pylist():
-                yield _from_row(row)
+                with as_written(path, _ADVICE):
+                    evidence = _from_row(row)
+                yield evidence
 
 
 def read_faded(path: Path) -> Iterator[Evidence]:
@@ -50,9 +54,10 @@ def read_faded(path: Path) -> Iterator[Evidence]:
     apart; what is stronger than that is shown as it is.  Clusters are not compared: evidence in one small place has a
     higher peak than evidence all over the picture.
     """
-    peaks = pq.read_table(path, columns=["cluster", *(f"{name}_peak" for name in MAPPED)]).to_pydict()
-    clusters = np.array(peaks["cluster"])
-    middles = {name: _medians(np.array(peaks[f"{name}_peak"], float), clusters) for name in MAPPED}
+    peaks = read_parquet(path, ["cluster", *(f"{name}_peak" for name in MAPPED)], advice=_ADVICE).to_pydict()
+    with as_written(path, _ADVICE):
+        clusters = np.array(peaks["cluster"])
+        middles = {name: _medians(np.array(peaks[f"{name}_peak"], float), clusters) for name in MAPPED}
     for evidence in read_evidence(path):
         maps = {name: _faded(one, middles[name][evidence.cluster]) for name, one in evidence.maps.items()}
         yield replace(evidence, maps=maps)
@@ -94,7 +99,7 @@ class EvidenceWriter:
         self.clusters: dict[str, int] = {}
         """The cluster of each clip that has evidence."""
         for source in self.sources:
-            rows = pq.read_table(source, columns=["id", "cluster"]).to_pydict()
+            rows = read_parquet(source, ["id", "cluster"], advice=_ADVICE).to_pydict()
             self.clusters.update(zip(rows["id"], rows["cluster"], strict=True))
         self._pending: list[Evidence] = []
 
@@ -117,7 +122,8 @@ class EvidenceWriter:
         return [*([self.path] if self.path.exists() else []), *sorted(self.folder.glob("*.parquet"))]
 
     def _is_current(self, source: Path) -> bool:
-        schema = pq.read_schema(source)
+        with ParquetReader(source, advice=_ADVICE) as file:
+            schema = file.schema
         return schema.names == self.schema.names and (schema.metadata or {}).get(b"selavi_key") == self.key.encode()
 
     def _flush(self) -> None:
@@ -125,8 +131,7 @@ class EvidenceWriter:
             return
         numbers = [int(part.stem) for part in self.folder.glob("*.parquet")]
         part = self.folder / f"{max(numbers, default=-1) + 1:06d}.parquet"
-        with write_atomically(part) as temporary:
-            pq.write_table(self._table([_to_row(evidence) for evidence in self._pending]), temporary)
+        write_parquet(self._table([_to_row(evidence) for evidence in self._pending]), part)
         self.sources.append(part)
         self._pending = []
 
@@ -135,12 +140,12 @@ class EvidenceWriter:
             newest = {
                 clip_id: number
                 for number, source in enumerate(self.sources)
-                for clip_id in pq.read_table(source, columns=["id"])["id"].to_pylist()
+                for clip_id in read_parquet(source, ["id"], advice=_ADVICE)["id"].to_pylist()
             }
-            with write_atomically(self.path) as temporary, pq.ParquetWriter(temporary, self.schema) as writer:
+            with parquet_writer(self.path, self.schema) as writer:
                 for number, source in enumerate(self.sources):
-                    with pq.ParquetFile(source) as file:
-                        for batch in file.iter_batches(self.ROWS):
+                    with ParquetReader(source, advice=_ADVICE) as file:
+                        for batch in file.batches(rows=self.ROWS):
                             kept = [row for row in batch.to_pylist() if newest[row["id"]] == number]
                             if kept:
                                 writer.write_table(self._table(kept))

@@ -1,6 +1,6 @@
 """Media files in and out: the only user of PyAV."""
 
-from selavi.media.browser import playable, transcode
+from selavi.media.browser import playable, require_recording, transcode
 from selavi.media.decoding import (
     Recording,
     SoundError,
@@ -44,6 +44,7 @@ __all__ = [
     "playable",
     "probe",
     "recompress",
+    "require_recording",
     "stream_frames",
     "transcode",
 ]

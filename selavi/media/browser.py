@@ -99,6 +99,16 @@ def playable(path: Path) -> str | None:
     return None
 
 
+def require_recording(path: Path) -> None:
+    """Check, by its header, that a file holds a picture or sound.
+
+    Raises:
+        MediaError: it does not, or cannot be read.
+    """
+    with open_file(path, LIMITS, DEADLINE_S, needs_picture=False, by_header=True):
+        pass
+
+
 def transcode(source: Path, target: Path, *, short_side: int = 240, limits: Limits = LIMITS) -> None:
     """Turn any media file that can be read here into an .mp4 that every browser plays.
 

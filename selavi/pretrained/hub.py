@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from selavi import __version__
 from selavi.atomic import write_text
 from selavi.config import as_dict, load_run_config
 from selavi.errors import UsageError
+from selavi.guarded.json_file import as_written, read_json
+from selavi.guarded.parquet import read_parquet
 from selavi.labelling.rule import take_rule
 from selavi.pretrained.weights import HUB_CARD, HUB_SETTINGS, HUB_WEIGHTS, Pretrained, StoredWeights
 from selavi.pretrained.write import metadata_of, portable_settings, tensors_of
@@ -24,6 +25,7 @@ from selavi.runs.record import read_status
 from selavi.tensor_files import read_tensors, write_tensors
 from selavi.wording import duration
 
+_AGAIN = "`selavi convert --to hub` writes it again"
 _SCORES = ("nmi", "ami", "ari", "accuracy", "purity", "used_clusters")
 
 
@@ -48,7 +50,7 @@ def read_facts(run_dir: Path) -> TrainingFacts:
     """
     files = RunFolder(run_dir)
     split = load_run_config(run_dir).data.train_split
-    manifest = pq.read_table(files.manifest, columns=["split", "status", "duration_s"])
+    manifest = read_parquet(files.manifest, ["split", "status", "duration_s"])
     recordings = manifest.filter(pc.and_(pc.equal(manifest["split"], split), pc.equal(manifest["status"], "ok")))
     seconds = pc.sum(recordings["duration_s"]).as_py() or 0.0
     scores = {}
@@ -91,11 +93,9 @@ def read_hub(folder: Path) -> StoredWeights:
     for file in (folder / HUB_WEIGHTS, path):
         if not file.exists():
             raise UsageError(f"{folder} lacks {file.name}; `selavi convert --to hub` writes it beside the others")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+    content = read_json(path, _AGAIN)
+    with as_written(path, _AGAIN):
         overrides = list(_overrides(content["selavi"]))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"{path} does not hold the settings of a network of selavi: {error!r}") from error
     tensors, metadata = read_tensors(folder / HUB_WEIGHTS)
     rule = take_rule(tensors)
     source = metadata.get("source") or str(folder)
@@ -194,13 +194,11 @@ def _output_names(loaded: Pretrained) -> list[str]:
 
 def _read_scores(path: Path) -> dict[str, float]:
     """The scores of the chosen head; none where the clips have no labels."""
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
+    result = read_json(path, "measure the run again")
+    with as_written(path, "measure the run again"):
         if not result["labelled"]:
             return {}
         return {name: result["chosen"][name] for name in ("n", *_SCORES)}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"cannot read {path}: {error!r}; measure the run again") from error
 
 
 def _overrides(settings: Mapping[str, Any], section: str = "") -> Iterator[str]:

@@ -7,10 +7,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
-import pyarrow.parquet as pq
 
 from selavi.atomic import write_atomically
 from selavi.errors import UsageError
+from selavi.guarded.json_file import as_written
+from selavi.guarded.parquet import read_parquet, write_parquet
 from selavi.runs.folder import RunFolder
 from selavi.wording import command
 
@@ -35,9 +36,24 @@ until a person names it; confidence, margin and entropy (nats) of the clip's nor
 rank_in_cluster, 0 for the most confident clip of its head and cluster; modality_agreement, null with one
 modality; the clip's label or null."""
 
+LABEL_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("head", pa.int32()),
+        ("cluster", pa.int32()),
+        ("confidence", pa.float32()),
+        ("margin", pa.float32()),
+        ("entropy", pa.float32()),
+        ("modality_agreement", pa.float32()),
+    ]
+)
+"""RUN/labels/SPLIT.parquet: a row for each head of each clip."""
+
 _ROWS_AT_ONCE = 1_000_000
 _LABEL_COLUMNS = ("id", "head", "cluster", "confidence", "margin", "entropy", "modality_agreement")
+_KEYS = ("id", "head", "cluster")
 _MANIFEST_COLUMNS = ("id", "path", "label")
+_AGAIN = "make the labels again: measure this split, or train with resume=auto without status.json"
 
 
 def cluster_table(labels: pa.Table, manifest: pa.Table, head: int | None) -> pa.Table:
@@ -116,7 +132,29 @@ def read_labels(run_dir: Path, split: str) -> pa.Table:
             f"{run_dir} has no labels of split {split!r} (found: {splits}); labels of the training clips "
             f"appear when training ends, others with {command('evaluate', run_dir, '--split', split)}"
         )
-    return pq.read_table(path)
+    return _checked_labels(read_parquet(path, advice=_AGAIN), path)
+
+
+def _checked_labels(labels: pa.Table, path: Path) -> pa.Table:
+    """The labels, with the columns of LABEL_SCHEMA in its kinds, a row for each head of each clip.
+
+    Raises:
+        UsageError: they are not so.
+    """
+    with as_written(path, _AGAIN):
+        for field in LABEL_SCHEMA:
+            if field.name not in labels.column_names and field.name not in _KEYS:
+                continue  # whoever needs it says so
+            if labels[field.name].type != field.type:
+                place = labels.schema.get_field_index(field.name)
+                labels = labels.set_column(place, field, labels[field.name].cast(field.type))
+            if field.name in _KEYS and labels[field.name].null_count:
+                raise ValueError(f"rows without {field.name}")
+        heads = labels["head"].to_numpy()
+        num_heads = int(heads.max()) + 1 if len(heads) else 0
+        if not num_heads or len(heads) % num_heads or (heads.reshape(-1, num_heads) != np.arange(num_heads)).any():
+            raise ValueError("expected a row for each head of each clip, in order")
+    return labels
 
 
 def assignments(labels: pa.Table) -> np.ndarray:
@@ -177,8 +215,7 @@ def write_table(table: pa.Table, path: Path, *, spreadsheet_safe: bool = False) 
     if path.suffix == ".parquet" and spreadsheet_safe:
         raise ValueError(f"spreadsheet_safe is for CSV, got {path}: Parquet holds texts as they are")
     if path.suffix == ".parquet":
-        with write_atomically(path) as temporary:
-            pq.write_table(table, temporary)
+        write_parquet(table, path)
         return
     flat = _flat(table)
     flat = safe_in_spreadsheets(flat) if spreadsheet_safe else flat

@@ -6,23 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from torch import Tensor
 
-from selavi.atomic import write_atomically
+from selavi.guarded.parquet import write_parquet
+from selavi.results.cluster_table import LABEL_SCHEMA as LABEL_SCHEMA
 from selavi.runs.folder import RunFolder
-
-LABEL_SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),
-        ("head", pa.int32()),
-        ("cluster", pa.int32()),
-        ("confidence", pa.float32()),
-        ("margin", pa.float32()),
-        ("entropy", pa.float32()),
-        ("modality_agreement", pa.float32()),
-    ]
-)
 
 
 def write_labels(
@@ -54,6 +42,5 @@ def write_labels(
         columns[name] = pa.array(values, pa.float32(), from_pandas=True)
     path = RunFolder(run_dir).labels(split)
     metadata = None if probe is None else {"probe": json.dumps(probe.tolist())}
-    with write_atomically(path) as temporary:
-        pq.write_table(pa.table(columns, schema=LABEL_SCHEMA.with_metadata(metadata)), temporary)
+    write_parquet(pa.table(columns, schema=LABEL_SCHEMA.with_metadata(metadata)), path)
     return path

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from selavi.atomic import hold, holder, next_free, sweep, write_atomically, write_text
+from selavi.atomic import hold, holder, next_free, sweep, write_text
 from selavi.config import Config, save_config
 from selavi.errors import UsageError
+from selavi.guarded.parquet import write_parquet
 from selavi.runs.folder import RunFolder
 from selavi.scores.verdict import Verdict
 
@@ -68,8 +68,7 @@ def start_run(config: Config, config_path: Path | None, manifest: pa.Table) -> N
         write_text(folder.given_settings, config_path.read_text(encoding="utf-8"))
     save_config(config, folder.settings)
     write_text(folder.environment, json.dumps(environment(), indent=2) + "\n")
-    with write_atomically(folder.manifest) as temporary:
-        pq.write_table(manifest, temporary)
+    write_parquet(manifest, folder.manifest)
     if folder.metrics.exists():  # the logger would delete it: keep what earlier parts of the run logged
         folder.metrics.rename(next_free(folder.metrics))
 

@@ -1,18 +1,19 @@
 """A run read back: its settings, clips and checkpoint, and what it came to."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from selavi.config import Config, load_config, load_run_config
 from selavi.errors import UsageError
+from selavi.guarded.json_file import read_json
+from selavi.guarded.parquet import read_parquet
 from selavi.runs.checkpoint import read_checkpoint
 from selavi.runs.folder import RunFolder
+from selavi.runs.manifest import read_manifest
 from selavi.wording import command
 
 
@@ -38,7 +39,7 @@ def load_run(folder: Path) -> Run:
         raise UsageError(
             f"{folder} has no checkpoint yet (none is written before the first epoch ends); train on with resume=auto"
         )
-    return Run(folder, config, pq.read_table(files.manifest), read_checkpoint(files.last_checkpoint))
+    return Run(folder, config, read_manifest(files.manifest), read_checkpoint(files.last_checkpoint))
 
 
 def on_other_clips(run: Run, overrides: Sequence[str], fold: str | None = None) -> Config:
@@ -92,13 +93,7 @@ def read_status(run_dir: Path) -> dict[str, Any]:
     path = RunFolder(run_dir).status
     if not path.exists():
         return {}
-    try:
-        status = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"cannot read {path}: {error}; is it damaged?") from error
-    if not isinstance(status, dict):
-        raise UsageError(f"cannot read {path}: expected a mapping, found {status!r}; is it damaged?")
-    return status
+    return read_json(path, "remove it, and train with resume=auto, which writes it again")
 
 
 def read_verdict(run_dir: Path) -> str:
@@ -112,6 +107,6 @@ def read_verdict(run_dir: Path) -> str:
 
 def next_steps(run_dir: str) -> str:
     """What to run after training."""
-    splits = pq.read_table(RunFolder(run_dir).manifest, columns=["split"])["split"].to_pylist()
+    splits = read_parquet(RunFolder(run_dir).manifest, ["split"])["split"].to_pylist()
     unseen = ("--split", "test") if "test" in splits else ()
     return f"\nNext: measure   {command('evaluate', run_dir, *unseen)}\n      browse    {command('export', run_dir)}"

@@ -18,6 +18,7 @@ from selavi.config import (
     load_run_config,
 )
 from selavi.errors import UsageError
+from selavi.guarded.json_file import as_written
 from selavi.runs.checkpoint import Saved, newest_checkpoint
 from selavi.runs.folder import RunFolder
 from selavi.runs.record import read_status
@@ -100,7 +101,9 @@ def is_finished(config: Config) -> bool:
     if not folder.status.exists():
         return False
     planned = config.trainer.all_epochs
-    return int(read_status(folder.path).get("epochs", planned)) >= planned
+    status = read_status(folder.path)
+    with as_written(folder.status):
+        return int(status.get("epochs", planned)) >= planned
 
 
 def more_of(folder: Path, epochs: int, overrides: Sequence[str] = ()) -> Config:

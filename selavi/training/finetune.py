@@ -25,6 +25,7 @@ from selavi.batch import ClipBatch
 from selavi.config import Config, HeadsConfig, as_dict
 from selavi.distributed import all_sum, rank, world_size
 from selavi.errors import UsageError
+from selavi.guarded.json_file import read_json
 from selavi.inference.load import load_model, untrained_model
 from selavi.randomness import mix
 from selavi.runs.checkpoint import Saved, read_checkpoint, save_tensors
@@ -315,9 +316,7 @@ def read_finetuning(config: Config, split: str) -> dict[str, Any]:
     path = RunFolder(config.run_dir).finetuning(split)
     if not path.exists():
         raise UsageError(f"{config.run_dir} is finished, but was not tested on split {split!r}: there is no {path}")
-    result = json.loads(path.read_text(encoding="utf-8"))
-    assert isinstance(result, dict)
-    return result
+    return read_json(path, "remove it and status.json beside it, and run the same command again with resume=auto")
 
 
 def format_finetuning(results: Mapping[str, Mapping[str, Any]]) -> str:

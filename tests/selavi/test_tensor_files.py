@@ -1,6 +1,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -67,6 +68,11 @@ def entry(**changes: object) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
+def with_texts(texts: object) -> bytes:
+    text = json.dumps({"__metadata__": texts, "x": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).encode()
+    return len(text).to_bytes(8, "little") + text
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -86,6 +92,13 @@ def entry(**changes: object) -> bytes:
         entry(shape=None) + b"0" * 8,
         entry(dtype="F9") + b"0" * 8,
         (100000).to_bytes(8, "little") + b"[" * 100000,
+        with_texts(["a", "b"]) + b"0" * 8,
+        with_texts("text") + b"0" * 8,
+        with_texts({"a": 1}) + b"0" * 8,
+        with_texts({"a": None}) + b"0" * 8,
+        with_texts({"selavi_checksum": "00000000"}) + b"0" * 8,
+        entry(shape=[2**40, 2**40]) + b"0" * 8,
+        entry(dtype=7) + b"0" * 8,
     ],
 )
 def test_a_damaged_file_is_refused(tmp_path: Path, content: bytes) -> None:
@@ -93,6 +106,30 @@ def test_a_damaged_file_is_refused(tmp_path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(UsageError, match=r"x\.safetensors is not a safetensors file, or it is damaged: \w"):
         read_tensors(path)
+
+
+def test_a_flipped_bit_or_a_cut_is_a_message_or_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    tensors = {"video": torch.arange(60.0).reshape(4, 15), "count": torch.tensor(3)}
+    write_tensors(path, tensors, {"digest": "d", "ids": json.dumps(["a", "b"])})
+    whole = path.read_bytes()
+    refused = 0
+    for place in np.random.default_rng(17).integers(len(whole) * 8, size=200).tolist():
+        damaged = bytearray(whole)
+        damaged[place // 8] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        try:
+            again, metadata = read_tensors(path)
+        except UsageError as error:
+            assert str(path) in str(error)
+            refused += 1
+        else:
+            assert metadata.get("digest") == "d" and torch.equal(again["video"], tensors["video"]), f"bit {place}"
+    assert refused > 150
+    for length in np.random.default_rng(17).integers(len(whole), size=50).tolist():
+        path.write_bytes(whole[:length])
+        with pytest.raises(UsageError, match=r"x\.safetensors is not a safetensors file, or it is damaged"):
+            read_tensors(path)
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:

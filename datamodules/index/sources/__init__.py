@@ -20,7 +20,6 @@ import pyarrow.compute as pc
 
 from datamodules.index.layout import METADATA_KEY as LAYOUT_KEY
 from datamodules.index.layout import split_of
-from datamodules.index.manifest import media_root
 from datamodules.index.sources.ave import AVE
 from datamodules.index.sources.folder import FOLDER
 from datamodules.index.sources.hmdb51 import HMDB51
@@ -34,6 +33,7 @@ from datamodules.index.sources.vggsound import VGGSOUND
 from selavi.errors import UsageError
 from selavi.filesystem import look
 from selavi.ids import explain_missing
+from selavi.runs.manifest import media_root
 
 # In the order that `auto` tries them: a table with a path column is what most lists are as well.
 SOURCES: dict[str, ListFormat] = {

@@ -11,10 +11,10 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from datamodules.index.scan import MEDIA_SUFFIXES
 from selavi.errors import UsageError
+from selavi.guarded.parquet import ParquetReader
 from selavi.id_tables import TextFile, describe_empty, fit_row, open_table
 
 LISTING_SCHEMA = pa.schema(
@@ -118,10 +118,8 @@ def take_sample(path: Path) -> ListSample:
     name = f"data.list={path}"
     file = open_table(path, name)
     if file is None:
-        try:
-            return ListSample(path, (), tuple(pq.read_schema(path).names))
-        except (pa.ArrowException, OSError) as error:
-            raise UsageError(f"{name} begins like Parquet, but cannot be read: {error}") from error
+        with ParquetReader(path, name=name) as table:
+            return ListSample(path, (), tuple(table.schema.names))
     lines = (line for _, line in file.lines() if re.search(r'[^\s,;&"]', line))  # others are a spreadsheet's empty rows
     first = tuple(islice(lines, SAMPLE_LINES))
     if not first:

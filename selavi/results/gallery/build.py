@@ -195,11 +195,11 @@ class _Writer:
         source = self.source
         if source.read is None:
             return names
-        is_outside = self.states[self.shown] == links.OUTSIDE
-        for row in self.shown[is_outside].tolist():
-            self._count("refused", self.clips["id"][row].as_py(), "a link out of the media folder")
+        is_refused = self._refuse(links.OUTSIDE, "refused", "a link out of the media folder")
+        if not source.without_files:
+            is_refused |= self._refuse(links.CHANGED, "changed", "not the file that was scanned")
         # The folder is known to be inside; a file that is missing fails by itself, and says so.
-        rows = self.shown[~is_outside]
+        rows = self.shown[~is_refused]
         clips = self.clips.take(pa.array(rows))
         file_names = _file_names(f"thumbnail 1 {self.geometry} {source.without_files}", clips)
 
@@ -222,6 +222,13 @@ class _Writer:
             self.report.made += outcome == "made"
             self.report.kept += outcome == "kept"
         return names
+
+    def _refuse(self, state: int, reason: str, detail: str) -> np.ndarray:
+        """Which of the clips that are shown have a state, noted as faults."""
+        concerned: np.ndarray = self.states[self.shown] == state
+        for row in self.shown[concerned].tolist():
+            self._count(reason, self.clips["id"][row].as_py(), detail)
+        return concerned
 
     def draw_overlays(
         self, explain: Callable[[list[str]], Iterable[Evidence]] | None, num_explained: int
@@ -248,7 +255,7 @@ class _Writer:
         states, source, mode = self.states, self.source, self.source.mode
         is_usable = states == links.PRESENT
         if mode == "transcode" and source.without_files:
-            is_usable = states != links.OUTSIDE
+            is_usable = states != links.OUTSIDE  # what is written comes from the shards
         rows = np.sort(self.shown[is_usable[self.shown]])
         unplayable, looked_at = self._look_at_media(rows)
         names = self._write_media(rows)

@@ -19,12 +19,14 @@ from selavi.atomic import write_atomically
 from selavi.errors import UsageError
 from selavi.filesystem import Enclosure, fault_of
 from selavi.media import MediaError
+from selavi.runs.manifest import ANY_TIME, require_unchanged
 
 Mode = Literal["link", "copy", "transcode"]
 MODES: tuple[str, ...] = get_args(Mode)
 
-PRESENT, MISSING, OUTSIDE = 0, 1, 2
-"""State of a clip's file: OUTSIDE of the media root by a link, so it is never shown."""
+PRESENT, MISSING, OUTSIDE, CHANGED = 0, 1, 2, 3
+"""State of a clip's file: OUTSIDE of the media root by a link, or CHANGED, so that it is not the file that the run has
+read.  Nothing of these two is shown or copied: a run, its manifest and its media root may come from anybody."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,8 @@ Writer = Callable[[MediaJob], str]
 def locate(clips: pa.Table, root: Path, allow_links: bool) -> np.ndarray:
     """Find out which files are present and inside of the media root.
 
-    Links are followed as a scan follows them: to places outside of the root only where that is allowed.  Linear in
-    clips: one look at each file, and one at each folder.
+    Links are followed as a scan follows them: to places outside of the root only where that is allowed, and there only
+    to the very file that was scanned.  Linear in clips: one look at each file, and one at each folder.
 
     Args:
         clips: of select.arrange.
@@ -53,25 +55,32 @@ def locate(clips: pa.Table, root: Path, allow_links: bool) -> np.ndarray:
         allow_links: data.allow_links of the run.
 
     Returns:
-        (N,) PRESENT, MISSING or OUTSIDE.
+        (N,) PRESENT, MISSING, OUTSIDE or CHANGED.
 
     Raises:
         UsageError: a path leads out of the root by itself.
     """
     enclosure = Enclosure(root)
     states = np.full(len(clips), MISSING, np.uint8)
-    for row, name in enumerate(clips["path"].to_pylist()):
+    facts = zip(*(clips[name].to_pylist() for name in ("path", "bytes", "mtime_ns")), strict=True)
+    for row, (name, num_bytes, mtime_ns) in enumerate(facts):
         path = enclosure.path(name)
         if not enclosure.names(path):
             raise UsageError(
                 f"the clip {clips['id'][row].as_py()!r} lies outside of the media root {enclosure.root}: expected a "
                 f"path below it, got {name!r}"
             )
-        if not allow_links and enclosure.leads_out(path):
-            states[row] = OUTSIDE
-        elif os.path.isfile(path):
-            states[row] = PRESENT
+        may_lead_out = allow_links and mtime_ns != ANY_TIME
+        states[row] = OUTSIDE if not may_lead_out and enclosure.leads_out(path) else _state(path, num_bytes, mtime_ns)
     return states
+
+
+def _state(path: str, num_bytes: int, mtime_ns: int) -> int:
+    try:
+        require_unchanged(path, num_bytes, mtime_ns)
+    except MediaError as fault:
+        return CHANGED if fault.reason == "changed" else MISSING
+    return PRESENT
 
 
 class Links:
@@ -153,10 +162,11 @@ def copy_file(job: MediaJob) -> str:
     """Copy a recording; see Writer.
 
     Raises:
-        MediaError: it cannot be read.
+        MediaError: it cannot be read, or is no recording.
     """
     if job.target.exists():
         return "kept"
+    media.require_recording(job.source)  # a file that is no recording is not copied, whatever the manifest says
     try:
         with write_atomically(job.target) as temporary:
             shutil.copyfile(job.source, temporary)
@@ -188,6 +198,13 @@ def describe(
     if missing and mode == "link":
         said.append(
             f"{missing:,} of {len(states):,} files are no longer where they were scanned (moved? say data.root=NEW)."
+        )
+    changed = int((states == CHANGED).sum())
+    if changed:
+        said.append(
+            f"{changed:,} files are not those that were scanned (written to since, or the run comes from elsewhere): "
+            "nothing of them is shown or copied. If they are the clips, say data.root=FOLDER with the folder that they "
+            "are in; if they are not, train on them."
         )
     if outside:
         said.append(f"{outside:,} files are links to places outside of the media folder and are not shown.")

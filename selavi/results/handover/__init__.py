@@ -25,6 +25,7 @@ def hand_over(
     durations_s: Mapping[str, float],
     features: Mapping[str, tuple[Any, np.ndarray]] | None = None,
     link: Literal["relative", "copy"] = "relative",
+    scanned: Mapping[str, tuple[int, int]] | None = None,
 ) -> list[Path]:
     """Write `out_dir`/FORMAT for each format, and `out_dir`/README.txt: how to open them, and what was left out.
 
@@ -43,6 +44,8 @@ def hand_over(
             of the table must be among the ids.
         link: `relative` refers to the media from where the files lie (VideoFolder: by links); `copy` copies them into
             each format's folder, which can then move alone.
+        scanned: size and time of change of each clip's file by id, as the manifest has them: no other file is linked,
+            and nothing is copied that is no recording.  None: you vouch for every file below media_root.
 
     Returns:
         For each format, the file or folder to open in the tool.
@@ -61,7 +64,7 @@ def hand_over(
     kept = table.filter(pc.greater_equal(table["cluster"], 0))
     if not kept.num_rows:
         raise UsageError(f"nothing to hand over: {table.num_rows} clips, all of them rejected")
-    clips = HandedClips(kept, media_root, durations_s, features or {}, table.num_rows - kept.num_rows)
+    clips = HandedClips(kept, media_root, scanned, durations_s, features or {}, table.num_rows - kept.num_rows)
 
     opened, instructions = [], []
     for name in dict.fromkeys(formats):

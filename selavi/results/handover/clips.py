@@ -15,10 +15,21 @@ import pyarrow.compute as pc
 
 from selavi.errors import UsageError
 from selavi.filesystem import Enclosure
+from selavi.media import MediaError
+from selavi.runs.manifest import require_unchanged
 
 BLOCK = 100_000
 """Rows that are in memory at once as Python objects or float rows."""
 
+_FAULTS = {
+    "outside": "{count} clips lie outside of the media folder {root}, for example {example!r}: nothing from there is "
+    "handed over; move the files in",
+    "changed": "{count} media files in {root} are not those that were scanned, for example {example!r} (written to "
+    "since, or the run comes from elsewhere): nothing of them is handed over; if they are the clips, say "
+    "data.root=FOLDER with the folder that they are in",
+    "missing": "{count} media files are not in {root}, for example {example!r}: bring them back, or say data.root=NEW "
+    "where they have moved",
+}
 _CONTROL = ("Cc", "Cs", "Zl", "Zp")
 
 
@@ -29,6 +40,8 @@ class HandedClips:
     Attributes:
         table: (N rows) of a cluster table, clusters 0 and above.
         media_root: the folder that paths start from.
+        scanned: size and time of change of each clip's file by id, as selavi.runs.manifest.require_unchanged takes
+            them; None: any file below media_root will do.
         durations_s: seconds by id, where known.
         features: (M, D) by name, with the M ids; M may be above N.
         num_rejected: rows that are left out.
@@ -36,6 +49,7 @@ class HandedClips:
 
     table: pa.Table
     media_root: Path
+    scanned: Mapping[str, tuple[int, int]] | None
     durations_s: Mapping[str, float]
     features: Mapping[str, tuple[Any, np.ndarray]]
     num_rejected: int
@@ -54,28 +68,33 @@ class HandedClips:
         """The media file of each clip, below the real path of media_root.
 
         Raises:
-            UsageError: one is not there, or lies outside of media_root, by its path or by a link.
+            UsageError: one is not there, lies outside of media_root, by its path or by a link, or is not the file that
+                was scanned.
         """
         enclosure = Enclosure(self.media_root)
-        media, outside, missing = [], [], []
-        for name in self.table["path"].to_pylist():
+        media: list[str] = []
+        faults: dict[str, list[str]] = {"outside": [], "changed": [], "missing": []}
+        for clip_id, name in zip(self.table["id"].to_pylist(), self.table["path"].to_pylist(), strict=True):
             path = enclosure.path(name)
-            if not enclosure.names(path) or enclosure.leads_out(path):
-                outside.append(name)
-            elif not os.path.isfile(path):
-                missing.append(name)
             media.append(os.path.join(enclosure.real_root, os.path.relpath(path, enclosure.root)))
-        if outside:
-            raise UsageError(
-                f"{len(outside)} of {len(media)} clips lie outside of the media folder {enclosure.root}, for example "
-                f"{outside[0]!r}: nothing from there is handed over; move the files in"
-            )
-        if missing:
-            raise UsageError(
-                f"{len(missing)} of {len(media)} media files are not in {enclosure.root}, for example {missing[0]!r}: "
-                "bring them back, or say data.root=NEW where they have moved"
-            )
+            if fault := self._fault_of(enclosure, path, clip_id):
+                faults[fault].append(name)
+        for fault, names in faults.items():
+            if names:
+                count = f"{len(names)} of {len(media)}"
+                raise UsageError(_FAULTS[fault].format(count=count, root=enclosure.root, example=names[0]))
         return media
+
+    def _fault_of(self, enclosure: Enclosure, path: str, clip_id: str) -> str:
+        if not enclosure.names(path) or enclosure.leads_out(path):
+            return "outside"
+        if self.scanned is None:
+            return "" if os.path.isfile(path) else "missing"
+        try:
+            require_unchanged(path, *self.scanned[clip_id])
+        except MediaError as fault:
+            return "changed" if fault.reason == "changed" else "missing"
+        return ""
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Each clip's row, with `class` and `duration_s` (None: unknown); numbers that are not finite are None."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from selavi.atomic import write_atomically, write_text
 from selavi.errors import UsageError
+from selavi.guarded.json_file import read_json
 
 _RECORD = ".handover.json"
 _SUFFIX = re.compile(r"\.[a-z0-9]{1,8}")
@@ -119,7 +120,7 @@ class Folder:
         if not record.exists():
             return set()
         try:
-            names = json.loads(record.read_text(encoding="utf-8"))["files"]
+            names = read_json(record)["files"]
             if not all(_is_inside(name) for name in names):
                 raise ValueError("a path in it leads out of the folder")
             return set(names)

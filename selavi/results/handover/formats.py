@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from selavi.errors import UsageError
 from selavi.filesystem import real_path
+from selavi.media import MediaError, require_recording
 from selavi.results.handover.clips import BLOCK, HandedClips, name_classes
 from selavi.results.handover.folder import Folder, file_name, media_name
 
@@ -235,8 +236,21 @@ def _paths(clips: HandedClips, folder: Folder, link: str) -> list[str]:
     names = [media_name(row["id"], row["path"]) for row in clips.rows()]
     folder.claim(names)
     for name, media in zip(names, clips.media, strict=True):
+        if clips.scanned is not None:
+            _require_recording(media)
         folder.copy(name, media)
     return names
+
+
+def _require_recording(media: str) -> None:
+    """A file that is no recording is not copied, whatever the manifest says."""
+    try:
+        require_recording(Path(media))
+    except MediaError as fault:
+        raise UsageError(
+            f"{media} is no recording ({fault.reason}: {fault.detail}), so it is not handed over; bring the clip back, "
+            "or say data.root=NEW where the clips have moved"
+        ) from fault
 
 
 def _with_media(clips: HandedClips, folder: Folder, link: str) -> pa.Table:

@@ -5,8 +5,8 @@ import pyarrow as pa
 import pytest
 
 from datamodules.index.holdout import hold_out, split_off
-from datamodules.index.manifest import SCHEMA
 from selavi.errors import UsageError
+from selavi.runs.manifest import SCHEMA
 
 UCF = [f"{label}/v_{label}_g{group:02d}_c{clip:02d}.avi" for label in "AB" for group in range(1, 9) for clip in (1, 2)]
 

@@ -6,21 +6,19 @@ import pyarrow.compute as pc
 import pytest
 
 from datamodules.index.manifest import (
-    SCHEMA,
     STATUSES,
     bad,
     describe_bad,
     judge,
     mark_unusable,
-    media_root,
     probed,
-    read_manifest,
     select_split,
     usable,
     write_manifest,
 )
 from datamodules.index.triage import ADVICE, advise, triage
 from selavi.errors import UsageError
+from selavi.runs.manifest import SCHEMA, media_root, read_manifest
 
 
 @pytest.fixture

@@ -11,12 +11,13 @@ import pytest
 from datamodules.index import probing
 from datamodules.index import scan as scan_module
 from datamodules.index.layout import describe_layout
-from datamodules.index.manifest import SCHEMA, STATUSES, judge, media_root
+from datamodules.index.manifest import STATUSES, judge
 from datamodules.index.scan import MEDIA_SUFFIXES, SOUND_SUFFIXES, list_media, other_suffixes, scan
 from datamodules.processes import Failure
 from selavi.errors import UsageError
 from selavi.filesystem import PASSING
 from selavi.media import MediaError, MediaInfo
+from selavi.runs.manifest import SCHEMA, media_root
 
 
 class Probe:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from datamodules.index.manifest import SCHEMA, judge
+from datamodules.index.manifest import judge
 from datamodules.index.new_clips import fix_list, list_clips
 from datamodules.index.scan import scan
 from datamodules.loading.dataset import ClipDataset
@@ -14,6 +14,7 @@ from datamodules.loading.sampling import ViewKey
 from selavi.config import Config
 from selavi.media import MediaError
 from selavi.modalities import MODALITIES
+from selavi.runs.manifest import SCHEMA
 
 Tiny = Callable[..., Config]
 BOTH = ["video", "audio"]

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from datamodules.index.manifest import read_manifest, usable
+from datamodules.index.manifest import usable
 from datamodules.index.scan import scan
 from datamodules.processes import Failure
 from datamodules.stores import prepare as prepare_module
@@ -34,6 +34,7 @@ from datamodules.stores.shards import FRAME, open_shards, tar_name
 from selavi.errors import UsageError
 from selavi.media import MediaError, decode_clip, encode_clip, encode_jpeg, latest_frames, probe, stream_frames
 from selavi.modalities import Request, Window
+from selavi.runs.manifest import read_manifest
 from tools import prepare as tool
 
 SMALL = ["--size", "32", "--sample-rate", "8000", "--shard-mb", "1", "--workers", "1"]

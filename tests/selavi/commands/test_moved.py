@@ -23,8 +23,7 @@ def moved(finished_run: Path, demo_set: Path, tmp_path: Path) -> tuple[Path, Pat
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, target)
     manifest = pq.read_table(run / "manifest.parquet")
-    metadata = {**manifest.schema.metadata, b"root": str(old).encode()}
-    pq.write_table(manifest.replace_schema_metadata(metadata), run / "manifest.parquet")
+    pq.write_table(manifest.replace_schema_metadata({"root": str(old)}), run / "manifest.parquet")
     settings = run / "config.resolved.yaml"
     lines = settings.read_text(encoding="utf-8").splitlines()
     lines = [f"  root: {old}" if line.startswith("  root:") else line for line in lines]

@@ -255,3 +255,72 @@ def test_the_defaults_are_the_published_run() -> None:
 def test_labels_that_mean_nothing_are_refused(overrides: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         load_config(None, overrides)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "data: {root: '${oc.env:SECRET}'}",
+        "data: {root: '/videos/${oc.env:SECRET}/x'}",
+        "data: {root: '${data.${oc.env:SECRET}}'}",
+        "data: {root: '\\\\${oc.env:SECRET}'}",
+        "data: {train_split: &split '${oc.decode:${oc.env:SECRET}}', list: *split}",
+        "labelling: {weights: {video: '${oc.env:SECRET}'}}",
+        "'${oc.env:SECRET}': 1",
+        "seed: ${oc.create:[1]}",
+    ],
+)
+def test_nothing_in_a_file_refers_to_the_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("SECRET", "hunter2")
+    path = tmp_path / "theirs.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match="refers to something outside of the file, which is refused") as raised:
+        load_config(path)
+    assert str(path) in str(raised.value) and "hunter2" not in str(raised.value)
+
+
+def test_the_environment_is_not_read_from_the_command_line_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET", "5")
+    with pytest.raises(UsageError, match="refers to something outside"):
+        load_config(None, ["seed=${oc.env:SECRET}"])
+    path = tmp_path / "mine.yaml"
+    path.write_text("data: {root: '\\${oc.env:SECRET}'}\n")
+    assert load_config(path, ["run_dir=${oc.env:SECRET}"]).data.root == "${oc.env:SECRET}"
+
+
+@pytest.mark.parametrize("key", ["seed", "heads.num_clusters", "optim.batch_size", "trainer.more_epochs"])
+@pytest.mark.parametrize("digits", ["1" + "0" * 26, "-1" + "0" * 26, str(2**63), "9" * 400, "9" * 5000])
+def test_numbers_that_fit_into_no_tensor_are_refused(key: str, digits: str) -> None:
+    with pytest.raises(UsageError):
+        load_config(None, [f"{key}=[{digits}]" if key.endswith("epochs") else f"{key}={digits}"])
+
+
+def test_a_seed_takes_64_bits() -> None:
+    assert load_config(None, [f"seed={2**63 - 1}"]).seed == 2**63 - 1
+    with pytest.raises(UsageError, match=r"seed must be between -2\^63 and 2\^63, got 100000000000000000000000000"):
+        load_config(None, [f"seed={10**26}"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 5000,
+        "{a: " * 5000,
+        "a: &a [*a]",
+        "a: &a [x,x,x,x,x,x,x,x,x]\n"
+        + "".join(f"{chr(98 + i)}: &{chr(98 + i)} [{','.join(['*' + chr(97 + i)] * 9)}]\n" for i in range(9)),
+        "!!python/object/apply:os.system ['true']",
+        "data: {? [1, 2] : 3}",
+        "seed: '${'",
+        "seed: ${seed}",
+        "\0",
+    ],
+    ids=["deep list", "deep mapping", "itself", "multiplies", "python", "key", "open", "own", "zero"],
+)
+def test_hostile_yaml_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "theirs.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError):
+        load_config(path)

@@ -166,7 +166,7 @@ def test_a_failed_write_leaves_the_older_table(tmp_path: Path, monkeypatch: pyte
     write_cluster_table(table, tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
-    def full_disk(_: pa.Table, path: Path) -> None:
+    def full_disk(_: pa.Table, path: Path, **options: object) -> None:
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 

@@ -9,13 +9,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from datamodules.index.manifest import SCHEMA
 from selavi.config import Config, load_config
 from selavi.errors import UsageError
 from selavi.labelling.statistics import ClipStatistics
 from selavi.results.labels import LABEL_SCHEMA, write_labels
 from selavi.runs.folder import RunFolder
 from selavi.runs.lifetime import environment, finish_run, owned, start_run
+from selavi.runs.manifest import SCHEMA
 from selavi.runs.record import read_verdict
 from selavi.scores.verdict import Verdict
 

@@ -8,12 +8,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from datamodules.index.manifest import SCHEMA
 from selavi.config import Config
 from selavi.errors import UsageError
 from selavi.inference.load import load_model
 from selavi.runs.folder import RunFolder
 from selavi.runs.lifetime import start_run
+from selavi.runs.manifest import SCHEMA
 from selavi.runs.record import load_run, next_steps, on_other_clips
 from selavi.training.trainer import make_trainer
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from datamodules.index.manifest import SCHEMA
 from selavi.config import Config, as_dict, save_config
 from selavi.errors import UsageError
 from selavi.runs.folder import RunFolder
+from selavi.runs.manifest import SCHEMA
 from selavi.runs.resume import check_same_settings, more_of, resume_point
 
 Tiny = Callable[..., Config]

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from datamodules.index.layout import read_layout
-from datamodules.index.manifest import SCHEMA
+from selavi.runs.manifest import SCHEMA
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from selavi.filesystem import look
 from selavi.results.evidence import Evidence, EvidenceMap
 from selavi.results.gallery.build import AboutRun, GalleryReport, MediaSource, write_gallery
 from selavi.results.gallery.select import Head
@@ -140,8 +141,19 @@ def write_synthetic_gallery(
         agreement_of_heads=[None if bare else 0.9 - 0.1 * head.head for head in heads],
         no_map="left out (--map none)" if bare else None,
     )
+    if media_root is not None:
+        clips = _as_they_are(clips, media_root)
     source = MediaSource(media_root or out_dir / "no-media", read=draw_made_up if thumbnails else None)
     return write_gallery(out_dir, clips, heads, about, source, features=None if bare else features)
+
+
+def _as_they_are(clips: pa.Table, root: Path) -> pa.Table:
+    """The clips with the sizes and times of files, as a scan would have written them down."""
+    seen = [look(root / path) for path in clips["path"].to_pylist()]
+    for name in ("bytes", "mtime_ns"):
+        values = pa.array([getattr(file, name) for file in seen], pa.int64())
+        clips = clips.set_column(clips.column_names.index(name), name, values)
+    return clips
 
 
 if __name__ == "__main__":

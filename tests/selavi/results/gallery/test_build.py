@@ -18,10 +18,12 @@ from tests.selavi.results.gallery.test_data import read_call
 def recordings(root: Path) -> tuple[pa.Table, list[Head]]:
     """Three good recordings and two that are none, in two clusters."""
     paths = ["empty.mp4", "mute.mp4", "plain.mp4", "short_sound.mp4", "text.mp4"]
-    facts = {"width": 48, "height": 32, "duration_s": 3.0, "audio_state": "ok", "bytes": 1, "mtime_ns": 1}
+    facts = {"width": 48, "height": 32, "duration_s": 3.0, "audio_state": "ok"}
+    states = [(root / path).stat() for path in paths]
     clips = pa.table(
         {"id": paths, "path": paths, "start_s": [0.0] * 5, "label": pa.array([None] * 5, pa.string())}
         | {name: [value] * 5 for name, value in facts.items()}
+        | {"bytes": [state.st_size for state in states], "mtime_ns": [state.st_mtime_ns for state in states]}
     )
     for path in paths:
         assert (root / path).exists()

@@ -7,6 +7,7 @@ import pytest
 
 from selavi import media as files
 from selavi.errors import UsageError
+from selavi.filesystem import look
 from selavi.media import MediaError
 from selavi.results.gallery.media import (
     MISSING,
@@ -18,8 +19,10 @@ from selavi.results.gallery.media import (
     copy_file,
     describe,
     locate,
-    look,
     transcode_file,
+)
+from selavi.results.gallery.media import (
+    look as look_at,
 )
 
 NAMES = [
@@ -37,9 +40,12 @@ NAMES = [
 ]
 
 
-def clips_of(paths: list[str]) -> pa.Table:
+def clips_of(paths: list[str], root: Path) -> pa.Table:
+    """The clips of files as they are now."""
     count = len(paths)
-    return pa.table({"id": paths, "path": paths, "width": [1] * count, "duration_s": [1.0] * count})
+    seen = [look(root / path) for path in paths]
+    facts = {"bytes": [file.bytes for file in seen], "mtime_ns": [file.mtime_ns or 1 for file in seen]}
+    return pa.table({"id": paths, "path": paths, "width": [1] * count, "duration_s": [1.0] * count} | facts)
 
 
 def links_of(
@@ -53,9 +59,9 @@ def links_of(
 ) -> tuple[list[str | None], list[bool], list[str]]:
     seen = np.zeros(len(paths), bool)
     seen[looked_at or list(unplayable or {})] = True
-    states = locate(clips_of(paths), root, False)
+    states = locate(clips_of(paths, root), root, False)
     given = np.array(names or [b""] * len(paths), "S24")
-    links = Links(clips_of(paths), root, out_dir, mode, states, given, unplayable or {}, seen)
+    links = Links(clips_of(paths, root), root, out_dir, mode, states, given, unplayable or {}, seen)
     return links(np.arange(len(paths)))
 
 
@@ -83,21 +89,21 @@ def test_nothing_outside_of_the_root_is_linked(tmp_path: Path) -> None:
     (root / "folder").symlink_to(secret)
     (root / "sub" / "inner.mp4").symlink_to(root / "a.mp4")
     paths = ["a.mp4", "file.mp4", "folder/b.mp4", "sub/inner.mp4", "gone.mp4"]
-    assert locate(clips_of(paths), root, False).tolist() == [PRESENT, OUTSIDE, OUTSIDE, PRESENT, MISSING]
-    assert locate(clips_of(paths), root, True).tolist() == [PRESENT, PRESENT, PRESENT, PRESENT, MISSING]
+    assert locate(clips_of(paths, root), root, False).tolist() == [PRESENT, OUTSIDE, OUTSIDE, PRESENT, MISSING]
+    assert locate(clips_of(paths, root), root, True).tolist() == [PRESENT, PRESENT, PRESENT, PRESENT, MISSING]
     urls, playable, _ = links_of(paths, root, tmp_path / "out")
     assert urls == ["../media/a.mp4", None, None, "../media/sub/inner.mp4", None]
     assert playable == [True, False, False, True, False]
     for path in ("../secret/b.mp4", "/etc/passwd", "..", "../media-too.mp4", "sub/../../secret/b.mp4", ""):
         with pytest.raises(UsageError, match="lies outside of the media root"):
-            locate(clips_of([path]), root, True)
+            locate(clips_of([path], root), root, True)
 
 
 def test_a_root_that_is_itself_a_link_is_the_users_choice(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "real" / "a.mp4").write_text("x")
     (tmp_path / "root").symlink_to(tmp_path / "real")
-    assert locate(clips_of(["a.mp4"]), tmp_path / "root", False).tolist() == [PRESENT]
+    assert locate(clips_of(["a.mp4"], tmp_path / "root"), tmp_path / "root", False).tolist() == [PRESENT]
 
 
 def test_clips_that_were_not_looked_at_are_as_most_of_their_kind(tmp_path: Path) -> None:
@@ -118,7 +124,7 @@ def test_copies_are_named_by_a_hash_and_keep_a_plain_suffix(tmp_path: Path) -> N
 
 def test_files_are_looked_at_copied_and_transcoded_once(media: Path, tmp_path: Path) -> None:
     job = MediaJob(media / "plain.mp4", tmp_path / "x.mp4", 0)
-    assert look(job) == "" and "unreadable" in look(MediaJob(media / "text.mp4", tmp_path, 0))
+    assert look_at(job) == "" and "unreadable" in look_at(MediaJob(media / "text.mp4", tmp_path, 0))
     assert copy_file(job) == "made" and job.target.read_bytes() == job.source.read_bytes()
     assert copy_file(job) == "kept"
     small = MediaJob(media / "plain.mp4", tmp_path / "small.mp4", 0)
