@@ -5,7 +5,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO, cast
 
 from selavi.atomic import next_free, write_atomically
 from selavi.errors import UsageError
@@ -47,7 +47,7 @@ def save_tensors(values: Mapping[str, Any], path: Path) -> None:
     with path.open("wb") as file:
         writer = _Writer(file)
         try:
-            torch.save(dict(values), writer)
+            torch.save(dict(values), cast(IO[bytes], writer))
         except RuntimeError as error:
             raise writer.refusal or error from None
 
