@@ -1,7 +1,7 @@
 """What the benchmarks that train share: run the tools as a user would, once, and keep the figures.
 
 A run lies in runs/benchmarks/SLUG/NAME-DIGEST, where the digest stands for its settings; a finished one is used
-again, an unfinished one begins anew, so that its minutes are those of an uninterrupted run.
+again, a stopped one goes on from its last checkpoint, and its minutes are those of all its parts.
 """
 
 import hashlib
@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 from typing import Any
+
+from selavi.runs.folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, PAGES = ROOT / "benchmarks" / "results", ROOT / "docs" / "results"
@@ -51,7 +53,7 @@ class Job:
 
 
 def run_job(job: Job, folders: Mapping[str, Path]) -> dict[str, Any]:
-    """Train and measure, or find it done; returns the job's figures.
+    """Train and measure, go on with what was stopped, or find it done; returns the job's figures.
 
     Args:
         job: what to run.
@@ -64,10 +66,7 @@ def run_job(job: Job, folders: Mapping[str, Path]) -> dict[str, Any]:
     if kept.exists():
         print(f"{run_dir} is done", file=sys.stderr)
         return {**json.loads(kept.read_text(encoding="utf-8")), "row": job.row}
-    shutil.rmtree(ROOT / run_dir, ignore_errors=True)
-    began = time.monotonic()
-    run_tool([*job.train_command(), f"run_dir={run_dir}"], folders)
-    train_s = time.monotonic() - began
+    train_s = _train(job, folders)
     commands = [shown([*job.train_command(), f"run_dir={run_dir}"])]
     measured: dict[str, Any] = {}
     for split in job.splits:
@@ -93,6 +92,26 @@ def run_job(job: Job, folders: Mapping[str, Path]) -> dict[str, Any]:
     }
     kept.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     return result
+
+
+def _train(job: Job, folders: Mapping[str, Path]) -> float:
+    """Train, or go on with a training that was stopped; the seconds of all its parts."""
+    run_dir = job.run_dir()
+    folder, words = ROOT / run_dir, [*job.train_command(), f"run_dir={run_dir}"]
+    spent = folder / "benchmark_seconds.txt"
+    if RunFolder(folder).last_checkpoint.exists():
+        words.append("resume=auto")
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+    before_s = float(spent.read_text(encoding="utf-8")) if spent.exists() else 0.0
+    began = time.monotonic()
+    try:
+        run_tool(words, folders)
+    finally:
+        train_s = before_s + time.monotonic() - began
+        if folder.exists():
+            spent.write_text(f"{train_s}", encoding="utf-8")
+    return train_s
 
 
 def publish(name: str, title: str, runs: Sequence[Mapping[str, Any]], page: str) -> None:

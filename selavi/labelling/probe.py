@@ -48,24 +48,27 @@ def probe_scores(clips: FeatureTable, labels: Tensor, num_clusters: int) -> Tens
         count = sizes.sum()
         penalty = PENALTY * count * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
         weights = torch.linalg.solve(gram + penalty, sums.T) if count else torch.zeros_like(sums.T)
-        confusion = torch.zeros(num_clusters**2, dtype=torch.float64, device=gram.device)
+        counts = torch.zeros(3, num_clusters, dtype=torch.float64, device=gram.device)  # clusters, said, both
         for rows, values in _blocks(clips, mean, scale):
-            kept = tried[rows] >= 0
-            said = (values[kept] @ weights + sizes / count.clamp(min=1)).argmax(1)
-            confusion += torch.bincount(tried[rows][kept] * num_clusters + said, minlength=num_clusters**2)
-        table = all_sum(confusion).view(num_clusters, num_clusters)
-        scores.append(_kappa(table) if count else float("nan"))
+            is_tried = tried[rows] >= 0
+            said = (values[is_tried] @ weights + sizes / count.clamp(min=1)).argmax(1)
+            true = tried[rows][is_tried]
+            counts += torch.stack([torch.bincount(k, minlength=num_clusters) for k in (true, said, true[true == said])])
+        scores.append(_kappa(all_sum(counts)) if count else float("nan"))
     return torch.tensor(scores, dtype=torch.float64)
 
 
-def _kappa(table: Tensor) -> float:
-    """Cohen's kappa of a (K, K) table of counts; 0 where both always say the same one cluster, nan without a clip."""
-    total = table.sum()
+def _kappa(counts: Tensor) -> float:
+    """Cohen's kappa of clips by true cluster, by said cluster, and of those that agree, (3, K).
+
+    0 where both always say the same one cluster, nan without a clip.
+    """
+    clusters, said, both = counts
+    total = clusters.sum()
     if not total:
         return float("nan")
-    agreed = table.trace() / total
-    expected = (table.sum(0) @ table.sum(1)) / total**2
-    return float((agreed - expected) / (1 - expected)) if expected < 1 else 0.0
+    expected = (clusters @ said) / total**2
+    return float((both.sum() / total - expected) / (1 - expected)) if expected < 1 else 0.0
 
 
 def teaches(index: Tensor) -> Tensor:
