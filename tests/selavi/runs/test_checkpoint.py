@@ -1,7 +1,7 @@
 import pickle
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -42,8 +42,8 @@ def test_a_failing_write_leaves_the_last_checkpoint(
     path = tmp_path / "last.ckpt"
     AtomicCheckpointIO().save_checkpoint(checkpoint, path)
 
-    def full_disk(_: object, file: Path) -> None:
-        Path(file).write_bytes(b"half of it")
+    def full_disk(_: object, file: IO[bytes]) -> None:
+        file.write(b"half of it")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full_disk)
