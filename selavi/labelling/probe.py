@@ -101,12 +101,12 @@ def _moments(clips: FeatureTable) -> tuple[Tensor, Tensor, Tensor]:
     device = clips.index.device
     size = sum(values.shape[1] for values in clips.features.values())
     sums = torch.zeros(2, size, dtype=torch.float64, device=device)
-    for first in range(0, len(clips.index), memory.BLOCK_ROWS):
-        rows = slice(first, first + memory.BLOCK_ROWS)
-        values = _features(clips, rows)[teaches(clips.index[rows])]
-        sums += torch.stack([values.sum(0), torch.full_like(sums[1], len(values))])
+    plain = torch.ones_like(sums[0])
+    for rows, values in _blocks(clips, torch.zeros_like(plain), plain):
+        learned = values[teaches(clips.index[rows])]
+        sums += torch.stack([learned.sum(0), torch.full_like(plain, len(learned))])
     total, count = all_sum(sums)
-    mean, plain = total / count.clamp(min=1), torch.ones_like(total)
+    mean = total / count.clamp(min=1)
     gram = torch.zeros(size, size, dtype=torch.float64, device=device)
     for rows, values in _blocks(clips, mean, plain):
         learned = values[teaches(clips.index[rows])]
