@@ -127,7 +127,7 @@ def settings_of(config: Config) -> dict[str, Any]:
     """
     kept = {}
     for key, entry in SETTINGS.items():
-        is_free = entry.about.free != "" or key == "seed"
+        is_free = entry.about.free in ("resume", "always") or key == "seed"
         has_effect = all(need.is_met(config, "train") for need in entry.about.needs)
         if not is_free and has_effect and entry.value(config) != entry.earlier:
             kept[key] = entry.value(config)

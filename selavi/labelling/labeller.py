@@ -12,9 +12,10 @@ label sets, selavi/config/label_sets.py); `labelling.method` says how (selavi/la
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from selavi.labelling.methods import METHODS
 from selavi.labelling.methods.interface import HeadLabels, HeadTask
 from selavi.labelling.probe import probe_scores
 from selavi.labelling.race import Race, mean_race, measure_race
+from selavi.labelling.rule import LabelRule
 from selavi.labelling.schedule import labelled_fraction
 from selavi.labelling.statistics import ClipStatistics, describe_votes
 from selavi.labelling.votes import HeadLogits, Votes
@@ -53,6 +55,16 @@ class LabellingReport:
     """Mean over heads."""
 
 
+@dataclass(frozen=True)
+class HeadReport:
+    """What labelling one head did."""
+
+    num_passes: int
+    marginal_error: float | None
+    converged: bool
+    race: Race
+
+
 class Draft:
     """Labels, rule and statistics of a labelling under way, of all ranks' clips; the bank is as it was until the end.
 
@@ -64,6 +76,31 @@ class Draft:
         self.rule = deepcopy(bank.rule)
         self.probe = torch.full_like(bank.probe, torch.nan)
         self.statistics = torch.full((4, *bank.labels.shape), torch.nan)
+        self.heads: list[HeadReport] = []
+        self.num_groups = 0  # of heads, that are done
+        self.seconds = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything, fit for torch.load(weights_only=True)."""
+        return {
+            "labels": self.labels,
+            "probe": self.probe,
+            "statistics": self.statistics,
+            "heads": [asdict(head) for head in self.heads],
+            "num_groups": self.num_groups,
+            "seconds": self.seconds,
+            **self.rule.tensors(),
+        }
+
+    @classmethod
+    def from_state(cls, bank: LabelBank, state: Mapping[str, Any]) -> Draft:
+        """Take up a saved draft."""
+        draft = cls(bank)
+        draft.labels, draft.probe, draft.statistics = state["labels"], state["probe"], state["statistics"]
+        draft.rule = LabelRule.from_tensors(state)
+        draft.heads = [HeadReport(**head | {"race": Race.from_dict(head["race"])}) for head in state["heads"]]
+        draft.num_groups, draft.seconds = state["num_groups"], state["seconds"]
+        return draft
 
     def note_collected(self, rows: Tensor, columns: list[int]) -> None:
         """Note that the features of some clips have come, for some columns."""
@@ -89,11 +126,17 @@ class Draft:
 
 
 class Labeller:
-    """Labels every clip under every head; the only writer of the label bank."""
+    """Labels every clip under every head; the only writer of the label bank.
+
+    Attributes:
+        draft: the labelling that is under way, or that was when an error ended it; `relabel` goes on with it after the
+            last group of heads that is done.
+    """
 
     def __init__(self, config: Config) -> None:
         self.config = config
         self.method = METHODS[config.labelling.method]
+        self.draft: Draft | None = None
 
     def head_groups(self, number: int) -> list[list[int]]:
         """Split the heads at random, anew for each labelling; every group sees a view of its own."""
@@ -114,7 +157,8 @@ class Labeller:
 
         Args:
             bank: where the labels go, the same on every rank afterwards.
-            collect: pass number -> features of this rank's clips, from views that belong to that number.
+            collect: pass number -> features of this rank's clips, from views that belong to that number; called before
+                each group of heads, when the draft is whole.
             head_logits: applies the heads.
             permute_clusters: (branch, head, permutation) reorders the outputs of one head; called before the
                 first labelling, for every branch but the first, where branches vote together.
@@ -122,14 +166,14 @@ class Labeller:
                 labelled, whatever the fraction, and one that lacks the modality that labels gets what the heads of the
                 other one say.
         """
-        began = time.monotonic()
         number, settings = bank.num_labellings, self.config.labelling
         fraction = 1.0 if statistics else labelled_fraction(number, settings.num_labellings, settings.fraction)
-        draft = Draft(bank)
-        results: list[HeadLabels] = []
-        races: list[Race] = []
-        for group, heads in enumerate(self.head_groups(number)):
-            clips = collect(number * settings.head_groups + group)
+        draft = self.draft = self.draft or Draft(bank)
+        groups = self.head_groups(number)
+        while draft.num_groups < len(groups):
+            began = time.monotonic()
+            heads = groups[draft.num_groups]
+            clips = collect(number * settings.head_groups + draft.num_groups)
             rows = gather_rows(clips.index).cpu()
             for label_set in self.config.label_sets:
                 draft.note_collected(rows, [label_set.learning_columns[head] for head in heads])
@@ -137,11 +181,9 @@ class Labeller:
                 if number == 0 and self._aligns(label_set):
                     _align(votes, heads, permute_clusters)
                 labelled = self._label(votes, label_set, heads, fraction, bank, draft)
-                results += labelled
-                races += [
-                    measure_race(votes, head, label_set.learners, result.labels)
-                    for head, result in zip(heads, labelled, strict=True)
-                ]
+                for head, result in zip(heads, labelled, strict=True):
+                    race = measure_race(votes, head, label_set.learners, result.labels)
+                    draft.heads.append(HeadReport(result.num_passes, result.marginal_error, result.converged, race))
             if statistics:
                 for label_set in self.config.label_sets:
                     votes = self._votes(clips, label_set, draft, head_logits)
@@ -149,11 +191,13 @@ class Labeller:
                 if len(self.config.label_sets) == 1:  # clusters of different modalities are not as easy to find
                     labels = draft.labels[clips.index.cpu()][:, heads].long()
                     draft.probe[heads] = probe_scores(clips, labels, self.config.heads.num_clusters)
+            draft.num_groups += 1
+            draft.seconds += time.monotonic() - began
         churn = draft.hand_over(bank)
+        self.draft = None
         if self.method.weigh is not None:
             bank.weights = self.method.weigh(bank.labels, self.config.heads.num_clusters)
-        report = _report(number, results, mean_race(races), bank.labels, churn, time.monotonic() - began)
-        return report, ClipStatistics(*draft.statistics) if statistics else None
+        return _report(number, draft, churn), ClipStatistics(*draft.statistics) if statistics else None
 
     def _votes(self, clips: FeatureTable, label_set: LabelSet, draft: Draft, head_logits: HeadLogits) -> Votes:
         return Votes(
@@ -224,17 +268,15 @@ def _align(votes: Votes, heads: list[int], permute_clusters: Callable[[str, int,
             permute_clusters(branch, head, permutation)
 
 
-def _report(
-    number: int, results: list[HeadLabels], race: Race, labels: Tensor, churn: float, seconds: float
-) -> LabellingReport:
-    errors = [result.marginal_error for result in results if result.marginal_error is not None]
+def _report(number: int, draft: Draft, churn: float) -> LabellingReport:
+    errors = [head.marginal_error for head in draft.heads if head.marginal_error is not None]
     return LabellingReport(
         number=number,
-        num_passes=max(result.num_passes for result in results),
+        num_passes=max(head.num_passes for head in draft.heads),
         marginal_error=max(errors, default=None),
-        converged=all(result.converged for result in results),
-        used_clusters=float(np.mean([len(column[column >= 0].unique()) for column in labels.T])),
+        converged=all(head.converged for head in draft.heads),
+        used_clusters=float(np.mean([len(column[column >= 0].unique()) for column in draft.labels.T])),
         churn=churn,
-        seconds=seconds,
-        race=race,
+        seconds=draft.seconds,
+        race=mean_race([head.race for head in draft.heads]),
     )

@@ -6,9 +6,10 @@ Axes: n clips of this rank, K clusters.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,6 +41,12 @@ class Race:
     modalities: dict[str, ModalityRace]
     agreement: float | None
     """NMI of the modalities' own likeliest clusters, over the clips that have both; None for one modality."""
+
+    @classmethod
+    def from_dict(cls, figures: Mapping[str, Any]) -> Race:
+        """Read what dataclasses.asdict gave."""
+        modalities = {name: ModalityRace(**values) for name, values in figures["modalities"].items()}
+        return cls(modalities, figures["agreement"])
 
 
 def measure_race(votes: Votes, head: int, learners: Sequence[str], labels: Tensor) -> Race:

@@ -32,7 +32,7 @@ def test_a_signal_ends_the_run_and_it_can_be_resumed(
     assert "Traceback" not in error
     assert "\nstopping after this step" in error
     assert ("press Ctrl-C again to stop now" in error) == (number == signal.SIGINT)
-    assert "steps are kept in" in error and "go on with resume=auto" in error
+    assert "steps of it are kept in" in error and "go on with resume=auto" in error
     checkpoint = read_checkpoint(RunFolder(folder).last_checkpoint)
     assert checkpoint["epoch"] < 99
     assert checkpoint["label_bank"]["num_labellings"] >= 1

@@ -15,7 +15,7 @@ from selavi.distributed import rank, world_size
 from selavi.errors import UsageError
 from selavi.id_tables import IdTable
 from selavi.labelling.features import FeatureTable, collect_features
-from selavi.labelling.labeller import Labeller
+from selavi.labelling.labeller import Draft, Labeller
 from selavi.labelling.schedule import labelling_steps_of_parts
 from selavi.labelling.statistics import ClipStatistics
 from selavi.meter import say
@@ -51,19 +51,25 @@ class LabellingCallback(pl.Callback):
         self.first_table = first_table
         self.labeller = Labeller(config)
         self.statistics: ClipStatistics | None = None
+        self.draft: dict[str, Any] | None = None
         self.churn: list[float] = []
         self.used_clusters = 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        """What a finished run writes down, so that one that ends after its last checkpoint can do so later."""
+        """What a finished run writes down, so that one that ends after its last checkpoint can do so later.
+
+        And the labelling that is under way, so that the heads that are labelled are not labelled again.
+        """
         statistics = None if self.statistics is None else vars(self.statistics)
-        return {"churn": self.churn, "used_clusters": self.used_clusters, "statistics": statistics}
+        draft = None if self.labeller.draft is None else self.labeller.draft.state_dict()
+        return {"churn": self.churn, "used_clusters": self.used_clusters, "statistics": statistics, "draft": draft}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take it up."""
         self.churn, self.used_clusters = list(state_dict["churn"]), state_dict["used_clusters"]
         statistics = state_dict["statistics"]
         self.statistics = None if statistics is None else ClipStatistics(**statistics)
+        self.draft = state_dict.get("draft")  # earlier versions began a labelling anew
 
     def final_statistics(self) -> ClipStatistics:
         """How confident the labels of the finished model are.
@@ -99,8 +105,11 @@ class LabellingCallback(pl.Callback):
         memory = self.labeller.method.describe_memory(self.config, -(-len(module.label_bank.ids) // world_size()))
         if rank() == 0 and memory:
             say(memory)
-        if module.label_bank.num_labellings == 0:
-            with self.survival.saving_before(trainer, module):
+        if self.draft is not None:
+            self.labeller.draft = Draft.from_state(module.label_bank, self.draft)
+            self.draft = None
+        elif module.label_bank.num_labellings == 0:
+            with self.survival.stopping_before():
                 if self._give_first_labels(trainer, module):
                     self.survival.saving.save(trainer, module)
                 else:
@@ -118,7 +127,7 @@ class LabellingCallback(pl.Callback):
             self._relabel(trainer, module, last=True)
 
     def _relabel(self, trainer: pl.Trainer, module: SelaviModule, last: bool = False) -> None:
-        """Renew the bank; where a signal stops that, the run goes on before this labelling."""
+        """Renew the bank; where a signal stops that, the run goes on behind the heads that are labelled."""
         with self.survival.saving_before(trainer, module):
             self._relabel_at_once(trainer, module, last)
 
@@ -126,6 +135,7 @@ class LabellingCallback(pl.Callback):
         module.eval()
 
         def collect(pass_number: int) -> FeatureTable:
+            self.survival.save_if_due(trainer, module)
             batches = self._labelling_batches(trainer, pass_number)
             encoded = module.encode(batches, random=not last)
             table = collect_features(encoded, module.model.branch_features, module.device)

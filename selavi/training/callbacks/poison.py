@@ -66,7 +66,7 @@ class Poison(pl.Callback):
         fault = f"the gradient is not finite at step {trainer.global_step}: {describe(culprits)} ({path} has the batch)"
         settings = self.config.trainer
         if settings.on_nan == "stop":
-            lower = command("train", self.config.run_dir, f"optim.lr={self.config.optim.lr / 2:g}", "--change")
+            lower = command("train", self.config.run_dir, "--change", f"optim.lr={self.config.optim.lr / 2:g}")
             raise NumericError(
                 f"{fault}. The weights before it are kept. What may help: a lower rate, {lower}; or leave such batches "
                 "out: the same with trainer.on_nan=skip"

@@ -20,6 +20,10 @@ LOST, LOST_AFTER = 0.98, 0.2
 """Share of ln K from which on a modality's cross-entropy says that it cannot learn the labels; share of the training
 after which that is judged."""
 
+RANDOM, RANDOM_FOR = 0.9, 3
+"""Share of the churn of labels that are drawn anew at random, 1 - 1/K, from which on they change as if they were;
+labellings in a row after which that is said."""
+
 
 class Progress(pl.Callback):
     """One bar over the whole training with clips/s, loss and time left, and a line for each labelling.
@@ -34,6 +38,7 @@ class Progress(pl.Callback):
         self.smooth_loss = float("nan")
         self.empty_was_said = False
         self.losers: set[str] = set()
+        self.random_labellings = 0
 
     def state_dict(self) -> dict[str, Any]:
         """The loss, which the verdict of a run speaks of."""
@@ -111,6 +116,7 @@ class Progress(pl.Callback):
             if len(report.race.modalities) > 1:
                 self.say(f"  {describe_race(report.race, self.config.heads.num_clusters)}")
             self._warn_of_losers(report.race, trained)
+            self._warn_of_churn(report.churn, trained)
             empty = self.config.heads.num_clusters - report.used_clusters
             # The first labellings may well leave some empty.
             if empty and not self.empty_was_said and report.number >= planned // 4:
@@ -130,8 +136,31 @@ class Progress(pl.Callback):
                 self.say(
                     f"{name} cannot learn the labels: its cross-entropy with them is {standing.cross_entropy:.2f}, and "
                     f"one that says nothing has ln {self.config.heads.num_clusters} = {chance:.2f}.  If it stays so, "
-                    f"the labels hold nothing of what {name} can tell"
+                    f"the labels hold nothing of what {name} can tell; {self._advice(name)}"
                 )
+
+    def _advice(self, loser: str) -> str:
+        """What to try where one modality cannot learn the labels."""
+        labelling, others = self.config.labelling, [name for name in self.config.modalities if name != loser]
+        if labelling.votes == "raw" and len(self.config.modalities) > 1:
+            return "try labelling.votes=equal, which gives all modalities the same say"
+        if labelling.first == "random":
+            return "try labelling.first=crafted, which gives every modality something to learn from the start"
+        if others:
+            return f"compare with a run without it, modalities=[{','.join(others)}]"
+        return "try another optim.lr, or fewer clusters with heads.num_clusters"
+
+    def _warn_of_churn(self, churn: float, trained: float) -> None:
+        """Warn, once, where labels go on changing as if they were drawn at random."""
+        chance = 1 - 1 / self.config.heads.num_clusters
+        is_random = trained >= LOST_AFTER and churn >= RANDOM * chance
+        self.random_labellings = self.random_labellings + 1 if is_random else 0
+        if self.random_labellings == RANDOM_FOR:
+            self.say(
+                f"{RANDOM_FOR} labellings in a row changed nearly as many labels as drawing them anew would "
+                f"({churn:.0%}; at random {chance:.0%}): nothing is learned between them; lower optim.lr, or "
+                "labelling.num_labellings, so that there is more training from one to the next"
+            )
 
     def say(self, line: str) -> None:
         """Print a line to standard error without breaking the bar."""

@@ -106,16 +106,25 @@ class Survival(pl.Callback):
 
     @contextmanager
     def saving_before(self, trainer: pl.Trainer, module: pl.LightningModule) -> Iterator[None]:
-        """Write a checkpoint where a signal stops what the block does, which must have changed nothing then.
-
-        Before the first step there is nothing that had to be kept, or it was kept when it was done.
-        """
+        """Write a checkpoint where a signal stops what the block does, which must be fit to go on from there."""
         try:
             yield
         except Stopped as stopped:
-            if trainer.global_step:
-                self.saving.save(trainer, module)
-            raise self._interrupted(stopped.number, trainer if trainer.global_step else None) from None
+            self.saving.save(trainer, module)
+            raise self._interrupted(stopped.number, trainer) from None
+
+    @contextmanager
+    def stopping_before(self) -> Iterator[None]:
+        """Write no checkpoint where a signal stops what the block does, which is done anew."""
+        try:
+            yield
+        except Stopped as stopped:
+            raise self._interrupted(stopped.number) from None
+
+    def save_if_due(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Write a checkpoint if it is time to; every rank must come here."""
+        if all_sum(torch.tensor([float(self.saving.is_due())], device=module.device)).item():
+            self.saving.save(trainer, module)
 
     def stop_together(self, device: torch.device) -> None:
         """Raise Stopped on every rank if any has received a signal; every rank must come here."""
@@ -157,7 +166,7 @@ class Survival(pl.Callback):
         """The error that ends the run: after all that the trainer has done was saved, or at once."""
         kept = RunFolder(self.config.run_dir).last_checkpoint
         if saved is not None:
-            advice = f"its {saved.global_step} steps are kept in {kept}: go on with resume=auto"
+            advice = f"{saved.global_step} steps of it are kept in {kept}: go on with resume=auto"
         elif kept.exists():
             advice = f"what was done until its last checkpoint is kept in {kept}: go on with resume=auto"
         else:

@@ -63,8 +63,13 @@ def test_a_signal_is_acknowledged_at_once_and_acted_on_at_the_end_of_the_step(
     assert "stopping after this step" in said
     assert ("press Ctrl-C again to stop now" in said) == (number == signal.SIGINT)
     with pytest.raises(Interrupted, match="no checkpoint yet, so nothing of the training is kept") as end:
-        stop_in_labelling(stop, 0)
+        stop_before_training(stop)
     assert end.value.exit_code == code
+
+
+def stop_before_training(stop: Survival) -> None:
+    with stop.stopping_before():
+        stop.stop_together(CPU)
 
 
 def stop_in_labelling(stop: Survival, step: int) -> None:
@@ -109,13 +114,13 @@ def test_only_what_is_there_is_promised(stop: Survival, saves: Saves, tmp_path: 
     kept.write_bytes(b"")
     os.kill(os.getpid(), signal.SIGINT)
     with pytest.raises(Interrupted) as end:
-        stop_in_labelling(stop, 0)
+        stop_before_training(stop)
     advice = f"kept in {kept}: go on with resume=auto"
     assert str(end.value) == f"stopped by the keyboard; what was done until its last checkpoint is {advice}"
     assert saves.steps == []
     with pytest.raises(Interrupted) as end:
         stop_in_labelling(stop, 12)
-    assert str(end.value) == f"stopped by the keyboard; its 12 steps are {advice}"
+    assert str(end.value) == f"stopped by the keyboard; 12 steps of it are {advice}"
     assert saves.steps == [12]
     with pytest.raises(Interrupted, match="what was done until its last checkpoint"):
         os.kill(os.getpid(), signal.SIGINT)
@@ -157,7 +162,7 @@ def test_one_sum_a_step_tells_all_processes_of_signals_losses_and_when_to_save(
         after_step(stop, batch, float("nan"))
     assert saves.steps == [7]  # what is not finite is not saved
     other = torch.tensor([15.0, 0.0, 0.0])
-    with pytest.raises(Interrupted, match="its 7 steps are kept"):
+    with pytest.raises(Interrupted, match="7 steps of it are kept"):
         after_step(stop, batch)
     assert saves.steps == [7, 7]
 
@@ -201,6 +206,31 @@ def test_the_race_is_shown_and_a_modality_that_cannot_learn_is_named_once(
     shown = capsys.readouterr().err
     assert shown.count("audio cannot learn the labels: its cross-entropy with them is 2.06") == 1
     assert "video cannot learn" not in shown
+
+
+@pytest.mark.parametrize(
+    ("settings", "advice"),
+    [
+        (["labelling.votes=raw"], "try labelling.votes=equal,"),
+        (["labelling.first=random"], "try labelling.first=crafted,"),
+        (["labelling.first=crafted"], "compare with a run without it, modalities=[video]"),
+    ],
+)
+def test_what_to_try_is_what_has_not_been_tried(
+    tiny: Tiny, capsys: pytest.CaptureFixture[str], settings: list[str], advice: str
+) -> None:
+    progress = Progress(tiny("heads.num_clusters=8", *settings), ["a"])
+    progress.labelled(labelled_in(1.0, 2, video=1.0, audio=math.log(8)), None, 10, 0.5)
+    assert advice in capsys.readouterr().err
+
+
+def test_labels_that_go_on_changing_at_random_are_named_once(tiny: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
+    progress = Progress(tiny("heads.num_clusters=8"), ["a"])
+    warned = []
+    for churn in (0.9, 0.9, 0.5, 0.8, 0.86, 0.85, 0.85, 0.85):
+        progress.labelled(replace(labelled_in(1.0, 2), churn=churn), None, 10, 0.3)
+        warned.append("3 labellings in a row" in capsys.readouterr().err)
+    assert warned == [False] * 5 + [True] + [False] * 2
 
 
 def test_labellings_ahead_count_in_the_time_left(tiny: Tiny) -> None:
