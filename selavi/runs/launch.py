@@ -1,7 +1,12 @@
-"""Which of several processes this is, before they have met; for afterwards see selavi.distributed."""
+"""What launched this process, and which of several it is, until they have met; then see selavi.distributed."""
 
 import os
 from collections.abc import Mapping
+
+from selavi.errors import UsageError
+
+LAUNCHERS = {"WORLD_SIZE": "torchrun", "SLURM_STEP_NUM_TASKS": "srun"}
+"""Where a launcher says how many processes it has started, and its name."""
 
 
 def is_first(environment: Mapping[str, str] = os.environ) -> bool:
@@ -12,3 +17,23 @@ def is_first(environment: Mapping[str, str] = os.environ) -> bool:
     """
     names = ["RANK"] if environment.get("RANK") else ["LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"]
     return all(int(environment.get(name) or 0) == 0 for name in names)
+
+
+def require_all_take_part(world_size: int, environment: Mapping[str, str] = os.environ) -> None:
+    """Refuse a launch of which not all processes would train together: the others would train a run of their own.
+
+    Args:
+        world_size: processes that train together under the settings.
+        environment: of this process.
+
+    Raises:
+        UsageError: more were started, or fewer.
+    """
+    for name, launcher in LAUNCHERS.items():
+        started = int(environment.get(name) or 1)
+        if started > 1 and started != world_size:
+            raise UsageError(
+                f"{launcher} has started {started} processes, and the settings make {world_size} train together: give "
+                "trainer.devices (processes on each machine) and trainer.num_nodes (machines) so that their product is "
+                f"{started}, as in trainer.devices={started} on one machine, or start one process alone"
+            )

@@ -19,6 +19,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from selavi.config import Config
 from selavi.errors import Interrupted, UsageError
 from selavi.runs.checkpoint import read_checkpoint, write_checkpoint
+from selavi.runs.launch import require_all_take_part
 from selavi.runs.pulse import Pulse
 from selavi.wording import command
 
@@ -32,7 +33,7 @@ def make_trainer(config: Config, callbacks: list[pl.Callback], kind: str = "labe
     """A Lightning trainer with our checkpoints, of a kind, and loggers, and without its own bar.
 
     Raises:
-        UsageError: this machine cannot do what the section `trainer` asks for.
+        UsageError: this machine cannot do what the section `trainer` asks for, or more processes were started.
     """
     run_dir, settings = Path(config.run_dir), config.trainer
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
@@ -74,6 +75,7 @@ def make_trainer(config: Config, callbacks: list[pl.Callback], kind: str = "labe
             f"{settings.accelerator}, trainer.devices={settings.devices}.) Leave them out to train on what is there; "
             f"{command('doctor')} says what that is"
         ) from error
+    require_all_take_part(trainer.world_size)
     if isinstance(trainer.strategy, DDPStrategy):  # which `auto` may come to be; its own argument would need the choice
         trainer.strategy._timeout = timedelta(seconds=settings.timeout_s)
     if settings.sync_batchnorm and not synced and trainer.world_size > 1 and trainer.is_global_zero:

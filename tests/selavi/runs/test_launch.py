@@ -1,6 +1,7 @@
 import pytest
 
-from selavi.runs.launch import is_first
+from selavi.errors import UsageError
+from selavi.runs.launch import is_first, require_all_take_part
 
 
 @pytest.mark.parametrize(
@@ -19,3 +20,25 @@ from selavi.runs.launch import is_first
 )
 def test_one_of_several_processes_is_the_first(environment: dict[str, str], first: bool) -> None:
     assert is_first(environment) == first
+
+
+@pytest.mark.parametrize(
+    ("environment", "world_size"),
+    [
+        ({}, 1),
+        ({}, 8),  # Lightning's own launcher, before it starts the others
+        ({"WORLD_SIZE": "8"}, 8),
+        ({"SLURM_STEP_NUM_TASKS": "1", "SLURM_NTASKS": "8"}, 1),  # a batch script that calls python itself
+        ({"SLURM_STEP_NUM_TASKS": "1"}, 8),  # one task, and Lightning starts the others
+    ],
+)
+def test_launches_of_which_all_take_part(environment: dict[str, str], world_size: int) -> None:
+    require_all_take_part(world_size, environment)
+
+
+@pytest.mark.parametrize(("name", "launcher"), [("WORLD_SIZE", "torchrun"), ("SLURM_STEP_NUM_TASKS", "srun")])
+@pytest.mark.parametrize("world_size", [1, 4])
+def test_a_launch_that_does_not_fit_the_settings_is_refused(name: str, launcher: str, world_size: int) -> None:
+    expected = f"{launcher} has started 2 processes, and the settings make {world_size} train together"
+    with pytest.raises(UsageError, match=expected):
+        require_all_take_part(world_size, {name: "2"})
