@@ -12,6 +12,7 @@ from typing import Generic, NoReturn, TypeVar
 from selavi import __version__
 from selavi.errors import DataError, Interrupted, NumericError, UsageError
 from selavi.filesystem import expand, explain, user_path
+from selavi.memory import explain_memory
 from selavi.signals import Terminated, stopping_signals
 from selavi.wording import program
 
@@ -147,8 +148,9 @@ class Parser(argparse.ArgumentParser):
 def run_tool(action: Callable[[], None]) -> int:
     """Run the action of a command and return the exit code of docs/ARCHITECTURE.md: 0, 2, 3, 4, 75 or 130.
 
-    A crash stays a crash.  What the system refuses (a full disk, a folder without permission, a name that is too long)
-    is for the user to mend.  What it prints on its two streams keeps its order, also where both go into one file.
+    A crash stays a crash.  What the system refuses (memory, a full disk, a folder without permission, a name that is
+    too long) is for the user to mend.  What it prints on its two streams keeps its order, also where both go into one
+    file.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)
@@ -181,6 +183,12 @@ def run_tool(action: Callable[[], None]) -> int:
         return 2
     except OSError as error:
         words = explain(error)
+        if words is None:
+            raise
+        print(f"error: {words}", file=sys.stderr)
+        return UsageError.exit_code
+    except (MemoryError, RuntimeError) as error:
+        words = explain_memory(error)
         if words is None:
             raise
         print(f"error: {words}", file=sys.stderr)
