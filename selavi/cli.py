@@ -4,7 +4,9 @@ import argparse
 import io
 import re
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Generic, NoReturn, TypeVar
@@ -155,7 +157,7 @@ def run_tool(action: Callable[[], None]) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)
     try:
-        with stopping_signals():
+        with stopping_signals(), _threads_in_words():
             action()
     except (UsageError, DataError, NumericError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -194,3 +196,22 @@ def run_tool(action: Callable[[], None]) -> int:
         print(f"error: {words}", file=sys.stderr)
         return UsageError.exit_code
     return 0
+
+
+@contextmanager
+def _threads_in_words() -> Iterator[None]:
+    """What the system refuses a thread, such as TensorBoard's that writes its log, is said in a line, too."""
+    before = threading.excepthook
+
+    def say(fault: threading.ExceptHookArgs) -> None:
+        words = explain(fault.exc_value) if isinstance(fault.exc_value, OSError) else None
+        if words is None:
+            before(fault)
+        else:
+            print(f"warning: {words}", file=sys.stderr)
+
+    threading.excepthook = say
+    try:
+        yield
+    finally:
+        threading.excepthook = before

@@ -1,6 +1,7 @@
 """Lightning's trainer with our checkpoints and loggers."""
 
 import logging
+import os
 import re
 import signal
 import warnings
@@ -74,11 +75,25 @@ def make_trainer(config: Config, callbacks: list[pl.Callback], kind: str = "labe
             f"{settings.accelerator}, trainer.devices={settings.devices}.) Leave them out to train on what is there; "
             f"{command('doctor')} says what that is"
         ) from error
+    _require_the_launched(trainer, config)
     if isinstance(trainer.strategy, DDPStrategy):  # which `auto` may come to be; its own argument would need the choice
         trainer.strategy._timeout = timedelta(seconds=settings.timeout_s)
     if settings.sync_batchnorm and not synced and trainer.world_size > 1 and trainer.is_global_zero:
         log.warning("each process normalises its own batches: torch has SyncBatchNorm for GPUs only")
     return trainer
+
+
+def _require_the_launched(trainer: pl.Trainer, config: Config) -> None:
+    """Raise UsageError where torchrun has started another number of processes than the settings train with."""
+    launched = int(os.environ.get("WORLD_SIZE") or 1) if os.environ.get("RANK") else trainer.world_size
+    if launched != trainer.world_size:
+        settings = config.trainer
+        raise UsageError(
+            f"torchrun has started {launched} processes, and the settings are for {trainer.world_size} "
+            f"(trainer.devices={settings.devices}, trainer.num_nodes={settings.num_nodes}): say "
+            "trainer.devices=PROCESSES_A_MACHINE trainer.num_nodes=MACHINES trainer.strategy=ddp, or start it without "
+            "torchrun"
+        )
 
 
 def fit(

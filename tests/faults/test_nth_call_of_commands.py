@@ -16,6 +16,9 @@ from tools import assign, cluster_eval, export_clusters, prepare
 
 Command = Callable[[Path], int]
 
+# A traceback of a thread is one, too.
+pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+
 
 @pytest.fixture(scope="module")
 def commands(few_clips: Path, short_run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Command]:

@@ -1,6 +1,11 @@
+from collections.abc import Callable
+
 import pytest
 
+from selavi.config import Config
+from selavi.errors import UsageError
 from selavi.runs.launch import is_first
+from selavi.training.trainer import make_trainer
 
 
 @pytest.mark.parametrize(
@@ -19,3 +24,14 @@ from selavi.runs.launch import is_first
 )
 def test_one_of_several_processes_is_the_first(environment: dict[str, str], first: bool) -> None:
     assert is_first(environment) == first
+
+
+@pytest.mark.parametrize("number", ["0", "1"])
+def test_processes_that_do_not_fit_the_settings_are_refused(
+    tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, number: str
+) -> None:
+    """As torchrun starts two of them: they would be two runs in one folder."""
+    for name, value in {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "x"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match=r"torchrun has started 2 processes, and the settings are for 1 \(trainer.dev"):
+        make_trainer(tiny("trainer.devices=1"), [])
