@@ -3,9 +3,9 @@
     python benchmarks/killed.py                      50 times SIGKILL, 30 times SIGTERM; results, page
     python benchmarks/killed.py --kills 4 --terms 2  a trial; printed, not published
 
-A run is the chain train, cluster_eval, export_clusters on a small generated set.  Five times in each run a signal goes to
-all of its processes, at a moment drawn over the whole length of an unbroken chain, and the same chain is started again
-with resume=auto.  Then it is left to end, and compared with the unbroken one.  Runs that are done are kept in
+A run is the chain train, cluster_eval, export_clusters on a small generated set.  Five times in each run a signal goes
+to all of its processes, at a moment drawn over the whole length of an unbroken chain, and the same chain is started
+again with resume=auto.  Then it is left to end, and compared with the unbroken one.  Runs that are done are kept in
 benchmarks/results/killed.json, so this goes on where it stopped.
 """
 

@@ -4,7 +4,9 @@ import argparse
 import io
 import re
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Generic, NoReturn, TypeVar
@@ -12,6 +14,7 @@ from typing import Generic, NoReturn, TypeVar
 from selavi import __version__
 from selavi.errors import DataError, Interrupted, NumericError, UsageError
 from selavi.filesystem import expand, explain, user_path
+from selavi.memory import explain_memory
 from selavi.signals import Terminated, stopping_signals
 from selavi.wording import program
 
@@ -147,13 +150,14 @@ class Parser(argparse.ArgumentParser):
 def run_tool(action: Callable[[], None]) -> int:
     """Run the action of a command and return the exit code of docs/ARCHITECTURE.md: 0, 2, 3, 4, 75 or 130.
 
-    A crash stays a crash.  What the system refuses (a full disk, a folder without permission, a name that is too long)
-    is for the user to mend.  What it prints on its two streams keeps its order, also where both go into one file.
+    A crash stays a crash.  What the system refuses (memory, a full disk, a folder without permission, a name that is
+    too long) is for the user to mend.  What it prints on its two streams keeps its order, also where both go into one
+    file.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)
     try:
-        with stopping_signals():
+        with stopping_signals(), _threads_in_words():
             action()
     except (UsageError, DataError, NumericError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -185,4 +189,29 @@ def run_tool(action: Callable[[], None]) -> int:
             raise
         print(f"error: {words}", file=sys.stderr)
         return UsageError.exit_code
+    except (MemoryError, RuntimeError) as error:
+        words = explain_memory(error)
+        if words is None:
+            raise
+        print(f"error: {words}", file=sys.stderr)
+        return UsageError.exit_code
     return 0
+
+
+@contextmanager
+def _threads_in_words() -> Iterator[None]:
+    """What the system refuses a thread, such as TensorBoard's that writes its log, is said in a line, too."""
+    before = threading.excepthook
+
+    def say(fault: threading.ExceptHookArgs) -> None:
+        words = explain(fault.exc_value) if isinstance(fault.exc_value, OSError) else None
+        if words is None:
+            before(fault)
+        else:
+            print(f"warning: {words}", file=sys.stderr)
+
+    threading.excepthook = say
+    try:
+        yield
+    finally:
+        threading.excepthook = before

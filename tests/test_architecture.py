@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("selavi", "datamodules", "tools")
 
 # A room of selavi/ imports itself and the rows above its own, never a neighbour in its row.
-LEAVES = {"errors", "atomic", "randomness", "ids", "filesystem", "signals", "wording"}
+LEAVES = {"errors", "atomic", "randomness", "ids", "filesystem", "memory", "signals", "wording"}
 ROWS: list[set[str]] = [
     LEAVES,
     {"guarded"},

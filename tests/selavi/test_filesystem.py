@@ -2,6 +2,7 @@
 
 import errno
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -110,3 +111,21 @@ def test_no_path_leaves_an_enclosure_unseen(tmp_path: Path) -> None:
         assert enclosure.leads_out(enclosure.path("a\0b/x.mp4"))
     everything = Enclosure("/")
     assert everything.names("/etc") and not everything.leads_out("/etc/hosts")
+
+
+def test_what_a_thread_is_refused_is_said_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """As the thread is that writes TensorBoard's log where the disk is full."""
+
+    def write() -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def action() -> None:
+        thread = threading.Thread(target=write)
+        thread.start()
+        thread.join()
+
+    before = threading.excepthook
+    assert run_tool(action) == 0
+    advice = "make room, and run the same command again"
+    assert capsys.readouterr().err == f"warning: No space left on device; {advice}\n"
+    assert threading.excepthook is before

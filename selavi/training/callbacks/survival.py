@@ -1,6 +1,7 @@
 """What ends a training early: signals, a loss that is not finite, clips that cannot be decoded."""
 
 import csv
+import json
 import math
 import os
 import signal
@@ -14,7 +15,7 @@ import torch
 
 from selavi.batch import ClipBatch
 from selavi.config import Config
-from selavi.distributed import all_sum, rank, world_size
+from selavi.distributed import all_sum, gather_rows, rank, world_size
 from selavi.errors import DataError, Interrupted, NumericError
 from selavi.runs.folder import RunFolder
 from selavi.runs.pulse import Pulse
@@ -38,7 +39,8 @@ class Survival(pl.Callback):
     standard error; a second one ends the process at once, and the last checkpoint stays.  In a labelling, a single
     process stops at the next batch, several after the pass over the clips: they must all stop at the same place.
 
-    Clips that could not be decoded are listed in RUN/bad_clips.csv, and end it when they are too many.
+    Clips that could not be decoded, by any process, are listed in RUN/bad_clips.csv, and end it when they are too many.
+    Several processes tell one another of theirs after each step, and after each pass of a labelling.
 
     Args:
         config: the whole configuration.
@@ -50,6 +52,7 @@ class Survival(pl.Callback):
     def __init__(self, config: Config, ids: list[str], saving: Saving, pulse: Pulse) -> None:
         self.config, self.ids, self.saving, self.pulse = config, ids, saving, pulse
         self.faults: dict[int, str] = {}
+        self.new_faults: dict[int, str] = {}
         self.received = 0
         self.watches = False
 
@@ -87,12 +90,16 @@ class Survival(pl.Callback):
     ) -> None:
         """All ranks save or stop at the same step, for whatever befell any of them."""
         self.pulse.beat()
+        self.note_errors(batch)
         is_faulty = self.config.trainer.on_nan == "stop" and not math.isfinite(float(outputs["loss"]))
         flags = torch.tensor(
-            [self.received, is_faulty, self.saving.is_due()], dtype=torch.float32, device=module.device
+            [self.received, is_faulty, self.saving.is_due(), len(self.new_faults)],
+            dtype=torch.float32,
+            device=module.device,
         )
-        received, num_faulty, is_due = all_sum(flags).tolist()
-        self.note_errors(batch)
+        received, num_faulty, is_due, num_bad = all_sum(flags).tolist()
+        if num_bad:
+            self._count_errors(module.device)
         if num_faulty:  # though the gradient was finite; see Poison
             whose = "" if is_faulty else ", in another process"
             raise NumericError(
@@ -128,7 +135,9 @@ class Survival(pl.Callback):
 
     def stop_together(self, device: torch.device) -> None:
         """Raise Stopped on every rank if any has received a signal; every rank must come here."""
-        received = int(all_sum(torch.tensor([self.received], device=device)).item())
+        received, num_bad = all_sum(torch.tensor([self.received, len(self.new_faults)], device=device)).tolist()
+        if num_bad:
+            self._count_errors(device)
         if received:
             raise Stopped(self.received)
 
@@ -139,14 +148,24 @@ class Survival(pl.Callback):
             raise Stopped(self.received)
 
     def note_errors(self, batch: ClipBatch) -> None:
-        """Remember clips that could not be decoded; stop when they are more than the budget."""
-        new = {index: reason for index, reason in batch.errors if index not in self.faults}
-        if not new:
-            return
+        """Remember clips that could not be decoded; a single process counts them at once."""
+        self.new_faults |= {index: reason for index, reason in batch.errors if index not in self.faults}
+        if self.new_faults and world_size() == 1:
+            self._count_errors(torch.device("cpu"))
+
+    def _count_errors(self, device: torch.device) -> None:
+        """Bring together what all processes have met since the last time; each of them must come here.
+
+        Raises:
+            DataError: on all of them, where the clips are more than data.max_bad_fraction of the whole set.
+        """
+        new = {index: reason for index, reason in _exchange(self.new_faults, device) if index not in self.faults}
         self.faults |= new
+        self.new_faults = {}
         path = RunFolder(self.config.run_dir).bad_clips
-        with path.open("a", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows((self.ids[index], reason) for index, reason in new.items())
+        if new and rank() == 0:
+            with path.open("a", newline="", encoding="utf-8") as file:
+                csv.writer(file).writerows((self.ids[index], reason) for index, reason in new.items())
         if len(self.faults) > self.config.data.max_bad_fraction * len(self.ids):
             raise DataError(
                 f"{len(self.faults)} of {len(self.ids)} training clips could not be decoded "
@@ -174,3 +193,11 @@ class Survival(pl.Callback):
         if number == signal.SIGINT:
             return Interrupted(f"stopped by the keyboard; {advice}", exit_code=130)
         return Interrupted(f"stopped by a signal; {advice}")
+
+
+def _exchange(faults: dict[int, str], device: torch.device) -> list[tuple[int, str]]:
+    """The faults of all processes, in the order of their ranks."""
+    text = "".join(f"{json.dumps(entry)}\n" for entry in faults.items())
+    sent = torch.tensor(list(text.encode()), dtype=torch.uint8, device=device)
+    lines = bytes(gather_rows(sent).tolist()).splitlines()
+    return [(index, reason) for index, reason in map(json.loads, lines)]

@@ -1,4 +1,8 @@
+import os
 import pickle
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
@@ -156,3 +160,44 @@ def test_what_is_not_finite_is_found_by_name() -> None:
     values = {"weights": {"a": torch.ones(2), "b": torch.tensor([1.0, float("inf")])}, "step": [torch.tensor(3), None]}
     values["more"] = (torch.tensor(float("nan")),)
     assert list(not_finite(values)) == ["weights.b", "more.0"]
+
+
+# Saves once, and is killed before the second one takes its name.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from selavi import atomic
+from selavi.labelling.bank import LabelBank
+from selavi.runs.checkpoint import write_checkpoint
+
+path = Path(sys.argv[1])
+content = {"label_bank": LabelBank(["a"], 1, 2).state_dict()}
+write_checkpoint({**content, "epoch": 4}, path)
+os.replace = lambda *names: os.kill(os.getpid(), signal.SIGKILL)
+write_checkpoint({**content, "epoch": 5}, path)
+"""
+
+
+def test_a_killed_save_leaves_the_one_before_wherever_temporary_files_are(tmp_path: Path, repository: Path) -> None:
+    """Nothing is written to $TMPDIR, which is often on another disk, and a rename across disks is no rename."""
+    path, elsewhere = RunFolder(tmp_path).last_checkpoint, tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    environment = {**os.environ, "TMPDIR": str(elsewhere), "PYTHONPATH": str(repository)}
+    process = subprocess.run([sys.executable, "-c", KILLED, str(path)], env=environment)
+    assert process.returncode == -signal.SIGKILL
+    assert read_checkpoint(path)["epoch"] == 4
+    assert list(elsewhere.iterdir()) == []
+    saved = newest_checkpoint(RunFolder(tmp_path))
+    assert saved is not None and saved.path == path
+
+
+def test_no_clock_says_which_checkpoint_is_newer(tmp_path: Path, checkpoint: dict[str, Any]) -> None:
+    """It may have been set back between two saves."""
+    folder = RunFolder(tmp_path)
+    for epoch in (4, 5):
+        write_checkpoint({**checkpoint, "epoch": epoch}, folder.last_checkpoint)
+    os.utime(folder.last_checkpoint, (1e9, 1e9))
+    assert folder.previous_checkpoint.stat().st_mtime > folder.last_checkpoint.stat().st_mtime
+    saved = newest_checkpoint(folder)
+    assert saved is not None and saved.content["epoch"] == 5

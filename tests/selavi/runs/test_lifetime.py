@@ -3,6 +3,7 @@ import os
 import re
 import socket
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -12,6 +13,7 @@ import torch
 from selavi.config import Config, load_config
 from selavi.errors import UsageError
 from selavi.labelling.statistics import ClipStatistics
+from selavi.results.cluster_table import read_labels
 from selavi.results.labels import LABEL_SCHEMA, write_labels
 from selavi.runs.folder import RunFolder
 from selavi.runs.lifetime import environment, finish_run, owned, start_run
@@ -42,6 +44,24 @@ def test_labels_are_one_row_for_each_clip_and_head(tmp_path: Path) -> None:
     assert table["entropy"][0].as_py() == pytest.approx(2.0)
     assert table["modality_agreement"].to_pylist()[:3] == [None, None, None]
     assert table["modality_agreement"].to_pylist()[3:] == pytest.approx([0.03, 0.04, 0.05])
+
+
+def test_labels_that_are_read_while_others_are_written_are_of_one_labelling(tmp_path: Path) -> None:
+    """An export reads them while a training writes them: it sees the old ones or the new ones, never both."""
+    ids = [f"clip {number}" for number in range(500)]
+
+    def write(cluster: int) -> None:
+        write_labels(tmp_path, "train", ids, torch.full((500, 2), cluster), vars(statistics(500, 2)))
+
+    write(0)
+    with ThreadPoolExecutor(1) as writer:
+        writing = writer.submit(lambda: [write(number) for number in range(40)])
+        num_read = 0
+        while not writing.done() or num_read < 3:
+            clusters = read_labels(tmp_path, "train")["cluster"].to_pylist()
+            assert len(clusters) == 1000 and len(set(clusters)) == 1
+            num_read += 1
+        writing.result()
 
 
 def test_a_run_folder_says_where_it_came_from(tiny: Tiny, tiny_yaml: Path) -> None:

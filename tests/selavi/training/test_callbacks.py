@@ -142,7 +142,7 @@ def test_one_sum_a_step_tells_all_processes_of_signals_losses_and_when_to_save(
 ) -> None:
     """Whichever process has the fault: here it is another one."""
     sums: list[torch.Tensor] = []
-    other = torch.zeros(3)
+    other = torch.zeros(4)
 
     def all_sum(flags: torch.Tensor) -> torch.Tensor:
         sums.append(flags)
@@ -151,17 +151,17 @@ def test_one_sum_a_step_tells_all_processes_of_signals_losses_and_when_to_save(
     monkeypatch.setattr(survival, "all_sum", all_sum)
     after_step(stop, batch)
     assert len(sums) == 1 and saves.steps == []
-    other = torch.tensor([0.0, 0.0, 1.0])
+    other = torch.tensor([0.0, 0.0, 1.0, 0.0])
     after_step(stop, batch)
     assert saves.steps == [7]
-    other = torch.tensor([0.0, 1.0, 1.0])
+    other = torch.tensor([0.0, 1.0, 1.0, 0.0])
     with pytest.raises(NumericError, match=r"the loss is not finite at step 7, in another process; lower optim\.lr"):
         after_step(stop, batch)
-    other = torch.zeros(3)
+    other = torch.zeros(4)
     with pytest.raises(NumericError, match=r"the loss is not finite at step 7; lower optim\.lr: .*--change optim"):
         after_step(stop, batch, float("nan"))
     assert saves.steps == [7]  # what is not finite is not saved
-    other = torch.tensor([15.0, 0.0, 0.0])
+    other = torch.tensor([15.0, 0.0, 0.0, 0.0])
     with pytest.raises(Interrupted, match="7 steps of it are kept"):
         after_step(stop, batch)
     assert saves.steps == [7, 7]

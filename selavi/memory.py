@@ -1,0 +1,49 @@
+"""What is said where memory runs out: what was asked for, what is free, and what to change."""
+
+import re
+from pathlib import Path
+
+_ASKED = (
+    r"[Tt]ried to allocate ([\d.]+ (?:bytes|[KMGTPE]i?B))",  # torch, of a CPU and of a GPU
+    r"[Uu]nable to allocate ([\d.]+ (?:bytes|[KMGTPE]i?B))",  # numpy
+    r"(?:malloc|realloc) of size (\d+)",  # pyarrow
+)
+_REFUSED = r"DefaultCPUAllocator: (can't allocate|not enough) memory|out of memory"
+_FREE = r"of which ([\d.]+ [KMGTPE]i?B) is free"
+
+
+def explain_memory(error: BaseException) -> str | None:
+    """One line for an error that says that memory is full, of Python, numpy, pyarrow or torch; None for any other."""
+    text = " ".join(str(error).split())
+    if not isinstance(error, MemoryError) and not (isinstance(error, RuntimeError) and re.search(_REFUSED, text)):
+        return None
+    on_gpu = re.search(r"CUDA|HIP|MPS", text)
+    place = "the memory of the GPU" if on_gpu else "memory"
+    free = _first((_FREE,), text) if on_gpu else free_memory()
+    asked = _first(_ASKED, text)
+    figures = [f"{asked} more were asked for" if asked else "", f"{free} are free" if free else ""]
+    said = ", ".join(filter(None, figures))
+    return (
+        f"{place} is full{f': {said}' if said else ''}. What may help: close other programs; lower "
+        "labelling.memory_gb, labelling.batch_size, data.cache_gb or data.num_workers, with which a run goes on "
+        "(resume=auto); or lower optim.batch_size, in a new run_dir. Whatever was there before is as it was"
+    )
+
+
+def free_memory() -> str:
+    """What the system could still give, in words; empty where it does not say."""
+    try:
+        match = re.search(r"MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text(encoding="utf-8"))
+    except OSError:
+        return ""
+    return f"{int(match[1]) * 1024 / 1e9:.1f} GB" if match else ""
+
+
+def _first(patterns: tuple[str, ...], text: str) -> str:
+    """What the first pattern that fits says, bytes as GB."""
+    for pattern in patterns:
+        match = re.search(pattern, text)
+        if match:
+            number, _, unit = match[1].partition(" ")
+            return f"{float(number) / 1e9:.1f} GB" if unit in ("", "bytes") else match[1]
+    return ""
