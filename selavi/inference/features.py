@@ -6,6 +6,7 @@ the order of the split's usable rows in the manifest.  The file knows which ids 
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -59,10 +60,11 @@ def kept_features(
         (N, D) float16 a modality; zeros for a clip that lacks it or could not be decoded.
     """
     digest = digest_of(rows["id"].to_pylist(), checkpoint, num_views)
+    files = [path.with_name(f".{path.stem}.{number}.part") for number in range(-(-len(rows) // PART))]
     whole = _read(path, digest)
     if whole is not None:
+        _remove(files)  # of a process that was killed just before it did
         return whole
-    files = [path.with_name(f".{path.stem}.{number}.part") for number in range(-(-len(rows) // PART))]
     parts = {number: part for number, file in enumerate(files) if (part := _read(file, digest)) is not None}
     missing = [number for number in range(len(files)) if number not in parts]
     if missing:
@@ -72,9 +74,15 @@ def kept_features(
             write_tensors(files[number], parts[number], {"digest": digest})
     whole = {name: torch.cat([parts[number][name] for number in range(len(files))]) for name in parts[0]}
     write_tensors(path, whole, {"digest": digest})
-    for file in files:
-        file.unlink()
+    _remove(files)
     return whole
+
+
+def _remove(files: Sequence[Path]) -> None:
+    """Remove files; what the system keeps is left for the next time."""
+    for file in files:
+        with suppress(OSError):
+            file.unlink()
 
 
 def _rounded(clips: ClipFeatures) -> dict[str, Tensor]:

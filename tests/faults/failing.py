@@ -3,7 +3,6 @@
 import builtins
 import errno
 import io
-import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -76,11 +75,11 @@ def failing(kind: str, folder: Path, number: int) -> Iterator[Failing]:
 
 
 def numbers() -> Iterator[int]:
-    """Which calls fail: all up to the 12th; then a third more each time, for there may be thousands of one kind."""
+    """Which calls fail: all up to the 12th; then by half more each time, for there may be thousands of one kind."""
     number = 1
-    for _ in itertools.count():
+    while True:
         yield number
-        number += max(1, number // 3 if number >= 12 else 1)
+        number += number // 2 if number >= 12 else 1
 
 
 def _before(fault: Failing, inner: Any) -> Any:
