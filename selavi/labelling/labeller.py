@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,9 +30,9 @@ from selavi.labelling.methods.interface import HeadLabels, HeadTask
 from selavi.labelling.probe import probe_scores
 from selavi.labelling.race import Race, mean_race, measure_race
 from selavi.labelling.rule import LabelRule
-from selavi.labelling.schedule import labelled_fraction
+from selavi.labelling.schedule import first_weight, labelled_fraction
 from selavi.labelling.statistics import ClipStatistics, describe_votes
-from selavi.labelling.votes import HeadLogits, Votes
+from selavi.labelling.votes import HeadLogits, Hint, Votes
 from selavi.randomness import mix
 
 
@@ -169,6 +169,7 @@ class Labeller:
         number, settings = bank.num_labellings, self.config.labelling
         fraction = 1.0 if statistics else labelled_fraction(number, settings.num_labellings, settings.fraction)
         draft = self.draft = self.draft or Draft(bank)
+        first_weight = self._first_weight(bank)
         groups = self.head_groups(number)
         while draft.num_groups < len(groups):
             began = time.monotonic()
@@ -178,6 +179,8 @@ class Labeller:
             for label_set in self.config.label_sets:
                 draft.note_collected(rows, [label_set.learning_columns[head] for head in heads])
                 votes = self._votes(clips.with_any(label_set.voters), label_set, draft, head_logits)
+                if first_weight:
+                    votes = replace(votes, hint=self._hint(votes, label_set, bank, first_weight))
                 if number == 0 and self._aligns(label_set):
                     _align(votes, heads, permute_clusters)
                 labelled = self._label(votes, label_set, heads, fraction, bank, draft)
@@ -195,6 +198,8 @@ class Labeller:
             draft.seconds += time.monotonic() - began
         churn = draft.hand_over(bank)
         self.draft = None
+        if not first_weight:
+            bank.first = None
         if self.method.weigh is not None:
             bank.weights = self.method.weigh(bank.labels, self.config.heads.num_clusters)
         return _report(number, draft, churn), ClipStatistics(*draft.statistics) if statistics else None
@@ -211,6 +216,20 @@ class Labeller:
             rule=draft.rule,
             columns=label_set.voting_columns,
         )
+
+    def _first_weight(self, bank: LabelBank) -> float:
+        """What the vote of the first labels weighs."""
+        settings = self.config.labelling
+        if bank.first is None:
+            return 0.0
+        number, count = bank.num_labellings, settings.num_labellings
+        return first_weight(number, count, settings.power, settings.first_share, settings.first_fade)
+
+    def _hint(self, votes: Votes, label_set: LabelSet, bank: LabelBank, weight: float) -> Hint:
+        """The vote of the first labels on some clips."""
+        assert bank.first is not None
+        labels = bank.first[votes.clips.index.cpu()][:, label_set.learning_columns]
+        return Hint(labels.long().to(votes.clips.index.device), weight)
 
     def _aligns(self, label_set: LabelSet) -> bool:
         """Whether heads that vote together must come to name the same clusters first."""

@@ -65,6 +65,15 @@ def labelling_steps_of_parts(
     return steps
 
 
+def first_weight(number: int, num_labellings: int, power: float, share: float, fade: float) -> float:
+    """What the vote of the first labels weighs at a labelling, the number-th of the schedule of labelling_steps.
+
+    It falls from 1 after `share` of the steps to 0 after `share + fade` of them.
+    """
+    progress = (number / max(1, num_labellings - 1)) ** power
+    return min(1.0, max(0.0, (share + fade - progress) / fade)) if fade else 0.0
+
+
 def labelled_fraction(number: int, num_labellings: int, first: float) -> float:
     """Share of the clips that get a label: `first` at the first labelling, growing to 1 at the last (P2OT's ramp).
 
