@@ -144,7 +144,7 @@ class Labeller:
                 for label_set in self.config.label_sets:
                     votes = self._votes(clips, label_set, bank, head_logits)
                     self._describe(votes, label_set, heads, bank, draft)
-                if len(self.config.label_sets) == 1:  # clusters of different modalities are not as easy to find
+                if self.config.has_comparable_heads:
                     labels = draft.labels[clips.index.cpu()][:, heads].long()
                     probe[heads] = probe_scores(clips, labels, self.config.heads.num_clusters)
         churn = draft.hand_over(bank)
