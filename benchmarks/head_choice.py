@@ -79,8 +79,8 @@ def measure(folder: Path, root: str, split: str) -> dict[str, Any]:
 
 
 def _probed(clips: FeatureTable, labels: Tensor, config: Config) -> np.ndarray:
-    """A column's probe score; nan where each modality has labels of its own, as in a run."""
-    if len(config.label_sets) > 1:
+    """A column's probe score; nan where a run would not compare its heads so, either."""
+    if not config.has_comparable_heads:
         return np.full(config.num_label_heads, np.nan)
     return probe_scores(clips, labels, config.heads.num_clusters).numpy()
 

@@ -27,8 +27,10 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 
 
 def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
-    """Name a test by its bytes only where they are text: what gzip writes holds the second of the day, and two
-    processes that collect the tests side by side must find the same names."""
+    """Name a test by its bytes only where they are text.
+
+    What gzip writes holds the second of the day, and processes that collect the tests side by side must find the same.
+    """
     if isinstance(val, bytes) and not (val.isascii() and val.decode("ascii").isprintable()):
         return argname
     return None

@@ -495,6 +495,11 @@ class Config:
         return make_label_sets(self.labelling.source, self.branches, self.heads.num_heads)
 
     @property
+    def has_comparable_heads(self) -> bool:
+        """Whether the clusters of all heads are equally easy to find: those of different modalities are not."""
+        return len(self.label_sets) == 1
+
+    @property
     def num_label_heads(self) -> int:
         """Columns of the label bank: `heads.num_heads` for each label set."""
         return sum(len(label_set.learning_columns) for label_set in self.label_sets)

@@ -191,7 +191,7 @@ class Labeller:
                 for label_set in self.config.label_sets:
                     votes = self._votes(clips, label_set, draft, head_logits)
                     self._describe(votes, label_set, heads, draft)
-                if len(self.config.label_sets) == 1:  # clusters of different modalities are not as easy to find
+                if self.config.has_comparable_heads:
                     labels = draft.labels[clips.index.cpu()][:, heads].long()
                     draft.probe[heads] = probe_scores(clips, labels, self.config.heads.num_clusters)
             draft.num_groups += 1

@@ -1,6 +1,7 @@
 """The files of tools/: each is a command of selavi, in a checkout that is not installed as well."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -29,7 +30,8 @@ def test_a_file_holds_no_logic(tool: str) -> None:
 @pytest.mark.parametrize("tool", TOOLS)
 def test_it_runs_from_any_folder_where_nothing_is_installed(tool: str, tmp_path: Path) -> None:
     command = [sys.executable, "-I", "-S", str(ROOT / "tools" / f"{tool}.py"), "--help"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    wide = os.environ | {"COLUMNS": "1000"}  # argparse breaks the line behind a long path of this checkout
+    done = subprocess.run(command, cwd=tmp_path, env=wide, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"usage: python {ROOT}/tools/{tool}.py ")
     assert list(tmp_path.iterdir()) == []
