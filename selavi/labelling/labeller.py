@@ -30,7 +30,7 @@ from selavi.labelling.methods.interface import HeadLabels, HeadTask
 from selavi.labelling.probe import probe_scores
 from selavi.labelling.race import Race, mean_race, measure_race
 from selavi.labelling.rule import LabelRule
-from selavi.labelling.schedule import first_weight, labelled_fraction
+from selavi.labelling.schedule import labelled_fraction
 from selavi.labelling.statistics import ClipStatistics, describe_votes
 from selavi.labelling.votes import HeadLogits, Hint, Votes
 from selavi.randomness import mix
@@ -152,6 +152,7 @@ class Labeller:
         head_logits: HeadLogits,
         permute_clusters: Callable[[str, int, Tensor], None],
         statistics: bool = False,
+        first_weight: float = 0.0,
     ) -> tuple[LabellingReport, ClipStatistics | None]:
         """Renew the bank.
 
@@ -165,11 +166,11 @@ class Labeller:
             statistics: also return how confident each label is, and score the heads by probe; every clip is then
                 labelled, whatever the fraction, and one that lacks the modality that labels gets what the heads of the
                 other one say.
+            first_weight: what the vote of the bank's first labels weighs; at 0 they are forgotten.
         """
         number, settings = bank.num_labellings, self.config.labelling
         fraction = 1.0 if statistics else labelled_fraction(number, settings.num_labellings, settings.fraction)
         draft = self.draft = self.draft or Draft(bank)
-        first_weight = self._first_weight(bank)
         groups = self.head_groups(number)
         while draft.num_groups < len(groups):
             began = time.monotonic()
@@ -179,8 +180,8 @@ class Labeller:
             for label_set in self.config.label_sets:
                 draft.note_collected(rows, [label_set.learning_columns[head] for head in heads])
                 votes = self._votes(clips.with_any(label_set.voters), label_set, draft, head_logits)
-                if first_weight:
-                    votes = replace(votes, hint=self._hint(votes, label_set, bank, first_weight))
+                if bank.first is not None and first_weight:
+                    votes = replace(votes, hint=self._hint(votes, label_set, bank.first, first_weight))
                 if number == 0 and self._aligns(label_set):
                     _align(votes, heads, permute_clusters)
                 labelled = self._label(votes, label_set, heads, fraction, bank, draft)
@@ -217,18 +218,9 @@ class Labeller:
             columns=label_set.voting_columns,
         )
 
-    def _first_weight(self, bank: LabelBank) -> float:
-        """What the vote of the first labels weighs."""
-        settings = self.config.labelling
-        if bank.first is None:
-            return 0.0
-        number, count = bank.num_labellings, settings.num_labellings
-        return first_weight(number, count, settings.power, settings.first_share, settings.first_fade)
-
-    def _hint(self, votes: Votes, label_set: LabelSet, bank: LabelBank, weight: float) -> Hint:
-        """The vote of the first labels on some clips."""
-        assert bank.first is not None
-        labels = bank.first[votes.clips.index.cpu()][:, label_set.learning_columns]
+    def _hint(self, votes: Votes, label_set: LabelSet, first: Tensor, weight: float) -> Hint:
+        """The vote of the first labels (N, H) on some clips."""
+        labels = first[votes.clips.index.cpu()][:, label_set.learning_columns]
         return Hint(labels.long().to(votes.clips.index.device), weight)
 
     def _aligns(self, label_set: LabelSet) -> bool:

@@ -65,13 +65,15 @@ def labelling_steps_of_parts(
     return steps
 
 
-def first_weight(number: int, num_labellings: int, power: float, share: float, fade: float) -> float:
-    """What the vote of the first labels weighs at a labelling, the number-th of the schedule of labelling_steps.
+def first_weight(progress: float, share: float, fade: float) -> float:
+    """What the vote of the first labels weighs after a part of the steps, `progress`.
 
-    It falls from 1 after `share` of the steps to 0 after `share + fade` of them.
+    It falls from 1 after `share` of the steps to 0 after `share + fade` of them, at the latest at the end of training.
     """
-    progress = (number / max(1, num_labellings - 1)) ** power
-    return min(1.0, max(0.0, (share + fade - progress) / fade)) if fade else 0.0
+    end = min(1.0, share + fade)
+    if progress >= end or fade == 0:
+        return 0.0
+    return 1.0 if progress <= share else (end - progress) / (end - share)
 
 
 def labelled_fraction(number: int, num_labellings: int, first: float) -> float:

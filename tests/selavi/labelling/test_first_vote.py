@@ -11,14 +11,18 @@ from selavi.labelling.spread import Spread
 from selavi.labelling.votes import Hint
 from tests.selavi.labelling.test_equal_votes import BOTH, Clips, H, K, N, settings
 
-FADE = ("labelling.num_labellings=11", "labelling.power=1", "labelling.first_share=0.2", "labelling.first_fade=0.5")
-
 
 def test_it_falls_from_the_end_of_the_first_share_on() -> None:
-    weights = [first_weight(number, 11, 1.0, 0.2, 0.5) for number in range(11)]
+    weights = [first_weight(number / 10, 0.2, 0.5) for number in range(11)]
     assert weights == pytest.approx([1, 1, 1, 0.8, 0.6, 0.4, 0.2, 0, 0, 0, 0])
-    assert first_weight(3, 11, 1.0, 0.2, 0.0) == 0
-    assert first_weight(10, 11, 1.0, 1.0, 0.5) == 1
+    assert first_weight(0.3, 0.2, 0.0) == 0
+
+
+@pytest.mark.parametrize("share", [0.25, 0.75, 1.0])
+def test_it_has_ended_when_training_ends(share: float) -> None:
+    assert first_weight(1.0, share, 0.5) == 0
+    assert first_weight(share - 0.01, share, 0.5) == 1
+    assert 0 < first_weight(0.99, share, 1.0) <= 1
 
 
 @pytest.mark.parametrize("weight", [0.5, 1.0])
@@ -42,26 +46,26 @@ def test_clips_without_a_label_keep_their_scores() -> None:
     assert (voted[:2] - scores[3:5])[:, 2].min() > 0
 
 
-def relabelled(first: Tensor | None, number: int, *overrides: str) -> LabelBank:
-    config = settings(*FADE, *overrides)
+def relabelled(first: Tensor | None, weight: float, *overrides: str) -> LabelBank:
+    config = settings(*overrides)
     clips = Clips(config, {name: BOTH[name] for name in config.modalities})
     bank = LabelBank([str(n) for n in range(N)], H, K)
     bank.labels = torch.zeros(N, H, dtype=torch.int32)
-    bank.num_labellings, bank.first = number, first
-    Labeller(config).relabel(bank, clips.collect, clips.head_logits, lambda *_: None)
+    bank.num_labellings, bank.first = 2, first
+    Labeller(config).relabel(bank, clips.collect, clips.head_logits, lambda *_: None, first_weight=weight)
     return bank
 
 
 @pytest.mark.parametrize("overrides", [(), ("modalities=[video]",), ("labelling.votes=raw",)])
 def test_labels_go_over_to_what_the_heads_say(overrides: tuple[str, ...]) -> None:
     first = torch.stack([torch.randperm(N, generator=torch.Generator().manual_seed(n)) % K for n in range(H)], 1).int()
-    without = relabelled(None, 2, *overrides).labels
+    without = relabelled(None, 1.0, *overrides).labels
     like_first, like_heads = [], []
-    for number in range(2, 9):
-        bank = relabelled(first, number, *overrides)
+    for weight in (1.0, 0.8, 0.6, 0.4, 0.2, 0.0):
+        bank = relabelled(first, weight, *overrides)
         like_first.append(float((bank.labels == first).float().mean()))
         like_heads.append(float((bank.labels == without).float().mean()))
-        assert (bank.first is None) == (number >= 7)
+        assert (bank.first is None) == (weight == 0)
     assert like_first[0] > 0.6
     assert like_first == sorted(like_first, reverse=True)
     assert like_heads == sorted(like_heads)
