@@ -351,7 +351,7 @@ def section_heads(device: str, num_rounds: int) -> dict[str, Any]:
     classes = torch.randint(NUM_CLUSTERS, (NUM_CLIPS,), device=device, generator=generator)
     features, heads = {}, {}
     torch.manual_seed(0)
-    for name in config.modalities:
+    for name in config.kinds:
         features[name] = torch.empty(NUM_CLIPS, 512, device=device)
         for rows, chosen in zip(features[name].split(8192), classes.split(8192), strict=True):
             rows.normal_(generator=generator).add_(centres[chosen])
@@ -456,7 +456,7 @@ def real_scores(run_dir: Path, num_views: int) -> Tensor:
     kept = run_dir / "transport_benchmark_features.pt"
     if not kept.exists():
         data = ClipDataModule(run.config, run.manifest, open_media(run.config, run.manifest))
-        parts: dict[str, list[Tensor]] = {name: [] for name in run.config.modalities}
+        parts: dict[str, list[Tensor]] = {name: [] for name in run.config.kinds}
         with torch.no_grad():
             for view in range(num_views):  # a pass number of the loader is a view
                 for batch in data.labelling_loader(view):

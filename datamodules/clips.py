@@ -144,7 +144,7 @@ def prepare_manifest(config: Config) -> tuple[pa.Table, Media]:
             log.warning(warning)
 
     rows = probed(select_split(manifest, data.train_split))
-    if reads_sound(config, config.modalities) and not pc.any(pc.equal(rows["audio_state"], "ok")).as_py():
+    if reads_sound(config, config.kinds) and not pc.any(pc.equal(rows["audio_state"], "ok")).as_py():
         raise UsageError(
             f"none of the {len(rows)} training files in {data.root} has sound; "
             "train on the picture alone with modalities=[video]"
@@ -173,14 +173,14 @@ def _scan(config: Config) -> pa.Table:
 def judge_for(config: Config, manifest: pa.Table) -> pa.Table:
     """Turn facts into the statuses of this run; see datamodules.index.manifest.judge."""
     data = config.data
-    return judge(manifest, clip_s=data.clip_s, audio_policy=data.audio_policy, modalities=config.modalities)
+    return judge(manifest, clip_s=data.clip_s, audio_policy=data.audio_policy, modalities=config.kinds.values())
 
 
 def _describe_broken_sound(config: Config, manifest: pa.Table) -> str:
     """Count the files that are used without their sound because it cannot be decoded; "" for none."""
     rows = usable(manifest)
     rows = rows.filter(pc.equal(rows["audio_state"], "broken"))
-    if not reads_sound(config, config.modalities) or not len(rows):
+    if not reads_sound(config, config.kinds) or not len(rows):
         return ""
     return (
         f"{len(rows)} files are used without their sound, which cannot be decoded "

@@ -29,10 +29,10 @@ class SelaviModel(nn.Module):
     def __init__(self, config: Config, encoders: Mapping[str, Encoder] | None = None) -> None:
         super().__init__()
         if encoders is None:
-            encoders = {name: make_encoder(name, config.encoders) for name in config.modalities}
+            encoders = {name: make_encoder(kind, config.seen_by(name)) for name, kind in config.kinds.items()}
         self.num_features = {name: encoder.num_features for name, encoder in encoders.items()}
         self.encoders = nn.ModuleDict(encoders)
-        self.fused = config.branches != config.modalities
+        self.fused = config.is_fused
         together = {"concat": sum(self.num_features.values())}
         self.branch_features = together if self.fused else dict(self.num_features)
         heads = config.heads

@@ -29,7 +29,7 @@ from datamodules.stores.prepare import PrepareSettings, prepare
 from datamodules.stores.shards import open_shards
 from selavi.config import Config
 from selavi.filesystem import real_path
-from selavi.modalities import MODALITIES, reads_sound, request_of
+from selavi.modalities import reads_sound, request_of, request_of_media
 from selavi.randomness import mix
 from selavi.runs.manifest import SCHEMA
 from selavi.wording import command
@@ -113,7 +113,7 @@ def _check_files(sample: SampledFiles | None, config: Config) -> Check:
     if not len(usable(manifest)):
         text = f"{looked}, none can be used: {describe_bad(manifest)}"
         return Check("data", "files", "problem", text, f"{command('scan', config.data.root)} tells of all")
-    if reads_sound(config, config.modalities) and not pc.any(pc.equal(manifest["audio_state"], "ok")).as_py():
+    if reads_sound(config, config.kinds) and not pc.any(pc.equal(manifest["audio_state"], "ok")).as_py():
         return Check("data", "files", "problem", f"{looked}, none has sound", "modalities=[video]")
     if len(broken) > config.data.max_bad_fraction * len(manifest):
         text = f"{looked}, {len(broken)} cannot be used: {describe_bad(broken)}"
@@ -156,7 +156,7 @@ def measure_data(config: Config, sample: SampledFiles, folder: Path, budget_s: f
 def cache_gb(config: Config, sample: SampledFiles) -> float:
     """Gigabytes that data.cache_gb would have to allow, by the sampled files."""
     rows = probed(sample.manifest)
-    request = request_of(config, MODALITIES)
+    request = request_of_media(config)
     sampled = estimate_gb(rows, request.size, request.sample_rate)
     return sampled * sample.num_files / max(1, len(sample.manifest))
 
@@ -176,13 +176,13 @@ def faster_data(
     Returns:
         What to change -> clips a second of one process with it.
     """
-    request, rates = request_of(config, MODALITIES), dict[str, float]()
+    request, rates = request_of_media(config), dict[str, float]()
 
     def measure(changed: Config, manifest: pa.Table, media: Media) -> float:
         return _clips_per_second(changed, manifest, media, 0, 2, _TRIAL_S)[0]
 
     smaller = replace(config, video=replace(config.video, decode_size=config.video.size))
-    crop = request_of(smaller, config.modalities).size
+    crop = request_of(smaller, config.kinds).size
     if 0 < crop < request.size and time.monotonic() < deadline_s:
         rates[f"video.decode_size={crop} (less detail)"] = measure(smaller, sample.manifest, sample.media)
     if sample.media is not None:
@@ -242,7 +242,7 @@ def _decoded(config: Config, sample: SampledFiles, folder: Path) -> SampledFiles
     rows = _few(usable(sample.manifest))
     if not len(rows):
         return None
-    request = request_of(config, MODALITIES)
+    request = request_of_media(config)
     cache, faults = build_cache(rows, folder / "cache", request.size, request.sample_rate)
     manifest = mark_unusable(rows, faults)
     return replace(sample, manifest=manifest, media=cache) if len(usable(manifest)) else None

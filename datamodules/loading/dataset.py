@@ -14,7 +14,7 @@ from datamodules.stores.reader import ClipReader
 from selavi.batch import DecodedClip
 from selavi.config import Config
 from selavi.media import MediaError, SoundError
-from selavi.modalities import MODALITIES, Streams, Window, request_of
+from selavi.modalities import Streams, Window, kind_of, request_of
 
 
 class ClipDataset(Dataset[DecodedClip]):
@@ -41,7 +41,7 @@ class ClipDataset(Dataset[DecodedClip]):
         self.config, self.num_views, self.num_crops, self.windows = config, num_views, num_crops, windows
         self.reader = FileReader(rows, config.data.timeout_s) if reader is None else reader
         # Columns, never a Python object a row: a million of those take seconds and gigabytes in every process.
-        names = {"id", "duration_s"}.union(*(MODALITIES[name].columns for name in config.modalities))
+        names = {"id", "duration_s"}.union(*(kind_of(config, name).columns for name in config.kinds))
         self.columns = {name: rows[name].combine_chunks() for name in names}
 
     def __len__(self) -> int:
@@ -63,16 +63,16 @@ class ClipDataset(Dataset[DecodedClip]):
         if key.stream == "window":
             chosen = self.windows[key.row][key.epoch]
             return View(Window(chosen.start_s, clip_s)), chosen.modalities
-        duration_s = usable_seconds(columns["duration_s"], columns, config.modalities, config)
+        duration_s = usable_seconds(columns["duration_s"], columns, config.kinds, config)
         if key.stream == "eval":
-            return even_view(key.epoch, self.num_views, duration_s, clip_s, self.num_crops), config.modalities
-        return random_view(config.seed, key, columns["id"], duration_s, clip_s), config.modalities
+            return even_view(key.epoch, self.num_views, duration_s, clip_s, self.num_crops), list(config.kinds)
+        return random_view(config.seed, key, columns["id"], duration_s, clip_s), list(config.kinds)
 
 
 def usable_seconds(duration_s: float, columns: Mapping[str, Any], modalities: Collection[str], config: Config) -> float:
     """Up to where windows of a recording may reach, whose facts are the columns of a manifest."""
     clip_s, policy = config.data.clip_s, config.data.audio_policy
-    return min([duration_s, *(MODALITIES[name].seconds(columns, clip_s, policy) for name in modalities)])
+    return min([duration_s, *(kind_of(config, name).seconds(columns, clip_s, policy) for name in modalities)])
 
 
 def read_view(
@@ -90,7 +90,7 @@ def read_view(
         modalities: those of the run that shall be read; others are not present.
         columns: facts of the recording, as far as these modalities ask for them.
     """
-    readable = [name for name in modalities if MODALITIES[name].has(columns)]
+    readable = [name for name in modalities if kind_of(config, name).has(columns)]
     request, error = request_of(config, readable), None
     try:
         streams = reader.read(row, view.window, request) if request else Streams()
@@ -99,7 +99,9 @@ def read_view(
         error = f"{fault.reason}: {fault.detail}"
     except MediaError as fault:
         return failed_clip(row, view, config, fault)
-    values = {name: MODALITIES[name].value(streams, columns, view.window, config) for name in readable}
+    values = {
+        name: kind_of(config, name).value(streams, columns, view.window, config.seen_by(name)) for name in readable
+    }
     return _as_clip(row, view, config, values, modalities, error)
 
 
@@ -118,9 +120,9 @@ def _as_clip(
 ) -> DecodedClip:
     """Tensors of one view, blanks for what is missing; a blank counts as present where data.audio_policy says so."""
     inputs, present = {}, {}
-    for name in config.modalities:
-        kind, value = MODALITIES[name], values.get(name)
+    for name in config.kinds:
+        kind, value = kind_of(config, name), values.get(name)
         counts = error is None and name in modalities and kind.blank_counts(config.data.audio_policy)
         present[name] = value is not None or counts
-        inputs[name] = torch.from_numpy(kind.blank(config) if value is None else value)
+        inputs[name] = torch.from_numpy(kind.blank(config.seen_by(name)) if value is None else value)
     return DecodedClip(row, inputs, present, torch.from_numpy(view.draws.astype(np.float32)), error)

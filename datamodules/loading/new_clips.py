@@ -22,7 +22,7 @@ from selavi.batch import DecodedClip
 from selavi.config import Config
 from selavi.guarded.parquet import ParquetReader
 from selavi.media import MediaError
-from selavi.modalities import MODALITIES, SLACK_S, Request, Streams, Window, num_bytes, reads_sound, request_of
+from selavi.modalities import SLACK_S, Request, Streams, Window, kind_of, num_bytes, reads_sound, request_of
 from selavi.runs.manifest import check_manifest, media_root, require_unchanged
 
 _MOST_WORKERS = 16
@@ -46,7 +46,7 @@ def judge_clip(facts: Mapping[str, Any], config: Config, modalities: Sequence[st
         MediaError: nothing of it can be used; the reason is a status of the manifest.
     """
     clip_s, duration_s = config.data.clip_s, facts["duration_s"]
-    kinds = {name: MODALITIES[name] for name in modalities}
+    kinds = {name: kind_of(config, name) for name in modalities}
     faults = [kind.fault_of(facts, clip_s) for kind in kinds.values()]
     if faults[-1] and all(faults) and not any(kind.blank_counts(config.data.audio_policy) for kind in kinds.values()):
         raise MediaError(path, *faults[-1])

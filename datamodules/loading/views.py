@@ -101,7 +101,7 @@ class ClipLoaders:
 
     def _reader(self, rows: pa.Table) -> ClipReader | None:
         if isinstance(self.media, ShardReader):
-            return self.media.select(rows, request_of(self.config, self.config.modalities))
+            return self.media.select(rows, request_of(self.config, self.config.kinds))
         return None if self.media is None else self.media.select(rows)
 
     def _loader(

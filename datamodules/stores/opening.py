@@ -10,7 +10,7 @@ from datamodules.index.moved import require_clips
 from datamodules.stores.cache import DecodedCache, build_cache, estimate_gb, is_decoded
 from datamodules.stores.shards import ShardReader, is_prepared, open_shards
 from selavi.config import Config
-from selavi.modalities import MODALITIES, request_of
+from selavi.modalities import request_of_media
 
 log = logging.getLogger("selavi")
 
@@ -68,5 +68,5 @@ def decode_ahead(config: Config, manifest: pa.Table) -> tuple[DecodedCache | Non
 
 def _decoded_as(config: Config) -> tuple[int, int]:
     """Pixels and samples a second of media that are decoded ahead."""
-    request = request_of(config, MODALITIES)
+    request = request_of_media(config)
     return request.size, request.sample_rate

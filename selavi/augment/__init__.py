@@ -48,7 +48,9 @@ class Augment(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.modalities = nn.ModuleDict({name: AUGMENTATIONS[name](config) for name in config.modalities})
+        self.modalities = nn.ModuleDict(
+            {name: AUGMENTATIONS[kind](config.seen_by(name)) for name, kind in config.kinds.items()}
+        )
         self.register_load_state_dict_pre_hook(_without_buffers)
 
     @torch.no_grad()

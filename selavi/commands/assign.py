@@ -117,8 +117,8 @@ def _check(arguments: AssignArguments) -> None:
     require(has_work, "expected files or folders to label, or --merge-only with --out")
     config = load_run_config(arguments.run)
     for name in arguments.modalities or ():
-        about = f"--modalities {name}: the run was trained on {' and '.join(config.modalities)} alone"
-        require(name in config.modalities, about)
+        about = f"--modalities {name}: the run was trained on {' and '.join(config.kinds)} alone"
+        require(name in config.kinds, about)
     head = arguments.head
     fits = head in ("chosen", "all") or (head.isdecimal() and int(head) < config.num_label_heads)
     require(fits, f"--head must be `chosen`, `all` or one of 0 to {config.num_label_heads - 1}, got {head!r}")

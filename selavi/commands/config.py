@@ -56,7 +56,7 @@ def add_arguments(parser: Parser) -> None:
 
 def config(arguments: ConfigArguments) -> ConfigResult:
     """Read the settings and tell where each came from."""
-    from selavi.config import RESOLVED, SETTINGS, given_in_file, load_config, without_effect
+    from selavi.config import RESOLVED, given_in_file, load_config, settings_of, without_effect
 
     of_run = arguments.recipe / RESOLVED
     path = of_run if of_run.is_file() else find_recipe(arguments.recipe)
@@ -64,7 +64,7 @@ def config(arguments: ConfigArguments) -> ConfigResult:
     in_file = _with_parents(given_in_file(path))
     on_line = _with_parents({override.partition("=")[0] for override in arguments.overrides})
     origins: dict[str, Origin] = {}
-    for key in SETTINGS:
+    for key in settings_of(settings):
         origins[key] = "command line" if key in on_line else "file" if key in in_file else "default"
     idle = without_effect(settings, path, arguments.overrides)
     return ConfigResult(settings, path, origins, idle, arguments.changed)
@@ -83,11 +83,11 @@ def show(result: ConfigResult) -> None:
 
 
 def _lines(result: ConfigResult) -> Iterator[str]:
-    from selavi.config import SETTINGS
+    from selavi.config import settings_of
 
     yield f"# {result.path}"
     section = ""
-    for key, entry in SETTINGS.items():
+    for key, entry in settings_of(result.config).items():
         if result.changed and entry.is_default(result.config):
             continue
         if entry.section != section:

@@ -72,7 +72,7 @@ def convert(arguments: ConvertArguments) -> ConvertResult:
         if kind in arguments.to:
             export(loaded, out / PROGRAMS[kind])
             files[kind] = (out / PROGRAMS[kind],)
-    return ConvertResult(loaded.source, loaded.config.modalities, out, files)
+    return ConvertResult(loaded.source, list(loaded.config.kinds), out, files)
 
 
 def _check(arguments: ConvertArguments, out: Path) -> None:

@@ -88,8 +88,8 @@ def _check(arguments: DegradeArguments) -> None:
 
 def _kinds_of_features(config: "Config") -> list[str]:
     """Each modality of a run, and all of them side by side."""
-    together = ["+".join(config.modalities)] if len(config.modalities) > 1 else []
-    return [*config.modalities, *together]
+    together = ["+".join(config.kinds)] if len(config.kinds) > 1 else []
+    return [*config.kinds, *together]
 
 
 def _measure_group(group: list[tuple[str, Any]], table: Any, arguments: DegradeArguments) -> None:
@@ -102,8 +102,8 @@ def _measure_group(group: list[tuple[str, Any]], table: Any, arguments: DegradeA
     from selavi.inference.load import load_model
     from selavi.meter import follow
 
-    first = max((run for _, run in group), key=lambda run: len(run.config.modalities))
-    modalities = sorted({name for _, run in group for name in run.config.modalities})
+    first = max((run for _, run in group), key=lambda run: len(run.config.kinds))
+    modalities = sorted({name for _, run in group for name in run.config.kinds})
     config = replace(first.config, modalities=modalities)
     loaders = ClipLoaders(config, first.manifest, open_media(config, first.manifest))
     device = best_device(config.trainer.accelerator)

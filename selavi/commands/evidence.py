@@ -61,7 +61,7 @@ def _compute(run: Run, split: str, head: int, clusters: dict[str, int], writer: 
     clips = rows.select(["id", "duration_s", "height", "width"]).to_pylist()
     explained = evidence.explained_modalities(config, head)
     plans = [evidence.plan_windows(clip["duration_s"], clip_s, explained) for clip in clips]
-    together = tuple(config.modalities) if config.branches != config.modalities else None  # read by one head
+    together = tuple(config.kinds) if config.is_fused else None  # read by one head
     windows = [[ChosenWindow(place.start_s, together or (place.modality,)) for place in plan] for plan in plans]
     errors: dict[int, str] = {}
     maps = _maps(run, rows, windows, head, [clusters[clip["id"]] for clip in clips], errors)

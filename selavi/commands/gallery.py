@@ -18,7 +18,7 @@ from selavi.config import Config
 from selavi.errors import DataError, UsageError
 from selavi.guarded.json_file import as_written, read_json
 from selavi.localisation.files import read_faded
-from selavi.modalities import MODALITIES, Request, request_of
+from selavi.modalities import Request, request_of_media
 from selavi.results.evidence import Evidence
 from selavi.results.gallery.build import AboutRun, GalleryReport, MediaSource, write_gallery
 from selavi.results.gallery.select import Head, Places
@@ -106,7 +106,7 @@ def _evidence(run_dir: Path, root: str, split: str, head: int, ids: list[str]) -
 def _source(arguments: ExportArguments, content: GalleryContent) -> MediaSource:
     """Where the page's media come from: files, or the shards that the run read."""
     config = content.config
-    rate = request_of(config, MODALITIES).sample_rate
+    rate = request_of_media(config).sample_rate
     source = MediaSource(media_root(content.manifest), arguments.media, config.data.allow_links, sample_rate=rate)
     prepared = open_prepared(config)
     if prepared is None or prepared[1] is None:

@@ -28,7 +28,7 @@ from selavi.config import Config, load_config
 from selavi.errors import UsageError
 from selavi.guarded.json_file import read_json
 from selavi.meter import say
-from selavi.modalities import MODALITIES, request_of
+from selavi.modalities import request_of_media
 from selavi.planning import (
     SHORTEST_S,
     Cost,
@@ -226,7 +226,7 @@ def _facts(usual: Config, manifest: pa.Table) -> FolderFacts:
     rows = rows.filter(pc.greater_equal(rows["duration_s"], clip_s))
     with_sound = pc.sum(pc.equal(rows["audio_state"], "ok")).as_py() or 0
     median_s = float(np.median(durations_s)) if len(durations_s) else 0.0
-    request = request_of(usual, MODALITIES)
+    request = request_of_media(usual)
     decoded_gb = estimate_gb(rows, request.size, request.sample_rate)
     return FolderFacts(len(rows), with_sound, median_s, clip_s, decoded_gb)
 

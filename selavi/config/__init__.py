@@ -19,6 +19,7 @@ from selavi.config.files import (
     load_config,
     load_run_config,
     save_config,
+    settings_of,
 )
 from selavi.config.label_sets import LabelSet, make_label_sets
 from selavi.config.methods import LABELLING_METHODS, MethodTraits
@@ -66,6 +67,7 @@ __all__ = [
     "load_run_config",
     "make_label_sets",
     "save_config",
+    "settings_of",
     "warn_of_settings_without_effect",
     "without_effect",
 ]

@@ -8,6 +8,7 @@ from typing import Any
 from selavi.config.files import RESOLVED, SETTINGS, as_dict, given_in_file, load_config
 from selavi.config.sections import Config
 from selavi.config.settings import Freedom
+from selavi.modalities import MODALITIES
 
 log = logging.getLogger("selavi")
 
@@ -53,8 +54,13 @@ def earlier_settings() -> dict[str, Any]:
 
 
 def freedom(key: str) -> Freedom:
-    """Where a setting may differ from a run's first start; nowhere for one that is not there."""
-    return SETTINGS[key].about.free if key in SETTINGS else ""
+    """Where a setting may differ from a run's first start; nowhere for one that is not there.
+
+    The section of a modality with a name of its own has the settings of a kind.
+    """
+    name = key.rpartition(".")[2]
+    homes = (key, *(f"{kind}.{name}" for kind in MODALITIES if "." in key))
+    return next((SETTINGS[home].about.free for home in homes if home in SETTINGS), "")
 
 
 def without_effect(config: Config, path: Path | None, overrides: Sequence[str], command: str = "train") -> str:

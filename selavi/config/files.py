@@ -4,8 +4,9 @@ Precedence: the defaults < the YAML file < `section.key=value` on the command li
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import field, fields, is_dataclass, make_dataclass, replace
 from difflib import get_close_matches
 from os.path import isfile
 from pathlib import Path
@@ -20,10 +21,12 @@ from selavi.config.sections import Config
 from selavi.config.settings import Setting, all_settings, require
 from selavi.errors import UsageError
 from selavi.filesystem import expand
+from selavi.modalities import named
 from selavi.wording import command
 
 SETTINGS: dict[str, Setting] = {entry.key: entry for entry in all_settings(Config)}
-"""Every setting of a run by its key, such as heads.num_clusters."""
+"""Every setting of a run by its key, such as heads.num_clusters; those of a modality by its kind."""
+_FIELDS: dict[str, Any] = {entry.name: entry.type for entry in fields(Config)}
 RESOLVED = "config.resolved.yaml"
 """The file in a run folder in which every setting stands."""
 _FIRST_LINE, _LAST_LINE = "# Every setting.  The last line says that nothing was cut off.", "# End of the settings."
@@ -67,9 +70,12 @@ def load_config(path: Path | None, overrides: Sequence[str] = (), *, is_complete
                 f"expected section.key=value, got {override!r}; a path with blanks stands in quotes: "
                 'data.root="/my videos"'
             )
-    texts, others = _split_overrides(overrides)
+    modalities = _given_modalities(path, overrides)
+    own = _own_kinds(modalities)
+    known = settings_with(own)
+    texts, others = _split_overrides(overrides, known)
     try:
-        layers = [OmegaConf.structured(Config)]
+        layers = list[Any]()
         if is_complete or (path is not None and path.name == RESOLVED):
             younger = [f"{key}={entry.earlier}" for key, entry in SETTINGS.items() if entry.is_younger]
             layers.append(OmegaConf.from_dotlist(younger))
@@ -81,18 +87,18 @@ def load_config(path: Path | None, overrides: Sequence[str] = (), *, is_complete
             loaded = OmegaConf.load(path)
             if not OmegaConf.is_dict(loaded):
                 raise UsageError(f"{path}: expected `section:` and `key: value` lines, found a list or text")
-            texts = {**_texts_of_file(path), **texts}
+            texts = {**_texts_of_file(path, known), **texts}
             layers.append(loaded)
         layers.append(OmegaConf.from_dotlist(others))
-        for layer in layers[1:]:
-            _check_kinds(OmegaConf.to_container(layer))
+        for layer in layers:
+            _check_kinds(OmegaConf.to_container(layer), known)
         for key, text in texts.items():
             # ??? alone would be a missing value; all texts are set once more, as they are, when all is merged.
             OmegaConf.update(layers[-1], key, "?" if text == "???" else escape(text))
-        merged = OmegaConf.merge(*layers)
+        merged = _merge(layers, modalities, own)
         if not OmegaConf.select(merged, "run_dir"):
             texts["run_dir"] = merged.run_dir = f"runs/{path.stem}" if path is not None else "runs/run"
-        config = OmegaConf.to_object(merged)
+        config = _as_config(OmegaConf.to_object(merged), own)
     except OSError as error:
         raise UsageError(f"cannot read the configuration {path}: {error.strerror or error}") from error
     except (YAMLError, UnicodeDecodeError) as error:
@@ -101,11 +107,72 @@ def load_config(path: Path | None, overrides: Sequence[str] = (), *, is_complete
         raise UsageError(_in_file(path, overrides, _explain(error))) from error
     except ValueError as error:
         raise UsageError(_in_file(path, overrides, str(error))) from error
-    assert isinstance(config, Config)
     for key, text in texts.items():
-        chosen = SETTINGS[key]
+        chosen = known[key]
         chosen.set(config, expand(text) if chosen.about.path else text)
     return config
+
+
+def settings_with(own: Mapping[str, str]) -> dict[str, Setting]:
+    """Every setting by its key, with those of modalities that have names of their own: name -> kind."""
+    entries = [(name, entry) for name, kind in own.items() for entry in SETTINGS.values() if entry.section == kind]
+    return SETTINGS | {f"{name}.{entry.field.name}": replace(entry, section=name) for name, entry in entries}
+
+
+def settings_of(config: Config) -> dict[str, Setting]:
+    """Every setting of a run by its key, with those of modalities that have names of their own."""
+    return settings_with({name: config.kinds[name] for name in config.own})
+
+
+def _given_modalities(path: Path | None, overrides: Sequence[str]) -> Any:
+    """What file and command line say of the modalities; None for nothing, or what cannot be read.
+
+    A mapping on the command line adds to one in the file; anything else replaces it.
+    """
+    given: Any = None
+    with suppress(OSError, YAMLError, UnicodeDecodeError, OmegaConfBaseException, AttributeError):
+        given = _plain_node(OmegaConf.load(path)).get("modalities") if path is not None else None
+    with suppress(OmegaConfBaseException, YAMLError):
+        words = [word for word in overrides if re.match(r"modalities[.=]", word)]
+        on_line = _plain_node(OmegaConf.from_dotlist(words)).get("modalities")
+        both = isinstance(given, dict) and isinstance(on_line, dict)
+        given = {**given, **on_line} if both else given if on_line is None else on_line
+    return given
+
+
+def _plain_node(node: Any) -> Any:
+    return OmegaConf.to_container(node)
+
+
+def _own_kinds(modalities: Any) -> dict[str, str]:
+    """Name -> kind of the modalities that have names of their own; what is wrong is refused by Config."""
+    kinds = dict[str, str]()
+    with suppress(UsageError):
+        kinds = named(modalities, taken=_FIELDS) if isinstance(modalities, dict) else kinds
+    return {name: kind for name, kind in kinds.items() if name != kind}
+
+
+def _merge(layers: Sequence[Any], modalities: Any, own: Mapping[str, str]) -> Any:
+    """Merge the defaults with each layer.
+
+    A modality with a name of its own has the merged settings of its kind, then those under its name.
+    """
+    sections = [(name, _FIELDS[kind], field(default_factory=_FIELDS[kind])) for name, kind in own.items()]
+    schema: Any = OmegaConf.structured(make_dataclass("Config", sections, bases=(Config,)) if own else Config)
+    if modalities is not None:
+        schema.modalities = modalities
+        for layer in layers:
+            layer.pop("modalities", None)
+    merged: Any = OmegaConf.merge(schema, *layers)
+    if own:
+        inherited = OmegaConf.create({name: merged[kind] for name, kind in own.items()})
+        merged = OmegaConf.merge(schema, inherited, *layers)
+    return merged
+
+
+def _as_config(merged: Any, own: Iterable[str]) -> Config:
+    settings = {name: getattr(merged, name) for name in _FIELDS}
+    return Config(**settings | {"own": {name: getattr(merged, name) for name in own}})
 
 
 def _in_file(path: Path | None, overrides: Sequence[str], message: str) -> str:
@@ -142,15 +209,18 @@ def save_config(config: Config, path: Path) -> None:
     """Write every setting as YAML; load_config reads it back to an equal Config."""
     from selavi.atomic import write_text
 
-    settings = OmegaConf.to_yaml(OmegaConf.create(_plain(config, escape)))
+    settings = OmegaConf.to_yaml(OmegaConf.create(_plain_config(config, escape)))
     write_text(path, f"{_FIRST_LINE}\n{settings}{_LAST_LINE}\n")
 
 
 def as_dict(config: Config) -> dict[str, Any]:
     """Return the settings as plain nested dicts and lists, fit for a checkpoint."""
-    plain = _plain(config, str)
-    assert isinstance(plain, dict)
-    return plain
+    return _plain_config(config, str)
+
+
+def _plain_config(config: Config, write: Callable[[str], str]) -> dict[str, Any]:
+    plain = _plain(config, write)
+    return plain | plain.pop("own")
 
 
 def _plain(value: Any, write: Callable[[str], str]) -> Any:
@@ -163,12 +233,12 @@ def _plain(value: Any, write: Callable[[str], str]) -> Any:
     return write(value) if isinstance(value, str) else value
 
 
-def _split_overrides(overrides: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+def _split_overrides(overrides: Sequence[str], known: Mapping[str, Setting]) -> tuple[dict[str, str], list[str]]:
     """The settings that are text, by key and as they are written, and the other overrides."""
     texts, others = {}, []
     for override in overrides:
         key, _, text = override.partition("=")
-        if key not in SETTINGS or not SETTINGS[key].is_text:
+        if key not in known or not known[key].is_text:
             others.append(override)
             continue
         try:
@@ -179,7 +249,7 @@ def _split_overrides(overrides: Sequence[str]) -> tuple[dict[str, str], list[str
     return texts, others
 
 
-def _texts_of_file(path: Path) -> dict[str, str]:
+def _texts_of_file(path: Path, known: Mapping[str, Setting]) -> dict[str, str]:
     """The settings of a YAML file that are text, as they are written: 007, 1e3 and on are names as well.
 
     Not those with `${`, which may refer to others, and those that are null.
@@ -187,7 +257,7 @@ def _texts_of_file(path: Path) -> dict[str, str]:
     return {
         key: node.value
         for key, node in _nodes(path)
-        if key in SETTINGS and SETTINGS[key].is_text and isinstance(node, yaml.ScalarNode)
+        if key in known and known[key].is_text and isinstance(node, yaml.ScalarNode)
         if "${" not in node.value and not node.tag.endswith(":null")
     }
 
@@ -251,7 +321,7 @@ def _explain(error: OmegaConfBaseException) -> str:
         return str(error).splitlines()[0] + (f" (setting {full_key})" if full_key else "")
     leaf = str(error.key)
     section, prefix = (error.object_type or Config), full_key[: len(full_key) - len(leaf)]
-    names = [entry.name for entry in fields(section)]
+    names = [entry.name for entry in fields(section) if "about" in entry.metadata]
     homes: dict[str, list[str]] = {name: [prefix + name] for name in names}
     for home, entry in SETTINGS.items():
         if entry.field.name not in names:
@@ -266,9 +336,10 @@ def _explain(error: OmegaConfBaseException) -> str:
     return f"unknown setting {full_key or '(no name)'}; {advice}"
 
 
-def _check_kinds(layer: Any) -> None:
+def _check_kinds(layer: Any, known: Mapping[str, Setting]) -> None:
     """Refuse what OmegaConf would convert in silence or name no key for: sections, lists, mappings and booleans."""
-    for key, entry in SETTINGS.items():
+    require("own" not in layer, "own", "a section of the name of a modality", layer.get("own"))
+    for key, entry in known.items():
         values = layer.get(entry.section, {}) if entry.section else layer
         require(isinstance(values, dict), entry.section, f"a section of settings such as {key}", repr(values))
         if entry.field.name in values:

@@ -5,17 +5,18 @@ loss.reduce, for which configs/published.yaml goes back (docs name every departu
 """
 
 import math
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from selavi.config.label_sets import LabelSet, make_label_sets
 from selavi.config.methods import LABELLING_METHODS, MethodTraits
 from selavi.config.settings import Need, check_limits, require, section, setting
-from selavi.modalities import MODALITIES, in_order
+from selavi.modalities import MODALITIES, named
 
 
 def _modality(name: str) -> Need:
-    return Need(f"{name} among the modalities", lambda config: name in config.modalities)
+    return Need(f"{name} among the modalities", lambda config: name in config.kinds.values())
 
 
 VIDEO, AUDIO = _modality("video"), _modality("audio")
@@ -286,8 +287,6 @@ class LabellingConfig:
             kinds = ("uniform", "gaussian", "zipf", "estimated")
             require(self.marginal in kinds, "labelling.marginal", f"one of {kinds} or a list", self.marginal)
         check_limits(self)
-        unknown = set(self.weights) - set(MODALITIES)
-        require(not unknown, "labelling.weights", f"a weight for each of {(*MODALITIES,)}", self.weights)
         if self.method not in LABELLING_METHODS:
             choices = list(LABELLING_METHODS)
             raise ValueError(f"Invalid value {self.method!r}, expected one of {choices} (setting labelling.method)")
@@ -435,8 +434,10 @@ class Config:
     """Where everything of this run goes; empty: runs/NAME for a configuration file NAME.yaml."""
     resume: Literal["never", "auto", "must"] = setting("never", free="always")
     """never: refuse an existing run folder; auto: go on where it stopped, or start; must: go on or fail."""
-    modalities: list[str] = setting(["video", "audio"])
-    """[video, audio] is SeLaVi; one alone is SeLa on that modality.  Other recipes: labelling.source and method."""
+    modalities: Any = setting(["video", "audio"])
+    """Kinds of input that a clip has: [video, audio] is SeLaVi, one alone is SeLa on it; or names with their kinds, of
+    which several may be alike: {left: video, right: video}.  A modality has the settings of its kind, changed by those
+    in a section of its own name: left.size=64.  Other recipes: labelling.source and method."""
     data: DataConfig = section(DataConfig)
     video: VideoConfig = section(VideoConfig, needs=VIDEO)
     audio: AudioConfig = section(AudioConfig, needs=AUDIO)
@@ -447,11 +448,18 @@ class Config:
     optim: OptimConfig = section(OptimConfig)
     trainer: TrainerConfig = section(TrainerConfig)
     finetune: FinetuneConfig = section(FinetuneConfig, needs=FINETUNING)
+    own: dict[str, Any] = field(default_factory=dict)
+    """Sections of modalities that are not named as their kind, by name; in a file they stand beside the others."""
 
     def __post_init__(self) -> None:
         check_limits(self)
-        self.modalities = in_order(self.modalities)
-        for name in self.modalities:
+        kinds = named(self.modalities, taken=[entry.name for entry in fields(Config)])
+        own = {name: kind for name, kind in kinds.items() if name != kind}
+        self.modalities = kinds if own else list(kinds)
+        self.own = {name: self.own.get(name) or copy(getattr(self, kind)) for name, kind in own.items()}
+        unknown = set(self.labelling.weights) - {*MODALITIES, *kinds}
+        require(not unknown, "labelling.weights", f"a weight for each of {(*kinds,)}", self.labelling.weights)
+        for name in kinds:
             self.labelling.weights.setdefault(name, 1.0)
         require(
             self.labelling.head_groups <= self.heads.num_heads,
@@ -470,7 +478,7 @@ class Config:
 
     def _check_source(self) -> None:
         source, method = self.labelling.source, self.labelling_method
-        if len(self.modalities) == 1:
+        if len(self.kinds) == 1:
             sources = "joint or own with one modality, which has no other to learn from or to be joined with"
             require(source in ("joint", "own"), "labelling.source", sources, source)
         elif not method.reads_scores:
@@ -479,10 +487,32 @@ class Config:
             require(source != "joint", "labelling.source", sources, source)
 
     @property
+    def kinds(self) -> dict[str, str]:
+        """Name -> kind of each modality."""
+        modalities = self.modalities
+        return modalities if isinstance(modalities, dict) else dict(zip(modalities, modalities, strict=True))
+
+    def section(self, name: str) -> Any:
+        """The section of settings of this name, or that of the modality of this name."""
+        return self.own[name] if name in self.own else getattr(self, name)
+
+    def seen_by(self, name: str) -> "Config":
+        """The same settings with those of a modality in the section of its kind, where what reads a kind looks."""
+        if name not in self.own:
+            return self
+        view = copy(self)
+        setattr(view, self.kinds[name], self.own[name])
+        return view
+
+    @property
+    def is_fused(self) -> bool:
+        """Whether heads read the concatenated features."""
+        return self.labelling.source == "concat" and self.labelling_method.reads_scores
+
+    @property
     def branches(self) -> list[str]:
         """What has heads of its own: each modality, or `concat` where heads read the concatenated features."""
-        fused = self.labelling.source == "concat" and self.labelling_method.reads_scores
-        return ["concat"] if fused else self.modalities
+        return ["concat"] if self.is_fused else list(self.kinds)
 
     @property
     def labelling_method(self) -> MethodTraits:

@@ -164,11 +164,11 @@ class Setting:
 
     def value(self, config: Any) -> Any:
         """Its value in a Config."""
-        return getattr(getattr(config, self.section) if self.section else config, self.field.name)
+        return getattr(config.section(self.section) if self.section else config, self.field.name)
 
     def set(self, config: Any, value: Any) -> None:
         """Put a value into a Config, unchecked."""
-        setattr(getattr(config, self.section) if self.section else config, self.field.name, value)
+        setattr(config.section(self.section) if self.section else config, self.field.name, value)
 
     def is_default(self, config: Any) -> bool:
         """Whether nothing else was chosen for it in a Config."""
@@ -178,8 +178,9 @@ class Setting:
 def all_settings(config_type: type) -> Iterator[Setting]:
     """The settings of a run in the order of sections.py; those of a section follow each other."""
     for entry in fields(config_type):
-        about = _about(entry)
-        kind = entry.type
+        if "about" not in entry.metadata:
+            continue
+        about, kind = _about(entry), entry.type
         if not (isinstance(kind, type) and is_dataclass(kind)):
             yield Setting("", entry, about)
             continue
@@ -193,6 +194,8 @@ def check_limits(section: Any) -> None:
     """Raise ValueError for a number of a section (VideoConfig is `video`) that is out of its limits, or not finite."""
     name = type(section).__name__.removesuffix("Config").lower()
     for entry in fields(section):
+        if "about" not in entry.metadata:
+            continue
         key = f"{name}.{entry.name}".lstrip(".")
         value, limits = getattr(section, entry.name), _about(entry).limits
         expected = str(limits) or "a finite number"

@@ -1,25 +1,33 @@
-"""Encoders: clip -> features (B, D), one for each modality."""
+"""Encoders: clip -> features (B, D), one for each kind of modality."""
 
 from collections.abc import Callable
 
-from selavi.config import EncodersConfig
+from selavi.config import Config, EncodersConfig
 from selavi.encoders.encoder import Encoder
 from selavi.encoders.r2plus1d import R2Plus1D
 from selavi.encoders.resnet import AudioResNet
 from selavi.errors import UsageError
 
-ENCODERS: dict[str, Callable[[EncodersConfig], Encoder]] = {
-    "video": lambda config: R2Plus1D(config.video_width, config.video_depth, config.video_layout),
-    "audio": lambda config: AudioResNet(config.audio_width, config.audio_depth),
+ENCODERS: dict[str, Callable[[Config], Encoder]] = {
+    "video": lambda config: _r2plus1d(config.encoders),
+    "audio": lambda config: AudioResNet(config.encoders.audio_width, config.encoders.audio_depth),
 }
 
 
-def make_encoder(modality: str, config: EncodersConfig) -> Encoder:
-    """Build the encoder of a modality.
+def make_encoder(kind: str, config: Config) -> Encoder:
+    """Build the encoder of a modality of some kind.
+
+    Args:
+        kind: of the modality.
+        config: of the run, as seen by the modality.
 
     Raises:
         UsageError: there is none for it; the message lists those that there are.
     """
-    if modality not in ENCODERS:
-        raise UsageError(f"there is no encoder for modality {modality!r}; there are encoders for {', '.join(ENCODERS)}")
-    return ENCODERS[modality](config)
+    if kind not in ENCODERS:
+        raise UsageError(f"there is no encoder for modality {kind!r}; there are encoders for {', '.join(ENCODERS)}")
+    return ENCODERS[kind](config)
+
+
+def _r2plus1d(encoders: EncodersConfig) -> Encoder:
+    return R2Plus1D(encoders.video_width, encoders.video_depth, encoders.video_layout)

@@ -403,7 +403,7 @@ def _render(
         num_clips=num_clips,
         num_unlabelled=result["unlabelled_clips"],
         num_clusters=config.heads.num_clusters,
-        modalities=config.modalities,
+        modalities=config.kinds,
         chosen=result["chosen"],
         oracle=result.get("oracle"),
         headline=[(_title(name), _cell(result["chosen"], name)) for name in columns[:5]],

@@ -24,7 +24,7 @@ from selavi.guarded.parquet import parquet_writer, read_parquet, write_parquet
 from selavi.inference.predict import BatchPredictions, predict_batch
 from selavi.labelling.bank import probe_of_bank
 from selavi.labelling.rule import LabelRule
-from selavi.modalities import MODALITIES
+from selavi.modalities import kind_of
 from selavi.model import SelaviModel
 from selavi.results.cluster_table import CLUSTER_SCHEMA, safe_in_spreadsheets
 from selavi.results.naming import Names
@@ -75,7 +75,7 @@ def settings_digest(config: Config, state: Mapping[str, torch.Tensor], rule: Lab
 
 def _labels_depend_on(key: str, config: Config) -> bool:
     section = key.partition(".")[0]
-    sections = {"modalities", "heads", "labelling", *config.modalities}
+    sections = {"modalities", "heads", "labelling", *config.kinds}
     return (section in sections or key in ("data.clip_s", "data.audio_policy")) and not freedom(key)
 
 
@@ -85,10 +85,10 @@ def choose_modalities(names: Sequence[str] | None, config: Config) -> list[str]:
     Raises:
         UsageError: it was trained without one of them.
     """
-    missing = [name for name in names or () if name not in config.modalities]
+    missing = [name for name in names or () if name not in config.kinds]
     if missing:
-        raise UsageError(f"--modalities {missing[0]}: the run was trained on {' and '.join(config.modalities)} alone")
-    return [name for name in config.modalities if not names or name in names]
+        raise UsageError(f"--modalities {missing[0]}: the run was trained on {' and '.join(config.kinds)} alone")
+    return [name for name in config.kinds if not names or name in names]
 
 
 def choose_columns(head: str, bank: Mapping[str, Any], config: Config, modalities: Sequence[str]) -> list[int]:
@@ -120,7 +120,7 @@ def choose_columns(head: str, bank: Mapping[str, Any], config: Config, modalitie
 
 def allowed_columns(config: Config, modalities: Sequence[str]) -> list[int]:
     """Columns of the label bank whose heads judge by one of these modalities."""
-    fused = config.branches != config.modalities
+    fused = config.is_fused
     return [
         column
         for column in range(config.num_label_heads)
@@ -173,9 +173,9 @@ def part_table(
         "nearest": lists,
     }
     lost = np.flatnonzero(~has_evidence.any(1))
-    present = {name: torch.cat([batch.present[name] for batch in batches]).numpy() for name in config.modalities}
+    present = {name: torch.cat([batch.present[name] for batch in batches]).numpy() for name in config.kinds}
     reasons = [
-        _why(errors.get(row), {name: bool(has_modality[row]) for name, has_modality in present.items()})
+        _why(config, errors.get(row), {name: bool(has_modality[row]) for name, has_modality in present.items()})
         for row in lost.tolist()
     ]
     bad = {
@@ -312,14 +312,14 @@ def describe(counts: Counter[str], paths: tuple[Path, Path], run_dir: Path, name
     return "\n".join(lines)
 
 
-def _why(error: str | None, present: Mapping[str, bool]) -> tuple[str, str]:
+def _why(config: Config, error: str | None, present: Mapping[str, bool]) -> tuple[str, str]:
     """Status and reason of a clip without a label."""
     if error is not None:
         status, _, reason = error.partition(": ")
         return status, reason
     if not any(present.values()):
         return "silent", "no sound in the windows that were looked at"
-    return next(MODALITIES[name].missing for name, is_present in present.items() if not is_present)
+    return next(kind_of(config, name).missing for name, is_present in present.items() if not is_present)
 
 
 def _filled(columns: Mapping[str, pa.Array], num_rows: int) -> pa.Table:

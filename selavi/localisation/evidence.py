@@ -68,8 +68,8 @@ def explained_modalities(config: Config, head: int) -> list[str]:
     Raises:
         UsageError: there is none.
     """
-    fused = config.branches != config.modalities
-    names = config.modalities if fused else config.head_of_column(head)[0]
+    fused = config.is_fused
+    names = config.kinds if fused else config.head_of_column(head)[0]
     shown = [name for name in names if name in MAPPED]
     if not shown:
         raise UsageError(f"head {head} reads {', '.join(names)}; evidence is shown for {' and '.join(MAPPED)} only")

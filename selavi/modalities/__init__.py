@@ -1,9 +1,10 @@
-"""Modalities: the kinds of input that a clip may have, one file each.
+"""Modalities: the named inputs of a clip.  Each is of a kind, which says how it is read; one file a kind.
 
-A new one is an entry here, one in selavi.augment and one in selavi.encoders, each with its file.
+A new kind is an entry here, one in selavi.augment and one in selavi.encoders, each with its file.
 """
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -22,34 +23,83 @@ __all__ = [
     "Streams",
     "Window",
     "examples",
-    "in_order",
+    "kind_of",
+    "named",
     "num_bytes",
     "reads_sound",
     "request_of",
+    "request_of_media",
 ]
 
 MODALITIES: dict[str, Modality] = {"video": VIDEO, "audio": AUDIO}
-"""In the order in which a run has them: the first of a run is the reference that the heads of others align to."""
+"""The kinds by name, in the order in which a run has them that names none: the first modality of a run is the
+reference that the heads of others align to."""
+_RESERVED = ("concat", "joint", "own", "cross")
+"""Words of labelling.source, which may also be the name of a modality."""
 
 
-def in_order(names: Iterable[str]) -> list[str]:
-    """Names of modalities in the order of MODALITIES.
+def named(modalities: Iterable[str] | Mapping[str, str], taken: Iterable[str] = ()) -> dict[str, str]:
+    """Name -> kind of a run's modalities, of a list of kinds or a mapping as it stands.
+
+    Args:
+        modalities: kinds, which are then their own names, in the order of MODALITIES; or name -> kind.
+        taken: names that mean something else in the settings.
 
     Raises:
-        UsageError: none, one twice, or one that there is not; the message lists those that there are.
+        UsageError: none, one twice, a kind that there is not (the message lists those that there are), a name that
+            cannot be one.
     """
-    names = list(names)
-    if not names or sorted(names) != sorted(set(names) & MODALITIES.keys()):
-        raise UsageError(f"modalities must be some of {', '.join(MODALITIES)}, each once, got {names}")
-    return [name for name in MODALITIES if name in names]
+    kinds = ", ".join(MODALITIES)
+    if not isinstance(modalities, Mapping):
+        names = list(modalities) if isinstance(modalities, list | tuple) else [modalities]
+        if not names or sorted(map(str, names)) != sorted(set(map(str, names)) & MODALITIES.keys()):
+            raise UsageError(
+                f"modalities must be some of {kinds}, each once, got {names}; several of one kind, or other names, "
+                "as a mapping: {left: video, right: video}"
+            )
+        return {name: name for name in MODALITIES if name in names}
+    wrong = {name: kind for name, kind in modalities.items() if str(kind) not in MODALITIES}
+    if wrong or not modalities:
+        raise UsageError(f"modalities must be a mapping from names to kinds ({kinds}), got {wrong or '{}'}")
+    taken = {*_RESERVED, *taken}
+    for name, kind in modalities.items():
+        if name != kind and (not re.fullmatch("[a-z][a-z0-9_]*", str(name)) or name in MODALITIES or name in taken):
+            raise UsageError(
+                f"modalities: {name!r} cannot name a modality of kind {kind}: a name has small letters, digits and _, "
+                "and is no kind and no section of the settings"
+            )
+    return dict(modalities)
 
 
 def request_of(config: Settings, names: Iterable[str]) -> Request:
-    """What some modalities need of a window, together."""
+    """What some modalities of a run need of a window, together.
+
+    Raises:
+        UsageError: two of them want the same stream in two forms.
+    """
     request = Request()
-    for name in names:
-        request |= MODALITIES[name].request(config)
+    try:
+        for name in names:
+            request |= kind_of(config, name).request(config.seen_by(name))
+    except ValueError as error:
+        raise UsageError(f"modalities {', '.join(names)}: {error}; give them the same settings") from error
     return request
+
+
+def request_of_media(config: Settings) -> Request:
+    """As request_of for all of a run's modalities, and what other kinds need of the streams that these do not read.
+
+    So media that are decoded ahead serve whichever modalities another run has.
+    """
+    request = request_of(config, config.kinds)
+    for kind in MODALITIES.values():
+        request = request.filled(kind.request(config))
+    return request
+
+
+def kind_of(config: Settings, name: str) -> Modality:
+    """The kind of one of a run's modalities."""
+    return MODALITIES[config.kinds[name]]
 
 
 def reads_sound(config: Settings, names: Iterable[str]) -> bool:
@@ -59,11 +109,13 @@ def reads_sound(config: Settings, names: Iterable[str]) -> bool:
 
 def num_bytes(config: Settings) -> int:
     """Bytes of one decoded clip, as the loader processes send it."""
-    return sum(MODALITIES[name].num_bytes(config) for name in config.modalities)
+    return sum(kind_of(config, name).num_bytes(config.seen_by(name)) for name in config.kinds)
 
 
 def examples(config: Settings, num_clips: int, seed: int) -> dict[str, np.ndarray]:
     """Noise with the type and shape of decoded clips, (B, ...) for each of a run's modalities."""
     generator = np.random.default_rng(seed)
-    kinds = {name: MODALITIES[name] for name in config.modalities}
-    return {name: kind.example((num_clips, *kind.shape(config)), generator) for name, kind in kinds.items()}
+    return {
+        name: kind_of(config, name).example((num_clips, *kind_of(config, name).shape(config.seen_by(name))), generator)
+        for name in config.kinds
+    }

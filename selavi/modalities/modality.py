@@ -53,7 +53,12 @@ class Request:
         pairs = [(vars(self)[name], vars(other)[name]) for name in vars(self)]
         if any(one and another and one != another for one, another in pairs):
             raise ValueError(f"one read gives one form of a stream, asked for {self} and {other}")
-        return Request(*(one or another for one, another in pairs))
+        return self.filled(other)
+
+    def filled(self, other: "Request") -> "Request":
+        """With what another one wants of the streams that this one does not read."""
+        frames, sound = (self if self.num_frames else other), (self if self.sample_rate else other)
+        return Request(frames.num_frames, frames.size, sound.sample_rate)
 
 
 class Streams(NamedTuple):

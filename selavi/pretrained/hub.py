@@ -110,7 +110,7 @@ def describe(loaded: Pretrained) -> dict[str, Any]:
         "model_type": "selavi",
         "library_name": "selavi",
         "selavi_version": __version__,
-        "modalities": list(loaded.config.modalities),
+        "modalities": list(loaded.config.kinds),
         "num_features": dict(loaded.model.num_features),
         "num_heads": loaded.config.num_label_heads if loaded.rule is not None else 0,
         "num_clusters": loaded.config.heads.num_clusters if loaded.rule is not None else 0,
@@ -122,13 +122,13 @@ def describe(loaded: Pretrained) -> dict[str, Any]:
 def model_card(loaded: Pretrained, facts: TrainingFacts | None) -> str:
     """The content of README.md."""
     config = loaded.config
-    modalities = " and ".join(config.modalities)
+    modalities = " and ".join(config.kinds)
     features = ", ".join(f"{count} for {name}" for name, count in loaded.model.num_features.items())
     lines = [
         "---",
         "library_name: selavi",
         "pipeline_tag: feature-extraction",
-        f"tags: [self-supervised-learning, clustering, {', '.join(config.modalities)}]",
+        f"tags: [self-supervised-learning, clustering, {', '.join(config.kinds)}]",
         "# Choose a licence before you publish this, for example:",
         "# license: apache-2.0",
         "---",

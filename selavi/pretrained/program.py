@@ -30,7 +30,7 @@ class ClusterModel(nn.Module):
     def __init__(self, loaded: Pretrained) -> None:
         super().__init__()
         config = loaded.config
-        self.model, self.augment, self.modalities = loaded.model, loaded.augment, config.modalities
+        self.model, self.augment, self.modalities = loaded.model, loaded.augment, config.kinds
         self.label_sets, self.weights, self.sharpness = config.label_sets, config.branch_weights, config.plan_sharpness
         self.has_heads = loaded.rule is not None
         rule = loaded.rule or LabelRule.plain(config.num_label_heads, config.heads.num_clusters)
@@ -100,7 +100,7 @@ def export_onnx(loaded: Pretrained, path: Path) -> None:
         program = torch.onnx.export(
             model,
             example_clips(loaded.config, 2),
-            input_names=loaded.config.modalities,
+            input_names=list(loaded.config.kinds),
             output_names=model.output_names(),
             dynamic_shapes=_batch_axis(loaded),
             dynamo=True,
@@ -113,4 +113,4 @@ def export_onnx(loaded: Pretrained, path: Path) -> None:
 
 def _batch_axis(loaded: Pretrained) -> tuple[tuple[dict[int, Any], ...]]:
     batch = torch.export.Dim("clips", min=1)
-    return (tuple({0: batch} for _ in loaded.config.modalities),)
+    return (tuple({0: batch} for _ in loaded.config.kinds),)

@@ -48,7 +48,7 @@ def load(path: Path | str, overrides: Sequence[str] = ()) -> Pretrained:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(mix(config.seed, "model"))
         model = SelaviModel(config)
-    prefixes = [f"encoders.{name}." for name in config.modalities]
+    prefixes = [f"encoders.{name}." for name in config.kinds]
     if stored.rule is not None:
         prefixes += [f"heads.{branch}." for branch in config.branches]
     _fill(model, prefixes, stored, config)
@@ -72,10 +72,10 @@ def load_encoders(model: SelaviModel, config: Config, path: Path) -> list[str]:
     """
     stored = read_stored(path)
     theirs = stored.config()
-    names = [name for name in config.modalities if name in theirs.modalities]
+    names = [name for name in config.kinds if name in theirs.modalities]
     if not names:
         raise UsageError(
-            f"encoders.init={path} has {' and '.join(theirs.modalities)}, this run {' and '.join(config.modalities)}; "
+            f"encoders.init={path} has {' and '.join(theirs.modalities)}, this run {' and '.join(config.kinds)}; "
             "choose other weights or modalities"
         )
     _fill(model, [f"encoders.{name}." for name in names], stored, config, theirs)

@@ -58,10 +58,10 @@ def finetune_config(config: Config, overrides: Sequence[str], run: Run, fold: st
     if fixed:
         raise UsageError(f"{fixed[0]} cannot be set: {run.folder} fixes the encoders, the sound and the modalities")
     modality = config.finetune.modality
-    if modality not in run.config.modalities:
+    if modality not in run.config.kinds:
         raise UsageError(
             f"finetune.modality={modality}, but {run.folder} has no encoder for it; "
-            f"it has {' and '.join(run.config.modalities)}"
+            f"it has {' and '.join(run.config.kinds)}"
         )
     data, run_dir = config.data, config.run_dir
     if fold is not None:

@@ -56,7 +56,7 @@ class Progress(pl.Callback):
         if skipped:
             self.say(f"skipped: {skipped}")
         self.say(
-            f"{len(self.ids)} training clips in {config.data.root}, {' and '.join(config.modalities)}, "
+            f"{len(self.ids)} training clips in {config.data.root}, {' and '.join(config.kinds)}, "
             f"{config.heads.num_heads} heads of {config.heads.num_clusters} clusters, "
             f"{' + '.join(map(str, config.trainer.parts))} epochs, into {config.run_dir}"
         )
@@ -141,8 +141,8 @@ class Progress(pl.Callback):
 
     def _advice(self, loser: str) -> str:
         """What to try where one modality cannot learn the labels."""
-        labelling, others = self.config.labelling, [name for name in self.config.modalities if name != loser]
-        if labelling.votes == "raw" and len(self.config.modalities) > 1:
+        labelling, others = self.config.labelling, [name for name in self.config.kinds if name != loser]
+        if labelling.votes == "raw" and len(self.config.kinds) > 1:
             return "try labelling.votes=equal, which gives all modalities the same say"
         if labelling.first == "random":
             return "try labelling.first=crafted, which gives every modality something to learn from the start"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +15,8 @@ from selavi.augment import Augment
 from selavi.batch import ClipBatch
 from selavi.config import Config
 from selavi.distributed import world_size
-from selavi.encoders.crafted import CRAFTED
+from selavi.encoders.crafted import crafted_features
+from selavi.encoders.encoder import Encoder
 from selavi.id_tables import IdTable
 from selavi.labelling.bank import LabelBank
 from selavi.labelling.methods import METHODS
@@ -91,13 +92,13 @@ def give_first_labels(config: Config, bank: LabelBank, source: Source, num_given
     if config.labelling.first != "crafted":
         made = _from_table(config, bank, source)
     else:
-        names = [name for name in config.modalities if name in CRAFTED]
-        reason = _why_random(config, names)
+        crafted = crafted_features(config)
+        reason = _why_random(config, crafted)
         if reason:
             return FirstLabels(
                 f"first labels: none are given, since {reason}; labelling begins with new heads", given=False
             )
-        made = _from_teacher(config, bank, source, names)
+        made = _from_teacher(config, bank, source, crafted)
     bank.num_labellings = num_given
     votes_on = config.labelling.first_fade > 0 and config.labelling_method.reads_scores
     bank.first = bank.labels.clone() if votes_on else None
@@ -119,28 +120,28 @@ def heads_agreement(config: Config, bank: LabelBank) -> float:
     return float(np.mean(values)) if values else float("nan")
 
 
-def _why_random(config: Config, names: list[str]) -> str:
+def _why_random(config: Config, crafted: Mapping[str, Encoder]) -> str:
     """Why a run has no teacher; empty where it has one."""
     if config.encoders.init:
         return f"the encoders of {config.encoders.init} know more than crafted features"
-    missing = " and ".join(name for name in config.modalities if name not in names)
-    if missing and (not names or len(config.label_sets) > 1):
+    missing = " and ".join(name for name in config.kinds if name not in crafted)
+    if missing and (not crafted or len(config.label_sets) > 1):
         return f"there are no crafted features of {missing}"
     return ""
 
 
-def _from_teacher(config: Config, bank: LabelBank, source: Source, names: list[str]) -> str:
+def _from_teacher(config: Config, bank: LabelBank, source: Source, crafted: Mapping[str, Encoder]) -> str:
     clips_a_rank = -(-len(bank.ids) // world_size())
-    num_views = affordable_views(clips_a_rank, names, config.labelling.memory_gb)
+    num_views = affordable_views(clips_a_rank, crafted, config.labelling.memory_gb)
     passes_of_run = config.trainer.max_epochs + config.labelling.num_labellings * config.labelling.head_groups
     num_passes = passes_to_read(passes_of_run, num_views)
-    views = craft_views(names, len(bank.ids), num_views, num_passes, source.read, source.augment, source.device)
+    views = craft_views(crafted, len(bank.ids), num_views, num_passes, source.read, source.augment, source.device)
     teacher = Teacher(config, views, bank.ids, source.device, source.stop)
     learned = teacher.train()
     bank.labels, bank.weights = learned.labels, learned.weights
     bank.rule.potentials = learned.rule.potentials  # where the next labelling starts; how votes are scaled is its own
-    sizes = ", ".join(f"{name} {CRAFTED[name].num_features}" for name in names)
-    without = " and ".join(name for name in config.modalities if name not in names)
+    sizes = ", ".join(f"{name} {encoder.num_features}" for name, encoder in crafted.items())
+    without = " and ".join(name for name in config.kinds if name not in crafted)
     left_out = f", without {without}, of which there are none" if without else ""
     few = f" (more do not fit into labelling.memory_gb={config.labelling.memory_gb:g})" if num_views < NUM_VIEWS else ""
     counted = f"{num_views} view{'s' * (num_views > 1)}{few}"

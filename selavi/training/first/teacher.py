@@ -193,7 +193,7 @@ def teacher_config(config: Config, names: list[str]) -> Config:
     source = "joint" if len(names) == 1 and config.labelling.source == "concat" else config.labelling.source
     return replace(
         config,
-        modalities=names,
+        modalities={name: config.kinds[name] for name in names},
         heads=replace(config.heads, dropout=0.0),
         labelling=replace(config.labelling, source=source, fraction=1.0, votes="equal"),
     )

@@ -5,7 +5,7 @@ Axes: V views, n clips of this rank, D features.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from selavi.augment import Augment
 from selavi.batch import NUM_DRAWS, ClipBatch
 from selavi.distributed import all_sum, rank, world_size
-from selavi.encoders.crafted import CRAFTED
+from selavi.encoders.encoder import Encoder
 from selavi.labelling.features import FeatureTable
 from selavi.randomness import uniforms
 
@@ -51,9 +51,9 @@ class CachedViews:
         )
 
 
-def affordable_views(num_clips: int, names: Iterable[str], memory_gb: float) -> int:
+def affordable_views(num_clips: int, crafted: Mapping[str, Encoder], memory_gb: float) -> int:
     """How many views of a rank's clips are kept: as many as fit, at least one."""
-    bytes_a_view = num_clips * sum(2 * CRAFTED[name].num_features + 1 for name in names)
+    bytes_a_view = num_clips * sum(2 * encoder.num_features + 1 for encoder in crafted.values())
     return max(1, min(NUM_VIEWS, int(memory_gb * 1e9 // max(1, bytes_a_view))))
 
 
@@ -64,7 +64,7 @@ def passes_to_read(passes_of_run: int, num_views: int) -> int:
 
 @torch.no_grad()
 def craft_views(
-    names: list[str],
+    crafted: Mapping[str, Encoder],
     num_clips: int,
     num_views: int,
     num_passes: int,
@@ -78,7 +78,7 @@ def craft_views(
     view is a function of (seed, pass, clip id) alone.
 
     Args:
-        names: of modalities that have crafted features.
+        crafted: describes each of some modalities.
         num_clips: N, of all ranks.
         num_views: V.
         num_passes: times that clips are read.
@@ -89,9 +89,10 @@ def craft_views(
     num_rows = len(range(rank(), num_clips, world_size()))
     index = torch.full((num_rows,), -1)
     features = {
-        name: torch.zeros(num_views, num_rows, CRAFTED[name].num_features, dtype=torch.float16) for name in names
+        name: torch.zeros(num_views, num_rows, encoder.num_features, dtype=torch.float16)
+        for name, encoder in crafted.items()
     }
-    present = {name: torch.zeros(num_views, num_rows, dtype=torch.bool) for name in names}
+    present = {name: torch.zeros(num_views, num_rows, dtype=torch.bool) for name in crafted}
     for number in range(num_passes):
         first = 0
         for batch in read(-1 - number):
@@ -100,12 +101,12 @@ def craft_views(
             batch = batch.to(device)
             for view in range(number, num_views, num_passes):
                 inputs = augment(_turned(batch, view // num_passes), random=True)
-                for name in names:
-                    features[name][view, rows] = CRAFTED[name](inputs[name]).to("cpu", torch.float16)
+                for name, encoder in crafted.items():
+                    features[name][view, rows] = encoder(inputs[name]).to("cpu", torch.float16)
                     present[name][view, rows] = batch.present[name].cpu()
             first = rows.stop
         assert first == num_rows, f"a pass over {num_rows} clips gave {first}"
-    for name in names:
+    for name in crafted:
         standardise(features[name], present[name], device)
     return CachedViews(index, features, present)
 
