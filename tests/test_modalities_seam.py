@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from selavi.augment import AUGMENTATIONS
 from selavi.encoders import ENCODERS
 from selavi.encoders.encoder import Encoder
-from selavi.errors import UsageError
-from selavi.modalities import MODALITIES, in_order
+from selavi.modalities import MODALITIES
 from selavi.modalities.modality import Modality, Settings, Streams, Window
 from selavi.randomness import mix
 from tools import assign, cluster_eval, export_clusters, train
@@ -76,6 +75,7 @@ def numbers(monkeypatch: pytest.MonkeyPatch) -> None:
         ("modalities=[audio,numbers]", "labelling.source=own"),
         ("modalities=[audio,numbers]", "labelling.source=concat"),
         ("modalities=[video,audio,numbers]", "labelling.source=own", "labelling.method=kmeans"),
+        ("modalities={near: audio, far: audio, numbers: numbers}", "far.num_mels=24", "labelling.source=own"),
     ],
     ids=" ".join,
 )
@@ -87,6 +87,7 @@ def test_a_new_modality_trains_and_labels_clips(tiny_yaml: Path, tmp_path: Path,
     assert len(set(labels["id"].to_pylist())) == 32
     state = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     assert state["model.encoders.numbers.linear.weight"].shape == (8, 4)
+    assert ("model.encoders.far.conv1.weight" in state) == ("far:" in settings[0])
     assert cluster_eval.main([str(run_dir), "--split", "test"]) == 0
     assert (run_dir / "labels" / "test.parquet").exists()
 
@@ -125,12 +126,6 @@ def test_first_labels_come_from_the_modalities_that_have_crafted_features(
 
 def test_every_modality_has_an_augmentation_and_an_encoder() -> None:
     assert MODALITIES.keys() == AUGMENTATIONS.keys() == ENCODERS.keys()
-
-
-def test_modalities_come_in_one_order_and_an_unknown_one_is_named() -> None:
-    assert in_order(["audio", "video"]) == ["video", "audio"]
-    with pytest.raises(UsageError, match=r"modalities must be some of video, audio, each once, got \['smell'\]"):
-        in_order(["smell"])
 
 
 # What "spells a modality" means here: a string that is its name, or a variable, argument, attribute or keyword of that

@@ -14,10 +14,10 @@ log = logging.getLogger("selavi")
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as a dict of keys such as heads.num_heads and labelling.weights.video."""
+    """Nested settings as a dict of keys such as heads.num_heads and labelling.weights.video; modalities are one."""
     flat: dict[str, Any] = {}
     for key, value in settings.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and prefix + key != "modalities":
             flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[prefix + key] = list(value) if isinstance(value, tuple) else value

@@ -21,7 +21,7 @@ from selavi.config.sections import Config
 from selavi.config.settings import Setting, all_settings, require
 from selavi.errors import UsageError
 from selavi.filesystem import expand
-from selavi.modalities import named
+from selavi.modalities import MODALITIES, named
 from selavi.wording import command
 
 SETTINGS: dict[str, Setting] = {entry.key: entry for entry in all_settings(Config)}
@@ -157,6 +157,7 @@ def _merge(layers: Sequence[Any], modalities: Any, own: Mapping[str, str]) -> An
 
     A modality with a name of its own has the merged settings of its kind, then those under its name.
     """
+    own = {name: kind for name, kind in own.items() if kind in _FIELDS}
     sections = [(name, _FIELDS[kind], field(default_factory=_FIELDS[kind])) for name, kind in own.items()]
     schema: Any = OmegaConf.structured(make_dataclass("Config", sections, bases=(Config,)) if own else Config)
     if modalities is not None:
@@ -172,7 +173,11 @@ def _merge(layers: Sequence[Any], modalities: Any, own: Mapping[str, str]) -> An
 
 def _as_config(merged: Any, own: Iterable[str]) -> Config:
     settings = {name: getattr(merged, name) for name in _FIELDS}
-    return Config(**settings | {"own": {name: getattr(merged, name) for name in own}})
+    config = Config(**settings | {"own": {name: getattr(merged, name, None) for name in own}})
+    weights = config.labelling.weights
+    names = tuple(config.kinds)
+    require(not weights.keys() - {*MODALITIES, *names}, "labelling.weights", f"a weight for each of {names}", weights)
+    return config
 
 
 def _in_file(path: Path | None, overrides: Sequence[str], message: str) -> str:

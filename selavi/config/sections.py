@@ -12,7 +12,7 @@ from typing import Any, Literal
 from selavi.config.label_sets import LabelSet, make_label_sets
 from selavi.config.methods import LABELLING_METHODS, MethodTraits
 from selavi.config.settings import Need, check_limits, require, section, setting
-from selavi.modalities import MODALITIES, named
+from selavi.modalities import named
 
 
 def _modality(name: str) -> Need:
@@ -456,11 +456,7 @@ class Config:
         kinds = named(self.modalities, taken=[entry.name for entry in fields(Config)])
         own = {name: kind for name, kind in kinds.items() if name != kind}
         self.modalities = kinds if own else list(kinds)
-        self.own = {name: self.own.get(name) or copy(getattr(self, kind)) for name, kind in own.items()}
-        unknown = set(self.labelling.weights) - {*MODALITIES, *kinds}
-        require(not unknown, "labelling.weights", f"a weight for each of {(*kinds,)}", self.labelling.weights)
-        for name in kinds:
-            self.labelling.weights.setdefault(name, 1.0)
+        self.own = {name: self.own.get(name) or copy(getattr(self, kind, None)) for name, kind in own.items()}
         require(
             self.labelling.head_groups <= self.heads.num_heads,
             "labelling.head_groups",

@@ -42,7 +42,7 @@ def named(modalities: Iterable[str] | Mapping[str, str], taken: Iterable[str] = 
     """Name -> kind of a run's modalities, of a list of kinds or a mapping as it stands.
 
     Args:
-        modalities: kinds, which are then their own names, in the order of MODALITIES; or name -> kind.
+        modalities: kinds, which are then their own names and in the order of MODALITIES; or name -> kind.
         taken: names that mean something else in the settings.
 
     Raises:
@@ -68,7 +68,8 @@ def named(modalities: Iterable[str] | Mapping[str, str], taken: Iterable[str] = 
                 f"modalities: {name!r} cannot name a modality of kind {kind}: a name has small letters, digits and _, "
                 "and is no kind and no section of the settings"
             )
-    return dict(modalities)
+    own_names = any(name != kind for name, kind in modalities.items())
+    return dict(modalities) if own_names else named(list(modalities))
 
 
 def request_of(config: Settings, names: Iterable[str]) -> Request:

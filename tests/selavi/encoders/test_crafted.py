@@ -2,10 +2,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from selavi.encoders.crafted import CRAFTED
+from selavi.config import Config
+from selavi.encoders.crafted import crafted_features
 from selavi.encoders.crafted.pictures import BINS, CELLS, oriented_gradients
 from selavi.encoders.crafted.sound import BANDS
 
+CRAFTED = crafted_features(Config())
 NUM_GRADIENTS = CELLS * CELLS * BINS
 
 

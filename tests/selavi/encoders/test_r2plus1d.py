@@ -2,7 +2,7 @@ import pytest
 import torch
 from torchvision.models.video import r2plus1d_18
 
-from selavi.config import EncodersConfig
+from selavi.config import Config, EncodersConfig
 from selavi.encoders import make_encoder
 from selavi.encoders.r2plus1d import R2Plus1D
 from selavi.errors import UsageError
@@ -47,7 +47,7 @@ def test_convolutions_start_from_kaimings_distribution() -> None:
 
 
 def test_encoders_are_made_by_modality() -> None:
-    config = EncodersConfig(video_width=4, video_depth=10, audio_width=9)
+    config = Config(encoders=EncodersConfig(video_width=4, video_depth=10, audio_width=9))
     assert make_encoder("video", config).num_features == 32
     assert make_encoder("audio", config).num_features == 72
     with pytest.raises(UsageError, match="no encoder for modality 'smell'; there are encoders for video, audio"):

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from selavi.augment import Augment
 from selavi.batch import NUM_DRAWS, ClipBatch
 from selavi.config import load_config
-from selavi.encoders.crafted import CRAFTED
+from selavi.encoders.crafted import crafted_features
+from selavi.encoders.encoder import Encoder
 from selavi.randomness import uniforms
 from selavi.training.first.views import (
     NUM_VIEWS,
@@ -23,6 +24,9 @@ N, SECOND = 6, 2048
 SETTINGS = ["data.clip_s=0.256", "video.num_frames=2", "video.size=24", "audio.sample_rate=8000", "audio.num_mels=32"]
 SETTINGS += ["audio.num_fft=256", "audio.window_s=0.032", "audio.mask_time=0.3"]
 
+CRAFTED: dict[str, Encoder] = crafted_features(load_config(None, SETTINGS))
+SOUND = {"audio": CRAFTED["audio"]}
+
 
 def read(pass_number: int, batch_size: int = 4) -> Iterator[ClipBatch]:
     """N clips of noise, whose numbers for the augmentation belong to the pass; the last one has no sound."""
@@ -37,8 +41,7 @@ def read(pass_number: int, batch_size: int = 4) -> Iterator[ClipBatch]:
 
 def views_of(num_views: int = 4, num_passes: int = 2, batch_size: int = 4) -> CachedViews:
     augment = Augment(load_config(None, SETTINGS))
-    names = ["video", "audio"]
-    return craft_views(names, N, num_views, num_passes, lambda number: read(number, batch_size), augment, CPU)
+    return craft_views(CRAFTED, N, num_views, num_passes, lambda number: read(number, batch_size), augment, CPU)
 
 
 def test_views_of_a_clip_differ_and_are_the_same_in_any_batch() -> None:
@@ -59,7 +62,7 @@ def test_only_passes_below_zero_are_read() -> None:
         numbers.append(number)
         return read(number)
 
-    craft_views(["audio"], N, 5, 3, noted, Augment(load_config(None, SETTINGS)), CPU)
+    craft_views(SOUND, N, 5, 3, noted, Augment(load_config(None, SETTINGS)), CPU)
     assert numbers == [-1, -2, -3]
 
 
@@ -96,7 +99,7 @@ def test_a_view_of_each_clip_is_taken() -> None:
 
 @pytest.mark.parametrize(("memory_gb", "expected"), [(10, NUM_VIEWS), (8, 6), (0.1, 1)])
 def test_views_are_as_many_as_memory_holds(memory_gb: float, expected: int) -> None:
-    assert affordable_views(1_000_000, ["video", "audio"], memory_gb) == expected
+    assert affordable_views(1_000_000, CRAFTED, memory_gb) == expected
 
 
 @pytest.mark.parametrize(
@@ -114,7 +117,7 @@ def test_the_draws_stay_in_their_range(monkeypatch: pytest.MonkeyPatch) -> None:
             seen.append(batch.draws)
             return {"audio": torch.zeros(len(batch.index), 1, 32, 31)}
 
-    craft_views(["audio"], N, 8, 2, read, Spy(), CPU)  # type: ignore[arg-type]
+    craft_views(SOUND, N, 8, 2, read, Spy(), CPU)  # type: ignore[arg-type]
     draws = torch.cat(seen)
     assert draws.min() >= 0 and draws.max() < 1
     assert len(draws.unique(dim=0)) == 8 * N
