@@ -401,17 +401,21 @@ def describe_numbers(values: pa.ChunkedArray, column: str, name: str) -> list[st
 # ---- lists of ids ----
 
 
-def read_ids(path: Path) -> IdTable:
+def read_ids(path: Path, unique: bool = True) -> IdTable:
     """Read the ids of rows that lie in another file: a line of text each, or a table, or an array.
 
     Text is a line each; where the first line has a cell `id`, it is the header of a table.  Parquet needs a column
     `id`; .npy one dimension of integers or strings.
 
+    Args:
+        path: of the file.
+        unique: whether no id may be there twice.
+
     Returns:
-        The column id, none missing and none twice.
+        The column id, none missing.
 
     Raises:
-        UsageError: it cannot be read, an id is missing, or one is there twice.
+        UsageError: it cannot be read, an id is missing, or one is there twice that may not be.
     """
     try:
         with path.open("rb") as file:
@@ -428,7 +432,7 @@ def read_ids(path: Path) -> IdTable:
                 ids.notes.append(f"{path}: its first line has a cell `id`: read as a table with that column")
         else:
             ids = _ids_of_lines(text)
-    _require_ids(path, ids["id"])
+    _require_ids(path, ids["id"], unique)
     return ids
 
 
@@ -463,14 +467,14 @@ def _ids_of_array(path: Path) -> IdTable:
     return IdTable(pa.table({"id": _null_for_empty(pa.chunked_array([texts], pa.large_string()))}))
 
 
-def _require_ids(path: Path, ids: pa.ChunkedArray) -> None:
+def _require_ids(path: Path, ids: pa.ChunkedArray, unique: bool) -> None:
     if not len(ids):
         raise UsageError(f"{path} holds no id; expected a line each")
     if ids.null_count:
         row = pc.index(pc.is_null(ids), True).as_py()
         raise UsageError(f"{path}: {ids.null_count} of {len(ids)} ids are empty, the first is id {row + 1}: fill it in")
     num_distinct = pc.count_distinct(ids).as_py()
-    if num_distinct < len(ids):
+    if unique and num_distinct < len(ids):
         raise UsageError(f"{len(ids) - num_distinct} of the {len(ids)} ids in {path} are there more than once")
 
 
