@@ -19,7 +19,7 @@ def _modality(name: str) -> Need:
     return Need(f"{name} among the modalities", lambda config: name in config.kinds.values())
 
 
-VIDEO, AUDIO = _modality("video"), _modality("audio")
+VIDEO, AUDIO, FEATURES = _modality("video"), _modality("audio"), _modality("features")
 SHARDS_OF_A_URL = Need("prepared shards of a URL as data.root", lambda config: "://" in config.data.root)
 TRANSPORT = Need("labelling.method=transport", lambda config: config.labelling.method == "transport")
 VOTES_TOGETHER = Need("modalities that vote together", lambda config: len(config.label_sets[0].voters) > 1)
@@ -169,6 +169,33 @@ class AudioConfig:
             "clip or none with audio.filter_bank=slaney (its figures belong to psf)",
             self.standardise,
         )
+
+
+@dataclass
+class FeaturesConfig:
+    """Vectors of clips that something else has made, and how another view is made of one."""
+
+    file: str = setting("", free="resume", path=True)
+    """The file: .npy, .npz, Parquet or safetensors; see docs/features.md."""
+    ids: str = setting("", free="resume", path=True)
+    """A file with the id of each row; empty: the file has them itself, or its rows are numbered."""
+    key: str = setting("")
+    """Name of the array or column in the file, where several may be meant."""
+    views: bool = setting(False)
+    """Whether an id may have several rows: crops, moments or augmented views of the clip, of which each view takes
+    one."""
+    num_dims: int = setting(0, least=0)
+    """Numbers a vector; 0: as many as the file has, which the run then writes down."""
+    noise: float = setting(0.0, least=0)
+    """Gaussian noise that is added in a view, in standard deviations of each number over the training clips."""
+    drop: float = setting(0.0, least=0, below=1)
+    """Share of the numbers that a view takes for unknown: their mean stands in their place."""
+    layers: list[int] = setting([], least=1)
+    """Widths of the encoder's layers, each linear, batch norm and ReLU; none: the vectors themselves, each number
+    brought to mean 0 and variance 1, are what the heads read."""
+
+    def __post_init__(self) -> None:
+        check_limits(self)
 
 
 @dataclass
@@ -441,6 +468,7 @@ class Config:
     data: DataConfig = section(DataConfig)
     video: VideoConfig = section(VideoConfig, needs=VIDEO)
     audio: AudioConfig = section(AudioConfig, needs=AUDIO)
+    features: FeaturesConfig = section(FeaturesConfig, needs=FEATURES)
     encoders: EncodersConfig = section(EncodersConfig, needs=OWN_ENCODERS)
     heads: HeadsConfig = section(HeadsConfig, needs=OWN_ENCODERS)
     labelling: LabellingConfig = section(LabellingConfig)

@@ -6,11 +6,13 @@ from selavi.config import Config, EncodersConfig
 from selavi.encoders.encoder import Encoder
 from selavi.encoders.r2plus1d import R2Plus1D
 from selavi.encoders.resnet import AudioResNet
+from selavi.encoders.vectors import VectorEncoder
 from selavi.errors import UsageError
 
 ENCODERS: dict[str, Callable[[Config], Encoder]] = {
     "video": lambda config: _r2plus1d(config.encoders),
     "audio": lambda config: AudioResNet(config.encoders.audio_width, config.encoders.audio_depth),
+    "features": lambda config: VectorEncoder(config.features.num_dims, config.features.layers),
 }
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from selavi.errors import UsageError
 from selavi.modalities.audio import AUDIO
+from selavi.modalities.features import FEATURES
 from selavi.modalities.modality import SLACK_S, Fault, Modality, Request, Settings, Streams, Window
 from selavi.modalities.video import VIDEO
 
@@ -23,15 +24,17 @@ __all__ = [
     "Streams",
     "Window",
     "examples",
+    "files_of",
     "kind_of",
     "named",
     "num_bytes",
+    "reads_media",
     "reads_sound",
     "request_of",
     "request_of_media",
 ]
 
-MODALITIES: dict[str, Modality] = {"video": VIDEO, "audio": AUDIO}
+MODALITIES: dict[str, Modality] = {"video": VIDEO, "audio": AUDIO, "features": FEATURES}
 """The kinds by name, in the order in which a run has them that names none: the first modality of a run is the
 reference that the heads of others align to."""
 _RESERVED = ("concat", "joint", "own", "cross")
@@ -106,6 +109,17 @@ def kind_of(config: Settings, name: str) -> Modality:
 def reads_sound(config: Settings, names: Iterable[str]) -> bool:
     """Whether one of some modalities is made from the sound."""
     return request_of(config, names).sample_rate > 0
+
+
+def files_of(config: Settings) -> dict[str, str]:
+    """The files of vectors of those among a run's modalities that come from one."""
+    files = {name: kind_of(config, name).file(config.seen_by(name)) for name in config.kinds}
+    return {name: path for name, path in files.items() if path}
+
+
+def reads_media(config: Settings) -> bool:
+    """Whether a run reads recordings, or nothing but files of vectors."""
+    return bool(request_of(config, config.kinds)) or len(files_of(config)) < len(config.kinds)
 
 
 def num_bytes(config: Settings) -> int:

@@ -68,6 +68,8 @@ class Streams(NamedTuple):
     """(num_frames, size, size, 3) uint8; None where none were asked for."""
     waveform: np.ndarray | None = None
     """(round(clip_s * sample_rate),) int16, mono; None where none was asked for or the window has no sound."""
+    vector: np.ndarray | None = None
+    """(D,) float32 of the clip in the file of one modality; None where there is none."""
 
 
 class Fault(NamedTuple):
@@ -83,6 +85,10 @@ class Fault(NamedTuple):
 
 def _no_streams(config: Settings) -> Request:
     return Request()
+
+
+def _no_file(config: Settings) -> str:
+    return ""
 
 
 def _no_faults(columns: Mapping[str, np.ndarray], clip_s: float) -> Iterator[Fault]:
@@ -108,6 +114,8 @@ class Modality:
     """Status and reason of a clip that has no label because its head reads this modality alone."""
     request: Callable[[Settings], Request] = _no_streams
     """What its value needs of a window."""
+    file: Callable[[Settings], str] = _no_file
+    """The file of vectors from which its value comes; empty: it comes from recordings."""
     has: Callable[[Mapping[str, Any]], bool] = lambda facts: True
     """Whether a recording with these facts has it."""
     faults: Callable[[Mapping[str, np.ndarray], float], Iterator[Fault]] = _no_faults
