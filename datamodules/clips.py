@@ -24,17 +24,19 @@ from datamodules.index.manifest import (
 from datamodules.index.scan import other_suffixes, require_media, scan
 from datamodules.index.sources import apply_list, describe_list, read_list
 from datamodules.index.triage import advise
-from datamodules.loading.loader import Loader
+from datamodules.index.vectors import list_vectors
 from datamodules.loading.sampling import AllSampler
 from datamodules.loading.shared_memory import processes_here, require_shared_memory
-from datamodules.loading.views import ClipLoaders
+from datamodules.loading.views import Batches, ClipLoaders
 from datamodules.stores.opening import Media, decode_ahead, open_prepared
 from datamodules.stores.shards import is_prepared
+from datamodules.stores.vectors import describe_files, fill_in_dims, open_files
 from datamodules.synthetic import generate
+from selavi.arrays import Vectors
 from selavi.atomic import locked
 from selavi.config import Config
 from selavi.errors import DataError, UsageError
-from selavi.modalities import num_bytes, reads_sound
+from selavi.modalities import files_of, num_bytes, reads_media, reads_sound
 
 DEMO_CLIPS_PER_CLASS = {"train": 100, "test": 30}
 
@@ -53,7 +55,7 @@ class ClipDataModule(pl.LightningDataModule):
         self.config, self.manifest, self.media = config, manifest, media
         self.loaders = ClipLoaders(config, manifest, media)
         self.train_rows = usable(select_split(manifest, config.data.train_split))
-        self._labelling: tuple[Loader, AllSampler] | None = None
+        self._labelling: tuple[Batches, AllSampler] | None = None
         # Both loaders have batches in flight when a labelling comes in the middle of an epoch.
         batch_size = config.optim.batch_size + config.labelling.batch_size
         num_gpus = 0 if config.trainer.accelerator == "cpu" else torch.cuda.device_count()
@@ -85,11 +87,11 @@ class ClipDataModule(pl.LightningDataModule):
             )
         return len(self.train_rows) // per_step
 
-    def train_dataloader(self) -> Loader:
+    def train_dataloader(self) -> Batches:
         """Random views in random order, whole batches only, as many on every rank."""
         return self.loaders.training_loader(self.train_rows)
 
-    def labelling_loader(self, pass_number: int) -> Loader:
+    def labelling_loader(self, pass_number: int) -> Batches:
         """One random view of every training clip of this rank, in order; another view for each pass number."""
         if self._labelling is None:
             self._labelling = self.loaders.labelling_loader(self.train_rows)
@@ -101,6 +103,8 @@ class ClipDataModule(pl.LightningDataModule):
 def prepare_data(config: Config) -> tuple[pa.Table, Media]:
     """Generate the demo set if it is asked for, then prepare_manifest; one process at a time, others find it done."""
     data = config.data
+    if not reads_media(config):
+        return prepare_manifest(config)
     if not data.demo and "://" not in data.root and not is_prepared(data.root):
         require_media(Path(data.root), data.allow_links)  # before the lock: a wrong path leaves nothing behind
     if data.list:
@@ -124,6 +128,10 @@ def prepare_manifest(config: Config) -> tuple[pa.Table, Media]:
     """
     data = config.data
     media: Media
+    opened = open_files(config)
+    fill_in_dims(config, opened)
+    if not reads_media(config):
+        return _prepare_vectors(config, opened), None
     prepared = open_prepared(config)
     if prepared is not None and data.layout != "auto":
         log.warning(f"data.layout={data.layout} changes nothing: {data.root} was prepared with its splits and labels")
@@ -138,7 +146,8 @@ def prepare_manifest(config: Config) -> tuple[pa.Table, Media]:
         manifest = mark_unusable(manifest, faults)
         check_bad_fraction(manifest, data.max_bad_fraction)
     others = "" if data.demo else other_suffixes(manifest)
-    warnings = (*describe_layout(manifest), others, list_warning, describe_list(manifest))
+    files = describe_files(opened, usable(manifest))
+    warnings = (*describe_layout(manifest), others, list_warning, describe_list(manifest), *files)
     for warning in (*warnings, _describe_broken_sound(config, manifest)):
         if warning:
             log.warning(warning)
@@ -149,13 +158,28 @@ def prepare_manifest(config: Config) -> tuple[pa.Table, Media]:
             f"none of the {len(rows)} training files in {data.root} has sound; "
             "train on the picture alone with modalities=[video]"
         )
-    num_clips = len(usable(rows))
+    _require_clusters(config, len(usable(rows)), data.root)
+    return manifest, media
+
+
+def _prepare_vectors(config: Config, opened: dict[str, Vectors]) -> pa.Table:
+    """The manifest of a run that reads nothing but vectors: see prepare_manifest."""
+    data = config.data
+    manifest, list_warning = apply_list(list_vectors(opened, data.layout), data.list, data.source)
+    warnings = (*describe_layout(manifest), list_warning, describe_list(manifest))
+    for warning in (*warnings, *describe_files(opened, manifest)):
+        if warning:
+            log.warning(warning)
+    _require_clusters(config, len(select_split(manifest, data.train_split)), ", ".join(files_of(config).values()))
+    return manifest
+
+
+def _require_clusters(config: Config, num_clips: int, place: str) -> None:
     if num_clips < config.heads.num_clusters:
         raise UsageError(
             f"heads.num_clusters={config.heads.num_clusters}, but there are only {num_clips} usable "
-            f"training clips in {data.root}; every cluster needs a clip: lower heads.num_clusters"
+            f"training clips in {place}; every cluster needs a clip: lower heads.num_clusters"
         )
-    return manifest, media
 
 
 def _scan(config: Config) -> pa.Table:
@@ -173,7 +197,8 @@ def _scan(config: Config) -> pa.Table:
 def judge_for(config: Config, manifest: pa.Table) -> pa.Table:
     """Turn facts into the statuses of this run; see datamodules.index.manifest.judge."""
     data = config.data
-    return judge(manifest, clip_s=data.clip_s, audio_policy=data.audio_policy, modalities=config.kinds.values())
+    clip_s = data.clip_s if reads_media(config) else 0.0
+    return judge(manifest, clip_s=clip_s, audio_policy=data.audio_policy, modalities=config.kinds.values())
 
 
 def _describe_broken_sound(config: Config, manifest: pa.Table) -> str:

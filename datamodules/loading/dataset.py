@@ -1,6 +1,7 @@
 """One view of one clip, decoded; a file that fails becomes a clip without any modality."""
 
 from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -8,9 +9,10 @@ import pyarrow as pa
 import torch
 from torch.utils.data import Dataset
 
-from datamodules.loading.sampling import ChosenWindow, View, ViewKey, even_view, random_view
+from datamodules.loading.sampling import WHICH_ROW, ChosenWindow, View, ViewKey, even_view, random_view
 from datamodules.stores.files import FileReader
 from datamodules.stores.reader import ClipReader
+from selavi.arrays import Selected
 from selavi.batch import DecodedClip
 from selavi.config import Config
 from selavi.media import MediaError, SoundError
@@ -27,6 +29,7 @@ class ClipDataset(Dataset[DecodedClip]):
         num_views: how many evenly spaced windows the stream `eval` has.
         num_crops: how many squares of each of these windows it has.
         windows: of each row, for the stream `window`.
+        vectors: of these rows, for each modality that comes from a file.
     """
 
     def __init__(
@@ -37,7 +40,9 @@ class ClipDataset(Dataset[DecodedClip]):
         num_views: int = 1,
         num_crops: int = 1,
         windows: Sequence[Sequence[ChosenWindow]] = (),
+        vectors: Mapping[str, Selected] = MappingProxyType({}),
     ) -> None:
+        self.vectors = dict(vectors)
         self.config, self.num_views, self.num_crops, self.windows = config, num_views, num_crops, windows
         self.reader = FileReader(rows, config.data.timeout_s) if reader is None else reader
         # Columns, never a Python object a row: a million of those take seconds and gigabytes in every process.
@@ -55,7 +60,8 @@ class ClipDataset(Dataset[DecodedClip]):
     def __getitem__(self, key: ViewKey) -> DecodedClip:
         columns = {name: values[key.row].as_py() for name, values in self.columns.items()}
         view, modalities = self._view(key, columns)
-        return read_view(self.reader, key.row, view, self.config, modalities, columns)
+        vectors = {name: read_vector(one, key, view.draws) for name, one in self.vectors.items()}
+        return read_view(self.reader, key.row, view, self.config, modalities, columns, vectors)
 
     def _view(self, key: ViewKey, columns: Mapping[str, Any]) -> tuple[View, Sequence[str]]:
         """The view, and the modalities to read there."""
@@ -69,6 +75,13 @@ class ClipDataset(Dataset[DecodedClip]):
         return random_view(config.seed, key, columns["id"], duration_s, clip_s), list(config.kinds)
 
 
+def read_vector(vectors: Selected, key: ViewKey, draws: np.ndarray) -> np.ndarray | None:
+    """The vector (D,) of one view of a clip: drawn among those that it has, or the one of the view's number."""
+    view = key.epoch if key.stream in ("eval", "window") else draws[None, WHICH_ROW]
+    values, present = vectors.read(np.array([key.row]), view)
+    return values[0] if present[0] else None
+
+
 def usable_seconds(duration_s: float, columns: Mapping[str, Any], modalities: Collection[str], config: Config) -> float:
     """Up to where windows of a recording may reach, whose facts are the columns of a manifest."""
     clip_s, policy = config.data.clip_s, config.data.audio_policy
@@ -76,7 +89,13 @@ def usable_seconds(duration_s: float, columns: Mapping[str, Any], modalities: Co
 
 
 def read_view(
-    reader: ClipReader, row: int, view: View, config: Config, modalities: Collection[str], columns: Mapping[str, Any]
+    reader: ClipReader,
+    row: int,
+    view: View,
+    config: Config,
+    modalities: Collection[str],
+    columns: Mapping[str, Any],
+    vectors: Mapping[str, np.ndarray | None] = MappingProxyType({}),
 ) -> DecodedClip:
     """Read one view of the recording in a row; where that fails, it is a clip without any modality.
 
@@ -89,6 +108,7 @@ def read_view(
         config: of the run.
         modalities: those of the run that shall be read; others are not present.
         columns: facts of the recording, as far as these modalities ask for them.
+        vectors: of the clip, for each modality that comes from a file; None where it has none.
     """
     readable = [name for name in modalities if kind_of(config, name).has(columns)]
     request, error = request_of(config, readable), None
@@ -100,7 +120,10 @@ def read_view(
     except MediaError as fault:
         return failed_clip(row, view, config, fault)
     values = {
-        name: kind_of(config, name).value(streams, columns, view.window, config.seen_by(name)) for name in readable
+        name: kind_of(config, name).value(
+            streams._replace(vector=vectors.get(name)), columns, view.window, config.seen_by(name)
+        )
+        for name in readable
     }
     return _as_clip(row, view, config, values, modalities, error)
 

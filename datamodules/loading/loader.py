@@ -148,7 +148,7 @@ class Loader:
         self.dataset, self.sampler = dataset, sampler
         self.num_workers, self.hang_s, self.pin_memory = num_workers, 2 * timeout_s + 1.0, pin_memory
         self.watched = dataset.reader = WatchedReader(dataset.reader, num_workers)
-        self.batches = _Batches(sampler, batch_size, block)
+        self.batches = BatchSampler(sampler, batch_size, block)
         self.batch_bytes = batch_size * clip_bytes
         self.begin_at = 0
         self._slots: Slots | None = None
@@ -281,7 +281,7 @@ def _end_with(pid: int, _: int) -> None:
     end_with(pid)
 
 
-class _Batches(Sampler[list[ViewKey]]):
+class BatchSampler(Sampler[list[ViewKey]]):
     """Batches of a sampler's keys without the first `skip`."""
 
     def __init__(self, sampler: Sampler[ViewKey], batch_size: int, block: int) -> None:

@@ -12,6 +12,9 @@ from selavi.batch import NUM_DRAWS
 from selavi.modalities import Window
 from selavi.randomness import mix, uniforms
 
+WHICH_ROW = 21
+"""Place among a clip's numbers of that which says which of its vectors in a file is taken."""
+
 
 class ViewKey(NamedTuple):
     """Asks the dataset for one view of one clip."""

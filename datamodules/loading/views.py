@@ -10,12 +10,18 @@ from datamodules.loading.dataset import ClipDataset
 from datamodules.loading.loader import Loader
 from datamodules.loading.sampling import AllSampler, ChosenWindow, Endless, TrainSampler, WindowSampler
 from datamodules.loading.shared_memory import require_shared_memory
+from datamodules.loading.vector_loader import VectorLoader
 from datamodules.stores.opening import Media
 from datamodules.stores.reader import ClipReader
 from datamodules.stores.shards import ShardReader
+from datamodules.stores.vectors import open_files
+from selavi.arrays import Selected
 from selavi.config import Config
 from selavi.distributed import rank, world_size
-from selavi.modalities import num_bytes, request_of
+from selavi.modalities import num_bytes, reads_media, request_of
+
+Batches = Loader | VectorLoader
+"""Gives the batches of a pass."""
 
 
 class ClipLoaders:
@@ -29,15 +35,16 @@ class ClipLoaders:
 
     def __init__(self, config: Config, manifest: pa.Table, media: Media = None) -> None:
         self.config, self.manifest, self.media = config, manifest, media
+        self.files = open_files(config)
 
-    def training_loader(self, rows: pa.Table) -> Loader:
+    def training_loader(self, rows: pa.Table) -> Batches:
         """Random views in random order, whole batches only, as many on every rank."""
         batch_size = self.config.optim.batch_size
         reader = self._reader(rows)
         sampler = self._train_sampler(rows, reader, batch_size)
-        return self._loader(ClipDataset(rows, self.config, reader), sampler, batch_size)
+        return self._loader(self._dataset(rows, reader), sampler, batch_size)
 
-    def endless_loader(self, rows: pa.Table, batch_size: int) -> Loader:
+    def endless_loader(self, rows: pa.Table, batch_size: int) -> Batches:
         """As training_loader, epoch after epoch without an end or a pause: for measuring.
 
         Raises:
@@ -46,24 +53,24 @@ class ClipLoaders:
         self._require_shared_memory(batch_size)
         reader = self._reader(rows)
         sampler = Endless(self._train_sampler(rows, reader, 1))
-        return self._loader(ClipDataset(rows, self.config, reader), sampler, batch_size)
+        return self._loader(self._dataset(rows, reader), sampler, batch_size)
 
-    def labelling_loader(self, rows: pa.Table) -> tuple[Loader, AllSampler]:
+    def labelling_loader(self, rows: pa.Table) -> tuple[Batches, AllSampler]:
         """One random view of every row of this rank, in order, and the sampler, which is told the number of the pass.
 
         Another view comes for each number.
         """
         reader = self._reader(rows)
         sampler = AllSampler(len(rows), rank(), world_size(), "label", shards=_order(reader))
-        dataset = ClipDataset(rows, self.config, reader)
+        dataset = self._dataset(rows, reader)
         return self._loader(dataset, sampler, self.config.labelling.batch_size), sampler
 
-    def evaluation_loader(self, split: str, num_views: int = 1, num_crops: int = 1) -> tuple[Loader, pa.Table]:
+    def evaluation_loader(self, split: str, num_views: int = 1, num_crops: int = 1) -> tuple[Batches, pa.Table]:
         """The usable rows of a split, and their views as view_loader gives them."""
         rows = usable(select_split(self.manifest, split))
         return self.view_loader(rows, num_views, num_crops), rows
 
-    def view_loader(self, rows: pa.Table, num_views: int = 1, num_crops: int = 1, *, block: int = 0) -> Loader:
+    def view_loader(self, rows: pa.Table, num_views: int = 1, num_crops: int = 1, *, block: int = 0) -> Batches:
         """Evenly spaced, unaugmented views of every row, a clip's views in a row.
 
         Args:
@@ -77,20 +84,20 @@ class ClipLoaders:
             UsageError: the batches of the loader processes do not fit into shared memory.
         """
         reader = self._reader(rows)
-        dataset = ClipDataset(rows, self.config, reader, num_views, num_crops)
+        dataset = self._dataset(rows, reader, num_views, num_crops)
         num_views *= num_crops
         sampler = AllSampler(len(rows), rank(), world_size(), "eval", num_views, _order(reader), block)
         batch_size = self.config.labelling.batch_size * num_views
         self._require_shared_memory(batch_size)
         return self._loader(dataset, sampler, batch_size, block)
 
-    def window_loader(self, rows: pa.Table, windows: Sequence[Sequence[ChosenWindow]], batch_size: int) -> Loader:
+    def window_loader(self, rows: pa.Table, windows: Sequence[Sequence[ChosenWindow]], batch_size: int) -> Batches:
         """Given windows of given rows, unaugmented, those of a clip in a row.
 
         Raises:
             UsageError: the batches of the loader processes do not fit into shared memory.
         """
-        dataset = ClipDataset(rows, self.config, self._reader(rows), windows=windows)
+        dataset = ClipDataset(rows, self.config, self._reader(rows), windows=windows, vectors=self._vectors(rows))
         self._require_shared_memory(batch_size)
         return self._loader(dataset, WindowSampler([len(of_row) for of_row in windows]), batch_size)
 
@@ -98,6 +105,14 @@ class ClipLoaders:
         num_mixed = self.config.data.shuffle_shards
         seed = self.config.seed
         return TrainSampler(len(rows), batch_size, seed, rank(), world_size(), _order(reader), num_mixed)
+
+    def _dataset(
+        self, rows: pa.Table, reader: ClipReader | None, num_views: int = 1, num_crops: int = 1
+    ) -> ClipDataset:
+        return ClipDataset(rows, self.config, reader, num_views, num_crops, vectors=self._vectors(rows))
+
+    def _vectors(self, rows: pa.Table) -> dict[str, Selected]:
+        return {name: opened.select(rows["id"]) for name, opened in self.files.items()}
 
     def _reader(self, rows: pa.Table) -> ClipReader | None:
         if isinstance(self.media, ShardReader):
@@ -110,7 +125,10 @@ class ClipLoaders:
         sampler: TrainSampler | Endless | AllSampler | WindowSampler,
         batch_size: int,
         block: int = 0,
-    ) -> Loader:
+    ) -> Batches:
+        if not reads_media(self.config):
+            ids = dataset.columns["id"]
+            return VectorLoader(ids, dataset.vectors, self.config.seed, sampler, batch_size, block)
         return Loader(
             dataset,
             sampler,

@@ -87,7 +87,8 @@ class Selected:
 
         Args:
             clips: (n,) numbers of clips.
-            view: which of a clip's vectors: a share in [0, 1) of how many it has, (n,); or a number, counted round.
+            view: which of a clip's vectors, for all or for each (n,): a whole number, counted round; or a share in
+                [0, 1) of how many it has.
 
         Returns:
             (n, D) float32, 0 where a clip has none; and (n,) bool, whether it has one.
@@ -97,7 +98,8 @@ class Selected:
         values = np.zeros((len(clips), self.vectors.num_dims), np.float32)
         begin, end = self.vectors.first[place[present]], self.vectors.first[place[present] + 1]
         count = end - begin
-        number = view % count if isinstance(view, int) else (view[present] * count).astype(np.int64)
+        chosen = np.broadcast_to(view, clips.shape)[present]
+        number = (chosen * count).astype(np.int64) if chosen.dtype.kind == "f" else chosen % count
         values[present] = self.vectors.rows.read(self.vectors.order[begin + number])
         return values, present
 

@@ -6,8 +6,8 @@ equal seeds then give equal runs.
 
     0 to 8    video
     9 to 18   audio
-    19, 20    features
-    21 to 23  free
+    19, 20    features; 21 chooses one of several vectors of a clip where they are read
+    22, 23    free
 """
 
 from collections.abc import Mapping

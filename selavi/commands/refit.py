@@ -13,8 +13,7 @@ from selavi.cli import Command, Parser
 from selavi.wording import command, duration
 
 if TYPE_CHECKING:
-    from datamodules.loading.loader import Loader
-    from datamodules.loading.views import ClipLoaders
+    from datamodules.loading.views import Batches, ClipLoaders
     from selavi.augment import Augment
     from selavi.config import Config
     from selavi.model import SelaviModel
@@ -129,7 +128,7 @@ def _fit(config: "Config", model: "SelaviModel", augment: "Augment", loaders: "C
     rows = usable(select_split(loaders.manifest, config.data.train_split))
     loader, sampler = loaders.labelling_loader(rows)
 
-    def read(number: int) -> "Loader":
+    def read(number: int) -> "Batches":
         sampler.set_epoch(number)
         return loader
 

@@ -48,7 +48,7 @@ PREPARED = "shards.json"
 
 _LATER = ("audio_reason", "timing")
 """Columns that manifests of version 0.1 lack."""
-_LEADS_OUT = r"^/|(^|/)\.\.(/|$)|\x00|^\.?$"
+LEADS_OUT = r"^/|(^|/)\.\.(/|$)|\x00|^\.?$"
 _ADVICE = "scan the media again, or get the file again from where it was made"
 
 
@@ -125,7 +125,7 @@ def require_unchanged(path: Path | str, num_bytes: int, mtime_ns: int) -> None:
 
 
 def _require_inside(table: pa.Table, name: str) -> None:
-    outside = table["path"].filter(pc.match_substring_regex(table["path"], _LEADS_OUT))
+    outside = table["path"].filter(pc.match_substring_regex(table["path"], LEADS_OUT))
     if len(outside):
         raise UsageError(
             f"{name} names {len(outside)} of {len(table)} files outside of its media folder {media_root(table)}, such "

@@ -1,0 +1,74 @@
+"""Batches of clips that are nothing but vectors: whole blocks of rows at once, in this process."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch.utils.data import Sampler
+
+from datamodules.loading.loader import BatchSampler
+from datamodules.loading.sampling import WHICH_ROW, ViewKey
+from selavi.arrays import Selected
+from selavi.batch import NUM_DRAWS, ClipBatch
+from selavi.randomness import uniforms
+
+
+class VectorLoader:
+    """A pass over clips in batches, as Loader gives them.
+
+    A view has the numbers that ClipDataset would give it, so a run is the same with or without other modalities.
+
+    Attributes:
+        begin_at: batches of the next pass that are left out, because an interrupted run has seen them; 0 afterwards.
+
+    Args:
+        ids: (N,) of the clips.
+        vectors: of the clips, for each modality.
+        seed: of the run.
+        sampler: keys of a pass, in order.
+        batch_size: clips a batch.
+        block: no batch crosses a multiple of this number of rows; 0: every batch but the last is full.
+    """
+
+    def __init__(
+        self,
+        ids: pa.Array,
+        vectors: Mapping[str, Selected],
+        seed: int,
+        sampler: Sampler[ViewKey],
+        batch_size: int,
+        block: int = 0,
+    ) -> None:
+        self.ids, self.vectors, self.seed = ids, vectors, seed
+        self.sampler = sampler
+        self.batches = BatchSampler(sampler, batch_size, block)
+        self.begin_at = 0
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[ClipBatch]:
+        begin_at, self.begin_at = self.begin_at, 0
+        return (self._read(keys) for keys in islice(self.batches, begin_at, None))
+
+    def _read(self, keys: Sequence[ViewKey]) -> ClipBatch:
+        rows = np.array([key.row for key in keys])
+        draws = self._draws(keys, rows)
+        inputs, present = {}, {}
+        for name, vectors in self.vectors.items():
+            view = draws[:, WHICH_ROW] if draws is not None else np.array([key.epoch for key in keys])
+            values, has_vector = vectors.read(rows, view)
+            inputs[name], present[name] = torch.from_numpy(values), torch.from_numpy(has_vector)
+        plain = torch.full((len(keys), NUM_DRAWS), 0.5)
+        numbers = plain if draws is None else torch.from_numpy(draws.astype(np.float32))
+        return ClipBatch(torch.from_numpy(rows), inputs, present, numbers, [])
+
+    def _draws(self, keys: Sequence[ViewKey], rows: np.ndarray) -> np.ndarray | None:
+        """The numbers of random views, (B, NUM_DRAWS); None where nothing is random."""
+        key = keys[0]
+        if key.stream in ("eval", "window"):
+            return None
+        ids = self.ids.take(pa.array(rows)).to_pylist()
+        return uniforms(self.seed, key.stream, key.epoch, ids, 2 + NUM_DRAWS)[:, 2:]
