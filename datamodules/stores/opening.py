@@ -10,7 +10,7 @@ from datamodules.index.moved import require_clips
 from datamodules.stores.cache import DecodedCache, build_cache, estimate_gb, is_decoded
 from datamodules.stores.shards import ShardReader, is_prepared, open_shards
 from selavi.config import Config
-from selavi.modalities import request_of_media
+from selavi.modalities import reads_media, request_of_media
 
 log = logging.getLogger("selavi")
 
@@ -29,6 +29,8 @@ def open_media(config: Config, manifest: pa.Table, *, may_decode_ahead: bool = T
     Raises:
         UsageError: the media are not there any more.
     """
+    if not reads_media(config):
+        return None
     prepared = open_prepared(config)
     if prepared is not None and prepared[1] is not None:
         return prepared[1]
