@@ -70,7 +70,9 @@ def test_a_sample_stands_for_the_folder(tiny, demo_set: Path) -> None:
     assert set(sample.manifest["split"].to_pylist()) == {"train"}
     check = throughput.check_sample(sample, tiny())[-1]
     assert (check.mark, check.finding) == ("ok", "32 of 32 files looked at")
-    half = SampledFiles(sample.manifest.slice(0, 16), None, 32)
+    assert sample.num_others == 16 and sample.is_all
+    half = SampledFiles(sample.manifest.slice(0, 16), None, 32, num_others=16)
+    assert not half.is_all
     assert throughput.cache_gb(tiny(), half) == pytest.approx(throughput.cache_gb(tiny(), sample), rel=0.2)
 
 
