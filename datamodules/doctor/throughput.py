@@ -192,7 +192,7 @@ def decoding_s(config: Config, sample: SampledFiles, budget_s: float) -> float |
     if not len(short):
         return None
     request = request_of(config, MODALITIES)
-    rate = decoding_rate(short.slice(0, 8 * workers), request.size, request.sample_rate, workers, budget_s)
+    rate = decoding_rate(short.slice(0, 64 * workers), request.size, request.sample_rate, workers, budget_s)
     return float(seconds / rate)
 
 

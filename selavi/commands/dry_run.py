@@ -307,6 +307,11 @@ def _notes(
     if needed_gb > config.data.cache_gb > 0:
         needed = f"decoded media would take {byte_size(1e9 * needed_gb)}, over data.cache_gb={config.data.cache_gb:g}"
         notes.append(f"{needed}: each clip is decoded anew")
+    elif 0 < needed_gb <= config.data.cache_gb:
+        needed = byte_size(1e9 * needed_gb)
+        notes.append(
+            f"decoded media are mapped: up to {needed} more show as memory in use, and are given back when needed"
+        )
     not_counted = [_NOT_COUNTED]
     if sample is None:
         not_counted.insert(0, "generating the demo set, decoding and reading it")

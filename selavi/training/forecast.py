@@ -205,7 +205,8 @@ def time_lines(
         lines.append(Line("time", "decoding ahead", decoding_s, "estimated from a few files"))
     total_s = epochs * cost.epoch_s + num_left * cost.labelling_s + (decoding_s or 0.0)
     what = "what is left" if course.step else "all of it"
-    lines.append(Line("time", what, total_s, f"estimated: {epochs:.4g} epochs, {num_left} labellings"))
+    length = f"{epochs:.4g} {'epoch' if epochs == 1 else 'epochs'}, {num_left} labellings"
+    lines.append(Line("time", what, total_s, f"estimated: {length}"))
     return lines
 
 
