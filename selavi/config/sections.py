@@ -231,6 +231,9 @@ class LabellingConfig:
     table (CSV, Parquet) with the columns id and cluster, and perhaps head."""
     first_share: float = setting(0.25, above=0, most=1, needs=FIRST_GIVEN)
     """Share of the steps in which the first labels are learned; the labellings of that time are left out."""
+    first_fade: float = setting(0.5, least=0, most=1, needs=(FIRST_GIVEN, TRANSPORT), earlier=0.0)
+    """Share of the steps after that in which the first labels still have a vote: as much say as all modalities
+    together when it begins, none when it ends. 0: none at all."""
     num_labellings: int = setting(100, least=2)
     """Points of the schedule; the last one falls on the end of training."""
     power: float = setting(1.5, above=0)

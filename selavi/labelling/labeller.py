@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,7 @@ from selavi.labelling.race import Race, mean_race, measure_race
 from selavi.labelling.rule import LabelRule
 from selavi.labelling.schedule import labelled_fraction
 from selavi.labelling.statistics import ClipStatistics, describe_votes
-from selavi.labelling.votes import HeadLogits, Votes
+from selavi.labelling.votes import HeadLogits, Hint, Votes
 from selavi.randomness import mix
 
 
@@ -152,6 +152,7 @@ class Labeller:
         head_logits: HeadLogits,
         permute_clusters: Callable[[str, int, Tensor], None],
         statistics: bool = False,
+        first_weight: float = 0.0,
     ) -> tuple[LabellingReport, ClipStatistics | None]:
         """Renew the bank.
 
@@ -165,6 +166,7 @@ class Labeller:
             statistics: also return how confident each label is, and score the heads by probe; every clip is then
                 labelled, whatever the fraction, and one that lacks the modality that labels gets what the heads of the
                 other one say.
+            first_weight: what the vote of the bank's first labels weighs; at 0 they are forgotten.
         """
         number, settings = bank.num_labellings, self.config.labelling
         fraction = 1.0 if statistics else labelled_fraction(number, settings.num_labellings, settings.fraction)
@@ -178,6 +180,8 @@ class Labeller:
             for label_set in self.config.label_sets:
                 draft.note_collected(rows, [label_set.learning_columns[head] for head in heads])
                 votes = self._votes(clips.with_any(label_set.voters), label_set, draft, head_logits)
+                if bank.first is not None and first_weight:
+                    votes = replace(votes, hint=self._hint(votes, label_set, bank.first, first_weight))
                 if number == 0 and self._aligns(label_set):
                     _align(votes, heads, permute_clusters)
                 labelled = self._label(votes, label_set, heads, fraction, bank, draft)
@@ -195,6 +199,8 @@ class Labeller:
             draft.seconds += time.monotonic() - began
         churn = draft.hand_over(bank)
         self.draft = None
+        if not first_weight:
+            bank.first = None
         if self.method.weigh is not None:
             bank.weights = self.method.weigh(bank.labels, self.config.heads.num_clusters)
         return _report(number, draft, churn), ClipStatistics(*draft.statistics) if statistics else None
@@ -211,6 +217,11 @@ class Labeller:
             rule=draft.rule,
             columns=label_set.voting_columns,
         )
+
+    def _hint(self, votes: Votes, label_set: LabelSet, first: Tensor, weight: float) -> Hint:
+        """The vote of the first labels (N, H) on some clips."""
+        labels = first[votes.clips.index.cpu()][:, label_set.learning_columns]
+        return Hint(labels.long().to(votes.clips.index.device), weight)
 
     def _aligns(self, label_set: LabelSet) -> bool:
         """Whether heads that vote together must come to name the same clusters first."""
