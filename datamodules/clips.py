@@ -56,11 +56,8 @@ class ClipDataModule(pl.LightningDataModule):
         self.loaders = ClipLoaders(config, manifest, media)
         self.train_rows = usable(select_split(manifest, config.data.train_split))
         self._labelling: tuple[Batches, AllSampler] | None = None
-        # Both loaders have batches in flight when a labelling comes in the middle of an epoch.
-        batch_size = config.optim.batch_size + config.labelling.batch_size
-        num_gpus = 0 if config.trainer.accelerator == "cpu" else torch.cuda.device_count()
-        processes = processes_here(config.trainer, num_gpus)
-        require_shared_memory(batch_size * num_bytes(config), config.data.num_workers, processes=processes)
+        if reads_media(config):
+            require_room_for_batches(config)
 
     @cached_property
     def ids(self) -> list[str]:
@@ -79,13 +76,7 @@ class ClipDataModule(pl.LightningDataModule):
         Raises:
             UsageError: a step takes more clips than there are.
         """
-        per_step = self.config.optim.batch_size * world_size
-        if len(self.train_rows) < per_step:
-            raise UsageError(
-                f"a step takes {per_step} clips, but {self.config.data.root} has only "
-                f"{len(self.train_rows)} usable training clips; lower optim.batch_size"
-            )
-        return len(self.train_rows) // per_step
+        return steps_per_epoch(self.config, len(self.train_rows), world_size)
 
     def train_dataloader(self) -> Batches:
         """Random views in random order, whole batches only, as many on every rank."""
@@ -100,15 +91,53 @@ class ClipDataModule(pl.LightningDataModule):
         return loader
 
 
+def steps_per_epoch(config: Config, num_clips: int, world_size: int) -> int:
+    """Whole batches of an epoch over so many clips, the same on every rank.
+
+    Raises:
+        UsageError: a step takes more clips than there are.
+    """
+    per_step = config.optim.batch_size * world_size
+    if num_clips < per_step:
+        raise UsageError(
+            f"a step takes {per_step} clips, but {config.data.root} has only "
+            f"{num_clips} usable training clips; lower optim.batch_size"
+        )
+    return num_clips // per_step
+
+
+def require_room_for_batches(config: Config) -> None:
+    """Check that shared memory holds what the loaders of a run have there.
+
+    Raises:
+        UsageError: it does not.
+    """
+    # Both loaders have batches in flight when a labelling comes in the middle of an epoch.
+    batch_size = config.optim.batch_size + config.labelling.batch_size
+    num_gpus = 0 if config.trainer.accelerator == "cpu" else torch.cuda.device_count()
+    processes = processes_here(config.trainer, num_gpus)
+    require_shared_memory(batch_size * num_bytes(config), config.data.num_workers, processes=processes)
+
+
+def require_source(config: Config) -> None:
+    """Check, before anything is written or takes long, that there are media and that the list can be read.
+
+    Raises:
+        UsageError: there are none, or it cannot.
+    """
+    data = config.data
+    if not data.demo and "://" not in data.root and not is_prepared(data.root):
+        require_media(Path(data.root), data.allow_links)
+    if data.list:
+        read_list(data.list, data.source)
+
+
 def prepare_data(config: Config) -> tuple[pa.Table, Media]:
     """Generate the demo set if it is asked for, then prepare_manifest; one process at a time, others find it done."""
     data = config.data
     if not reads_media(config):
         return prepare_manifest(config)
-    if not data.demo and "://" not in data.root and not is_prepared(data.root):
-        require_media(Path(data.root), data.allow_links)  # before the lock: a wrong path leaves nothing behind
-    if data.list:
-        read_list(data.list, data.source)  # before the scan, which may take hours
+    require_source(config)
     with locked(Path(data.cache_dir) / "lock"):
         if data.demo:
             workers = data.scan_workers or os.cpu_count() or 1
@@ -153,13 +182,33 @@ def prepare_manifest(config: Config) -> tuple[pa.Table, Media]:
             log.warning(warning)
 
     rows = probed(select_split(manifest, data.train_split))
+    require_trainable(config, rows, len(usable(rows)))
+    return manifest, media
+
+
+def require_trainable(config: Config, rows: pa.Table, num_clips: int) -> None:
+    """Check that clips have what the modalities need, and that they are enough for the clusters.
+
+    Args:
+        config: of the run.
+        rows: of the training split that could be probed, all or some of them.
+        num_clips: usable ones of all of them.
+
+    Raises:
+        UsageError: none has sound though that is asked for, or there are more clusters than clips.
+    """
+    data = config.data
     if reads_sound(config, config.kinds) and not pc.any(pc.equal(rows["audio_state"], "ok")).as_py():
         raise UsageError(
             f"none of the {len(rows)} training files in {data.root} has sound; "
             "train on the picture alone with modalities=[video]"
         )
-    _require_clusters(config, len(usable(rows)), data.root)
-    return manifest, media
+    if num_clips < config.heads.num_clusters:
+        place = data.root if reads_media(config) else ", ".join(files_of(config).values())
+        raise UsageError(
+            f"heads.num_clusters={config.heads.num_clusters}, but there are only {num_clips} usable "
+            f"training clips in {place}; every cluster needs a clip: lower heads.num_clusters"
+        )
 
 
 def _prepare_vectors(config: Config, opened: dict[str, Vectors]) -> pa.Table:
@@ -170,16 +219,9 @@ def _prepare_vectors(config: Config, opened: dict[str, Vectors]) -> pa.Table:
     for warning in (*warnings, *describe_files(opened, manifest)):
         if warning:
             log.warning(warning)
-    _require_clusters(config, len(select_split(manifest, data.train_split)), ", ".join(files_of(config).values()))
+    rows = select_split(manifest, data.train_split)
+    require_trainable(config, rows, len(rows))
     return manifest
-
-
-def _require_clusters(config: Config, num_clips: int, place: str) -> None:
-    if num_clips < config.heads.num_clusters:
-        raise UsageError(
-            f"heads.num_clusters={config.heads.num_clusters}, but there are only {num_clips} usable "
-            f"training clips in {place}; every cluster needs a clip: lower heads.num_clusters"
-        )
 
 
 def _scan(config: Config) -> pa.Table:

@@ -222,6 +222,17 @@ def cpu_seconds(pid: int | None) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def own_memory(pid: int | None) -> int:
+    """Most bytes that a process has had of its own, without files and shared memory; 0 where it is no more."""
+    try:
+        with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
+            fields = dict(line.split(":", 1) for line in file)
+        most, files, shared = (int(fields[name].split()[0]) for name in ("VmHWM", "RssFile", "RssShmem"))
+    except (OSError, KeyError, ValueError):
+        return 0
+    return 1024 * max(0, most - files - shared)
+
+
 def end_with(pid: int) -> None:
     """End this process when another one is gone."""
 

@@ -87,6 +87,18 @@ def hold(path: Path) -> IO[str] | None:
     return file
 
 
+def is_held(path: Path) -> bool:
+    """Whether another process has a lock file that `hold` takes; nothing is written."""
+    try:
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return False
+
+
 def holder(path: Path) -> str:
     """Who has a lock file, or had it last."""
     with suppress(OSError):

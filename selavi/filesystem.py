@@ -143,6 +143,22 @@ def explain(error: OSError) -> str | None:
     return f"{subject}{error.strerror}{free}; {_ADVICE[error.errno]}"
 
 
+def place_of(path: Path | str) -> Path:
+    """The folder that a path is, or the first of those above it that is there already."""
+    path = Path(path).absolute()
+    return next(folder for folder in (path, *path.parents) if os.path.isdir(folder))
+
+
+def free_disk(path: Path | str) -> int:
+    """Bytes that are free where a folder is, or will be made."""
+    return shutil.disk_usage(place_of(path)).free
+
+
+def on_one_disk(*paths: Path | str) -> bool:
+    """Whether folders lie, or will lie, on one disk."""
+    return len({os.stat(place_of(path)).st_dev for path in paths}) == 1
+
+
 def _free(path: str | bytes) -> str:
     """What room there is where a file could not be written, in words; empty where the system does not say."""
     try:

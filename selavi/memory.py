@@ -1,6 +1,7 @@
 """What is said where memory runs out: what was asked for, what is free, and what to change."""
 
 import re
+import resource
 from pathlib import Path
 
 _ASKED = (
@@ -37,6 +38,20 @@ def free_memory() -> str:
     except OSError:
         return ""
     return f"{int(match[1]) * 1024 / 1e9:.1f} GB" if match else ""
+
+
+def peak_memory() -> int:
+    """Most bytes that this process has had in memory."""
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def memory_now() -> int:
+    """Bytes that this process has in memory; the most that it has had where the system does not say."""
+    try:
+        pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
+    except OSError:
+        return peak_memory()
+    return int(pages) * resource.getpagesize()
 
 
 def _first(patterns: tuple[str, ...], text: str) -> str:

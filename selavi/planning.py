@@ -80,6 +80,22 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class Rates:
+    """Clips a second of one device and of the loader that feeds it."""
+
+    training: float
+    labelling: float
+    """The encoders alone, without gradient."""
+    loader: float
+    at_once: bool
+    """Whether clips are read while the model works; else both take turns."""
+
+    def clip_s(self, model: float) -> float:
+        """Seconds for a clip of which the model takes `model` a second, read and computed."""
+        return max(1 / model, 1 / self.loader) if self.at_once else 1 / model + 1 / self.loader
+
+
+@dataclass(frozen=True)
 class Length:
     """How long a run is."""
 
@@ -191,6 +207,25 @@ def _reading(machine: MachineFacts, base: Config, decoded_gb: float, remarks: li
         "shorter files, or those that `prepare` writes, are read faster"
     )
     return ["data.cache_gb=0", f"data.num_workers={machine.cores}"]
+
+
+def cost_of(rates: Rates, config: Config, num_clips: int, solving_s: float, num_devices: int = 1) -> Cost:
+    """What an epoch and a labelling take.
+
+    Args:
+        rates: as measured.
+        config: of the run.
+        num_clips: that are trained on.
+        solving_s: seconds of a labelling beside the reading and encoding of its clips.
+        num_devices: that share them.
+    """
+    per_step = config.optim.batch_size * num_devices
+    of_an_epoch = num_clips // per_step * config.optim.batch_size
+    of_a_labelling = config.labelling.head_groups * math.ceil(num_clips / num_devices)
+    return Cost(
+        epoch_s=of_an_epoch * rates.clip_s(rates.training),
+        labelling_s=of_a_labelling * rates.clip_s(rates.labelling) + solving_s,
+    )
 
 
 def plan_length(minutes: float, cost: Cost, steps_per_epoch: int, base: Config) -> Length:

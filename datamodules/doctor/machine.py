@@ -12,6 +12,7 @@ from typing import Any
 from datamodules.doctor.report import Check, Mark, Outcome
 from datamodules.loading.shared_memory import SHARED_MEMORY, needed_bytes, processes_here
 from selavi.config import Config
+from selavi.filesystem import free_disk
 from selavi.modalities import num_bytes
 
 _WORKER_BYTES = 400 * 2**20
@@ -49,13 +50,11 @@ def read_machine(config: Config, torch: Outcome) -> Machine:
     """Look at this machine, as a run with these settings would find it; `torch` is the outcome of its probe."""
     gpus = torch.facts["gpus"]
     on_gpu = bool(gpus) and config.trainer.accelerator != "cpu"
-    cache_dir = Path(config.data.cache_dir).absolute()
-    folder = next(parent for parent in (cache_dir, *cache_dir.parents) if parent.is_dir())
     return Machine(
         cores=_cores(),
         memory_bytes=_free_memory(),
         shared_bytes=shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else -1,
-        disk_bytes=shutil.disk_usage(folder).free,
+        disk_bytes=free_disk(config.data.cache_dir),
         open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
         gpus=gpus,
         no_gpu="" if gpus else _why_no_gpu(torch),

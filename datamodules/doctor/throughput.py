@@ -19,17 +19,18 @@ from datamodules.doctor.report import Advice, Check, Mark
 from datamodules.index.layout import describe_layout
 from datamodules.index.manifest import bad, describe_bad, mark_unusable, probed, select_split, usable
 from datamodules.index.probing import probe_file
-from datamodules.index.scan import list_media, require_media
+from datamodules.index.scan import list_media, recall, require_media
 from datamodules.index.sources import apply_list
 from datamodules.loading.views import ClipLoaders
 from datamodules.processes import Failure, run_jobs
-from datamodules.stores.cache import build_cache, estimate_gb
+from datamodules.stores.cache import build_cache, decoding_rate, estimate_gb
 from datamodules.stores.opening import Media, open_prepared
 from datamodules.stores.prepare import PrepareSettings, prepare
 from datamodules.stores.shards import open_shards
 from selavi.config import Config
 from selavi.filesystem import real_path
 from selavi.modalities import reads_sound, request_of, request_of_media
+from selavi.planning import Rates
 from selavi.randomness import mix
 from selavi.runs.manifest import SCHEMA
 from selavi.wording import command
@@ -41,6 +42,8 @@ _SAMPLED = 512
 _MEMORY_BYTES = 2 * 2**30
 """Memory for one of them."""
 _TRIAL_S = 2.5
+_LONGEST_TRIAL_S = 60.0
+"""Longer recordings are not decoded for a measurement."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +53,16 @@ class SampledFiles:
     manifest: pa.Table
     media: Media
     num_files: int
-    """All that the run's folder holds."""
+    """All of the split to train on, or of all splits where the sample is of all."""
     layout: list[str] = field(default_factory=list)
     """What the folders were taken for, and what is doubtful about it; see datamodules.index.layout.describe_layout."""
+    num_others: int = 0
+    """Files of other splits, which the run scans and decodes, too."""
+
+    @property
+    def is_all(self) -> bool:
+        """Whether nothing is extrapolated."""
+        return len(self.manifest) == self.num_files
 
 
 @dataclass(frozen=True)
@@ -66,12 +76,19 @@ class DataSpeed:
     faults: int
     """Clips of the measured ones that could not be decoded."""
     clips: int
+    process_bytes: int = 0
+    """Memory of its own that a loader process took; 0: there was none."""
 
 
-def find_sample(config: Config, budget_s: float) -> SampledFiles | None:
+def find_sample(config: Config, budget_s: float, *, recalls: bool = False) -> SampledFiles | None:
     """Probe some of the run's files, spread over all, for `budget_s` seconds; of prepared shards take everything.
 
     Nothing is generated and nothing is written where a run would look.  None where the demo set is not there yet.
+
+    Args:
+        config: of the run.
+        budget_s: seconds for probing, roughly.
+        recalls: where an earlier scan has seen every file as it is now, take all from there.
 
     Raises:
         UsageError: there is no folder, no media file, no file of the list, or none of the split to train on.
@@ -86,13 +103,16 @@ def find_sample(config: Config, budget_s: float) -> SampledFiles | None:
     require_media(Path(data.root), data.allow_links)
     root = real_path(data.root)
     listing = list_media(root, data.allow_links, layout=data.layout)
+    if recalls and (manifest := recall(root, listing, Path(data.cache_dir))) is not None:
+        manifest = judge_for(config, apply_list(manifest, data.list, data.source)[0])
+        return SampledFiles(manifest, None, len(manifest), describe_layout(manifest))
     listing = listing.replace_schema_metadata({**listing.schema.metadata, b"root": str(root).encode()})
     listing, _ = apply_list(listing, data.list, data.source)
-    layout = describe_layout(listing)
+    layout, num_all = describe_layout(listing), len(listing)
     listing = select_split(listing, data.train_split)
     order = np.random.default_rng(mix(config.seed, "doctor")).permutation(len(listing))[:_SAMPLED]
     manifest = _probe(root, listing.take(order), data.timeout_s, budget_s)
-    return SampledFiles(judge_for(config, manifest), None, len(listing), layout)
+    return SampledFiles(judge_for(config, manifest), None, len(listing), layout, num_all - len(listing))
 
 
 def check_sample(sample: SampledFiles | None, config: Config) -> list[Check]:
@@ -142,15 +162,14 @@ def measure_data(config: Config, sample: SampledFiles, folder: Path, budget_s: f
             sample, media = decoded, decoded.media
     workers = config.data.num_workers
     left_s = budget_s - (time.monotonic() - began_s)
-    one, faults, clips = _clips_per_second(config, sample.manifest, media, 0, 2, left_s * (0.3 if workers else 1))
-    loader = one
-    if workers:
-        batch_size = max(2, min(config.optim.batch_size, int(one / 4)))  # about four batches a second
-        loader, more, counted = _clips_per_second(
-            config, sample.manifest, media, workers, batch_size, budget_s - (time.monotonic() - began_s)
-        )
-        faults, clips = faults + more, clips + counted
-    return DataSpeed(one, loader, faults, clips)
+    speed = _clips_per_second(config, sample.manifest, media, 0, 2, left_s * (0.3 if workers else 1))
+    if not workers:
+        return speed
+    batch_size = max(2, min(config.optim.batch_size, int(speed.one / 4)))  # about four batches a second
+    left_s = budget_s - (time.monotonic() - began_s)
+    several = _clips_per_second(config, sample.manifest, media, workers, batch_size, left_s)
+    faults, clips = speed.faults + several.faults, speed.clips + several.clips
+    return DataSpeed(speed.one, several.loader, faults, clips, several.process_bytes)
 
 
 def cache_gb(config: Config, sample: SampledFiles) -> float:
@@ -158,7 +177,23 @@ def cache_gb(config: Config, sample: SampledFiles) -> float:
     rows = probed(sample.manifest)
     request = request_of_media(config)
     sampled = estimate_gb(rows, request.size, request.sample_rate)
-    return sampled * sample.num_files / max(1, len(sample.manifest))
+    return sampled * (sample.num_files + sample.num_others) / max(1, len(sample.manifest))
+
+
+def decoding_s(config: Config, sample: SampledFiles, budget_s: float) -> float | None:
+    """Seconds that decoding ahead (data.cache_gb) will take, by some of the sampled files.
+
+    None where all of these last over a minute, which takes too long to try.
+    """
+    workers = config.data.scan_workers or len(os.sched_getaffinity(0))
+    rows = probed(sample.manifest)
+    seconds = rows["duration_s"].to_numpy().sum() * (sample.num_files + sample.num_others) / len(sample.manifest)
+    short = usable(sample.manifest).filter(pc.less_equal(usable(sample.manifest)["duration_s"], _LONGEST_TRIAL_S))
+    if not len(short):
+        return None
+    request = request_of_media(config)
+    rate = decoding_rate(short.slice(0, 64 * workers), request.size, request.sample_rate, workers, budget_s)
+    return float(seconds / rate)
 
 
 def faster_data(
@@ -179,7 +214,7 @@ def faster_data(
     request, rates = request_of_media(config), dict[str, float]()
 
     def measure(changed: Config, manifest: pa.Table, media: Media) -> float:
-        return _clips_per_second(changed, manifest, media, 0, 2, _TRIAL_S)[0]
+        return _clips_per_second(changed, manifest, media, 0, 2, _TRIAL_S).one
 
     smaller = replace(config, video=replace(config.video, decode_size=config.video.size))
     crop = request_of(smaller, config.kinds).size
@@ -187,7 +222,7 @@ def faster_data(
         rates[f"video.decode_size={crop} (less detail)"] = measure(smaller, sample.manifest, sample.media)
     if sample.media is not None:
         return rates
-    few = replace(sample, manifest=_few(usable(sample.manifest)))
+    few = replace(sample, manifest=_few(_training_files(config, sample)))
     if not len(few.manifest):  # recordings of an hour take too long to try
         return rates
     needed = cache_gb(config, sample)
@@ -227,6 +262,11 @@ def _probe(root: Path, listing: pa.Table, timeout_s: float, budget_s: float) -> 
     return pa.Table.from_pylist(done, SCHEMA.with_metadata({"root": str(root)}))
 
 
+def _training_files(config: Config, sample: SampledFiles) -> pa.Table:
+    """Those of a sample, which may be of all splits, that are trained on."""
+    return usable(select_split(sample.manifest, config.data.train_split))
+
+
 def _few(rows: pa.Table, seconds: float = 60.0, most: int = 12) -> pa.Table:
     """The first few recordings that together last no longer than `seconds`."""
     chosen, total_s = list[int](), 0.0
@@ -239,7 +279,7 @@ def _few(rows: pa.Table, seconds: float = 60.0, most: int = 12) -> pa.Table:
 
 def _decoded(config: Config, sample: SampledFiles, folder: Path) -> SampledFiles | None:
     """A few files of a sample, decoded ahead below `folder`; None where all are too long for that or none decodes."""
-    rows = _few(usable(sample.manifest))
+    rows = _few(_training_files(config, sample))
     if not len(rows):
         return None
     request = request_of_media(config)
@@ -250,8 +290,8 @@ def _decoded(config: Config, sample: SampledFiles, folder: Path) -> SampledFiles
 
 def _clips_per_second(
     config: Config, manifest: pa.Table, media: Media, workers: int, batch_size: int, budget_s: float
-) -> tuple[float, int, int]:
-    """Clips a second of a training loader; how many of them had a fault; how many were counted.
+) -> DataSpeed:
+    """Clips a second of a training loader, as both of its rates.
 
     The first batch of every process does not count: it holds the start.
     """
@@ -263,7 +303,8 @@ def _clips_per_second(
     )
     until_s = time.monotonic() + budget_s
     count, faults, ahead = 0, 0, max(1, workers)
-    for batch in ClipLoaders(config, rows, media).endless_loader(rows, batch_size):
+    loader = ClipLoaders(config, rows, media).endless_loader(rows, batch_size)
+    for batch in loader:
         count += 1
         faults += len(batch.errors)
         if count == ahead:
@@ -271,7 +312,7 @@ def _clips_per_second(
         elif count > ahead and count % ahead == 0 and time.monotonic() > until_s:  # processes answer in rounds
             break
     rate = (count - ahead) * batch_size / (time.monotonic() - first_s)
-    return rate, faults, count * batch_size
+    return DataSpeed(rate, rate, faults, count * batch_size, loader.process_bytes())
 
 
 @dataclass(frozen=True)
@@ -299,12 +340,15 @@ class Flow:
         """Seconds of the model for a clip, over a run."""
         return (1 - self.share) / self.training + self.share / self.labelling
 
+    @property
+    def rates(self) -> Rates:
+        """What the seconds of epochs and labellings follow from."""
+        return Rates(self.training, self.labelling, self.loader, self.overlap)
+
     def clip_s(self) -> float:
         """Seconds for a clip, over a run."""
-        data_s = 1 / self.loader
-        if not self.overlap:
-            return data_s + self.model_s()
-        return (1 - self.share) * max(data_s, 1 / self.training) + self.share * max(data_s, 1 / self.labelling)
+        clip_s = self.rates.clip_s
+        return (1 - self.share) * clip_s(self.training) + self.share * clip_s(self.labelling)
 
     def waits(self) -> bool:
         """Whether the data take more of the time than the model."""

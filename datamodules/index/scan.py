@@ -75,8 +75,7 @@ def scan(
     require_media(root, allow_links)
     root = real_path(root)
     listing = list_media(root, allow_links, layout=layout)
-    name = f"scan-{hashlib.blake2b(f'{root} {_PROBE_VERSION}'.encode(), digest_size=6).hexdigest()}"
-    store, journal = cache_dir / f"{name}.parquet", cache_dir / f"{name}.jsonl"
+    store, journal = _files_of(root, cache_dir)
     remembered = _remembered(store, journal)
     forget = pc.not_equal(remembered["status"], "ok") if retry else pc.is_in(remembered["status"], pa.array(PASSING))
     place = _match(listing, remembered.filter(pc.invert(forget)))
@@ -91,12 +90,27 @@ def scan(
         files = listing.select(["id", "bytes", "mtime_ns"]).take(pa.array(todo))
         _probe_all(root, files, journal, workers, deadline_s)
         remembered = _remembered(store, journal)
-    metadata = {**listing.schema.metadata, b"root": str(root).encode()}
-    table = _join(listing, remembered).replace_schema_metadata(metadata)
+    table = _join(listing, remembered, root)
     if journal.exists():
         write_manifest(table, store)
         journal.unlink()
     return table
+
+
+def recall(root: Path, listing: pa.Table, cache_dir: Path) -> pa.Table | None:
+    """The manifest that `scan` would return, from what earlier scans keep in `cache_dir`; nothing is written.
+
+    Args:
+        root: without links in its own path.
+        listing: of list_media.
+        cache_dir: where results are kept.
+
+    Returns:
+        None where a file is new or has changed.
+    """
+    remembered = _remembered(*_files_of(root, cache_dir))
+    is_new = (_match(listing, remembered) < 0) & pc.is_null(listing["status"]).to_numpy()
+    return None if is_new.any() else _join(listing, remembered, root)
 
 
 def require_media(root: Path, allow_links: bool = False) -> None:
@@ -242,6 +256,12 @@ def _scattered(length: int, rows: np.ndarray, values: list[str | None]) -> pa.Ar
     return pa.array(values, pa.string()).take(pa.array(place, mask=place < 0))
 
 
+def _files_of(root: Path, cache_dir: Path) -> tuple[Path, Path]:
+    """Where the facts of the files below a folder are kept, and where a scan notes them meanwhile."""
+    name = f"scan-{hashlib.blake2b(f'{root} {_PROBE_VERSION}'.encode(), digest_size=6).hexdigest()}"
+    return cache_dir / f"{name}.parquet", cache_dir / f"{name}.jsonl"
+
+
 def _remembered(store: Path, journal: Path) -> pa.Table:
     """What is known of files from earlier scans, the newest first."""
     tables = []
@@ -272,14 +292,15 @@ def _match(listing: pa.Table, remembered: pa.Table) -> np.ndarray:
     return pc.fill_null(pc.index_in(keys[0], value_set=keys[1].combine_chunks()), -1).to_numpy()
 
 
-def _join(listing: pa.Table, remembered: pa.Table) -> pa.Table:
+def _join(listing: pa.Table, remembered: pa.Table, root: Path) -> pa.Table:
     place = _match(listing, remembered)
     is_listed = pc.is_valid(listing["status"]).to_numpy()
     rows = remembered.take(pa.array(place, mask=is_listed | (place < 0)))
     columns = {name: (listing if name in _LISTED else rows)[name] for name in SCHEMA.names}
     for name in ("status", "reason"):
         columns[name] = pc.if_else(pa.array(is_listed), listing[name], rows[name])
-    return pa.table(columns, schema=SCHEMA)
+    metadata = {**listing.schema.metadata, b"root": str(root).encode()}
+    return pa.table(columns, schema=SCHEMA).replace_schema_metadata(metadata)
 
 
 def _probe_all(root: Path, files: pa.Table, journal: Path, workers: int, deadline_s: float) -> None:

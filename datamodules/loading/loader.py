@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 from datamodules.loading.sampling import ViewKey
 from datamodules.loading.shared_memory import IN_USE, PREFETCH, SHARED_MEMORY
 from datamodules.loading.slots import ClipSource, Filled, OrderedBatches, Orders, Slots
-from datamodules.processes import cpu_seconds, end_with, script_hidden
+from datamodules.processes import cpu_seconds, end_with, own_memory, script_hidden
 from datamodules.stores.reader import ClipReader, Facts, ProbingReader
 from selavi.batch import ClipBatch
 from selavi.media import WALL_FACTOR, MediaError
@@ -197,6 +197,10 @@ class Loader:
             batches = None
             suspects = self._judge(lost, suspects, delivered)
             self._stop(lost)
+
+    def process_bytes(self) -> int:
+        """Most memory of its own that one of the loader processes has had; 0: there is none."""
+        return max((own_memory(process.pid) for process in self._processes()), default=0)
 
     def _start(self, delivered: int) -> Iterator[ClipBatch | Filled]:
         self.batches.skip = delivered

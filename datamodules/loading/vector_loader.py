@@ -53,6 +53,10 @@ class VectorLoader:
         begin_at, self.begin_at = self.begin_at, 0
         return (self._read(keys) for keys in islice(self.batches, begin_at, None))
 
+    def process_bytes(self) -> int:
+        """Memory of loader processes: there are none."""
+        return 0
+
     def _read(self, keys: Sequence[ViewKey]) -> ClipBatch:
         rows = np.array([key.row for key in keys])
         draws = self._draws(keys, rows)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -26,6 +25,7 @@ from selavi.commands.recipes import find_recipe
 from selavi.commands.scan import ScanArguments, scan
 from selavi.config import Config, load_config
 from selavi.errors import UsageError
+from selavi.filesystem import free_disk
 from selavi.guarded.json_file import read_json
 from selavi.meter import say
 from selavi.modalities import request_of_media
@@ -34,9 +34,11 @@ from selavi.planning import (
     Cost,
     FolderFacts,
     MachineFacts,
+    Rates,
     Recipe,
     choose_clip_s,
     choose_recipe,
+    cost_of,
     describe_length,
     plan_length,
     recipe_name,
@@ -233,13 +235,11 @@ def _facts(usual: Config, manifest: pa.Table) -> FolderFacts:
 
 def _machine(arguments: LabelArguments, usual: Config) -> MachineFacts:
     gpu = torch.cuda.is_available() and "trainer.accelerator=cpu" not in arguments.overrides
-    cache_dir = Path(usual.data.cache_dir).absolute()
-    folder = next(parent for parent in (cache_dir, *cache_dir.parents) if parent.is_dir())
     return MachineFacts(
         cores=len(os.sched_getaffinity(0)),
         gpu=gpu,
         bfloat16=gpu and torch.cuda.is_bf16_supported(including_emulation=False),
-        disk_gb=shutil.disk_usage(folder).free / 1e9,
+        disk_gb=free_disk(usual.data.cache_dir) / 1e9,
     )
 
 
@@ -263,11 +263,6 @@ def measure(config: Config, manifest: pa.Table) -> Cost:
     with tempfile.TemporaryDirectory(prefix="selavi-label-") as folder:
         data = measure_data(config, sample, Path(folder), _TRIAL_S / 2)
     at_once = config.trainer.accelerator != "cpu" and config.data.num_workers > 0
-    combine = max if at_once else lambda a, b: a + b
+    rates = Rates(model.training, model.labelling, data.loader, at_once)
     num_clips = len(usable(select_split(manifest, config.data.train_split)))
-    in_steps = num_clips // config.optim.batch_size * config.optim.batch_size
-    passes = config.labelling.head_groups * num_clips
-    return Cost(
-        epoch_s=in_steps * combine(1 / model.training, 1 / data.loader),
-        labelling_s=passes * combine(1 / model.labelling, 1 / data.loader) + _LABELLING_S,
-    )
+    return cost_of(rates, config, num_clips, _LABELLING_S)

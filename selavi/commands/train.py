@@ -14,6 +14,7 @@ from selavi.filesystem import user_path
 from selavi.wording import command, duration
 
 if TYPE_CHECKING:
+    from selavi.commands.dry_run import DryRun
     from selavi.config import Config
 
 DEMO = RECIPES / "demo.yaml"
@@ -30,6 +31,8 @@ class TrainArguments:
     """Epochs for which a run goes on that is finished or was stopped, with its own settings."""
     change: bool = False
     """Whether the run in the folder goes on with the settings of `overrides` in place of its own."""
+    dry_run: bool = False
+    """Whether to say what the training would need, and write nothing."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,24 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--more", type=int, metavar="EPOCHS", help=about)
     about = "continue a run, given by its folder, with other settings: RUN --change optim.lr=0.01"
     parser.add_argument("--change", action="store_true", help=about)
+    about = "try a step and a labelling, say what memory, disk and time the training needs, and write nothing"
+    parser.add_argument("--dry-run", action="store_true", help=about)
     parser.take_settings("settings, which override those of the file")
+
+
+def run(arguments: TrainArguments) -> "TrainResult | DryRun":
+    """Train, or try what that would need."""
+    if not arguments.dry_run:
+        return train(arguments)
+    if arguments.more is not None or arguments.change:
+        option = "--change" if arguments.change else "--more"
+        raise UsageError(f"--dry-run looks at a run with the settings that it is given; {option} takes those of RUN")
+
+    from selavi.commands.dry_run import dry_run
+
+    config, _ = _settings(arguments)
+    words = () if arguments.config == DEMO else ("--config", str(arguments.config))
+    return dry_run(config, (*words, *arguments.overrides))
 
 
 def train(arguments: TrainArguments) -> TrainResult:
@@ -145,10 +165,13 @@ def _settings(arguments: TrainArguments) -> "tuple[Config, Path | None]":
     return more_of(folders[0], arguments.more, settings), None
 
 
-def show(result: TrainResult) -> None:
+def show(result: "TrainResult | DryRun") -> None:
     """Say where the results are and what to do next."""
     from selavi.runs.record import next_steps
 
+    if not isinstance(result, TrainResult):
+        result.show()
+        return
     if not result.reports:
         return
     steps = next_steps(str(result.run_dir))
@@ -160,4 +183,4 @@ def show(result: TrainResult) -> None:
     print(f"done in {duration(result.seconds)}; {labels}\n{result.verdict}{steps}", file=sys.stderr)
 
 
-COMMAND = Command("train", __doc__, TrainArguments, add_arguments, train, show)
+COMMAND = Command("train", __doc__, TrainArguments, add_arguments, run, show)

@@ -20,21 +20,28 @@ def bits_per_score(num_rows: int, num_clusters: int, memory_gb: float) -> int:
     return 0
 
 
+def score_bytes(num_rows: int, num_clusters: int, num_voters: int, memory_gb: float) -> float:
+    """Most bytes that the scores of a head take beside the clips' features."""
+    num_scores = num_rows * num_clusters
+    bits = bits_per_score(num_rows, num_clusters, memory_gb)
+    # A block of rows: logits and probabilities of each voter, and temporary copies.
+    block_bytes = min(num_rows, BLOCK_ROWS) * num_clusters * 4 * (3 * num_voters + 2)
+    sample_bytes = min(2 * MAX_SAMPLE_BYTES, num_scores * 2)  # one and the next
+    return block_bytes + (num_scores * _BYTES_PER_SCORE[bits] if bits else sample_bytes)
+
+
 def describe_scores(num_rows: int, num_clusters: int, num_voters: int, memory_gb: float) -> str:
     """What the scores of a head will hold beside the clips' features; empty where that is little."""
     num_scores = num_rows * num_clusters
     bits = bits_per_score(num_rows, num_clusters, memory_gb)
-    # A block of rows: logits and probabilities of each voter, and temporary copies.
-    block_bytes = BLOCK_ROWS * num_clusters * 4 * (3 * num_voters + 2)
+    peak = score_bytes(num_rows, num_clusters, num_voters, memory_gb)
     if not bits:
-        sample_bytes = min(2 * MAX_SAMPLE_BYTES, num_scores * 2)  # one and the next
         return (
             f"a table of {byte_size(num_scores * 4)} is over labelling.memory_gb={memory_gb:g}: scores are "
-            f"computed anew for each pass, at most {byte_size(sample_bytes + block_bytes)} beside the features"
+            f"computed anew for each pass, at most {byte_size(peak)} beside the features"
         )
     if num_scores * bits / 8 < WORTH_SAYING:
         return ""
-    peak = num_scores * _BYTES_PER_SCORE[bits] + block_bytes
     return (
         f"labelling holds a float{bits} table of {byte_size(num_scores * bits / 8)}, at most {byte_size(peak)} "
         "beside the features"

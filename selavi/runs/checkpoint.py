@@ -52,6 +52,29 @@ def save_tensors(values: Mapping[str, Any], path: Path) -> None:
             raise writer.refusal or error from None
 
 
+def saved_bytes(values: Mapping[str, Any]) -> int:
+    """Bytes of the file that save_tensors would write."""
+    import torch
+
+    counter = _Counter()
+    torch.save(dict(values), cast(IO[bytes], counter))
+    return counter.count
+
+
+class _Counter:
+    """Takes what torch writes, and keeps its length alone."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def write(self, data: bytes) -> int:
+        self.count += len(data)
+        return len(data)
+
+    def flush(self) -> None:
+        pass
+
+
 class _Writer:
     """Writes to a file for torch, and keeps the first error."""
 

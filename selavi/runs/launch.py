@@ -37,3 +37,22 @@ def require_all_take_part(world_size: int, environment: Mapping[str, str] = os.e
                 "trainer.devices (processes on each machine) and trainer.num_nodes (machines) so that their product is "
                 f"{started}, as in trainer.devices={started} on one machine, or start one process alone"
             )
+
+
+def require_one_process(what: str, environment: Mapping[str, str] = os.environ) -> None:
+    """Refuse to do with several processes what one does for all.
+
+    Args:
+        what: is done, for the message.
+        environment: of this process.
+
+    Raises:
+        UsageError: a launcher has started more than one.
+    """
+    for name, launcher in LAUNCHERS.items():
+        started = int(environment.get(name) or 1)
+        if started > 1:
+            raise UsageError(
+                f"{launcher} has started {started} processes, and {what} takes one: run the command without "
+                f"{launcher}, with trainer.devices and trainer.num_nodes as the training will have them"
+            )

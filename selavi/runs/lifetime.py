@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from selavi.atomic import hold, holder, next_free, sweep, write_text
+from selavi.atomic import hold, holder, is_held, next_free, sweep, write_text
 from selavi.config import Config, save_config
 from selavi.errors import UsageError
 from selavi.guarded.parquet import write_parquet
@@ -45,9 +45,7 @@ def owned(run_dir: Path | str, is_first: bool = True) -> Iterator[None]:
     folder.path.mkdir(parents=True, exist_ok=True)
     lock = hold(folder.lock)
     if lock is None:
-        raise UsageError(
-            f"{holder(folder.lock)}, is training in {folder.path}; wait for it, or say run_dir=... for another run"
-        )
+        raise _in_use(folder)
     with lock:
         for path in folder.written_in_training():
             sweep(path)
@@ -58,6 +56,23 @@ def owned(run_dir: Path | str, is_first: bool = True) -> Iterator[None]:
                 folder.lock.unlink()
                 for path in made:
                     path.rmdir()
+
+
+def require_free(run_dir: Path | str) -> None:
+    """Refuse a folder in which another process trains, without taking it.
+
+    Raises:
+        UsageError: so it is.
+    """
+    folder = RunFolder(run_dir)
+    if is_held(folder.lock):
+        raise _in_use(folder)
+
+
+def _in_use(folder: RunFolder) -> UsageError:
+    return UsageError(
+        f"{holder(folder.lock)}, is training in {folder.path}; wait for it, or say run_dir=... for another run"
+    )
 
 
 def start_run(config: Config, config_path: Path | None, manifest: pa.Table) -> None:

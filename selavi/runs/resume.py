@@ -19,7 +19,7 @@ from selavi.config import (
 )
 from selavi.errors import UsageError
 from selavi.guarded.json_file import as_written
-from selavi.runs.checkpoint import Saved, newest_checkpoint
+from selavi.runs.checkpoint import REFITTED, Saved, newest_checkpoint
 from selavi.runs.folder import RunFolder
 from selavi.runs.record import read_status
 from selavi.wording import command
@@ -146,6 +146,21 @@ def changed_settings(folder: Path, overrides: Sequence[str]) -> Config:
     config = load_config(RunFolder(folder).settings, overrides)
     config.run_dir, config.resume = str(folder), "must"
     return config
+
+
+def check_settings_of(checkpoint: Mapping[str, Any], config: Config, may_change: bool = False) -> list[str]:
+    """Refuse a checkpoint that no training goes on from, or none with these settings; see check_same_settings.
+
+    Raises:
+        UsageError: it was refitted, or settings differ that must not.
+    """
+    if REFITTED in checkpoint:
+        source = checkpoint[REFITTED]
+        raise UsageError(
+            f"{config.run_dir} has new heads on the encoders of {source}, and no training goes on with them; "
+            f"train that run longer ({command('train', source, '--more', '10')}) and refit it again"
+        )
+    return check_same_settings(checkpoint["config"], config, may_change)
 
 
 def check_same_settings(saved: Mapping[str, Any], config: Config, may_change: bool = False) -> list[str]:

@@ -15,17 +15,15 @@ from selavi.augment import Augment
 from selavi.batch import ClipBatch
 from selavi.config import Config, as_dict
 from selavi.distributed import world_size
-from selavi.errors import UsageError
 from selavi.labelling.bank import LabelBank
 from selavi.loss import selavi_loss
 from selavi.model import SelaviModel
 from selavi.pretrained import load_encoders
 from selavi.randomness import mix
-from selavi.runs.checkpoint import REFITTED, Saved
-from selavi.runs.resume import check_same_settings
+from selavi.runs.checkpoint import Saved
+from selavi.runs.resume import check_settings_of
 from selavi.training.optim import lr_factor, make_optimizer, target_lr
 from selavi.training.seen import Seen
-from selavi.wording import command
 
 
 class SelaviModule(pl.LightningModule):
@@ -106,11 +104,5 @@ class SelaviModule(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up the label bank; refuse a checkpoint of another configuration, or one that was refitted."""
-        if REFITTED in checkpoint:
-            source = checkpoint[REFITTED]
-            raise UsageError(
-                f"{self.config.run_dir} has new heads on the encoders of {source}, and no training goes on with them; "
-                f"train that run longer ({command('train', source, '--more', '10')}) and refit it again"
-            )
-        self.changes = check_same_settings(checkpoint["config"], self.config, self.may_change)
+        self.changes = check_settings_of(checkpoint, self.config, self.may_change)
         self.label_bank.load_state_dict(checkpoint["label_bank"])

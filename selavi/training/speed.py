@@ -1,9 +1,10 @@
 """How many clips a second the model processes on this device: a few steps on synthetic batches of the run's shape."""
 
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import median
 
 import torch
@@ -16,6 +17,7 @@ from selavi.inference.device import best_device
 from selavi.loss import selavi_loss
 from selavi.modalities import examples
 from selavi.model import SelaviModel
+from selavi.pretrained import load_encoders
 from selavi.randomness import mix
 from selavi.training.optim import make_optimizer
 
@@ -33,54 +35,92 @@ class ModelSpeed:
     device: str
 
 
+class Trial:
+    """A run's model on its device, and what a run does with a batch there; each method returns when it is done.
+
+    Args:
+        config: of the run.
+
+    Raises:
+        UsageError: the run asks for a GPU and there is none, or there are no such weights to start from.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.device = best_device(config.trainer.accelerator, required=True)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(mix(config.seed, "model"))
+            self.model = SelaviModel(config)
+        if config.encoders.init:
+            load_encoders(self.model, config, Path(config.encoders.init))
+        self.model.to(self.device)
+        self.augment = Augment(config).to(self.device)
+        self.optimizer = make_optimizer(self.model, config.optim, config.optim.batch_size)
+
+    @property
+    def device_name(self) -> str:
+        """The device in words."""
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "the processor"
+
+    def precision(self) -> AbstractContextManager[object]:
+        """What trainer.precision makes of forward passes."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.trainer.precision == "bf16-mixed")
+
+    def step(self, batch: ClipBatch) -> None:
+        """A training step."""
+        batch = batch.to(self.device)
+        num_heads, clip = self.config.num_label_heads, self.config.trainer.gradient_clip_val
+        labels = torch.zeros(len(batch.index), num_heads, dtype=torch.int64, device=self.device)
+        with self.precision():
+            logits = self.model(self.augment(batch, random=True), batch.present)
+            loss = selavi_loss(logits, labels, self.model.branch_present(batch.present))
+        self.optimizer.zero_grad()
+        loss.backward()
+        if clip is not None:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), clip)
+        self.optimizer.step()
+        self._wait()
+
+    @torch.no_grad()
+    def encode(self, batch: ClipBatch) -> None:
+        """The encoders without gradient, as a labelling calls them."""
+        with self.precision():
+            self.model.features(self.augment(batch.to(self.device), random=True))
+        self._wait()
+
+    @contextmanager
+    def fitting(self) -> Iterator[None]:
+        """Say what to change where the batches of the block do not fit.
+
+        Raises:
+            UsageError: so it is.
+        """
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            raise UsageError(
+                f"the run's batches do not fit in the memory of {self.device_name}; lower optim.batch_size="
+                f"{self.config.optim.batch_size} and labelling.batch_size={self.config.labelling.batch_size}, or take "
+                "trainer.precision=bf16-mixed"
+            ) from error
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+
 def measure_model(config: Config, budget_s: float) -> ModelSpeed:
     """Time training steps and labelling passes for about `budget_s` seconds, at least one small batch of each.
 
     Raises:
         UsageError: a batch does not fit in the device's memory, or the run asks for a GPU and there is none.
     """
-    device = best_device(config.trainer.accelerator, required=True)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(mix(config.seed, "model"))
-        model = SelaviModel(config).to(device)
-    augment = Augment(config).to(device)
-    optimizer = make_optimizer(model, config.optim, config.optim.batch_size)
-    heads, clip = config.heads, config.trainer.gradient_clip_val
-    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-
-    def precision() -> AbstractContextManager[object]:
-        return torch.autocast(device.type, torch.bfloat16, enabled=config.trainer.precision == "bf16-mixed")
-
-    def train(batch: ClipBatch) -> None:
-        batch = batch.to(device)
-        labels = torch.zeros(len(batch.index), heads.num_heads, dtype=torch.int64, device=device)
-        with precision():
-            logits = model(augment(batch, random=True), batch.present)
-            loss = selavi_loss(logits, labels, model.branch_present(batch.present))
-        optimizer.zero_grad()
-        loss.backward()
-        if clip is not None:
-            torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
-        optimizer.step()
-        wait()
-
-    @torch.no_grad()
-    def label(batch: ClipBatch) -> None:
-        with precision():
-            model.features(augment(batch.to(device), random=True))
-        wait()
-
-    try:
-        training, batch_size = _rate(config, train, config.optim.batch_size, 0.65 * budget_s)
-        model.eval()
-        labelling, _ = _rate(config, label, config.labelling.batch_size, 0.35 * budget_s)
-    except torch.OutOfMemoryError as error:
-        raise UsageError(
-            f"the run's batches do not fit in the memory of {_name(device)}; lower optim.batch_size="
-            f"{config.optim.batch_size} and labelling.batch_size={config.labelling.batch_size}, or take "
-            "trainer.precision=bf16-mixed"
-        ) from error
-    return ModelSpeed(training, labelling, batch_size, _name(device))
+    trial = Trial(config)
+    with trial.fitting():
+        training, batch_size = _rate(config, trial.step, config.optim.batch_size, 0.65 * budget_s)
+        trial.model.eval()
+        labelling, _ = _rate(config, trial.encode, config.labelling.batch_size, 0.35 * budget_s)
+    return ModelSpeed(training, labelling, batch_size, trial.device_name)
 
 
 def measure_faster(config: Config, now: ModelSpeed, budget_s: float) -> dict[str, tuple[float, float]]:
@@ -142,7 +182,3 @@ def _rate(config: Config, step: Callable[[ClipBatch], None], batch_size: int, bu
         elif now_s + times_s[-1] > until_s or len(times_s) > 50:
             # the first step of a size allocates and chooses algorithms
             return num_clips / median(times_s[1:] or times_s), num_clips
-
-
-def _name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "the processor"

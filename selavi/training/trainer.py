@@ -94,7 +94,7 @@ def fit(
     try:
         trainer.fit(module, datamodule=data, ckpt_path=saved, weights_only=True)
     except RuntimeError as error:
-        text = " ".join(str(error).split())
+        text = re.sub(r"\[\S+:\d+\] ", "", " ".join(str(error).split()))  # without the place in torch's own source
         if trainer.world_size == 1 or not re.search(LOST_TOUCH, text, re.IGNORECASE):
             raise
         if isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher):

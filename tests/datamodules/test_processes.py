@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from datamodules import processes
-from datamodules.processes import Failure, run_jobs
+from datamodules.processes import Failure, own_memory, run_jobs
 from selavi.media import MediaError
 
 LIMITS = {"deadline_s": 20.0, "memory_bytes": 1 << 30}
@@ -194,3 +194,10 @@ def test_a_worker_that_probes_imports_little(repository: Path) -> None:
     code = "import sys, datamodules.index.probing, datamodules.processes; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True, check=True)
     assert {"torch", "pyarrow", "pytorch_lightning", "omegaconf"}.isdisjoint(done.stdout.split())
+
+
+def test_the_memory_of_a_process_is_its_own() -> None:
+    before = own_memory(os.getpid())
+    held = bytearray(b"x" * 200_000_000)
+    assert own_memory(os.getpid()) > max(before, 200_000_000)
+    assert len(held) and own_memory(None) == 0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from selavi.atomic import locked, next_free, write_atomically, write_text
+from selavi.atomic import hold, is_held, locked, next_free, write_atomically, write_text
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
@@ -87,3 +87,19 @@ def test_what_is_kept_overwrites_nothing(tmp_path: Path, there: list[str], kept:
         (tmp_path / name).write_text(name)
     assert next_free(tmp_path / "names.csv") == tmp_path / kept
     assert kept not in there
+
+
+def test_who_looks_at_a_lock_leaves_it_as_it_is(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    assert not is_held(lock) and not lock.exists()
+    file = hold(lock)
+    assert file is not None
+    text = lock.read_text()
+    with file:
+        assert is_held(lock)
+        assert lock.read_text() == text
+    assert not is_held(lock)
+    again = hold(lock)  # looking has not taken it
+    assert again is not None
+    again.close()
+    assert not is_held(lock / "below")  # a file is in the folder's place

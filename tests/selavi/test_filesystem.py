@@ -2,13 +2,25 @@
 
 import errno
 import os
+import shutil
 import threading
 from pathlib import Path
 
 import pytest
 
 from selavi.cli import run_tool
-from selavi.filesystem import Enclosure, expand, explain, fault_of, look, real_path, user_path
+from selavi.filesystem import (
+    Enclosure,
+    expand,
+    explain,
+    fault_of,
+    free_disk,
+    look,
+    on_one_disk,
+    place_of,
+    real_path,
+    user_path,
+)
 
 
 def test_a_look_never_raises(tmp_path: Path) -> None:
@@ -129,3 +141,13 @@ def test_what_a_thread_is_refused_is_said_in_one_line(capsys: pytest.CaptureFixt
     advice = "make room, and run the same command again"
     assert capsys.readouterr().err == f"warning: No space left on device; {advice}\n"
     assert threading.excepthook is before
+
+
+def test_a_folder_that_is_not_there_yet_has_the_disk_of_the_one_above_it(tmp_path: Path) -> None:
+    new = tmp_path / "a" / "b"
+    assert place_of(new) == place_of(tmp_path) == tmp_path
+    (tmp_path / "a").touch()  # a file is no place
+    assert place_of(new) == tmp_path
+    assert free_disk(new) == pytest.approx(shutil.disk_usage(tmp_path).free, rel=0.1)
+    assert on_one_disk(new, tmp_path) and not on_one_disk(new, "/proc")
+    assert list(tmp_path.iterdir()) == [tmp_path / "a"]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from selavi import planning
 from selavi.commands.recipes import RECIPES
 from selavi.config import Config, load_config
-from selavi.planning import Cost, FolderFacts, MachineFacts, choose_recipe, more_epochs, plan_length
+from selavi.planning import Cost, FolderFacts, MachineFacts, Rates, choose_recipe, cost_of, more_epochs, plan_length
 
 LAPTOP = MachineFacts(cores=2, gpu=False, bfloat16=False, disk_gb=100.0)
 SERVER = MachineFacts(cores=16, gpu=True, bfloat16=True, disk_gb=1000.0)
@@ -173,3 +173,20 @@ def test_media_are_decoded_ahead_where_they_fit_on_the_disk() -> None:
     result, config = chosen(replace(facts(), decoded_gb=9.5), replace(LAPTOP, disk_gb=10.0))
     assert config.data.cache_gb == 0 and config.data.num_workers == 2
     assert "decoded anew" in result.remarks[0]
+
+
+# ---- what epochs and labellings take ----
+
+
+def test_whole_steps_count_in_an_epoch_and_all_clips_in_a_labelling() -> None:
+    config = replace(SMALL, labelling=replace(SMALL.labelling, head_groups=2))
+    turns = Rates(training=10.0, labelling=20.0, loader=40.0, at_once=False)
+    cost = cost_of(turns, config, 200, solving_s=3.0)  # three steps of 64 clips
+    assert cost.epoch_s == pytest.approx(192 * (1 / 10 + 1 / 40))
+    assert cost.labelling_s == pytest.approx(2 * 200 * (1 / 20 + 1 / 40) + 3)
+    together = cost_of(replace(turns, at_once=True), config, 200, solving_s=3.0)
+    assert together == Cost(pytest.approx(192 / 10), pytest.approx(2 * 200 / 20 + 3))
+    slow = cost_of(replace(turns, at_once=True, loader=5.0), config, 200, solving_s=3.0)
+    assert slow == Cost(pytest.approx(192 / 5), pytest.approx(2 * 200 / 5 + 3))
+    two = cost_of(turns, config, 400, solving_s=3.0, num_devices=2)  # each has as many clips as one had of 200
+    assert two.labelling_s == cost.labelling_s and two.epoch_s == pytest.approx(cost.epoch_s)

@@ -48,8 +48,10 @@ class Method:
         begin: reads what all heads share of a voting set's clips, once a view; what it returns labels one head.
         weigh: (labels (N, H), K) -> (H, K) what a clip of each cluster counts in the loss; None: all count alike.
         describe_memory: (config, n) -> what a labelling of n clips will hold beside their features; empty: little.
+        memory_bytes: (config, n, D) -> most bytes of it, with D features a clip, of all branches together.
     """
 
     begin: Callable[[Config, Votes], Callable[[HeadTask], HeadLabels]]
     weigh: Callable[[Tensor, int], Tensor] | None = None
     describe_memory: Callable[[Config, int], str] = lambda config, num_rows: ""
+    memory_bytes: Callable[[Config, int, int], float] = lambda config, num_rows, num_features: 0.0

@@ -61,4 +61,9 @@ def describe_memory(config: Config, num_rows: int) -> str:
     )
 
 
-METHOD = Method(begin, weigh, describe_memory)
+def memory_bytes(config: Config, num_rows: int, num_features: int) -> float:
+    """Most bytes beside the features: scaled ones, twice while they are joined, and a block of distances."""
+    return 4.0 * (2 * num_rows * num_features + min(num_rows, BLOCK_ROWS) * config.heads.num_clusters)
+
+
+METHOD = Method(begin, weigh, describe_memory, memory_bytes)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from selavi.config import Config
 from selavi.distributed import all_sum
-from selavi.labelling.memory import describe_scores
+from selavi.labelling.memory import describe_scores, score_bytes
 from selavi.labelling.methods.interface import HeadLabels, HeadTask, Method
 from selavi.labelling.solver.marginals import estimate_marginal, make_marginal, order_marginal
 from selavi.labelling.solver.tables import Table
@@ -77,4 +77,10 @@ def describe_memory(config: Config, num_rows: int) -> str:
     return describe_scores(num_rows, config.heads.num_clusters, num_voters, config.labelling.memory_gb)
 
 
-METHOD = Method(begin, describe_memory=describe_memory)
+def memory_bytes(config: Config, num_rows: int, num_features: int) -> float:
+    """Most bytes that the scores of a head take."""
+    num_voters = len(config.label_sets[0].voters)
+    return score_bytes(num_rows, config.heads.num_clusters, num_voters, config.labelling.memory_gb)
+
+
+METHOD = Method(begin, describe_memory=describe_memory, memory_bytes=memory_bytes)

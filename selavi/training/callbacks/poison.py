@@ -58,7 +58,9 @@ class Poison(pl.Callback):
         Raises:
             NumericError: it is not finite, and the batch is not to be left out, or too many were.
         """
-        gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+        # Of the optimiser's own list: to walk through the modules for it takes as long as the norm.
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         if not gradients or torch.nn.utils.get_total_norm(gradients).isfinite():
             return
         path = RunFolder(self.config.run_dir).poison(trainer.global_step)

@@ -16,6 +16,7 @@ from datamodules.doctor.throughput import (
     rank_advice,
 )
 from datamodules.index.manifest import usable
+from datamodules.index.scan import scan
 from selavi.config import Config
 from selavi.errors import UsageError
 from tests.datamodules.doctor.test_machine import MACHINE
@@ -70,7 +71,9 @@ def test_a_sample_stands_for_the_folder(tiny, demo_set: Path) -> None:
     assert set(sample.manifest["split"].to_pylist()) == {"train"}
     check = throughput.check_sample(sample, tiny())[-1]
     assert (check.mark, check.finding) == ("ok", "32 of 32 files looked at")
-    half = SampledFiles(sample.manifest.slice(0, 16), None, 32)
+    assert sample.num_others == 16 and sample.is_all
+    half = SampledFiles(sample.manifest.slice(0, 16), None, 32, num_others=16)
+    assert not half.is_all
     assert throughput.cache_gb(tiny(), half) == pytest.approx(throughput.cache_gb(tiny(), sample), rel=0.2)
 
 
@@ -153,3 +156,26 @@ def test_a_run_that_decodes_ahead_is_measured_so(tiny, tmp_path: Path) -> None:
     assert sample is not None
     throughput.measure_data(tiny("data.num_workers=1"), sample, tmp_path, 0.2)
     assert (tmp_path / "cache").exists()
+
+
+def test_files_of_other_splits_are_not_read_for_the_speed_of_training(tiny, cache_dir: Path, tmp_path: Path) -> None:
+    """Those of `test` come first; `selavi label` ended with "no file in split 'train'" where a folder had both."""
+    config = tiny("data.cache_gb=1")
+    scan(Path(config.data.root), cache_dir, 1)
+    sample = throughput.find_sample(config, 0.0, recalls=True)
+    assert sample is not None and sample.is_all
+    assert sample.num_files == len(sample.manifest) == 48 and sample.num_others == 0
+    assert set(sample.manifest["split"].to_pylist()[:12]) == {"test"}
+    assert throughput.measure_data(config, sample, tmp_path, 0.1).one > 0
+
+
+def test_recordings_over_a_minute_are_not_decoded_to_say_how_long_that_takes(
+    tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny()
+    sample = throughput.find_sample(config, 60.0)
+    assert sample is not None
+    seconds = throughput.decoding_s(config, sample, 0.1)
+    assert seconds is not None and seconds > 0
+    monkeypatch.setattr(throughput, "_LONGEST_TRIAL_S", 1.0)
+    assert throughput.decoding_s(config, sample, 0.1) is None

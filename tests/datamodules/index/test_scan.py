@@ -12,7 +12,7 @@ from datamodules.index import probing
 from datamodules.index import scan as scan_module
 from datamodules.index.layout import describe_layout
 from datamodules.index.manifest import STATUSES, judge
-from datamodules.index.scan import MEDIA_SUFFIXES, SOUND_SUFFIXES, list_media, other_suffixes, scan
+from datamodules.index.scan import MEDIA_SUFFIXES, SOUND_SUFFIXES, list_media, other_suffixes, recall, scan
 from datamodules.processes import Failure
 from selavi.errors import UsageError
 from selavi.filesystem import PASSING
@@ -197,6 +197,20 @@ def test_a_second_scan_probes_what_is_new_or_changed(tmp_path: Path, probe: Prob
     table = scan(root, tmp_path / "cache")
     assert probe.asked[3:] == ["2.mp4", "4.mp4"]
     assert table["id"].to_pylist() == ["1.mp4", "2.mp4", "4.mp4"]
+
+
+def test_what_a_scan_has_seen_is_recalled_without_a_word_to_the_disk(tmp_path: Path, probe: Probe) -> None:
+    root, cache = tree(tmp_path / "root", "a/x.mp4", "b/y.mp4"), tmp_path / "cache"
+    listing = list_media(root)
+    assert recall(root, listing, cache) is None and not cache.exists()
+    scanned = scan(root, cache)
+    before = sorted((path, path.stat().st_mtime_ns) for path in cache.iterdir())
+    recalled = recall(root, listing, cache)
+    assert recalled is not None
+    assert recalled.equals(scanned) and recalled.schema.metadata == scanned.schema.metadata
+    tree(root, "b/z.mp4")
+    assert recall(root, list_media(root), cache) is None  # a new file
+    assert sorted((path, path.stat().st_mtime_ns) for path in cache.iterdir()) == before
 
 
 def test_a_file_that_moves_to_another_class_is_found_there(tmp_path: Path, probe: Probe) -> None:

@@ -9,7 +9,7 @@ from datamodules.index.manifest import usable
 from datamodules.index.scan import scan
 from datamodules.processes import Failure
 from datamodules.stores import cache as cache_module
-from datamodules.stores.cache import DecodedCache, build_cache, estimate_gb
+from datamodules.stores.cache import DecodedCache, build_cache, decoding_rate, estimate_gb
 from selavi.filesystem import PASSING
 from selavi.media import MediaError, decode_clip
 from selavi.modalities import Request, Window
@@ -144,3 +144,11 @@ def test_a_recording_that_is_not_in_the_cache_is_a_fault_of_its_clip(rows: pa.Ta
         reader.read(0, Window(0.0, 1.0), Request(2, 32))
     frames, waveform = reader.read(1, Window(0.0, 1.0), Request(2, 32))
     assert frames is not None and frames.shape == (2, 32, 32, 3) and waveform is None
+
+
+@pytest.mark.parametrize("workers", [1, 8])
+def test_the_speed_of_decoding_is_known_without_a_cache(odd: pa.Table, tmp_path: Path, workers: int) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    assert decoding_rate(odd, 32, 8000, workers, 60.0) > 0
+    assert sorted(tmp_path.rglob("*")) == before
+    assert decoding_rate(odd.slice(0, 0), 32, 8000, workers, 60.0) == 0

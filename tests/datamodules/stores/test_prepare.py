@@ -19,6 +19,7 @@ from datamodules.index.scan import scan
 from datamodules.processes import Failure
 from datamodules.stores import prepare as prepare_module
 from datamodules.stores.prepare import (
+    LOCK,
     Job,
     PrepareSettings,
     assign_shards,
@@ -41,7 +42,9 @@ SMALL = ["--size", "32", "--sample-rate", "8000", "--shard-mb", "1", "--workers"
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    """What every file holds, but for the lock, which says who wrote here and when."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != LOCK]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 @pytest.fixture(scope="module")

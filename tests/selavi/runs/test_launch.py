@@ -1,7 +1,7 @@
 import pytest
 
 from selavi.errors import UsageError
-from selavi.runs.launch import is_first, require_all_take_part
+from selavi.runs.launch import is_first, require_all_take_part, require_one_process
 
 
 @pytest.mark.parametrize(
@@ -42,3 +42,11 @@ def test_a_launch_that_does_not_fit_the_settings_is_refused(name: str, launcher:
     expected = f"{launcher} has started 2 processes, and the settings make {world_size} train together"
     with pytest.raises(UsageError, match=expected):
         require_all_take_part(world_size, {name: "2"})
+
+
+@pytest.mark.parametrize(("name", "launcher"), [("WORLD_SIZE", "torchrun"), ("SLURM_STEP_NUM_TASKS", "srun")])
+def test_what_takes_one_process_is_refused_to_several(name: str, launcher: str) -> None:
+    with pytest.raises(UsageError, match=f"{launcher} has started 2 processes, and --dry-run takes one"):
+        require_one_process("--dry-run", {name: "2"})
+    require_one_process("--dry-run", {name: "1"})
+    require_one_process("--dry-run", {})

@@ -80,7 +80,7 @@ dist.all_reduce(weight.grad)
 module = SimpleNamespace(parameters=lambda: [weight], buffers=list, seen=Seen(batch, {"video": logits}))
 poison = Poison(load_config(None, [f"run_dir={folder}"]), [f"clip {number}" for number in range(4)])
 try:
-    poison.on_before_optimizer_step(SimpleNamespace(global_step=7), module, None)
+    poison.on_before_optimizer_step(SimpleNamespace(global_step=7), module, torch.optim.SGD([weight], 1.0))
 except NumericError as error:
     print(error)
 dist.destroy_process_group()

@@ -1,0 +1,228 @@
+"""What a run will need, from what a rehearsal measured: memory, disk and time.  Numbers in, numbers out."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from selavi.config import Config
+from selavi.labelling.methods import METHODS
+from selavi.labelling.schedule import labelling_steps_of_parts
+from selavi.planning import Cost, Rates, cost_of
+from selavi.training.first.give import labellings_before
+from selavi.training.rehearsal import Rehearsal
+from selavi.wording import byte_size, duration, speed
+
+MANIFEST_BYTES = 250
+"""Memory for a row of a manifest."""
+_OBJECT_BYTES = 57
+"""Memory of a Python string beside its text, with the place in a list."""
+_SAVED_ID_BYTES = 8
+"""An id in a checkpoint beside its text."""
+_LABEL_BYTES, _STATISTICS_BYTES = 4, 16
+"""For each clip and column of the label bank; statistics come with the last labelling of a part."""
+_ROW_BYTES = 24
+"""A clip and head in labels/SPLIT.parquet."""
+_LOGGED_BYTES, _LOGGED_LABELLING_BYTES = 150, 3000
+"""A line of metrics.csv with its twin in tensorboard/."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """Something that a run needs: bytes of memory or disk, or seconds."""
+
+    area: Literal["memory", "disk", "time"]
+    what: str
+    needs: float
+    how: str
+    """measured or estimated, and on what."""
+    free: float | None = None
+    """Bytes that there are; None where that is not to be compared."""
+    advice: str = ""
+    """What to change where it does not fit."""
+
+    @property
+    def fits(self) -> bool:
+        """Whether there is as much as is needed."""
+        return self.free is None or self.needs <= self.free
+
+    @property
+    def in_words(self) -> tuple[str, str]:
+        """What is needed and what is free."""
+        words: Callable[[float], str] = duration if self.area == "time" else byte_size
+        return words(self.needs), "" if self.free is None else words(self.free)
+
+
+@dataclass(frozen=True)
+class Clips:
+    """The clips of a run, as far as they were looked at."""
+
+    num_clips: int
+    """To train on."""
+    num_files: int
+    """Of all splits, usable or not."""
+    id_bytes: float
+    """Length of an id, on average."""
+
+
+@dataclass(frozen=True)
+class Room:
+    """What this machine has for a run, in bytes."""
+
+    memory: int
+    """Free, or this process's own."""
+    processes: int
+    """Of the run on this machine."""
+    process_bytes: int
+    """Memory of a loader process."""
+    batch_bytes: int
+    """What a process of the run has in shared memory: batches of both loaders."""
+
+
+@dataclass(frozen=True)
+class Course:
+    """How long a run is, on how many devices, and how much of it is done."""
+
+    steps_per_epoch: int
+    world_size: int
+    step: int = 0
+    num_labellings: int = 0
+
+
+def memory_lines(config: Config, clips: Clips, rehearsal: Rehearsal, room: Room, world_size: int) -> list[Line]:
+    """Memory of a run on this machine, and of its GPU.
+
+    Args:
+        config: of the run.
+        clips: of the run.
+        rehearsal: of the run, in this process.
+        room: of this machine.
+        world_size: processes of the run on all machines.
+    """
+    of_labelling, bank = labelling_bytes(config, clips, rehearsal, world_size), bank_bytes(config, clips)
+    num_loaders = 2 * config.data.num_workers  # training and labelling have loaders of their own
+    loaders = num_loaders * room.process_bytes + room.batch_bytes
+    in_memory = 0.0 if rehearsal.on_gpu else of_labelling
+    own = max(rehearsal.peak_bytes, rehearsal.kept_bytes + in_memory)
+    step = f"a step of {config.optim.batch_size} clips on {rehearsal.device}"
+    lines = [Line("memory", "training process", rehearsal.peak_bytes, f"measured: peak, {step}")]
+    if num_loaders:
+        how = f"measured: {byte_size(room.process_bytes)} a process; and batches in shared memory"
+        lines.append(Line("memory", f"{num_loaders} loader processes", loaders, how))
+    columns = f"{clips.num_clips:,} clips x {config.num_label_heads} heads"
+    lines.append(Line("memory", "label bank", bank, f"estimated: {columns}, and the manifest"))
+    table = f"{_share(clips, world_size):,} clips x {config.heads.num_clusters} clusters, and features"
+    lines.append(Line("memory", "labelling, by head", of_labelling, f"estimated: {table}"))
+    advice = "lower optim.batch_size, labelling.batch_size, labelling.memory_gb or data.num_workers"
+    together = room.processes * (own + bank + loaders)
+    named = "all of it" if room.processes == 1 else f"all of {room.processes} processes here"
+    lines.append(Line("memory", named, together, "at its peak: not all of it at a time", room.memory, advice))
+    if rehearsal.on_gpu:
+        peak = max(rehearsal.gpu_peak_bytes, rehearsal.gpu_kept_bytes + of_labelling)
+        advice = "lower optim.batch_size, labelling.batch_size or labelling.memory_gb, or trainer.precision=bf16-mixed"
+        lines.append(Line("memory", "GPU", peak, f"measured: peak, {step}", rehearsal.gpu_bytes, advice))
+    return lines
+
+
+def labelling_bytes(config: Config, clips: Clips, rehearsal: Rehearsal, world_size: int) -> float:
+    """Most that a process holds to label one head: features, twice while they are joined, or the method's tables."""
+    num_rows = _share(clips, world_size)
+    features = 4.0 * num_rows * rehearsal.num_features
+    tables = METHODS[config.labelling.method].memory_bytes(config, num_rows, rehearsal.num_features)
+    return features + max(features, tables)
+
+
+def bank_bytes(config: Config, clips: Clips) -> float:
+    """The label bank with ids, a draft of the next one and its statistics, and the manifest, in each process."""
+    columns = config.num_label_heads * (2 * _LABEL_BYTES + _STATISTICS_BYTES)
+    return clips.num_clips * (columns + clips.id_bytes + _OBJECT_BYTES) + clips.num_files * MANIFEST_BYTES
+
+
+def checkpoint_bytes(config: Config, clips: Clips, rehearsal: Rehearsal) -> float:
+    """A checkpoint: weights, optimiser, label bank and the statistics of the last labelling."""
+    columns = config.num_label_heads * (_LABEL_BYTES + _STATISTICS_BYTES)
+    return rehearsal.checkpoint_bytes + clips.num_clips * (columns + clips.id_bytes + _SAVED_ID_BYTES)
+
+
+def run_bytes(config: Config, clips: Clips, rehearsal: Rehearsal, steps_per_epoch: int) -> float:
+    """The run folder: three checkpoints while one is written, labels, manifest and metrics."""
+    labels = clips.num_clips * (config.num_label_heads * _ROW_BYTES + clips.id_bytes)
+    num_lines = config.trainer.all_epochs * steps_per_epoch / max(1, config.trainer.log_every_n_steps)
+    metrics = num_lines * _LOGGED_BYTES + len(_labelling_steps(config, steps_per_epoch)) * _LOGGED_LABELLING_BYTES
+    manifest = clips.num_files * MANIFEST_BYTES
+    return 3 * checkpoint_bytes(config, clips, rehearsal) + labels + metrics + manifest
+
+
+def measured_cost(config: Config, clips: Clips, rehearsal: Rehearsal, loader: float, world_size: int) -> Cost:
+    """Seconds of an epoch and of a labelling; `loader` as in measured_rates.
+
+    A block that was labelled under one head stands for all clips of a process and all heads.
+    """
+    solving_s = rehearsal.solve_s * _share(clips, world_size) / rehearsal.block_clips * config.heads.num_heads
+    return cost_of(measured_rates(config, rehearsal, loader), config, clips.num_clips, solving_s, world_size)
+
+
+def measured_rates(config: Config, rehearsal: Rehearsal, loader: float) -> Rates:
+    """Clips a second of one device, and of its loader (inf: not known)."""
+    training = config.optim.batch_size / rehearsal.step_s
+    labelling = rehearsal.encode_clips / rehearsal.encode_s
+    return Rates(training, labelling, loader, rehearsal.on_gpu and config.data.num_workers > 0)
+
+
+def time_lines(
+    config: Config,
+    clips: Clips,
+    rehearsal: Rehearsal,
+    course: Course,
+    loader: float,
+    decoding_s: float | None,
+) -> list[Line]:
+    """How long the parts of a run take, and what is left of it.
+
+    Args:
+        config: of the run.
+        clips: of the run.
+        rehearsal: on one device.
+        course: of the run.
+        loader: clips a second that one device gets; inf where that is not known.
+        decoding_s: seconds of decoding media ahead; None where that is not done, or not known.
+    """
+    steps, cost = course.steps_per_epoch, measured_cost(config, clips, rehearsal, loader, course.world_size)
+    labellings = _labelling_steps(config, steps)
+    epochs = config.trainer.all_epochs - course.step / steps
+    num_left = len(labellings) - max(course.num_labellings, _given_first(config, labellings, steps))
+    rates = measured_rates(config, rehearsal, loader)
+    turns = "while the model works" if rates.at_once else "taking turns with the model"
+    reading = "reading clips not counted" if math.isinf(loader) else f"{speed(loader)} clips/s are read, {turns}"
+    block = f"{clips.num_clips:,} clips x {config.heads.num_heads} heads, from {rehearsal.block_clips:,} x 1"
+    step = f"measured: on {rehearsal.device}, without reading"
+    lines = [
+        Line("time", f"step of {config.optim.batch_size} clips", rehearsal.step_s, step),
+        Line("time", f"epoch of {steps:,} steps", cost.epoch_s, f"estimated: {reading}"),
+        Line("time", "labelling", cost.labelling_s, f"estimated: {block}, and reading"),
+    ]
+    if decoding_s is not None:
+        lines.append(Line("time", "decoding ahead", decoding_s, "estimated from a few files"))
+    total_s = epochs * cost.epoch_s + num_left * cost.labelling_s + (decoding_s or 0.0)
+    what = "what is left" if course.step else "all of it"
+    length = f"{epochs:.4g} {'epoch' if epochs == 1 else 'epochs'}, {num_left} labellings"
+    lines.append(Line("time", what, total_s, f"estimated: {length}"))
+    return lines
+
+
+def _labelling_steps(config: Config, steps_per_epoch: int) -> list[int]:
+    labelling = config.labelling
+    return labelling_steps_of_parts(config.trainer.parts, steps_per_epoch, labelling.num_labellings, labelling.power)
+
+
+def _given_first(config: Config, labellings: list[int], steps_per_epoch: int) -> int:
+    """Labellings in whose place the first labels are learned."""
+    if config.labelling.first == "random":
+        return 0
+    part_steps = config.trainer.max_epochs * steps_per_epoch
+    return labellings_before(labellings, config.labelling.first_share, part_steps)
+
+
+def _share(clips: Clips, world_size: int) -> int:
+    """Clips that a process labels."""
+    return math.ceil(clips.num_clips / world_size)
