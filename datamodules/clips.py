@@ -126,7 +126,7 @@ def require_source(config: Config) -> None:
         UsageError: there are none, or it cannot.
     """
     data = config.data
-    if not data.demo and "://" not in data.root and not is_prepared(data.root):
+    if reads_media(config) and not data.demo and "://" not in data.root and not is_prepared(data.root):
         require_media(Path(data.root), data.allow_links)
     if data.list:
         read_list(data.list, data.source)
@@ -135,9 +135,9 @@ def require_source(config: Config) -> None:
 def prepare_data(config: Config) -> tuple[pa.Table, Media]:
     """Generate the demo set if it is asked for, then prepare_manifest; one process at a time, others find it done."""
     data = config.data
+    require_source(config)
     if not reads_media(config):
         return prepare_manifest(config)
-    require_source(config)
     with locked(Path(data.cache_dir) / "lock"):
         if data.demo:
             workers = data.scan_workers or os.cpu_count() or 1

@@ -21,15 +21,17 @@ from datamodules.index.manifest import bad, describe_bad, mark_unusable, probed,
 from datamodules.index.probing import probe_file
 from datamodules.index.scan import list_media, recall, require_media
 from datamodules.index.sources import apply_list
+from datamodules.index.vectors import list_vectors
 from datamodules.loading.views import ClipLoaders
 from datamodules.processes import Failure, run_jobs
 from datamodules.stores.cache import build_cache, decoding_rate, estimate_gb
 from datamodules.stores.opening import Media, open_prepared
 from datamodules.stores.prepare import PrepareSettings, prepare
 from datamodules.stores.shards import open_shards
+from datamodules.stores.vectors import fill_in_dims, open_files
 from selavi.config import Config
 from selavi.filesystem import real_path
-from selavi.modalities import reads_sound, request_of, request_of_media
+from selavi.modalities import reads_media, reads_sound, request_of, request_of_media
 from selavi.planning import Rates
 from selavi.randomness import mix
 from selavi.runs.manifest import SCHEMA
@@ -93,6 +95,11 @@ def find_sample(config: Config, budget_s: float, *, recalls: bool = False) -> Sa
     Raises:
         UsageError: there is no folder, no media file, no file of the list, or none of the split to train on.
     """
+    if not reads_media(config):
+        opened = open_files(config)
+        fill_in_dims(config, opened)
+        manifest = apply_list(list_vectors(opened, config.data.layout), config.data.list, config.data.source)[0]
+        return SampledFiles(judge_for(config, manifest), None, len(manifest))
     data = config.data
     prepared = open_prepared(config)
     if prepared is not None:
