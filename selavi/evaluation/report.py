@@ -79,7 +79,9 @@ def evaluate_heads(
         "chosen_by": choice.criterion,
         "chosen": {"head": choice.head, **heads[choice.head]},
         "chance_agreement": None if np.isnan(choice.chance) else choice.chance,
-        "shared": shared_by_modalities({name: values[:, choice.head] for name, values in alone.items()}),
+        "shared": shared_by_modalities(
+            {name: values[:, choice.head] for name, values in alone.items()}, clusters[:, choice.head]
+        ),
     }
     if is_labelled.any():
         result["alone"] = {}
@@ -99,30 +101,43 @@ def evaluate_heads(
     return result
 
 
-def shared_by_modalities(alone: Mapping[str, np.ndarray]) -> dict[str, float] | None:
-    """How far modalities agree on clips, each by itself: mean over their pairs.
+def shared_by_modalities(alone: Mapping[str, np.ndarray], clusters: np.ndarray) -> dict[str, Any] | None:
+    """How far modalities agree on clips, each by itself, and how far the clusters of all together follow each.
 
     Args:
         alone: (N,) the cluster that a modality says alone, -1 for a clip that lacks it.
+        clusters: (N,) what they say together.
 
     Returns:
-        agreement (NMI), chance (that of independent clusters of these sizes) and clips (that the pair with the fewest
-        has in common); None without two modalities that have clips in common.
+        agreement (NMI), chance (that of independent clusters of these sizes), each the mean over the pairs of
+        modalities, and clips (that the pair with the fewest has in common); follows: by modality, agreement and chance
+        of the clusters with its own.  None without two modalities that have clips in common.
     """
-    pairs = []
-    for one, other in combinations(alone.values(), 2):
-        both = (one >= 0) & (other >= 0)
-        if both.any():
-            pair = np.stack([one[both], other[both]], 1)
-            choice = choose_head(pair)
-            pairs.append((float(choice.scores["agreement"][0]), choice.chance, int(both.sum())))
-    if not pairs:
+    pairs = [_agreement_of(one, other) for one, other in combinations(alone.values(), 2)]
+    compared = [pair for pair in pairs if pair is not None]
+    if not compared:
         return None
+    follows = {name: _agreement_of(own, clusters) for name, own in alone.items()}
     return {
-        "agreement": float(np.mean([agreement for agreement, _, _ in pairs])),
-        "chance": float(np.mean([chance for _, chance, _ in pairs])),
-        "clips": min(count for _, _, count in pairs),
+        "agreement": float(np.mean([pair["agreement"] for pair in compared])),
+        "chance": float(np.mean([pair["chance"] for pair in compared])),
+        "clips": min(pair["clips"] for pair in compared),
+        "follows": {
+            name: {figure: pair[figure] for figure in ("agreement", "chance")}
+            for name, pair in follows.items()
+            if pair is not None
+        },
     }
+
+
+def _agreement_of(one: np.ndarray, other: np.ndarray) -> dict[str, Any] | None:
+    """NMI, chance and number of the clips that two clusterings (N,) both have; None where there are none."""
+    both = (one >= 0) & (other >= 0)
+    if not both.any():
+        return None
+    choice = choose_head(np.stack([one[both], other[both]], 1))
+    agreement = float(choice.scores["agreement"][0])
+    return {"agreement": agreement, "chance": choice.chance, "clips": int(both.sum())}
 
 
 def coarser(
@@ -267,8 +282,22 @@ def _format_shared(result: dict[str, Any]) -> list[str]:
     agreement, chance = shared["agreement"], shared["chance"]
     text = f"modalities alone agree {agreement:.3f} (NMI over {shared['clips']} clips; chance {chance:.3f})"
     if agreement < AT_CHANCE * chance:
-        text += ": nothing is shared, so the labels are what one of them tells, or what neither does"
+        text += f": no more than by chance; {_whom_labels_follow(shared['follows'])}"
     return [text]
+
+
+def _whom_labels_follow(follows: Mapping[str, Mapping[str, float]]) -> str:
+    """What the labels are where the modalities alone agree by chance."""
+    leaders = [name for name, pair in follows.items() if pair["agreement"] >= AT_CHANCE * pair["chance"]]
+    if not leaders:
+        return "nothing is shared, and the labels follow none of them"
+    figures = " and ".join(f"{name} (NMI {follows[name]['agreement']:.3f})" for name in leaders)
+    if len(leaders) == 1:
+        return f"nothing is shared, so the labels are what one of them tells, {figures}"
+    return (
+        f"but the labels follow {figures}, so each tells something that the others do not: parts of one set of "
+        "classes, which is good, or classes of its own, which is not; what the gallery shows, or labels, can tell"
+    )
 
 
 def _format_verdict(result: dict[str, Any]) -> list[str]:

@@ -104,9 +104,32 @@ def test_it_is_said_whether_the_modalities_share_anything() -> None:
         result = evaluate_heads("test", first[:, None], [None] * 400, choose_head(first[:, None]), 8, alone)
         texts[name] = format_table(result)
     assert "modalities alone agree 1.000 (NMI over 400 clips; chance 0.0" in texts["alike"]
-    assert "nothing is shared" not in texts["alike"]
-    assert "nothing is shared" in texts["strangers"]
+    assert "by chance" not in texts["alike"]
+    assert "nothing is shared, so the labels are what one of them tells, video (NMI 1.000)" in texts["strangers"]
     assert "modalities alone agree" not in texts["no clip"]
+
+
+def test_modalities_that_each_know_half_of_the_classes_are_not_said_to_share_nothing() -> None:
+    """Each guesses on the clips that the other knows, so that alone they agree by chance, and the labels follow both."""
+    generator = np.random.default_rng(0)
+    classes = generator.integers(0, 8, 1000)
+    guesses = generator.integers(0, 4, (2, 1000))
+    one = np.where(classes < 4, classes, guesses[0])
+    two = np.where(classes >= 4, classes, guesses[1] + 4)
+    alone = {"one": one[:, None], "two": two[:, None]}
+    result = evaluate_heads("test", classes[:, None], [None] * 1000, choose_head(classes[:, None]), 8, alone)
+    table = format_table(result)
+    assert "no more than by chance; but the labels follow one" in table
+    assert "the labels follow one (NMI 0." in table
+    assert " and two (NMI 0." in table
+
+
+def test_labels_that_follow_no_modality_are_called_that() -> None:
+    generator = np.random.default_rng(0)
+    clusters, *alone = generator.integers(0, 8, (3, 2000, 1))
+    named = dict(zip(("one", "two"), alone, strict=True))
+    result = evaluate_heads("test", clusters, [None] * 2000, choose_head(clusters), 8, named)
+    assert "the labels follow none of them" in format_table(result)
 
 
 @pytest.mark.parametrize("criterion", ["agreement", "modalities", "probe"])
