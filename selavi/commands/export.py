@@ -24,6 +24,9 @@ class ExportArguments:
     names: Path | None = None
     spreadsheet_safe: bool = False
     to: Sequence[str] = ()
+    table: Path | None = None
+    columns: Sequence[str] = ()
+    picture: str = ""
     root: str = ""
 
 
@@ -77,6 +80,12 @@ def add_arguments(parser: Parser) -> None:
     about = "also write RUN/handover/FORMAT for other tools: fiftyone, videofolder, cvat, labelstudio, spotlight, "
     about += "embedding-atlas, features"
     parser.add_argument("--to", nargs="+", metavar="FORMAT", help=about)
+    about = "a CSV or Parquet file with a column id, whose --columns the page shows: captions, addresses, anything"
+    parser.add_argument("--table", type=Path, metavar="FILE", help=about)
+    about = "columns of --table that the page shows as text beside each clip, and searches"
+    parser.add_argument("--columns", nargs="+", metavar="NAME", help=about)
+    about = "column of --table with files of pictures, from the table's folder, that stand for clips without media"
+    parser.add_argument("--picture", metavar="NAME", help=about)
     parser.take_root()
 
 
@@ -91,6 +100,7 @@ def export(arguments: ExportArguments) -> ExportResult:
 def _check(arguments: ExportArguments) -> None:
     """Refuse what cannot be done; imports no torch."""
     from selavi.commands.checks import at_least, output_folder, require, run_clips
+    from selavi.modalities import reads_media
     from selavi.results.gallery.layout import require_method
     from selavi.results.handover import FORMATS
     from selavi.results.naming import read_names
@@ -105,13 +115,29 @@ def _check(arguments: ExportArguments) -> None:
     for name in arguments.to:
         require(name in FORMATS, f"--to {name}: expected some of {', '.join(FORMATS)}")
     require_method(arguments.map)
+    is_shown = bool(arguments.columns or arguments.picture)
+    require(bool(arguments.table) == is_shown, "--table FILE and --columns NAME (or --picture NAME) belong together")
     config, _ = run_clips(arguments.run, arguments.split)
+    if not reads_media(config):
+        _require_no_media(arguments)
     heads = list(range(config.num_label_heads))
     require(not head.isdecimal() or int(head) in heads, f"expected one of the heads {heads}, got {head}")
     output_folder("the run folder", arguments.run)
     kept = RunFolder(arguments.run).names
     if arguments.names or kept.exists():
         read_names(arguments.names or kept)
+
+
+def _require_no_media(arguments: ExportArguments) -> None:
+    """Refuse what needs recordings, of a run that reads nothing but vectors."""
+    from selavi.commands.checks import require
+    from selavi.results.handover import FORMATS, WITHOUT_MEDIA
+
+    why = f"{arguments.run} was trained on vectors alone, so it has no recordings"
+    require(arguments.media == "link", f"--media {arguments.media}: {why}: leave it out")
+    for name in arguments.to:
+        others = ", ".join(other for other in FORMATS if other in WITHOUT_MEDIA)
+        require(name in WITHOUT_MEDIA, f"--to {name}: {why}, which that tool opens; without any, there are {others}")
 
 
 def show(result: ExportResult) -> None:

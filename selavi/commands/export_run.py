@@ -16,7 +16,9 @@ from selavi.commands.gallery import GalleryContent, write_run_gallery
 from selavi.config import load_run_config
 from selavi.errors import UsageError
 from selavi.filesystem import Enclosure, real_path
+from selavi.modalities import reads_media
 from selavi.results.cluster_table import assignments, cluster_table, probe_of, read_labels, write_cluster_table
+from selavi.results.gallery.columns import Columns, read_columns
 from selavi.results.gallery.select import arrange
 from selavi.results.handover import hand_over
 from selavi.results.naming import Names, apply_names, read_names, write_names
@@ -42,6 +44,8 @@ def export_run(arguments: ExportArguments) -> ExportResult:
         table = cluster_table(labels, manifest, None if arguments.head == "all" else head)
     except ValueError as error:
         raise UsageError(str(error)) from error
+    ids = pc.unique(labels["id"])
+    columns = _own_columns(arguments, ids.take(pc.array_sort_indices(ids)))
     lock = hold(folder / ".export.lock")
     if lock is None:
         raise UsageError(f"another process exports {folder}; wait for it")
@@ -56,7 +60,9 @@ def export_run(arguments: ExportArguments) -> ExportResult:
         if needs_features:
             features, no_map = features_of(folder, split, clips["id"], arguments.root)
         agreement = choice.scores["agreement"]
-        content = GalleryContent(config, split, manifest, clips, heads, features, no_map, head, agreement, names)
+        content = GalleryContent(
+            config, split, manifest, clips, heads, features, no_map, head, agreement, names, columns
+        )
         report = write_run_gallery(arguments, content)
         readme = None
         if arguments.to:
@@ -65,7 +71,7 @@ def export_run(arguments: ExportArguments) -> ExportResult:
                 table.filter(pc.equal(table["head"], head)),
                 arguments.to,
                 RunFolder(folder).handover,
-                media_root=media_root(manifest),
+                media_root=media_root(manifest) if reads_media(config) else None,
                 scanned=_scanned(clips),
                 durations_s=dict(zip(clips["id"].to_pylist(), clips["duration_s"].to_pylist(), strict=True)),
                 features={name: (clips["id"], values) for name, values in features.items()},
@@ -73,6 +79,14 @@ def export_run(arguments: ExportArguments) -> ExportResult:
             )
             readme = RunFolder(folder).handover / "README.txt"
     return ExportResult(folder, tables, report.page, report.lines(), readme, arguments)
+
+
+def _own_columns(arguments: ExportArguments, ids: pa.Array) -> Columns | None:
+    """What the table of --table says of clips, in the order of their ids."""
+    if arguments.table is None:
+        return None
+    page = RunFolder(arguments.run).gallery
+    return read_columns(arguments.table, arguments.columns, arguments.picture, pa.chunked_array([ids]), page)
 
 
 def _require_own_folders(run: RunFolder) -> None:

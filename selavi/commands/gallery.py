@@ -18,9 +18,10 @@ from selavi.config import Config
 from selavi.errors import DataError, UsageError
 from selavi.guarded.json_file import as_written, read_json
 from selavi.localisation.files import read_faded
-from selavi.modalities import Request, request_of_media
+from selavi.modalities import Request, reads_media, request_of_media
 from selavi.results.evidence import Evidence
 from selavi.results.gallery.build import AboutRun, GalleryReport, MediaSource, write_gallery
+from selavi.results.gallery.columns import Columns
 from selavi.results.gallery.select import Head, Places
 from selavi.results.naming import Names
 from selavi.runs.folder import RunFolder
@@ -46,6 +47,8 @@ class GalleryContent:
     agreement: np.ndarray
     """(H,) agreement of each head with the others."""
     names: Names
+    columns: Columns | None = None
+    """What a table of the user's says of the clips."""
 
 
 def write_run_gallery(arguments: ExportArguments, content: GalleryContent) -> GalleryReport:
@@ -60,8 +63,9 @@ def write_run_gallery(arguments: ExportArguments, content: GalleryContent) -> Ga
         places=None if arguments.clips == "all" else Places.of(int(arguments.clips)),
         features=np.concatenate(list(content.features.values()), 1) if content.features else None,
         method=arguments.map,
-        explain=explain if arguments.evidence else None,
+        explain=explain if arguments.evidence and reads_media(content.config) else None,
         num_explained=arguments.evidence,
+        columns=content.columns,
         run_jobs=pool(content.config.data.scan_workers),
     )
 
@@ -106,6 +110,8 @@ def _evidence(run_dir: Path, root: str, split: str, head: int, ids: list[str]) -
 def _source(arguments: ExportArguments, content: GalleryContent) -> MediaSource:
     """Where the page's media come from: files, or the shards that the run read."""
     config = content.config
+    if not reads_media(config):
+        return MediaSource(media_root(content.manifest), is_empty=True)
     rate = request_of_media(config).sample_rate
     source = MediaSource(media_root(content.manifest), arguments.media, config.data.allow_links, sample_rate=rate)
     prepared = open_prepared(config)

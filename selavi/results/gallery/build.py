@@ -17,6 +17,7 @@ from selavi.media import MediaError
 from selavi.results.evidence import Evidence
 from selavi.results.gallery import data
 from selavi.results.gallery import media as links
+from selavi.results.gallery.columns import Columns
 from selavi.results.gallery.layout import Method, place_points, points_of
 from selavi.results.gallery.overlays import draw_overlay, overlay_name
 from selavi.results.gallery.page import write_page
@@ -31,6 +32,8 @@ from selavi.results.gallery.thumbnails import (
     thumbnail_name,
 )
 
+NUM_WORDS = 3
+"""Clips that stand for their cluster where there are no pictures."""
 RunJobs = Callable[[Callable[[Any], str], Iterable[Any], int, str], Iterator[tuple[int, Any]]]
 """Calls a function on jobs, given their number and a purpose in words; gives the number of each job and what the
 function returned, or, where that is no string, a fault with `reason` and `detail`."""
@@ -52,6 +55,8 @@ class MediaSource:
     """Writes what --media transcode asks for."""
     sample_rate: int = SAMPLE_RATE
     """Rate of the sound that thumbnails show; see Geometry."""
+    is_empty: bool = False
+    """There are no recordings: the run read nothing but vectors."""
 
 
 @dataclass(frozen=True)
@@ -89,10 +94,19 @@ class GalleryReport:
     media_warning: str | None = None
     no_map: str | None = None
     """Why there is no map, in words."""
+    notes: Sequence[str] = ()
+    """What to know of the columns that are shown."""
+    without_pictures: bool = False
+    """There is nothing that thumbnails could be made of."""
 
     def lines(self) -> list[str]:
         """In words."""
         said = [f"thumbnails: {self.made:,} made, {self.kept:,} kept from before"]
+        if self.without_pictures:
+            said = [
+                "thumbnails: none, for the run reads nothing but vectors; --table shows what somebody knows of them"
+            ]
+        said += [f"table:      {note}" for note in self.notes]
         if self.faults:
             reasons = ", ".join(
                 f"{n:,} {reason} (such as {self.examples[reason]})" for reason, n in self.faults.items()
@@ -123,6 +137,7 @@ def write_gallery(
     method: Method = "pca",
     explain: Callable[[list[str]], Iterable[Evidence]] | None = None,
     num_explained: int = 4,
+    columns: Columns | None = None,
     run_jobs: RunJobs = in_process,
 ) -> GalleryReport:
     """Write a gallery's folder, as docs/gallery.md describes it.
@@ -140,6 +155,7 @@ def write_gallery(
         method: of the map.
         explain: gives the evidence for clips, by id, under the chosen head.
         num_explained: the most typical clips of each of its clusters that are explained.
+        columns: what a table says of the clips.
         run_jobs: runs the jobs.
 
     Raises:
@@ -149,7 +165,7 @@ def write_gallery(
     if about.chosen_head not in [head.head for head in heads]:
         raise ValueError(f"expected one of the heads {[head.head for head in heads]}, got {about.chosen_head}")
     selector = Selector(clips, places or Places(), features)
-    writer = _Writer(out_dir, clips, heads, about, source, run_jobs, selector, show_all=places is None)
+    writer = _Writer(out_dir, clips, heads, about, source, run_jobs, selector, columns, show_all=places is None)
     thumbnails = writer.make_thumbnails()
     overlays = writer.draw_overlays(explain, num_explained)
     pictures = data.PictureNames(thumbnails, overlays)
@@ -174,18 +190,20 @@ class _Writer:
         source: MediaSource,
         run_jobs: RunJobs,
         selector: Selector,
+        columns: Columns | None,
         *,
         show_all: bool,
     ) -> None:
         self.out_dir, self.clips, self.heads, self.about, self.source = out_dir, clips, heads, about, source
-        self.run_jobs, self.selector = run_jobs, selector
+        self.run_jobs, self.selector, self.columns = run_jobs, selector, columns
         self.clusters = {head.head: selector.select(head) for head in heads}
         self.shown = _shown(self.clusters, about.chosen_head, len(clips), show_all)
-        self.states = links.locate(clips, source.root, source.allow_links)
+        self.states = _locate(clips, source)
         self.geometry = _geometry(clips, source.sample_rate)
         self.labelled = clips["label"].null_count < len(clips)
         self.has_map = False
-        self.report = GalleryReport(out_dir / "index.html")
+        notes = columns.notes if columns else ()
+        self.report = GalleryReport(out_dir / "index.html", notes=notes, without_pictures=source.is_empty)
         self.folder = out_dir / "data"
         self.written: set[Path] = set()
 
@@ -193,7 +211,7 @@ class _Writer:
         """Make the thumbnails; (N,) their names, empty where there is none."""
         names = np.zeros(len(self.clips), "S24")
         source = self.source
-        if source.read is None:
+        if source.read is None or source.is_empty:
             return names
         is_refused = self._refuse(links.OUTSIDE, "refused", "a link out of the media folder")
         if not source.without_files:
@@ -260,7 +278,7 @@ class _Writer:
         unplayable, looked_at = self._look_at_media(rows)
         names = self._write_media(rows)
         num_missing = len(self.clips) - len(self.shown)
-        warning = links.describe(states, unplayable, len(rows), mode, num_missing)
+        warning = None if source.is_empty else links.describe(states, unplayable, len(rows), mode, num_missing)
         if source.without_files and mode == "link" and not (states == links.PRESENT).any():
             warning = (
                 f"The run read prepared clips, and the recordings that they were made of are not in {source.root}: "
@@ -317,13 +335,13 @@ class _Writer:
             is_chosen = head.head == self.about.chosen_head
             for cluster in clusters.clusters:
                 files = data.write_members(
-                    self.folder, head, clusters, cluster, self.clips, pictures, media_of, is_chosen
+                    self.folder, head, clusters, cluster, self.clips, pictures, media_of, is_chosen, self.columns
                 )
                 self.written |= set(files)
 
     def write_search_and_labels(self) -> None:
         """Write what the page searches, and where clips have labels how they lie in the clusters."""
-        self.written |= set(data.write_ids(self.folder, self.clips, self.heads))
+        self.written |= set(data.write_ids(self.folder, self.clips, self.heads, self.columns))
         if self.labelled:
             for head in self.heads:
                 self.written.add(data.write_labels(self.folder, head.head, self.selector.label_table(head)))
@@ -341,7 +359,7 @@ class _Writer:
         positions, explained = drawn
         self.report.no_map = None
         self.has_map = True
-        path = data.write_map(self.folder, rows, positions, self.clips, self.heads, thumbnails, explained)
+        path = data.write_map(self.folder, rows, positions, self.clips, self.heads, thumbnails, explained, self.columns)
         self.written.add(path)
 
     def write_index(self, pictures: data.PictureNames) -> None:
@@ -371,6 +389,8 @@ class _Writer:
             "hasMap": self.has_map,
             "noMap": self.report.no_map,
             "hasEvidence": bool((pictures.evidence != b"").any()),
+            "columns": list(self.columns.names) if self.columns else [],
+            "words": self.source.is_empty,
         }
         self.written.add(data.write_call(self.folder / "index.js", "selavi.index", index))
 
@@ -381,9 +401,19 @@ class _Writer:
             "head": clusters.head,
             "agreement": agreement[place] if agreement else None,
             "clusters": [
-                data.describe_cluster(cluster, clusters.clips(cluster), thumbnails) for cluster in clusters.clusters
+                data.describe_cluster(cluster, clusters.clips(cluster), thumbnails, self.columns)
+                | self._words(clusters.clips(cluster)[cluster.typical])
+                for cluster in clusters.clusters
             ],
         }
+
+    def _words(self, rows: np.ndarray) -> dict[str, Any]:
+        """What a cluster's card shows where there are no pictures: the first text, or the id, of typical clips."""
+        if not self.source.is_empty:
+            return {}
+        ids = self.clips["id"].take(pa.array(rows[:NUM_WORDS])).to_pylist()
+        texts = self.columns.rows(rows[:NUM_WORDS]) if self.columns else [[] for _ in ids]
+        return {"words": [next(filter(None, cells), clip_id) for cells, clip_id in zip(texts, ids, strict=True)]}
 
     def remove_stale(self, pictures: data.PictureNames) -> None:
         """Remove what an earlier gallery left."""
@@ -395,6 +425,13 @@ class _Writer:
     def _count(self, reason: str, clip_id: str, detail: str) -> None:
         self.report.faults[reason] += 1
         self.report.examples.setdefault(reason, f"{clip_id!a}: {detail}")
+
+
+def _locate(clips: pa.Table, source: MediaSource) -> np.ndarray:
+    """(N,) the state of each clip's file, of which a run of vectors has none."""
+    if source.is_empty:
+        return np.full(len(clips), links.MISSING, np.uint8)
+    return links.locate(clips, source.root, source.allow_links)
 
 
 def _shown(clusters: Mapping[int, HeadClusters], chosen: int, num_clips: int, everything: bool) -> np.ndarray:

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from selavi.atomic import write_text
+from selavi.results.gallery.columns import Columns
 from selavi.results.gallery.select import Cluster, Head, HeadClusters
 
 FORMAT = 1
@@ -65,6 +66,7 @@ def write_members(
     pictures: PictureNames,
     media_of: MediaOf,
     with_evidence: bool,
+    own_columns: Columns | None = None,
 ) -> list[Path]:
     """Write data/hH/cC.js and, with more than PART members, cC-1.js ...; returns the files.
 
@@ -77,6 +79,7 @@ def write_members(
         pictures: thumbnails and evidence of the clips.
         media_of: links.
         with_evidence: whether the evidence is this head's.
+        own_columns: what a table says of the clips.
     """
     members = clusters.clips(cluster)
     name = f"h{clusters.head}/c{cluster.cluster}"
@@ -85,7 +88,8 @@ def write_members(
         chosen = clips.take(pa.array(rows))
         urls, playable, kinds = media_of(rows)
         evidence = _urls("evidence", pictures.evidence[rows], "png") if with_evidence else [None] * len(rows)
-        return {
+        own = {"texts": own_columns.rows(rows), "picture": own_columns.urls(rows)} if own_columns else {}
+        return own | {
             "id": chosen["id"].to_pylist(),
             "path": chosen["path"].to_pylist(),
             "label": chosen["label"].to_pylist(),
@@ -117,9 +121,13 @@ def write_members(
     return files
 
 
-def describe_cluster(cluster: Cluster, members: np.ndarray, thumbnails: np.ndarray) -> dict[str, Any]:
+def describe_cluster(
+    cluster: Cluster, members: np.ndarray, thumbnails: np.ndarray, own_columns: Columns | None = None
+) -> dict[str, Any]:
     """A cluster's entry in data/index.js."""
-    covers = _urls("thumbs", thumbnails[members[cluster.typical]], "jpg")
+    typical = members[cluster.typical]
+    own = [url for url in own_columns.urls(typical) if url] if own_columns else []
+    covers = _urls("thumbs", thumbnails[typical], "jpg")
     return {
         "cluster": cluster.cluster,
         "size": cluster.size,
@@ -132,17 +140,20 @@ def describe_cluster(cluster: Cluster, members: np.ndarray, thumbnails: np.ndarr
         "suggestion": cluster.suggestion,
         "nearest": cluster.nearest,
         "cover": [url for url in covers if url][:4],
+        "pictures": own[:4],
         "parts": -(-cluster.size // PART),
     }
 
 
-def write_ids(folder: Path, clips: pa.Table, heads: Sequence[Head]) -> list[Path]:
-    """Write data/ids-0.js ...: every clip's id and cluster under each head, for searching."""
+def write_ids(folder: Path, clips: pa.Table, heads: Sequence[Head], own_columns: Columns | None = None) -> list[Path]:
+    """Write data/ids-0.js ...: every clip's id, texts and cluster under each head, for searching."""
     files = []
     for part, start in enumerate(range(0, len(clips), IDS_PART)):
         rows = slice(start, start + IDS_PART)
         content: dict[str, Any] = {"id": clips["id"].slice(start, IDS_PART).to_pylist()}
         content |= {f"h{head.head}": head.cluster[rows].tolist() for head in heads}
+        if own_columns:
+            content["texts"] = own_columns.rows(np.arange(start, start + len(content["id"])))
         files.append(write_call(folder / f"ids-{part}.js", "selavi.ids", part, content))
     return files
 
@@ -171,6 +182,7 @@ def write_map(
     heads: Sequence[Head],
     thumbnails: np.ndarray,
     about: Mapping[str, Any],
+    own_columns: Columns | None = None,
 ) -> Path:
     """Write data/map.js.
 
@@ -182,6 +194,7 @@ def write_map(
         heads: whose clusters colour the points.
         thumbnails: of PictureNames.
         about: method and explained.
+        own_columns: what a table says of the clips.
     """
     content = {
         "x": _base64(positions[:, 0].astype("<u2")),
@@ -193,6 +206,8 @@ def write_map(
         "shown": len(rows),
         "of": len(clips),
     }
+    if own_columns:
+        content |= {"texts": own_columns.rows(rows), "picture": own_columns.urls(rows)}
     return write_call(folder / "map.js", "selavi.map", content)
 
 

@@ -11,9 +11,9 @@ import pyarrow.compute as pc
 from selavi.errors import UsageError
 from selavi.results.handover.clips import HandedClips
 from selavi.results.handover.folder import Folder
-from selavi.results.handover.formats import FORMATS, how_to_open
+from selavi.results.handover.formats import FORMATS, WITHOUT_MEDIA, how_to_open
 
-__all__ = ["FORMATS", "hand_over"]
+__all__ = ["FORMATS", "WITHOUT_MEDIA", "hand_over"]
 
 
 def hand_over(
@@ -21,7 +21,7 @@ def hand_over(
     formats: Sequence[str],
     out_dir: Path,
     *,
-    media_root: Path,
+    media_root: Path | None,
     durations_s: Mapping[str, float],
     features: Mapping[str, tuple[Any, np.ndarray]] | None = None,
     link: Literal["relative", "copy"] = "relative",
@@ -39,6 +39,7 @@ def hand_over(
         formats: names of FORMATS.
         out_dir: made where it does not exist.
         media_root: the folder that the table's paths start from.  Nothing outside of it is linked or copied.
+            None: the clips are vectors, and have no media.
         durations_s: seconds by id; None in the files for an id that is not in it.
         features: by name (`[a-z0-9_-]+`), the M ids and the (M, D) array, for the formats that hold features; a clip
             of the table must be among the ids.
@@ -51,8 +52,9 @@ def hand_over(
         For each format, the file or folder to open in the tool.
 
     Raises:
-        UsageError: an unknown format, more than one head, no clip left, media that are missing or lie outside of
-            media_root, features that are missing, or a file in the way that no hand-over wrote.
+        UsageError: an unknown format, one that needs media where there are none, more than one head, no clip left,
+            media that are missing or lie outside of media_root, features that are missing, or a file in the way that
+            no hand-over wrote.
     """
     if unknown := [name for name in formats if name not in FORMATS]:
         raise UsageError(f"unknown formats {', '.join(unknown)}: expected some of {', '.join(FORMATS)}")

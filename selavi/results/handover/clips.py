@@ -39,7 +39,7 @@ class HandedClips:
 
     Attributes:
         table: (N rows) of a cluster table, clusters 0 and above.
-        media_root: the folder that paths start from.
+        media_root: the folder that paths start from; None: there are no media.
         scanned: size and time of change of each clip's file by id, as selavi.runs.manifest.require_unchanged takes
             them; None: any file below media_root will do.
         durations_s: seconds by id, where known.
@@ -48,7 +48,7 @@ class HandedClips:
     """
 
     table: pa.Table
-    media_root: Path
+    media_root: Path | None
     scanned: Mapping[str, tuple[int, int]] | None
     durations_s: Mapping[str, float]
     features: Mapping[str, tuple[Any, np.ndarray]]
@@ -68,9 +68,11 @@ class HandedClips:
         """The media file of each clip, below the real path of media_root.
 
         Raises:
-            UsageError: one is not there, lies outside of media_root, by its path or by a link, or is not the file that
-                was scanned.
+            UsageError: there are none at all, one is not there, lies outside of media_root, by its path or by a link,
+                or is not the file that was scanned.
         """
+        if self.media_root is None:
+            raise UsageError("the clips are vectors, without media that could be handed over")
         enclosure = Enclosure(self.media_root)
         media: list[str] = []
         faults: dict[str, list[str]] = {"outside": [], "changed": [], "missing": []}

@@ -125,7 +125,9 @@ def labelstudio(clips: HandedClips, folder: Folder, link: str) -> Path:
     if link == "copy":
         served = list(_paths(clips, folder, link))
     else:
-        served = [os.path.relpath(media, os.path.realpath(clips.media_root)) for media in clips.media]
+        media = clips.media
+        assert clips.media_root is not None  # or there were none
+        served = [os.path.relpath(file, os.path.realpath(clips.media_root)) for file in media]
     kind = "Audio" if all(path.lower().endswith(_AUDIO) for path in served) else "Video"
     with folder.file("tasks.json") as temporary, temporary.open("w", encoding="utf-8") as file:
         _write_list(file, (_labelstudio_task(row, path) for row, path in zip(clips.rows(), served, strict=True)))
@@ -204,12 +206,15 @@ FORMATS: dict[str, Callable[[HandedClips, Folder, str], Path]] = {
     "features": features,
 }
 """By name, which is the folder's too: (clips, folder, link) -> what to open."""
+WITHOUT_MEDIA = ("spotlight", "embedding-atlas", "features")
+"""Those that can also be written of clips that have no media."""
 
 
 def how_to_open(name: str, clips: HandedClips, folder: Path, link: str) -> str:
     """The commands for one format, as docs/names_and_handover.md has them."""
     path = real_path(folder)
-    root = path if link == "copy" else real_path(clips.media_root)
+    root = path if link == "copy" or clips.media_root is None else real_path(clips.media_root)
+    media_type = " --dtype media=Video" if clips.media_root else ""
     return {
         "fiftyone": f"fiftyone.Dataset.from_dir({str(path)!r}, dataset_type=fiftyone.types.FiftyOneDataset)",
         "videofolder": f"datasets.load_dataset('videofolder', data_dir={str(path)!r})",
@@ -217,7 +222,7 @@ def how_to_open(name: str, clips: HandedClips, folder: Path, link: str) -> str:
         "labelstudio": "LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true "
         f"LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={shlex.quote(str(root))} label-studio start; "
         "then config.xml as labelling interface, a local storage of that folder, and import tasks.json",
-        "spotlight": f"cd {shlex.quote(str(path))} && renumics-spotlight clips.parquet --dtype media=Video",
+        "spotlight": f"cd {shlex.quote(str(path))} && renumics-spotlight clips.parquet{media_type}",
         "embedding-atlas": f"embedding-atlas {shlex.quote(str(path / 'clips.parquet'))} --x x --y y",
         "features": f"numpy.load({str(path / 'NAME.npy')!r}, mmap_mode='r'); ids in clips.parquet",
     }[name]
@@ -254,6 +259,8 @@ def _require_recording(media: str) -> None:
 
 
 def _with_media(clips: HandedClips, folder: Folder, link: str) -> pa.Table:
+    if clips.media_root is None:
+        return clips.columns()
     return clips.columns().append_column("media", pa.array(_paths(clips, folder, link), pa.string()))
 
 

@@ -110,7 +110,7 @@ def test_it_is_said_whether_the_modalities_share_anything() -> None:
 
 
 def test_modalities_that_each_know_half_of_the_classes_are_not_said_to_share_nothing() -> None:
-    """Each guesses on the clips that the other knows, so that alone they agree by chance, and the labels follow both."""
+    """Each guesses where the other knows, so that alone they agree by chance, and the labels follow both."""
     generator = np.random.default_rng(0)
     classes = generator.integers(0, 8, 1000)
     guesses = generator.integers(0, 4, (2, 1000))

@@ -66,13 +66,13 @@ const loadPart = async (cluster, part) => {
 };
 
 const COLUMNS = [
-  "id", "path", "label", "confidence", "margin", "entropy", "agreement", "start", "duration", "media", "playable", "kind", "thumb", "evidence",
+  "id", "path", "label", "confidence", "margin", "entropy", "agreement", "start", "duration", "media", "playable", "kind", "thumb", "evidence", "texts", "picture",
 ];
 
 /** One clip, from the columns of a data file; `number` counts from 1 within its cluster, most confident first. */
 const clipAt = (columns, index, cluster, number) => {
   const clip = { cluster, number };
-  for (const name of COLUMNS) clip[name] = columns[name][index];
+  for (const name of COLUMNS) clip[name] = columns[name]?.[index];
   return clip;
 };
 

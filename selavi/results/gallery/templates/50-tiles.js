@@ -9,6 +9,9 @@ const tileKey = (clip) => `${clip.cluster}/${clip.id}`;
 const picture = (src, part, alt) =>
   make("img", { class: part, src, alt, loading: "lazy", decoding: "async", draggable: false });
 
+/** What the columns of the user's table say of a clip. */
+const ownTexts = (clip) => (clip.texts ?? []).filter((text) => text !== null && text !== "");
+
 class Tile {
   /** `clip`: of 20-data.js; `usual`: the cluster's commonest label, others stand out. */
   constructor(clip, usual = null) {
@@ -24,6 +27,7 @@ class Tile {
   build() {
     const { clip } = this;
     const { tile } = app.index;
+    const inWords = app.index.words;
     const soundOnly = clip.kind === "audio" || !tile.frames;
     this.frame = make("span", { class: "frame" });
     this.head = make("span", { class: "playhead" });
@@ -32,21 +36,21 @@ class Tile {
     this.button = make(
       "button",
       { type: "button", class: "tile", tabIndex: -1, "aria-pressed": "false", "aria-label": this.spoken() },
-      this.frame,
+      inWords ? this.inWords() : this.frame,
       tile.spectrogram > 0 ? this.sound : null,
       this.note,
-      make("span", { class: "sign", "aria-hidden": "true" }, icon("play"), make("i"), make("i"), make("i")),
+      inWords ? null : make("span", { class: "sign", "aria-hidden": "true" }, icon("play"), make("i"), make("i"), make("i")),
     );
-    if (soundOnly && tile.frames) addTo(this.frame, make("span", { class: "kind" }, icon("sound"), "sound only"));
+    if (soundOnly && !inWords && tile.frames) addTo(this.frame, make("span", { class: "kind" }, icon("sound"), "sound only"));
     this.pick = make("input", { type: "checkbox", tabIndex: -1, "aria-label": `Select ${this.spoken()}` });
     this.name = make("span", { class: "file", title: clip.id }, userText(lastPart(clip.id)));
     this.line = make("span", { class: "line" });
     this.element = make(
       "li",
-      { class: soundOnly ? "clip sound-only" : "clip" },
+      { class: inWords ? "clip in-words" : soundOnly ? "clip sound-only" : "clip" },
       this.button,
       make("label", { class: "pick" }, this.pick),
-      make("p", { class: "caption" }, this.name, this.line),
+      make("p", { class: "caption" }, this.name, inWords ? null : ownTexts(clip).map((text) => userText(text, "own-text")), this.line),
     );
     this.show();
     this.button.addEventListener("click", (event) => this.click(event));
@@ -54,6 +58,18 @@ class Tile {
     this.button.addEventListener("pointerleave", () => player.watching === this || player.pending ? player.unwatch() : null);
     this.button.addEventListener("focus", () => dock.inspect(this));
     this.pick.addEventListener("change", () => toggleSelected(this));
+  }
+
+  /** What stands for a clip of which there is nothing to see or hear: a picture of the user's, texts, or its id. */
+  inWords() {
+    const { clip } = this;
+    const texts = ownTexts(clip);
+    return make(
+      "span",
+      { class: "words" },
+      clip.picture ? picture(clip.picture, "whole", this.spoken()) : null,
+      (texts.length || clip.picture ? texts : [clip.id]).map((text) => userText(text)),
+    );
   }
 
   spoken() {
@@ -65,7 +81,9 @@ class Tile {
   /** Pictures and caption of the clip as far as it is known. */
   show() {
     const { clip, frame, sound } = this;
-    if (clip.thumb) {
+    if (app.index.words) {
+      // its words are there already
+    } else if (clip.thumb) {
       const first = picture(clip.thumb, this.element.classList.contains("sound-only") ? "wave" : "picture", this.spoken());
       first.addEventListener("error", () => this.blank());
       frame.prepend(first);
@@ -80,6 +98,7 @@ class Tile {
     }
     if (clip.confidence !== undefined)
       addTo(this.line, make("span", { class: "score", title: "confidence" }, decimals(clip.confidence)));
+    if (app.index.words) return;
     if (clip.media === null) this.warn("no media file");
     else if (clip.playable === false) this.warn("may not play here");
   }
@@ -100,12 +119,18 @@ class Tile {
   async complete() {
     const clip = await findClip(this.clip.cluster, this.clip.id).catch(() => null);
     Object.assign(this.clip, clip ?? { media: null });
+    if (app.index.words) this.button.querySelector(".words").replaceWith(this.inWords());
     this.show();
   }
 
   click(event) {
     if (event.shiftKey) {
       toggleSelected(this, true);
+      return;
+    }
+    if (app.index.words) {
+      if (this.clip.confidence === undefined) this.complete().then(() => dock.refresh());
+      dock.inspect(this);
       return;
     }
     const place = this.sound.getBoundingClientRect();

@@ -19,6 +19,7 @@ const dock = {
     byId("selected-count").textContent = `${plural(selection.size, "clip")} selected`;
     const { muted, volume } = player.settings;
     const mute = byId("mute");
+    document.querySelector(".dock-sound").hidden = app.index.words;
     fillWith(mute, icon(muted ? "muted" : "sound"));
     mute.setAttribute("aria-pressed", String(muted));
     byId("volume").value = String(volume);
@@ -30,8 +31,9 @@ const dock = {
       ["confidence", clip.confidence],
       ["margin", clip.margin],
       ["entropy", clip.entropy],
-      ["sound and picture agree", clip.agreement],
+      [app.index.words ? "modalities agree" : "sound and picture agree", clip.agreement],
     ].filter(([, value]) => value !== null && value !== undefined);
+    const own = app.index.columns.map((name, i) => [name, clip.texts?.[i]]).filter(([, text]) => text !== null && text !== undefined);
     const strip = clip.thumb
       ? make(
           "span",
@@ -51,6 +53,7 @@ const dock = {
           "span",
           { class: "dock-facts" },
           clip.label ? make("span", {}, userText(clip.label, "strong")) : null,
+          own.map(([name, text]) => make("span", {}, userText(name), " ", userText(text, "strong"))),
           facts.map(([name, value]) => make("span", {}, `${name} `, make("b", {}, decimals(value)))),
           clip.start > 0 ? make("span", {}, `from ${decimals(clip.start)}${end}`) : null,
         ),

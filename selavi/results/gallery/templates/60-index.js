@@ -3,7 +3,7 @@
 const SORTS = {
   size: { words: "size", value: (cluster) => names.overlay().sizeOf(cluster.cluster), down: true },
   confidence: { words: "confidence", value: (cluster) => cluster.confidence, down: true },
-  agreement: { words: "sound–picture agreement", value: (cluster) => cluster.agreement, down: true },
+  agreement: { get words() { return app.index.words ? "agreement of the modalities" : "sound–picture agreement"; }, value: (cluster) => cluster.agreement, down: true },
   purity: { words: "purity", value: (cluster) => cluster.purity, down: true },
   entropy: { words: "entropy of labels", value: (cluster) => cluster.entropy, down: false },
   number: { words: "number", value: (cluster) => cluster.cluster, down: false },
@@ -285,10 +285,11 @@ const indexView = {
     const column = headName(app.head);
     try {
       for (let part = 0; part < numIdFiles(); part += 1) {
-        const { id, ...heads } = await loadIds(part);
+        const { id, texts, ...heads } = await loadIds(part);
+        const fits = (text) => text?.toLowerCase().includes(query);
         if (indexView.query.trim().toLowerCase() !== query) return;
         id.forEach((text, i) => {
-          if (!text.toLowerCase().includes(query)) return;
+          if (!fits(text) && !texts?.[i].some(fits)) return;
           if (found.length < 60) found.push([text, heads[column][i]]);
           else more += 1;
         });
@@ -298,11 +299,11 @@ const indexView = {
       return;
     }
     if (!found.length) {
-      if (!indexView.shown.size) fillWith(indexView.hits, make("p", { class: "quiet" }, "No clip's id holds that either."));
+      if (!indexView.shown.size) fillWith(indexView.hits, make("p", { class: "quiet" }, `No clip's id${app.index.columns.length ? " or text" : ""} holds that either.`));
       return;
     }
     fillWith(indexView.hits,
-      make("h2", {}, `${plural(found.length + more, "clip")} with that in the id`, more ? make("span", { class: "quiet" }, ", the first 60") : null),
+      make("h2", {}, `${plural(found.length + more, "clip")} with that in the id${app.index.columns.length ? " or text" : ""}`, more ? make("span", { class: "quiet" }, ", the first 60") : null),
       make(
         "ul",
         { role: "list" },
@@ -323,6 +324,15 @@ const labelBar = (cluster) => {
   return bar;
 };
 
+/** The cover of a cluster of clips without pictures: those of the user's table, or the words of typical clips. */
+const wordsCover = (cluster, fate) => {
+  const pictures = cluster.pictures ?? [];
+  const stamp = fate ? make("span", { class: "stamp" }, fate) : null;
+  if (pictures.length)
+    return make("span", { class: `cover n${pictures.length}` }, pictures.map((src) => make("span", { class: "cell" }, picture(src, "whole", ""))), stamp);
+  return make("span", { class: "cover-words" }, (cluster.words ?? []).map((text) => userText(text)), stamp);
+};
+
 const card = (cluster, overlay) => {
   const { cluster: number } = cluster;
   const name = overlay.nameOf(number);
@@ -333,7 +343,9 @@ const card = (cluster, overlay) => {
   return make(
     "a",
     { class: `card${fate && !cluster.created ? " settled" : ""}${name ? " named" : ""}`, href: routeToCluster(number), tabIndex: -1, "data-cluster": number },
-    make(
+    app.index.words
+      ? wordsCover(cluster, fate)
+      : make(
       "span",
       { class: `cover n${cluster.cover.length}` },
       cluster.cover.slice(0, 4).map((src) => make("span", { class: "cell" }, picture(src, app.index.tile.frames ? "picture" : "wave", ""))),

@@ -134,7 +134,7 @@ const clusterView = {
       { class: "facts" },
       fact("Clips", this.sizeText, null, "clips, after your edits"),
       entry.confidence === null ? null : fact("Confidence", decimals(entry.confidence), entry.confidence, "mean over the clips: the largest entry of a clip's plan row"),
-      entry.agreement === null ? null : fact("Sound and picture agree", decimals(entry.agreement), entry.agreement, "mean agreement of the modalities"),
+      entry.agreement === null ? null : fact(app.index.words ? "Modalities agree" : "Sound and picture agree", decimals(entry.agreement), entry.agreement, "mean agreement of the modalities"),
       entry.purity === null ? null : fact("Purity", percent(entry.purity), entry.purity, "share of the commonest label"),
       entry.entropy === null ? null : fact("Entropy of labels", `${decimals(entry.entropy)} nats`, null, "0: one label alone"),
     );
@@ -176,7 +176,7 @@ const clusterView = {
             make(
               "a",
               { href: routeToCluster(other) },
-              make("span", { class: "cell" }, near.cover.length ? picture(near.cover[0], app.index.tile.frames ? "picture" : "wave", "") : icon("no-picture")),
+              app.index.words ? null : make("span", { class: "cell" }, near.cover.length ? picture(near.cover[0], app.index.tile.frames ? "picture" : "wave", "") : icon("no-picture")),
               make("span", { class: "near-words" }, make("span", { class: "number" }, String(other)), " ", userText(words, name ? "given" : "suggested"), make("span", { class: "quiet", title: "cosine similarity" }, decimals(similarity))),
             ),
           );
@@ -219,7 +219,8 @@ const clusterView = {
       toggle.prepend(icon("eye"));
       addTo(switches, toggle);
     }
-    addTo(switches, make("p", { class: "quiet hint" }, "Click to hear, on the spectrogram to hear from there."));
+    const hint = app.index.words ? "Click to see all that is known of one." : "Click to hear, on the spectrogram to hear from there.";
+    addTo(switches, make("p", { class: "quiet hint" }, hint));
     return switches;
   },
 
@@ -233,7 +234,7 @@ const clusterView = {
         { class: "row-head" },
         make("h2", { id: `row-${key}` }, words),
         make("p", { class: "quiet" }, hint),
-        button("Hear them all", () => player.listenAll(tiles), { class: "link", "aria-label": `Hear them all: ${words}` }, icon("play"), "Hear them all"),
+        app.index.words ? null : button("Hear them all", () => player.listenAll(tiles), { class: "link", "aria-label": `Hear them all: ${words}` }, icon("play"), "Hear them all"),
       ),
       tileGrid(tiles, words),
     );

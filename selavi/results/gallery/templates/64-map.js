@@ -267,10 +267,11 @@ const mapView = {
       this.redraw();
     }
     if (this.tip.hidden) return;
-    const { thumb, ids } = this.data;
+    const { thumb, ids, texts, picture: own } = this.data;
     fillWith(this.tip,
-      thumb[i] ? make("img", { src: thumb[i], alt: "" }) : "",
+      thumb[i] || own?.[i] ? make("img", { src: thumb[i] || own[i], alt: "" }) : "",
       make("span", { class: "mono" }, userText(lastPart(ids[i]))),
+      ownTexts({ texts: texts?.[i] }).slice(0, 1).map((text) => userText(text)),
       make("span", {}, `cluster ${spoken(focus)}`),
     );
     const place = this.place();
@@ -373,10 +374,10 @@ const mapView = {
   listSelected(points) {
     forgetTiles();
     const counts = this.countByCluster(points);
-    const { ids, thumb } = this.data;
+    const { ids, thumb, texts, picture: own } = this.data;
     const step = Math.max(1, Math.floor(points.length / LIST_CLIPS));
     const some = points.filter((_, i) => i % step === 0).slice(0, LIST_CLIPS);
-    const tiles = some.map((i) => new Tile({ cluster: this.clusters[i], id: ids[i], thumb: thumb[i], number: null, start: 0 }));
+    const tiles = some.map((i) => new Tile({ cluster: this.clusters[i], id: ids[i], thumb: thumb[i], number: null, start: 0, texts: texts?.[i], picture: own?.[i] }));
     fillWith(this.list,
       make("h2", { role: "status" }, `${plural(points.length, "clip")} of ${plural(counts.length, "cluster")}`),
       button("Show everything again", () => this.select(null), { class: "link" }),
