@@ -36,7 +36,7 @@ from selavi.arrays import Vectors
 from selavi.atomic import locked
 from selavi.config import Config
 from selavi.errors import DataError, UsageError
-from selavi.modalities import files_of, num_bytes, reads_media, reads_sound
+from selavi.modalities import num_bytes, reads_media, reads_sound, source_of
 
 DEMO_CLIPS_PER_CLASS = {"train": 100, "test": 30}
 
@@ -100,7 +100,7 @@ def steps_per_epoch(config: Config, num_clips: int, world_size: int) -> int:
     per_step = config.optim.batch_size * world_size
     if num_clips < per_step:
         raise UsageError(
-            f"a step takes {per_step} clips, but {config.data.root} has only "
+            f"a step takes {per_step} clips, but {source_of(config)} has only "
             f"{num_clips} usable training clips; lower optim.batch_size"
         )
     return num_clips // per_step
@@ -204,10 +204,9 @@ def require_trainable(config: Config, rows: pa.Table, num_clips: int) -> None:
             "train on the picture alone with modalities=[video]"
         )
     if num_clips < config.heads.num_clusters:
-        place = data.root if reads_media(config) else ", ".join(files_of(config).values())
         raise UsageError(
             f"heads.num_clusters={config.heads.num_clusters}, but there are only {num_clips} usable "
-            f"training clips in {place}; every cluster needs a clip: lower heads.num_clusters"
+            f"training clips in {source_of(config)}; every cluster needs a clip: lower heads.num_clusters"
         )
 
 

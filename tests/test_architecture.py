@@ -18,7 +18,7 @@ ROWS: list[set[str]] = [
     LEAVES,
     {"guarded"},
     {"batch", "media", "distributed", "tensor_files", "id_tables", "meter", "scores"},
-    {"modalities"},
+    {"modalities", "arrays"},
     {"config"},
     {"runs", "planning"},
     {"encoders", "augment", "heads", "loss", "labelling"},

@@ -9,10 +9,16 @@ With H heads, by `labelling.source`:
               audio            audio            H to 2H - 1
     cross     video            audio            H to 2H - 1
               audio            video            0 to H - 1
+    a name    that modality    video, audio     0 to H - 1
 
 A bank column belongs to the heads that learn it.  The potentials of a plan belong to the scores of the heads that vote,
-and so lie in the voting set's own columns.  Under cross with more than two modalities each learns from the next one in
-their order, the last one from the first.
+and so lie in the voting set's own columns.  Under cross with more than two modalities the others together label each:
+
+    cross     b, c             a                0 to H - 1
+              a, c             b                H to 2H - 1
+              a, b             c                2H to 3H - 1
+
+and as no column is that of several voters' own heads, the potentials lie where the labels do.
 """
 
 from collections.abc import Sequence
@@ -37,21 +43,18 @@ def make_label_sets(source: str, branches: Sequence[str], num_heads: int) -> tup
     """The label sets of a run, in the order of their voters.
 
     Args:
-        source: labelling.source.
+        source: labelling.source; the name of a branch: that one labels for all.
         branches: what has heads of its own, or features where the method reads those.
         num_heads: H.
     """
-    separate = source in ("own", "cross")
-    groups = [(name,) for name in branches] if separate else [tuple(branches)]
-    columns = [range(first * num_heads, (first + 1) * num_heads) for first in range(len(groups))]
-    # Group i votes for itself, or under cross for the one before it, which so learns from the next one.
-    step = -1 if source == "cross" else 0
-    return tuple(
-        LabelSet(
-            voters=voters,
-            learners=groups[(voting + step) % len(groups)],
-            voting_columns=columns[voting],
-            learning_columns=columns[(voting + step) % len(groups)],
-        )
-        for voting, voters in enumerate(groups)
-    )
+    names = tuple(branches)
+    if source not in ("own", "cross"):
+        columns = range(num_heads)
+        return (LabelSet((source,) if source in names else names, names, columns, columns),)
+    own = {name: range(first * num_heads, (first + 1) * num_heads) for first, name in enumerate(names)}
+    if source == "own" or len(names) == 1:
+        return tuple(LabelSet((name,), (name,), own[name], own[name]) for name in names)
+    if len(names) == 2:
+        return tuple(LabelSet((name,), (other,), own[name], own[other]) for name, other in (names, names[::-1]))
+    others = {name: tuple(other for other in names if other != name) for name in names}
+    return tuple(LabelSet(others[name], (name,), own[name], own[name]) for name in names)

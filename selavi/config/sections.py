@@ -245,10 +245,11 @@ class HeadsConfig:
 class LabellingConfig:
     """When clips are labelled and how (SeLaVi, sections 3.1 to 3.3)."""
 
-    source: Literal["joint", "own", "cross", "concat"] = setting("joint")
+    source: str = setting("joint")
     """What labels come from.  joint: all modalities' heads together (SeLaVi; of one modality, SeLa); own: each
-    modality labels itself; cross: each is labelled by the other (XDC); concat: the concatenated features.  Under own
-    and cross every modality has labels of its own, and heads are numbered through: those of video, then of audio."""
+    modality labels itself; cross: each is labelled by the other one (XDC), or by all others together; concat: the
+    concatenated features; the name of a modality: it labels for all.  Under own and cross every modality has labels of
+    its own, and heads are numbered through: those of the first modality, then of the next."""
     method: str = setting("transport")
     """transport: the heads' probabilities, with given cluster sizes; kmeans: K-means on the encoders' features, each
     standardised, of length 1 a clip and modality (DeepCluster, XDC); cluster sizes are free and clips of small
@@ -502,12 +503,15 @@ class Config:
 
     def _check_source(self) -> None:
         source, method = self.labelling.source, self.labelling_method
+        names = ", ".join(self.kinds)
+        choices = f"joint, own, cross, concat or the name of a modality ({names})"
+        require(source in ("joint", "own", "cross", "concat", *self.kinds), "labelling.source", choices, source)
         if len(self.kinds) == 1:
             sources = "joint or own with one modality, which has no other to learn from or to be joined with"
-            require(source in ("joint", "own"), "labelling.source", sources, source)
+            require(source not in ("cross", "concat"), "labelling.source", sources, source)
         elif not method.reads_scores:
             together = f"concat ({method.title} on all features together)"
-            sources = f"{together}, own or cross with labelling.method={self.labelling.method}"
+            sources = f"{together}, own, cross or a modality with labelling.method={self.labelling.method}"
             require(source != "joint", "labelling.source", sources, source)
 
     @property

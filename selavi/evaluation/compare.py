@@ -127,7 +127,7 @@ def _nmi_by_modality(config: Config, heads: Sequence[float]) -> dict[str, float]
         return {}
     label_sets = make_label_sets(config.labelling.source, config.branches, len(heads) // num_sets)
     return {
-        f"{label_set.voters[0]}_nmi": mean(heads[column] for column in label_set.voting_columns)
+        f"{'+'.join(label_set.voters)}_nmi": mean(heads[column] for column in label_set.voting_columns)
         for label_set in label_sets
     }
 

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from selavi.config import Config, LabelSet
+from selavi.config import Config, LabelSet, make_label_sets
 from selavi.distributed import gather_rows
 from selavi.labelling.bank import LabelBank
 from selavi.labelling.features import FeatureTable
@@ -177,13 +177,16 @@ class Labeller:
             heads = groups[draft.num_groups]
             clips = collect(number * settings.head_groups + draft.num_groups)
             rows = gather_rows(clips.index).cpu()
+            if number == 0 and any(map(self._aligns, self.config.label_sets)):
+                # All branches at once: under cross a head votes in several sets.
+                together = make_label_sets("joint", self.config.branches, self.config.heads.num_heads)[0]
+                everyone = self._votes(clips.with_any(together.voters), together, draft, head_logits)
+                _align(everyone, heads, permute_clusters)
             for label_set in self.config.label_sets:
                 draft.note_collected(rows, [label_set.learning_columns[head] for head in heads])
                 votes = self._votes(clips.with_any(label_set.voters), label_set, draft, head_logits)
                 if bank.first is not None and first_weight:
                     votes = replace(votes, hint=self._hint(votes, label_set, bank.first, first_weight))
-                if number == 0 and self._aligns(label_set):
-                    _align(votes, heads, permute_clusters)
                 labelled = self._label(votes, label_set, heads, fraction, bank, draft)
                 for head, result in zip(heads, labelled, strict=True):
                     race = measure_race(votes, head, label_set.learners, result.labels)

@@ -32,6 +32,7 @@ __all__ = [
     "reads_sound",
     "request_of",
     "request_of_media",
+    "source_of",
 ]
 
 MODALITIES: dict[str, Modality] = {"video": VIDEO, "audio": AUDIO, "features": FEATURES}
@@ -120,6 +121,12 @@ def files_of(config: Settings) -> dict[str, str]:
 def reads_media(config: Settings) -> bool:
     """Whether a run reads recordings, or nothing but files of vectors."""
     return bool(request_of(config, config.kinds)) or len(files_of(config)) < len(config.kinds)
+
+
+def source_of(config: Settings) -> str:
+    """Where a run's clips are, in words."""
+    files = dict.fromkeys(files_of(config).values())
+    return ", ".join([config.data.root] * reads_media(config) + [*files])
 
 
 def num_bytes(config: Settings) -> int:

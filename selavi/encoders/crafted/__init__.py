@@ -8,11 +8,13 @@ from collections.abc import Callable
 from selavi.config import Config
 from selavi.encoders.crafted.pictures import CraftedPictures
 from selavi.encoders.crafted.sound import CraftedSound
+from selavi.encoders.crafted.vectors import PlainVectors
 from selavi.encoders.encoder import Encoder
 
 CRAFTED: dict[str, Callable[[Config], Encoder]] = {
     "video": lambda config: CraftedPictures(),
     "audio": lambda config: CraftedSound(),
+    "features": lambda config: PlainVectors(config.features.num_dims),
 }
 """By kind of modality, from a configuration as seen by the modality."""
 

@@ -13,6 +13,7 @@ from selavi.distributed import rank, world_size
 from selavi.labelling.labeller import LabellingReport
 from selavi.labelling.race import Race
 from selavi.meter import Meter, say
+from selavi.modalities import source_of
 from selavi.training.module import SelaviModule
 from selavi.wording import duration, speed
 
@@ -56,7 +57,7 @@ class Progress(pl.Callback):
         if skipped:
             self.say(f"skipped: {skipped}")
         self.say(
-            f"{len(self.ids)} training clips in {config.data.root}, {' and '.join(config.kinds)}, "
+            f"{len(self.ids)} training clips in {source_of(config)}, {' and '.join(config.kinds)}, "
             f"{config.heads.num_heads} heads of {config.heads.num_clusters} clusters, "
             f"{' + '.join(map(str, config.trainer.parts))} epochs, into {config.run_dir}"
         )

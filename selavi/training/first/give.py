@@ -20,6 +20,7 @@ from selavi.encoders.encoder import Encoder
 from selavi.id_tables import IdTable
 from selavi.labelling.bank import LabelBank
 from selavi.labelling.methods import METHODS
+from selavi.modalities import reads_media
 from selavi.scores.metrics import contingency_matrix, normalised_mutual_information
 from selavi.training.first.table import read_clusters, table_labels
 from selavi.training.first.teacher import Teacher
@@ -124,6 +125,8 @@ def _why_random(config: Config, crafted: Mapping[str, Encoder]) -> str:
     """Why a run has no teacher; empty where it has one."""
     if config.encoders.init:
         return f"the encoders of {config.encoders.init} know more than crafted features"
+    if not reads_media(config):
+        return "heads on vectors learn as fast as those of a teacher would"
     missing = " and ".join(name for name in config.kinds if name not in crafted)
     if missing and (not crafted or len(config.label_sets) > 1):
         return f"there are no crafted features of {missing}"

@@ -190,7 +190,9 @@ class Teacher:
 
 def teacher_config(config: Config, names: list[str]) -> Config:
     """Settings of the teacher: the run's, but with equal votes, without dropout and partial labellings."""
-    source = "joint" if len(names) == 1 and config.labelling.source == "concat" else config.labelling.source
+    source = config.labelling.source
+    if source not in ("joint", "own", "cross", *names) and (source != "concat" or len(names) == 1):
+        source = "joint"  # who labels has no crafted features, or there is nothing to join
     return replace(
         config,
         modalities={name: config.kinds[name] for name in names},

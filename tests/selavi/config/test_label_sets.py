@@ -2,7 +2,7 @@
 
 import pytest
 
-from selavi.config import LABELLING_METHODS, load_config, make_label_sets
+from selavi.config import LABELLING_METHODS, LabelSet, load_config, make_label_sets
 from selavi.errors import UsageError
 
 
@@ -34,17 +34,29 @@ def test_every_column_is_labelled_once_and_belongs_to_one_voting_set(source: str
     num_columns = 4 * len(label_sets)
     for columns in ("learning_columns", "voting_columns"):
         assert sorted(c for s in label_sets for c in getattr(s, columns)) == list(range(num_columns))
-    assert sorted(name for s in label_sets for name in s.voters) == branches
     assert sorted(name for s in label_sets for name in s.learners) == branches
-    own_columns = {label_set.voters: label_set.voting_columns for label_set in label_sets}
+    assert {name for s in label_sets for name in s.voters} == set(branches)
+    own_columns = {label_set.learners: label_set.learning_columns for label_set in label_sets}
     for label_set in label_sets:
-        assert label_set.learning_columns == own_columns[label_set.learners], "a column belongs to who learns it"
+        if len(label_set.voters) == 1:
+            assert label_set.voting_columns == own_columns[label_set.voters], "its potentials lie where its heads learn"
 
 
-def test_under_cross_each_of_three_learns_from_the_next() -> None:
+def test_under_cross_the_others_together_label_each_of_three() -> None:
     label_sets = make_label_sets("cross", ["a", "b", "c"], 2)
-    assert {s.learners[0]: s.voters[0] for s in label_sets} == {"a": "b", "b": "c", "c": "a"}
-    assert {s.voters[0]: list(s.learning_columns) for s in label_sets} == {"b": [0, 1], "c": [2, 3], "a": [4, 5]}
+    assert {s.learners[0]: s.voters for s in label_sets} == {"a": ("b", "c"), "b": ("a", "c"), "c": ("a", "b")}
+    assert [list(s.learning_columns) for s in label_sets] == [[0, 1], [2, 3], [4, 5]]
+    assert all(s.voting_columns == s.learning_columns for s in label_sets)
+
+
+def test_one_may_label_for_all() -> None:
+    assert make_label_sets("b", ["a", "b", "c"], 2) == (LabelSet(("b",), ("a", "b", "c"), range(2), range(2)),)
+    config = load_config(None, ["modalities={eye: video, ear: audio}", "labelling.source=ear"])
+    assert config.label_sets[0].voters == ("ear",) and config.label_sets[0].learners == ("eye", "ear")
+    assert config.head_of_column(3) == (("ear",), 3) and config.num_label_heads == 10
+    for wrong in ("nose", "audio"):
+        with pytest.raises(UsageError, match=r"labelling.source must be joint, .* of a modality \(eye, ear\)"):
+            load_config(None, ["modalities={eye: video, ear: audio}", f"labelling.source={wrong}"])
 
 
 def test_under_own_each_learns_from_itself() -> None:
