@@ -69,8 +69,18 @@ class _HelpFormatter(argparse.HelpFormatter):
         return "\n\n".join(part if "\n  " in part else fill(part, width, indent) for part in paragraphs)
 
 
+class _Add(argparse.Action):
+    """Adds the words to those that the option was given before, as a tuple."""
+
+    def __call__(self, parser: object, namespace: argparse.Namespace, values: object, option: object = None) -> None:
+        assert isinstance(values, list)
+        setattr(namespace, self.dest, (*getattr(namespace, self.dest), *values))
+
+
 class Parser(argparse.ArgumentParser):
     """The command line of a command: with `--version`, and hints where a setting was written as an option.
+
+    The action "add" takes the words of an option that may be there several times.
 
     Arguments of the type Path, and of "path", which may be URLs and stay text, know ~ and ~name as home folders.
 
@@ -85,6 +95,7 @@ class Parser(argparse.ArgumentParser):
         self._examples: list[str] = []
         self.register("type", Path, user_path)  # a shell leaves the ~ of --out=~/x and of "~/x" alone
         self.register("type", "path", expand)
+        self.register("action", "add", _Add)
         self.add_argument("--version", action="version", version=f"selavi {__version__}")
         self._read: Callable[[Sequence[str]], argparse.Namespace] = self.parse_args
 

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -11,20 +12,33 @@ import pyarrow as pa
 
 from datamodules.index.new_clips import LIST
 from datamodules.index.probing import probe_file
-from datamodules.loading.dataset import failed_clip, read_view, usable_seconds
+from datamodules.loading.dataset import failed_clip, read_vector, read_view, usable_seconds
 from datamodules.loading.loader import Loader
 from datamodules.loading.sampling import RowSampler, ViewKey, even_view
 from datamodules.loading.shared_memory import require_shared_memory
+from datamodules.loading.vector_loader import VectorLoader
 from datamodules.stores.files import FileReader
 from datamodules.stores.reader import ClipReader, Facts
 from datamodules.stores.shards import INDEX, ShardReader, open_shards
+from selavi.arrays import Selected, Vectors
 from selavi.batch import DecodedClip
 from selavi.config import Config
 from selavi.guarded.parquet import ParquetReader
 from selavi.media import MediaError
-from selavi.modalities import SLACK_S, Request, Streams, Window, kind_of, num_bytes, reads_sound, request_of
+from selavi.modalities import (
+    SLACK_S,
+    Request,
+    Streams,
+    Window,
+    kind_of,
+    num_bytes,
+    reads_media,
+    reads_sound,
+    request_of,
+)
 from selavi.runs.manifest import check_manifest, media_root, require_unchanged
 
+Batches = Loader | VectorLoader
 _MOST_WORKERS = 16
 _AGAIN = "give another --out, or delete the folder"
 _READABLE = (None, "ok", "silent", "no_audio", "bad_audio", "too_short")
@@ -132,8 +146,10 @@ class ListReader:
 class NewClips:
     """Evenly spaced, unaugmented views of the clips of a list, addressed by ViewKey; see ClipDataset."""
 
-    def __init__(self, reader: ListReader, num_views: int) -> None:
-        self.list, self.num_views = reader, num_views
+    def __init__(
+        self, reader: ListReader, num_views: int, vectors: Mapping[str, Selected] = MappingProxyType({})
+    ) -> None:
+        self.list, self.num_views, self.vectors = reader, num_views, dict(vectors)
         self.reader: Any = reader  # a WatchedReader of it, in a Loader
         self.config = reader.config
 
@@ -150,7 +166,8 @@ class NewClips:
         except MediaError as fault:
             return failed_clip(key.row, even_view(key.epoch, self.num_views, clip_s, clip_s), self.config, fault)
         view = even_view(key.epoch, self.num_views, facts.duration_s, clip_s)
-        return read_view(self.reader, key.row, view, self.config, self.list.modalities, facts.columns)
+        vectors = {name: read_vector(one, key, view.draws) for name, one in self.vectors.items()}
+        return read_view(self.reader, key.row, view, self.config, self.list.modalities, facts.columns, vectors)
 
 
 class ClipList:
@@ -161,10 +178,24 @@ class ClipList:
         num_clips: of the whole list.
         num_shards: of it.
         sorted_by_id: whether the rows are, from the first to the last.
+
+    Args:
+        out: the folder.
+        config: of the run.
+        modalities: those of the run that shall count.
+        shard_clips: clips of a shard.
+        files: the new vectors of those modalities that come from files.
     """
 
-    def __init__(self, out: Path, config: Config, modalities: Sequence[str], shard_clips: int) -> None:
-        self.out, self.config, self.shard_clips = out, config, shard_clips
+    def __init__(
+        self,
+        out: Path,
+        config: Config,
+        modalities: Sequence[str],
+        shard_clips: int,
+        files: Mapping[str, Vectors] = MappingProxyType({}),
+    ) -> None:
+        self.out, self.config, self.shard_clips, self.files = out, config, shard_clips, files
         with ParquetReader(out / LIST, advice=_AGAIN) as file:
             self.num_clips, self.num_shards = file.num_rows, file.num_row_groups
             prepared = (file.schema.metadata or {}).get(b"prepared", b"").decode()
@@ -211,7 +242,14 @@ class ClipList:
                     half.unlink(missing_ok=True)
         return todo
 
-    def loader(self, shards: Sequence[int], num_views: int, workers: int | None, *, pin_memory: bool) -> Loader:
+    def _ids(self) -> pa.Array:
+        """(num_clips,) of the whole list; empty where no vectors are joined with them."""
+        if not self.files:
+            return pa.array([], pa.string())
+        with ParquetReader(self.out / LIST, advice=_AGAIN) as file:
+            return pa.chunked_array([batch[0] for batch in file.batches(["id"])], pa.string()).combine_chunks()
+
+    def loader(self, shards: Sequence[int], num_views: int, workers: int | None, *, pin_memory: bool) -> Batches:
         """Views of every clip of some shards, in their order; a batch holds whole clips of one shard.
 
         Args:
@@ -228,10 +266,17 @@ class ClipList:
         num_workers = min(max(cores, 1), _MOST_WORKERS) if workers is None else workers
         rows = [shard * size + np.arange(self.count(shard)) for shard in shards]
         batch_size = min(self.config.labelling.batch_size, size) * num_views
+        ids = self._ids()
+        vectors = {name: opened.select(pa.chunked_array([ids])) for name, opened in self.files.items()}
+        sampler = RowSampler(np.concatenate(rows), num_views)
+        if not reads_media(self.config):
+            others = [name for name in self.config.kinds if name not in vectors]
+            absent = {name: self.config.section(name).num_dims for name in others}
+            return VectorLoader(ids, vectors, self.config.seed, sampler, batch_size, size, absent)
         require_shared_memory(batch_size * num_bytes(self.config), num_workers, "--workers")
         return Loader(
-            NewClips(self.reader, num_views),
-            RowSampler(np.concatenate(rows), num_views),
+            NewClips(self.reader, num_views, vectors),
+            sampler,
             batch_size,
             clip_bytes=num_bytes(self.config),
             num_workers=num_workers,

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
+from types import MappingProxyType
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +31,7 @@ class VectorLoader:
         sampler: keys of a pass, in order.
         batch_size: clips a batch.
         block: no batch crosses a multiple of this number of rows; 0: every batch but the last is full.
+        absent: modalities that shall not count, and how many numbers their vectors have.
     """
 
     def __init__(
@@ -40,8 +42,9 @@ class VectorLoader:
         sampler: Sampler[ViewKey],
         batch_size: int,
         block: int = 0,
+        absent: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
-        self.ids, self.vectors, self.seed = ids, vectors, seed
+        self.ids, self.vectors, self.seed, self.absent = ids, vectors, seed, absent
         self.sampler = sampler
         self.batches = BatchSampler(sampler, batch_size, block)
         self.begin_at = 0
@@ -65,6 +68,8 @@ class VectorLoader:
             view = draws[:, WHICH_ROW] if draws is not None else np.array([key.epoch for key in keys])
             values, has_vector = vectors.read(rows, view)
             inputs[name], present[name] = torch.from_numpy(values), torch.from_numpy(has_vector)
+        for name, num_dims in self.absent.items():
+            inputs[name], present[name] = torch.zeros(len(keys), num_dims), torch.zeros(len(keys), dtype=torch.bool)
         plain = torch.full((len(keys), NUM_DRAWS), 0.5)
         numbers = plain if draws is None else torch.from_numpy(draws.astype(np.float32))
         return ClipBatch(torch.from_numpy(rows), inputs, present, numbers, [])

@@ -1,4 +1,4 @@
-"""Label new clips with the clusters of a run: files, folders, a manifest or shards, with picture, sound or both."""
+"""Label new clips with the clusters of a run: files, folders, a manifest, shards, or files of vectors."""
 
 import os
 import sys
@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from selavi.cli import Command, Parser
 from selavi.wording import command
@@ -32,6 +33,8 @@ class AssignArguments:
     layout: str = "auto"
     spreadsheet_safe: bool = False
     merge_only: bool = False
+    file: Sequence[str] = ()
+    ids: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,8 @@ def add_arguments(parser: Parser) -> None:
         "with --task i/n, in a SLURM array or under torchrun; see docs/assign.md."
     )
     parser.add_example(command("assign", "runs/mine", "/my/new/videos"))
+    files = ("--file", "one=new.npy", "--ids", "one=ids.txt")
+    parser.add_example(command("assign", "runs/vectors", *files))
     parser.add_argument("run", type=Path, metavar="RUN", help="run folder, such as runs/demo")
     about = "files and folders; or one manifest (.parquet); or one folder or URL written by "
     about += command("prepare")
@@ -91,6 +96,11 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--layout", choices=("auto", "classes", "splits", "flat"), help=about)
     about = "put a ' before CSV cells that a spreadsheet might run as formulas; this changes ids that begin with - or ="
     parser.add_argument("--spreadsheet-safe", action="store_true", help=about)
+    about = "new vectors of a modality that a run has from a file; their ids are those of the clips, and where a run "
+    about += "reads vectors alone, the clips"
+    parser.add_argument("--file", nargs="+", action="add", metavar="NAME=FILE", help=about)
+    about = "file with the ids of the rows of a --file (default: those in it, else the numbers of its rows)"
+    parser.add_argument("--ids", nargs="+", action="add", metavar="NAME=FILE", help=about)
     about = "label nothing; merge the labels that are there, with the names of RUN/names.csv"
     parser.add_argument("--merge-only", action="store_true", help=about)
 
@@ -107,15 +117,19 @@ def _check(arguments: AssignArguments) -> None:
     """Refuse what cannot be done; which heads judge is checked with the run's labels.  Imports no torch."""
     from selavi.commands.checks import at_least, output_folder, require
     from selavi.config import load_run_config
+    from selavi.modalities import reads_media
     from selavi.results.naming import read_names
     from selavi.runs.folder import RunFolder
 
     at_least(arguments, views=1, nearest=0, shard_clips=1, workers=0)
     fraction = arguments.max_bad_fraction
     require(fraction is None or 0 <= fraction <= 1, f"--max-bad-fraction must be in [0, 1], got {fraction}")
-    has_work = arguments.paths or (arguments.merge_only and arguments.out)
-    require(has_work, "expected files or folders to label, or --merge-only with --out")
     config = load_run_config(arguments.run)
+    by_media = reads_media(config)
+    has_work = (arguments.paths if by_media else arguments.file) or (arguments.merge_only and arguments.out)
+    expected = "files or folders to label" if by_media else "--file NAME=FILE with vectors to label"
+    require(has_work, f"expected {expected}, or --merge-only with --out")
+    _check_vectors(arguments, config)
     for name in arguments.modalities or ():
         about = f"--modalities {name}: the run was trained on {' and '.join(config.kinds)} alone"
         require(name in config.kinds, about)
@@ -127,6 +141,21 @@ def _check(arguments: AssignArguments) -> None:
     output_folder("--out", arguments.out or RunFolder(arguments.run).assigned_sets)
     if RunFolder(arguments.run).names.exists():
         read_names(RunFolder(arguments.run).names)
+
+
+def _check_vectors(arguments: AssignArguments, config: Any) -> None:
+    """Refuse files of vectors that do not fit a run's modalities."""
+    from datamodules.stores.new_vectors import by_name, require_files
+    from selavi.commands.checks import require
+    from selavi.modalities import files_of, reads_media
+
+    is_idle = arguments.merge_only or reads_media(config) or not arguments.paths
+    require(is_idle, f"{arguments.run} reads vectors alone: give --file NAME=FILE, and no {arguments.paths[:1]}")
+    files = by_name(arguments.file, "file", files_of(config))
+    without = set(by_name(arguments.ids, "ids", files_of(config))) - set(files)
+    require(not without, f"--ids: there is no --file of {', '.join(sorted(without))}")
+    if not arguments.merge_only:
+        require_files(config, arguments.modalities or config.kinds, files)
 
 
 def show(result: AssignResult) -> None:

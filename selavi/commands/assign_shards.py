@@ -7,10 +7,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from datamodules.index.new_clips import LOCK, SETTINGS, default_out, fix_list, list_clips, task_of
+from datamodules.index.vectors import list_vectors
 from datamodules.loading.new_clips import ClipList
+from datamodules.stores.new_vectors import by_name, open_new_files, state_of
+from datamodules.stores.vectors import describe_files
+from selavi.arrays import Vectors
 from selavi.atomic import locked
 from selavi.commands.assign import AssignArguments, AssignResult
+from selavi.config import Config
 from selavi.errors import UsageError
 from selavi.guarded.json_file import read_json
 from selavi.inference import assigned
@@ -18,7 +25,7 @@ from selavi.inference.device import best_device
 from selavi.inference.load import load_model
 from selavi.labelling.rule import LabelRule
 from selavi.meter import follow
-from selavi.modalities import reads_sound
+from selavi.modalities import files_of, reads_media, reads_sound
 from selavi.results.naming import read_names
 from selavi.runs.folder import RunFolder
 from selavi.runs.record import Run, load_run
@@ -29,9 +36,15 @@ def assign_shards(arguments: AssignArguments) -> AssignResult:
     number, count = task_of(arguments.task, os.environ)
     run = load_run(arguments.run)
     config = run.config
-    out = arguments.out or default_out(arguments.run, arguments.paths)
-    settings = _kept_settings(out) if arguments.merge_only else _begin(run, out, arguments)
-    clips = ClipList(out, config, settings["modalities"], settings["shard_clips"])
+    new_files = by_name(arguments.file, "file", files_of(config))
+    out = arguments.out or default_out(arguments.run, [*arguments.paths, *new_files.values()])
+    modalities = assigned.choose_modalities(arguments.modalities, config)
+    counted = {name: file for name, file in new_files.items() if name in modalities}
+    vectors: dict[str, Vectors] = {}
+    if counted and not arguments.merge_only:
+        vectors = open_new_files(config, counted, by_name(arguments.ids, "ids", files_of(config)))
+    settings = _kept_settings(out) if arguments.merge_only else _begin(run, out, arguments, modalities, vectors)
+    clips = ClipList(out, config, settings["modalities"], settings["shard_clips"], vectors)
     limit = config.data.max_bad_fraction if arguments.max_bad_fraction is None else arguments.max_bad_fraction
     todo = [] if arguments.merge_only else clips.todo(number, count)
     if todo:
@@ -55,16 +68,17 @@ def _kept_settings(out: Path) -> dict[str, Any]:
     return read_json(out / SETTINGS, "give another --out, or delete it")
 
 
-def _begin(run: Run, out: Path, arguments: AssignArguments) -> dict[str, Any]:
+def _begin(
+    run: Run, out: Path, arguments: AssignArguments, modalities: list[str], vectors: dict[str, Vectors]
+) -> dict[str, Any]:
     """List the clips, unless it is done; returns the settings that all tasks have to share."""
     config = run.config
     bank = run.checkpoint["label_bank"]
-    modalities = assigned.choose_modalities(arguments.modalities, config)
     settings = {
         "run": assigned.settings_digest(config, run.checkpoint["state_dict"], LabelRule.from_tensors(bank)),
         "paths": [path if "://" in path else os.path.abspath(path) for path in arguments.paths],
         "rule": arguments.rule,
-        "views": arguments.views,
+        "views": _num_views(config, arguments.views, vectors),
         "features": arguments.features,
         "shard_clips": arguments.shard_clips,
         "layout": arguments.layout,
@@ -72,10 +86,35 @@ def _begin(run: Run, out: Path, arguments: AssignArguments) -> dict[str, Any]:
         "nearest": min(arguments.nearest, config.heads.num_clusters - 1),
         "modalities": modalities,
     }
-    sound_files = reads_sound(config, modalities)
-    make = partial(list_clips, arguments.paths, config, sound_files, arguments.allow_links, arguments.layout)
-    fix_list(out, settings, make)
+    if vectors:
+        ids = by_name(arguments.ids, "ids", files_of(config))
+        settings["files"] = state_of(_paths_of(vectors))
+        settings["ids"] = state_of(ids)
+    fix_list(out, settings, partial(_list, config, arguments, modalities, vectors))
     return settings
+
+
+def _num_views(config: Config, asked: int, vectors: dict[str, Vectors]) -> int:
+    """Views of each clip: of vectors alone no more than a clip has."""
+    if reads_media(config):
+        return asked
+    return max(1, min(asked, max(opened.num_views for opened in vectors.values())))
+
+
+def _paths_of(vectors: dict[str, Vectors]) -> dict[str, str]:
+    return {name: str(opened.path) for name, opened in vectors.items()}
+
+
+def _list(config: Config, arguments: AssignArguments, modalities: list[str], vectors: dict[str, Vectors]) -> pa.Table:
+    """List the clips: those of the paths, or a clip for each id of the files of vectors; says what fits together."""
+    if reads_media(config):
+        sound_files = reads_sound(config, modalities)
+        clips = list_clips(arguments.paths, config, sound_files, arguments.allow_links, arguments.layout)
+    else:
+        clips = list_vectors(vectors, arguments.layout)
+    for note in describe_files(vectors, clips):
+        print(f"note: {note}", file=sys.stderr)
+    return clips
 
 
 def _label(

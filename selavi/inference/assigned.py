@@ -24,7 +24,7 @@ from selavi.guarded.parquet import parquet_writer, read_parquet, write_parquet
 from selavi.inference.predict import BatchPredictions, predict_batch
 from selavi.labelling.bank import probe_of_bank
 from selavi.labelling.rule import LabelRule
-from selavi.modalities import kind_of
+from selavi.modalities import kind_of, reads_sound
 from selavi.model import SelaviModel
 from selavi.results.cluster_table import CLUSTER_SCHEMA, safe_in_spreadsheets
 from selavi.results.naming import Names
@@ -52,7 +52,7 @@ PART_SCHEMA = pa.schema(
     ]
 )
 _AGAIN = "remove it, and run the same command again"
-BY_CHOICE = ("no_audio", "silent")
+BY_CHOICE = ("no_audio", "silent", "no_features")
 """Statuses that are no fault of a file."""
 
 _PARTS_AT_ONCE = 64
@@ -317,7 +317,7 @@ def _why(config: Config, error: str | None, present: Mapping[str, bool]) -> tupl
     if error is not None:
         status, _, reason = error.partition(": ")
         return status, reason
-    if not any(present.values()):
+    if not any(present.values()) and reads_sound(config, present):
         return "silent", "no sound in the windows that were looked at"
     return next(kind_of(config, name).missing for name, is_present in present.items() if not is_present)
 
