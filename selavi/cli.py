@@ -136,12 +136,13 @@ class Parser(argparse.ArgumentParser):
 
         self._read = read
 
-    def take_scattered_settings(self, option: str) -> None:
-        """Take section.key=value anywhere, also behind a list of words, as `settings`; with an option alone."""
+    def take_scattered_settings(self, *options: str) -> None:
+        """Take section.key=value anywhere, also behind a list of words, as `settings`; with some options alone."""
         before = self._read
 
         def read(words: Sequence[str]) -> argparse.Namespace:
-            settings = [word for word in words if option in words and re.match(r"[a-z_]+(\.[a-z_]+)*=", word)]
+            is_taken = any(option in words for option in options)
+            settings = [word for word in words if is_taken and re.match(r"[a-z_]+(\.[a-z_]+)*=", word)]
             namespace = before([word for word in words if word not in settings])
             namespace.settings = settings
             return namespace

@@ -19,7 +19,8 @@ class CompareArguments:
     recipes: Sequence[str] | None = None
     runs: Sequence[Path] | None = None
     arrays: Sequence[Path] | None = None
-    config: Path = Path("demo")
+    learn: Sequence[str] = ()
+    config: Path | None = None
     settings: Sequence[str] = ()
     seeds: Sequence[int] = (0, 1, 2)
     splits: Sequence[str] = ("train", "test")
@@ -48,7 +49,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_example(
         command("compare", "--config", "small", "--recipes", *recipes, "data.root=/videos"),
         command("compare", "--runs", "runs/a", "runs/b"),
-        command("compare", "--arrays", "features.npy", *tables),
+        command("compare", "--arrays", "clip.npy", "clap.npy", *tables, "--learn", "joint", "alone"),
     )
     what = parser.add_mutually_exclusive_group(required=True)
     about = "recipes to train, unless they are finished; section.key=value sets something for all of them"
@@ -57,9 +58,11 @@ def add_arguments(parser: Parser) -> None:
     what.add_argument("--runs", type=Path, nargs="+", metavar="RUN", help=about)
     about = "features (N, D), a file each; several are also clustered side by side"
     what.add_argument("--arrays", type=Path, nargs="+", metavar="FILE.npy", help=about)
-    parser.add_argument(
-        "--config", type=Path, metavar="NAME", help="configuration that the recipes change (default: demo)"
-    )
+    about = "also train on the arrays as modalities: joint, concat, own or cross labels, or each array `alone`; where "
+    about += "their encoders have layers (features.layers=[256]), K-means on what these have learned too"
+    parser.add_argument("--learn", nargs="+", metavar="SOURCE", help=about)
+    about = "configuration that recipes change (default: demo), or runs on arrays (default: features)"
+    parser.add_argument("--config", type=Path, metavar="NAME", help=about)
     parser.add_argument(
         "--seeds", type=int, nargs="+", metavar="SEED", help="seeds of each clustering (default: 0 1 2)"
     )
@@ -77,7 +80,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--scale", help=about)
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder for the results (default: runs/compare)")
     parser.take_root()
-    parser.take_scattered_settings("--recipes")
+    parser.take_scattered_settings("--recipes", "--learn")
 
 
 def compare(arguments: CompareArguments) -> CompareResult:
@@ -106,21 +109,62 @@ def compare(arguments: CompareArguments) -> CompareResult:
         )
     else:
         rows = cp.cluster_arrays(arguments.arrays or (), arguments.ids, arguments.labels, plan)
+        rows += _learn(arguments, plan, config_path)
     return CompareResult(rows, cp.write_comparison(rows, arguments.out))
 
 
+def _learn(arguments: CompareArguments, plan: Any, config_path: Path) -> list[dict[str, Any]]:
+    """Train on the arrays, where that is asked for."""
+    if not arguments.learn:
+        return []
+    from selavi.commands.main import find_command
+    from selavi.evaluation.learned_arrays import ArrayFiles, learn_arrays
+
+    assert arguments.arrays and arguments.ids and arguments.labels  # or they were refused before
+    files = ArrayFiles(arguments.arrays, arguments.ids, arguments.labels)
+    train = find_command("train").main
+    return learn_arrays(
+        arguments.learn, files, plan, config_path, arguments.settings, arguments.out, train, _features_of_run
+    )
+
+
+def _features_of_run(run_dir: Path, ids: Any) -> Any:
+    """Features of a run on arrays, a modality each."""
+    from selavi.commands.features import features_of
+    from selavi.config import load_run_config
+
+    features, why_not = features_of(run_dir, load_run_config(run_dir).data.train_split, ids)
+    if why_not:
+        raise UsageError(f"{run_dir}: {why_not}")
+    return features
+
+
+def _check_learning(arguments: CompareArguments) -> None:
+    """Refuse what cannot be learned of arrays."""
+    from selavi.commands.checks import require
+    from selavi.evaluation.learned_arrays import SOURCES, names_of
+
+    require(arguments.arrays or not arguments.learn, "--learn belongs to --arrays; leave it out")
+    for name in arguments.learn:
+        require(name in SOURCES, f"--learn {name}: expected some of {', '.join(SOURCES)}")
+    names_of(arguments.arrays or ())
+    one_alone = len(arguments.arrays or ()) == 1 and any(name not in ("joint", "alone") for name in arguments.learn)
+    require(not one_alone, "--learn concat, own and cross need two arrays; learn one with --learn alone")
+
+
 def _check(arguments: CompareArguments) -> Path:
-    """Refuse what cannot be done; returns the configuration of the recipes."""
+    """Refuse what cannot be done; returns the configuration that is trained with."""
     from selavi.commands.checks import output_folder, require, run_clips
     from selavi.config import load_config
     from selavi.evaluation.compare import RECIPES, check_recipes
     from selavi.scores.baselines import require_clusters
 
-    config_path = find_recipe(arguments.config)
+    config_path = find_recipe(arguments.config or Path("features" if arguments.arrays else "demo"))
+    _check_learning(arguments)
     output_folder("--out", arguments.out)
     for seed in arguments.seeds:
         require(0 <= seed < 2**32, f"--seeds must be 0 to {2**32 - 1}, got {seed}")
-    for name in ("seeds", "splits", "methods"):
+    for name in ("seeds", "splits", "methods", "learn"):
         values = [str(value) for value in getattr(arguments, name)]
         require(len(set(values)) == len(values), f"--{name}: each of them once, got {' '.join(values)}")
     has_tables = arguments.ids or arguments.labels

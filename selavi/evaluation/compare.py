@@ -36,7 +36,7 @@ from selavi.scores.baselines import (
     require_finite,
     scale_features,
 )
-from selavi.scores.metrics import evaluate_clusters
+from selavi.scores.metrics import bootstrap_intervals, contingency_matrix, evaluate_clusters
 
 if TYPE_CHECKING:  # torch takes seconds and 600 MB, and arrays need none of it
     from selavi.inference.encode import ClipFeatures
@@ -166,7 +166,7 @@ def train_recipes(
     jobs = [(name, seed) for seed in seeds for name in names]
     for number, (name, seed) in enumerate(jobs, 1):
         overrides = [*settings, *RECIPES[name], f"seed={seed}"]
-        run_dir = folder / f"{name}-seed{seed}-{_digest(load_config(config_path, overrides))}"
+        run_dir = folder / f"{name}-seed{seed}-{digest_of(load_config(config_path, overrides))}"
         print(f"\n{number}/{len(jobs)}: {name}, seed {seed}, in {run_dir}", file=sys.stderr)
         if not RunFolder(run_dir).status.exists():
             code = train(["--config", str(config_path), *overrides, f"run_dir={run_dir}", "resume=auto"])
@@ -196,7 +196,7 @@ def order_rows(rows: Iterable[Row], names: Sequence[str]) -> list[Row]:
     return sorted(rows, key=lambda row: names.index(row["name"]))
 
 
-def _digest(config: Config) -> str:
+def digest_of(config: Config) -> str:
     """Hash the settings that differ from the defaults, so that runs are found again after a setting was added."""
     lines = sorted(f"{key}={value}" for key, value in chosen(as_dict(config)).items())
     return hashlib.blake2b("\n".join(lines).encode(), digest_size=4).hexdigest()
@@ -259,8 +259,15 @@ def cluster_kinds(kinds: Kinds, split: str, num_clusters: int, plan: ClusteringP
                     raise UsageError(f"{kind}: {error}") from error
                 scores = evaluate_clusters(labels, clusters, num_clusters)
                 heading = {"name": f"{method} on {kind}", "seed": seed, "split": split}
-                rows.append({**heading, **{figure: scores[figure] for figure in FIGURES}})
+                figures = {figure: scores[figure] for figure in FIGURES}
+                rows.append({**heading, **figures, **interval_of(labels, clusters, num_clusters)})
     return rows
+
+
+def interval_of(labels: Sequence[str], clusters: np.ndarray, num_clusters: int) -> dict[str, float]:
+    """The 95% interval of the NMI over resampled clips, as nmi_low and nmi_high."""
+    interval = bootstrap_intervals(contingency_matrix(labels, clusters, num_clusters), ["nmi"])["nmi"]
+    return {"nmi_low": interval.low, "nmi_high": interval.high}
 
 
 def cluster_runs(
@@ -371,12 +378,22 @@ def format_summary(rows: Sequence[Row]) -> str:
     summary = summarise(rows)
     width = max(len(entry["name"]) for entry in summary) + 2
     splits = max(len(entry["split"]) for entry in summary) + 2
-    lines = [" " * width + f"{'':{splits}}{'seeds':>6}" + "".join(f"{name:>16}" for name in _SHOWN)]
+    has_intervals = any("nmi_low" in entry for entry in summary)
+    heading = f"{'nmi of other clips':>20}" if has_intervals else ""
+    lines = [" " * width + f"{'':{splits}}{'seeds':>6}" + "".join(f"{name:>16}" for name in _SHOWN) + heading]
     for entry in summary:
         cells = "".join(f"{_mean_and_spread(entry[figure]):>16}" for figure in _SHOWN)
-        lines.append(f"{entry['name']:{width}}{entry['split']:{splits}}{len(entry['seeds']):6d}{cells}")
+        interval = f"{_interval(entry):>20}" if has_intervals else ""
+        lines.append(f"{entry['name']:{width}}{entry['split']:{splits}}{len(entry['seeds']):6d}{cells}{interval}")
     lines.append("mean +- standard deviation over the seeds; for trained recipes, of the head chosen without labels")
+    if has_intervals:
+        lines.append("nmi of other clips: 95% interval over resampled clips, its ends averaged over the seeds")
     return "\n".join(lines)
+
+
+def _interval(entry: Row) -> str:
+    low, high = entry.get("nmi_low"), entry.get("nmi_high")
+    return "" if low is None or high is None else f"{low['mean']:.3f} to {high['mean']:.3f}"
 
 
 def _mean_and_spread(figure: Mapping[str, float | None]) -> str:
