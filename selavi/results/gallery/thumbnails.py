@@ -18,6 +18,8 @@ from selavi.media import MediaError, decode_clip, decode_frames_at, decode_sound
 NUM_FRAMES = 4
 FRAME_HEIGHT = 120
 SPECTROGRAM_HEIGHT = 40
+ALONE_HEIGHT = 80
+"""Of the spectrogram in a set without pictures, where it fills the tile."""
 SAMPLE_RATE = 16_000
 """Rate of the sound that is drawn, where nothing else is said; the strip shows up to half of it."""
 _RATIOS = (3 / 4, 16 / 9)  # narrowest and widest frame, width over height
@@ -55,7 +57,8 @@ class Geometry:
             sample_rate: of the sound that is drawn.
         """
         ratio = float(np.clip(np.median(ratios), *_RATIOS)) if len(ratios) else 4 / 3
-        frames, spectrogram = NUM_FRAMES * has_pictures, SPECTROGRAM_HEIGHT * has_sound
+        frames = NUM_FRAMES * has_pictures
+        spectrogram = (SPECTROGRAM_HEIGHT if has_pictures else ALONE_HEIGHT) * has_sound
         return Geometry(round(FRAME_HEIGHT * ratio), FRAME_HEIGHT, frames, spectrogram, sample_rate)
 
     @property

@@ -136,3 +136,9 @@ def test_equal_recordings_give_equal_thumbnails(tmp_path: Path, moving_square: n
     for job in (first, second):
         make_thumbnail(job, TILE, read_file)
     assert first.target.read_bytes() == second.target.read_bytes()
+
+
+def test_a_spectrogram_alone_is_drawn_finer() -> None:
+    alone, below = (Geometry.of(np.array([]), has_pictures, True) for has_pictures in (False, True))
+    assert alone.frames == 0 and alone.spectrogram == 2 * below.spectrogram
+    assert draw([], np.ones(SAMPLE_RATE, np.int16), alone).size == alone.size
