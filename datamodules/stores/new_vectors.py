@@ -9,7 +9,7 @@ from datamodules.stores.vectors import open_files
 from selavi.arrays import Vectors
 from selavi.config import Config
 from selavi.errors import UsageError
-from selavi.filesystem import look
+from selavi.filesystem import expand, look
 from selavi.modalities import files_of
 
 
@@ -35,6 +35,7 @@ def by_name(words: Sequence[str], option: str, names: Iterable[str]) -> dict[str
             raise UsageError(f"--{option} {word}: expected NAME=FILE with a modality of vectors {expected}")
         if name in files:
             raise UsageError(f"--{option}: {name} is there twice: {files[name]} and {file}")
+        file = expand(file)  # a shell leaves the ~ of one=~/x alone
         if look(file).kind != "file":
             raise UsageError(f"--{option} {word}: {file} is no file")
         files[name] = file

@@ -216,3 +216,27 @@ def test_comparisons_that_cannot_be_are_refused(
 ) -> None:
     assert compare.main([*words, "--out", str(tmp_path / "out")]) == 2
     assert message in capfd.readouterr().err
+
+
+def test_vectors_are_joined_with_new_media_by_id(tiny_yaml: Path, demo_set: Path, tmp_path: Path) -> None:
+    """Each clip has the label that a measurement gives it, also where its vector is missing; its page has captions."""
+    clips = sorted(path.relative_to(demo_set).as_posix() for path in demo_set.rglob("*.mp4"))
+    known = clips[::2]
+    np.save(tmp_path / "v.npy", np.random.default_rng(0).normal(size=(len(known), D)))
+    (tmp_path / "ids.txt").write_text("\n".join(known))
+    words = ["--config", str(tiny_yaml), f"run_dir={tmp_path / 'run'}", "trainer.max_epochs=1"]
+    words += ["modalities={audio: audio, vec: features}", f"vec.file={tmp_path}/v.npy", f"vec.ids={tmp_path}/ids.txt"]
+    assert train.main([*words, "labelling.num_labellings=2"]) == 0
+    run = tmp_path / "run"
+    assert cluster_eval.main([str(run), "--split", "test"]) == 0
+    out = tmp_path / "out"
+    words = [str(run), str(demo_set), "--file", f"{tmp_path}/v.npy", "--ids", f"vec={tmp_path}/ids.txt"]
+    assert assign.main([*words, "--out", str(out), "--workers", "0"]) == 0
+    table = pq.read_table(out / "assignments.parquet")
+    labels = dict(zip(table["id"].to_pylist(), table["cluster"].to_pylist(), strict=True))
+    measured = clusters_of(run, "test", table["head"][0].as_py())
+    assert {name: labels[name] for name in measured} == measured
+    (tmp_path / "table.csv").write_text("id,caption\n" + "".join(f"{name},of {name}\n" for name in known))
+    assert export_clusters.main([str(run), "--table", f"{tmp_path}/table.csv", "--columns", "caption"]) == 0
+    index = data_of(run / "gallery", "index.js")
+    assert not index["words"] and index["columns"] == ["caption"] and list((run / "gallery").rglob("*.jpg"))

@@ -140,3 +140,11 @@ def test_settings_that_are_paths_know_the_home_folder(monkeypatch: pytest.Monkey
     assert (config.run_dir, config.encoders.init) == ("/home/me/a b/run_dir", "/home/me/a b/encoders.init")
     for url in ("s3://bucket/~me/set", "https://x.org/a//b?c=~", "file:///mnt/slow/set"):
         assert load_config(None, [f"data.root={url}"]).data.root == url
+
+
+def test_words_of_an_option_that_is_there_several_times_are_added() -> None:
+    parser = Parser("assign")
+    parser.add_argument("--file", nargs="+", action="add")
+    parser.set_defaults(file=())
+    assert parser.read(["--file", "a", "b", "--file", "c"]).file == ("a", "b", "c")
+    assert parser.read([]).file == ()

@@ -45,7 +45,7 @@ def test_words_that_name_no_file_are_refused(tmp_path: Path, words: list[str], m
 
 def test_every_modality_that_counts_needs_a_file(config: Config) -> None:
     require_files(config, ["audio", "one"], {"one": "new.npy"})
-    with pytest.raises(UsageError, match="expected --file two=FILE.*leave it out with --modalities audio one"):
+    with pytest.raises(UsageError, match=r"expected --file two=FILE.*leave it out with --modalities audio one"):
         require_files(config, ["audio", "one", "two"], {"one": "new.npy"})
 
 

@@ -74,7 +74,7 @@ def test_frames_are_as_wide_as_the_median(ratios: list[float], width: int) -> No
 
 def test_a_set_without_sound_has_no_strip() -> None:
     assert Geometry.of(np.array([1.0]), True, False).size == (480, 120)
-    assert Geometry.of(np.array([]), False, True).size == (640, 40)
+    assert Geometry.of(np.array([]), False, True).size == (640, 80)
 
 
 def test_a_recording_becomes_frames_in_order_and_its_sound(media: Path, tmp_path: Path) -> None:
