@@ -42,6 +42,6 @@ def test_links_lead_somewhere(page: str) -> None:
 def test_settings_that_are_named_exist(page: str) -> None:
     sections = {name: value for name, value in as_dict(Config()).items() if isinstance(value, dict)}
     named = re.findall(rf"(?<![\w./])({'|'.join(sections)})\.([a-z_]+)\b", (ROOT / page).read_text(encoding="utf-8"))
-    files = {"py", "md", "yaml", "fit"}  # video.py is a file and trainer.fit a method, not a setting
+    files = {"py", "md", "npy", "yaml", "fit"}  # video.py is a file and trainer.fit a method, not a setting
     unknown = [f"{section}.{key}" for section, key in named if key not in files and key not in sections[section]]
     assert not unknown

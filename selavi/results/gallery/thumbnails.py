@@ -19,7 +19,7 @@ NUM_FRAMES = 4
 FRAME_HEIGHT = 120
 SPECTROGRAM_HEIGHT = 40
 ALONE_HEIGHT = 80
-"""Of the spectrogram in a set without pictures, where it fills the tile."""
+"""Height of the spectrogram in a set without pictures, where it fills the tile."""
 SAMPLE_RATE = 16_000
 """Rate of the sound that is drawn, where nothing else is said; the strip shows up to half of it."""
 _RATIOS = (3 / 4, 16 / 9)  # narrowest and widest frame, width over height
