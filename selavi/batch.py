@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -77,6 +78,23 @@ class ClipBatch:
             change(self.draws),
             self.errors,
         )
+
+
+@runtime_checkable
+class RowReader(Protocol):
+    """A pass over clips of which any can be read at any time."""
+
+    def all_rows(self) -> Tensor:
+        """(n,) int64 rows in the label bank, in the order of the pass."""
+        ...
+
+    def present(self) -> Mapping[str, Tensor]:
+        """(n,) bool a modality."""
+        ...
+
+    def read_rows(self, rows: Tensor) -> ClipBatch:
+        """Some of them, by their rows (b,), as the pass gives them."""
+        ...
 
 
 def collate(clips: Iterable[DecodedClip], count: int, memory: Tensor | None = None) -> ClipBatch:

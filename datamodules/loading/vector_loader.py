@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import Sampler
 
 from datamodules.loading.loader import BatchSampler
-from datamodules.loading.sampling import WHICH_ROW, ViewKey
+from datamodules.loading.sampling import WHICH_ROW, AllSampler, ViewKey
 from selavi.arrays import Selected
 from selavi.batch import NUM_DRAWS, ClipBatch
 from selavi.randomness import uniforms
@@ -55,6 +55,22 @@ class VectorLoader:
     def __iter__(self) -> Iterator[ClipBatch]:
         begin_at, self.begin_at = self.begin_at, 0
         return (self._read(keys) for keys in islice(self.batches, begin_at, None))
+
+    def all_rows(self) -> torch.Tensor:
+        """Rows of the clips of a pass, in its order, (n,) int64."""
+        if isinstance(self.sampler, AllSampler):
+            return torch.from_numpy(self.sampler.indices)
+        return torch.tensor([key.row for key in self.sampler])
+
+    def present(self) -> dict[str, torch.Tensor]:
+        """Which clips of a pass have a vector, in its order, (n,) bool a modality."""
+        rows = self.all_rows().numpy()
+        return {name: torch.from_numpy(vectors.present[rows]) for name, vectors in self.vectors.items()}
+
+    def read_rows(self, rows: torch.Tensor) -> ClipBatch:
+        """Some of the clips of a pass, (b,) by their rows, as the pass gives them."""
+        key = next(iter(self.sampler))
+        return self._read([key._replace(row=row) for row in rows.tolist()])
 
     def process_bytes(self) -> int:
         """Memory of loader processes: there are none."""

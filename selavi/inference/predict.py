@@ -215,8 +215,9 @@ def score_views(
 
 
 def _vote_together(config: Config) -> list[str]:
-    """The modalities that vote together with others."""
-    return [name for label_set in config.label_sets if len(label_set.voters) > 1 for name in label_set.voters]
+    """The modalities that vote together with others, under every head."""
+    label_sets = config.label_sets
+    return list(label_sets[0].voters) if len(label_sets) == 1 and len(label_sets[0].voters) > 1 else []
 
 
 def _per_clip(values: Tensor, num_views: int) -> Tensor:

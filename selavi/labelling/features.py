@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,10 +15,15 @@ class FeatureTable:
 
     index: Tensor
     """(n,) rows in the label bank."""
-    features: Mapping[str, Tensor]
-    """(n, D) a branch: a modality, or their concatenation where heads read that."""
+    features: Mapping[str, Tensor | EncodedRows]
+    """(n, D) a branch: a modality, or their concatenation where heads read that; read by blocks of rows."""
     present: Mapping[str, Tensor]
     """(n,) bool a branch."""
+
+    @property
+    def whole(self) -> dict[str, Tensor]:
+        """The features of all rows, at once."""
+        return {name: features[:] for name, features in self.features.items()}
 
     def with_any(self, branches: Sequence[str]) -> FeatureTable:
         """The clips that have at least one of the branches."""
@@ -27,9 +32,53 @@ class FeatureTable:
             return self
         return FeatureTable(
             self.index[kept],
-            {name: features[kept] for name, features in self.features.items()},
+            {
+                name: features.only(kept) if isinstance(features, EncodedRows) else features[kept]
+                for name, features in self.features.items()
+            },
             {name: present[kept] for name, present in self.present.items()},
         )
+
+
+class EncodedBlocks:
+    """Encodes blocks of clips when they are read; the last one is kept, as all branches of it are read in turn.
+
+    Args:
+        encode: numbers of clips (b,) -> (b, D) a branch.
+    """
+
+    def __init__(self, encode: Callable[[Tensor], Mapping[str, Tensor]]) -> None:
+        self.encode = encode
+        self.rows = torch.zeros(0, dtype=torch.int64)
+        self.block: Mapping[str, Tensor] = {}
+
+    def read(self, rows: Tensor) -> Mapping[str, Tensor]:
+        """Features of some clips (b,)."""
+        if not self.block or not torch.equal(rows, self.rows):
+            self.rows, self.block = rows, self.encode(rows)
+        return self.block
+
+
+class EncodedRows:
+    """(n, D) features of one branch that are more than memory should hold: encoded anew at each read.
+
+    Args:
+        blocks: of all branches.
+        name: of the branch.
+        rows: (n,) numbers of clips.
+        num_features: D.
+    """
+
+    def __init__(self, blocks: EncodedBlocks, name: str, rows: Tensor, num_features: int) -> None:
+        self.blocks, self.name, self.rows = blocks, name, rows
+        self.shape = (len(rows), num_features)
+
+    def __getitem__(self, rows: slice) -> Tensor:
+        return self.blocks.read(self.rows[rows])[self.name]
+
+    def only(self, kept: Tensor) -> EncodedRows:
+        """Those of some clips, (n,) bool."""
+        return EncodedRows(self.blocks, self.name, self.rows[kept.to(self.rows.device)], self.shape[1])
 
 
 def collect_features(

@@ -12,10 +12,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from selavi.augment import Augment
-from selavi.batch import ClipBatch
+from selavi.batch import ClipBatch, RowReader
 from selavi.config import Config, as_dict
 from selavi.distributed import world_size
 from selavi.labelling.bank import LabelBank
+from selavi.labelling.features import EncodedBlocks, EncodedRows, FeatureTable
 from selavi.loss import selavi_loss
 from selavi.model import SelaviModel
 from selavi.pretrained import load_encoders
@@ -24,6 +25,9 @@ from selavi.runs.checkpoint import Saved
 from selavi.runs.resume import check_settings_of
 from selavi.training.optim import lr_factor, make_optimizer, target_lr
 from selavi.training.seen import Seen
+
+MOST_ROWS = 1024
+"""Clips that are encoded at once where a table is read by blocks."""
 
 
 class SelaviModule(pl.LightningModule):
@@ -80,6 +84,22 @@ class SelaviModule(pl.LightningModule):
         for batch in batches:
             batch = batch.to(self.device)
             yield batch.index, *self.model.join(self.model.features(self.augment(batch, random)), batch.present)
+
+    def encode_rows(self, clips: RowReader, random: bool) -> FeatureTable:
+        """A table whose features are encoded whenever a block of it is read."""
+
+        def encode(rows: Tensor) -> Mapping[str, Tensor]:
+            parts = [features for _, features, _ in self.encode(map(clips.read_rows, rows.split(MOST_ROWS)), random)]
+            return {name: torch.cat([part[name].float() for part in parts]) for name in self.model.branch_features}
+
+        blocks, index = EncodedBlocks(encode), clips.all_rows()
+        sizes = self.model.branch_features.items()
+        present = {name: values.to(self.device) for name, values in clips.present().items()}
+        return FeatureTable(
+            index.to(self.device),
+            {name: EncodedRows(blocks, name, index, size) for name, size in sizes},
+            self.model.branch_present(present),
+        )
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """SGD with its warm-up, stepped after every batch."""

@@ -52,7 +52,7 @@ def settings(folder: Path, *more: str) -> list[str]:
     return ["modalities={one: features, two: features}", *files, *small, *SHORT, "features.noise=0.2", cache, *more]
 
 
-@pytest.mark.parametrize("source", ["joint", "concat", "own", "cross"])
+@pytest.mark.parametrize("source", ["joint", "concat", "own", "cross", "two"])
 def test_a_run_on_vectors_alone_trains_goes_on_and_is_measured(
     arrays: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str], source: str
 ) -> None:
@@ -98,6 +98,16 @@ def test_blocks_of_rows_are_the_views_of_single_clips(arrays: Path, tmp_path: Pa
     assert not torch.cat([batch.present["one"] for batch in batches]).all()
 
 
+def test_features_over_the_budget_are_encoded_anew_and_labels_are_the_same(arrays: Path, tmp_path: Path) -> None:
+    tables = []
+    for name, budget in (("kept", "8"), ("anew", "1e-6")):
+        run_dir = tmp_path / name
+        words = settings(arrays, f"run_dir={run_dir}", f"labelling.memory_gb={budget}", "trainer.max_epochs=2")
+        assert train.main(words) == 0
+        tables.append(pq.read_table(run_dir / "labels" / "train.parquet"))
+    assert tables[0]["cluster"].equals(tables[1]["cluster"])
+
+
 def test_a_pass_is_taken_up_where_it_was_left(arrays: Path, tmp_path: Path) -> None:
     config = load_config(None, settings(arrays, f"run_dir={tmp_path / 'run'}"))
     loader = ClipDataModule(config, *prepare_data(config)).train_dataloader()
@@ -123,6 +133,17 @@ def test_vectors_stand_beside_sound(tiny_yaml: Path, tmp_path: Path, demo_set: P
     words = ["--config", str(tiny_yaml), f"run_dir={tmp_path / 'run'}", "trainer.max_epochs=1"]
     words += ["modalities={audio: audio, vec: features}", f"vec.file={tmp_path}/v.npy", f"vec.ids={tmp_path}/ids.txt"]
     assert train.main([*words, "vec.layers=[8]", "labelling.num_labellings=2"]) == 0
+    assert cluster_eval.main([str(tmp_path / "run"), "--split", "test"]) == 0
+
+
+def test_three_spaces_and_clips_that_lack_two(arrays: Path, tmp_path: Path) -> None:
+    values = np.load(arrays / "one.npy")
+    values[:50] = np.nan
+    np.save(tmp_path / "three.npy", values)
+    three = ["modalities.three=features", f"three.file={tmp_path}/three.npy", "labelling.source=cross"]
+    assert train.main(settings(arrays, f"run_dir={tmp_path / 'run'}", *three, "trainer.max_epochs=2")) == 0
+    labels = pq.read_table(tmp_path / "run" / "labels" / "train.parquet")
+    assert set(labels["head"].to_pylist()) == set(range(6)) and labels["cluster"].null_count == 0
     assert cluster_eval.main([str(tmp_path / "run"), "--split", "test"]) == 0
 
 

@@ -25,7 +25,7 @@ def begin(config: Config, votes: Votes) -> Callable[[HeadTask], HeadLabels]:
         NumericError: some features are not finite, on whichever rank.
     """
     clips, num_clusters = votes.clips, config.heads.num_clusters
-    unit = torch.cat([unit_features(clips.features[name], clips.present[name]) for name in votes.voters], 1)
+    unit = torch.cat([unit_features(clips.features[name][:], clips.present[name]) for name in votes.voters], 1)
     if all_sum(unit.isfinite().logical_not().any().double()).item():
         raise diverged("the encoders give features")
 

@@ -1,6 +1,6 @@
 """When the label bank is renewed, and what is said of it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import accumulate, islice
 from typing import Any
 
@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from selavi.batch import ClipBatch
+from selavi.batch import ClipBatch, RowReader
 from selavi.config import Config
 from selavi.distributed import rank, world_size
 from selavi.errors import UsageError
@@ -136,8 +136,10 @@ class LabellingCallback(pl.Callback):
 
         def collect(pass_number: int) -> FeatureTable:
             self.survival.save_if_due(trainer, module)
-            batches = self._labelling_batches(trainer, pass_number)
-            encoded = module.encode(batches, random=not last)
+            loader = trainer.datamodule.labelling_loader(pass_number)  # type: ignore[attr-defined]
+            if isinstance(loader, RowReader) and not self._fits(module, len(loader.all_rows())):
+                return module.encode_rows(loader, random=not last)
+            encoded = module.encode(self._watched(loader), random=not last)
             table = collect_features(encoded, module.model.branch_features, module.device)
             self.survival.stop_together(module.device)
             return table
@@ -200,8 +202,16 @@ class LabellingCallback(pl.Callback):
             say(f"{first.text}{shown}; they are learned in place of {replaced} of {len(self.steps)}")
         return True
 
+    def _fits(self, module: SelaviModule, num_clips: int) -> bool:
+        """Whether the features of so many clips are kept, and not encoded anew for each head."""
+        size = 4 * num_clips * sum(module.model.branch_features.values())
+        return size <= 1e9 * self.config.labelling.memory_gb
+
     def _labelling_batches(self, trainer: pl.Trainer, pass_number: int) -> Iterator[ClipBatch]:
-        for batch in trainer.datamodule.labelling_loader(pass_number):  # type: ignore[attr-defined]
+        return self._watched(trainer.datamodule.labelling_loader(pass_number))  # type: ignore[attr-defined]
+
+    def _watched(self, batches: Iterable[ClipBatch]) -> Iterator[ClipBatch]:
+        for batch in batches:
             self.survival.note_errors(batch)
             self.survival.stop_alone()
             yield batch

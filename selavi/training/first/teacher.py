@@ -123,7 +123,7 @@ class Teacher:
 
     def _step(self, clips: FeatureTable, optimiser: SGD) -> None:
         labels, weights = self.bank[clips.index], self.bank.clip_weights(clips.index)
-        logits = self.model(clips.features, clips.present)
+        logits = self.model(clips.whole, clips.present)
         loss = selavi_loss(logits, labels, self.model.branch_present(clips.present), weights)
         optimiser.zero_grad()
         loss.backward()
@@ -147,7 +147,7 @@ class Teacher:
 
     def _encode(self, rows: Tensor, views: Tensor) -> tuple[Tensor, Mapping[str, Tensor], Mapping[str, Tensor]]:
         clips = self.views.take(views, rows, self.device)
-        return clips.index, *self.model.join(self.model.features(clips.features), clips.present)
+        return clips.index, *self.model.join(self.model.features(clips.whole), clips.present)
 
     def _collect_mean(self, _: int) -> FeatureTable:
         """Features of each clip, the mean over its views: for the last labels, which nothing renews."""
@@ -170,7 +170,7 @@ class Teacher:
             for step in range(min(20, self.steps_an_epoch)):
                 rows, views = self._batch(step)
                 clips = self.views.take(views, rows, self.device)
-                self.model(clips.features, clips.present)
+                self.model(clips.whole, clips.present)
 
     def _batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Rows of this rank's clips in a step, and which view of each: by (seed, epoch, clip) alone."""
