@@ -310,7 +310,7 @@ def _notes(
     elif 0 < needed_gb <= config.data.cache_gb:
         needed = byte_size(1e9 * needed_gb)
         notes.append(
-            f"decoded media are mapped: up to {needed} more show as memory in use, and are given back when needed"
+            f"data.cache_gb: up to {needed} more, mapped, show as memory in use, and are given back when needed"
         )
     not_counted = [_NOT_COUNTED]
     if sample is None:
