@@ -299,8 +299,7 @@ In percent of the step without:
 
 {shares}
 
-The look at the gradient takes nearly all of it, a few microseconds for each of its tensors, whatever the batch: the
-longer a step, the smaller its share.
+In one process the callbacks take about as long whatever the batch: the longer a step, the smaller their share.
 
 A checkpoint is written at the end of each epoch and every `trainer.save_every_s` (600 s). Looking whether all numbers
 are finite, checksums and flushing to disk are part of its time:
