@@ -16,7 +16,7 @@ from selavi.errors import UsageError
 from selavi.id_tables import IdTable
 from selavi.labelling.features import FeatureTable, collect_features
 from selavi.labelling.labeller import Draft, Labeller
-from selavi.labelling.schedule import first_weight, labelling_steps_of_parts
+from selavi.labelling.schedule import labelling_steps_of_parts
 from selavi.labelling.statistics import ClipStatistics
 from selavi.meter import say
 from selavi.scores.metrics import contingency_matrix, normalised_mutual_information
@@ -145,12 +145,12 @@ class LabellingCallback(pl.Callback):
         def permute(branch: str, head: int, permutation: Tensor) -> None:
             module.model.permute_clusters(branch, head, permutation.to(module.device))
 
-        settings = self.config.labelling
-        progress = trainer.global_step / (self.config.trainer.max_epochs * module.steps_per_epoch)
-        weight = first_weight(progress, settings.first_share, settings.first_fade)
+        part_steps = self.config.trainer.max_epochs * module.steps_per_epoch
+        if trainer.global_step >= self.config.labelling.first_most * part_steps:
+            module.label_bank.keeps_first = False
         with torch.no_grad(), trainer.precision_plugin.forward_context():
             report, self.statistics = self.labeller.relabel(
-                module.label_bank, collect, module.model.logits, permute, statistics=last, first_weight=weight
+                module.label_bank, collect, module.model.logits, permute, statistics=last
             )
         module.train()
         self.churn.append(report.churn)
