@@ -291,7 +291,15 @@ def page(result: Mapping[str, Any]) -> str:
                 str(sum(len(run["litter"]) for run in runs)),
             ]
         )
-    header = ["fault", "runs", "processes that ended", "the last after, s", "exit code", "that name the other"]
+    header = [
+        "fault",
+        "runs",
+        "processes that ended",
+        "the last after, s",
+        "silence, s",
+        "exit code",
+        "that name the other",
+    ]
     header += ["whole checkpoints", "equal labels", "litter"]
     example = next((end["message"] for run in result["runs"] for end in run["ends"] if end["message"]), "none")
     return PAGE.format(

@@ -50,6 +50,8 @@ def test_what_became_of_the_processes_is_counted(benchmarks: dict[str, ModuleTyp
         "| SIGSTOP for all processes of machine 1 | 1 | 1 of 1 | 21.3 | 24 | 75 | 1 of 1 | 1 of 1 | 1 of 1 | 0 |"
         in page
     )
+    table = [line for line in page.splitlines() if line.startswith("|")]
+    assert len({line.count("|") for line in table}) == 1
     assert "the labels of the two machines equal those" in page
     assert "are NOT those" in benchmarks["two_nodes"].page(result | {"undisturbed_equal": False})
 
