@@ -11,7 +11,7 @@ from torch import Tensor
 
 from selavi.batch import ClipBatch
 from selavi.config import Config
-from selavi.distributed import rank, world_size
+from selavi.distributed import rank, take_from_first, world_size
 from selavi.errors import UsageError
 from selavi.id_tables import IdTable
 from selavi.labelling.features import FeatureTable, collect_features
@@ -133,6 +133,8 @@ class LabellingCallback(pl.Callback):
 
     def _relabel_at_once(self, trainer: pl.Trainer, module: SelaviModule, last: bool) -> None:
         module.eval()
+        # Where each process normalises its own batches, statistics differ.  A checkpoint has those of the first.
+        take_from_first(module.model.buffers())
 
         def collect(pass_number: int) -> FeatureTable:
             self.survival.save_if_due(trainer, module)
