@@ -272,7 +272,8 @@ def keep(name: str, new: Sequence[dict[str, Any]]) -> None:
 
 def write_page() -> None:
     """Write docs/results/labels.md from the results."""
-    text = page(list(made_before("labels").values()), list(made_before("labels_fast").values()), ROWS, FAST)
+    tried = load_runs("labels_tried")
+    text = page(list(made_before("labels").values()), list(made_before("labels_fast").values()), ROWS, FAST, tried)
     (PAGES / "labels.md").write_text(text, encoding="utf-8")
 
 

@@ -42,7 +42,9 @@ WORDS = {
 }
 
 
-def page(runs: Sequence[Run], fast: Sequence[Run], rows: Mapping[str, str], fast_settings: str) -> str:
+def page(
+    runs: Sequence[Run], fast: Sequence[Run], rows: Mapping[str, str], fast_settings: str, tried: Sequence[Run] = ()
+) -> str:
     """docs/results/labels.md.
 
     Args:
@@ -50,6 +52,7 @@ def page(runs: Sequence[Run], fast: Sequence[Run], rows: Mapping[str, str], fast
         fast: rows of labels_fast.json.
         rows: what each row changes, by its name, in the order in which they are shown.
         fast_settings: what the instruments change.
+        tried: rows of labels_tried.json, of ideas that are not in the code any more.
     """
     parts = [
         "# Which labels are better",
@@ -67,6 +70,7 @@ def page(runs: Sequence[Run], fast: Sequence[Run], rows: Mapping[str, str], fast
         _departures(),
         "## What did not work",
         _failures(runs, rows),
+        _tried(tried),
         "## Still missing",
         _missing(runs, rows),
         "## The instrument: for choosing, not for reporting",
@@ -242,6 +246,24 @@ mel filters).
 
 The sound's `shift_time` on AV-digits and AV-stamps is an augmentation that the paper does not have: there a word begins
 at random, and it is off in the row `published`."""
+
+
+def _tried(tried: Sequence[Run]) -> str:
+    if not tried:
+        return ""
+    cells = []
+    for run in tried:
+        set_name, name = run["row"].split(", ", 1)
+        split = next(one.judged_on for one in SETS.values() if one.name == set_name)
+        commit = run["environment"]["git_commit"][:7]
+        cells.append([set_name, name, str(run["seed"]), split, f"{_nmi(run, split):.3f}", commit])
+    table = markdown_table(["set", "idea", "seed", "split", "NMI", "commit"], cells)
+    return f"""An idea that was tried, measured and left: the first labels as one more vote, as strong as all modalities
+together after a quarter of the steps and gone after three quarters. It mended AV-stamps, where the picture has not
+learned them after a quarter, and cost AV-digits more, where both have. So they are now kept until every modality has
+learned them (`labelling.first_learned`), and then given up at once.
+
+{table}"""
 
 
 def _failures(runs: Sequence[Run], rows: Mapping[str, str]) -> str:

@@ -227,7 +227,7 @@ def page(result: Mapping[str, Any]) -> str:
             ]
         )
         hooks = 0.1 * entry["hooks_us"] / wall["without_ms"]
-        shares.append([words, percent(wall), percent(cpu), f"{hooks:.2f} %"])
+        shares.append([words, percent(wall), percent(cpu), f"{hooks:.2f} %", verdict(wall)])
         epoch_ms = entry["steps_per_epoch"] * wall["without_ms"]
         saves.append(
             [
@@ -250,7 +250,9 @@ def page(result: Mapping[str, Any]) -> str:
     ]
     return PAGE.format(
         times=markdown_table(header, rows),
-        shares=markdown_table(["steps", "of time", "of processor time", "in callbacks"], shares),
+        shares=markdown_table(
+            ["steps", "of time", "of processor time", "in callbacks", f"{MOST:g} % of time?"], shares
+        ),
         saves=markdown_table(
             ["steps", "parameters", "checkpoints", "one takes, ms", "of 600 s", "of an epoch here"], saves
         ),
@@ -273,6 +275,12 @@ def percent(clock: Mapping[str, Any]) -> str:
     return f"{0.1 * clock['difference_us'] / clock['without_ms']:.2f} % ({low:.2f} to {high:.2f})"
 
 
+def verdict(clock: Mapping[str, Any]) -> str:
+    """Where a difference with its interval stands to MOST."""
+    low, high = (0.1 * value / clock["without_ms"] for value in clock["interval_us"])
+    return "less" if high <= MOST else "more" if low > MOST else "the pairs do not tell"
+
+
 PAGE = """# What surviving costs
 
 How much longer is a step because its gradient is looked at, signals are watched and processes tell each other of them?
@@ -290,6 +298,8 @@ mostly waiting for the others, which without them comes later in the step.
 In percent of the step without:
 
 {shares}
+
+In one process the callbacks take about as long whatever the batch: the longer a step, the smaller their share.
 
 A checkpoint is written at the end of each epoch and every `trainer.save_every_s` (600 s). Looking whether all numbers
 are finite, checksums and flushing to disk are part of its time:

@@ -1,13 +1,14 @@
 """Two machines that train as one, and the network between them goes down, or one of them hangs.
 
     python benchmarks/two_nodes.py             results, page; needs root and Linux's `ip`, `unshare`
-    python benchmarks/two_nodes.py --rounds 1  a trial; printed, not published
+    python benchmarks/two_nodes.py --rounds 2  a trial; printed, not published
 
 A machine is a network namespace with a name of its own; a pair of virtual cards joins the two, and both see one
 folder.  torchrun starts tools/train.py on either, on a small generated set.  At a random moment of the training the
 link is taken down, or all processes of one machine are stopped by SIGSTOP.  When the others have ended, the link is up
 again or the stopped machine is killed, and the same commands go on to the end.  Labels are compared with those of two
-processes on one machine that nothing has disturbed.
+processes on one machine that nothing has disturbed.  Runs that are done are kept in benchmarks/results/two_nodes.json,
+so this goes on where it stopped.
 """
 
 import argparse
@@ -22,8 +23,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +37,9 @@ from selavi.atomic import write_text
 from selavi.errors import UsageError
 from selavi.runs.checkpoint import read_checkpoint
 from selavi.runs.folder import RunFolder
-from selavi.signals import stopping_signals
+from selavi.signals import STOPPING, stopping_signals
 
-ROUNDS = 2
+ROUNDS = 1
 TIMEOUT_S = 20
 STEPS = 160
 FAULTS = {
@@ -72,14 +74,6 @@ class Machine:
         with log.open("wb") as output:
             return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
 
-    def signal(self, number: int) -> None:
-        """Send a signal to every process on this machine."""
-        for pid in output_of("ip", "netns", "pids", self.space).split():
-            try:
-                os.kill(int(pid), number)
-            except ProcessLookupError:
-                continue
-
     def set_link(self, state: str) -> None:
         """Take the card up or down."""
         output_of("ip", "-n", self.space, "link", "set", self.card, state)
@@ -104,6 +98,7 @@ def two_machines() -> Iterator[list[Machine]]:
     """Two machines, joined by a link; whatever happens, their processes are killed and they are removed."""
     spaces = [f"selavi-{os.getpid()}-{number}" for number in (0, 1)]
     machines = [Machine(number, space, f"card{number}", address(number)) for number, space in enumerate(spaces)]
+    remove_spaces()
     try:
         for space in spaces:
             output_of("ip", "netns", "add", space)
@@ -116,10 +111,25 @@ def two_machines() -> Iterator[list[Machine]]:
             node.set_link("up")
         yield machines
     finally:
-        for node in machines:
-            if node.space in output_of("ip", "netns", "list").split():
-                node.signal(signal.SIGKILL)
-                output_of("ip", "netns", "delete", node.space)
+        for number in (*STOPPING, signal.SIGINT):  # a second one must not end the cleaning up
+            signal.signal(number, signal.SIG_IGN)
+        remove_spaces(os.getpid())
+
+
+def remove_spaces(owner: int | None = None) -> None:
+    """Remove the namespaces of a process, or those of earlier ones that were killed, with all that runs in them."""
+    for name in output_of("ip", "netns", "list").split():
+        match = re.fullmatch(r"selavi-(\d+)-[01]", name)
+        if match and (int(match[1]) == owner or not Path("/proc", match[1]).exists()):
+            send(signal.SIGKILL, name)
+            output_of("ip", "netns", "delete", name)
+
+
+def send(number: int, space: str) -> None:
+    """Send a signal to every process in a namespace."""
+    for pid in output_of("ip", "netns", "pids", space).split():
+        with suppress(ProcessLookupError):
+            os.kill(int(pid), number)
 
 
 def require_namespaces() -> None:
@@ -196,13 +206,13 @@ def try_fault(name: str, seed: int, machines: Sequence[Machine], folder: Path, m
     if stopped is None:
         machines[1].set_link("down")
     else:
-        stopped.signal(signal.SIGSTOP)
+        send(signal.SIGSTOP, stopped.space)
     watched = [node for node in machines if node is not stopped]
     ended = wait([processes[node.number] for node in watched], TIMEOUT_S + 120)
     if stopped is None:
         machines[1].set_link("up")
     for node in machines:  # what is stopped, and what hangs
-        node.signal(signal.SIGKILL)
+        send(signal.SIGKILL, node.space)
     for process in processes:
         process.wait()
     reports = []
@@ -273,6 +283,7 @@ def page(result: Mapping[str, Any]) -> str:
                 str(len(runs)),
                 f"{len(seconds)} of {len(ends)}",
                 f"{max(seconds):.1f}" if seconds else "none",
+                ", ".join(re.findall(r"last heard of (\d+) s", " ".join(end["message"] for end in ends))) or "none",
                 ", ".join(codes),
                 f"{sum(end['names_the_other'] for end in ends)} of {len(ends)}",
                 f"{sum(run['is_whole'] for run in runs)} of {len(runs)}",
@@ -280,7 +291,15 @@ def page(result: Mapping[str, Any]) -> str:
                 str(sum(len(run["litter"]) for run in runs)),
             ]
         )
-    header = ["fault", "runs", "processes that ended", "the last after, s", "exit code", "that name the other"]
+    header = [
+        "fault",
+        "runs",
+        "processes that ended",
+        "the last after, s",
+        "silence, s",
+        "exit code",
+        "that name the other",
+    ]
     header += ["whole checkpoints", "equal labels", "litter"]
     example = next((end["message"] for run in result["runs"] for end in run["ends"] if end["message"]), "none")
     return PAGE.format(
@@ -307,7 +326,8 @@ Their labels, too, are compared with the undisturbed ones. `trainer.timeout_s` i
 {table}
 
 - *processes that ended*: by themselves, of those that could (a stopped one cannot). *the last after*: from the fault to
-  the end of torchrun on that machine.
+  the end of torchrun on that machine; other work ran on the two cores, and programs took long to end. *silence*: how
+  long ago each message says that the other was heard of, which is up to 5 s before the fault.
 - *exit code*: of the training, as torchrun reports it; torchrun itself ends with 1.
 - *that name the other*: the message says which process was lost, and on which machine, such as
 
@@ -330,17 +350,19 @@ def main() -> None:
     media, unbroken, both = args.work / "media", args.work / "unbroken", args.work / "undisturbed"
     generate(media, seed=5, clips_per_class={"train": 8, "test": 2}, progress=False)
     alone(unbroken, media)
+    store = (args.work if is_trial else RESULTS) / "two_nodes.json"
     result: dict[str, Any] = {"date": time.strftime("%Y-%m-%d"), "machine": machine(), "runs": []}
+    if store.exists() and not is_trial:
+        result["runs"] = json.loads(store.read_text(encoding="utf-8"))["runs"]
+    done = {(run["fault"], run["seed"]) for run in result["runs"]}
     with stopping_signals(), two_machines() as machines:
         shutil.rmtree(both, ignore_errors=True)
         run_to_end(machines, both, media)
         result["undisturbed_equal"] = labels(both).equals(labels(unbroken))
-        for name in args.faults:
-            for seed in range(args.rounds):
-                run = try_run(name, seed, machines, unbroken, media)
-                result["runs"].append(run)
-    store = (args.work if is_trial else RESULTS) / "two_nodes.json"
-    write_text(store, json.dumps(result, indent=1) + "\n")
+        for seed, name in product(range(args.rounds), args.faults):
+            if (name, seed) not in done:
+                result["runs"].append(try_run(name, seed, machines, unbroken, media))
+                write_text(store, json.dumps(result, indent=1) + "\n")
     print(page(result))
     if not is_trial:
         (PAGES / "two_nodes.md").write_text(page(result), encoding="utf-8")

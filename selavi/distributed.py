@@ -1,4 +1,6 @@
-"""Sums and gathers over processes; on one process they return their input.  The only user of torch.distributed."""
+"""Sums and gathers over processes; on one process they change nothing.  The only user of torch.distributed."""
+
+from collections.abc import Iterable
 
 import torch
 import torch.distributed as dist
@@ -33,6 +35,13 @@ def all_sum(tensor: Tensor) -> Tensor:
             f"one printed ({reason})"
         ) from error
     return total
+
+
+def take_from_first(tensors: Iterable[Tensor]) -> None:
+    """Give tensors, in place, the values that they have on the first process."""
+    if world_size() > 1:
+        for tensor in tensors:
+            dist.broadcast(tensor, 0)
 
 
 def gather_rows(rows: Tensor) -> Tensor:

@@ -156,7 +156,10 @@ def free_disk(path: Path | str) -> int:
 
 def on_one_disk(*paths: Path | str) -> bool:
     """Whether folders lie, or will lie, on one disk."""
-    return len({os.stat(place_of(path)).st_dev for path in paths}) == 1
+    try:
+        return len({os.stat(place_of(path)).st_dev for path in paths}) == 1
+    except OSError:
+        return False
 
 
 def _free(path: str | bytes) -> str:

@@ -69,7 +69,7 @@ _LOOK_S = 10.0
 _READ_S = 8.0
 """To measure how fast clips are read, and as long at most to measure how fast files are decoded ahead."""
 _DEMO_ID_BYTES = 25.0
-"""Of an id of the demo set, about."""
+"""Length of an id of the demo set, about."""
 _NOT_COUNTED = "the scan of the files, first labels, checkpoints, evaluation"
 
 
@@ -268,8 +268,8 @@ def _room(config: Config, data: DataSpeed | None, machine: Machine) -> Room:
 
 def _disk_lines(config: Config, clips: Clips, rehearsal: Rehearsal, course: Course, decoded_gb: float) -> list[Line]:
     folder, cache_dir = RunFolder(config.run_dir), config.data.cache_dir
-    there = sum(os.path.getsize(path) for path in (folder.last_checkpoint, folder.previous_checkpoint) if path.exists())
-    of_run = max(0.0, run_bytes(config, clips, rehearsal, course.steps_per_epoch) - there)
+    kept = sum(os.path.getsize(path) for path in (folder.last_checkpoint, folder.previous_checkpoint) if path.exists())
+    of_run = max(0.0, run_bytes(config, clips, rehearsal, course.steps_per_epoch) - kept)
     lines = []
     if decoded_gb:
         advice = "point data.cache_dir at a larger disk, or set data.cache_gb=0, with which each clip is decoded anew"
@@ -310,7 +310,7 @@ def _notes(
     elif 0 < needed_gb <= config.data.cache_gb:
         needed = byte_size(1e9 * needed_gb)
         notes.append(
-            f"decoded media are mapped: up to {needed} more show as memory in use, and are given back when needed"
+            f"data.cache_gb: up to {needed} more, mapped, show as memory in use, and are given back when needed"
         )
     not_counted = [_NOT_COUNTED]
     if sample is None:

@@ -260,9 +260,12 @@ class LabellingConfig:
     table (CSV, Parquet) with the columns id and cluster, and perhaps head."""
     first_share: float = setting(0.25, above=0, most=1, needs=FIRST_GIVEN)
     """Share of the steps in which the first labels are learned; the labellings of that time are left out."""
-    first_fade: float = setting(0.5, least=0, most=1, needs=(FIRST_GIVEN, TRANSPORT), earlier=0.0)
-    """Share of the steps after that in which the first labels still have a vote: as much say as all modalities
-    together when it begins, none when it ends. 0: none at all."""
+    first_learned: float = setting(0.2, least=0, below=1, needs=FIRST_GIVEN, earlier=0.0)
+    """After that they are kept until every modality alone agrees with them so far, on clips as the labelling sees them:
+    0 is what chance gives, 1 all of them.  Else one that has not learned them would spoil the labels for all; 0: they
+    are not kept."""
+    first_most: float = setting(0.6, above=0, most=1, needs=FIRST_GIVEN)
+    """Share of the steps after which they are kept no longer, learned or not."""
     num_labellings: int = setting(100, least=2)
     """Points of the schedule; the last one falls on the end of training."""
     power: float = setting(1.5, above=0)

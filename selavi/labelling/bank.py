@@ -30,7 +30,7 @@ class LabelBank:
         probe: (H,) float64, of the last labelling of a finished model (selavi/labelling/probe.py); nan before it, and
             where each modality has labels of its own.
         num_labellings: so far.
-        first: (N, H) int32, the first labels that were given, while they still vote; -1 for none.
+        keeps_first: whether its labels are the first ones that were given, and are kept until they are learned.
     """
 
     def __init__(self, ids: Sequence[str], num_heads: int, num_clusters: int) -> None:
@@ -40,7 +40,7 @@ class LabelBank:
         self.weights = torch.ones(num_heads, num_clusters)
         self.probe = torch.full((num_heads,), torch.nan, dtype=torch.float64)
         self.num_labellings = 0
-        self.first: Tensor | None = None
+        self.keeps_first = False
 
     def __getitem__(self, index: Tensor) -> Tensor:
         """Pseudo-labels (B, H) int64 of some rows (B,), on their device.
@@ -59,14 +59,13 @@ class LabelBank:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything, fit for torch.load(weights_only=True)."""
-        first = {} if self.first is None else {"first": self.first}
         return {
             "ids": self.ids,
             "labels": self.labels,
             "weights": self.weights,
             "probe": self.probe,
             "num_labellings": self.num_labellings,
-            **first,
+            "keeps_first": self.keeps_first,
             **self.rule.tensors(),
         }
 
@@ -96,4 +95,4 @@ class LabelBank:
         self.rule = LabelRule.from_tensors(state)
         self.probe = state.get("probe", self.probe).clone()  # earlier versions did not measure it
         self.num_labellings = state["num_labellings"]
-        self.first = state["first"].clone() if "first" in state else None
+        self.keeps_first = state.get("keeps_first", False)  # earlier versions gave them up at once

@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,7 @@ from selavi.labelling.race import Race, mean_race, measure_race
 from selavi.labelling.rule import LabelRule
 from selavi.labelling.schedule import labelled_fraction
 from selavi.labelling.statistics import ClipStatistics, describe_votes
-from selavi.labelling.votes import HeadLogits, Hint, Votes
+from selavi.labelling.votes import HeadLogits, Votes
 from selavi.randomness import mix
 
 
@@ -53,6 +53,10 @@ class LabellingReport:
     seconds: float
     race: Race
     """Mean over heads."""
+    keeps_first: bool = False
+    """Whether the labels that were given first are kept, because a modality has not learned them yet."""
+    least_learned: float = float("nan")
+    """How far that one agrees with them: 0 by chance, 1 for all of them; nan where nobody asked."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,8 @@ class Draft:
         self.statistics = torch.full((4, *bank.labels.shape), torch.nan)
         self.heads: list[HeadReport] = []
         self.num_groups = 0  # of heads, that are done
+        self.keeps_first = False
+        self.least_learned = float("nan")
         self.seconds = 0.0
 
     def state_dict(self) -> dict[str, Any]:
@@ -88,6 +94,8 @@ class Draft:
             "statistics": self.statistics,
             "heads": [asdict(head) for head in self.heads],
             "num_groups": self.num_groups,
+            "keeps_first": self.keeps_first,
+            "least_learned": self.least_learned,
             "seconds": self.seconds,
             **self.rule.tensors(),
         }
@@ -100,6 +108,7 @@ class Draft:
         draft.rule = LabelRule.from_tensors(state)
         draft.heads = [HeadReport(**head | {"race": Race.from_dict(head["race"])}) for head in state["heads"]]
         draft.num_groups, draft.seconds = state["num_groups"], state["seconds"]
+        draft.keeps_first, draft.least_learned = state["keeps_first"], state["least_learned"]
         return draft
 
     def note_collected(self, rows: Tensor, columns: list[int]) -> None:
@@ -152,7 +161,6 @@ class Labeller:
         head_logits: HeadLogits,
         permute_clusters: Callable[[str, int, Tensor], None],
         statistics: bool = False,
-        first_weight: float = 0.0,
     ) -> tuple[LabellingReport, ClipStatistics | None]:
         """Renew the bank.
 
@@ -166,7 +174,6 @@ class Labeller:
             statistics: also return how confident each label is, and score the heads by probe; every clip is then
                 labelled, whatever the fraction, and one that lacks the modality that labels gets what the heads of the
                 other one say.
-            first_weight: what the vote of the bank's first labels weighs; at 0 they are forgotten.
         """
         number, settings = bank.num_labellings, self.config.labelling
         fraction = 1.0 if statistics else labelled_fraction(number, settings.num_labellings, settings.fraction)
@@ -182,11 +189,15 @@ class Labeller:
                 together = make_label_sets("joint", self.config.branches, self.config.heads.num_heads)[0]
                 everyone = self._votes(clips.with_any(together.voters), together, draft, head_logits)
                 _align(everyone, heads, permute_clusters)
+            if bank.keeps_first and not statistics and not draft.num_groups:
+                draft.least_learned = self._least_learned(clips, heads, bank, draft, head_logits)
+                draft.keeps_first = draft.least_learned < settings.first_learned
             for label_set in self.config.label_sets:
                 draft.note_collected(rows, [label_set.learning_columns[head] for head in heads])
                 votes = self._votes(clips.with_any(label_set.voters), label_set, draft, head_logits)
-                if bank.first is not None and first_weight:
-                    votes = replace(votes, hint=self._hint(votes, label_set, bank.first, first_weight))
+                if draft.keeps_first:
+                    self._keep(votes, label_set, heads, bank, draft)
+                    continue
                 labelled = self._label(votes, label_set, heads, fraction, bank, draft)
                 for head, result in zip(heads, labelled, strict=True):
                     race = measure_race(votes, head, label_set.learners, result.labels)
@@ -201,9 +212,8 @@ class Labeller:
             draft.num_groups += 1
             draft.seconds += time.monotonic() - began
         churn = draft.hand_over(bank)
+        bank.keeps_first = draft.keeps_first
         self.draft = None
-        if not first_weight:
-            bank.first = None
         if self.method.weigh is not None:
             bank.weights = self.method.weigh(bank.labels, self.config.heads.num_clusters)
         return _report(number, draft, churn), ClipStatistics(*draft.statistics) if statistics else None
@@ -221,10 +231,29 @@ class Labeller:
             columns=label_set.voting_columns,
         )
 
-    def _hint(self, votes: Votes, label_set: LabelSet, first: Tensor, weight: float) -> Hint:
-        """The vote of the first labels (N, H) on some clips."""
-        labels = first[votes.clips.index.cpu()][:, label_set.learning_columns]
-        return Hint(labels.long().to(votes.clips.index.device), weight)
+    def _least_learned(
+        self, clips: FeatureTable, heads: list[int], bank: LabelBank, draft: Draft, head_logits: HeadLogits
+    ) -> float:
+        """How far the modality that knows them least agrees with the bank's labels: 0 by chance, 1 for all of them."""
+        races = []
+        for label_set in self.config.label_sets:
+            votes = self._votes(clips.with_any(label_set.learners), label_set, draft, head_logits)
+            for head in heads:
+                labels = bank.labels[votes.clips.index.cpu(), label_set.learning_columns[head]].long()
+                races.append(measure_race(votes, head, label_set.learners, labels))
+        columns = [label_set.learning_columns[head] for label_set in self.config.label_sets for head in heads]
+        chance = float(np.mean([_largest_share(bank.labels[:, column]) for column in columns]))
+        shares = [one.own_share for one in mean_race(races).modalities.values() if np.isfinite(one.own_share)]
+        return (min(shares) - chance) / (1 - chance) if shares and chance < 1 else 1.0
+
+    def _keep(self, votes: Votes, label_set: LabelSet, heads: list[int], bank: LabelBank, draft: Draft) -> None:
+        """Leave the labels of some heads as they are."""
+        index = votes.clips.index.cpu()
+        for head in heads:
+            column = label_set.learning_columns[head]
+            draft.labels[:, column] = bank.labels[:, column]
+            race = measure_race(votes, head, label_set.learners, bank.labels[index, column].long())
+            draft.heads.append(HeadReport(0, None, True, race))
 
     def _aligns(self, label_set: LabelSet) -> bool:
         """Whether heads that vote together must come to name the same clusters first."""
@@ -275,6 +304,12 @@ class Labeller:
             draft.fill(rows, column, gather_rows(likeliest).cpu())
 
 
+def _largest_share(labels: Tensor) -> float:
+    """Share of the labels (N,) that the largest cluster has: what one who always says that one is right about."""
+    sizes = torch.bincount(labels[labels >= 0].long())
+    return float(sizes.max() / sizes.sum()) if len(sizes) else 1.0
+
+
 def _align(votes: Votes, heads: list[int], permute_clusters: Callable[[str, int, Tensor], None]) -> None:
     """Let the heads of all voters name the same clusters as the first one's."""
     for head in heads:
@@ -293,4 +328,6 @@ def _report(number: int, draft: Draft, churn: float) -> LabellingReport:
         churn=churn,
         seconds=draft.seconds,
         race=mean_race([head.race for head in draft.heads]),
+        keeps_first=draft.keeps_first,
+        least_learned=draft.least_learned,
     )

@@ -65,17 +65,6 @@ def labelling_steps_of_parts(
     return steps
 
 
-def first_weight(progress: float, share: float, fade: float) -> float:
-    """What the vote of the first labels weighs after a part of the steps, `progress`.
-
-    It falls from 1 after `share` of the steps to 0 after `share + fade` of them, at the latest at the end of training.
-    """
-    end = min(1.0, share + fade)
-    if progress >= end or fade == 0:
-        return 0.0
-    return 1.0 if progress <= share else (end - progress) / (end - share)
-
-
 def labelled_fraction(number: int, num_labellings: int, first: float) -> float:
     """Share of the clips that get a label: `first` at the first labelling, growing to 1 at the last (P2OT's ramp).
 

@@ -5,7 +5,6 @@ Axes: n clips of this rank, K clusters.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -25,27 +24,6 @@ from selavi.labelling.spread import Spread, equal_gains
 
 HeadLogits = Callable[[Mapping[str, Tensor], list[int]], Mapping[str, Tensor]]
 """(features, heads) -> logits (len(heads), n, K) a branch."""
-
-
-@dataclass(frozen=True)
-class Hint:
-    """Labels from elsewhere that have a vote of their own."""
-
-    labels: Tensor
-    """(n, H) int64, a column a head; -1 for none."""
-    weight: float
-    """Its spread, where that of all voters together is 1."""
-
-    def vote(self, scores: Tensor, head: int, rows: slice, spread: float) -> Tensor:
-        """Add this vote to the scores (b, K) of some rows, where all scores spread by `spread`.
-
-        What is 1 for one cluster and 0 for the others spreads by sqrt(K - 1) / K.
-        """
-        labels = self.labels[rows, head]
-        num_clusters = scores.shape[1]
-        height = self.weight * spread * num_clusters / math.sqrt(num_clusters - 1)
-        added = (height * (labels >= 0)).to(scores.dtype)
-        return scores.scatter_add(1, labels.clamp(min=0)[:, None], added[:, None])
 
 
 @dataclass(frozen=True)
@@ -69,7 +47,6 @@ class Votes:
     """Scales the votes."""
     columns: Sequence[int]
     """The column of the rule that belongs to each head."""
-    hint: Hint | None = None
 
     def equalise(self, head: int) -> None:
         """Scale the votes of one head so that all voters have the same say; the rule keeps how."""
@@ -91,20 +68,10 @@ class Votes:
         num_rows, device = len(self.clips.index), self.clips.index.device
         weights = {name: self.weights[name] for name in self.voters}
 
-        def without_hint(chosen: slice) -> Tensor:
+        def rows(chosen: slice) -> Tensor:
             log_probabilities, present = self._block(head, chosen, self.voters)
             return combine_scores(self.rule.scale(self.columns[head], log_probabilities), weights, present)
 
-        def rows(chosen: slice) -> Tensor:
-            scores = without_hint(chosen)
-            return scores if self.hint is None else self.hint.vote(scores, head, chosen, spread)
-
-        spread = 0.0
-        if self.hint is not None:
-            measured = Spread(self.num_clusters, device)
-            for _, block in BlockTable(num_rows, self.num_clusters, without_hint, memory.BLOCK_ROWS, device).blocks():
-                measured.add(block)
-            spread = measured.measure()[1]
         computed = BlockTable(num_rows, self.num_clusters, rows, memory.BLOCK_ROWS, device)
         bits = memory.bits_per_score(num_rows, self.num_clusters, self.memory_gb)
         kept = torch.empty(num_rows if bits == 32 else 0, self.num_clusters, device=device)

@@ -23,7 +23,7 @@ from selavi.atomic import write_atomically, write_text
 from selavi.augment import Augment
 from selavi.batch import ClipBatch
 from selavi.config import Config, HeadsConfig, as_dict
-from selavi.distributed import all_sum, rank, world_size
+from selavi.distributed import all_sum, rank, take_from_first, world_size
 from selavi.errors import UsageError
 from selavi.guarded.json_file import read_json
 from selavi.inference.load import load_model, untrained_model
@@ -195,6 +195,7 @@ class FinetuneModule(pl.LightningModule):
         counts = torch.zeros(4, len(names), device=self.device, dtype=torch.float64)  # clips, decoded, first, top five
         where = torch.from_numpy(classes).to(self.device)
         self.eval()
+        take_from_first(self.encoder.buffers())  # the checkpoint that is kept has these
         for batch in batches:
             batch = batch.to(self.device)
             rows, has_input = batch.index[::num_views], batch.present[self.modality].float()[:, None]

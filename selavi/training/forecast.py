@@ -60,7 +60,7 @@ class Clips:
     num_clips: int
     """To train on."""
     num_files: int
-    """Of all splits, usable or not."""
+    """Files of all splits, usable or not."""
     id_bytes: float
     """Length of an id, on average."""
 
@@ -72,7 +72,7 @@ class Room:
     memory: int
     """Free, or this process's own."""
     processes: int
-    """Of the run on this machine."""
+    """Processes of the run on this machine."""
     process_bytes: int
     """Memory of a loader process."""
     batch_bytes: int

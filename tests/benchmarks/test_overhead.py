@@ -45,8 +45,15 @@ def test_the_page_says_what_part_of_a_step_it_is(benchmarks: dict[str, ModuleTyp
     }
     page, words = overhead.page(result), overhead.SIZES["tiny"].words
     assert f"| {words} | 100 | 14.95 | 15.05 | 100 (100 to 100) | 100 (100 to 100) | 90 |" in page
-    assert f"| {words} | 0.67 % (0.67 to 0.67) | 0.67 % (0.67 to 0.67) | 0.60 % |" in page
+    assert f"| {words} | 0.67 % (0.67 to 0.67) | 0.67 % (0.67 to 0.67) | 0.60 % | less |" in page
     assert f"| {words} | 1,234 | 2 | 25.0 | 0.004 % | 27.87 % of 0.09 s |" in page
+
+
+def test_what_the_interval_does_not_tell_is_not_said(benchmarks: dict[str, ModuleType]) -> None:
+    verdict = benchmarks["overhead"].verdict
+    intervals = [[-50.0, 90.0], [50.0, 150.0], [150.0, 200.0]]
+    verdicts = [verdict({"without_ms": 10.0, "interval_us": interval}) for interval in intervals]
+    assert verdicts == ["less", "the pairs do not tell", "more"]
 
 
 def test_every_other_step_goes_without_and_disturbed_ones_do_not_count(benchmarks: dict[str, ModuleType]) -> None:

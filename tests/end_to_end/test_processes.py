@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -10,8 +12,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from selavi.config import LabellingConfig
+from selavi.labelling.schedule import labelling_steps_of_parts
 from selavi.runs.folder import RunFolder
-from tests.end_to_end.runs import bank, losses, start
+from tests.end_to_end.runs import assert_same_run, bank, losses, start
 from tools import cluster_eval
 
 
@@ -56,6 +60,35 @@ def test_two_processes_fine_tune_as_one(repository: Path, tiny_yaml: Path, finis
     figures = json.loads(RunFolder(folder).finetuning("test").read_text())
     assert figures["test"]["clips"] == 16
     assert error.count("held out; into") == 1  # one of the two speaks
+
+
+@pytest.mark.slow
+@pytest.mark.end_to_end
+def test_two_processes_go_on_just_before_a_labelling_as_if_nothing_had_happened(
+    repository: Path, tiny_yaml: Path, tmp_path: Path
+) -> None:
+    """Each normalises its own batches; what it has learned of them is lost where the run stops, but for the first."""
+    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
+    settings = ["--config", tiny_yaml, "trainer.devices=2", "trainer.strategy=ddp", "optim.batch_size=4"]
+    settings += ["trainer.max_epochs=3", "labelling.num_labellings=4", "resume=auto"]
+    at_step = labelling_steps_of_parts([3], 4, 4, LabellingConfig().power)[2]
+
+    def train(folder: Path, tool: str, *words: object) -> tuple[int, str]:
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        command = [sys.executable, *launcher, str(repository / tool), *map(str, (*words, *settings))]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            [*command, f"run_dir={folder}"], env=environment, capture_output=True, text=True, timeout=400
+        )
+        return done.returncode, done.stderr
+
+    code, error = train(unbroken, "tools/train.py")
+    assert code == 0, error
+    code, error = train(broken, "tests/end_to_end/stopped_at.py", at_step)
+    assert f"stopped by a signal; {at_step} steps of it are kept" in error
+    code, error = train(broken, "tools/train.py")
+    assert code == 0, error
+    assert_same_run(unbroken, broken)
 
 
 def has_ended(pid: int) -> bool:

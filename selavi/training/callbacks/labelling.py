@@ -11,12 +11,12 @@ from torch import Tensor
 
 from selavi.batch import ClipBatch, RowReader
 from selavi.config import Config
-from selavi.distributed import rank, world_size
+from selavi.distributed import rank, take_from_first, world_size
 from selavi.errors import UsageError
 from selavi.id_tables import IdTable
 from selavi.labelling.features import FeatureTable, collect_features
 from selavi.labelling.labeller import Draft, Labeller
-from selavi.labelling.schedule import first_weight, labelling_steps_of_parts
+from selavi.labelling.schedule import labelling_steps_of_parts
 from selavi.labelling.statistics import ClipStatistics
 from selavi.meter import say
 from selavi.scores.metrics import contingency_matrix, normalised_mutual_information
@@ -133,6 +133,8 @@ class LabellingCallback(pl.Callback):
 
     def _relabel_at_once(self, trainer: pl.Trainer, module: SelaviModule, last: bool) -> None:
         module.eval()
+        # Where each process normalises its own batches, statistics differ.  A checkpoint has those of the first.
+        take_from_first(module.model.buffers())
 
         def collect(pass_number: int) -> FeatureTable:
             self.survival.save_if_due(trainer, module)
@@ -147,12 +149,12 @@ class LabellingCallback(pl.Callback):
         def permute(branch: str, head: int, permutation: Tensor) -> None:
             module.model.permute_clusters(branch, head, permutation.to(module.device))
 
-        settings = self.config.labelling
-        progress = trainer.global_step / (self.config.trainer.max_epochs * module.steps_per_epoch)
-        weight = first_weight(progress, settings.first_share, settings.first_fade)
+        part_steps = self.config.trainer.max_epochs * module.steps_per_epoch
+        if trainer.global_step >= self.config.labelling.first_most * part_steps:
+            module.label_bank.keeps_first = False
         with torch.no_grad(), trainer.precision_plugin.forward_context():
             report, self.statistics = self.labeller.relabel(
-                module.label_bank, collect, module.model.logits, permute, statistics=last, first_weight=weight
+                module.label_bank, collect, module.model.logits, permute, statistics=last
             )
         module.train()
         self.churn.append(report.churn)

@@ -109,15 +109,20 @@ class Progress(pl.Callback):
             labels = "" if nmi is None else f", nmi {nmi:.3f}"
             wrong = "" if report.converged else ", NOT CONVERGED"
             error = "" if report.marginal_error is None else f", marginal error {report.marginal_error:.1e}"
+            done = f"{report.num_passes} passes{error}{wrong}"
+            if report.keeps_first:
+                needed = self.config.labelling.first_learned
+                done = f"the first labels are kept, learned to {report.least_learned:.2f} of {needed:g} by one modality"
             self.say(
-                f"labelling {report.number + 1}/{planned}: {report.num_passes} passes"
-                f"{error}{wrong}, {report.used_clusters:.1f}/{self.config.heads.num_clusters}"
+                f"labelling {report.number + 1}/{planned}: {done}, "
+                f"{report.used_clusters:.1f}/{self.config.heads.num_clusters}"
                 f" clusters used{churn}{labels}, {duration(report.seconds)}"
             )
             if len(report.race.modalities) > 1:
                 self.say(f"  {describe_race(report.race, self.config.heads.num_clusters)}")
             self._warn_of_losers(report.race, trained)
-            self._warn_of_churn(report.churn, trained)
+            if not report.keeps_first:
+                self._warn_of_churn(report.churn, trained)
             empty = self.config.heads.num_clusters - report.used_clusters
             # The first labellings may well leave some empty.
             if empty and not self.empty_was_said and report.number >= planned // 4:

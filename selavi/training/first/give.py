@@ -101,8 +101,7 @@ def give_first_labels(config: Config, bank: LabelBank, source: Source, num_given
             )
         made = _from_teacher(config, bank, source, crafted)
     bank.num_labellings = num_given
-    votes_on = config.labelling.first_fade > 0 and config.labelling_method.reads_scores
-    bank.first = bank.labels.clone() if votes_on else None
+    bank.keeps_first = config.labelling.first_learned > 0
     seconds = time.monotonic() - began
     agreement = heads_agreement(config, bank)
     agree = "" if np.isnan(agreement) else f"; their heads agree to {agreement:.2f} (NMI)"
