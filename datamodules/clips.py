@@ -36,7 +36,7 @@ from selavi.arrays import Vectors
 from selavi.atomic import locked
 from selavi.config import Config
 from selavi.errors import DataError, UsageError
-from selavi.modalities import files_of, num_bytes, reads_media, reads_sound
+from selavi.modalities import clip_seconds, files_of, num_bytes, reads_media, reads_sound, reads_stills
 
 DEMO_CLIPS_PER_CLASS = {"train": 100, "test": 30}
 
@@ -127,7 +127,7 @@ def require_source(config: Config) -> None:
     """
     data = config.data
     if reads_media(config) and not data.demo and "://" not in data.root and not is_prepared(data.root):
-        require_media(Path(data.root), data.allow_links)
+        require_media(Path(data.root), data.allow_links, reads_stills(config))
     if data.list:
         read_list(data.list, data.source)
 
@@ -233,14 +233,14 @@ def _scan(config: Config) -> pa.Table:
         deadline_s=data.timeout_s,
         allow_links=data.allow_links,
         layout=data.layout,
+        pictures=reads_stills(config),
     )
 
 
 def judge_for(config: Config, manifest: pa.Table) -> pa.Table:
     """Turn facts into the statuses of this run; see datamodules.index.manifest.judge."""
     data = config.data
-    clip_s = data.clip_s if reads_media(config) else 0.0
-    return judge(manifest, clip_s=clip_s, audio_policy=data.audio_policy, modalities=config.kinds.values())
+    return judge(manifest, clip_s=clip_seconds(config), audio_policy=data.audio_policy, modalities=config.kinds.values())
 
 
 def _describe_broken_sound(config: Config, manifest: pa.Table) -> str:

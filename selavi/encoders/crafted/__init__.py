@@ -12,6 +12,7 @@ from selavi.encoders.encoder import Encoder
 
 CRAFTED: dict[str, Callable[[Config], Encoder]] = {
     "video": lambda config: CraftedPictures(),
+    "image": lambda config: CraftedPictures(),
     "audio": lambda config: CraftedSound(),
 }
 """By kind of modality, from a configuration as seen by the modality."""

@@ -18,7 +18,7 @@ from torchvision.models.video import resnet as video_resnet
 
 from selavi.config import Config, load_config
 from selavi.encoders.r2plus1d import R2Plus1D
-from selavi.encoders.resnet import AudioResNet
+from selavi.encoders.resnet import ResNet
 from selavi.errors import UsageError
 from selavi.inference.predict import score_views
 from selavi.labelling.rule import LabelRule
@@ -100,7 +100,7 @@ def official_network(num_heads: int, num_clusters: int) -> Official:
 
 def narrow_network(num_heads: int = 3, num_clusters: int = 5) -> Official:
     torch.manual_seed(3)
-    return Official(R2Plus1D(8, 18), AudioResNet(8, 9), 64, num_heads, num_clusters)
+    return Official(R2Plus1D(8, 18), ResNet(1, 8, 9), 64, num_heads, num_clusters)
 
 
 def checkpoint_of(network: nn.Module, num_heads: int, prefix: str = "module.") -> dict[str, Any]:
