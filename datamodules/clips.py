@@ -21,7 +21,7 @@ from datamodules.index.manifest import (
     select_split,
     usable,
 )
-from datamodules.index.scan import other_suffixes, require_media, scan
+from datamodules.index.scan import other_suffixes, require_media, scan, suffixes_of
 from datamodules.index.sources import apply_list, describe_list, read_list
 from datamodules.index.triage import advise
 from datamodules.index.vectors import list_vectors
@@ -174,7 +174,7 @@ def prepare_manifest(config: Config) -> tuple[pa.Table, Media]:
             manifest = judge_for(config, mark_broken_sound(manifest, media.sound_faults))
         manifest = mark_unusable(manifest, faults)
         check_bad_fraction(manifest, data.max_bad_fraction)
-    others = "" if data.demo else other_suffixes(manifest)
+    others = "" if data.demo else other_suffixes(manifest, suffixes_of(reads_stills(config)))
     files = describe_files(opened, usable(manifest))
     warnings = (*describe_layout(manifest), others, list_warning, describe_list(manifest), *files)
     for warning in (*warnings, _describe_broken_sound(config, manifest)):
@@ -240,7 +240,9 @@ def _scan(config: Config) -> pa.Table:
 def judge_for(config: Config, manifest: pa.Table) -> pa.Table:
     """Turn facts into the statuses of this run; see datamodules.index.manifest.judge."""
     data = config.data
-    return judge(manifest, clip_s=clip_seconds(config), audio_policy=data.audio_policy, modalities=config.kinds.values())
+    return judge(
+        manifest, clip_s=clip_seconds(config), audio_policy=data.audio_policy, modalities=config.kinds.values()
+    )
 
 
 def _describe_broken_sound(config: Config, manifest: pa.Table) -> str:

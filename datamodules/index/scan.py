@@ -326,15 +326,17 @@ def _join(listing: pa.Table, remembered: pa.Table, root: Path) -> pa.Table:
     return pa.table(columns, schema=SCHEMA).replace_schema_metadata(metadata)
 
 
-def _probe_all(
-    root: Path, files: pa.Table, journal: Path, workers: int, deadline_s: float, pictures: bool
-) -> None:
+def _probe_all(root: Path, files: pa.Table, journal: Path, workers: int, deadline_s: float, pictures: bool) -> None:
     """Probe files and write what is found to the journal, line by line."""
     jobs = (
         tuple(row.values()) for batch in files.to_batches(max_chunksize=10_000) for row in batch.to_pylist()
     )  # dicts of a block at a time
     results = run_jobs(
-        partial(probe_file, str(root), pictures=pictures), jobs, workers=workers, deadline_s=deadline_s, memory_bytes=PROBE_MEMORY
+        partial(probe_file, str(root), pictures=pictures),
+        jobs,
+        workers=workers,
+        deadline_s=deadline_s,
+        memory_bytes=PROBE_MEMORY,
     )
     ids, sizes, times = (files[name].combine_chunks() for name in ("id", "bytes", "mtime_ns"))
     with journal.open("a", encoding="utf-8") as file:

@@ -22,7 +22,18 @@ from selavi.batch import DecodedClip
 from selavi.config import Config
 from selavi.guarded.parquet import ParquetReader
 from selavi.media import MediaError
-from selavi.modalities import SLACK_S, Request, Streams, Window, clip_seconds, kind_of, num_bytes, reads_sound, reads_stills, request_of
+from selavi.modalities import (
+    SLACK_S,
+    Request,
+    Streams,
+    Window,
+    clip_seconds,
+    kind_of,
+    num_bytes,
+    reads_sound,
+    reads_stills,
+    request_of,
+)
 from selavi.runs.manifest import check_manifest, media_root, require_unchanged
 
 _MOST_WORKERS = 16

@@ -94,6 +94,16 @@ def read_still(path: Path, short_side: int, limits: Limits, deadline_s: float) -
     return np.array(picture)
 
 
+def format_of_still(path: Path, limits: Limits) -> str:
+    """The format of a picture by its header, such as PNG; nothing of it is decoded.
+
+    Raises:
+        MediaError: it has no header that is read here.
+    """
+    with _opened(path, limits) as image:
+        return image.format or ""
+
+
 @contextmanager
 def _opened(path: Path, limits: Limits) -> Iterator[Image.Image]:
     """Read the header of a picture and refuse what it should not be; faults of the library become MediaErrors."""

@@ -204,7 +204,9 @@ def test_what_is_no_picture(tmp_path: Path) -> None:
 
 def png(*chunks: tuple[bytes, bytes]) -> bytes:
     """A PNG file of chunks."""
-    parts = [struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks]
+    parts = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    ]
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 

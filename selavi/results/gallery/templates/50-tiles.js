@@ -24,6 +24,7 @@ class Tile {
   build() {
     const { clip } = this;
     const { tile } = app.index;
+    const still = clip.kind === "picture";
     const soundOnly = clip.kind === "audio" || !tile.frames;
     this.frame = make("span", { class: "frame" });
     this.head = make("span", { class: "playhead" });
@@ -35,7 +36,7 @@ class Tile {
       this.frame,
       tile.spectrogram > 0 ? this.sound : null,
       this.note,
-      make("span", { class: "sign", "aria-hidden": "true" }, icon("play"), make("i"), make("i"), make("i")),
+      still ? null : make("span", { class: "sign", "aria-hidden": "true" }, icon("play"), make("i"), make("i"), make("i")),
     );
     if (soundOnly && tile.frames) addTo(this.frame, make("span", { class: "kind" }, icon("sound"), "sound only"));
     this.pick = make("input", { type: "checkbox", tabIndex: -1, "aria-label": `Select ${this.spoken()}` });
@@ -81,7 +82,7 @@ class Tile {
     if (clip.confidence !== undefined)
       addTo(this.line, make("span", { class: "score", title: "confidence" }, decimals(clip.confidence)));
     if (clip.media === null) this.warn("no media file");
-    else if (clip.playable === false) this.warn("may not play here");
+    else if (clip.playable === false) this.warn(clip.kind === "picture" ? "may not open here" : "may not play here");
   }
 
   blank() {

@@ -219,7 +219,7 @@ const clusterView = {
       toggle.prepend(icon("eye"));
       addTo(switches, toggle);
     }
-    addTo(switches, make("p", { class: "quiet hint" }, "Click to hear, on the spectrogram to hear from there."));
+    addTo(switches, make("p", { class: "quiet hint" }, app.index.pictures ? "Click to open the picture." : "Click to hear, on the spectrogram to hear from there."));
     return switches;
   },
 
@@ -233,7 +233,7 @@ const clusterView = {
         { class: "row-head" },
         make("h2", { id: `row-${key}` }, words),
         make("p", { class: "quiet" }, hint),
-        button("Hear them all", () => player.listenAll(tiles), { class: "link", "aria-label": `Hear them all: ${words}` }, icon("play"), "Hear them all"),
+        app.index.pictures ? null : button("Hear them all", () => player.listenAll(tiles), { class: "link", "aria-label": `Hear them all: ${words}` }, icon("play"), "Hear them all"),
       ),
       tileGrid(tiles, words),
     );
