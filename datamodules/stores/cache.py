@@ -138,7 +138,7 @@ def build_cache(
 
 
 def decoding_rate(rows: pa.Table, size: int, sample_rate: int, workers: int, budget_s: float) -> float:
-    """How fast build_cache decodes, on some recordings, of which nothing is kept: seconds of media (seconds_of) a second.
+    """How fast build_cache decodes, on some recordings, of which nothing is kept: seconds of media a second.
 
     Args:
         rows: of the manifest.
@@ -146,6 +146,9 @@ def decoding_rate(rows: pa.Table, size: int, sample_rate: int, workers: int, bud
         sample_rate: of the sound.
         workers: processes; 0: one for each core.
         budget_s: seconds to spend, counted from when all processes have started.
+
+    Returns:
+        Seconds as seconds_of counts them.
     """
     workers = workers or len(os.sched_getaffinity(0))
     began_s, done_s = time.monotonic(), 0.0

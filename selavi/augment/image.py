@@ -94,11 +94,12 @@ def blur(pictures: Tensor, shares: Tensor) -> Tensor:
     steps = torch.arange(-reach, reach + 1, device=pictures.device)
     weights = torch.softmax(-(steps**2) / (2 * spread[:, None] ** 2), 1)  # (B, 2 reach + 1)
     for axis in (2, 3):
-        length = pictures.shape[axis]
-        padded = F.pad(pictures, (0, 0, reach, reach) if axis == 2 else (reach, reach), mode="replicate")
-        pictures = torch.zeros_like(pictures)
-        for number in range(2 * reach + 1):
-            pictures += weights[:, number, None, None, None] * padded.narrow(axis, number, length)
+        places = torch.arange(pictures.shape[axis], device=pictures.device)
+        blurred = torch.zeros_like(pictures)
+        for number, step in enumerate(range(-reach, reach + 1)):
+            beside = pictures.index_select(axis, (places + step).clamp(0, len(places) - 1))
+            blurred += weights[:, number, None, None, None] * beside
+        pictures = blurred
     return pictures
 
 

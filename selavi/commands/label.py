@@ -1,4 +1,4 @@
-"""From a folder of videos or pictures to labels, tables and a page to look through, in one command that chooses all settings.
+"""From a folder of videos or pictures to labels, tables and a page, in one command that chooses all settings.
 
 Stopped, the same command goes on where it was; finished, --more trains longer.
 """

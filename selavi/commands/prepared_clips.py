@@ -39,7 +39,9 @@ def read_shard(
 
 
 def write_shard(job: MediaJob, *, reader: ShardReader) -> str:
-    """Write a prepared clip as an .mp4 or .jpg that browsers show, unless it is there; see selavi.results.gallery.media.Writer.
+    """Write a prepared clip as an .mp4 or .jpg that browsers show, unless it is there.
+
+    See selavi.results.gallery.media.Writer.
 
     Raises:
         MediaError: the clip is not in the shards, or cannot be read.

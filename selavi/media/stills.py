@@ -161,8 +161,8 @@ def _as_levels(path: Path, image: Image.Image) -> Image.Image:
     lowest, highest = values.min(), values.max()
     most = 1 if image.mode == "F" else 65535
     if not (lowest >= 0 and highest <= most):
-        found = f"numbers from {lowest:g} to {highest:g} where 0 to {most} was expected"
-        raise MediaError(path, "refused", f"{found}: save it with 8 or 16 bits a colour")
+        numbers = f"numbers from {lowest:g} to {highest:g} where 0 to {most} was expected"
+        raise MediaError(path, "refused", f"{numbers}: save it with 8 or 16 bits a colour")
     levels = np.rint(values * 255.0) if image.mode == "F" else values.astype(np.int32) >> 8
     return Image.fromarray(levels.astype(np.uint8))
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, ResNet
+from torchvision.models.resnet import BasicBlock
+from torchvision.models.resnet import ResNet as TorchvisionResNet
 from torchvision.models.video import R2Plus1D_18_Weights, r2plus1d_18
 from torchvision.models.video import resnet as video_resnet
 
@@ -92,7 +93,7 @@ def official_network(num_heads: int, num_clusters: int) -> Official:
     torch.manual_seed(3)
     video = r2plus1d_18()
     video.fc = nn.Identity()
-    audio = ResNet(BasicBlock, [1, 1, 1, 1])
+    audio = TorchvisionResNet(BasicBlock, [1, 1, 1, 1])
     audio.conv1 = nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
     audio.fc = nn.Identity()
     return Official(video, audio, 512, num_heads, num_clusters)
