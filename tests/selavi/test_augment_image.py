@@ -44,7 +44,9 @@ def view(values: Tensor, changed: dict[str, object], **numbers: float) -> Tensor
 def test_without_changes_a_view_is_the_picture() -> None:
     values = pictures()
     torch.testing.assert_close(view(values, {}), planes(values), atol=1e-2, rtol=0)
-    torch.testing.assert_close(ImageAugmentation(ImageConfig(**NOTHING)).plain(values), planes(values), atol=1e-2, rtol=0)
+    torch.testing.assert_close(
+        ImageAugmentation(ImageConfig(**NOTHING)).plain(values), planes(values), atol=1e-2, rtol=0
+    )
 
 
 def test_a_plain_view_is_normalised_and_resized() -> None:
@@ -115,7 +117,9 @@ def test_the_ratio_presses_the_picture() -> None:
 )
 def test_every_number_changes_what_it_is_named_after(changed: dict[str, object], number: str) -> None:
     values = pictures()
-    assert not torch.allclose(view(values, changed, **{number: 0.1}), view(values, changed, **{number: 0.85}), atol=0.05)
+    assert not torch.allclose(
+        view(values, changed, **{number: 0.1}), view(values, changed, **{number: 0.85}), atol=0.05
+    )
     assert len(ImageAugmentation.draws) == 13
 
 
