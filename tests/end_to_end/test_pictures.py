@@ -100,8 +100,6 @@ def test_they_are_measured_exported_and_assigned(run: Path, pictures: Path, tmp_
     shown = sorted((run / "gallery" / "media").iterdir())
     assert len(shown) == NUM_TEST and {path.suffix for path in shown} == {".jpg"}
     assert '"pictures":true' in (run / "gallery" / "data" / "index.js").read_text()
-        "  ", " "
-    )
     new = tmp_path / "new"
     assert assign.main([str(run), str(pictures / "test"), "--out", str(new), "--workers", "0"]) == 0
     assigned = pq.read_table(new / "assignments.parquet")
