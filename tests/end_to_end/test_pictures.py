@@ -139,3 +139,13 @@ def test_a_folder_without_pictures_is_refused(tmp_path: Path, capsys: pytest.Cap
     assert train.main(["--config", str(recipe), f"run_dir={tmp_path / 'run'}", f"data.root={tmp_path / 'media'}"]) == 2
     said = capsys.readouterr().err
     assert "no picture in it" in said and "recordings, which modalities=[video,audio] reads: .mp4 1" in said
+
+
+def test_with_sound_it_is_a_frame_of_recordings(tiny_yaml: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    small = ("image.decode_size=32", "image.size=24", "encoders.image_width=8", "encoders.image_depth=9")
+    words = ("modalities=[image,audio]", *small, "trainer.max_epochs=1", "labelling.num_labellings=2")
+    assert train.main(["--config", str(tiny_yaml), f"run_dir={folder}", *words]) == 0
+    assert labels(folder).shape == (32, 2) and labels(folder).min() >= 0
+    manifest = read_manifest(RunFolder(folder).manifest)
+    assert set(manifest["timing"].to_pylist()) == {"stamps"}
