@@ -46,7 +46,7 @@ class ImageAugmentation(nn.Module):
     def plain(self, values: Tensor) -> Tensor:
         """The whole square, as it is."""
         planes = _planes(values)
-        whole = torch.eye(2, 3, device=planes.device).expand(len(planes), 2, 3)
+        whole = torch.eye(2, 3, device=planes.device).expand(planes.shape[0], 2, 3)
         return self._normalise(_cut(planes, whole, self.config.size))
 
     def random(self, values: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
@@ -109,5 +109,5 @@ def _planes(pictures: Tensor) -> Tensor:
 
 
 def _cut(planes: Tensor, places: Tensor, size: int) -> Tensor:
-    grid = F.affine_grid(places, [len(planes), 1, size, size], align_corners=False)
+    grid = F.affine_grid(places, [planes.shape[0], 1, size, size], align_corners=False)
     return F.grid_sample(planes, grid, padding_mode="border", align_corners=False)
