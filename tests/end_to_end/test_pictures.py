@@ -93,7 +93,8 @@ def test_they_are_measured_exported_and_assigned(run: Path, pictures: Path, tmp_
     assert json.loads((run / "eval" / "metrics_test.json").read_text())
     unseen = pq.read_table(run / "labels" / "test.parquet")
     assert len(unseen) == 2 * NUM_TEST and unseen["cluster"].null_count == 0
-    assert export_clusters.main([str(run), "--split", "test", "--media", "transcode"]) == 0
+    assert export_clusters.main([str(run), "--split", "test", "--media", "transcode", "--to", "labelstudio"]) == 0
+    assert "<Image " in (run / "handover" / "labelstudio" / "config.xml").read_text()
     with (run / "clusters.csv").open(newline="") as file:
         assert len({row["id"] for row in csv.DictReader(file)}) == NUM_TEST
     assert len(list((run / "gallery" / "thumbs").rglob("*.jpg"))) == NUM_TEST
