@@ -106,7 +106,9 @@ def estimate_gb(rows: pa.Table, size: int, sample_rate: int) -> float:
 
 
 def are_still(rows: pa.Table) -> np.ndarray:
-    """(N,) bool, which files of a manifest are still pictures."""
+    """(N,) bool, which files of a manifest are still pictures; none of one of an earlier version."""
+    if "timing" not in rows.column_names:
+        return np.zeros(len(rows), bool)
     is_still: np.ndarray = pc.fill_null(pc.equal(rows["timing"], "still"), False).to_numpy()
     return is_still
 
