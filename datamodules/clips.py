@@ -21,7 +21,7 @@ from datamodules.index.manifest import (
     select_split,
     usable,
 )
-from datamodules.index.scan import other_suffixes, require_media, scan
+from datamodules.index.scan import other_suffixes, require_media, scan, suffixes_of
 from datamodules.index.sources import apply_list, describe_list, read_list
 from datamodules.index.triage import advise
 from datamodules.index.vectors import list_vectors
@@ -36,7 +36,7 @@ from selavi.arrays import Vectors
 from selavi.atomic import locked
 from selavi.config import Config
 from selavi.errors import DataError, UsageError
-from selavi.modalities import num_bytes, reads_media, reads_sound, source_of
+from selavi.modalities import clip_seconds, num_bytes, reads_media, reads_sound, reads_stills, source_of
 
 DEMO_CLIPS_PER_CLASS = {"train": 100, "test": 30}
 
@@ -127,7 +127,7 @@ def require_source(config: Config) -> None:
     """
     data = config.data
     if reads_media(config) and not data.demo and "://" not in data.root and not is_prepared(data.root):
-        require_media(Path(data.root), data.allow_links)
+        require_media(Path(data.root), data.allow_links, reads_stills(config))
     if data.list:
         read_list(data.list, data.source)
 
@@ -174,7 +174,7 @@ def prepare_manifest(config: Config) -> tuple[pa.Table, Media]:
             manifest = judge_for(config, mark_broken_sound(manifest, media.sound_faults))
         manifest = mark_unusable(manifest, faults)
         check_bad_fraction(manifest, data.max_bad_fraction)
-    others = "" if data.demo else other_suffixes(manifest)
+    others = "" if data.demo else other_suffixes(manifest, suffixes_of(reads_stills(config)))
     files = describe_files(opened, usable(manifest))
     warnings = (*describe_layout(manifest), others, list_warning, describe_list(manifest), *files)
     for warning in (*warnings, _describe_broken_sound(config, manifest)):
@@ -232,14 +232,16 @@ def _scan(config: Config) -> pa.Table:
         deadline_s=data.timeout_s,
         allow_links=data.allow_links,
         layout=data.layout,
+        pictures=reads_stills(config),
     )
 
 
 def judge_for(config: Config, manifest: pa.Table) -> pa.Table:
     """Turn facts into the statuses of this run; see datamodules.index.manifest.judge."""
     data = config.data
-    clip_s = data.clip_s if reads_media(config) else 0.0
-    return judge(manifest, clip_s=clip_s, audio_policy=data.audio_policy, modalities=config.kinds.values())
+    return judge(
+        manifest, clip_s=clip_seconds(config), audio_policy=data.audio_policy, modalities=config.kinds.values()
+    )
 
 
 def _describe_broken_sound(config: Config, manifest: pa.Table) -> str:

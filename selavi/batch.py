@@ -8,8 +8,11 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-NUM_DRAWS = 24
-"""Uniform numbers that come with each clip; selavi.augment says which is used for what."""
+NUM_DRAWS = 37
+"""Uniform numbers that come with each clip; selavi.augment says which is used for what.
+
+More of them change none of those before: each follows from its own place (selavi.randomness.uniforms), so that runs of
+earlier versions are repeated by equal seeds."""
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,8 @@ class FolderFacts:
     """Seconds of the window that is cut from each; see choose_clip_s."""
     decoded_gb: float
     """What they take once they are decoded as the recipe does."""
+    pictures: bool = False
+    """Whether they are still pictures."""
 
 
 @dataclass(frozen=True)
@@ -112,8 +114,10 @@ class Length:
         return f"trainer.max_epochs={self.max_epochs}", f"labelling.num_labellings={self.num_labellings}"
 
 
-def recipe_name(num_clips: int, gpu: bool) -> str:
+def recipe_name(num_clips: int, gpu: bool, pictures: bool = False) -> str:
     """The configuration file to start from."""
+    if pictures:
+        return "images"
     return "medium" if gpu and num_clips >= MANY_CLIPS else "small"
 
 
@@ -151,7 +155,7 @@ def choose_recipe(facts: FolderFacts, machine: MachineFacts, base: Config, num_c
         base: settings of the configuration file that `recipe_name` names.
         num_clusters: K as asked for; None: suggest one.
     """
-    name = recipe_name(facts.num_clips, machine.gpu)
+    name = recipe_name(facts.num_clips, machine.gpu, facts.pictures)
     settings, reasons, remarks = list[str](), list[str](), list[str]()
     device = "on the GPU" if machine.gpu else "without a GPU"
     reasons.append(f"{name}.yaml, for {facts.num_clips:,} clips {device}")
@@ -160,6 +164,28 @@ def choose_recipe(facts: FolderFacts, machine: MachineFacts, base: Config, num_c
         if not machine.bfloat16 and base.trainer.precision != "32-true":
             settings.append("trainer.precision=32-true")
 
+    if not facts.pictures:
+        more_settings, more_reasons, more_remarks = _hearing(facts, base)
+        settings, reasons, remarks = settings + more_settings, reasons + more_reasons, remarks + more_remarks
+
+    clusters = num_clusters or suggest_clusters(facts.num_clips)
+    settings.append(f"heads.num_clusters={clusters}")
+    reasons.append(
+        f"{clusters} clusters" + ("" if num_clusters else " (suggested by the number of clips; -k changes it)")
+    )
+
+    batch_size = choose_batch(facts.num_clips, base.optim.batch_size)
+    if batch_size != base.optim.batch_size:
+        settings.append(f"optim.batch_size={batch_size}")
+        reasons.append(f"{batch_size} clips a step")
+
+    settings += _reading(machine, base, facts.decoded_gb, remarks)
+    return Recipe(name, tuple(settings), "; ".join(reasons), tuple(remarks))
+
+
+def _hearing(facts: FolderFacts, base: Config) -> tuple[list[str], list[str], list[str]]:
+    """Whether the sound of recordings is used, and how long their windows are: settings, reasons, remarks."""
+    settings, reasons, remarks = list[str](), list[str](), list[str]()
     with_sound = f"{facts.num_with_sound:,} of {facts.num_clips:,} clips have sound"
     if facts.num_with_sound < max(1.0, SOUND_SHARE * facts.num_clips):
         settings.append("modalities=[video]")
@@ -177,20 +203,7 @@ def choose_recipe(facts: FolderFacts, machine: MachineFacts, base: Config, num_c
             f"{clip_s:g} s: at random places in training, at three even ones afterwards. Cut files in which the scene "
             "changes into pieces first"
         )
-
-    clusters = num_clusters or suggest_clusters(facts.num_clips)
-    settings.append(f"heads.num_clusters={clusters}")
-    reasons.append(
-        f"{clusters} clusters" + ("" if num_clusters else " (suggested by the number of clips; -k changes it)")
-    )
-
-    batch_size = choose_batch(facts.num_clips, base.optim.batch_size)
-    if batch_size != base.optim.batch_size:
-        settings.append(f"optim.batch_size={batch_size}")
-        reasons.append(f"{batch_size} clips a step")
-
-    settings += _reading(machine, base, facts.decoded_gb, remarks)
-    return Recipe(name, tuple(settings), "; ".join(reasons), tuple(remarks))
+    return settings, reasons, remarks
 
 
 def _reading(machine: MachineFacts, base: Config, decoded_gb: float, remarks: list[str]) -> list[str]:

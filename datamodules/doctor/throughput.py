@@ -19,19 +19,19 @@ from datamodules.doctor.report import Advice, Check, Mark
 from datamodules.index.layout import describe_layout
 from datamodules.index.manifest import bad, describe_bad, mark_unusable, probed, select_split, usable
 from datamodules.index.probing import probe_file
-from datamodules.index.scan import list_media, recall, require_media
+from datamodules.index.scan import list_media, recall, require_media, suffixes_of
 from datamodules.index.sources import apply_list
 from datamodules.index.vectors import list_vectors
 from datamodules.loading.views import ClipLoaders
 from datamodules.processes import Failure, run_jobs
-from datamodules.stores.cache import build_cache, decoding_rate, estimate_gb
+from datamodules.stores.cache import build_cache, decoding_rate, estimate_gb, seconds_of
 from datamodules.stores.opening import Media, open_prepared
 from datamodules.stores.prepare import PrepareSettings, prepare
 from datamodules.stores.shards import open_shards
 from datamodules.stores.vectors import fill_in_dims, open_files
 from selavi.config import Config
 from selavi.filesystem import real_path
-from selavi.modalities import reads_media, reads_sound, request_of, request_of_media
+from selavi.modalities import reads_media, reads_sound, reads_stills, request_of, request_of_media
 from selavi.planning import Rates
 from selavi.randomness import mix
 from selavi.runs.manifest import SCHEMA
@@ -107,10 +107,11 @@ def find_sample(config: Config, budget_s: float, *, recalls: bool = False) -> Sa
         return SampledFiles(manifest, prepared[1], len(manifest))
     if data.demo and not os.path.isdir(data.root):
         return None
-    require_media(Path(data.root), data.allow_links)
+    pictures = reads_stills(config)
+    require_media(Path(data.root), data.allow_links, pictures)
     root = real_path(data.root)
-    listing = list_media(root, data.allow_links, layout=data.layout)
-    if recalls and (manifest := recall(root, listing, Path(data.cache_dir))) is not None:
+    listing = list_media(root, data.allow_links, suffixes_of(pictures), data.layout)
+    if recalls and (manifest := recall(root, listing, Path(data.cache_dir), pictures)) is not None:
         manifest = judge_for(config, apply_list(manifest, data.list, data.source)[0])
         return SampledFiles(manifest, None, len(manifest), describe_layout(manifest))
     listing = listing.replace_schema_metadata({**listing.schema.metadata, b"root": str(root).encode()})
@@ -118,7 +119,7 @@ def find_sample(config: Config, budget_s: float, *, recalls: bool = False) -> Sa
     layout, num_all = describe_layout(listing), len(listing)
     listing = select_split(listing, data.train_split)
     order = np.random.default_rng(mix(config.seed, "doctor")).permutation(len(listing))[:_SAMPLED]
-    manifest = _probe(root, listing.take(order), data.timeout_s, budget_s)
+    manifest = _probe(root, listing.take(order), data.timeout_s, budget_s, pictures)
     return SampledFiles(judge_for(config, manifest), None, len(listing), layout, num_all - len(listing))
 
 
@@ -194,7 +195,7 @@ def decoding_s(config: Config, sample: SampledFiles, budget_s: float) -> float |
     """
     workers = config.data.scan_workers or len(os.sched_getaffinity(0))
     rows = probed(sample.manifest)
-    seconds = rows["duration_s"].to_numpy().sum() * (sample.num_files + sample.num_others) / len(sample.manifest)
+    seconds = seconds_of(rows).sum() * (sample.num_files + sample.num_others) / len(sample.manifest)
     short = usable(sample.manifest).filter(pc.less_equal(usable(sample.manifest)["duration_s"], _LONGEST_TRIAL_S))
     if not len(short):
         return None
@@ -238,7 +239,7 @@ def faster_data(
         if decoded is not None:
             rates[f"data.cache_gb={-(-needed // 1):.0f}"] = measure(config, decoded.manifest, decoded.media)
     size = request.size + request.size % 2
-    forms: tuple[Literal["shards", "files"], ...] = ("shards", "files")
+    forms: tuple[Literal["shards", "files"], ...] = ("shards",) if reads_stills(config) else ("shards", "files")
     for form in forms:
         if time.monotonic() > deadline_s:
             return rates
@@ -253,13 +254,13 @@ def faster_data(
     return rates
 
 
-def _probe(root: Path, listing: pa.Table, timeout_s: float, budget_s: float) -> pa.Table:
+def _probe(root: Path, listing: pa.Table, timeout_s: float, budget_s: float, pictures: bool) -> pa.Table:
     """The manifest of as many files of a listing as can be probed in time, at least one."""
     rows = listing.to_pylist()
     todo = [row for row in rows if row["status"] is None]
     done = [row for row in rows if row["status"] is not None]
     jobs = [(row["path"], row["bytes"], row["mtime_ns"]) for row in todo]
-    probe, until_s = partial(probe_file, str(root)), None
+    probe, until_s = partial(probe_file, str(root), pictures=pictures), None
     for number, outcome in run_jobs(probe, jobs, workers=0, deadline_s=timeout_s, memory_bytes=_MEMORY_BYTES):
         facts = {"status": outcome.reason, "reason": outcome.detail} if isinstance(outcome, Failure) else outcome
         done.append(todo[number] | facts)

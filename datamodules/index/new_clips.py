@@ -9,7 +9,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datamodules.index.layout import describe_layout, read_layout
-from datamodules.index.scan import MEDIA_SUFFIXES, SOUND_SUFFIXES, list_media, other_suffixes
+from datamodules.index.scan import SOUND_SUFFIXES, list_media, other_suffixes, suffixes_of
 from datamodules.stores.shards import INDEX, is_prepared, open_shards
 from selavi.atomic import locked, write_text
 from selavi.config import Config
@@ -26,6 +26,7 @@ from selavi.errors import UsageError
 from selavi.filesystem import Look, look, real_path
 from selavi.guarded.json_file import read_json
 from selavi.guarded.parquet import write_parquet
+from selavi.modalities import reads_stills
 from selavi.runs.folder import RunFolder
 from selavi.runs.manifest import SCHEMA, media_root, read_manifest
 
@@ -63,7 +64,7 @@ def list_clips(
     if alone and len(paths) > 1:
         raise UsageError(f"{alone[0]} is a list of clips: give it alone, and the other paths in runs of their own")
     if not alone:
-        suffixes = MEDIA_SUFFIXES | SOUND_SUFFIXES if sound_files else MEDIA_SUFFIXES
+        suffixes = suffixes_of(reads_stills(config)) | (SOUND_SUFFIXES if sound_files else frozenset())
         table = _list_files(paths, suffixes, allow_links, layout)
     elif alone[0].endswith(".parquet"):
         table = _listed(Path(alone[0]))
@@ -97,7 +98,7 @@ def _list_prepared(root: str, config: Config) -> pa.Table:
     return manifest.sort_by([*order, ("id", "ascending")]).replace_schema_metadata(metadata)
 
 
-def _list_files(paths: Sequence[str], suffixes: set[str], allow_links: bool, layout: str) -> pa.Table:
+def _list_files(paths: Sequence[str], suffixes: Set[str], allow_links: bool, layout: str) -> pa.Table:
     places = [Path(os.path.abspath(path)) for path in paths]  # a link that a user names is followed by its name
     looks = [look(place) for place in places]
     for path, seen in zip(paths, looks, strict=True):
@@ -121,7 +122,7 @@ def _list_files(paths: Sequence[str], suffixes: set[str], allow_links: bool, lay
     return table.sort_by("id").replace_schema_metadata({"root": str(root)})
 
 
-def _list_folder(folder: Path, root: Path, suffixes: set[str], allow_links: bool, layout: str) -> pa.Table:
+def _list_folder(folder: Path, root: Path, suffixes: Set[str], allow_links: bool, layout: str) -> pa.Table:
     table = list_media(real_path(folder), allow_links, suffixes, layout)
     for line in (describe_layout(table)[0], other_suffixes(table, suffixes)):  # splits do not matter here
         if line:

@@ -5,23 +5,27 @@ from pathlib import Path
 from typing import Any
 
 from selavi.filesystem import look
-from selavi.media import MediaError, probe
+from selavi.media import MediaError, probe, probe_picture
 
 
-def probe_file(root: str, file: tuple[str, int, int], needs_picture: bool = True) -> dict[str, Any]:
+def probe_file(
+    root: str, file: tuple[str, int, int], needs_picture: bool = True, pictures: bool = False
+) -> dict[str, Any]:
     """Probe one file of a listing.
 
     Args:
         root: folder that the path starts from.
         file: (path, bytes, mtime_ns) as listed.
         needs_picture: False: a file with sound alone will do.
+        pictures: it is meant as a still picture.
 
     Returns:
         Columns of the manifest: facts and status `ok`, or status and reason.
     """
     path, size, mtime_ns = file
     try:
-        facts = asdict(probe(Path(root) / path, needs_picture=needs_picture))
+        place = Path(root) / path
+        facts = asdict(probe_picture(place) if pictures else probe(place, needs_picture=needs_picture))
     except MediaError as error:
         return {"status": error.reason, "reason": error.detail}
     except MemoryError:

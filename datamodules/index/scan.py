@@ -22,6 +22,7 @@ from datamodules.index.walk import Walk
 from datamodules.processes import Failure, run_jobs
 from selavi.errors import UsageError
 from selavi.filesystem import PASSING, look, real_path
+from selavi.media import STILL_SUFFIXES
 from selavi.meter import follow
 from selavi.runs.manifest import SCHEMA, read_manifest
 
@@ -30,6 +31,8 @@ MEDIA_SUFFIXES = {
     *(".mkv", ".webm", ".avi", ".divx", ".flv", ".wmv", ".asf", ".ogv", ".ogm", ".gif"),
     *(".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".mpe", ".m1v", ".m2v", ".vob"),
 }
+PICTURE_SUFFIXES = STILL_SUFFIXES | {".gif"}
+"""Suffixes of still pictures; a GIF is a recording or, where pictures are looked for, its first picture."""
 SOUND_SUFFIXES = {".wav", ".mp3", ".flac", ".m4a", ".aac", ".ogg", ".oga", ".opus", ".mka"}
 """Suffixes of files with sound alone, which training does not use and `selavi assign` does."""
 _PROBE_VERSION = 2
@@ -54,6 +57,7 @@ def scan(
     allow_links: bool = False,
     retry: bool = False,
     layout: str = "auto",
+    pictures: bool = False,
 ) -> pa.Table:
     """Probe every media file below `root` and return the manifest, ordered by id: facts, not judged yet.
 
@@ -68,14 +72,15 @@ def scan(
         allow_links: read what links to places outside of `root` lead to.
         retry: probe files again that could not be used; those that failed in passing are always.
         layout: what the folders mean; see datamodules.index.layout.read_layout.
+        pictures: still pictures are looked for, not recordings.
 
     Raises:
         UsageError: the folder does not exist or holds no media file; there is no such layout.
     """
-    require_media(root, allow_links)
+    require_media(root, allow_links, pictures)
     root = real_path(root)
-    listing = list_media(root, allow_links, layout=layout)
-    store, journal = _files_of(root, cache_dir)
+    listing = list_media(root, allow_links, suffixes_of(pictures), layout)
+    store, journal = _files_of(root, cache_dir, pictures)
     remembered = _remembered(store, journal)
     forget = pc.not_equal(remembered["status"], "ok") if retry else pc.is_in(remembered["status"], pa.array(PASSING))
     place = _match(listing, remembered.filter(pc.invert(forget)))
@@ -88,7 +93,7 @@ def scan(
     if len(todo):
         cache_dir.mkdir(parents=True, exist_ok=True)
         files = listing.select(["id", "bytes", "mtime_ns"]).take(pa.array(todo))
-        _probe_all(root, files, journal, workers, deadline_s)
+        _probe_all(root, files, journal, workers, deadline_s, pictures)
         remembered = _remembered(store, journal)
     table = _join(listing, remembered, root)
     if journal.exists():
@@ -97,40 +102,54 @@ def scan(
     return table
 
 
-def recall(root: Path, listing: pa.Table, cache_dir: Path) -> pa.Table | None:
+def recall(root: Path, listing: pa.Table, cache_dir: Path, pictures: bool = False) -> pa.Table | None:
     """The manifest that `scan` would return, from what earlier scans keep in `cache_dir`; nothing is written.
 
     Args:
         root: without links in its own path.
         listing: of list_media.
         cache_dir: where results are kept.
+        pictures: still pictures were looked for, not recordings.
 
     Returns:
         None where a file is new or has changed.
     """
-    remembered = _remembered(*_files_of(root, cache_dir))
+    remembered = _remembered(*_files_of(root, cache_dir, pictures))
     is_new = (_match(listing, remembered) < 0) & pc.is_null(listing["status"]).to_numpy()
     return None if is_new.any() else _join(listing, remembered, root)
 
 
-def require_media(root: Path, allow_links: bool = False) -> None:
-    """Raise UsageError unless `root` is a folder with a media file somewhere in it."""
+def suffixes_of(pictures: bool) -> Set[str]:
+    """Suffixes of the files that are looked for: still pictures, or recordings."""
+    return PICTURE_SUFFIXES if pictures else MEDIA_SUFFIXES
+
+
+def holds_pictures_alone(root: Path, allow_links: bool = False) -> bool:
+    """Whether there are still pictures somewhere in a folder, and no recording but perhaps a GIF."""
+    walk = Walk(real_path(root), allow_links, MEDIA_SUFFIXES - PICTURE_SUFFIXES)
+    return next(iter(walk), None) is None and not STILL_SUFFIXES.isdisjoint(walk.others)
+
+
+def require_media(root: Path, allow_links: bool = False, pictures: bool = False) -> None:
+    """Raise UsageError unless `root` is a folder with a recording, or a still picture, somewhere in it."""
     if url := re.match(r"([a-z][a-z0-9+]+):/", str(root)):
         raise UsageError(f"data.root is a URL ({url[1]}://...): files are scanned in a local folder")
     place = look(root)
     if place.kind == "nothing" and place.status != "vanished":
         raise UsageError(f"data.root={root} cannot be read: {place.reason}")
     if place.kind != "folder":
-        raise UsageError(f"data.root={root}: {_what_instead(root, place.kind)}; point data.root at a folder of videos")
+        what = "pictures" if pictures else "videos"
+        raise UsageError(f"data.root={root}: {_what_instead(root, place.kind)}; point data.root at a folder of {what}")
     root = real_path(root)
     if not _is_utf8(str(root)):
         raise UsageError(f"data.root={str(root)!a}: the folder's name is not UTF-8; rename it")
-    walk = Walk(root, allow_links, MEDIA_SUFFIXES)
+    suffixes = suffixes_of(pictures)
+    walk = Walk(root, allow_links, suffixes)
     if next(iter(walk), None) is None:
-        looked_for = f"looked for {', '.join(sorted(MEDIA_SUFFIXES))}"
+        looked_for = f"looked for {', '.join(sorted(suffixes))}"
         unread = f"{len(walk.faults)} folders or links cannot be read, such as {walk.faults[0]}" if walk.faults else ""
-        why = "; ".join(filter(None, (looked_for, describe_suffixes(walk.others), unread)))
-        raise UsageError(f"data.root={root}: no media file in it ({why})")
+        why = "; ".join(filter(None, (looked_for, describe_suffixes(walk.others, suffixes), unread)))
+        raise UsageError(f"data.root={root}: no {'picture' if pictures else 'media file'} in it ({why})")
 
 
 def _what_instead(root: Path, kind: str) -> str:
@@ -224,12 +243,15 @@ def describe_suffixes(counts: Mapping[str, int], suffixes: Set[str] = MEDIA_SUFF
     usual: Counter[str] = Counter()
     for suffix, count in counts.items():
         usual[suffix if re.fullmatch(r"\.\w{1,10}", suffix) and suffix.isascii() else "none"] += count
-    sound = {suffix: usual.pop(suffix) for suffix in sorted(SOUND_SUFFIXES - suffixes) if suffix in usual}
     parts = []
-    if usual:
-        parts.append(_counted(usual))
-    if sound:
-        parts.append(f"with sound alone, which training does not use and assign does: {_counted(sound)}")
+    for group, words in (
+        (SOUND_SUFFIXES, "with sound alone, which training does not use and assign does"),
+        (STILL_SUFFIXES, "still pictures, which modalities=[image] reads"),
+        (MEDIA_SUFFIXES, "recordings, which modalities=[video,audio] reads"),
+    ):
+        counted = {suffix: usual.pop(suffix) for suffix in sorted(group - suffixes) if suffix in usual}
+        parts += [f"{words}: {_counted(counted)}"] if counted else []
+    parts = [_counted(usual), *parts] if usual else parts
     total = sum(counts.values())
     files = "file with another suffix was" if total == 1 else "files with other suffixes were"
     return f"{total:,} {files} not read: {'; '.join(parts)}" if parts else ""
@@ -256,9 +278,10 @@ def _scattered(length: int, rows: np.ndarray, values: list[str | None]) -> pa.Ar
     return pa.array(values, pa.string()).take(pa.array(place, mask=place < 0))
 
 
-def _files_of(root: Path, cache_dir: Path) -> tuple[Path, Path]:
+def _files_of(root: Path, cache_dir: Path, pictures: bool) -> tuple[Path, Path]:
     """Where the facts of the files below a folder are kept, and where a scan notes them meanwhile."""
-    name = f"scan-{hashlib.blake2b(f'{root} {_PROBE_VERSION}'.encode(), digest_size=6).hexdigest()}"
+    what = f"{root} {_PROBE_VERSION}{' pictures' if pictures else ''}"  # a GIF may be either
+    name = f"scan-{hashlib.blake2b(what.encode(), digest_size=6).hexdigest()}"
     return cache_dir / f"{name}.parquet", cache_dir / f"{name}.jsonl"
 
 
@@ -303,13 +326,17 @@ def _join(listing: pa.Table, remembered: pa.Table, root: Path) -> pa.Table:
     return pa.table(columns, schema=SCHEMA).replace_schema_metadata(metadata)
 
 
-def _probe_all(root: Path, files: pa.Table, journal: Path, workers: int, deadline_s: float) -> None:
+def _probe_all(root: Path, files: pa.Table, journal: Path, workers: int, deadline_s: float, pictures: bool) -> None:
     """Probe files and write what is found to the journal, line by line."""
     jobs = (
         tuple(row.values()) for batch in files.to_batches(max_chunksize=10_000) for row in batch.to_pylist()
     )  # dicts of a block at a time
     results = run_jobs(
-        partial(probe_file, str(root)), jobs, workers=workers, deadline_s=deadline_s, memory_bytes=PROBE_MEMORY
+        partial(probe_file, str(root), pictures=pictures),
+        jobs,
+        workers=workers,
+        deadline_s=deadline_s,
+        memory_bytes=PROBE_MEMORY,
     )
     ids, sizes, times = (files[name].combine_chunks() for name in ("id", "bytes", "mtime_ns"))
     with journal.open("a", encoding="utf-8") as file:

@@ -66,7 +66,7 @@ def triage(manifest: pa.Table, *, clip_s: float, audio_policy: str, sentences: t
 
     Args:
         manifest: all files, judged.
-        clip_s: that it was judged for.
+        clip_s: that it was judged for; 0 of still pictures.
         audio_policy: that it was judged for.
         sentences: more of them for the head, such as what a list was taken for.
     """
@@ -75,7 +75,8 @@ def triage(manifest: pa.Table, *, clip_s: float, audio_policy: str, sentences: t
     lines = [
         f"# Triage of {_printable(str(media_root(manifest)))}",
         "",
-        f"{len(manifest):,} files, for clips of {clip_s:g} s and audio_policy={audio_policy}.",
+        f"{len(manifest):,} files, "
+        + (f"for clips of {clip_s:g} s and audio_policy={audio_policy}." if clip_s else "read as still pictures."),
         *(line for line in sentences if line),
         "",
         "| status | files | share | means |",
@@ -121,11 +122,16 @@ def _usable(rows: pa.Table) -> list[str]:
     splits = sorted((e["values"], e["counts"]) for e in pc.value_counts(rows["split"]).to_pylist())
     shorter = np.minimum(rows["width"].to_numpy(), rows["height"].to_numpy())
     labels = pc.count_distinct(rows["label"]).as_py()
-    return [
-        f"Usable: {duration(seconds)}; splits {', '.join(f'{name} {count:,}' for name, count in splits)}; "
-        f"{labels:,} labels, {rows['label'].null_count:,} files without one.",
+    still = pc.all(pc.equal(rows["timing"], "still")).as_py()
+    usable = f"{len(rows):,} pictures" if still else duration(seconds)
+    heard = [
         f"Sound: {sound.get('ok', 0):,} with sound, {sound.get('silent', 0):,} silent, "
-        f"{sound.get('absent', 0):,} without a sound track, {sound.get('broken', 0):,} that cannot be decoded.",
+        f"{sound.get('absent', 0):,} without a sound track, {sound.get('broken', 0):,} that cannot be decoded."
+    ]
+    return [
+        f"Usable: {usable}; splits {', '.join(f'{name} {count:,}' for name, count in splits)}; "
+        f"{labels:,} labels, {rows['label'].null_count:,} files without one.",
+        *([] if still else heard),
         *_timing(rows),
         f"Picture: the short side has {np.median(shorter):.0f} pixels in the middle, {shorter.min()} at least.",
     ]

@@ -30,10 +30,12 @@ from selavi.modalities import (
     Request,
     Streams,
     Window,
+    clip_seconds,
     kind_of,
     num_bytes,
     reads_media,
     reads_sound,
+    reads_stills,
     request_of,
 )
 from selavi.runs.manifest import check_manifest, media_root, require_unchanged
@@ -59,7 +61,7 @@ def judge_clip(facts: Mapping[str, Any], config: Config, modalities: Sequence[st
     Raises:
         MediaError: nothing of it can be used; the reason is a status of the manifest.
     """
-    clip_s, duration_s = config.data.clip_s, facts["duration_s"]
+    clip_s, duration_s = clip_seconds(config), facts["duration_s"]
     kinds = {name: kind_of(config, name) for name in modalities}
     faults = [kind.fault_of(facts, clip_s) for kind in kinds.values()]
     if faults[-1] and all(faults) and not any(kind.blank_counts(config.data.audio_policy) for kind in kinds.values()):
@@ -107,7 +109,7 @@ class ListReader:
         if facts["duration_s"] is None:
             file = (facts["path"], facts["bytes"], facts["mtime_ns"])
             require_unchanged(path, *file[1:])
-            facts = facts | probe_file(str(root), file, needs_picture=not by_sound)
+            facts = facts | probe_file(str(root), file, needs_picture=not by_sound, pictures=reads_stills(self.config))
             if facts["status"] != "ok":
                 raise MediaError(path, facts["status"], facts["reason"])
         return judge_clip(facts, self.config, self.modalities, path)

@@ -49,7 +49,12 @@ def random_view(seed: int, key: ViewKey, clip_id: str, duration_s: float, clip_s
 
 
 def even_view(number: int, num_views: int, duration_s: float, clip_s: float, num_crops: int = 1) -> View:
-    """One of `num_views` windows with `num_crops` squares each: the middle square, or from end to end."""
+    """One of `num_views` windows with `num_crops` squares each: the middle square, or from end to end.
+
+    A recording of 0 seconds, a still picture, has one window: all its views are squares of that.
+    """
+    if duration_s == 0:
+        num_views, num_crops = 1, num_views * num_crops
     window, crop = divmod(number, num_crops)
     start_s = clip_starts(duration_s, clip_s, num_views)[window]
     offset = crop / (num_crops - 1) if num_crops > 1 else 0.5

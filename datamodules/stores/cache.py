@@ -100,8 +100,22 @@ def estimate_gb(rows: pa.Table, size: int, sample_rate: int) -> float:
     """Gigabytes that the decoded recordings take."""
     width, height = (rows[name].to_numpy().astype(np.float64) for name in ("width", "height"))
     pixels = size * size * np.maximum(width, height) / np.maximum(np.minimum(width, height), 1)
-    seconds, fps = rows["duration_s"].to_numpy(), rows["fps"].to_numpy()
-    return float(np.sum(seconds * (fps * pixels * 3 + sample_rate * 2)) / 1e9)
+    seconds = rows["duration_s"].to_numpy()
+    num_frames = np.where(are_still(rows), 1.0, seconds * rows["fps"].to_numpy())
+    return float(np.sum(num_frames * pixels * 3 + seconds * sample_rate * 2) / 1e9)
+
+
+def are_still(rows: pa.Table) -> np.ndarray:
+    """(N,) bool, which files of a manifest are still pictures; none of one of an earlier version."""
+    if "timing" not in rows.column_names:
+        return np.zeros(len(rows), bool)
+    is_still: np.ndarray = pc.fill_null(pc.equal(rows["timing"], "still"), False).to_numpy()
+    return is_still
+
+
+def seconds_of(rows: pa.Table) -> np.ndarray:
+    """(N,) seconds by which the work on a file is counted; a still picture counts as one."""
+    return np.where(are_still(rows), 1.0, rows["duration_s"].to_numpy())
 
 
 def build_cache(
@@ -134,10 +148,13 @@ def decoding_rate(rows: pa.Table, size: int, sample_rate: int, workers: int, bud
         sample_rate: of the sound.
         workers: processes; 0: one for each core.
         budget_s: seconds to spend, counted from when all processes have started.
+
+    Returns:
+        Seconds as seconds_of counts them.
     """
     workers = workers or len(os.sched_getaffinity(0))
     began_s, done_s = time.monotonic(), 0.0
-    durations_s = rows["duration_s"].to_pylist()
+    durations_s = seconds_of(rows).tolist()
     for count, (number, _) in enumerate(_decoded(rows, size, sample_rate, workers), start=1):
         done_s += durations_s[number]
         if count == workers < len(rows):  # processes answer in rounds; the first one holds their start

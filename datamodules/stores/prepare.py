@@ -26,6 +26,7 @@ import pyarrow.compute as pc
 
 from datamodules.index.manifest import mark_unusable, usable, write_manifest
 from datamodules.processes import Failure, run_jobs
+from datamodules.stores.cache import are_still
 from datamodules.stores.shards import FRAME, INDEX, MARK, VERSION, frames_name, pack_clip, tar_name, unpack_clip
 from selavi.atomic import hold, write_atomically, write_text
 from selavi.errors import UsageError
@@ -102,6 +103,8 @@ class PrepareSummary:
     seconds: float
     faults: dict[str, tuple[str, str]]
     """(reason, detail) of the ids that could not be prepared."""
+    pictures: bool = False
+    """Whether they are still pictures."""
 
 
 class Job(NamedTuple):
@@ -136,6 +139,8 @@ def prepare(
     require_place(media_root(manifest), out)
     if not len(rows):
         raise UsageError(f"no file in {media_root(manifest)} can be used, so there is nothing to prepare")
+    if settings.format == "files" and are_still(rows).any():
+        raise UsageError("small video files cannot be made of still pictures: expected --format shards, got files")
     out.mkdir(parents=True, exist_ok=True)
     lock = hold(out / LOCK)
     if lock is None:
@@ -177,6 +182,7 @@ def prepare(
             bytes_out=sum(file.stat().st_size for file in out.rglob("*") if file.is_file()),
             seconds=time.monotonic() - began,
             faults={row["id"]: (row["status"], row["reason"]) for row in lost.to_pylist()},
+            pictures=bool(are_still(rows).all()),
         )
 
 
@@ -198,13 +204,19 @@ def describe_summary(summary: PrepareSummary, out: Path, settings: PrepareSettin
         + command(
             "train",
             "--config",
-            "vggsound",
+            "images" if summary.pictures else "vggsound",
             f"data.root={out}",
-            f"video.decode_size={settings.size}",
-            f"audio.sample_rate={settings.sample_rate}",
+            *_read_with(settings, summary.pictures),
         )
     )
     return "\n".join(lines)
+
+
+def _read_with(settings: PrepareSettings, pictures: bool) -> tuple[str, ...]:
+    """Settings with which training reads what was prepared."""
+    if pictures:
+        return (f"image.decode_size={settings.size}",)
+    return f"video.decode_size={settings.size}", f"audio.sample_rate={settings.sample_rate}"
 
 
 def _size(num_bytes: int) -> str:
@@ -492,8 +504,9 @@ def estimate_bytes(rows: pa.Table, settings: PrepareSettings) -> np.ndarray:
     aspect = np.maximum(width, height) / np.maximum(np.minimum(width, height), 1)
     pixels = settings.size**2 * (np.minimum(aspect, settings.aspect) if settings.aspect else aspect)
     fps = np.minimum(fps, settings.fps) if settings.fps else fps
+    num_frames = np.where(are_still(rows), 1.0, seconds * fps)
     bytes_per_pixel = 0.38 * 10 ** ((settings.quality - 90) / 40)  # of ordinary video frames as JPEG, 4:2:0
-    return seconds * (fps * pixels * bytes_per_pixel + settings.sample_rate * 2) + 4096
+    return num_frames * pixels * bytes_per_pixel + seconds * settings.sample_rate * 2 + 4096
 
 
 def encode_part(job: Job, *, root: str, settings: PrepareSettings) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from selavi.augment.audio import AudioAugmentation
 from selavi.augment.draws import named
 from selavi.augment.features import FeaturesAugmentation
+from selavi.augment.image import ImageAugmentation
 from selavi.augment.video import VideoAugmentation
 from selavi.batch import ClipBatch
 from selavi.config import Config
@@ -42,6 +43,7 @@ AUGMENTATIONS: dict[str, Callable[[Config], nn.Module]] = {
     "video": lambda config: VideoAugmentation(config.video),
     "audio": lambda config: AudioAugmentation(config.audio),
     "features": lambda config: FeaturesAugmentation(config.features),
+    "image": lambda config: ImageAugmentation(config.image),
 }
 
 

@@ -8,6 +8,7 @@ equal seeds then give equal runs.
     9 to 18   audio
     19, 20    features; 21 chooses one of several vectors of a clip where they are read
     22, 23    free
+    24 to 36  image
 """
 
 from collections.abc import Mapping

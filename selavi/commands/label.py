@@ -1,8 +1,9 @@
-"""From a folder of videos to labels, tables and a page to look through, in one command that chooses all settings.
+"""From a folder of videos or pictures to labels, tables and a page, in one command that chooses all settings.
 
 Stopped, the same command goes on where it was; finished, --more trains longer.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -84,10 +85,21 @@ def _check(arguments: LabelArguments) -> None:
         above_zero(arguments, "minutes")
     at_least(arguments, more=0)
     if "://" not in arguments.folder and not is_prepared(arguments.folder):
-        require_media(Path(arguments.folder), allow_links=True)
+        require_media(Path(arguments.folder), allow_links=True, pictures=are_pictures(arguments))
     if arguments.num_clusters is not None and arguments.num_clusters < 2:
         raise UsageError(f"-k must be at least 2 (one cluster would hold every clip), got {arguments.num_clusters}")
     output_folder("--out", run_folder(arguments))
+
+
+def are_pictures(arguments: LabelArguments) -> bool:
+    """Whether still pictures are labelled: the settings say so, or a folder holds them and no recording."""
+    from datamodules.index.scan import holds_pictures_alone
+    from selavi.config import load_config
+    from selavi.modalities import reads_stills
+
+    if any(word.startswith("modalities=") for word in arguments.overrides):
+        return reads_stills(load_config(None, arguments.overrides))
+    return os.path.isdir(arguments.folder) and holds_pictures_alone(Path(arguments.folder), allow_links=True)
 
 
 def run_folder(arguments: LabelArguments) -> Path:

@@ -20,7 +20,7 @@ from datamodules.index.manifest import describe_bad, probed, select_split, usabl
 from datamodules.stores.cache import estimate_gb
 from datamodules.stores.opening import open_prepared
 from selavi.atomic import write_text
-from selavi.commands.label import MINUTES, LabelArguments
+from selavi.commands.label import MINUTES, LabelArguments, are_pictures
 from selavi.commands.recipes import find_recipe
 from selavi.commands.scan import ScanArguments, scan
 from selavi.config import Config, load_config
@@ -28,7 +28,7 @@ from selavi.errors import UsageError
 from selavi.filesystem import free_disk
 from selavi.guarded.json_file import read_json
 from selavi.meter import say
-from selavi.modalities import request_of_media
+from selavi.modalities import reads_stills, request_of_media
 from selavi.planning import (
     SHORTEST_S,
     Cost,
@@ -126,7 +126,7 @@ def make_plan(arguments: LabelArguments, run: Path) -> Plan:
     """
     _check_codecs()
     overrides = list(arguments.overrides)
-    usual = _config("small", arguments)
+    usual = _config("images" if are_pictures(arguments) else "small", arguments)
     manifest = _look(usual, run)
     recipe = _choose(arguments, usual, manifest)
     plan = Plan(
@@ -166,7 +166,7 @@ def _check_codecs() -> None:
 def _choose(arguments: LabelArguments, usual: Config, manifest: pa.Table) -> Recipe:
     """Choose by what is there, and say it."""
     facts, machine = _facts(usual, manifest), _machine(arguments, usual)
-    base = _config(recipe_name(facts.num_clips, machine.gpu), arguments)
+    base = _config(recipe_name(facts.num_clips, machine.gpu, facts.pictures), arguments)
     recipe = choose_recipe(facts, machine, base, arguments.num_clusters)
     changed = f"; changed as asked for: {' '.join(arguments.overrides)}" if arguments.overrides else ""
     say(f"recipe: {recipe.reason}{changed}")
@@ -210,6 +210,7 @@ def _look(usual: Config, run: Path) -> pa.Table:
             allow_links=data.allow_links,
             cache_dir=data.cache_dir,
             out=RunFolder(run).manifest,
+            pictures=reads_stills(usual),
         )
     )
     manifest = read_manifest(result.manifest)
@@ -223,14 +224,15 @@ def _look(usual: Config, run: Path) -> pa.Table:
 def _facts(usual: Config, manifest: pa.Table) -> FolderFacts:
     """What decides on the recipe, of the clips to train on."""
     rows = probed(select_split(manifest, usual.data.train_split))
+    pictures = reads_stills(usual)
     durations_s = rows["duration_s"].to_numpy()
-    clip_s = choose_clip_s(durations_s.tolist(), usual.data.clip_s)
+    clip_s = 0.0 if pictures else choose_clip_s(durations_s.tolist(), usual.data.clip_s)
     rows = rows.filter(pc.greater_equal(rows["duration_s"], clip_s))
     with_sound = pc.sum(pc.equal(rows["audio_state"], "ok")).as_py() or 0
     median_s = float(np.median(durations_s)) if len(durations_s) else 0.0
     request = request_of_media(usual)
     decoded_gb = estimate_gb(rows, request.size, request.sample_rate)
-    return FolderFacts(len(rows), with_sound, median_s, clip_s, decoded_gb)
+    return FolderFacts(len(rows), with_sound, median_s, clip_s, decoded_gb, pictures)
 
 
 def _machine(arguments: LabelArguments, usual: Config) -> MachineFacts:

@@ -28,6 +28,7 @@ class PrepareArguments:
     list: str = ""
     source: str = "auto"
     layout: str = "auto"
+    pictures: bool = False
     workers: int = 0
     timeout_s: float = 600.0
     cache_dir: Path = Path(".selavi-cache")
@@ -65,6 +66,8 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--source", metavar="FORMAT", help="format of the list (default: recognised by its content)")
     about = "what the folders below ROOT mean (data.layout; default: recognised by their names)"
     parser.add_argument("--layout", choices=("auto", "classes", "splits", "flat"), help=about)
+    about = "look for still pictures, not for recordings (default: where there are no recordings)"
+    parser.add_argument("--pictures", action="store_true", help=about)
     parser.add_argument("--workers", type=int, metavar="N", help="number of processes (default: 0, one for each core)")
     parser.add_argument(
         "--timeout-s", type=float, metavar="SECONDS", help="processor seconds that a clip may take (default: 600)"
@@ -76,7 +79,7 @@ def add_arguments(parser: Parser) -> None:
 def prepare(arguments: PrepareArguments) -> PrepareResult:
     """Scan, join the list, re-encode."""
     from datamodules.index.layout import describe_layout
-    from datamodules.index.scan import other_suffixes, scan
+    from datamodules.index.scan import holds_pictures_alone, other_suffixes, scan, suffixes_of
     from datamodules.index.sources import apply_list
     from datamodules.stores.prepare import PrepareSettings
     from datamodules.stores.prepare import prepare as re_encode
@@ -91,11 +94,13 @@ def prepare(arguments: PrepareArguments) -> PrepareResult:
         arguments.shard_mb,
     )
     _check(arguments)
-    manifest = scan(arguments.root, arguments.cache_dir, arguments.workers, layout=arguments.layout)
+    pictures = arguments.pictures or holds_pictures_alone(arguments.root)
+    cache_dir, workers = arguments.cache_dir, arguments.workers
+    manifest = scan(arguments.root, cache_dir, workers, layout=arguments.layout, pictures=pictures)
     about_list = ""
     if arguments.list:
         manifest, about_list = apply_list(manifest, arguments.list, arguments.source)
-    lines = (*describe_layout(manifest), other_suffixes(manifest), about_list)
+    lines = (*describe_layout(manifest), other_suffixes(manifest, suffixes_of(pictures)), about_list)
     print(*filter(None, lines), sep="\n", file=sys.stderr)
     summary = re_encode(manifest, arguments.out, settings, workers=arguments.workers, deadline_s=arguments.timeout_s)
     return PrepareResult(arguments.out, settings, summary)

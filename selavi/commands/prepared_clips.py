@@ -7,7 +7,7 @@ from scipy.signal import resample_poly
 
 from datamodules.stores.shards import ShardReader
 from selavi.atomic import write_atomically
-from selavi.media import encode_clip
+from selavi.media import encode_clip, encode_jpeg
 from selavi.results.gallery.media import MediaJob
 from selavi.results.gallery.thumbnails import Geometry, ThumbnailJob, times_of
 
@@ -39,7 +39,9 @@ def read_shard(
 
 
 def write_shard(job: MediaJob, *, reader: ShardReader) -> str:
-    """Write a prepared clip as an .mp4 that browsers play, unless it is there; see selavi.results.gallery.media.Writer.
+    """Write a prepared clip as an .mp4 or .jpg that browsers show, unless it is there.
+
+    See selavi.results.gallery.media.Writer.
 
     Raises:
         MediaError: the clip is not in the shards, or cannot be read.
@@ -47,6 +49,10 @@ def write_shard(job: MediaJob, *, reader: ShardReader) -> str:
     if job.target.exists():
         return "kept"
     times_s = reader.times_s(job.row)
+    if job.target.suffix == ".jpg":  # a still picture
+        with write_atomically(job.target) as temporary:
+            temporary.write_bytes(encode_jpeg(reader.frames_at(job.row, [0.0])[0], 90))
+        return "made"
     sound = reader.sound(job.row)
     fps = (len(times_s) - 1) / (times_s[-1] - times_s[0]) if len(times_s) > 1 else 1.0
 

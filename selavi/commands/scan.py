@@ -21,6 +21,7 @@ class ScanArguments:
     list: str = ""
     source: str = "auto"
     layout: str = "auto"
+    pictures: bool = False
     clip_s: float = 1.0
     audio_policy: str = "mask"
     workers: int = 0
@@ -41,6 +42,8 @@ class ScanResult:
     settings: tuple[str, ...]
     """Settings with which training reads the same clips."""
     root: str
+    recipe: str
+    """Configuration file to begin with."""
 
 
 def add_arguments(parser: Parser) -> None:
@@ -58,6 +61,8 @@ def add_arguments(parser: Parser) -> None:
     )
     about = "what the folders below ROOT mean (data.layout; default: recognised by their names)"
     parser.add_argument("--layout", choices=("auto", "classes", "splits", "flat"), help=about)
+    about = "look for still pictures, not for recordings (default: where there are no recordings)"
+    parser.add_argument("--pictures", action="store_true", help=about)
     parser.add_argument("--clip-s", type=float, metavar="SECONDS", help="length of a clip in seconds (default: 1)")
     about = "what becomes of clips without sound: require, mask or zeros (data.audio_policy; default: mask)"
     parser.add_argument("--audio-policy", metavar="POLICY", help=about)
@@ -78,7 +83,7 @@ def scan(arguments: ScanArguments) -> ScanResult:
     """Scan, judge, write the manifest and the report."""
     from datamodules.index.layout import describe_layout
     from datamodules.index.manifest import judge, write_manifest
-    from datamodules.index.scan import other_suffixes, require_media
+    from datamodules.index.scan import holds_pictures_alone, other_suffixes, require_media, suffixes_of
     from datamodules.index.scan import scan as scan_files
     from datamodules.index.sources import apply_list, describe_list
     from datamodules.index.triage import triage
@@ -88,7 +93,8 @@ def scan(arguments: ScanArguments) -> ScanResult:
     data = _checked_settings(arguments)
     root = Path(data.root)
     cache_dir = Path(data.cache_dir)
-    require_media(root, arguments.allow_links)
+    pictures = arguments.pictures or holds_pictures_alone(root, arguments.allow_links)
+    require_media(root, arguments.allow_links, pictures)
     with locked(cache_dir / "lock"):
         manifest = scan_files(
             root,
@@ -98,19 +104,25 @@ def scan(arguments: ScanArguments) -> ScanResult:
             allow_links=arguments.allow_links,
             retry=arguments.retry,
             layout=arguments.layout,
+            pictures=pictures,
         )
     manifest, about_list = apply_list(manifest, arguments.list, arguments.source)
-    clip_s = arguments.clip_s
+    clip_s = 0.0 if pictures else arguments.clip_s
     policy = arguments.audio_policy
     manifest = judge(manifest, clip_s=clip_s, audio_policy=policy, modalities=MODALITIES)
-    lines = (*describe_layout(manifest), other_suffixes(manifest), about_list, describe_list(manifest))
+    lines = (
+        *describe_layout(manifest),
+        other_suffixes(manifest, suffixes_of(pictures)),
+        about_list,
+        describe_list(manifest),
+    )
     text = triage(manifest, clip_s=clip_s, audio_policy=policy, sentences=lines)
     report = arguments.out.with_name("triage.md")
     write_manifest(manifest, arguments.out)
     write_text(report, text)
     settings = {"root": arguments.root, "list": arguments.list, "layout": arguments.layout.replace("auto", "")}
     words = tuple(f"data.{name}={value}" for name, value in settings.items() if value)
-    return ScanResult(arguments.out, report, text, words, arguments.root)
+    return ScanResult(arguments.out, report, text, words, arguments.root, "images" if pictures else "small")
 
 
 def _checked_settings(arguments: ScanArguments) -> "DataConfig":
@@ -139,7 +151,7 @@ def show(result: ScanResult) -> None:
     """Print the report, where it is, and what to do next."""
     print(result.text)
     print(f"manifest: {result.manifest}\nreport: {result.report}", file=sys.stderr)
-    print(f"Next: train   {command('train', '--config', 'small', *result.settings)}", file=sys.stderr)
+    print(f"Next: train   {command('train', '--config', result.recipe, *result.settings)}", file=sys.stderr)
     print(f"      or re-encode for speed first   {command('prepare', result.root, 'OUT')}", file=sys.stderr)
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from selavi.config.label_sets import LabelSet, make_label_sets
 from selavi.config.methods import LABELLING_METHODS, MethodTraits
 from selavi.config.settings import Need, check_limits, require, section, setting
-from selavi.modalities import named
+from selavi.modalities import clip_seconds, named
 
 
 def _modality(name: str) -> Need:
@@ -20,6 +20,8 @@ def _modality(name: str) -> Need:
 
 
 VIDEO, AUDIO, FEATURES = _modality("video"), _modality("audio"), _modality("features")
+IMAGE = _modality("image")
+RECORDINGS = Need("recordings (still pictures and vectors have no seconds)", lambda config: clip_seconds(config) > 0)
 SHARDS_OF_A_URL = Need("prepared shards of a URL as data.root", lambda config: "://" in config.data.root)
 TRANSPORT = Need("labelling.method=transport", lambda config: config.labelling.method == "transport")
 VOTES_TOGETHER = Need("modalities that vote together", lambda config: len(config.label_sets[0].voters) > 1)
@@ -62,7 +64,7 @@ class DataConfig:
     """Generate the demo set in `root` where it is not there yet."""
     train_split: str = setting("train")
     """Name of the split that is trained on."""
-    clip_s: float = setting(1.0, least=0.04, most=600, unit="seconds")
+    clip_s: float = setting(1.0, least=0.04, most=600, unit="seconds", needs=RECORDINGS)
     """Seconds of a clip, sound and picture alike."""
     num_workers: int = setting(4, least=0, free="always")
     """Loader processes; any number gives the same clips."""
@@ -199,8 +201,44 @@ class FeaturesConfig:
 
 
 @dataclass
+class ImageConfig:
+    """Still pictures and their augmentation; of recordings, one frame of each clip."""
+
+    decode_size: int = setting(256, least=8, most=1024)
+    """Side of the decoded square, in pixels: the short side is resized to it, the long side cut."""
+    size: int = setting(224, least=8, most=1024)
+    """Side of what the encoder sees."""
+    crop_area: tuple[float, float] = setting((0.2, 1.0), above=0, most=4)
+    """Share of the square's area that a view shows, from the smallest to the largest; above 1 it may reach beyond the
+    edges, which are continued."""
+    crop_ratio: float = setting(4 / 3, least=1, most=4)
+    """Largest ratio of the sides of what a view shows: it is pressed into a square; 1: squares alone."""
+    flip: float = setting(0.5, least=0, most=1)
+    """Probability of a mirrored picture."""
+    rotation: float = setting(0.0, least=0, most=180, unit="degrees")
+    """Largest turn to either side."""
+    shear: float = setting(0.0, least=0, most=60, unit="degrees")
+    """Largest slant of upright lines to either side."""
+    colour_jitter: float = setting(0.4, least=0, below=1)
+    """Largest relative change of brightness, contrast and saturation; the hue turns by up to a quarter of it."""
+    greyscale: float = setting(0.2, least=0, most=1)
+    """Probability of a picture without colour."""
+    blur: float = setting(0.5, least=0, most=1)
+    """Probability of a blurred picture, with a standard deviation of up to a hundredth of the side."""
+    mean: tuple[float, float, float] = setting((0.485, 0.456, 0.406), least=0, most=1)
+    """Subtracted from red, green and blue, in [0, 1], before the encoder: the means of ImageNet."""
+    std: tuple[float, float, float] = setting((0.229, 0.224, 0.225), above=0)
+    """What the colours are divided by after that."""
+
+    def __post_init__(self) -> None:
+        check_limits(self)
+        low, high = self.crop_area
+        require(low <= high, "image.crop_area", "two numbers, the smaller one first", self.crop_area)
+
+
+@dataclass
 class EncodersConfig:
-    """R(2+1)D for video, ResNet for audio; features have 8 x width dimensions."""
+    """R(2+1)D for video, ResNet for audio and still pictures; features have 8 x width dimensions."""
 
     video_width: int = setting(64, least=4, needs=VIDEO)
     """Channels of the first stage; 64 is torchvision's R(2+1)D-18."""
@@ -214,6 +252,13 @@ class EncodersConfig:
     video_layout: Literal["torchvision", "vmz"] = setting("torchvision", needs=VIDEO)
     """torchvision: as its R(2+1)D-18; vmz: as XDC's weights, where the channels between the spatial and the temporal
     convolution follow from each pair's own input, and batch norm adds 0.001 to the variance."""
+    image_width: int = setting(64, least=8, needs=IMAGE)
+    """Channels of the first stage; 64 is torchvision's ResNet-18."""
+    image_depth: Literal[9, 18] = setting(18, needs=IMAGE)
+    """ResNet-9 has one residual block a stage, ResNet-18 two."""
+    image_stem: Literal["strided", "plain"] = setting("strided", needs=IMAGE)
+    """What comes before the stages.  strided: as published, 7 x 7 and a pooling, after which a side is a quarter as
+    long; plain: 3 x 3 alone, for pictures of up to some 64 pixels."""
     init: str = setting("", path=True)
     """Start the encoders from these weights: a run, a folder of `selavi convert`, or a released file; empty: at
     random.  The heads always start at random."""
@@ -473,6 +518,7 @@ class Config:
     video: VideoConfig = section(VideoConfig, needs=VIDEO)
     audio: AudioConfig = section(AudioConfig, needs=AUDIO)
     features: FeaturesConfig = section(FeaturesConfig, needs=FEATURES)
+    image: ImageConfig = section(ImageConfig, needs=IMAGE)
     encoders: EncodersConfig = section(EncodersConfig, needs=OWN_ENCODERS)
     heads: HeadsConfig = section(HeadsConfig, needs=OWN_ENCODERS)
     labelling: LabellingConfig = section(LabellingConfig)

@@ -5,13 +5,14 @@ from collections.abc import Callable
 from selavi.config import Config, EncodersConfig
 from selavi.encoders.encoder import Encoder
 from selavi.encoders.r2plus1d import R2Plus1D
-from selavi.encoders.resnet import AudioResNet
+from selavi.encoders.resnet import ResNet
 from selavi.encoders.vectors import VectorEncoder
 from selavi.errors import UsageError
 
 ENCODERS: dict[str, Callable[[Config], Encoder]] = {
     "video": lambda config: _r2plus1d(config.encoders),
-    "audio": lambda config: AudioResNet(config.encoders.audio_width, config.encoders.audio_depth),
+    "audio": lambda config: ResNet(1, config.encoders.audio_width, config.encoders.audio_depth),
+    "image": lambda config: _image_resnet(config.encoders),
     "features": lambda config: VectorEncoder(config.features.num_dims, config.features.layers),
 }
 
@@ -33,3 +34,7 @@ def make_encoder(kind: str, config: Config) -> Encoder:
 
 def _r2plus1d(encoders: EncodersConfig) -> Encoder:
     return R2Plus1D(encoders.video_width, encoders.video_depth, encoders.video_layout)
+
+
+def _image_resnet(encoders: EncodersConfig) -> Encoder:
+    return ResNet(3, encoders.image_width, encoders.image_depth, encoders.image_stem)

@@ -1,4 +1,6 @@
-"""ResNet (He et al., CVPR 2016) on one-channel log-mel spectrograms, from torchvision's blocks."""
+"""ResNet (He et al., CVPR 2016) on log-mel spectrograms and still pictures, from torchvision's blocks."""
+
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -8,22 +10,32 @@ from selavi.encoders.encoder import Encoder
 from selavi.encoders.r2plus1d import initialise
 
 
-class AudioResNet(Encoder):
-    """Log-mel spectrograms (B, 1, F, T) -> features (B, 8 * width).
+class ResNet(Encoder):
+    """Planes (B, C, h, w), or spectrograms (B, 1, F, T) -> features (B, 8 * width).
 
-    width=64 has the layers of torchvision's ResNet with a one-channel `conv1` and without `fc`, under the same
-    names; depth 9 has one block a stage, depth 18 two.
+    width=64 has the layers of torchvision's ResNet without `fc` and with a `conv1` of C channels, under the same names.
+
+    Args:
+        channels: C.
+        width: channels of the first stage.
+        depth: 9 has one block a stage, 18 two.
+        stem: what comes before the stages.  strided: as published, for which four pixels a side become one; plain: a
+            3 x 3 convolution, which keeps small pictures as large as they are.
     """
 
     stages = ("layer1", "layer2", "layer3", "layer4")
 
-    def __init__(self, width: int = 64, depth: int = 9) -> None:
+    def __init__(
+        self, channels: int, width: int = 64, depth: int = 9, stem: Literal["strided", "plain"] = "strided"
+    ) -> None:
         super().__init__()
         blocks = {9: 1, 18: 2}[depth]
-        self.conv1 = nn.Conv2d(1, width, 7, stride=2, padding=3, bias=False)
+        strided = stem == "strided"
+        kernel, stride = (7, 2) if strided else (3, 1)
+        self.conv1 = nn.Conv2d(channels, width, kernel, stride=stride, padding=kernel // 2, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.maxpool: nn.Module = nn.MaxPool2d(3, stride=2, padding=1) if strided else nn.Identity()
         self.layer1 = _stage(width, width, blocks, stride=1)
         self.layer2 = _stage(width, 2 * width, blocks, stride=2)
         self.layer3 = _stage(2 * width, 4 * width, blocks, stride=2)
@@ -33,7 +45,7 @@ class AudioResNet(Encoder):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """(B, 1, F, T) -> (B, D)."""
+        """(B, C, h, w) -> (B, D)."""
         x = inputs.contiguous(memory_format=torch.channels_last)
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))

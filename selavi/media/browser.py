@@ -22,8 +22,9 @@ from selavi.atomic import write_atomically
 from selavi.media.files import DEADLINE_S, LIMITS, Limits, MediaError, seconds
 from selavi.media.frames import shape_of
 from selavi.media.order import DisplayOrder
-from selavi.media.pictures import Resize, Shape
+from selavi.media.pictures import Resize, Shape, encode_jpeg
 from selavi.media.sound import GAP_S
+from selavi.media.stills import format_of_still, is_still, read_still, size_of_still
 from selavi.media.streams import open_file
 
 _PCM = {"pcm_u8", "pcm_s16le", "pcm_s24le", "pcm_s32le", "pcm_f32le", "pcm_alaw", "pcm_mulaw"}
@@ -77,6 +78,9 @@ def playable(path: Path) -> str | None:
         (not_media)", fit to be counted.
     """
     try:
+        if is_still(path):
+            form = format_of_still(path, LIMITS)
+            return "TIFF picture" if form == "TIFF" else None
         with open_file(path, LIMITS, DEADLINE_S, needs_picture=False) as file:
             kind = _container_kind(path, file.container)
             if kind not in _PLAYED:
@@ -105,12 +109,15 @@ def require_recording(path: Path) -> None:
     Raises:
         MediaError: it does not, or cannot be read.
     """
+    if is_still(path):
+        format_of_still(path, LIMITS)
+        return
     with open_file(path, LIMITS, DEADLINE_S, needs_picture=False, by_header=True):
         pass
 
 
 def transcode(source: Path, target: Path, *, short_side: int = 240, limits: Limits = LIMITS) -> None:
-    """Turn any media file that can be read here into an .mp4 that every browser plays.
+    """Turn any media file that can be read here into an .mp4 that every browser plays; a still picture into a JPEG.
 
     H.264 (yuv420p, upright, even sides, at most 30 frames a second, the short side at most `short_side`) and AAC
     (48 kHz, mono or stereo), with the index in front.  Frames keep their times, counted from the start of the picture
@@ -124,8 +131,8 @@ def transcode(source: Path, target: Path, *, short_side: int = 240, limits: Limi
 
     Args:
         source: media file.
-        target: file to write; the container is MP4 whatever the suffix.
-        short_side: pixels; smaller pictures are not enlarged.
+        target: file to write; the container is MP4, or JPEG, whatever the suffix.
+        short_side: pixels, twice as many of a still picture; smaller pictures are not enlarged.
         limits: what the file may claim to hold.
 
     Raises:
@@ -135,6 +142,12 @@ def transcode(source: Path, target: Path, *, short_side: int = 240, limits: Limi
     """
     if short_side < 16 or short_side % 2:
         raise ValueError(f"expected an even short_side of at least 16, got {short_side}")
+    if is_still(source):
+        width, height = size_of_still(source, limits, DEADLINE_S)
+        still = read_still(source, min(width, height, 2 * short_side), limits, DEADLINE_S)
+        with write_atomically(target) as temporary:
+            temporary.write_bytes(encode_jpeg(still, 90))
+        return
     shapes: Shapes = {}
     picture = _first(source, "video", limits, shapes)
     sound = _first(source, "audio", limits, shapes)

@@ -8,8 +8,9 @@ import numpy as np
 
 from selavi.media.files import DEADLINE_S, LIMITS, File, Limits, MediaError, translated
 from selavi.media.frames import pictures_at, shape_of, timed_frames
-from selavi.media.pictures import Resize
+from selavi.media.pictures import Resize, crop_square
 from selavi.media.sound import cut_waveform, read_sound
+from selavi.media.stills import is_still, read_still
 from selavi.media.streams import open_file
 
 
@@ -79,6 +80,9 @@ def decode_clip(
     """
     frames = np.zeros((0, size, size, 3), np.uint8)
     waveform = None
+    if is_still(path):
+        picture = crop_square(read_still(path, size, limits, deadline_s), offset)
+        return np.repeat(picture[None], num_frames, 0), None
     with open_file(path, limits, deadline_s, needs_picture=num_frames > 0, by_header=True) as file:
         if num_frames:
             with translated(path, "picture"):
@@ -142,6 +146,9 @@ def stream_frames(path: Path, *, size: int, limits: Limits = LIMITS) -> Iterator
     Raises:
         MediaError: the file cannot be read, or no frame of it can be decoded.
     """
+    if is_still(path):
+        yield 0.0, read_still(path, size, limits, float("inf"))
+        return
     with open_file(path, limits, float("inf")) as file, translated(path, "picture"):
         to_rgb = Resize(size, shape=lambda frame: shape_of(file, frame))
         count = 0
@@ -158,6 +165,8 @@ def decode_sound(path: Path, *, sample_rate: int, limits: Limits = LIMITS) -> np
     Raises:
         MediaError: the file cannot be read, or the sound that it has cannot be decoded.
     """
+    if is_still(path):
+        return np.zeros(0, np.int16)
     with open_file(path, limits, float("inf"), needs_picture=False) as file:
         _require_sound(file)
         if file.audio is None:
@@ -178,6 +187,8 @@ def decode_frames_at(path: Path, times_s: Sequence[float], short_side: int) -> n
     Raises:
         MediaError: they cannot be decoded, or the file cannot be read.
     """
+    if is_still(path):
+        return np.repeat(read_still(path, short_side, LIMITS, DEADLINE_S)[None], len(times_s), 0)
     with open_file(path, LIMITS, DEADLINE_S, by_header=True) as file, translated(path, "picture"):
         return pictures_at(file, np.asarray(times_s, float), short_side)
 

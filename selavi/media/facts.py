@@ -10,11 +10,12 @@ from selavi.media.files import DEADLINE_S, INDEXED, LIMITS, UNTIMED, File, Limit
 from selavi.media.frames import shape_of, timed_frames
 from selavi.media.pictures import quarter_turns
 from selavi.media.sound import SILENCE, SILENCE_S, loudest, read_sound
+from selavi.media.stills import is_still, size_of_still
 from selavi.media.streams import is_shuffled, open_file
 
-Timing = Literal["stamps", "counted", "bridged"]
+Timing = Literal["stamps", "counted", "bridged", "still"]
 """Where the times of frames come from: the file's stamps; the order of decoding and the rate of the container, where
-the stamps are missing or those of decoding; or stamps of which the jumps were taken out."""
+the stamps are missing or those of decoding; or stamps of which the jumps were taken out.  A still picture has none."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ def probe(
         MediaError: the file cannot be read, is over a limit, has no picture, is cut off, nothing of it can be decoded,
             or that took longer than `deadline_s`.
     """
+    if is_still(path):
+        return _still(*size_of_still(path, limits, deadline_s))
     with open_file(path, limits, deadline_s, needs_picture) as file:
         width = height = 0
         timing: Timing = "stamps"
@@ -73,6 +76,20 @@ def probe(
         if "mov" in file.format:
             _require_whole(path)
     return MediaInfo(duration_s, fps, width, height, state, audio_s, reason, timing)
+
+
+def probe_picture(path: Path, limits: Limits = LIMITS, *, deadline_s: float = DEADLINE_S) -> MediaInfo:
+    """As probe, of a file that is meant as a still picture: of a GIF what it shows at time 0.
+
+    Raises:
+        MediaError: as probe.
+    """
+    info = probe(path, limits, deadline_s=deadline_s)
+    return _still(info.width, info.height)
+
+
+def _still(width: int, height: int) -> MediaInfo:
+    return MediaInfo(0.0, 0.0, width, height, "absent", 0.0, None, "still")
 
 
 def _first_shape(file: File) -> tuple[int, int]:

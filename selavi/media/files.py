@@ -39,6 +39,9 @@ class Limits:
     """What a file may claim to hold.  A file that claims more is refused before anything of that size is allocated."""
 
     pixels: int = 4096 * 4096
+    """Largest frame of a recording."""
+    picture_pixels: int = 1 << 27
+    """Largest still picture, of which cameras make larger ones."""
     duration_s: float = 24 * 3600.0
     streams: int = 32
     sample_rate: int = 192_000

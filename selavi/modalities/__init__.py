@@ -11,6 +11,7 @@ import numpy as np
 from selavi.errors import UsageError
 from selavi.modalities.audio import AUDIO
 from selavi.modalities.features import FEATURES
+from selavi.modalities.image import IMAGE
 from selavi.modalities.modality import SLACK_S, Fault, Modality, Request, Settings, Streams, Window
 from selavi.modalities.video import VIDEO
 
@@ -23,6 +24,7 @@ __all__ = [
     "Settings",
     "Streams",
     "Window",
+    "clip_seconds",
     "examples",
     "files_of",
     "kind_of",
@@ -30,12 +32,13 @@ __all__ = [
     "num_bytes",
     "reads_media",
     "reads_sound",
+    "reads_stills",
     "request_of",
     "request_of_media",
     "source_of",
 ]
 
-MODALITIES: dict[str, Modality] = {"video": VIDEO, "audio": AUDIO, "features": FEATURES}
+MODALITIES: dict[str, Modality] = {"video": VIDEO, "audio": AUDIO, "features": FEATURES, "image": IMAGE}
 """The kinds by name, in the order in which a run has them that names none: the first modality of a run is the
 reference that the heads of others align to."""
 _RESERVED = ("concat", "joint", "own", "cross")
@@ -127,6 +130,21 @@ def source_of(config: Settings) -> str:
     """Where a run's clips are, in words."""
     files = dict.fromkeys(files_of(config).values())
     return ", ".join([config.data.root] * reads_media(config) + [*files])
+
+
+def reads_stills(config: Settings) -> bool:
+    """Whether the files of a run are still pictures: those of its modalities that read media need no more of a file.
+
+    A still picture is a recording of one frame, shown at time 0, that lasts 0 seconds (selavi.media.stills): where
+    windows are drawn, all of them begin at 0, and only what asks for seconds has to know of it: see clip_seconds.
+    """
+    kinds = [kind_of(config, name) for name in config.kinds]
+    return any(kind.still for kind in kinds) and all(kind.still or kind.reads_file for kind in kinds)
+
+
+def clip_seconds(config: Settings) -> float:
+    """Seconds that a file has to last to hold a clip: data.clip_s of recordings, 0 of still pictures and of vectors."""
+    return config.data.clip_s if reads_media(config) and not reads_stills(config) else 0.0
 
 
 def num_bytes(config: Settings) -> int:

@@ -116,6 +116,8 @@ class Modality:
     """What its value needs of a window."""
     file: Callable[[Settings], str] = _no_file
     """The file of vectors from which its value comes; empty: it comes from recordings."""
+    still: bool = False
+    """Whether a still picture has it: see selavi.modalities.reads_stills."""
     has: Callable[[Mapping[str, Any]], bool] = lambda facts: True
     """Whether a recording with these facts has it."""
     faults: Callable[[Mapping[str, np.ndarray], float], Iterator[Fault]] = _no_faults
@@ -127,6 +129,11 @@ class Modality:
     """Whether data.audio_policy leaves out recordings that lack it, in a run with these modalities."""
     blank_counts: Callable[[str], bool] = lambda policy: False
     """Whether under data.audio_policy a clip that lacks it counts as having its blank value."""
+
+    @property
+    def reads_file(self) -> bool:
+        """Whether its value comes from a file of vectors, not from media."""
+        return self.file is not _no_file
 
     def blank(self, config: Settings) -> np.ndarray:
         """What stands for the value where a clip lacks it: zeros."""

@@ -13,11 +13,12 @@ import pyarrow.compute as pc
 
 from selavi import __version__
 from selavi.atomic import write_text
-from selavi.config import as_dict, load_run_config
+from selavi.config import Config, as_dict, load_run_config
 from selavi.errors import UsageError
 from selavi.guarded.json_file import as_written, read_json
 from selavi.guarded.parquet import read_parquet
 from selavi.labelling.rule import take_rule
+from selavi.modalities import clip_seconds, reads_stills
 from selavi.pretrained.weights import HUB_CARD, HUB_SETTINGS, HUB_WEIGHTS, Pretrained, StoredWeights
 from selavi.pretrained.write import metadata_of, portable_settings, tensors_of
 from selavi.runs.folder import RunFolder
@@ -138,7 +139,7 @@ def model_card(loaded: Pretrained, facts: TrainingFacts | None) -> str:
         f"Features and clusters of clips, from {modalities}, learned without labels by selavi, an implementation of "
         "SeLaVi (Asano et al., NeurIPS 2020, arXiv 2006.13662).",
         "",
-        f"- Input: clips of {config.data.clip_s:g} s, decoded as `config.json` says.",
+        f"- Input: {_input_of(config)}, decoded as `config.json` says.",
         f"- Features: {features}.",
     ]
     if loaded.rule is not None:
@@ -168,9 +169,18 @@ def model_card(loaded: Pretrained, facts: TrainingFacts | None) -> str:
     return "\n".join(lines)
 
 
+def _input_of(config: Config) -> str:
+    """What the networks read, in words."""
+    if reads_stills(config):
+        return "still pictures"
+    return f"clips of {config.data.clip_s:g} s" if clip_seconds(config) else "vectors of clips"
+
+
 def _training_lines(loaded: Pretrained, facts: TrainingFacts) -> list[str]:
     config = loaded.config
-    text = f"{facts.num_recordings:,} recordings ({duration(facts.seconds)}), {config.trainer.max_epochs} epochs, seed "
+    of_media = f"recordings ({duration(facts.seconds)})" if clip_seconds(config) else "clips"
+    of_media = "still pictures" if reads_stills(config) else of_media
+    text = f"{facts.num_recordings:,} {of_media}, {config.trainer.max_epochs} epochs, seed "
     text += f"{config.seed}. No label took part in it."
     text += f" At its end the labels were {facts.state}." if facts.state else ""
     lines = ["## Training", "", text, ""]

@@ -33,7 +33,7 @@ def chosen(
     clips: FolderFacts, machine: MachineFacts = LAPTOP, clusters: int | None = None
 ) -> tuple[planning.Recipe, Config]:
     """The recipe and the settings that it comes to, which load_config checks."""
-    name = planning.recipe_name(clips.num_clips, machine.gpu)
+    name = planning.recipe_name(clips.num_clips, machine.gpu, clips.pictures)
     result = choose_recipe(clips, machine, recipe(name), clusters)
     return result, load_config(RECIPES / f"{result.config}.yaml", result.settings)
 
@@ -190,3 +190,12 @@ def test_whole_steps_count_in_an_epoch_and_all_clips_in_a_labelling() -> None:
     assert slow == Cost(pytest.approx(192 / 5), pytest.approx(2 * 200 / 5 + 3))
     two = cost_of(turns, config, 400, solving_s=3.0, num_devices=2)  # each has as many clips as one had of 200
     assert two.labelling_s == cost.labelling_s and two.epoch_s == pytest.approx(cost.epoch_s)
+
+
+@pytest.mark.parametrize("machine", [LAPTOP, SERVER])
+def test_pictures_have_a_recipe_without_sound_or_seconds(machine: MachineFacts) -> None:
+    pictures = FolderFacts(20_000, 0, 0.0, 0.0, decoded_gb=0.3, pictures=True)
+    result, config = chosen(pictures, machine)
+    assert result.config == "images" and config.modalities == ["image"]
+    assert not any(word.startswith(("data.clip_s=", "modalities=")) for word in result.settings)
+    assert "sound" not in result.reason and "windows" not in result.reason and not result.remarks

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datamodules.index.scan import MEDIA_SUFFIXES
+from datamodules.index.scan import MEDIA_SUFFIXES, PICTURE_SUFFIXES
 from selavi.errors import UsageError
 from selavi.guarded.parquet import ParquetReader
 from selavi.id_tables import TextFile, describe_empty, fit_row, open_table
@@ -26,7 +26,7 @@ LISTING_SCHEMA = pa.schema(
     ]
 )
 
-SUFFIX = rf"(?i:\.(?:{'|'.join(sorted(suffix[1:] for suffix in MEDIA_SUFFIXES))}))"
+SUFFIX = rf"(?i:\.(?:{'|'.join(sorted(suffix[1:] for suffix in MEDIA_SUFFIXES | PICTURE_SUFFIXES))}))"
 VIDEO = r"[A-Za-z0-9_-]{11}"  # a YouTube id; it may begin with - or _, and hold _ anywhere
 NUMBER = r"[0-9]{1,9}(?:\.[0-9]{1,6})?"
 # Anchored by the id's length, because an id such as abc_000_123 looks like a name with times.

@@ -13,6 +13,7 @@ from selavi.encoders.encoder import Encoder
 
 CRAFTED: dict[str, Callable[[Config], Encoder]] = {
     "video": lambda config: CraftedPictures(),
+    "image": lambda config: CraftedPictures(),
     "audio": lambda config: CraftedSound(),
     "features": lambda config: PlainVectors(config.features.num_dims),
 }

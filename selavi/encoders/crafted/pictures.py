@@ -19,12 +19,16 @@ FLAT, SCALE = 0.09, 3.0
 
 
 class CraftedPictures(Encoder):
-    """Normalised frames (B, 3, T, h, w) -> (B, 315): the mean over two frames of 288 gradients and 27 colours."""
+    """Normalised frames (B, 3, T, h, w), or pictures (B, 3, h, w) -> (B, 315).
+
+    They are 288 gradients and 27 colours; of several frames, the mean over two.
+    """
 
     num_features = CELLS * CELLS * BINS + GRID * GRID * 3
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """(B, 3, T, h, w) -> (B, 315) float32."""
+        """(B, 3, T, h, w) or (B, 3, h, w) -> (B, 315) float32."""
+        inputs = inputs if inputs.dim() == 5 else inputs[:, :, None]
         frames = inputs[:, :, _evenly(inputs.shape[2])].transpose(1, 2)
         planes = F.interpolate(frames.flatten(0, 1).float(), (SIDE, SIDE), mode="bilinear", antialias=True)
         colours = F.adaptive_avg_pool2d(planes, GRID).flatten(1)

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from selavi.media import MediaError
+from selavi.media import MediaError, is_still
 from selavi.results.evidence import Evidence
 from selavi.results.gallery import data
 from selavi.results.gallery import media as links
@@ -379,6 +379,7 @@ class _Writer:
                 "frames": self.geometry.frames,
                 "spectrogram": self.geometry.spectrogram,
             },
+            "pictures": all(is_still(Path(path)) for path in self.clips["path"].to_pylist()),
             "chosenHead": about.chosen_head,
             "media": self.source.mode,
             "mediaWarning": self.report.media_warning,

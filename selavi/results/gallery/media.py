@@ -131,7 +131,9 @@ class Links:
         playable = [
             url is not None and not cannot for url, cannot in zip(urls, self.cannot[rows].tolist(), strict=True)
         ]
-        return urls, playable, np.where(self.sound_alone[rows], "audio", "video").tolist()
+        are_still = [media.is_still(Path(path)) for path in paths]
+        kinds = np.where(are_still, "picture", np.where(self.sound_alone[rows], "audio", "video"))
+        return urls, playable, kinds.tolist()
 
     def _guess(self, looked_at: np.ndarray) -> None:
         """Clips that were not looked at are as most of those with their suffix."""
@@ -143,8 +145,10 @@ class Links:
 
 
 def media_file(name: str, path: str, mode: Mode) -> str:
-    """Name of a copy, with the original's suffix, or of a transcoded recording."""
-    return name + (".mp4" if mode == "transcode" else suffix_of(path))
+    """Name of a copy, with the original's suffix, or of a transcoded recording or picture."""
+    if mode == "transcode":
+        return name + (".jpg" if media.is_still(Path(path)) else ".mp4")
+    return name + suffix_of(path)
 
 
 def suffix_of(path: str) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from selavi.atomic import write_atomically
-from selavi.media import MediaError, decode_clip, decode_frames_at, decode_sound
+from selavi.media import MediaError, decode_clip, decode_frames_at, decode_sound, is_still
 
 NUM_FRAMES = 4
 FRAME_HEIGHT = 120
@@ -145,8 +145,11 @@ def read_file(job: ThumbnailJob, geometry: Geometry) -> tuple[Sequence[np.ndarra
     frames: list[np.ndarray] = []
     if job.has_picture and geometry.frames:
         short_side = min(geometry.width, geometry.height)
-        # One seek a frame: a single call would decode all that lies between the first and the last.
-        frames = [decode_frames_at(job.source, [time_s], short_side)[0] for time_s in times_of(job)]
+        if is_still(job.source):
+            frames = [*decode_frames_at(job.source, [0.0], short_side)] * geometry.frames
+        else:
+            # One seek a frame: a single call would decode all that lies between the first and the last.
+            frames = [decode_frames_at(job.source, [time_s], short_side)[0] for time_s in times_of(job)]
     sound = np.zeros(0, np.int16)
     if job.has_sound and geometry.spectrogram:
         rate = geometry.sample_rate

@@ -3,7 +3,7 @@
 import json
 import os
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from selavi.errors import UsageError
 from selavi.filesystem import real_path
-from selavi.media import MediaError, require_recording
+from selavi.media import MediaError, is_still, require_recording
 from selavi.results.handover.clips import BLOCK, HandedClips, name_classes
 from selavi.results.handover.folder import Folder, file_name, media_name
 
@@ -128,7 +128,7 @@ def labelstudio(clips: HandedClips, folder: Folder, link: str) -> Path:
         media = clips.media
         assert clips.media_root is not None  # or there were none
         served = [os.path.relpath(file, os.path.realpath(clips.media_root)) for file in media]
-    kind = "Audio" if all(path.lower().endswith(_AUDIO) for path in served) else "Video"
+    kind = "Audio" if all(path.lower().endswith(_AUDIO) for path in served) else _kind_of(served)
     with folder.file("tasks.json") as temporary, temporary.open("w", encoding="utf-8") as file:
         _write_list(file, (_labelstudio_task(row, path) for row, path in zip(clips.rows(), served, strict=True)))
     view = ElementTree.Element("View")
@@ -143,6 +143,11 @@ def labelstudio(clips: HandedClips, folder: Folder, link: str) -> Path:
         ElementTree.indent(view)
         ElementTree.ElementTree(view).write(temporary, encoding="utf-8")
     return folder.path / "tasks.json"
+
+
+def _kind_of(paths: Iterable[str]) -> str:
+    """What tools call media: Image where all are still pictures."""
+    return "Image" if all(is_still(Path(path)) for path in paths) else "Video"
 
 
 def _labelstudio_task(row: dict[str, Any], path: str) -> dict[str, Any]:
@@ -214,10 +219,11 @@ def how_to_open(name: str, clips: HandedClips, folder: Path, link: str) -> str:
     """The commands for one format, as docs/names_and_handover.md has them."""
     path = real_path(folder)
     root = path if link == "copy" or clips.media_root is None else real_path(clips.media_root)
-    media_type = " --dtype media=Video" if clips.media_root else ""
+    kind = _kind_of(row["path"] for row in clips.rows()) if clips.media_root else "Video"
+    media_type = f" --dtype media={kind}" if clips.media_root else ""
     return {
         "fiftyone": f"fiftyone.Dataset.from_dir({str(path)!r}, dataset_type=fiftyone.types.FiftyOneDataset)",
-        "videofolder": f"datasets.load_dataset('videofolder', data_dir={str(path)!r})",
+        "videofolder": f"datasets.load_dataset('{kind.lower()}folder', data_dir={str(path)!r})",
         "cvat": "labels.json goes into the label constructor (raw); docs/names_and_handover.md makes the tasks",
         "labelstudio": "LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true "
         f"LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={shlex.quote(str(root))} label-studio start; "

@@ -191,3 +191,10 @@ def test_blocks_come_in_order_and_shard_by_shard_inside() -> None:
     rows = [key.row for key in AllSampler(6, 0, 1, "eval", shards=shards, block=3)]
     assert rows == [1, 0, 2, 3, 5, 4]
     assert [key.row for key in AllSampler(6, 0, 1, "eval", shards=shards)] == [1, 3, 5, 0, 2, 4]
+
+
+def test_views_of_a_still_picture_are_squares_of_it() -> None:
+    windows = [even_view(number, 3, 0.0, 1.0).window for number in range(3)]
+    assert [window.offset for window in windows] == [0.0, 0.5, 1.0] and {window.start_s for window in windows} == {0.0}
+    assert even_view(0, 1, 0.0, 1.0).window.offset == 0.5
+    assert [even_view(number, 2, 0.0, 1.0, num_crops=2).window.offset for number in range(4)] == [0, 1 / 3, 2 / 3, 1]

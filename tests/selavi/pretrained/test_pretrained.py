@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, ResNet
+from torchvision.models.resnet import BasicBlock
+from torchvision.models.resnet import ResNet as TorchvisionResNet
 from torchvision.models.video import R2Plus1D_18_Weights, r2plus1d_18
 from torchvision.models.video import resnet as video_resnet
 
 from selavi.config import Config, load_config
 from selavi.encoders.r2plus1d import R2Plus1D
-from selavi.encoders.resnet import AudioResNet
+from selavi.encoders.resnet import ResNet
 from selavi.errors import UsageError
 from selavi.inference.predict import score_views
 from selavi.labelling.rule import LabelRule
@@ -92,7 +93,7 @@ def official_network(num_heads: int, num_clusters: int) -> Official:
     torch.manual_seed(3)
     video = r2plus1d_18()
     video.fc = nn.Identity()
-    audio = ResNet(BasicBlock, [1, 1, 1, 1])
+    audio = TorchvisionResNet(BasicBlock, [1, 1, 1, 1])
     audio.conv1 = nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
     audio.fc = nn.Identity()
     return Official(video, audio, 512, num_heads, num_clusters)
@@ -100,7 +101,7 @@ def official_network(num_heads: int, num_clusters: int) -> Official:
 
 def narrow_network(num_heads: int = 3, num_clusters: int = 5) -> Official:
     torch.manual_seed(3)
-    return Official(R2Plus1D(8, 18), AudioResNet(8, 9), 64, num_heads, num_clusters)
+    return Official(R2Plus1D(8, 18), ResNet(1, 8, 9), 64, num_heads, num_clusters)
 
 
 def checkpoint_of(network: nn.Module, num_heads: int, prefix: str = "module.") -> dict[str, Any]:

@@ -98,7 +98,8 @@ const player = {
     if (tile) this.rest(tile);
   },
 
-  /** Sound a tile, or silence it where it sounds; `from` is a share of the clip, null from its start. */
+  /** Sound a tile, or silence it where it sounds; `from` is a share of the clip, null from its start.  A still picture
+      is opened in its full size. */
   async listen(tile, from = null) {
     const again = this.sounding === tile && from === null;
     this.unwatch();
@@ -112,6 +113,11 @@ const player = {
       tile.warn("no media file");
       say(`${lastPart(tile.clip.id)} has no media file: it was missing when the gallery was written.`);
       this.next();
+      return;
+    }
+    if (tile.clip.kind === "picture") {
+      this.queue = [];
+      open(tile.clip.media, "_blank", "noopener");
       return;
     }
     this.sounding = tile;
@@ -134,7 +140,7 @@ const player = {
 
   watch(tile) {
     this.unwatch();
-    if (tile === this.sounding || reducedMotion.matches || tile.faulty || !tile.clip.media) return;
+    if (tile === this.sounding || reducedMotion.matches || tile.faulty || !tile.clip.media || tile.clip.kind === "picture") return;
     this.pending = setTimeout(() => {
       this.watching = tile;
       this.play(tile, { silent: true });

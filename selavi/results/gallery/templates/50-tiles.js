@@ -28,6 +28,7 @@ class Tile {
     const { clip } = this;
     const { tile } = app.index;
     const inWords = app.index.words;
+    const still = clip.kind === "picture";
     const soundOnly = clip.kind === "audio" || !tile.frames;
     this.frame = make("span", { class: "frame" });
     this.head = make("span", { class: "playhead" });
@@ -39,7 +40,7 @@ class Tile {
       inWords ? this.inWords() : this.frame,
       tile.spectrogram > 0 ? this.sound : null,
       this.note,
-      inWords ? null : make("span", { class: "sign", "aria-hidden": "true" }, icon("play"), make("i"), make("i"), make("i")),
+      inWords || still ? null : make("span", { class: "sign", "aria-hidden": "true" }, icon("play"), make("i"), make("i"), make("i")),
     );
     if (soundOnly && !inWords && tile.frames) addTo(this.frame, make("span", { class: "kind" }, icon("sound"), "sound only"));
     this.pick = make("input", { type: "checkbox", tabIndex: -1, "aria-label": `Select ${this.spoken()}` });
@@ -100,7 +101,7 @@ class Tile {
       addTo(this.line, make("span", { class: "score", title: "confidence" }, decimals(clip.confidence)));
     if (app.index.words) return;
     if (clip.media === null) this.warn("no media file");
-    else if (clip.playable === false) this.warn("may not play here");
+    else if (clip.playable === false) this.warn(clip.kind === "picture" ? "may not open here" : "may not play here");
   }
 
   blank() {

@@ -219,7 +219,9 @@ const clusterView = {
       toggle.prepend(icon("eye"));
       addTo(switches, toggle);
     }
-    const hint = app.index.words ? "Click to see all that is known of one." : "Click to hear, on the spectrogram to hear from there.";
+    let hint = "Click to hear, on the spectrogram to hear from there.";
+    if (app.index.words) hint = "Click to see all that is known of one.";
+    else if (app.index.pictures) hint = "Click to open the picture.";
     addTo(switches, make("p", { class: "quiet hint" }, hint));
     return switches;
   },
@@ -234,7 +236,7 @@ const clusterView = {
         { class: "row-head" },
         make("h2", { id: `row-${key}` }, words),
         make("p", { class: "quiet" }, hint),
-        app.index.words ? null : button("Hear them all", () => player.listenAll(tiles), { class: "link", "aria-label": `Hear them all: ${words}` }, icon("play"), "Hear them all"),
+        app.index.words || app.index.pictures ? null : button("Hear them all", () => player.listenAll(tiles), { class: "link", "aria-label": `Hear them all: ${words}` }, icon("play"), "Hear them all"),
       ),
       tileGrid(tiles, words),
     );
