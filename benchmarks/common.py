@@ -135,6 +135,13 @@ def publish(name: str, title: str, runs: Sequence[Mapping[str, Any]], page: str)
     print(f"wrote benchmarks/results/{name}.json and docs/results/{name}.md", file=sys.stderr)
 
 
+def show_page(name: str, text: str, is_trial: bool) -> None:
+    """Print docs/results/NAME.md, and write it unless it is of a trial."""
+    print(text)
+    if not is_trial:
+        (PAGES / f"{name}.md").write_text(text, encoding="utf-8")
+
+
 def save_runs(name: str, title: str, runs: Sequence[Mapping[str, Any]]) -> None:
     """Write benchmarks/results/NAME.json."""
     RESULTS.mkdir(parents=True, exist_ok=True)

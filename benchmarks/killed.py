@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from common import PAGES, RESULTS, ROOT, machine, markdown_table
+from common import RESULTS, ROOT, machine, markdown_table, show_page
 
 from datamodules.synthetic import generate
 from selavi.atomic import write_text
@@ -209,9 +209,7 @@ def main() -> None:
                 continue
             result["runs"].append(try_run(name, seed, unbroken, media, length_s, args.work))
             write_text(store, json.dumps(result, indent=1) + "\n")
-    print(page(result))
-    if not is_trial:
-        (PAGES / "killed.md").write_text(page(result), encoding="utf-8")
+    show_page("killed", page(result), is_trial)
 
 
 if __name__ == "__main__":

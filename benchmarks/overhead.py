@@ -26,7 +26,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from common import PAGES, RESULTS, ROOT, TINY, machine, markdown_table
+from common import RESULTS, ROOT, TINY, machine, markdown_table, show_page
 
 from datamodules.clips import ClipDataModule, prepare_data
 from datamodules.synthetic import generate
@@ -327,9 +327,7 @@ def main() -> None:
     result = {"date": time.strftime("%Y-%m-%d"), "machine": machine(), "torch": torch.__version__, "sizes": sizes}
     store = (args.work if is_trial else RESULTS) / "overhead.json"
     write_text(store, json.dumps(result, indent=1) + "\n")
-    print(page(result))
-    if not is_trial:
-        (PAGES / "overhead.md").write_text(page(result), encoding="utf-8")
+    show_page("overhead", page(result), is_trial)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import torch
-from common import PAGES, RESULTS, ROOT, TINY, machine, markdown_table
+from common import RESULTS, ROOT, TINY, machine, markdown_table, show_page
 
 from datamodules.synthetic import generate
 from selavi.atomic import write_text
@@ -313,9 +313,7 @@ def main() -> None:
     result |= compare(unbroken, broken)
     is_trial = args.minutes != MINUTES
     write_text((args.work if is_trial else RESULTS) / "soak.json", json.dumps(result, indent=1) + "\n")
-    print(page(result))
-    if not is_trial:
-        (PAGES / "soak.md").write_text(page(result), encoding="utf-8")
+    show_page("soak", page(result), is_trial)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from common import PAGES, RESULTS, ROOT, TINY, machine, markdown_table
+from common import RESULTS, ROOT, TINY, machine, markdown_table, show_page
 
 from datamodules.synthetic import generate
 from selavi.atomic import write_text
@@ -363,9 +363,7 @@ def main() -> None:
             if (name, seed) not in done:
                 result["runs"].append(try_run(name, seed, machines, unbroken, media))
                 write_text(store, json.dumps(result, indent=1) + "\n")
-    print(page(result))
-    if not is_trial:
-        (PAGES / "two_nodes.md").write_text(page(result), encoding="utf-8")
+    show_page("two_nodes", page(result), is_trial)
 
 
 if __name__ == "__main__":

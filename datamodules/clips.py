@@ -112,11 +112,14 @@ def require_room_for_batches(config: Config) -> None:
     Raises:
         UsageError: it does not.
     """
-    # Both loaders have batches in flight when a labelling comes in the middle of an epoch.
-    batch_size = config.optim.batch_size + config.labelling.batch_size
     num_gpus = 0 if config.trainer.accelerator == "cpu" else torch.cuda.device_count()
     processes = processes_here(config.trainer, num_gpus)
-    require_shared_memory(batch_size * num_bytes(config), config.data.num_workers, processes=processes)
+    require_shared_memory(bytes_of_batches(config), config.data.num_workers, processes=processes)
+
+
+def bytes_of_batches(config: Config) -> int:
+    """Bytes of a batch of each loader: both have some in flight when a labelling comes in the middle of an epoch."""
+    return (config.optim.batch_size + config.labelling.batch_size) * num_bytes(config)
 
 
 def require_source(config: Config) -> None:

@@ -37,7 +37,7 @@ def open_media(config: Config, manifest: pa.Table, *, may_decode_ahead: bool = T
     if not may_decode_ahead:
         require_clips(config, manifest)
         return None
-    if not is_decoded(probed(manifest), Path(config.data.cache_dir), *_decoded_as(config)):
+    if not are_decoded_ahead(config, manifest):
         require_clips(config, manifest)
     return decode_ahead(config, manifest)[0]
 
@@ -66,6 +66,11 @@ def decode_ahead(config: Config, manifest: pa.Table) -> tuple[DecodedCache | Non
             f"decoded media would need {needed_gb:.1f} GB, data.cache_gb={data.cache_gb}: decoding each clip anew"
         )
     return None, {}
+
+
+def are_decoded_ahead(config: Config, manifest: pa.Table) -> bool:
+    """Whether what decode_ahead would write for these files is in the cache."""
+    return is_decoded(probed(manifest), Path(config.data.cache_dir), *_decoded_as(config))
 
 
 def _decoded_as(config: Config) -> tuple[int, int]:

@@ -15,6 +15,7 @@ import torch
 
 from datamodules.clips import (
     DEMO_CLIPS_PER_CLASS,
+    bytes_of_batches,
     check_bad_fraction,
     require_room_for_batches,
     require_source,
@@ -34,7 +35,7 @@ from datamodules.doctor.throughput import (
 )
 from datamodules.index.manifest import bad, describe_bad, probed, select_split, usable
 from datamodules.loading.shared_memory import needed_bytes
-from datamodules.stores.cache import is_decoded
+from datamodules.stores.opening import are_decoded_ahead
 from datamodules.synthetic import CLASSES
 from selavi.commands.checks import output_folder
 from selavi.config import Config
@@ -43,7 +44,6 @@ from selavi.filesystem import free_disk, on_one_disk
 from selavi.labelling.bank import LabelBank
 from selavi.memory import memory_now
 from selavi.meter import say
-from selavi.modalities import num_bytes, request_of_media
 from selavi.runs.checkpoint import Saved
 from selavi.runs.folder import RunFolder
 from selavi.runs.launch import require_one_process
@@ -242,9 +242,7 @@ def _torch() -> Outcome:
 
 
 def _is_decoded(config: Config, sample: SampledFiles) -> bool:
-    request = request_of_media(config)
-    place = Path(config.data.cache_dir)
-    return sample.is_all and is_decoded(probed(sample.manifest), place, request.size, request.sample_rate)
+    return sample.is_all and are_decoded_ahead(config, sample.manifest)
 
 
 def _loader_rate(config: Config, data: DataSpeed | None, rehearsal: Rehearsal, machine: Machine) -> float:
@@ -257,12 +255,11 @@ def _loader_rate(config: Config, data: DataSpeed | None, rehearsal: Rehearsal, m
 
 def _room(config: Config, data: DataSpeed | None, machine: Machine) -> Room:
     workers = config.data.num_workers
-    batch_bytes = (config.optim.batch_size + config.labelling.batch_size) * num_bytes(config)
     return Room(
         memory=machine.memory_bytes + memory_now(),
         processes=machine.processes,
         process_bytes=0 if data is None else data.process_bytes,
-        batch_bytes=needed_bytes(batch_bytes, workers) if workers else 0,
+        batch_bytes=needed_bytes(bytes_of_batches(config), workers) if workers else 0,
     )
 
 

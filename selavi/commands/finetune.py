@@ -114,8 +114,10 @@ def _finetune_fold(config: "Config", run: "Run", config_path: Path, split: str) 
         start_run(config, config_path, manifest)
         set_aside(point.saved)
         progress.say(f"{len(data.ids)} clips to learn from, {len(held_out)} held out; into {config.run_dir}")
+    checkpoint = point.checkpoint
+    del point  # the checkpoint that it holds would stay in memory for the whole training
     with survival.watching():
-        fit(trainer, module, data, point.checkpoint, pulse)
+        fit(trainer, module, data, checkpoint, pulse)
     best = ft.load_best(module)
     loader, rows = data.loaders.evaluation_loader(split, settings.test_views, settings.test_crops)
     test = module.score(loader, rows["label"].to_pylist(), settings.test_views * settings.test_crops)

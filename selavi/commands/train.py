@@ -128,8 +128,10 @@ def _train(config: "Config", config_path: Path | None, is_first: bool, may_chang
         if point.saved is not None and module.changes:
             note_changes(run_dir, point.saved.content["global_step"], module.changes)
         progress.announce(point.checkpoint, describe_bad(manifest))
+    checkpoint = point.checkpoint
+    del point  # the checkpoint that it holds would stay in memory for the whole training
     with survival.watching():
-        fit(trainer, module, data, point.checkpoint, pulse)
+        fit(trainer, module, data, checkpoint, pulse)
     if not trainer.is_global_zero:
         return TrainResult(run_dir, 0, 0.0, "", reports=False)
     seconds = time.monotonic() - began

@@ -9,9 +9,9 @@ MOST_TIMES = 100
 """How many times its own size a larger file may unpack to.  Labels and manifests of real sets come to 3 to 12 times."""
 
 
-def budget_of(num_bytes: int) -> int:
-    """Bytes of memory that a file of some bytes may unpack to."""
-    return max(LEAST_BYTES, MOST_TIMES * num_bytes)
+def budget_of(num_bytes: int, least: int | None = None) -> int:
+    """Bytes of memory that a file of some bytes may unpack to; `least`, or LEAST_BYTES, is what any file may."""
+    return max(LEAST_BYTES if least is None else least, MOST_TIMES * num_bytes)
 
 
 def require_budget(name: str, num_bytes: int, unpacked: int) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import IO
 
 from selavi.errors import UsageError
-from selavi.guarded.budget import MOST_TIMES
+from selavi.guarded.budget import budget_of
 from selavi.wording import byte_size
 
 LEAST_BYTES = 1 << 26
@@ -29,7 +29,7 @@ class _Metered(io.RawIOBase):
     def __init__(self, path: Path, name: str) -> None:
         self._file, self._name = gzip.open(path), name  # noqa: SIM115 (close closes it)
         self._packed = path.stat().st_size
-        self._left = max(LEAST_BYTES, MOST_TIMES * self._packed)
+        self._budget = self._left = budget_of(self._packed, LEAST_BYTES)
 
     def readable(self) -> bool:
         return True
@@ -40,7 +40,7 @@ class _Metered(io.RawIOBase):
         if self._left < 0:
             raise UsageError(
                 f"{self._name} has {byte_size(self._packed)} and unpacks to more than "
-                f"{byte_size(max(LEAST_BYTES, MOST_TIMES * self._packed))}: it is damaged, or made to fill the memory; "
+                f"{byte_size(self._budget)}: it is damaged, or made to fill the memory; "
                 "if you trust it, unpack it with gunzip and give the file that comes out"
             )
         buffer[: len(data)] = data

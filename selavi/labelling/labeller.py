@@ -189,15 +189,10 @@ class Labeller:
                 together = make_label_sets("joint", self.config.branches, self.config.heads.num_heads)[0]
                 everyone = self._votes(clips.with_any(together.voters), together, draft, head_logits)
                 _align(everyone, heads, permute_clusters)
-            if bank.keeps_first and not statistics and not draft.num_groups:
-                draft.least_learned = self._least_learned(clips, heads, bank, draft, head_logits)
-                draft.keeps_first = draft.least_learned < settings.first_learned
-            for label_set in self.config.label_sets:
+            keeps = bank.keeps_first and not statistics and self._keep_first(clips, heads, bank, draft, head_logits)
+            for label_set in () if keeps else self.config.label_sets:
                 draft.note_collected(rows, [label_set.learning_columns[head] for head in heads])
                 votes = self._votes(clips.with_any(label_set.voters), label_set, draft, head_logits)
-                if draft.keeps_first:
-                    self._keep(votes, label_set, heads, bank, draft)
-                    continue
                 labelled = self._label(votes, label_set, heads, fraction, bank, draft)
                 for head, result in zip(heads, labelled, strict=True):
                     race = measure_race(votes, head, label_set.learners, result.labels)
@@ -231,29 +226,30 @@ class Labeller:
             columns=label_set.voting_columns,
         )
 
-    def _least_learned(
+    def _keep_first(
         self, clips: FeatureTable, heads: list[int], bank: LabelBank, draft: Draft, head_logits: HeadLogits
-    ) -> float:
-        """How far the modality that knows them least agrees with the bank's labels: 0 by chance, 1 for all of them."""
-        races = []
+    ) -> bool:
+        """Leave a group's labels as they are while a modality has not learned them; return whether they are kept.
+
+        The first group of heads decides for all.
+        """
+        if draft.num_groups and not draft.keeps_first:
+            return False
+        columns, races = list[int](), list[Race]()
         for label_set in self.config.label_sets:
             votes = self._votes(clips.with_any(label_set.learners), label_set, draft, head_logits)
+            index = votes.clips.index.cpu()
             for head in heads:
-                labels = bank.labels[votes.clips.index.cpu(), label_set.learning_columns[head]].long()
-                races.append(measure_race(votes, head, label_set.learners, labels))
-        columns = [label_set.learning_columns[head] for label_set in self.config.label_sets for head in heads]
-        chance = float(np.mean([_largest_share(bank.labels[:, column]) for column in columns]))
-        shares = [one.own_share for one in mean_race(races).modalities.values() if np.isfinite(one.own_share)]
-        return (min(shares) - chance) / (1 - chance) if shares and chance < 1 else 1.0
-
-    def _keep(self, votes: Votes, label_set: LabelSet, heads: list[int], bank: LabelBank, draft: Draft) -> None:
-        """Leave the labels of some heads as they are."""
-        index = votes.clips.index.cpu()
-        for head in heads:
-            column = label_set.learning_columns[head]
-            draft.labels[:, column] = bank.labels[:, column]
-            race = measure_race(votes, head, label_set.learners, bank.labels[index, column].long())
-            draft.heads.append(HeadReport(0, None, True, race))
+                column = label_set.learning_columns[head]
+                columns.append(column)
+                races.append(measure_race(votes, head, label_set.learners, bank.labels[index, column].long()))
+        if not draft.num_groups:
+            draft.least_learned = _least_learned(races, bank.labels[:, columns])
+            draft.keeps_first = draft.least_learned < self.config.labelling.first_learned
+        if draft.keeps_first:
+            draft.labels[:, columns] = bank.labels[:, columns]
+            draft.heads += [HeadReport(0, None, True, race) for race in races]
+        return draft.keeps_first
 
     def _aligns(self, label_set: LabelSet) -> bool:
         """Whether heads that vote together must come to name the same clusters first."""
@@ -302,6 +298,13 @@ class Labeller:
             )
             draft.statistics[:, rows, column] = gather_rows(statistics.T).T.cpu()
             draft.fill(rows, column, gather_rows(likeliest).cpu())
+
+
+def _least_learned(races: list[Race], labels: Tensor) -> float:
+    """How far the modality that knows the labels (N, H) least agrees with them: 0 by chance, 1 for all of them."""
+    chance = float(np.mean([_largest_share(column) for column in labels.T]))
+    shares = [one.own_share for one in mean_race(races).modalities.values() if np.isfinite(one.own_share)]
+    return (min(shares) - chance) / (1 - chance) if shares and chance < 1 else 1.0
 
 
 def _largest_share(labels: Tensor) -> float:

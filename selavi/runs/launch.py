@@ -1,7 +1,7 @@
 """What launched this process, and which of several it is, until they have met; then see selavi.distributed."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from selavi.errors import UsageError
 
@@ -29,9 +29,8 @@ def require_all_take_part(world_size: int, environment: Mapping[str, str] = os.e
     Raises:
         UsageError: more were started, or fewer.
     """
-    for name, launcher in LAUNCHERS.items():
-        started = int(environment.get(name) or 1)
-        if started > 1 and started != world_size:
+    for launcher, started in _started(environment):
+        if started != world_size:
             raise UsageError(
                 f"{launcher} has started {started} processes, and the settings make {world_size} train together: give "
                 "trainer.devices (processes on each machine) and trainer.num_nodes (machines) so that their product is "
@@ -49,10 +48,16 @@ def require_one_process(what: str, environment: Mapping[str, str] = os.environ) 
     Raises:
         UsageError: a launcher has started more than one.
     """
+    for launcher, started in _started(environment):
+        raise UsageError(
+            f"{launcher} has started {started} processes, and {what} takes one: run the command without "
+            f"{launcher}, with trainer.devices and trainer.num_nodes as the training will have them"
+        )
+
+
+def _started(environment: Mapping[str, str]) -> Iterator[tuple[str, int]]:
+    """Launchers that say that they have started several processes, and how many."""
     for name, launcher in LAUNCHERS.items():
         started = int(environment.get(name) or 1)
         if started > 1:
-            raise UsageError(
-                f"{launcher} has started {started} processes, and {what} takes one: run the command without "
-                f"{launcher}, with trainer.devices and trainer.num_nodes as the training will have them"
-            )
+            yield launcher, started

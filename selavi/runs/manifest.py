@@ -8,6 +8,7 @@ have named the folder (data.root=NEW), or `selavi prepare` must have made it.
 
 import os
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -122,6 +123,15 @@ def require_unchanged(path: Path | str, num_bytes: int, mtime_ns: int) -> None:
     expected = 0 if mtime_ns == TIME_ZERO else mtime_ns
     if mtime_ns != ANY_TIME and now.mtime_ns != expected:
         raise MediaError(Path(path), "changed", "written to since it was scanned: scan it again")
+
+
+def file_state(path: Path | str, num_bytes: int, mtime_ns: int) -> Literal["", "changed", "missing"]:
+    """What is wrong with a file, as require_unchanged tells; empty where it is the one that was scanned."""
+    try:
+        require_unchanged(path, num_bytes, mtime_ns)
+    except MediaError as fault:
+        return "changed" if fault.reason == "changed" else "missing"
+    return ""
 
 
 def _require_inside(table: pa.Table, name: str) -> None:

@@ -19,7 +19,7 @@ from selavi.atomic import write_atomically
 from selavi.errors import UsageError
 from selavi.filesystem import Enclosure, fault_of
 from selavi.media import MediaError
-from selavi.runs.manifest import ANY_TIME, require_unchanged
+from selavi.runs.manifest import ANY_TIME, file_state
 
 Mode = Literal["link", "copy", "transcode"]
 MODES: tuple[str, ...] = get_args(Mode)
@@ -27,6 +27,7 @@ MODES: tuple[str, ...] = get_args(Mode)
 PRESENT, MISSING, OUTSIDE, CHANGED = 0, 1, 2, 3
 """State of a clip's file: OUTSIDE of the media root by a link, or CHANGED, so that it is not the file that the run has
 read.  Nothing of these two is shown or copied: a run, its manifest and its media root may come from anybody."""
+_STATES = {"": PRESENT, "changed": CHANGED, "missing": MISSING}
 
 
 @dataclass(frozen=True)
@@ -71,16 +72,9 @@ def locate(clips: pa.Table, root: Path, allow_links: bool) -> np.ndarray:
                 f"path below it, got {name!r}"
             )
         may_lead_out = allow_links and mtime_ns != ANY_TIME
-        states[row] = OUTSIDE if not may_lead_out and enclosure.leads_out(path) else _state(path, num_bytes, mtime_ns)
+        is_outside = not may_lead_out and enclosure.leads_out(path)
+        states[row] = OUTSIDE if is_outside else _STATES[file_state(path, num_bytes, mtime_ns)]
     return states
-
-
-def _state(path: str, num_bytes: int, mtime_ns: int) -> int:
-    try:
-        require_unchanged(path, num_bytes, mtime_ns)
-    except MediaError as fault:
-        return CHANGED if fault.reason == "changed" else MISSING
-    return PRESENT
 
 
 class Links:

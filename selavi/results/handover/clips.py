@@ -15,8 +15,7 @@ import pyarrow.compute as pc
 
 from selavi.errors import UsageError
 from selavi.filesystem import Enclosure
-from selavi.media import MediaError
-from selavi.runs.manifest import require_unchanged
+from selavi.runs.manifest import file_state
 
 BLOCK = 100_000
 """Rows that are in memory at once as Python objects or float rows."""
@@ -92,11 +91,7 @@ class HandedClips:
             return "outside"
         if self.scanned is None:
             return "" if os.path.isfile(path) else "missing"
-        try:
-            require_unchanged(path, *self.scanned[clip_id])
-        except MediaError as fault:
-            return "changed" if fault.reason == "changed" else "missing"
-        return ""
+        return file_state(path, *self.scanned[clip_id])
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Each clip's row, with `class` and `duration_s` (None: unknown); numbers that are not finite are None."""

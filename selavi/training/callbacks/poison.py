@@ -68,10 +68,9 @@ class Poison(pl.Callback):
         fault = f"the gradient is not finite at step {trainer.global_step}: {describe(culprits)} ({path} has the batch)"
         settings = self.config.trainer
         if settings.on_nan == "stop":
-            lower = command("train", self.config.run_dir, "--change", f"optim.lr={self.config.optim.lr / 2:g}")
             raise NumericError(
-                f"{fault}. The weights before it are kept. What may help: a lower rate, {lower}; or leave such batches "
-                "out: the same with trainer.on_nan=skip"
+                f"{fault}. The weights before it are kept. What may help: a lower rate, {halve_rate(self.config)}; or "
+                "leave such batches out: the same with trainer.on_nan=skip"
             )
         self.num_skipped += 1
         if self.num_skipped > settings.max_skipped:
@@ -104,6 +103,11 @@ class Poison(pl.Callback):
         path = RunFolder(self.config.run_dir).skipped_batches
         with path.open("a", newline="", encoding="utf-8") as file:
             csv.writer(file).writerow([step, *culprits])
+
+
+def halve_rate(config: Config) -> str:
+    """The command with which a run goes on at half its learning rate."""
+    return command("train", config.run_dir, "--change", f"optim.lr={config.optim.lr / 2:g}")
 
 
 def clip_figures(seen: Seen) -> Tensor:

@@ -19,8 +19,8 @@ from selavi.distributed import all_sum, gather_rows, rank, world_size
 from selavi.errors import DataError, Interrupted, NumericError
 from selavi.runs.folder import RunFolder
 from selavi.runs.pulse import Pulse
+from selavi.training.callbacks.poison import halve_rate
 from selavi.training.callbacks.saving import Saving
-from selavi.wording import command
 
 WATCHED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
@@ -104,7 +104,7 @@ class Survival(pl.Callback):
             whose = "" if is_faulty else ", in another process"
             raise NumericError(
                 f"the loss is not finite at step {trainer.global_step}{whose}; lower optim.lr: "
-                f"{command('train', self.config.run_dir, '--change', f'optim.lr={self.config.optim.lr / 2:g}')}"
+                f"{halve_rate(self.config)}"
             )
         if received or is_due:
             self.saving.save(trainer, module)
