@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -27,7 +28,7 @@ from selavi.guarded.parquet import ParquetReader
 from selavi.id_tables import as_text, load_array, read_ids
 
 _MOST_HEADER_BYTES = 100 << 20
-"""Of a safetensors file; the library's own limit."""
+"""The longest header of a safetensors file; the library's own limit."""
 _SAFE_TYPES = {
     "F64": "<f8",
     "F32": "<f4",
@@ -73,10 +74,12 @@ def open_file(path: Path, ids: Path | None, key: str, cache_dir: Path) -> Opened
     """
     try:
         with path.open("rb") as file:
-            head = file.read(9)
+            head, facts = file.read(9), os.fstat(file.fileno())
+        state = f"{path.resolve()} {facts.st_size} {facts.st_mtime_ns}"
     except OSError as error:
         raise UsageError(f"cannot read the vectors in {path}: {error.strerror or error}") from error
-    opened = _format_of(path, head)(path, key, cache_dir)
+    copies = cache_dir / f"vectors-{_digest(state)}"
+    opened = _format_of(path, head)(path, key, copies)
     if ids is None:
         return opened
     own = read_ids(ids, unique=False)
@@ -84,6 +87,7 @@ def open_file(path: Path, ids: Path | None, key: str, cache_dir: Path) -> Opened
 
 
 def _format_of(path: Path, head: bytes) -> Callable[[Path, str, Path], Opened]:
+    """What opens such a file: (path, key, the folder and first letters of mapped copies) -> Opened."""
     if head.startswith(b"\x93NUMPY"):
         return _open_npy
     if head.startswith(b"PK\x03\x04"):
@@ -117,28 +121,29 @@ def require_vectors(name: str, kind: str, shape: tuple[int, ...], dtype: str) ->
         raise UsageError(f"{name}: expected an array (R, D), found {dtype} {shape}; {advice}")
 
 
-def _open_npy(path: Path, key: str, cache_dir: Path) -> Opened:
+def _open_npy(path: Path, key: str, copies: Path) -> Opened:
     values = load_array(path)
     require_vectors(str(path), values.dtype.kind, values.shape, str(values.dtype))
     return Opened(ArrayRows(values), None)
 
 
-def _open_safetensors(path: Path, key: str, cache_dir: Path) -> Opened:
+def _open_safetensors(path: Path, key: str, copies: Path) -> Opened:
     try:
         with path.open("rb") as file:
+            num_bytes = os.fstat(file.fileno()).st_size
             length = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(length)) if length <= _MOST_HEADER_BYTES else None
         tensors = {name: about for name, about in header.items() if name != "__metadata__"}  # type: ignore[union-attr]
         shapes = {name: tuple(map(int, about["shape"])) for name, about in tensors.items()}
         name = _choose(path, key, [name for name, shape in shapes.items() if len(shape) == 2], list(tensors))
         dtype, (begin, end) = tensors[name]["dtype"], map(int, tensors[name]["data_offsets"])
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UsageError(f"{path} is not a safetensors file, or it is damaged: {error}") from error
     is_known = dtype in _SAFE_TYPES or dtype == "BF16"
     require_vectors(f"{path}, {name}", "f" if is_known else "O", shapes[name], str(dtype))
     stored = np.dtype("<u2" if dtype == "BF16" else _SAFE_TYPES[dtype])
     size = shapes[name][0] * shapes[name][1] * stored.itemsize
-    if end - begin != size or 8 + length + end > path.stat().st_size:
+    if end - begin != size or 8 + length + end > num_bytes:
         raise UsageError(f"{path} is damaged: the tensor {name} has {end - begin} bytes, expected {size}")
     values = np.memmap(path, stored, "r", 8 + length + begin, shapes[name])
     return Opened(_Brain(values) if dtype == "BF16" else ArrayRows(values), None)
@@ -151,7 +156,7 @@ class _Brain(ArrayRows):
         return (self.values[rows].astype(np.uint32) << 16).view(np.float32)
 
 
-def _open_npz(path: Path, key: str, cache_dir: Path) -> Opened:
+def _open_npz(path: Path, key: str, copies: Path) -> Opened:
     try:
         with np.load(path, allow_pickle=False) as archive:
             ids = next((archive[name] for name in _IDS if name in archive.files), None)
@@ -159,7 +164,7 @@ def _open_npz(path: Path, key: str, cache_dir: Path) -> Opened:
             names = [name.removesuffix(".npy") for name in archive.namelist()]
             others = [name for name in names if name not in _IDS]
             name = _choose(path, key, others, names)
-            copy = _mapped(path, name, cache_dir, lambda target: _unpack(archive, f"{name}.npy", target))
+            copy = _mapped(copies, name, lambda target: _unpack(archive, f"{name}.npy", target))
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         if "Object arrays cannot be loaded" in str(error):
             error = ValueError("it holds Python objects, which are never loaded")
@@ -176,7 +181,7 @@ def _unpack(archive: zipfile.ZipFile, member: str, target: IO[bytes]) -> None:
             target.write(block)
 
 
-def _open_parquet(path: Path, key: str, cache_dir: Path) -> Opened:
+def _open_parquet(path: Path, key: str, copies: Path) -> Opened:
     with ParquetReader(path) as file:
         schema = file.schema
         id_column = next((name for name in _IDS if name in schema.names), None)
@@ -187,7 +192,7 @@ def _open_parquet(path: Path, key: str, cache_dir: Path) -> Opened:
         else:
             columns = numbers
         notes = [] if key or len(columns) == 1 else [f"{path}: its {len(columns)} columns of numbers are the vectors"]
-        copy = _mapped(path, ",".join(columns), cache_dir, lambda target: _write_columns(file, columns, target))
+        copy = _mapped(copies, ",".join(columns), lambda target: _write_columns(file, columns, target))
         ids = None
         if id_column is not None:
             read = pa.chunked_array([batch[0] for batch in file.batches([id_column])], schema.field(id_column).type)
@@ -247,15 +252,17 @@ def _choose(path: Path, key: str, candidates: list[str], names: list[str]) -> st
     return candidates[0]
 
 
-def _mapped(path: Path, name: str, cache_dir: Path, write: Callable[[IO[bytes]], None]) -> Path:
-    """A copy that can be mapped into memory; made once for each state of the file."""
-    facts = path.stat()
-    state = f"{path.resolve()} {name} {facts.st_size} {facts.st_mtime_ns}"
-    copy = cache_dir / f"vectors-{hashlib.blake2b(state.encode(), digest_size=8).hexdigest()}.npy"
+def _mapped(copies: Path, name: str, write: Callable[[IO[bytes]], None]) -> Path:
+    """A copy of an array that can be mapped into memory; made once for each state of the file."""
+    copy = copies.with_name(f"{copies.name}-{_digest(name)}.npy")
     if not copy.exists():
         with write_atomically(copy) as temporary, temporary.open("wb") as target:
             write(target)
     return copy
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def blocks(num_rows: int, num_dims: int, num_bytes: int) -> Iterator[slice]:

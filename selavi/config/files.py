@@ -72,8 +72,8 @@ def load_config(path: Path | None, overrides: Sequence[str] = (), *, is_complete
             )
     modalities = _given_modalities(path, overrides)
     own = _own_kinds(modalities)
-    known = settings_with(own)
-    texts, others = _split_overrides(overrides, known)
+    settings = settings_with(own)
+    texts, others = _split_overrides(overrides, settings)
     try:
         layers = list[Any]()
         if is_complete or (path is not None and path.name == RESOLVED):
@@ -87,11 +87,11 @@ def load_config(path: Path | None, overrides: Sequence[str] = (), *, is_complete
             loaded = OmegaConf.load(path)
             if not OmegaConf.is_dict(loaded):
                 raise UsageError(f"{path}: expected `section:` and `key: value` lines, found a list or text")
-            texts = {**_texts_of_file(path, known), **texts}
+            texts = {**_texts_of_file(path, settings), **texts}
             layers.append(loaded)
         layers.append(OmegaConf.from_dotlist(others))
         for layer in layers:
-            _check_kinds(OmegaConf.to_container(layer), known)
+            _check_kinds(OmegaConf.to_container(layer), settings)
         for key, text in texts.items():
             # ??? alone would be a missing value; all texts are set once more, as they are, when all is merged.
             OmegaConf.update(layers[-1], key, "?" if text == "???" else escape(text))
@@ -108,7 +108,7 @@ def load_config(path: Path | None, overrides: Sequence[str] = (), *, is_complete
     except ValueError as error:
         raise UsageError(_in_file(path, overrides, str(error))) from error
     for key, text in texts.items():
-        chosen = known[key]
+        chosen = settings[key]
         chosen.set(config, expand(text) if chosen.about.path else text)
     return config
 
@@ -238,12 +238,12 @@ def _plain(value: Any, write: Callable[[str], str]) -> Any:
     return write(value) if isinstance(value, str) else value
 
 
-def _split_overrides(overrides: Sequence[str], known: Mapping[str, Setting]) -> tuple[dict[str, str], list[str]]:
+def _split_overrides(overrides: Sequence[str], settings: Mapping[str, Setting]) -> tuple[dict[str, str], list[str]]:
     """The settings that are text, by key and as they are written, and the other overrides."""
     texts, others = {}, []
     for override in overrides:
         key, _, text = override.partition("=")
-        if key not in known or not known[key].is_text:
+        if key not in settings or not settings[key].is_text:
             others.append(override)
             continue
         try:
@@ -254,7 +254,7 @@ def _split_overrides(overrides: Sequence[str], known: Mapping[str, Setting]) -> 
     return texts, others
 
 
-def _texts_of_file(path: Path, known: Mapping[str, Setting]) -> dict[str, str]:
+def _texts_of_file(path: Path, settings: Mapping[str, Setting]) -> dict[str, str]:
     """The settings of a YAML file that are text, as they are written: 007, 1e3 and on are names as well.
 
     Not those with `${`, which may refer to others, and those that are null.
@@ -262,7 +262,7 @@ def _texts_of_file(path: Path, known: Mapping[str, Setting]) -> dict[str, str]:
     return {
         key: node.value
         for key, node in _nodes(path)
-        if key in known and known[key].is_text and isinstance(node, yaml.ScalarNode)
+        if key in settings and settings[key].is_text and isinstance(node, yaml.ScalarNode)
         if "${" not in node.value and not node.tag.endswith(":null")
     }
 
@@ -341,10 +341,10 @@ def _explain(error: OmegaConfBaseException) -> str:
     return f"unknown setting {full_key or '(no name)'}; {advice}"
 
 
-def _check_kinds(layer: Any, known: Mapping[str, Setting]) -> None:
+def _check_kinds(layer: Any, settings: Mapping[str, Setting]) -> None:
     """Refuse what OmegaConf would convert in silence or name no key for: sections, lists, mappings and booleans."""
     require("own" not in layer, "own", "a section of the name of a modality", layer.get("own"))
-    for key, entry in known.items():
+    for key, entry in settings.items():
         values = layer.get(entry.section, {}) if entry.section else layer
         require(isinstance(values, dict), entry.section, f"a section of settings such as {key}", repr(values))
         if entry.field.name in values:

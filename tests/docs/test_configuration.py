@@ -27,7 +27,7 @@ def test_every_setting_has_a_row() -> None:
         section = getattr(Config(), entry.name)
         if is_dataclass(section):
             expected |= {f"{entry.name}.{inner.name}" for inner in fields(section)}
-        else:
+        elif entry.name != "own":  # no setting: sections of named modalities
             expected.add(entry.name)
     assert {row[0].strip("| `") for row in rows} == expected
 

@@ -78,6 +78,9 @@ def test_shipped_files_and_recipes_are_silent(path: Path) -> None:
         config = replace(load_config(path), modalities=["video"])
         assert without_effect(config, path, [], "finetune") == ""
         return
+    if path.stem == "features":
+        assert idle("modalities=[features]", path=path) == ""
+        return
     recipes = RECIPES.values() if path.stem == "small" else ()
     for overrides in ([], ["modalities=[audio]"], *recipes):
         assert idle(*overrides, path=path) == ""

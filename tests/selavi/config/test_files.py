@@ -36,7 +36,7 @@ CONFIGS = Path(__file__).resolve().parents[3] / "configs"
         (["heads.kind=deep"], "Invalid value 'deep', expected one of ['mlp', 'linear'] (setting heads.kind)"),
         (["seed=${oops}"], "Interpolation key 'oops' not found (setting seed)"),
         (["data.root=\udcff"], "data.root='\\udcff' is not UTF-8; rename the file or folder"),
-        (["modalities=[smell]"], "modalities must be some of video, audio, each once, got ['smell']"),
+        (["modalities=[smell]"], "modalities must be some of video, audio, features, image, each once, got ['smell']"),
         (["modalities=[]"], "modalities must be"),
         (["modalities=[video,video]"], "modalities must be"),
         (["seed=1", "optim.lr=nan"], "optim.lr must be above 0, got nan"),
@@ -248,7 +248,10 @@ def test_the_defaults_are_the_published_run() -> None:
     [
         (["modalities=[video]", "labelling.source=cross"], "must be joint or own with one modality"),
         (["modalities=[audio]", "labelling.source=concat"], "must be joint or own with one modality"),
-        (["labelling.method=kmeans"], "labelling.source must be concat .*, own or cross with labelling.method=kmeans"),
+        (
+            ["labelling.method=kmeans"],
+            "labelling.source must be concat .*, own, cross or a modality with labelling.method=kmeans",
+        ),
         (["labelling.method=kmeans", "labelling.source=own", "labelling.fraction=0.5"], "fraction must be 1 with"),
         (["labelling.method=kmeans", "labelling.source=own", "labelling.size_strength=2"], "size_strength must be 0"),
     ],

@@ -23,7 +23,7 @@ def test_one_read_gives_one_form_of_a_stream() -> None:
 
 @pytest.mark.parametrize("name", MODALITIES)
 def test_blanks_and_examples_have_the_type_and_shape_of_decoded_clips(tiny: Tiny, name: str) -> None:
-    config, kind = tiny(f"modalities=[{name}]"), MODALITIES[name]
+    config, kind = tiny(f"modalities=[{name}]", "features.num_dims=4"), MODALITIES[name]
     blank, values = kind.blank(config), examples(config, 3, seed=1)[name]
     assert blank.shape == kind.shape(config) and values.shape == (3, *blank.shape)
     assert blank.dtype == values.dtype == kind.dtype and not blank.any() and values.any()

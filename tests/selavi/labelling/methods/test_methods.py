@@ -61,7 +61,10 @@ def test_settings_of_a_plan_are_refused_where_there_is_none(nearest: str) -> Non
     assert load_config(None, [method, "labelling.source=own"]).plan_sharpness == 1
     for wrong, message in (
         (["labelling.source=own", "labelling.fraction=0.5"], "fraction must be 1 with labelling.method=nearest"),
-        ([], r"concat \(the nearest clip on all features together\), own or cross with labelling.method=nearest"),
+        (
+            [],
+            r"concat \(the nearest clip on all features together\), own, cross or a modality with labelling.method=nearest",
+        ),
     ):
         with pytest.raises(UsageError, match=message):
             load_config(None, [method, *wrong])
