@@ -14,6 +14,7 @@ from selavi.augment.audio import AudioAugmentation
 from selavi.augment.draws import named
 from selavi.augment.features import FeaturesAugmentation
 from selavi.augment.image import ImageAugmentation
+from selavi.augment.motion import MotionAugmentation
 from selavi.augment.video import VideoAugmentation
 from selavi.batch import ClipBatch
 from selavi.config import Config
@@ -44,6 +45,8 @@ AUGMENTATIONS: dict[str, Callable[[Config], nn.Module]] = {
     "audio": lambda config: AudioAugmentation(config.audio),
     "features": lambda config: FeaturesAugmentation(config.features),
     "image": lambda config: ImageAugmentation(config.image),
+    "motion": lambda config: MotionAugmentation(config.video),
+    "statistics": lambda config: AudioAugmentation(config.audio),
 }
 
 

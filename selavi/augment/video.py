@@ -37,7 +37,7 @@ class VideoAugmentation(nn.Module):
 
     def plain(self, values: Tensor) -> Tensor:
         """The whole square, not mirrored."""
-        return self._normalise(crop_resize(_planes(values), self.config.size, *_centre(values)))
+        return self._normalise(crop_resize(_planes(values), self.config.size, *whole_square(values)))
 
     def random(self, values: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
         """A random square, perhaps mirrored, in other colours."""
@@ -58,7 +58,7 @@ def crop_resize(planes: Tensor, size: int, side: Tensor, x: Tensor, y: Tensor, f
     """Cut a square from each clip and resize it bilinearly.
 
     Args:
-        planes: (B, 3, T, h, w) float32.
+        planes: (B, C, T, h, w) float32.
         size: side of the result in pixels.
         side: (B,) side of the square as a share of the frame.
         x: (B,) place of the square from left (0) to right (1).
@@ -66,7 +66,7 @@ def crop_resize(planes: Tensor, size: int, side: Tensor, x: Tensor, y: Tensor, f
         flip: (B,) bool, mirror left and right.
 
     Returns:
-        (B, 3, T, size, size) float32.
+        (B, C, T, size, size) float32.
     """
     zero = torch.zeros_like(side)
     theta = torch.stack(
@@ -122,7 +122,7 @@ def _planes(frames: Tensor) -> Tensor:
     return frames.permute(0, 4, 1, 2, 3).float()
 
 
-def _centre(frames: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def whole_square(frames: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """side, x, y, flip of the whole square."""
     whole = torch.ones(frames.shape[0], device=frames.device)
     return whole, whole / 2, whole / 2, torch.zeros(frames.shape[0], dtype=torch.bool, device=frames.device)

@@ -21,7 +21,7 @@ from selavi.config.sections import Config
 from selavi.config.settings import Setting, all_settings, require
 from selavi.errors import UsageError
 from selavi.filesystem import expand
-from selavi.modalities import MODALITIES, named
+from selavi.modalities import MODALITIES, named, section_of
 from selavi.wording import command
 
 SETTINGS: dict[str, Setting] = {entry.key: entry for entry in all_settings(Config)}
@@ -114,14 +114,16 @@ def load_config(path: Path | None, overrides: Sequence[str] = (), *, is_complete
 
 
 def settings_with(own: Mapping[str, str]) -> dict[str, Setting]:
-    """Every setting by its key, with those of modalities that have names of their own: name -> kind."""
-    entries = [(name, entry) for name, kind in own.items() for entry in SETTINGS.values() if entry.section == kind]
+    """Every setting by its key, with those of modalities with names of their own: name -> the section of its kind."""
+    entries = [
+        (name, entry) for name, section in own.items() for entry in SETTINGS.values() if entry.section == section
+    ]
     return SETTINGS | {f"{name}.{entry.field.name}": replace(entry, section=name) for name, entry in entries}
 
 
 def settings_of(config: Config) -> dict[str, Setting]:
     """Every setting of a run by its key, with those of modalities that have names of their own."""
-    return settings_with({name: config.kinds[name] for name in config.own})
+    return settings_with({name: section_of(config.kinds[name]) for name in config.own})
 
 
 def _given_modalities(path: Path | None, overrides: Sequence[str]) -> Any:
@@ -145,11 +147,11 @@ def _plain_node(node: Any) -> Any:
 
 
 def _own_kinds(modalities: Any) -> dict[str, str]:
-    """Name -> kind of the modalities that have names of their own; what is wrong is refused by Config."""
+    """Name -> section of its kind, of modalities that have names of their own; what is wrong is refused by Config."""
     kinds = dict[str, str]()
     with suppress(UsageError):
         kinds = named(modalities, taken=_FIELDS) if isinstance(modalities, dict) else kinds
-    return {name: kind for name, kind in kinds.items() if name != kind}
+    return {name: section_of(kind) for name, kind in kinds.items() if name != kind}
 
 
 def _merge(layers: Sequence[Any], modalities: Any, own: Mapping[str, str]) -> Any:
@@ -157,8 +159,7 @@ def _merge(layers: Sequence[Any], modalities: Any, own: Mapping[str, str]) -> An
 
     A modality with a name of its own has the merged settings of its kind, then those under its name.
     """
-    own = {name: kind for name, kind in own.items() if kind in _FIELDS}
-    sections = [(name, _FIELDS[kind], field(default_factory=_FIELDS[kind])) for name, kind in own.items()]
+    sections = [(name, _FIELDS[section], field(default_factory=_FIELDS[section])) for name, section in own.items()]
     schema: Any = OmegaConf.structured(make_dataclass("Config", sections, bases=(Config,)) if own else Config)
     if modalities is not None:
         schema.modalities = modalities
@@ -166,7 +167,7 @@ def _merge(layers: Sequence[Any], modalities: Any, own: Mapping[str, str]) -> An
             layer.pop("modalities", None)
     merged: Any = OmegaConf.merge(schema, *layers)
     if own:
-        inherited = OmegaConf.create({name: merged[kind] for name, kind in own.items()})
+        inherited = OmegaConf.create({name: merged[section] for name, section in own.items()})
         merged = OmegaConf.merge(schema, inherited, *layers)
     return merged
 

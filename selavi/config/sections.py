@@ -12,15 +12,21 @@ from typing import Any, Literal
 from selavi.config.label_sets import LabelSet, make_label_sets
 from selavi.config.methods import LABELLING_METHODS, MethodTraits
 from selavi.config.settings import Need, check_limits, require, section, setting
-from selavi.modalities import clip_seconds, named
+from selavi.modalities import clip_seconds, named, section_of
 
 
-def _modality(name: str) -> Need:
-    return Need(f"{name} among the modalities", lambda config: name in config.kinds.values())
+def _modality(*kinds: str) -> Need:
+    """A modality of one of these kinds."""
+    return Need(f"{' or '.join(kinds)} among the modalities", lambda config: bool({*kinds} & {*config.kinds.values()}))
 
 
-VIDEO, AUDIO, FEATURES = _modality("video"), _modality("audio"), _modality("features")
-IMAGE = _modality("image")
+FRAMES, VIDEO, SOUND, AUDIO = (
+    _modality("video", "motion"),
+    _modality("video"),
+    _modality("audio", "statistics"),
+    _modality("audio"),
+)
+FEATURES, IMAGE = _modality("features"), _modality("image")
 RECORDINGS = Need("recordings (still pictures and vectors have no seconds)", lambda config: clip_seconds(config) > 0)
 SHARDS_OF_A_URL = Need("prepared shards of a URL as data.root", lambda config: "://" in config.data.root)
 TRANSPORT = Need("labelling.method=transport", lambda config: config.labelling.method == "transport")
@@ -80,7 +86,7 @@ class DataConfig:
     """Clips of a URL's shards are shuffled over about this many shards, which the shard cache should hold."""
     max_bad_fraction: float = setting(0.1, least=0, most=1, free="resume")
     """A larger share of unreadable files stops the run before training."""
-    audio_policy: Literal["require", "mask", "zeros"] = setting("mask", needs=AUDIO)
+    audio_policy: Literal["require", "mask", "zeros"] = setting("mask", needs=SOUND)
     """Clips without sound or silent, where `audio` is a modality.  require: not used; mask: used without their sound,
     which neither trains nor votes; zeros: used, and their sound is zeros."""
     timeout_s: float = setting(30.0, above=0, free="resume")
@@ -238,18 +244,18 @@ class ImageConfig:
 
 @dataclass
 class EncodersConfig:
-    """R(2+1)D for video, ResNet for audio and still pictures; features have 8 x width dimensions."""
+    """R(2+1)D for video and motion, ResNet for audio and still pictures; features have 8 x width dimensions."""
 
-    video_width: int = setting(64, least=4, needs=VIDEO)
+    video_width: int = setting(64, least=4, needs=FRAMES)
     """Channels of the first stage; 64 is torchvision's R(2+1)D-18."""
-    video_depth: Literal[10, 18] = setting(18, needs=VIDEO)
+    video_depth: Literal[10, 18] = setting(18, needs=FRAMES)
     """10 has one residual block a stage, 18 two."""
     # At 4, oneDNN (torch 2.14.1) writes beyond its memory in the backward pass on some processors.
     audio_width: int = setting(64, least=8, needs=AUDIO)
     """Channels of the first stage; 64 is that of the original."""
     audio_depth: Literal[9, 18] = setting(9, needs=AUDIO)
     """ResNet-9 has one residual block a stage, ResNet-18 two."""
-    video_layout: Literal["torchvision", "vmz"] = setting("torchvision", needs=VIDEO)
+    video_layout: Literal["torchvision", "vmz"] = setting("torchvision", needs=FRAMES)
     """torchvision: as its R(2+1)D-18; vmz: as XDC's weights, where the channels between the spatial and the temporal
     convolution follow from each pair's own input, and batch norm adds 0.001 to the variance."""
     image_width: int = setting(64, least=8, needs=IMAGE)
@@ -512,11 +518,12 @@ class Config:
     """never: refuse an existing run folder; auto: go on where it stopped, or start; must: go on or fail."""
     modalities: Any = setting(["video", "audio"])
     """Kinds of input that a clip has: [video, audio] is SeLaVi, one alone is SeLa on it; or names with their kinds, of
-    which several may be alike: {left: video, right: video}.  A modality has the settings of its kind, changed by those
-    in a section of its own name: left.size=64.  Other recipes: labelling.source and method."""
+    which several may be alike: {left: video, right: video}.  A modality has the settings of its kind (motion those of
+    video, statistics those of audio), changed by those in a section of its own name: left.size=64.  Other recipes:
+    labelling.source and method."""
     data: DataConfig = section(DataConfig)
-    video: VideoConfig = section(VideoConfig, needs=VIDEO)
-    audio: AudioConfig = section(AudioConfig, needs=AUDIO)
+    video: VideoConfig = section(VideoConfig, needs=FRAMES)
+    audio: AudioConfig = section(AudioConfig, needs=SOUND)
     features: FeaturesConfig = section(FeaturesConfig, needs=FEATURES)
     image: ImageConfig = section(ImageConfig, needs=IMAGE)
     encoders: EncodersConfig = section(EncodersConfig, needs=OWN_ENCODERS)
@@ -534,7 +541,7 @@ class Config:
         kinds = named(self.modalities, taken=[entry.name for entry in fields(Config)])
         own = {name: kind for name, kind in kinds.items() if name != kind}
         self.modalities = kinds if own else list(kinds)
-        self.own = {name: self.own.get(name) or copy(getattr(self, kind, None)) for name, kind in own.items()}
+        self.own = {name: self.own.get(name) or copy(getattr(self, section_of(kind))) for name, kind in own.items()}
         require(
             self.labelling.head_groups <= self.heads.num_heads,
             "labelling.head_groups",
@@ -542,6 +549,9 @@ class Config:
             self.labelling.head_groups,
         )
         self._check_source()
+        for name in (name for name, kind in kinds.items() if kind == "motion"):
+            num_frames, key = self.section(name).num_frames, f"{name if name in own else 'video'}.num_frames"
+            require(num_frames > 1, key, "2 or more for motion", num_frames)
         if isinstance(self.labelling.marginal, list):
             require(
                 len(self.labelling.marginal) == self.heads.num_clusters,
@@ -571,14 +581,14 @@ class Config:
 
     def section(self, name: str) -> Any:
         """The section of settings of this name, or that of the modality of this name."""
-        return self.own[name] if name in self.own else getattr(self, name)
+        return self.own[name] if name in self.own else getattr(self, section_of(name))
 
     def seen_by(self, name: str) -> "Config":
         """The same settings with those of a modality in the section of its kind, where what reads a kind looks."""
         if name not in self.own:
             return self
         view = copy(self)
-        setattr(view, self.kinds[name], self.own[name])
+        setattr(view, section_of(self.kinds[name]), self.own[name])
         return view
 
     @property

@@ -6,6 +6,7 @@ from selavi.config import Config, EncodersConfig
 from selavi.encoders.encoder import Encoder
 from selavi.encoders.r2plus1d import R2Plus1D
 from selavi.encoders.resnet import ResNet
+from selavi.encoders.statistics import SoundStatistics
 from selavi.encoders.vectors import VectorEncoder
 from selavi.errors import UsageError
 
@@ -13,6 +14,8 @@ ENCODERS: dict[str, Callable[[Config], Encoder]] = {
     "video": lambda config: _r2plus1d(config.encoders),
     "audio": lambda config: ResNet(1, config.encoders.audio_width, config.encoders.audio_depth),
     "image": lambda config: _image_resnet(config.encoders),
+    "motion": lambda config: _r2plus1d(config.encoders, channels=1),
+    "statistics": lambda config: SoundStatistics(),
     "features": lambda config: VectorEncoder(config.features.num_dims, config.features.layers),
 }
 
@@ -32,8 +35,8 @@ def make_encoder(kind: str, config: Config) -> Encoder:
     return ENCODERS[kind](config)
 
 
-def _r2plus1d(encoders: EncodersConfig) -> Encoder:
-    return R2Plus1D(encoders.video_width, encoders.video_depth, encoders.video_layout)
+def _r2plus1d(encoders: EncodersConfig, channels: int = 3) -> Encoder:
+    return R2Plus1D(encoders.video_width, encoders.video_depth, encoders.video_layout, channels)
 
 
 def _image_resnet(encoders: EncodersConfig) -> Encoder:

@@ -10,7 +10,7 @@ from selavi.encoders.encoder import Encoder
 
 
 class R2Plus1D(Encoder):
-    """Clips (B, 3, T, h, w) -> features (B, 8 * width).
+    """Clips (B, C, T, h, w) -> features (B, 8 * width).
 
     width=64, depth=18 has the parameters of torchvision's r2plus1d_18 without `fc`, under the same names.
     Layout vmz has the names and shapes of XDC's weights: torchvision gives both pairs of convolutions in a block the
@@ -21,13 +21,15 @@ class R2Plus1D(Encoder):
 
     stages = ("layer1", "layer2", "layer3", "layer4")
 
-    def __init__(self, width: int = 64, depth: int = 18, layout: Literal["torchvision", "vmz"] = "torchvision") -> None:
+    def __init__(
+        self, width: int = 64, depth: int = 18, layout: Literal["torchvision", "vmz"] = "torchvision", channels: int = 3
+    ) -> None:
         super().__init__()
         blocks = {10: 1, 18: 2}[depth]
         pair = _OwnChannels if layout == "vmz" else Conv2Plus1D
         stem_width = max(3, 45 * width // 64)  # torchvision: 45 spatial filters for 64 outputs
         self.stem = nn.Sequential(
-            nn.Conv3d(3, stem_width, (1, 7, 7), stride=(1, 2, 2), padding=(0, 3, 3), bias=False),
+            nn.Conv3d(channels, stem_width, (1, 7, 7), stride=(1, 2, 2), padding=(0, 3, 3), bias=False),
             nn.BatchNorm3d(stem_width),
             nn.ReLU(inplace=True),
             nn.Conv3d(stem_width, width, (3, 1, 1), padding=(1, 0, 0), bias=False),
@@ -47,7 +49,7 @@ class R2Plus1D(Encoder):
         self.to(memory_format=torch.channels_last_3d)  # the faster layout for 3-D convolutions
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """(B, 3, T, h, w) -> (B, D)."""
+        """(B, C, T, h, w) -> (B, D)."""
         if inputs.device.type == "cpu":  # bf16 3-D convolutions on a CPU now and then give NaN gradients (torch 2.14)
             with torch.autocast("cpu", enabled=False):
                 return self._encode(inputs.float())

@@ -13,6 +13,8 @@ from selavi.modalities.audio import AUDIO
 from selavi.modalities.features import FEATURES
 from selavi.modalities.image import IMAGE
 from selavi.modalities.modality import SLACK_S, Fault, Modality, Request, Settings, Streams, Window
+from selavi.modalities.motion import MOTION
+from selavi.modalities.statistics import STATISTICS
 from selavi.modalities.video import VIDEO
 
 __all__ = [
@@ -35,10 +37,18 @@ __all__ = [
     "reads_stills",
     "request_of",
     "request_of_media",
+    "section_of",
     "source_of",
 ]
 
-MODALITIES: dict[str, Modality] = {"video": VIDEO, "audio": AUDIO, "features": FEATURES, "image": IMAGE}
+MODALITIES: dict[str, Modality] = {
+    "video": VIDEO,
+    "audio": AUDIO,
+    "features": FEATURES,
+    "image": IMAGE,
+    "motion": MOTION,
+    "statistics": STATISTICS,
+}
 """The kinds by name, in the order in which a run has them that names none: the first modality of a run is the
 reference that the heads of others align to."""
 _RESERVED = ("concat", "joint", "own", "cross")
@@ -77,6 +87,12 @@ def named(modalities: Iterable[str] | Mapping[str, str], taken: Iterable[str] = 
             )
     own_names = any(name != kind for name, kind in modalities.items())
     return dict(modalities) if own_names else named(list(modalities))
+
+
+def section_of(name: str) -> str:
+    """The section with the settings of a kind; of any other name, the name."""
+    kind = MODALITIES.get(name)
+    return kind.section or name if kind else name
 
 
 def request_of(config: Settings, names: Iterable[str]) -> Request:

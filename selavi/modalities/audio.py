@@ -28,8 +28,8 @@ def _seconds(facts: Mapping[str, Any], clip_s: float, policy: str) -> float:
 
 
 def _required(policy: str, modalities: Collection[str]) -> bool:
-    """Where sound is the only modality, nothing is left of a masked clip: mask then means require."""
-    return policy == "require" or (policy == "mask" and set(modalities) == {"audio"})
+    """Where all modalities are made of sound, nothing is left of a masked clip: mask then means require."""
+    return policy == "require" or (policy == "mask" and set(modalities) <= {"audio", "statistics"})
 
 
 AUDIO = Modality(

@@ -108,6 +108,8 @@ class Modality:
     where the clip lacks it.  May raise selavi.media.MediaError."""
     example: Callable[[tuple[int, ...], np.random.Generator], np.ndarray]
     """Makes noise of a shape in the range of real values."""
+    section: str = ""
+    """The section that its settings are in; empty: one named as the kind."""
     columns: tuple[str, ...] = ()
     """Columns of the manifest that the functions here read."""
     missing: tuple[str, str] = ("absent", "the head judges by what the clip lacks")

@@ -6,6 +6,7 @@ Each takes what the modality's augmentation gives the encoder, of any size, and 
 from collections.abc import Callable
 
 from selavi.config import Config
+from selavi.encoders.crafted.motion import CraftedMotion
 from selavi.encoders.crafted.pictures import CraftedPictures
 from selavi.encoders.crafted.sound import CraftedSound
 from selavi.encoders.crafted.vectors import PlainVectors
@@ -15,6 +16,8 @@ CRAFTED: dict[str, Callable[[Config], Encoder]] = {
     "video": lambda config: CraftedPictures(),
     "image": lambda config: CraftedPictures(),
     "audio": lambda config: CraftedSound(),
+    "motion": lambda config: CraftedMotion(),
+    "statistics": lambda config: CraftedSound(),
     "features": lambda config: PlainVectors(config.features.num_dims),
 }
 """By kind of modality, from a configuration as seen by the modality."""

@@ -23,8 +23,20 @@ class CraftedSound(Encoder):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(B, 1, F, T') -> (B, 256) float32."""
-        bands = F.adaptive_avg_pool2d(inputs.float(), (BANDS, FRAMES))[:, 0]
-        std, mean = torch.std_mean(bands, 2)
-        change = bands.diff(dim=2).abs().mean(2)
-        waves = torch.fft.rfft(bands, dim=2)[..., 1 : WAVES + 1].abs()
-        return torch.cat([mean, std, bands.amax(2), change, waves.flatten(1)], 1)
+        return temporal_statistics(F.adaptive_avg_pool2d(inputs.float(), (BANDS, FRAMES))[:, 0], WAVES)
+
+
+def temporal_statistics(rows: Tensor, num_waves: int) -> Tensor:
+    """Mean, standard deviation, maximum, mean absolute change and the magnitudes of the slowest waves of each row.
+
+    Args:
+        rows: (B, R, T) over time.
+        num_waves: so many waves, from one over the whole time on.
+
+    Returns:
+        (B, R * (4 + num_waves)).
+    """
+    std, mean = torch.std_mean(rows, 2)
+    change = rows.diff(dim=2).abs().mean(2)
+    waves = torch.fft.rfft(rows, dim=2)[..., 1 : num_waves + 1].abs()
+    return torch.cat([mean, std, rows.amax(2), change, waves.flatten(1)], 1)
