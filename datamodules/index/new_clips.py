@@ -156,7 +156,7 @@ def _as_manifest(columns: Mapping[str, Any], num_rows: int) -> pa.Table:
     )
 
 
-def fix_list(out: Path, settings: Mapping[str, Any], make: Callable[[], pa.Table]) -> None:
+def fix_list(out: Path, settings: Mapping[str, Any], make: Callable[[], pa.Table], file: str = SETTINGS) -> None:
     """Write the list of clips and the settings into a folder, or find the same settings there.
 
     Processes that begin together wait for the one that makes the list.
@@ -165,13 +165,14 @@ def fix_list(out: Path, settings: Mapping[str, Any], make: Callable[[], pa.Table
         out: the folder.
         settings: what the results depend on, in plain JSON types; with shard_clips, the clips of a shard.
         make: lists the clips.
+        file: name of that with the settings.
 
     Raises:
         UsageError: the folder was begun with other settings, or holds something else.
     """
-    _require_place(out)
+    _require_place(out, file)
     with locked(out / LOCK):
-        path = out / SETTINGS
+        path = out / file
         if path.exists():
             before = read_json(path, "give another --out, or delete it")
             return _require_same(out, before, json.loads(json.dumps(settings)))
@@ -180,10 +181,10 @@ def fix_list(out: Path, settings: Mapping[str, Any], make: Callable[[], pa.Table
         write_text(path, json.dumps(settings, indent=1) + "\n")  # last: it says that the list is whole
 
 
-def _require_place(out: Path) -> None:
+def _require_place(out: Path, file: str) -> None:
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is a file; give a folder")
-    if out.is_dir() and not (out / SETTINGS).exists():
+    if out.is_dir() and not (out / file).exists():
         others = sorted(name for name in os.listdir(out) if name not in (LOCK, LIST) and not name.endswith(".tmp"))
         if others:
             raise UsageError(f"--out {out} was not made by this tool: it holds {others[0]}; give another folder")

@@ -20,6 +20,7 @@ GROUPS: dict[str, dict[str, str]] = {
     "get ready": {
         "doctor": "check whether this machine can train, and what would slow it down",
         "scan": "look into every file of a folder: which can be used, and why others cannot",
+        "embed": "write vectors of clips from any encoder, to train on or to use elsewhere",
         "prepare": "re-encode a folder once, so that training reads it fast",
         "config": "print the settings of a run, and where each came from",
     },

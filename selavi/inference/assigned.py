@@ -175,7 +175,7 @@ def part_table(
     lost = np.flatnonzero(~has_evidence.any(1))
     present = {name: torch.cat([batch.present[name] for batch in batches]).numpy() for name in config.kinds}
     reasons = [
-        _why(config, errors.get(row), {name: bool(has_modality[row]) for name, has_modality in present.items()})
+        why_lost(config, errors.get(row), {name: bool(has_modality[row]) for name, has_modality in present.items()})
         for row in lost.tolist()
     ]
     bad = {
@@ -261,13 +261,14 @@ def _statuses(table: pa.Table) -> Counter[str]:
     return Counter(dict(zip(counts["status"].to_pylist(), counts["id_count_distinct"].to_pylist(), strict=True)))
 
 
-def check_bad(counts: Counter[str], clips: Shards, allowed: float) -> None:
+def check_bad(counts: Counter[str], clips: Shards, allowed: float, done: str = "labelled") -> None:
     """Write OUT/bad.csv and raise where too many clips are bad; write it too where all have been seen.
 
     Args:
         counts: clips by status, of all of them or of those seen so far.
         clips: the whole list.
         allowed: largest share of bad ones; statuses of BY_CHOICE do not count.
+        done: what happens to the others, in a word.
 
     Raises:
         DataError: there are more, or none of all clips has a label.
@@ -280,11 +281,11 @@ def check_bad(counts: Counter[str], clips: Shards, allowed: float) -> None:
         reasons = ", ".join(f"{count} {status}" for status, count in faults.items())
         raise DataError(
             f"{sum(faults.values())} of {clips.num_clips} files cannot be used ({reasons}), --max-bad-fraction "
-            f"{allowed:g} allows {int(allowed * clips.num_clips)}: see {clips.out / 'bad.csv'}. What is labelled is "
+            f"{allowed:g} allows {int(allowed * clips.num_clips)}: see {clips.out / 'bad.csv'}. What is {done} is "
             "kept; the same command with a higher limit goes on"
         )
     if all_seen and not counts["ok"]:
-        raise DataError(f"none of the {clips.num_clips} clips can be labelled: {clips.out / 'bad.csv'} says why")
+        raise DataError(f"none of the {clips.num_clips} clips can be {done}: {clips.out / 'bad.csv'} says why")
 
 
 def write_bad(parts: Sequence[Path], path: Path) -> None:
@@ -312,7 +313,7 @@ def describe(counts: Counter[str], paths: tuple[Path, Path], run_dir: Path, name
     return "\n".join(lines)
 
 
-def _why(config: Config, error: str | None, present: Mapping[str, bool]) -> tuple[str, str]:
+def why_lost(config: Config, error: str | None, present: Mapping[str, bool]) -> tuple[str, str]:
     """Status and reason of a clip without a label."""
     if error is not None:
         status, _, reason = error.partition(": ")

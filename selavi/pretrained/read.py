@@ -105,10 +105,10 @@ def read_stored(path: Path) -> StoredWeights:
         raise UsageError(f"{path} is neither a run with a checkpoint nor a folder with {WEIGHTS}")
     if path.suffix == ".safetensors":
         return read_hub(path.parent) if is_hub_folder(path.parent) else _read_own(path)
-    return convert_state(path, _tensors_of(path, _read_torch(path)))
+    return convert_state(path, _tensors_of(path, read_torch(path)))
 
 
-def _read_torch(path: Path) -> Any:
+def read_torch(path: Path) -> Any:
     """torch.load with weights_only=True: nothing that a file says is run."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)

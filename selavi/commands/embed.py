@@ -1,0 +1,174 @@
+"""Write vectors of clips, from crafted features, a run, or any encoder of yours, for the modality kind `features`."""
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from selavi.cli import Command, Parser
+from selavi.wording import command
+
+if TYPE_CHECKING:
+    from selavi.config import Config
+
+CRAFTED, TORCHVISION = "crafted", "torchvision:"
+
+
+@dataclass(frozen=True)
+class EmbedArguments:
+    """Which clips, and what makes their vectors."""
+
+    encoder: str
+    paths: Sequence[str] = ()
+    out: Path = Path("embedded")
+    weights: str = ""
+    modalities: Sequence[str] | None = None
+    config: Path | None = None
+    views: int = 1
+    dtype: str = "float32"
+    shard_clips: int = 1000
+    task: str | None = None
+    workers: int | None = None
+    max_bad_fraction: float | None = None
+    allow_links: bool = False
+    layout: str = "auto"
+    settings: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class EmbedResult:
+    """What came out; the files are there once all tasks are done."""
+
+    out: Path
+    task: tuple[int, int]
+    num_shards: int
+    num_missing: int
+    """Shards that other tasks still have to make."""
+    counts: Counter[str]
+    """Clips by their status: `ok` and why others have no vector."""
+    shapes: dict[str, tuple[int, ...]]
+    """(rows, numbers a row) of each modality's file, OUT/NAME.npy; empty until all shards are done."""
+    views: int
+
+
+def add_arguments(parser: Parser) -> None:
+    """Describe the command line."""
+    parser.add_note(
+        "Writes OUT/NAME.npy for each modality, and OUT/ids.csv with the id of each row; docs/features.md says how to "
+        "train on them. If it is stopped or killed, the same command continues where it stopped; many processes can "
+        "share the work, with --task i/n, in a SLURM array or under torchrun."
+    )
+    parser.add_example(
+        command("embed", "/my/videos", "--with", "crafted", "--out", "vectors"),
+        command("embed", "/my/videos", "--with", "runs/mine", "--views", "3", "--out", "vectors"),
+        command("embed", "/my/videos", "--with", "mine:encoder", "video.num_frames=8", "--out", "vectors"),
+    )
+    about = "files and folders; or one manifest (.parquet); or one folder or URL written by "
+    about += command("prepare")
+    parser.add_argument("paths", type="path", nargs="*", metavar="PATH", help=about)
+    about = "crafted: colours, edges, bands and rhythms, which need no weights; a run folder: its encoders; "
+    about += "torchvision:NAME, with --weights; or MODULE:FUNCTION, which returns an encoder of yours"
+    parser.add_argument("--with", dest="encoder", required=True, metavar="ENCODER", help=about)
+    about = "file with the weights of torchvision:NAME, as torch.save wrote them"
+    parser.add_argument("--weights", type="path", metavar="FILE", help=about)
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder for the results (default: embedded)")
+    about = "which inputs are encoded (default: video and audio, those of the run, or video for an encoder of yours)"
+    parser.add_argument("--modalities", nargs="+", metavar="NAME", help=about)
+    about = "YAML file, or the name of one of selavi's recipes, for size, length and pace of the clips"
+    parser.add_argument("--config", type=Path, metavar="NAME", help=about)
+    about = "number of evenly spaced views of each clip, a row each (default: 1)"
+    parser.add_argument("--views", type=int, metavar="N", help=about)
+    about = "type of the numbers (default: float32)"
+    parser.add_argument("--dtype", choices=("float32", "float16"), help=about)
+    parser.add_argument("--shard-clips", type=int, metavar="N", help="clips that are kept at a time (default: 1000)")
+    about = "work on share i of n, counted from 0 (default: as a SLURM array or torchrun says, otherwise everything)"
+    parser.add_argument("--task", metavar="i/n", help=about)
+    about = "number of processes that decode; 0: decode in this process (default: one for each core)"
+    parser.add_argument("--workers", type=int, metavar="N", help=about)
+    about = "largest share of unusable files; more end with exit code 3 (default: data.max_bad_fraction)"
+    parser.add_argument("--max-bad-fraction", type=float, metavar="SHARE", help=about)
+    parser.add_argument("--allow-links", action="store_true", help="follow links that lead out of a folder")
+    about = "what the folders below a PATH mean (data.layout; default: recognised by their names)"
+    parser.add_argument("--layout", choices=("auto", "classes", "splits", "flat"), help=about)
+    parser.add_note("Settings such as data.clip_s=2 or video.size=224 may stand anywhere, unless a run has its own.")
+    parser.take_scattered_settings("--with")
+
+
+def embed(arguments: EmbedArguments) -> EmbedResult:
+    """Encode this task's shards, those that are not there yet; put them together where all are there."""
+    config = _check(arguments)
+    from selavi.commands.embed_shards import embed_shards
+
+    return embed_shards(arguments, config)
+
+
+def _check(arguments: EmbedArguments) -> "Config":
+    """Refuse what cannot be done; returns the settings of the clips.  Imports no torch."""
+    from selavi.commands.checks import at_least, output_folder, require
+    from selavi.modalities import files_of
+
+    at_least(arguments, views=1, shard_clips=1, workers=0)
+    fraction = arguments.max_bad_fraction
+    require(fraction is None or 0 <= fraction <= 1, f"--max-bad-fraction must be in [0, 1], got {fraction}")
+    require(arguments.paths, "expected files or folders of clips")
+    config = _settings_of(arguments)
+    require(not files_of(config), f"--with {arguments.encoder}: vectors are made of media, not of other vectors")
+    is_torchvision = arguments.encoder.startswith(TORCHVISION)
+    need = "has no weights of its own: name a file with them" if is_torchvision else "takes no file of weights"
+    require(bool(arguments.weights) == is_torchvision, f"--weights: {arguments.encoder} {need}")
+    require(not arguments.weights or os.path.isfile(arguments.weights), f"--weights {arguments.weights}: no such file")
+    for path in arguments.paths:
+        require("://" in path or os.path.lexists(path), f"{path}: no such file or folder")
+    output_folder("--out", arguments.out)
+    return config
+
+
+def _settings_of(arguments: EmbedArguments) -> "Config":
+    """Settings of the clips: the run's own, or those that are given."""
+    from selavi.commands.checks import require
+    from selavi.commands.recipes import find_recipe
+    from selavi.config import load_config, load_run_config
+
+    encoder, names = arguments.encoder, arguments.modalities
+    if encoder != CRAFTED and ":" not in encoder:
+        is_run = os.path.isdir(encoder)
+        require(is_run, f"--with {encoder}: expected crafted, a run folder, torchvision:NAME or MODULE:FUNCTION")
+        given = [*arguments.settings, *([f"--config {arguments.config}"] if arguments.config else [])]
+        require(not given, f"{' '.join(given)}: the clips are cut as {encoder} was trained")
+        config = load_run_config(Path(encoder))
+        for name in names or ():
+            about = f"--modalities {name}: the run was trained on {' and '.join(config.kinds)} alone"
+            require(name in config.kinds, about)
+        return config
+    chosen = list(names or (["video", "audio"] if encoder == CRAFTED else ["video"]))
+    about = f"--with {encoder}: one encoder is for one modality, got {' '.join(chosen)}: say the command for each"
+    require(encoder == CRAFTED or len(chosen) == 1, about)
+    recipe = find_recipe(arguments.config) if arguments.config else None
+    return load_config(recipe, [*arguments.settings, f"modalities=[{','.join(chosen)}]"])
+
+
+def show(result: EmbedResult) -> None:
+    """Say what came out, where it is and what to run next."""
+    number, count = result.task
+    if not result.shapes:
+        missing = f"{result.num_missing} of {result.num_shards} shards in {result.out} are still to come"
+        print(f"task {number}/{count} is done: {missing}; the task that ends last puts them together", file=sys.stderr)
+        return
+    left_out = ", ".join(f"{count} {status}" for status, count in sorted(result.counts.items()) if status != "ok")
+    bad = f"; left out: {left_out} (see {result.out / 'bad.csv'})" if left_out else ""
+    views = f" of {result.views} views each" if result.views > 1 else ""
+    print(f"{result.counts['ok']} clips have vectors{views}{bad}", file=sys.stderr)
+    for name, (rows, width) in result.shapes.items():
+        print(f"file:  {result.out / name}.npy  ({rows} x {width})", file=sys.stderr)
+    print(f"ids:   {result.out / 'ids.csv'}", file=sys.stderr)
+    files = [f"features.ids={result.out / 'ids.csv'}", *(["features.views=true"] if result.views > 1 else [])]
+    files += [f"{name}_vectors.file={result.out / name}.npy" for name in result.shapes]
+    kinds = ", ".join(f"{name}_vectors: features" for name in result.shapes)
+    words = ("--config", "features", f"modalities={{{kinds}}}", *files, "run_dir=runs/vectors")
+    print(f"Next: train    {command('train', *words)}", file=sys.stderr)
+
+
+COMMAND = Command("embed", __doc__, EmbedArguments, add_arguments, embed, show)
