@@ -4,25 +4,27 @@
 safetensors    mapped into memory                            ids: a file of their own
 .npz           copied once to a mapped file in the cache     ids: its array `ids` or `id`, or a file
 Parquet        copied once to a mapped file in the cache     ids: its column `id`, or a file
+HDF5           copied once to a mapped file in the cache     ids: its dataset `ids` or `id`, or a file
+.tar           copied once to a mapped file in the cache     ids: the names of its members, or a file
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 import pyarrow as pa
 
-from selavi.arrays.rows import ArrayRows, Rows
-from selavi.atomic import write_atomically
+from selavi.arrays.hdf5 import open_hdf5
+from selavi.arrays.opened import IDS, Opened, choose, digest, mapped, require_vectors
+from selavi.arrays.rows import ArrayRows
+from selavi.arrays.tars import open_tars
 from selavi.errors import UsageError
 from selavi.guarded.parquet import ParquetReader
 from selavi.id_tables import as_text, load_array, read_ids
@@ -39,32 +41,13 @@ _SAFE_TYPES = {
     "I8": "i1",
     "U8": "u1",
 }
-_NUMBERS = "fiu"
-_IDS = ("id", "ids")
-
-
-@dataclass(frozen=True)
-class Opened:
-    """What a file holds.
-
-    Attributes:
-        rows: its vectors.
-        ids: (R,) large_string, null where a row has none; None: the file has no ids, and none were named.
-        ids_from: where they come from, in words.
-        notes: what was guessed, a sentence each.
-    """
-
-    rows: Rows
-    ids: pa.Array | None
-    ids_from: str = ""
-    notes: list[str] = field(default_factory=list)
 
 
 def open_file(path: Path, ids: Path | None, key: str, cache_dir: Path) -> Opened:
     """Open a file of vectors.
 
     Args:
-        path: of the file.
+        path: of the file, or of a folder of .tar files.
         ids: a file with an id for each row; None: those that the file has itself.
         key: which of several arrays or columns.
         cache_dir: for mapped copies.
@@ -73,12 +56,13 @@ def open_file(path: Path, ids: Path | None, key: str, cache_dir: Path) -> Opened
         UsageError: it cannot be read, is of no known format, or holds no array (R, D) of numbers under that name.
     """
     try:
-        with path.open("rb") as file:
-            head, facts = file.read(9), os.fstat(file.fileno())
-        state = f"{path.resolve()} {facts.st_size} {facts.st_mtime_ns}"
+        files = sorted(path.glob("*.tar")) if path.is_dir() else [path]
+        with (files[0] if files else path).open("rb") as file:
+            head = file.read(512)
+        state = repr([(str(one.resolve()), one.stat().st_size, one.stat().st_mtime_ns) for one in files])
     except OSError as error:
         raise UsageError(f"cannot read the vectors in {path}: {error.strerror or error}") from error
-    copies = cache_dir / f"vectors-{_digest(state)}"
+    copies = cache_dir / f"vectors-{digest(state)}"
     opened = _format_of(path, head)(path, key, copies)
     if ids is None:
         return opened
@@ -94,31 +78,16 @@ def _format_of(path: Path, head: bytes) -> Callable[[Path, str, Path], Opened]:
         return _open_npz
     if head.startswith(b"PAR1"):
         return _open_parquet
+    if head.startswith(b"\x89HDF\r\n\x1a\n"):
+        return open_hdf5
+    if head[257:262] == b"ustar":
+        return open_tars
     if head[8:9] == b"{":
         return _open_safetensors
     raise UsageError(
-        f"{path} is no file of vectors: expected .npy or .npz (numpy.save), Parquet or safetensors, found "
+        f"{path} is no file of vectors: expected .npy or .npz (numpy.save), Parquet, safetensors, HDF5 or .tar, found "
         f"{head[:8]!r} at its begin; nothing that runs code when it is read (pickle, .pt) is opened"
     )
-
-
-def require_vectors(name: str, kind: str, shape: tuple[int, ...], dtype: str) -> None:
-    """Refuse what is no (R, D) of numbers.
-
-    Args:
-        name: of the file and the array in it.
-        kind: numpy's letter for the type.
-        shape: of the array.
-        dtype: in words.
-
-    Raises:
-        UsageError: with what was found, and what to do.
-    """
-    if kind not in _NUMBERS:
-        raise UsageError(f"{name}: expected numbers, found {dtype} {shape}; save it as .astype('float32')")
-    if len(shape) != 2 or 0 in shape:
-        advice = "one column is values[:, None]" if len(shape) == 1 else "one vector a row"
-        raise UsageError(f"{name}: expected an array (R, D), found {dtype} {shape}; {advice}")
 
 
 def _open_npy(path: Path, key: str, copies: Path) -> Opened:
@@ -135,7 +104,7 @@ def _open_safetensors(path: Path, key: str, copies: Path) -> Opened:
             header = json.loads(file.read(length)) if length <= _MOST_HEADER_BYTES else None
         tensors = {name: about for name, about in header.items() if name != "__metadata__"}  # type: ignore[union-attr]
         shapes = {name: tuple(map(int, about["shape"])) for name, about in tensors.items()}
-        name = _choose(path, key, [name for name, shape in shapes.items() if len(shape) == 2], list(tensors))
+        name = choose(path, key, [name for name, shape in shapes.items() if len(shape) == 2], list(tensors))
         dtype, (begin, end) = tensors[name]["dtype"], map(int, tensors[name]["data_offsets"])
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UsageError(f"{path} is not a safetensors file, or it is damaged: {error}") from error
@@ -159,12 +128,12 @@ class _Brain(ArrayRows):
 def _open_npz(path: Path, key: str, copies: Path) -> Opened:
     try:
         with np.load(path, allow_pickle=False) as archive:
-            ids = next((archive[name] for name in _IDS if name in archive.files), None)
+            ids = next((archive[name] for name in IDS if name in archive.files), None)
         with zipfile.ZipFile(path) as archive:
             names = [name.removesuffix(".npy") for name in archive.namelist()]
-            others = [name for name in names if name not in _IDS]
-            name = _choose(path, key, others, names)
-            copy = _mapped(copies, name, lambda target: _unpack(archive, f"{name}.npy", target))
+            others = [name for name in names if name not in IDS]
+            name = choose(path, key, others, names)
+            copy = mapped(copies, name, lambda target: _unpack(archive, f"{name}.npy", target))
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         if "Object arrays cannot be loaded" in str(error):
             error = ValueError("it holds Python objects, which are never loaded")
@@ -172,7 +141,7 @@ def _open_npz(path: Path, key: str, copies: Path) -> Opened:
     values = load_array(copy)
     require_vectors(f"{path}, {name}", values.dtype.kind, values.shape, str(values.dtype))
     texts = None if ids is None else pa.array([None if str(one) == "" else str(one) for one in ids], pa.large_string())
-    return Opened(ArrayRows(values), texts, f"of its array {_IDS[0]}")
+    return Opened(ArrayRows(values), texts, f"of its array {IDS[0]}")
 
 
 def _unpack(archive: zipfile.ZipFile, member: str, target: IO[bytes]) -> None:
@@ -184,15 +153,15 @@ def _unpack(archive: zipfile.ZipFile, member: str, target: IO[bytes]) -> None:
 def _open_parquet(path: Path, key: str, copies: Path) -> Opened:
     with ParquetReader(path) as file:
         schema = file.schema
-        id_column = next((name for name in _IDS if name in schema.names), None)
+        id_column = next((name for name in IDS if name in schema.names), None)
         lists = [entry.name for entry in schema if _is_list(entry.type)]
         numbers = [entry.name for entry in schema if _is_number(entry.type) and entry.name != id_column]
         if key or lists or not numbers:
-            columns = [_choose(path, key, lists or numbers, schema.names)]
+            columns = [choose(path, key, lists or numbers, schema.names)]
         else:
             columns = numbers
         notes = [] if key or len(columns) == 1 else [f"{path}: its {len(columns)} columns of numbers are the vectors"]
-        copy = _mapped(copies, ",".join(columns), lambda target: _write_columns(file, columns, target))
+        copy = mapped(copies, ",".join(columns), lambda target: _write_columns(file, columns, target))
         ids = None
         if id_column is not None:
             read = pa.chunked_array([batch[0] for batch in file.batches([id_column])], schema.field(id_column).type)
@@ -238,31 +207,6 @@ def _as_matrix(batch: pa.RecordBatch, width: int | None, name: str) -> np.ndarra
     matrix = np.full((len(valid), widths.pop() if widths else 0), np.nan, np.float32)
     matrix[valid] = np.stack(lists) if lists else matrix[valid]
     return matrix
-
-
-def _choose(path: Path, key: str, candidates: list[str], names: list[str]) -> str:
-    """The array or column that is meant."""
-    if key and key not in names:
-        raise UsageError(f"{path} has no {key!r}; it has {', '.join(names)}")
-    if key:
-        return key
-    if len(candidates) != 1:
-        what = f"{len(candidates)} that may be" if candidates else "none that is an array of"
-        raise UsageError(f"{path} has {what} vectors ({', '.join(candidates or names)}): name one as the key")
-    return candidates[0]
-
-
-def _mapped(copies: Path, name: str, write: Callable[[IO[bytes]], None]) -> Path:
-    """A copy of an array that can be mapped into memory; made once for each state of the file."""
-    copy = copies.with_name(f"{copies.name}-{_digest(name)}.npy")
-    if not copy.exists():
-        with write_atomically(copy) as temporary, temporary.open("wb") as target:
-            write(target)
-    return copy
-
-
-def _digest(text: str) -> str:
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def blocks(num_rows: int, num_dims: int, num_bytes: int) -> Iterator[slice]:

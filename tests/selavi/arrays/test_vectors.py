@@ -1,5 +1,7 @@
 """Files of vectors, good and nasty."""
 
+import io
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +61,64 @@ def write_columns(folder: Path) -> tuple[Path, dict[str, object]]:
     return folder / "v.parquet", {}
 
 
-WRITERS = [write_npy, write_npz, write_safetensors, write_lists, write_columns]
+def write_hdf5(folder: Path) -> tuple[Path, dict[str, object]]:
+    h5py = pytest.importorskip("h5py", reason="HDF5 is read where h5py is installed")
+    with h5py.File(folder / "v.h5", "w") as file:
+        file["group/vectors"] = VALUES
+        file["ids"] = IDS
+        file["sizes"] = np.arange(5)
+    return folder / "v.h5", {}
+
+
+def add_to_tar(path: Path, members: dict[str, bytes]) -> None:
+    with tarfile.open(path, "w") as archive:
+        for name, content in members.items():
+            about = tarfile.TarInfo(name)
+            about.size = len(content)
+            archive.addfile(about, io.BytesIO(content))
+
+
+def as_npy(values: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, values)
+    return file.getvalue()
+
+
+def write_tars(folder: Path) -> tuple[Path, dict[str, object]]:
+    shards = folder / "shards"
+    shards.mkdir()
+    for number, rows in enumerate((slice(0, 2), slice(2, 5))):
+        samples = zip(IDS[rows], VALUES[rows], strict=True)
+        members = {f"{name}.clip.npy": as_npy(row.astype("f2" if name == "z" else "f4")) for name, row in samples}
+        others = {f"{name}.{kind}": as_npy(VALUES) for name in IDS[rows] for kind in ("txt", "other.npy")}
+        add_to_tar(shards / f"{number:03}.tar", members | others)
+    return shards, {"key": "clip"}
+
+
+WRITERS = [write_npy, write_npz, write_safetensors, write_lists, write_columns, write_hdf5, write_tars]
+
+
+def test_members_of_tar_files_are_samples_and_arrays_of_several_rows_their_views(tmp_path: Path) -> None:
+    path = tmp_path / "v.tar"
+    add_to_tar(path, {"train/dog/07.npy": as_npy(VALUES[:2]), "train/dog/7.npy": as_npy(VALUES[2])})
+    vectors = opened(path, views=True)
+    assert vectors.ids.to_pylist() == ["train/dog/07", "train/dog/7"] and vectors.num_views == 2
+    add_to_tar(path, {"a.npy": as_npy(VALUES[0]), "b.npy": as_npy(VALUES[0, :2])})
+    with pytest.raises(UsageError, match=r"must be alike, found \[\(2,\), \(3,\)\]"):
+        opened(path)
+    add_to_tar(path, {"a.x.npy": as_npy(VALUES[0]), "a.y.npy": as_npy(VALUES[0])})
+    with pytest.raises(UsageError, match="2 that may be vectors \\(x, y\\): name one as the key"):
+        opened(path)
+    add_to_tar(path, {"a.npy": as_npy(np.array([{}], object))})
+    with pytest.raises(UsageError, match="expected numbers, found object"):
+        opened(path)
+    add_to_tar(path, {"a.npy": b"no array", "b.txt": b""})
+    with pytest.raises(UsageError, match=r"is not a .tar file of .npy files, or it is damaged"):
+        opened(path)
+    add_to_tar(path, {"a.npy": as_npy(VALUES[0]), "b.npy": as_npy(VALUES[1])})
+    path.write_bytes(path.read_bytes()[:700])
+    with pytest.raises(UsageError, match=r"is not a .tar file of .npy files, or it is damaged"):
+        opened(path)
 
 
 @pytest.mark.parametrize("write", WRITERS)
