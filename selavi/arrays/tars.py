@@ -34,10 +34,10 @@ def open_tars(path: Path, key: str, copies: Path) -> Opened:
     """
     files = sorted(path.glob("*.tar")) if path.is_dir() else [path]
     try:
-        found = [(name, kind, shape) for name, kind, shape, _ in _members(files)]
-        kinds = list(dict.fromkeys(kind for _, kind, _ in found))
+        members = [(name, kind, shape) for name, kind, shape, _ in _members(files)]
+        kinds = list(dict.fromkeys(kind for _, kind, _ in members))
         kind = choose(path, key, kinds, kinds)
-        shapes = [(name, shape) for name, one, shape in found if one == kind]
+        shapes = [(name, shape) for name, one, shape in members if one == kind]
         num_rows = sum(shape[0] for _, shape in shapes)
         width = _width(path, {shape[1:] for _, shape in shapes})
         copy = mapped(copies, kind, lambda target: _write(files, kind, (num_rows, width), target))
@@ -69,7 +69,7 @@ def _members(files: list[Path]) -> Iterator[tuple[str, str, tuple[int, ...], IO[
 
 def _width(path: Path, widths: Set[tuple[int, ...]]) -> int:
     if len(widths) > 1:
-        raise UsageError(f"{path}: vectors of one file must be alike, found {sorted(widths)} numbers a row")
+        raise UsageError(f"{path}: vectors of one file must be alike, members {sorted(widths)} numbers a row")
     return next(iter(widths))[0]
 
 

@@ -110,9 +110,9 @@ def _checked(name: str, encoder: Encode, inputs: Tensor) -> Tensor:
     except Exception as error:  # it is the user's code
         shape = tuple(inputs.shape)
         raise UsageError(f"--with {name} fails on clips {shape}: {type(error).__name__}: {error}") from error
-    found = tuple(vectors.shape) if isinstance(vectors, Tensor) else type(vectors).__name__
+    got = tuple(vectors.shape) if isinstance(vectors, Tensor) else type(vectors).__name__
     if not isinstance(vectors, Tensor) or vectors.dim() != 2 or len(vectors) != len(inputs):
-        raise UsageError(f"--with {name}: expected a tensor ({len(inputs)}, D), a vector a clip, got {found}")
+        raise UsageError(f"--with {name}: expected a tensor ({len(inputs)}, D), a vector a clip, got {got}")
     return vectors
 
 
