@@ -14,7 +14,7 @@ from datamodules.index.new_clips import LIST
 from datamodules.index.probing import probe_file
 from datamodules.loading.dataset import failed_clip, read_vector, read_view, usable_seconds
 from datamodules.loading.loader import Loader
-from datamodules.loading.sampling import RowSampler, ViewKey, even_view
+from datamodules.loading.sampling import RowSampler, ViewKey, even_view, random_view
 from datamodules.loading.shared_memory import require_shared_memory
 from datamodules.loading.vector_loader import VectorLoader
 from datamodules.stores.files import FileReader
@@ -123,6 +123,12 @@ class ListReader:
         _, place, reader = self._open(row)
         return reader.read(place, window, request)
 
+    def id_of(self, row: int) -> str:
+        """The clip's id."""
+        rows, place, _ = self._open(row)
+        clip_id: str = rows["id"][place].as_py()
+        return clip_id
+
     def rows_of(self, shard: int) -> pa.Table:
         """The rows of a shard."""
         if self._file is None:
@@ -146,20 +152,23 @@ class ListReader:
 
 
 class NewClips:
-    """Evenly spaced, unaugmented views of the clips of a list, addressed by ViewKey; see ClipDataset."""
+    """Views of the clips of a list, evenly spaced and plain or as random as in training; see ClipDataset."""
 
     def __init__(
-        self, reader: ListReader, num_views: int, vectors: Mapping[str, Selected] = MappingProxyType({})
+        self,
+        reader: ListReader,
+        num_views: int,
+        vectors: Mapping[str, Selected] = MappingProxyType({}),
+        *,
+        random: bool = False,
     ) -> None:
-        self.list, self.num_views, self.vectors = reader, num_views, dict(vectors)
+        self.list, self.num_views, self.vectors, self.random = reader, num_views, dict(vectors), random
         self.reader: Any = reader  # a WatchedReader of it, in a Loader
         self.config = reader.config
 
     def id_of(self, row: int) -> str:
         """The clip's id."""
-        shard, place = divmod(row, self.list.shard_clips)
-        clip_id: str = self.list.rows_of(shard)["id"][place].as_py()
-        return clip_id
+        return self.list.id_of(row)
 
     def __getitem__(self, key: ViewKey) -> DecodedClip:
         clip_s = self.config.data.clip_s
@@ -167,7 +176,10 @@ class NewClips:
             facts: Facts = self.reader.facts(key.row)
         except MediaError as fault:
             return failed_clip(key.row, even_view(key.epoch, self.num_views, clip_s, clip_s), self.config, fault)
-        view = even_view(key.epoch, self.num_views, facts.duration_s, clip_s)
+        if self.random:
+            view = random_view(self.config.seed, key, self.id_of(key.row), facts.duration_s, clip_s)
+        else:
+            view = even_view(key.epoch, self.num_views, facts.duration_s, clip_s)
         vectors = {name: read_vector(one, key, view.draws) for name, one in self.vectors.items()}
         return read_view(self.reader, key.row, view, self.config, self.list.modalities, facts.columns, vectors)
 
@@ -251,7 +263,9 @@ class ClipList:
         with ParquetReader(self.out / LIST, advice=_AGAIN) as file:
             return pa.chunked_array([batch[0] for batch in file.batches(["id"])], pa.string()).combine_chunks()
 
-    def loader(self, shards: Sequence[int], num_views: int, workers: int | None, *, pin_memory: bool) -> Batches:
+    def loader(
+        self, shards: Sequence[int], num_views: int, workers: int | None, *, pin_memory: bool, random: bool = False
+    ) -> Batches:
         """Views of every clip of some shards, in their order; a batch holds whole clips of one shard.
 
         Args:
@@ -259,6 +273,7 @@ class ClipList:
             num_views: V.
             workers: processes that decode; None: one for each core, or each that this process of torchrun's has.
             pin_memory: for a faster way to a GPU.
+            random: views as random as in training, not evenly spaced; of media alone.
 
         Raises:
             UsageError: the batches of the loader processes do not fit into shared memory.
@@ -277,7 +292,7 @@ class ClipList:
             return VectorLoader(ids, vectors, self.config.seed, sampler, batch_size, size, absent)
         require_shared_memory(batch_size * num_bytes(self.config), num_workers, "--workers")
         return Loader(
-            NewClips(self.reader, num_views, vectors),
+            NewClips(self.reader, num_views, vectors, random=random),
             sampler,
             batch_size,
             clip_bytes=num_bytes(self.config),

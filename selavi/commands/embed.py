@@ -28,6 +28,7 @@ class EmbedArguments:
     modalities: Sequence[str] | None = None
     config: Path | None = None
     views: int = 1
+    random: bool = False
     dtype: str = "float32"
     shard_clips: int = 1000
     task: str | None = None
@@ -81,6 +82,8 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--config", type=Path, metavar="NAME", help=about)
     about = "number of evenly spaced views of each clip, a row each (default: 1)"
     parser.add_argument("--views", type=int, metavar="N", help=about)
+    about = "views as random as in training: windows, crops, colours, pitch (seed=N for others)"
+    parser.add_argument("--random", action="store_true", help=about)
     about = "type of the numbers (default: float32)"
     parser.add_argument("--dtype", choices=("float32", "float16"), help=about)
     parser.add_argument("--shard-clips", type=int, metavar="N", help="clips that are kept at a time (default: 1000)")

@@ -51,6 +51,8 @@ def embed_shards(arguments: EmbedArguments, config: Config) -> EmbedResult:
         "paths": [path if "://" in path else os.path.abspath(path) for path in arguments.paths],
         "modalities": names,
         "views": arguments.views,
+        "random": arguments.random,
+        "seed": config.seed,
         "dtype": arguments.dtype,
         "shard_clips": arguments.shard_clips,
         "layout": arguments.layout,
@@ -120,7 +122,7 @@ def _encode(
 ) -> None:
     print(f"{clips.out}: {clips.num_clips} clips; {len(todo)} of {clips.num_shards} shards to do here", file=sys.stderr)
     views = settings["views"]
-    loader = clips.loader(todo, views, workers, pin_memory=device.type == "cuda")
+    loader = clips.loader(todo, views, workers, pin_memory=device.type == "cuda", random=settings["random"])
     batches = follow(loader, "encoding", sum(map(clips.count, todo)), "clips", lambda batch: len(batch.index) // views)
     counts = count_statuses(clips.done())
     on_device = (batch.to(device) for batch in batches)

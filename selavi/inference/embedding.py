@@ -133,7 +133,7 @@ def embed_shards_of(
         batches: every clip's views in a row, of some shards, in order; on the same device.
         clips: which shards, and where they go.
         config: how clips are cut.
-        settings: with (the encoder's name), views, dtype.
+        settings: with (the encoder's name), views, random, dtype.
 
     Yields:
         After each shard, its clips by status.
@@ -142,7 +142,7 @@ def embed_shards_of(
         UsageError: an encoder gives no vectors, or such as the type cannot hold.
     """
     num_views, dtype = settings["views"], getattr(torch, settings["dtype"])
-    encoded = (_encode(encoders, augment, batch) for batch in batches)
+    encoded = (_encode(encoders, augment, batch, settings["random"]) for batch in batches)
     for shard, group in groupby(encoded, lambda batch: int(batch[0].index[0]) // clips.shard_clips):
         rows, parts = clips.rows_of(shard), list(group)
         present = torch.stack([torch.cat([batch.present[name].cpu() for batch, _ in parts]) for name in encoders])
@@ -159,9 +159,11 @@ def embed_shards_of(
         yield Counter(table["status"].to_pylist())
 
 
-def _encode(encoders: Mapping[str, Encode], augment: Augment, batch: ClipBatch) -> tuple[ClipBatch, dict[str, Tensor]]:
+def _encode(
+    encoders: Mapping[str, Encode], augment: Augment, batch: ClipBatch, random: bool
+) -> tuple[ClipBatch, dict[str, Tensor]]:
     """Vectors of a batch, NaN where a view lacks the modality."""
-    inputs = augment(batch, random=False)
+    inputs = augment(batch, random)
     vectors = {name: encode(inputs[name]).float().cpu() for name, encode in encoders.items()}
     for name, values in vectors.items():
         values[~batch.present[name].cpu()] = torch.nan

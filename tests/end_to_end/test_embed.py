@@ -52,6 +52,19 @@ def test_crafted_vectors_of_media_train_a_run(
     assert len(pq.read_table(tmp_path / "run" / "labels" / "train.parquet")) == 8 * 5
 
 
+def test_random_views_depend_on_seed_and_clip_alone(words: list[str], tmp_path: Path) -> None:
+    def embedded(name: str, *more: str) -> np.ndarray:
+        out = str(tmp_path / name)
+        common = [*words, "--with", "crafted", "--modalities", "video", "--random", "--views", "2", "--out", out]
+        assert embed.main([*common, "video.crop_fraction=[0.5,0.9]", *more]) == 0
+        return np.load(tmp_path / name / "video.npy")
+
+    once = embedded("once")
+    assert (once[::2] != once[1::2]).any(1).all()
+    assert np.array_equal(embedded("again", "--shard-clips", "3"), once)
+    assert (embedded("other", "seed=1") != once).any(1).all()
+
+
 def test_shards_tasks_and_an_interruption_change_nothing(words: list[str], tmp_path: Path) -> None:
     def embedded(name: str, *more: str) -> int:
         return embed.main([*words, "--with", "crafted", "--out", str(tmp_path / name), *more])
