@@ -220,9 +220,9 @@ HEAD = """# Labels of vectors
 What are labels of vectors worth that something else has made, and what do they cost?
 """
 ABOUT_SETS = f"""The sets are those of [small_sets.md](small_sets.md), and [labels.md](labels.md) has what encoders
-reach on them that are trained from scratch. Here `selavi embed --with crafted --random --views {NUM_VIEWS}` makes vectors of
-all clips, on which heads and one layer of 256 numbers a modality learn for 60 epochs, `configs/features.yaml` but for
-that. K-means clusters the features of one plain view of each clip. No label takes part; the head is chosen without any.
+reach on them that are trained from scratch. Here `selavi embed --with crafted --random --views {NUM_VIEWS}` makes
+vectors of all clips, on which heads and one layer of 256 numbers a modality learn for 60 epochs. K-means clusters the
+features of one plain view of each clip. No label takes part; the head is chosen without any.
 """
 DRAWN = ("trainer.max_epochs=8", "labelling.num_labellings=8", "optim.batch_size=1024", "optim.lr_clips=128")
 

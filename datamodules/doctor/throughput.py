@@ -31,7 +31,7 @@ from datamodules.stores.shards import open_shards
 from datamodules.stores.vectors import fill_in_dims, open_files
 from selavi.config import Config
 from selavi.filesystem import real_path
-from selavi.modalities import reads_media, reads_sound, reads_stills, request_of, request_of_media
+from selavi.modalities import reads_media, reads_sound, reads_stills, request_of_media
 from selavi.planning import Rates
 from selavi.randomness import mix
 from selavi.runs.manifest import SCHEMA
@@ -225,7 +225,7 @@ def faster_data(
         return _clips_per_second(changed, manifest, media, 0, 2, _TRIAL_S).one
 
     smaller = replace(config, video=replace(config.video, decode_size=config.video.size))
-    crop = request_of(smaller, config.kinds).size
+    crop = request_of_media(smaller).size
     if 0 < crop < request.size and time.monotonic() < deadline_s:
         rates[f"video.decode_size={crop} (less detail)"] = measure(smaller, sample.manifest, sample.media)
     if sample.media is not None:

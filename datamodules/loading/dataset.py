@@ -16,7 +16,7 @@ from selavi.arrays import Selected
 from selavi.batch import DecodedClip
 from selavi.config import Config
 from selavi.media import MediaError, SoundError
-from selavi.modalities import Streams, Window, kind_of, request_of
+from selavi.modalities import Streams, Window, kind_of, requests_of
 
 
 class ClipDataset(Dataset[DecodedClip]):
@@ -111,20 +111,18 @@ def read_view(
         vectors: of the clip, for each modality that comes from a file; None where it has none.
     """
     readable = [name for name in modalities if kind_of(config, name).has(columns)]
-    request, error = request_of(config, readable), None
-    try:
-        streams = reader.read(row, view.window, request) if request else Streams()
-    except SoundError as fault:
-        streams = Streams() if config.data.audio_policy == "require" else Streams(fault.frames)
-        error = f"{fault.reason}: {fault.detail}"
-    except MediaError as fault:
-        return failed_clip(row, view, config, fault)
-    values = {
-        name: kind_of(config, name).value(
-            streams._replace(vector=vectors.get(name)), columns, view.window, config.seen_by(name)
-        )
-        for name in readable
-    }
+    values, error = {}, None
+    for request, names in requests_of(config, readable).items():
+        try:
+            streams = reader.read(row, view.window, request) if request else Streams()
+        except SoundError as fault:
+            streams = Streams() if config.data.audio_policy == "require" else Streams(fault.frames)
+            error = f"{fault.reason}: {fault.detail}"
+        except MediaError as fault:
+            return failed_clip(row, view, config, fault)
+        for name in names:
+            given = streams._replace(vector=vectors.get(name))
+            values[name] = kind_of(config, name).value(given, columns, view.window, config.seen_by(name))
     return _as_clip(row, view, config, values, modalities, error)
 
 

@@ -37,6 +37,7 @@ from selavi.modalities import (
     reads_sound,
     reads_stills,
     request_of,
+    require_mixed,
 )
 from selavi.runs.manifest import check_manifest, media_root, require_unchanged
 
@@ -147,6 +148,7 @@ class ListReader:
     def _reader_of(self, rows: pa.Table) -> ClipReader:
         if self.shards is None:
             return FileReader(rows, self.config.data.timeout_s)
+        require_mixed(self.config)
         shards = ShardReader(self.shards.source, self.shards.settings, rows.select(INDEX.names))
         return shards.select(rows, request_of(self.config, self.modalities))
 

@@ -37,6 +37,7 @@ class FileReader:
             size=request.size,
             offset=window.offset,
             sample_rate=request.sample_rate,
+            channel=request.channel,
             deadline_s=self.timeout_s,
         )
         return Streams(frames if request.num_frames else None, waveform)

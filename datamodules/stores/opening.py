@@ -10,7 +10,7 @@ from datamodules.index.moved import require_clips
 from datamodules.stores.cache import DecodedCache, build_cache, estimate_gb, is_decoded
 from datamodules.stores.shards import ShardReader, is_prepared, open_shards
 from selavi.config import Config
-from selavi.modalities import reads_media, request_of_media
+from selavi.modalities import reads_channel, reads_media, request_of_media, require_mixed
 
 log = logging.getLogger("selavi")
 
@@ -33,8 +33,9 @@ def open_media(config: Config, manifest: pa.Table, *, may_decode_ahead: bool = T
         return None
     prepared = open_prepared(config)
     if prepared is not None and prepared[1] is not None:
+        require_mixed(config)
         return prepared[1]
-    if not may_decode_ahead:
+    if not may_decode_ahead or any(reads_channel(config, name) for name in config.kinds):
         require_clips(config, manifest)
         return None
     if not are_decoded_ahead(config, manifest):

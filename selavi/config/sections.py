@@ -12,7 +12,7 @@ from typing import Any, Literal
 from selavi.config.label_sets import LabelSet, make_label_sets
 from selavi.config.methods import LABELLING_METHODS, MethodTraits
 from selavi.config.settings import Need, check_limits, require, section, setting
-from selavi.modalities import clip_seconds, named, section_of
+from selavi.modalities import MIXED, clip_seconds, named, section_of
 
 
 def _modality(*kinds: str) -> Need:
@@ -135,6 +135,9 @@ class AudioConfig:
 
     sample_rate: int = setting(24000, least=1000)
     """Samples a second to which the sound is resampled, as mono."""
+    channel: int = setting(MIXED, least=MIXED, most=63)
+    """Which channel of the sound is heard: -1: all of them, mixed; 0: the first.  Two microphones are two modalities
+    with a channel each; a recording with fewer channels lacks them."""
     num_mels: int = setting(257, least=8)
     """Bands of the mel spectrogram."""
     num_fft: int = setting(1024)

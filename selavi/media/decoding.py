@@ -9,7 +9,7 @@ import numpy as np
 from selavi.media.files import DEADLINE_S, LIMITS, File, Limits, MediaError, translated
 from selavi.media.frames import pictures_at, shape_of, timed_frames
 from selavi.media.pictures import Resize, crop_square
-from selavi.media.sound import cut_waveform, read_sound
+from selavi.media.sound import MIXED, cut_waveform, read_sound
 from selavi.media.stills import is_still, read_still
 from selavi.media.streams import open_file
 
@@ -52,6 +52,7 @@ def decode_clip(
     size: int,
     offset: float,
     sample_rate: int,
+    channel: int = MIXED,
     deadline_s: float = DEADLINE_S,
     limits: Limits = LIMITS,
 ) -> tuple[np.ndarray, np.ndarray | None]:
@@ -66,13 +67,14 @@ def decode_clip(
         size: side of the square frames; the short side is resized to it and the long side cropped.
         offset: where the square lies on the long side, from 0 (left or top) to 1.
         sample_rate: of the sound, in samples a second; 0 for none.
+        channel: of the sound, from 0; MIXED for all of them.
         deadline_s: seconds of processor time that this may take.  Checked between packets: a call into the libraries
             that never returns is not ended.
         limits: what the file may claim to hold.
 
     Returns:
         Frames (num_frames, size, size, 3) uint8 and the waveform (round(clip_s * sample_rate),) int16, None
-        where the file has no sound in the window.
+        where the file has no such sound in the window.
 
     Raises:
         SoundError: the frames were decoded, and the sound cannot be.
@@ -89,7 +91,7 @@ def decode_clip(
                 frames = pictures_at(file, frame_times(start_s, clip_s, num_frames), size, offset)
         if sample_rate:
             try:
-                waveform = _window_of_sound(file, start_s, clip_s, sample_rate)
+                waveform = _window_of_sound(file, start_s, clip_s, sample_rate, channel)
             except MediaError as error:
                 if not num_frames or error.reason == "timeout":
                     raise
@@ -97,7 +99,7 @@ def decode_clip(
     return frames, waveform
 
 
-def _window_of_sound(file: File, start_s: float, clip_s: float, sample_rate: int) -> np.ndarray | None:
+def _window_of_sound(file: File, start_s: float, clip_s: float, sample_rate: int, channel: int) -> np.ndarray | None:
     _require_sound(file)
     if file.audio is None:
         return None
@@ -105,7 +107,7 @@ def _window_of_sound(file: File, start_s: float, clip_s: float, sample_rate: int
     with translated(file.path, "sound"):
         # The codecs overlap their blocks: the first ones after a seek are not yet what they should be.
         file.seek(file.audio, start_s - margin_s - 0.15)
-        sound, first_s = read_sound(file, start_s - margin_s, start_s + clip_s + margin_s, sample_rate)
+        sound, first_s = read_sound(file, start_s - margin_s, start_s + clip_s + margin_s, sample_rate, channel)
     return cut_waveform(sound, start_s - first_s, clip_s, sample_rate)
 
 

@@ -10,6 +10,8 @@ from av.audio.frame import AudioFrame
 
 from selavi.media.files import File, seconds
 
+MIXED = -1
+"""All channels."""
 SILENCE = 33  # of 32768: 60 dB below the loudest
 SILENCE_S = 30.0
 GAP_S = 0.02
@@ -19,17 +21,20 @@ _RESAMPLED_S = 30.0
 """Sound that is resampled at once."""
 
 
-def read_sound(file: File, first_s: float, last_s: float, sample_rate: int) -> tuple[np.ndarray, float]:
-    """Decode sound from the current position until last_s.
+def read_sound(
+    file: File, first_s: float, last_s: float, sample_rate: int, channel: int = MIXED
+) -> tuple[np.ndarray, float]:
+    """Decode sound from the current position until last_s: all channels mixed, or one of them.
 
-    Gaps are filled with silence.  The sound may change its rate, channels and format at any block.
+    Gaps are filled with silence.  The sound may change its rate, channels and format at any block; one that has no such
+    channel is left out.
 
     Returns:
         (S,) int16, mono, and the time of the first sample in seconds from the start of the picture.
     """
     assert file.audio is not None
     stream, context = file.audio, file.audio.codec_context
-    track = _Track(sample_rate)
+    track = _Track(sample_rate, channel)
 
     def add(frame: AudioFrame) -> bool:
         """Whether more is to come."""
@@ -38,7 +43,7 @@ def read_sound(file: File, first_s: float, last_s: float, sample_rate: int) -> t
         time_s = seconds(stream, frame.pts) - file.origin_s
         if time_s >= last_s:
             return False
-        if time_s + frame.samples / frame.sample_rate > first_s:
+        if frame.layout.nb_channels > channel and time_s + frame.samples / frame.sample_rate > first_s:
             track.add(time_s, frame)
         return True
 
@@ -67,8 +72,8 @@ class _Track:
     for hours of it.
     """
 
-    def __init__(self, sample_rate: int) -> None:
-        self.sample_rate = sample_rate
+    def __init__(self, sample_rate: int, channel: int) -> None:
+        self.sample_rate, self.channel = sample_rate, channel
         self.begin_s = 0.0
         """When the first sample of all is heard."""
         self._resampled: list[np.ndarray] = []
@@ -86,7 +91,8 @@ class _Track:
             self._part.end()
             self._part = None
         if self._part is None:
-            self._part = _Part(kind, self._where_samples_end(time_s), self.sample_rate, self._resampled.append)
+            begin_s = self._where_samples_end(time_s)
+            self._part = _Part(kind, begin_s, self.sample_rate, self.channel, self._resampled.append)
         self._part.add(time_s, frame)
 
     def _where_samples_end(self, time_s: float) -> float:
@@ -111,9 +117,14 @@ class _Part:
     """Blocks of one kind: format, layout and rate."""
 
     def __init__(
-        self, kind: tuple[str, str, int], begin_s: float, sample_rate: int, give: Callable[[np.ndarray], None]
+        self,
+        kind: tuple[str, str, int],
+        begin_s: float,
+        sample_rate: int,
+        channel: int,
+        give: Callable[[np.ndarray], None],
     ) -> None:
-        self.kind, self.begin_s, self.give = kind, begin_s, give
+        self.kind, self.begin_s, self.channel, self.give = kind, begin_s, channel, give
         self.rate = kind[2]
         self.resampler = av.AudioResampler(format="s16", layout="mono", rate=sample_rate)
         self.num_samples = self.num_pending = 0
@@ -151,7 +162,12 @@ class _Part:
     def _resample(self) -> None:
         values = np.stack([np.concatenate(plane) for plane in zip(*self.pieces, strict=True)])
         format_name, layout, _ = self.kind
-        if (format_name, layout) == ("fltp", "stereo"):  # what the resampler would do, in a third of its time
+        if self.channel != MIXED:
+            is_planar = len(values) > 1 or self.per_sample == 1
+            own = values[self.channel] if is_planar else values[0, self.channel :: self.per_sample]
+            values = np.ascontiguousarray(own)[None]
+            layout = "mono"
+        elif (format_name, layout) == ("fltp", "stereo"):  # what the resampler would do, in a third of its time
             values, layout = values.mean(0, keepdims=True), "mono"
         whole = AudioFrame.from_ndarray(values, format=format_name, layout=layout)
         whole.sample_rate = self.rate

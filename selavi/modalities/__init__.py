@@ -12,12 +12,13 @@ from selavi.errors import UsageError
 from selavi.modalities.audio import AUDIO
 from selavi.modalities.features import FEATURES
 from selavi.modalities.image import IMAGE
-from selavi.modalities.modality import SLACK_S, Fault, Modality, Request, Settings, Streams, Window
+from selavi.modalities.modality import MIXED, SLACK_S, Fault, Modality, Request, Settings, Streams, Window
 from selavi.modalities.motion import MOTION
 from selavi.modalities.statistics import STATISTICS
 from selavi.modalities.video import VIDEO
 
 __all__ = [
+    "MIXED",
     "MODALITIES",
     "SLACK_S",
     "Fault",
@@ -32,11 +33,14 @@ __all__ = [
     "kind_of",
     "named",
     "num_bytes",
+    "reads_channel",
     "reads_media",
     "reads_sound",
     "reads_stills",
     "request_of",
     "request_of_media",
+    "requests_of",
+    "require_mixed",
     "section_of",
     "source_of",
 ]
@@ -110,12 +114,28 @@ def request_of(config: Settings, names: Iterable[str]) -> Request:
     return request
 
 
+def requests_of(config: Settings, names: Iterable[str]) -> dict[Request, list[str]]:
+    """What is to be read for some modalities of a run, one read for each channel of the sound, and which each serves.
+
+    Raises:
+        UsageError: as request_of.
+    """
+    by_channel: dict[int, list[str]] = {}
+    without: list[str] = []
+    for name in names:
+        request = kind_of(config, name).request(config.seen_by(name))
+        (by_channel.setdefault(request.channel, []) if request.sample_rate else without).append(name)
+    groups = [*by_channel.values()] or [[]]
+    groups[0] += without
+    return {request_of(config, group): group for group in groups}
+
+
 def request_of_media(config: Settings) -> Request:
     """As request_of for all of a run's modalities, and what other kinds need of the streams that these do not read.
 
-    So media that are decoded ahead serve whichever modalities another run has.
+    So media that are decoded ahead serve whichever modalities another run has.  They have no channels.
     """
-    request = request_of(config, config.kinds)
+    request = request_of(config, [name for name in config.kinds if not reads_channel(config, name)])
     for kind in MODALITIES.values():
         request = request.filled(kind.request(config))
     return request
@@ -128,7 +148,12 @@ def kind_of(config: Settings, name: str) -> Modality:
 
 def reads_sound(config: Settings, names: Iterable[str]) -> bool:
     """Whether one of some modalities is made from the sound."""
-    return request_of(config, names).sample_rate > 0
+    return any(request.sample_rate for request in requests_of(config, names))
+
+
+def reads_channel(config: Settings, name: str) -> bool:
+    """Whether a modality hears one channel of the sound alone, which only the files themselves have."""
+    return kind_of(config, name).request(config.seen_by(name)).channel != MIXED
 
 
 def files_of(config: Settings) -> dict[str, str]:
@@ -137,9 +162,20 @@ def files_of(config: Settings) -> dict[str, str]:
     return {name: path for name, path in files.items() if path}
 
 
+def require_mixed(config: Settings) -> None:
+    """Refuse a modality that hears one channel, where clips are prepared: they have their channels mixed.
+
+    Raises:
+        UsageError: there is one.
+    """
+    hearing = [name for name in config.kinds if reads_channel(config, name)]
+    if hearing:
+        raise UsageError(f"prepared clips have their channels mixed, and {hearing[0]} hears one: read the files")
+
+
 def reads_media(config: Settings) -> bool:
     """Whether a run reads recordings, or nothing but files of vectors."""
-    return bool(request_of(config, config.kinds)) or len(files_of(config)) < len(config.kinds)
+    return any(requests_of(config, config.kinds)) or len(files_of(config)) < len(config.kinds)
 
 
 def source_of(config: Settings) -> str:

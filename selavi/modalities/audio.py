@@ -39,7 +39,7 @@ AUDIO = Modality(
     example=lambda shape, generator: generator.integers(-20_000, 20_000, shape, np.int16),
     columns=("audio_state", "audio_s", "audio_reason"),
     missing=("no_audio", "the head judges by sound alone"),
-    request=lambda config: Request(sample_rate=config.audio.sample_rate),
+    request=lambda config: Request(sample_rate=config.audio.sample_rate, channel=config.audio.channel),
     has=lambda facts: bool(facts["audio_state"] == "ok"),
     faults=_faults,
     seconds=_seconds,

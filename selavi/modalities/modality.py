@@ -15,6 +15,8 @@ import numpy as np
 SLACK_S = 1e-3
 """Durations are sums of rounded time stamps."""
 
+MIXED = -1
+"""All channels of the sound, mixed."""
 Settings = Any
 """A selavi.config.Config, which is checked against the modalities and so cannot be named here."""
 
@@ -40,6 +42,8 @@ class Request:
     """Side of the square frames."""
     sample_rate: int = 0
     """Samples a second of the sound."""
+    channel: int = MIXED
+    """Which channel of the sound; MIXED: all of them."""
 
     def __bool__(self) -> bool:
         return self.num_frames > 0 or self.sample_rate > 0
@@ -50,15 +54,16 @@ class Request:
         Raises:
             ValueError: they want the same stream in two forms.
         """
-        pairs = [(vars(self)[name], vars(other)[name]) for name in vars(self)]
-        if any(one and another and one != another for one, another in pairs):
+        frames = [(one.num_frames, one.size) for one in (self, other) if one.num_frames]
+        sound = [(one.sample_rate, one.channel) for one in (self, other) if one.sample_rate]
+        if len(set(frames)) > 1 or len(set(sound)) > 1:
             raise ValueError(f"one read gives one form of a stream, asked for {self} and {other}")
         return self.filled(other)
 
     def filled(self, other: "Request") -> "Request":
         """With what another one wants of the streams that this one does not read."""
         frames, sound = (self if self.num_frames else other), (self if self.sample_rate else other)
-        return Request(frames.num_frames, frames.size, sound.sample_rate)
+        return Request(frames.num_frames, frames.size, sound.sample_rate, sound.channel)
 
 
 class Streams(NamedTuple):

@@ -17,10 +17,11 @@ pytestmark = pytest.mark.end_to_end
         ("modalities=[video,audio,motion]",),
         ("modalities=[video,statistics]", "labelling.source=statistics"),
         ("modalities={eye: video, moves: motion, ear: audio, hum: statistics}", "labelling.source=cross"),
+        ("modalities={near: audio, all: audio}", "near.channel=0"),
         ("modalities=[statistics]",),
         ("modalities=[motion]",),
     ],
-    ids=["motion-beside", "statistics-teach", "named", "statistics-alone", "motion-alone"],
+    ids=["motion-beside", "statistics-teach", "named", "channels", "statistics-alone", "motion-alone"],
 )
 def test_a_run_goes_all_the_way(fit: Train, tmp_path: Path, demo_set: Path, overrides: tuple[str, ...]) -> None:
     folder = tmp_path / "run"
