@@ -25,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from recipes import SPLITS, add_kmeans
 from small_sets import SETS, SmallSet, find_sets
 
 from selavi.config import SETTINGS, Config, load_config, load_run_config
+from selavi.errors import UsageError
 from selavi.evaluation.compare import RECIPES
 from selavi.labelling.schedule import labelling_steps_of_parts
 from selavi.scores.metrics import evaluate_clusters
@@ -180,8 +182,9 @@ def _move_stale(planned: Planned) -> None:
     folder = ROOT / planned.job.run_dir()
     if not (folder / "benchmark.json").exists():
         return
-    if settings_of(load_run_config(folder)) == settings_of(planned.config()):
-        return
+    with suppress(UsageError):  # of a version that had a setting more
+        if settings_of(load_run_config(folder)) == settings_of(planned.config()):
+            return
     number = len(list(folder.parent.glob(f"{folder.name}-old*")))
     os.replace(folder, folder.with_name(f"{folder.name}-old{number}"))
     print(f"{planned.job.row}: its run had other settings, and is {folder.name}-old{number} now", file=sys.stderr)
