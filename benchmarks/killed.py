@@ -176,7 +176,8 @@ with those of a run that was never disturbed. `trainer.save_every_s` is {every}.
 - *hit*: which tool was at work. *ended as it should*: SIGKILL by the signal; SIGTERM with exit code 75, or by the
   signal where Python had not begun to run the tool.
 - *most lost*: from the last checkpoint to SIGKILL, where the training had written one since it was started. One that
-  comes at SIGTERM is later than the signal: the time is below 0.
+  comes at SIGTERM is later than the signal: the time is below 0. A checkpoint is begun at the first step after
+  `trainer.save_every_s`, and the step and the writing come on top of it.
 - *litter*: temporary files left in the run folder at the end.
 
 Measured on {processor}, {cores} cores, without a GPU, by `python benchmarks/killed.py`; raw figures:

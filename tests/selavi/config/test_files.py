@@ -36,7 +36,10 @@ CONFIGS = Path(__file__).resolve().parents[3] / "configs"
         (["heads.kind=deep"], "Invalid value 'deep', expected one of ['mlp', 'linear'] (setting heads.kind)"),
         (["seed=${oops}"], "Interpolation key 'oops' not found (setting seed)"),
         (["data.root=\udcff"], "data.root='\\udcff' is not UTF-8; rename the file or folder"),
-        (["modalities=[smell]"], "modalities must be some of video, audio, features, image, each once, got ['smell']"),
+        (
+            ["modalities=[smell]"],
+            "modalities must be some of video, audio, features, image, motion, statistics, each once, got ['smell']",
+        ),
         (["modalities=[]"], "modalities must be"),
         (["modalities=[video,video]"], "modalities must be"),
         (["seed=1", "optim.lr=nan"], "optim.lr must be above 0, got nan"),

@@ -78,7 +78,10 @@ def test_modalities_of_one_stream_read_it_once_in_one_form() -> None:
         (["modalities={left: video}", "left.sise=3"], "unknown setting left.sise; did you mean left.size?"),
         (["modalities={left: video}", "left.size=big"], r"could not be converted to Integer \(setting left.size\)"),
         (["modalities={left: video}", "left.flip=7"], "flip must be in"),
-        (["modalities={left: smell}"], r"names to kinds \(video, audio, features, image\), got {'left': 'smell'}"),
+        (
+            ["modalities={left: smell}"],
+            r"names to kinds \(video, audio, features, image, motion, statistics\), got {'left': 'smell'}",
+        ),
         (["modalities={left: [video]}"], r"got {'left': \['video'\]}"),
         (["modalities={}"], "modalities must be a mapping from names to kinds"),
         (["modalities={audio: video}"], "'audio' cannot name a modality of kind video"),
@@ -89,7 +92,7 @@ def test_modalities_of_one_stream_read_it_once_in_one_form() -> None:
         (["modalities=smell"], r"each once, got \['smell'\]; several of one kind"),
         (
             ["modalities=[smell]"],
-            r"modalities must be some of video, audio, features, image, each once, got \['smell'\]",
+            r"modalities must be some of video, audio, features, image, motion, statistics, each once, got \['smell'\]",
         ),
         (["left.size=3"], "unknown setting left"),
         (["own.left=3"], "own must be a section of the name of a modality"),
