@@ -55,7 +55,7 @@ def test_no_argument_of_a_command_is_forgotten(name: str) -> None:
     found = front.find_command(name)
     options = {action.dest for action in found.parser()._actions} - {"help", "version"}
     read_elsewhere = {"root"} if "root" not in options else set()
-    if name == "compare":
+    if name in ("compare", "embed"):
         read_elsewhere |= {"settings"}
     fields = set(found.arguments.__dataclass_fields__)
     assert options <= fields
@@ -98,6 +98,7 @@ def test_a_script_is_known_by_its_name(
         ("label", ["videos"], {"folder": "videos"}),
         ("doctor", [], {}),
         ("scan", ["videos"], {"root": "videos"}),
+        ("embed", ["--with", "crafted"], {"encoder": "crafted", "settings": []}),
         ("prepare", ["videos", "out"], {"root": Path("videos"), "out": Path("out")}),
         ("config", ["small"], {"recipe": Path("small")}),
         ("train", [], {}),
