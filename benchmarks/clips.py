@@ -340,7 +340,7 @@ def section_end_to_end(num_rounds: int) -> dict[str, Any]:
         row_of = {Path(path).stem: row for row, path in enumerate(rows["path"].to_pylist())}
 
         def read(window: Window) -> Any:
-            return finish(*reader.read(row_of[window[0].stem], modalities.Window(window[1], CLIP_S), request))
+            return finish(*reader.read(row_of[window[0].stem], modalities.Window(window[1], CLIP_S), request)[:2])
 
         return read
 

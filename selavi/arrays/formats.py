@@ -106,6 +106,8 @@ def _open_safetensors(path: Path, key: str, copies: Path) -> Opened:
         shapes = {name: tuple(map(int, about["shape"])) for name, about in tensors.items()}
         name = choose(path, key, [name for name, shape in shapes.items() if len(shape) == 2], list(tensors))
         dtype, (begin, end) = tensors[name]["dtype"], map(int, tensors[name]["data_offsets"])
+    except UsageError:
+        raise
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UsageError(f"{path} is not a safetensors file, or it is damaged: {error}") from error
     is_known = dtype in _SAFE_TYPES or dtype == "BF16"
@@ -130,10 +132,12 @@ def _open_npz(path: Path, key: str, copies: Path) -> Opened:
         with np.load(path, allow_pickle=False) as archive:
             ids = next((archive[name] for name in IDS if name in archive.files), None)
         with zipfile.ZipFile(path) as archive:
-            names = [name.removesuffix(".npy") for name in archive.namelist()]
+            names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
             others = [name for name in names if name not in IDS]
             name = choose(path, key, others, names)
             copy = mapped(copies, name, lambda target: _unpack(archive, f"{name}.npy", target))
+    except UsageError:
+        raise
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         if "Object arrays cannot be loaded" in str(error):
             error = ValueError("it holds Python objects, which are never loaded")

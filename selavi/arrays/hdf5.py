@@ -41,6 +41,8 @@ def open_hdf5(path: Path, key: str, copies: Path) -> Opened:
             require_vectors(f"{path}, {name}", data.dtype.kind, data.shape, str(data.dtype))
             copy = mapped(copies, name, lambda target: _write(data, target))
             ids = None if named is None else [_as_text(one) for one in file[named][:].tolist()]
+    except UsageError:
+        raise
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise UsageError(f"{path} is not an HDF5 file, or it is damaged: {error}") from error
     texts = None if ids is None else pa.array(ids, pa.large_string())

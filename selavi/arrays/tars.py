@@ -41,6 +41,8 @@ def open_tars(path: Path, key: str, copies: Path) -> Opened:
         num_rows = sum(shape[0] for _, shape in shapes)
         width = _width(path, {shape[1:] for _, shape in shapes})
         copy = mapped(copies, kind, lambda target: _write(files, kind, (num_rows, width), target))
+    except UsageError:
+        raise
     except (OSError, ValueError, EOFError, tarfile.TarError) as error:
         raise UsageError(f"{path} is not a .tar file of .npy files, or it is damaged: {error}") from error
     ids = [name for name, shape in shapes for _ in range(shape[0])]
@@ -69,7 +71,7 @@ def _members(files: list[Path]) -> Iterator[tuple[str, str, tuple[int, ...], IO[
 
 def _width(path: Path, widths: Set[tuple[int, ...]]) -> int:
     if len(widths) > 1:
-        raise UsageError(f"{path}: vectors of one file must be alike, members {sorted(widths)} numbers a row")
+        raise UsageError(f"{path}: vectors of one file must be alike, found {sorted(widths)} numbers a row")
     return next(iter(widths))[0]
 
 

@@ -94,8 +94,8 @@ def _encoders_of(
         _require_all(names, crafted)
         return {modality: crafted[modality].to(device).eval() for modality in names}, repr(given)
     if name.startswith(TORCHVISION):
-        model = torchvision_encoder(name.removeprefix(TORCHVISION), Path(arguments.weights))
-        return {names[0]: model.to(device).eval()}, [repr(given), state_of({"weights": arguments.weights})]
+        encoder = torchvision_encoder(name.removeprefix(TORCHVISION), Path(arguments.weights), device)
+        return {names[0]: encoder}, [repr(given), state_of({"weights": arguments.weights})]
     if ":" in name:
         return {names[0]: encoder_of_function(name, device)}, repr(given)
     run = load_run(Path(name))

@@ -5,6 +5,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -36,7 +37,21 @@ IDS = "ids.csv"
 PART_SCHEMA = pa.schema([(name, pa.string()) for name in ("id", "status", "reason")])
 
 
-def torchvision_encoder(name: str, weights: Path) -> nn.Module:
+@dataclass(frozen=True)
+class EncodedBatch:
+    """What is kept of a batch of views."""
+
+    row: int
+    """Of its first clip."""
+    present: dict[str, Tensor]
+    """(B,) bool a modality."""
+    vectors: dict[str, Tensor]
+    """(B, D) float32 a modality, NaN where a view lacks it."""
+    errors: list[tuple[int, str]]
+    """Row of a clip that could not be decoded, and why."""
+
+
+def torchvision_encoder(name: str, weights: Path, device: torch.device) -> Encode:
     """One of torchvision's models with weights from a file, without the layer that names classes.
 
     One of pictures gives of frames (B, 3, T, h, w) the mean over them.
@@ -44,12 +59,15 @@ def torchvision_encoder(name: str, weights: Path) -> nn.Module:
     Args:
         name: as torchvision.models.get_model knows it.
         weights: file with its state_dict.
+        device: that it is put on.
 
     Raises:
         UsageError: there is no such model, the file cannot be read, or it is of another model.
     """
-    if name not in list_models():
-        raise UsageError(f"torchvision has no model {name!r}; it has {', '.join(list_models())}")
+    of_video = list_models(torchvision.models.video)
+    known = [*list_models(torchvision.models), *of_video]
+    if name not in known:
+        raise UsageError(f"torchvision has no model {name!r} that names classes; it has {', '.join(known)}")
     model = get_model(name, weights=None)
     try:
         model.load_state_dict(read_torch(weights))
@@ -60,7 +78,8 @@ def torchvision_encoder(name: str, weights: Path) -> nn.Module:
     if not last:
         raise UsageError(f"torchvision's {name} has no linear layer that names classes: name an encoder of your own")
     model.set_submodule(last[-1], nn.Identity())
-    return model if name in list_models(torchvision.models.video) else _OfFrames(model)
+    model = model if name in of_video else _OfFrames(model)
+    return partial(_checked, f"torchvision:{name}", model.to(device).eval())
 
 
 class _OfFrames(nn.Module):
@@ -143,42 +162,44 @@ def embed_shards_of(
     """
     num_views, dtype = settings["views"], getattr(torch, settings["dtype"])
     encoded = (_encode(encoders, augment, batch, settings["random"]) for batch in batches)
-    for shard, group in groupby(encoded, lambda batch: int(batch[0].index[0]) // clips.shard_clips):
+    for shard, group in groupby(encoded, lambda batch: batch.row // clips.shard_clips):
         rows, parts = clips.rows_of(shard), list(group)
-        present = torch.stack([torch.cat([batch.present[name].cpu() for batch, _ in parts]) for name in encoders])
+        present = torch.stack([torch.cat([batch.present[name] for batch in parts]) for name in encoders])
         has_any = present.any(0).view(-1, num_views).any(1)
         kept = has_any.repeat_interleave(num_views)
         tensors = {}
         for name in encoders:
-            vectors = torch.cat([vectors[name] for _, vectors in parts])[kept].to(dtype)
-            _require_finite(settings, name, vectors)
-            tensors[name] = vectors
+            vectors = torch.cat([batch.vectors[name] for batch in parts])
+            has_one = torch.cat([batch.present[name] for batch in parts])
+            _require_finite(settings, name, vectors[has_one].to(dtype))
+            tensors[name] = vectors[kept].to(dtype)
         write_tensors(clips.features(shard), tensors, {})
-        table = _part_table(rows, shard * clips.shard_clips, has_any, [batch for batch, _ in parts], config)
+        table = _part_table(rows, shard * clips.shard_clips, has_any, parts, config)
         write_parquet(table, clips.part(shard))  # last: that it is there says that the shard is done
         yield Counter(table["status"].to_pylist())
 
 
-def _encode(
-    encoders: Mapping[str, Encode], augment: Augment, batch: ClipBatch, random: bool
-) -> tuple[ClipBatch, dict[str, Tensor]]:
-    """Vectors of a batch, NaN where a view lacks the modality."""
+def _encode(encoders: Mapping[str, Encode], augment: Augment, batch: ClipBatch, random: bool) -> EncodedBatch:
     inputs = augment(batch, random)
     vectors = {name: encode(inputs[name]).float().cpu() for name, encode in encoders.items()}
     for name, values in vectors.items():
         values[~batch.present[name].cpu()] = torch.nan
-    return batch, vectors
+    present = {name: batch.present[name].cpu() for name in encoders}
+    return EncodedBatch(int(batch.index[0]), present, vectors, batch.errors)
 
 
 def _require_finite(settings: Mapping[str, Any], name: str, vectors: Tensor) -> None:
-    count = int(vectors.isinf().any(1).sum())
+    count = int((~vectors.isfinite()).any(1).sum())
     if count:
-        advice = "; use --dtype float32" if settings["dtype"] == "float16" else ""
-        raise UsageError(f"--with {settings['with']}: {count} vectors of {name} are beyond {settings['dtype']}{advice}")
+        advice = "; --dtype float32 holds larger numbers" if settings["dtype"] == "float16" else ""
+        raise UsageError(
+            f"--with {settings['with']}: {count} of {len(vectors)} vectors of {name} have numbers that are not finite "
+            f"as {settings['dtype']}{advice}"
+        )
 
 
 def _part_table(
-    rows: pa.Table, first_row: int, has_any: Tensor, batches: Sequence[ClipBatch], config: Config
+    rows: pa.Table, first_row: int, has_any: Tensor, batches: Sequence[EncodedBatch], config: Config
 ) -> pa.Table:
     """Status and reason of each clip of a shard."""
     errors = {row - first_row: reason for batch in batches for row, reason in batch.errors}

@@ -83,7 +83,7 @@ def test_each_way_gives_the_frames_in_their_order(
     for row, clip_id in enumerate(rows["id"].to_pylist()):
         length = 70 if clip_id != "joined.ts" else 140
         for start_s in (0.02, 0.54, 1.62, length / 25 - 0.98):  # in the middle of a frame
-            frames, _ = reader.read(row, Window(start_s, 1.0), Request(25, 48))
+            frames, *_ = reader.read(row, Window(start_s, 1.0), Request(25, 48))
             assert frames is not None
             numbers = [number_of_square(frame) for frame in frames]
             expected = [(int(25 * start_s) + i) % 70 for i in range(25)]

@@ -115,6 +115,7 @@ def test_encoders_of_others(
     (tmp_path / "mine_to_embed.py").write_text(
         "def colour():\n    return lambda frames: frames.mean((2, 3, 4))\n"
         "def wrong():\n    return lambda frames: frames\n"
+        "def large():\n    return lambda frames: 1e6 * frames.mean((2, 3, 4)).abs() + 1e5\n"
         "def fails():\n    raise RuntimeError('no weights here')\n"
     )
     monkeypatch.chdir(tmp_path)
@@ -128,6 +129,9 @@ def test_encoders_of_others(
     ):
         assert embed.main([*common, "--with", f"mine_to_embed:{function}", "--out", function]) == 2
         assert message in capsys.readouterr().err
+    half = ["--with", "mine_to_embed:large", "--dtype", "float16", "--out", "large"]
+    assert embed.main([*common, *half]) == 2
+    assert "8 of 8 vectors of video have numbers that are not finite as float16" in capsys.readouterr().err
     weights = tmp_path / "weights.pth"
     torch.save(get_model("squeezenet1_0", weights=None).state_dict(), weights)
     model = get_model("resnet18", weights=None)

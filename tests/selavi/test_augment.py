@@ -339,8 +339,9 @@ def test_one_modality_is_enough() -> None:
 
 def test_no_number_of_a_clip_serves_twice() -> None:
     builders = [builder(Config()) for builder in AUGMENTATIONS.values()]
-    places = [place for augmentation in builders for place in augmentation.draws.values()]  # type: ignore[union-attr, operator]
-    assert len(set(places)) == len(places) and set(places) <= set(range(NUM_DRAWS))
+    draws = {(name, place) for augmentation in builders for name, place in augmentation.draws.items()}  # type: ignore[union-attr, operator]
+    places = {place for _, place in draws}
+    assert len(places) == len(draws) and places <= set(range(NUM_DRAWS))
 
 
 def test_nothing_of_it_is_in_a_checkpoint_and_that_of_earlier_versions_is_passed_over() -> None:

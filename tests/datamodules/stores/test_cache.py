@@ -130,7 +130,7 @@ def test_a_selection_is_addressed_by_its_own_rows(rows: pa.Table, cache: Decoded
     some = rows.take([40, 3, 17])
     reader = cache.select(some)
     for row, path in enumerate(some["path"].to_pylist()):
-        frames, waveform = reader.read(row, Window(0.4, 1.0, 0.3), Request(4, 32, 8000))
+        frames, waveform, _ = reader.read(row, Window(0.4, 1.0, 0.3), Request(4, 32, 8000))
         root = Path(rows.schema.metadata[b"root"].decode())
         expected, _ = decode_clip(root / path, 0.4, 1.0, num_frames=4, size=32, offset=0.3, sample_rate=8000)
         assert frames is not None and (frames == expected).all()
@@ -142,7 +142,7 @@ def test_a_recording_that_is_not_in_the_cache_is_a_fault_of_its_clip(rows: pa.Ta
     reader = cache.select(strange)
     with pytest.raises(MediaError, match="vanished: was not there when the cache was made"):
         reader.read(0, Window(0.0, 1.0), Request(2, 32))
-    frames, waveform = reader.read(1, Window(0.0, 1.0), Request(2, 32))
+    frames, waveform, _ = reader.read(1, Window(0.0, 1.0), Request(2, 32))
     assert frames is not None and frames.shape == (2, 32, 32, 3) and waveform is None
 
 

@@ -145,9 +145,9 @@ def test_smaller_frames_and_a_lower_rate_are_made_from_what_is_there(
     shards: Path, rows: pa.Table, tmp_path: Path
 ) -> None:
     reader = opened(shards, tmp_path)
-    frames, waveform = select(reader, rows).read(4, Window(0.5, 1.0), Request(3, 32, RATE))
+    frames, waveform, _ = select(reader, rows).read(4, Window(0.5, 1.0), Request(3, 32, RATE))
     lower = reader.select(rows, Request(1, 16, 4000))
-    small, slow = lower.read(4, Window(0.5, 1.0), Request(3, 16, 4000))
+    small, slow, _ = lower.read(4, Window(0.5, 1.0), Request(3, 16, 4000))
     assert frames is not None and small is not None and small.shape == (3, 16, 16, 3) and small.dtype == np.uint8
     means = frames.reshape(3, 16, 2, 16, 2, 3).mean((2, 4))
     assert np.abs(small - means).mean() < 6
@@ -191,7 +191,7 @@ def test_as_much_of_the_long_side_is_stored_as_asked_for(
             stored = decode_recording(tmp_path / "out" / f"{row}.mp4", size=32, sample_rate=RATE).frames[0]
         assert stored.shape[:2] == (shape if row == 0 else shape[::-1])
         for offset in (0.0, 0.5, 1.0):
-            found, _ = reader.read(row, Window(0.5, 1.0, offset), Request(3, 32))
+            found, *_ = reader.read(row, Window(0.5, 1.0, offset), Request(3, 32))
             place = offset if aspect == 0 else 0.5 + (offset - 0.5) * (aspect - 1)
             wanted = dict(num_frames=3, size=32, sample_rate=0)
             expected, _ = decode_clip(root / f"{row}.mp4", 0.5, 1.0, offset=place, **wanted)
@@ -224,7 +224,7 @@ def test_a_reader_crosses_process_borders(shards: Path, rows: pa.Table, tmp_path
     window, request = Window(0.3, 1.0, 0.2), Request(2, 32, RATE)
     expected = reader.read(9, window, request)
     found = pickle.loads(pickle.dumps(reader)).read(9, window, request)
-    assert all((one == other).all() for one, other in zip(expected, found, strict=True))
+    assert all((one == other).all() for one, other in zip(expected[:2], found[:2], strict=True))
 
 
 def batches(dataset: ClipDataset, keys: list[ViewKey], workers: int) -> list[ClipBatch]:
@@ -342,7 +342,7 @@ def test_remote_shards_are_fetched_once_an_epoch_within_the_limit(
         sampler = TrainSampler(len(rows), 8, 0, 0, 1, reader.shards, num_mixed=1)
         folder = next(tmp_path.glob("shards-*"), None)
         for key in sampler:
-            frames, _ = reader.read(key.row, Window(0.0, 1.0), Request(1, 32))
+            frames, *_ = reader.read(key.row, Window(0.0, 1.0), Request(1, 32))
             assert frames is not None
             folder = folder or next(tmp_path.glob("shards-*"))
             kept = [file.stat().st_size for file in folder.glob("*shard-*")]
@@ -388,7 +388,7 @@ def test_a_connection_that_breaks_is_tried_again_and_then_a_fault(
         reader.read(0, window, request)
     attempts.clear()
     broken = range(1, 3)
-    frames, _ = reader.read(0, window, request)
+    frames, *_ = reader.read(0, window, request)
     assert frames is not None and len(attempts) == 4  # twice in vain, then both files
 
 
@@ -422,7 +422,7 @@ def test_a_flash_and_a_click_stay_together(
         rows, shards = open_shards(str(tmp_path / "out"), tmp_path, 0)
         reader = shards.select(rows, Request(1, 48, sample_rate)) if shards else FileReader(rows, 30)
     for start_s in (0.0, 1.237, 1.98):
-        frames, waveform = reader.read(0, Window(start_s, 2.02), Request(101, 48, sample_rate))
+        frames, waveform, _ = reader.read(0, Window(start_s, 2.02), Request(101, 48, sample_rate))
         assert frames is not None and waveform is not None
         bright = np.flatnonzero(frames.mean((1, 2, 3)) > 128)
         assert start_s + bright[0] * 0.02 == pytest.approx(2.0, abs=0.04)

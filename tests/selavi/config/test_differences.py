@@ -44,10 +44,11 @@ def idle(*overrides: str, path: Path | None = None, command: str = "train") -> s
         (["data.shuffle_shards=3"], "data.shuffle_shards needs prepared shards of a URL as data.root"),
         (["optim.warmup_epochs=0", "optim.warmup_lr=1"], "optim.warmup_lr needs optim.warmup_epochs above 0"),
         (["finetune.gamma=0.5"], "finetune.gamma needs a fine-tuning"),
-        (["modalities=[audio]", "video.size=64"], "video.size needs video among the modalities"),
+        (["modalities=[audio]", "video.size=64"], "video.size needs video or motion among the modalities"),
         (
             ["modalities=[video]", "audio.num_mels=64", "encoders.audio_width=8", "seed=3"],
-            "audio.num_mels, encoders.audio_width need audio among the modalities",
+            "audio.num_mels needs audio or statistics among the modalities; "
+            "encoders.audio_width needs audio among the modalities",
         ),
         (
             ["heads.kind=linear", "heads.dropout=0.1", "finetune.gamma=0.5"],
@@ -90,7 +91,7 @@ def test_a_file_is_named_for_what_it_says_itself(tmp_path: Path) -> None:
     """Not for what the command line takes from it, nor where it is a run's own, in which every setting stands."""
     path = tmp_path / "mine.yaml"
     path.write_text("modalities: [audio]\nvideo: {size: 64, num_frames: 30}\nheads: {dropout: 0.1}\n")
-    assert idle(path=path) == "video.size needs video among the modalities"
+    assert idle(path=path) == "video.size needs video or motion among the modalities"
     assert idle("heads.kind=linear", path=path) == idle(path=path)
     path.rename(tmp_path / "config.resolved.yaml")
     assert idle(path=tmp_path / "config.resolved.yaml") == ""
