@@ -133,7 +133,7 @@ def _settings_of(arguments: EmbedArguments) -> "Config":
     """Settings of the clips: the run's own, or those that are given."""
     from selavi.commands.checks import require
     from selavi.commands.recipes import find_recipe
-    from selavi.config import load_config, load_run_config
+    from selavi.config import Config, load_config, load_run_config
 
     encoder, names = arguments.encoder, arguments.modalities
     if encoder != CRAFTED and ":" not in encoder:
@@ -146,7 +146,7 @@ def _settings_of(arguments: EmbedArguments) -> "Config":
             about = f"--modalities {name}: the run was trained on {' and '.join(config.kinds)} alone"
             require(name in config.kinds, about)
         return config
-    chosen = list(names or (["video", "audio"] if encoder == CRAFTED else ["video"]))
+    chosen = list(names or Config().kinds)[: None if names or encoder == CRAFTED else 1]
     about = f"--with {encoder}: one encoder is for one modality, got {' '.join(chosen)}: say the command for each"
     require(encoder == CRAFTED or len(chosen) == 1, about)
     recipe = find_recipe(arguments.config) if arguments.config else None

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from selavi.config.label_sets import LabelSet, make_label_sets
 from selavi.config.methods import LABELLING_METHODS, MethodTraits
 from selavi.config.settings import Need, check_limits, require, section, setting
-from selavi.modalities import MIXED, clip_seconds, named, section_of
+from selavi.modalities import MIXED, MODALITIES, clip_seconds, named, section_of
 
 
 def _modality(*kinds: str) -> Need:
@@ -20,12 +20,12 @@ def _modality(*kinds: str) -> Need:
     return Need(f"{' or '.join(kinds)} among the modalities", lambda config: bool({*kinds} & {*config.kinds.values()}))
 
 
-FRAMES, VIDEO, SOUND, AUDIO = (
-    _modality("video", "motion"),
-    _modality("video"),
-    _modality("audio", "statistics"),
-    _modality("audio"),
-)
+def _of_section(name: str) -> Need:
+    """A modality of a kind that has its settings in a section."""
+    return _modality(*(kind for kind in MODALITIES if section_of(kind) == name))
+
+
+FRAMES, VIDEO, SOUND, AUDIO = _of_section("video"), _modality("video"), _of_section("audio"), _modality("audio")
 FEATURES, IMAGE = _modality("features"), _modality("image")
 RECORDINGS = Need("recordings (still pictures and vectors have no seconds)", lambda config: clip_seconds(config) > 0)
 SHARDS_OF_A_URL = Need("prepared shards of a URL as data.root", lambda config: "://" in config.data.root)
@@ -553,7 +553,7 @@ class Config:
         )
         self._check_source()
         for name in (name for name, kind in kinds.items() if kind == "motion"):
-            num_frames, key = self.section(name).num_frames, f"{name if name in own else 'video'}.num_frames"
+            num_frames, key = self.section(name).num_frames, f"{name if name in own else section_of(name)}.num_frames"
             require(num_frames > 1, key, "2 or more for motion", num_frames)
         if isinstance(self.labelling.marginal, list):
             require(

@@ -1,12 +1,12 @@
 """Encoders of any origin, and the vectors that they make of clips, shard by shard."""
 
-import importlib
 import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import torch
-import torchvision.models.video
+import torchvision
 from torch import Tensor, nn
 from torchvision.models import get_model, list_models
 
@@ -64,8 +64,8 @@ def torchvision_encoder(name: str, weights: Path, device: torch.device) -> Encod
     Raises:
         UsageError: there is no such model, the file cannot be read, or it is of another model.
     """
-    of_video = list_models(torchvision.models.video)
-    known = [*list_models(torchvision.models), *of_video]
+    of_clips = list_models(import_module("torchvision.models.video"))
+    known = [*list_models(torchvision.models), *of_clips]
     if name not in known:
         raise UsageError(f"torchvision has no model {name!r} that names classes; it has {', '.join(known)}")
     model = get_model(name, weights=None)
@@ -78,7 +78,7 @@ def torchvision_encoder(name: str, weights: Path, device: torch.device) -> Encod
     if not last:
         raise UsageError(f"torchvision's {name} has no linear layer that names classes: name an encoder of your own")
     model.set_submodule(last[-1], nn.Identity())
-    model = model if name in of_video else _OfFrames(model)
+    model = model if name in of_clips else _OfFrames(model)
     return partial(_checked, f"torchvision:{name}", model.to(device).eval())
 
 
@@ -110,7 +110,7 @@ def encoder_of_function(name: str, device: torch.device) -> Encode:
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
-        encoder = getattr(importlib.import_module(module), function)()
+        encoder = getattr(import_module(module), function)()
     except Exception as error:  # it is the user's code
         raise UsageError(f"--with {name}: {type(error).__name__}: {error}") from error
     if not callable(encoder):
