@@ -91,7 +91,7 @@ def _kmeans(small_set: SmallSet, place: Path) -> dict[str, Any]:
         part.mkdir(exist_ok=True)
         rows = np.array([one.split("/")[0] == split for one in ids])
         for name in ("video", "audio"):
-            np.save(part / f"{name}.npy", np.load(place / "plain" / f"{name}.npy")[rows])
+            np.save(part / f"{name}.npy", np.load(place / "plain" / f"{name}.npy", allow_pickle=False)[rows])
         kept = [one for one in ids if one.split("/")[0] == split]
         (part / "ids.txt").write_text("\n".join(kept) + "\n", encoding="utf-8")
         lines = ["id,label", *(f"{one},{one.split('/')[1]}" for one in kept)]

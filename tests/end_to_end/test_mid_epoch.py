@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from datamodules.clips import ClipDataModule
 from selavi.errors import Interrupted
 from selavi.runs.checkpoint import read_checkpoint
 from selavi.runs.folder import RunFolder
@@ -50,7 +51,7 @@ def test_a_signal_in_any_labelling_loses_nothing(
 ) -> None:
     """It comes in the first or the second pass over four batches of clips, each for one head, which is not repeated."""
     relabel, stop_alone = callbacks.LabellingCallback._relabel, callbacks.Survival.stop_alone
-    labelling_batches = callbacks.LabellingCallback._labelling_batches
+    labelling_loader = ClipDataModule.labelling_loader
     assert fit(tmp_path / "unbroken", "labelling.batch_size=8") == 0
     for labelling in range(1, 5):
         folder = tmp_path / f"run{labelling}"
@@ -74,12 +75,12 @@ def test_a_signal_in_any_labelling_loses_nothing(
             assert fit(folder, "labelling.batch_size=8") == 75
         passes: list[int] = []
 
-        def note_pass(self, trainer, number: int, passes=passes):  # type: ignore[no-untyped-def]
+        def note_pass(self, number: int, passes=passes):  # type: ignore[no-untyped-def]
             passes.append(number)
-            return labelling_batches(self, trainer, number)
+            return labelling_loader(self, number)
 
         with monkeypatch.context() as patch:
-            patch.setattr(callbacks.LabellingCallback, "_labelling_batches", note_pass)
+            patch.setattr(ClipDataModule, "labelling_loader", note_pass)
             assert fit(folder, "resume=must", "labelling.batch_size=8") == 0
         assert passes[0] % 2 == (at > 4), "2 passes a labelling"
         assert_same_run(folder, tmp_path / "unbroken")
