@@ -64,5 +64,5 @@ def test_what_does_not_fit_together_is_refused_and_shapes_are_shown() -> None:
         ClipBatch(batch.index, batch.inputs | {"audio": batch.inputs["audio"][:1]}, batch.present, batch.draws, [])
     with pytest.raises(ValueError, match=r"inputs of \['audio'\], but presence of \['video', 'audio'\]"):
         DecodedClip(0, {"audio": batch.inputs["audio"][0]}, {"video": True, "audio": True}, batch.draws[0])
-    with pytest.raises(ValueError, match=r"expected draws \(24,\), got \(3,\)"):
+    with pytest.raises(ValueError, match=r"expected draws \(37,\), got \(3,\)"):
         DecodedClip(0, {}, {}, torch.zeros(3))
