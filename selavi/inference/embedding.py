@@ -42,7 +42,7 @@ class EncodedBatch:
     """What is kept of a batch of views."""
 
     row: int
-    """Of its first clip."""
+    """The row of its first clip."""
     present: dict[str, Tensor]
     """(B,) bool a modality."""
     vectors: dict[str, Tensor]
@@ -65,9 +65,9 @@ def torchvision_encoder(name: str, weights: Path, device: torch.device) -> Encod
         UsageError: there is no such model, the file cannot be read, or it is of another model.
     """
     of_clips = list_models(import_module("torchvision.models.video"))
-    known = [*list_models(torchvision.models), *of_clips]
-    if name not in known:
-        raise UsageError(f"torchvision has no model {name!r} that names classes; it has {', '.join(known)}")
+    models = [*list_models(torchvision.models), *of_clips]
+    if name not in models:
+        raise UsageError(f"torchvision has no model {name!r} that names classes; it has {', '.join(models)}")
     model = get_model(name, weights=None)
     try:
         model.load_state_dict(read_torch(weights))
