@@ -478,6 +478,18 @@ def _require_ids(path: Path, ids: pa.ChunkedArray, unique: bool) -> None:
         raise UsageError(f"{len(ids) - num_distinct} of the {len(ids)} ids in {path} are there more than once")
 
 
+def begin_array(file: IO[bytes], dtype: str, shape: tuple[int, ...]) -> None:
+    """Write the head of an .npy file, whose rows follow block by block.
+
+    Args:
+        file: that is written.
+        dtype: of the numbers, as numpy spells it with its byte order, such as `<f4`.
+        shape: of the whole array.
+    """
+    header = {"descr": dtype, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_2_0(file, header)
+
+
 def load_array(path: Path) -> np.ndarray:
     """Open an .npy file without reading it whole (memory-mapped, read-only); nothing in it is run.
 

@@ -148,7 +148,6 @@ class ListReader:
     def _reader_of(self, rows: pa.Table) -> ClipReader:
         if self.shards is None:
             return FileReader(rows, self.config.data.timeout_s)
-        require_mixed(self.config)
         shards = ShardReader(self.shards.source, self.shards.settings, rows.select(INDEX.names))
         return shards.select(rows, request_of(self.config, self.modalities))
 
@@ -218,6 +217,7 @@ class ClipList:
         self.sorted_by_id = "://" not in prepared
         shards = None
         if prepared:
+            require_mixed(config)
             shards = open_shards(prepared, Path(config.data.cache_dir), config.data.shard_cache_gb)[1]
             assert shards is not None
             shards = ShardReader(shards.source, shards.settings, shards.index.slice(0, 0))

@@ -27,7 +27,7 @@ from selavi.arrays.rows import ArrayRows
 from selavi.arrays.tars import open_tars
 from selavi.errors import UsageError
 from selavi.guarded.parquet import ParquetReader
-from selavi.id_tables import as_text, load_array, read_ids
+from selavi.id_tables import as_text, begin_array, load_array, read_ids
 
 _MOST_HEADER_BYTES = 100 << 20
 """The longest header of a safetensors file; the library's own limit."""
@@ -190,8 +190,7 @@ def _write_columns(file: ParquetReader, columns: list[str], target: IO[bytes]) -
         block = _as_matrix(batch, width, file.name)
         if width is None:
             width = block.shape[1]
-            header = {"descr": "<f4", "fortran_order": False, "shape": (file.num_rows, width)}
-            np.lib.format.write_array_header_2_0(target, header)
+            begin_array(target, "<f4", (file.num_rows, width))
         target.write(np.ascontiguousarray(block, "<f4").data)
     if width is None:
         raise UsageError(f"{file.name} has no row")

@@ -11,7 +11,7 @@ import pyarrow as pa
 from selavi.arrays.opened import IDS, Opened, choose, mapped, require_vectors
 from selavi.arrays.rows import ArrayRows
 from selavi.errors import UsageError
-from selavi.id_tables import load_array
+from selavi.id_tables import begin_array, load_array
 
 _BLOCK_ROWS = 1 << 14
 
@@ -50,8 +50,7 @@ def open_hdf5(path: Path, key: str, copies: Path) -> Opened:
 
 
 def _write(data: Any, target: IO[bytes]) -> None:
-    header = {"descr": data.dtype.str, "fortran_order": False, "shape": data.shape}
-    np.lib.format.write_array_header_2_0(target, header)
+    begin_array(target, data.dtype.str, data.shape)
     for begin in range(0, len(data), _BLOCK_ROWS):
         target.write(np.ascontiguousarray(data[begin : begin + _BLOCK_ROWS]).data)
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 from selavi.arrays.opened import Opened, choose, mapped, require_vectors
 from selavi.arrays.rows import ArrayRows
 from selavi.errors import UsageError
-from selavi.id_tables import load_array
+from selavi.id_tables import begin_array, load_array
 
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
@@ -64,9 +64,10 @@ def _members(files: list[Path]) -> Iterator[tuple[str, str, tuple[int, ...], IO[
                 if read_header is None:
                     raise ValueError(f"{member.name} is of version {version} of the format")
                 shape, _, dtype = read_header(content)
-                require_vectors(f"{path}, {member.name}", dtype.kind, (1, *shape)[-2:], str(dtype))
+                rows = (1, *shape) if len(shape) == 1 else shape
+                require_vectors(f"{path}, {member.name}", dtype.kind, rows, str(dtype))
                 content.seek(0)
-                yield f"{folder}{slash}{name}", ending.removesuffix("npy").rstrip("."), (1, *shape)[-2:], content
+                yield f"{folder}{slash}{name}", ending.removesuffix("npy").rstrip("."), rows, content
 
 
 def _width(path: Path, widths: Set[tuple[int, ...]]) -> int:
@@ -76,8 +77,7 @@ def _width(path: Path, widths: Set[tuple[int, ...]]) -> int:
 
 
 def _write(files: list[Path], kind: str, shape: tuple[int, int], target: IO[bytes]) -> None:
-    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_2_0(target, header)
+    begin_array(target, "<f4", shape)
     for _, one, _, content in _members(files):
         if one == kind:
             target.write(np.ascontiguousarray(np.load(io.BytesIO(content.read()), allow_pickle=False), "<f4").data)

@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from selavi.augment.video import crop_resize, whole_square
+from selavi.augment.video import crop_resize, random_crop, whole_square
 from selavi.config import VideoConfig
 from selavi.modalities.motion import STILL
 
@@ -34,9 +34,7 @@ class MotionAugmentation(nn.Module):
 
     def random(self, values: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
         """A random square, perhaps mirrored."""
-        low, high = self.config.crop_fraction
-        side, flipped = low + (high - low) * draws["crop_side"], draws["flip"] < self.config.flip
-        return crop_resize(_planes(values), self.config.size, side, draws["crop_x"], draws["crop_y"], flipped)
+        return random_crop(_planes(values), self.config, draws)
 
 
 def _planes(values: Tensor) -> Tensor:

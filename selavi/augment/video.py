@@ -42,16 +42,20 @@ class VideoAugmentation(nn.Module):
     def random(self, values: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
         """A random square, perhaps mirrored, in other colours."""
         config = self.config
-        low, high = config.crop_fraction
-        side = low + (high - low) * draws["crop_side"]
-        flipped = draws["flip"] < config.flip
-        x = crop_resize(_planes(values), config.size, side, draws["crop_x"], draws["crop_y"], flipped)
+        x = random_crop(_planes(values), config, draws)
         if config.colour_jitter > 0 or config.greyscale > 0:
             x = jitter_colour(x, config.colour_jitter, config.greyscale, draws)
         return self._normalise(x)
 
     def _normalise(self, clips: Tensor) -> Tensor:
         return (clips / 255 - self.mean) / self.std
+
+
+def random_crop(planes: Tensor, config: VideoConfig, draws: Mapping[str, Tensor]) -> Tensor:
+    """The square of each clip that its numbers say, perhaps mirrored: (B, C, T, h, w) -> (B, C, T, size, size)."""
+    low, high = config.crop_fraction
+    side = low + (high - low) * draws["crop_side"]
+    return crop_resize(planes, config.size, side, draws["crop_x"], draws["crop_y"], draws["flip"] < config.flip)
 
 
 def crop_resize(planes: Tensor, size: int, side: Tensor, x: Tensor, y: Tensor, flip: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from selavi.cli import Command, Parser
+from selavi.commands.sharing import add_paths, add_sharing, check_sharing
 from selavi.wording import command
 
 
@@ -65,9 +66,7 @@ def add_arguments(parser: Parser) -> None:
     files = ("--file", "one=new.npy", "--ids", "one=ids.txt")
     parser.add_example(command("assign", "runs/vectors", *files))
     parser.add_argument("run", type=Path, metavar="RUN", help="run folder, such as runs/demo")
-    about = "files and folders; or one manifest (.parquet); or one folder or URL written by "
-    about += command("prepare")
-    parser.add_argument("paths", type="path", nargs="*", metavar="PATH", help=about)
+    add_paths(parser)
     about = "folder for the results (default: RUN/assigned/NAME, after the first PATH)"
     parser.add_argument("--out", type=Path, metavar="FOLDER", help=about)
     about = f"balanced (default): by the plan, with the potentials from training, as {command('evaluate')} does; "
@@ -84,16 +83,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--modalities", nargs="+", metavar="NAME", help=about)
     about = "also write the features: OUT/features/SHARD.safetensors"
     parser.add_argument("--features", action="store_true", help=about)
-    parser.add_argument("--shard-clips", type=int, metavar="N", help="clips in each output file (default: 1000)")
-    about = "work on share i of n, counted from 0 (default: as a SLURM array or torchrun says, otherwise everything)"
-    parser.add_argument("--task", metavar="i/n", help=about)
-    about = "number of processes that decode; 0: decode in this process (default: one for each core)"
-    parser.add_argument("--workers", type=int, metavar="N", help=about)
-    about = "largest share of unusable files; more end with exit code 3 (default: data.max_bad_fraction of the run)"
-    parser.add_argument("--max-bad-fraction", type=float, metavar="SHARE", help=about)
-    parser.add_argument("--allow-links", action="store_true", help="follow links that lead out of a folder")
-    about = "what the folders below a PATH mean (data.layout; default: recognised by their names)"
-    parser.add_argument("--layout", choices=("auto", "classes", "splits", "flat"), help=about)
+    add_sharing(parser, shard="clips in each output file", limit="data.max_bad_fraction of the run")
     about = "put a ' before CSV cells that a spreadsheet might run as formulas; this changes ids that begin with - or ="
     parser.add_argument("--spreadsheet-safe", action="store_true", help=about)
     about = "new vectors of a modality that a run has from a file; their ids are those of the clips, and where a run "
@@ -121,9 +111,8 @@ def _check(arguments: AssignArguments) -> None:
     from selavi.results.naming import read_names
     from selavi.runs.folder import RunFolder
 
-    at_least(arguments, views=1, nearest=0, shard_clips=1, workers=0)
-    fraction = arguments.max_bad_fraction
-    require(fraction is None or 0 <= fraction <= 1, f"--max-bad-fraction must be in [0, 1], got {fraction}")
+    check_sharing(arguments)
+    at_least(arguments, nearest=0)
     config = load_run_config(arguments.run)
     by_media = reads_media(config)
     has_work = (arguments.paths if by_media else arguments.file) or (arguments.merge_only and arguments.out)

@@ -17,6 +17,7 @@ from datamodules.stores.vectors import describe_files
 from selavi.arrays import Vectors
 from selavi.atomic import locked
 from selavi.commands.assign import AssignArguments, AssignResult
+from selavi.commands.shard_work import do_shards
 from selavi.config import Config
 from selavi.errors import UsageError
 from selavi.guarded.json_file import read_json
@@ -24,7 +25,6 @@ from selavi.inference import assigned
 from selavi.inference.device import best_device
 from selavi.inference.load import load_model
 from selavi.labelling.rule import LabelRule
-from selavi.meter import follow
 from selavi.modalities import files_of, reads_media, reads_sound
 from selavi.results.naming import read_names
 from selavi.runs.folder import RunFolder
@@ -120,21 +120,20 @@ def _list(config: Config, arguments: AssignArguments, modalities: list[str], vec
 def _label(
     run: Run, clips: ClipList, todo: list[int], settings: dict[str, Any], limit: float, workers: int | None
 ) -> None:
-    print(f"{clips.out}: {clips.num_clips} clips; {len(todo)} of {clips.num_shards} shards to do here", file=sys.stderr)
     device = best_device(run.config.trainer.accelerator)
-    views = settings["views"]
-    loader = clips.loader(todo, views, workers, pin_memory=device.type == "cuda")
-    batches = follow(loader, "assigning", sum(map(clips.count, todo)), "clips", lambda batch: len(batch.index) // views)
     model, augment = load_model(run, device)
     rule = LabelRule.from_tensors(run.checkpoint["label_bank"])
-    counts = assigned.count_statuses(clips.done())
-    try:
-        for labelled in assigned.label_shards(model, augment, batches, clips, run.config, rule, settings):
-            counts += labelled
-            assigned.check_bad(counts, clips, limit)
-    except KeyboardInterrupt:
-        print(f"the finished shards in {clips.out} are kept: the same command goes on", file=sys.stderr)
-        raise
+    do_shards(
+        clips,
+        todo,
+        lambda batches: assigned.label_shards(model, augment, batches, clips, run.config, rule, settings),
+        views=settings["views"],
+        workers=workers,
+        device=device,
+        limit=limit,
+        doing="assigning",
+        done="labelled",
+    )
 
 
 def _merge(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from selavi.cli import Command, Parser
+from selavi.commands.sharing import add_paths, add_sharing, check_sharing
 from selavi.wording import command
 
 if TYPE_CHECKING:
@@ -67,9 +68,7 @@ def add_arguments(parser: Parser) -> None:
         command("embed", "/my/videos", "--with", "runs/mine", "--views", "3", "--out", "vectors"),
         command("embed", "/my/videos", "--with", "mine:encoder", "video.num_frames=8", "--out", "vectors"),
     )
-    about = "files and folders; or one manifest (.parquet); or one folder or URL written by "
-    about += command("prepare")
-    parser.add_argument("paths", type="path", nargs="*", metavar="PATH", help=about)
+    add_paths(parser)
     about = "crafted: colours, edges, bands and rhythms, which need no weights; a run folder: its encoders; "
     about += "torchvision:NAME, with --weights; or MODULE:FUNCTION, which returns an encoder of yours"
     parser.add_argument("--with", dest="encoder", required=True, metavar="ENCODER", help=about)
@@ -86,16 +85,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--random", action="store_true", help=about)
     about = "type of the numbers (default: float32)"
     parser.add_argument("--dtype", choices=("float32", "float16"), help=about)
-    parser.add_argument("--shard-clips", type=int, metavar="N", help="clips that are kept at a time (default: 1000)")
-    about = "work on share i of n, counted from 0 (default: as a SLURM array or torchrun says, otherwise everything)"
-    parser.add_argument("--task", metavar="i/n", help=about)
-    about = "number of processes that decode; 0: decode in this process (default: one for each core)"
-    parser.add_argument("--workers", type=int, metavar="N", help=about)
-    about = "largest share of unusable files; more end with exit code 3 (default: data.max_bad_fraction)"
-    parser.add_argument("--max-bad-fraction", type=float, metavar="SHARE", help=about)
-    parser.add_argument("--allow-links", action="store_true", help="follow links that lead out of a folder")
-    about = "what the folders below a PATH mean (data.layout; default: recognised by their names)"
-    parser.add_argument("--layout", choices=("auto", "classes", "splits", "flat"), help=about)
+    add_sharing(parser, shard="clips that are kept at a time", limit="data.max_bad_fraction")
     parser.add_note("Settings such as data.clip_s=2 or video.size=224 may stand anywhere, unless a run has its own.")
     parser.take_scattered_settings("--with")
 
@@ -110,12 +100,10 @@ def embed(arguments: EmbedArguments) -> EmbedResult:
 
 def _check(arguments: EmbedArguments) -> "Config":
     """Refuse what cannot be done; returns the settings of the clips.  Imports no torch."""
-    from selavi.commands.checks import at_least, output_folder, require
+    from selavi.commands.checks import output_folder, require
     from selavi.modalities import files_of
 
-    at_least(arguments, views=1, shard_clips=1, workers=0)
-    fraction = arguments.max_bad_fraction
-    require(fraction is None or 0 <= fraction <= 1, f"--max-bad-fraction must be in [0, 1], got {fraction}")
+    check_sharing(arguments)
     require(arguments.paths, "expected files or folders of clips")
     config = _settings_of(arguments)
     require(not files_of(config), f"--with {arguments.encoder}: vectors are made of media, not of other vectors")

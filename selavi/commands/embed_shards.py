@@ -2,8 +2,8 @@
 
 import os
 import shutil
-import sys
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,10 @@ from datamodules.loading.new_clips import ClipList
 from datamodules.stores.new_vectors import state_of
 from selavi.atomic import locked
 from selavi.augment import Augment
+from selavi.batch import ClipBatch
 from selavi.commands.embed import CRAFTED, TORCHVISION, EmbedArguments, EmbedResult
-from selavi.config import Config, as_dict, chosen
+from selavi.commands.shard_work import do_shards
+from selavi.config import Config, as_dict, chosen, freedom
 from selavi.encoders.crafted import crafted_features
 from selavi.errors import UsageError
 from selavi.id_tables import load_array
@@ -32,7 +34,6 @@ from selavi.inference.embedding import (
 )
 from selavi.inference.load import load_model
 from selavi.labelling.rule import LabelRule
-from selavi.meter import follow
 from selavi.modalities import reads_sound
 from selavi.runs.record import load_run
 
@@ -70,7 +71,24 @@ def embed_shards(arguments: EmbedArguments, config: Config) -> EmbedResult:
     limit = config.data.max_bad_fraction if arguments.max_bad_fraction is None else arguments.max_bad_fraction
     todo = clips.todo(number, count)
     if todo:
-        _encode(clips, todo, encoders, Augment(config).to(device), settings, limit, arguments.workers, device)
+        augment = Augment(config).to(device)
+
+        def work(batches: Iterable[ClipBatch]) -> Iterator[Counter[str]]:
+            on_device = (batch.to(device) for batch in batches)
+            return embed_shards_of(encoders, augment, on_device, clips, config, settings)
+
+        do_shards(
+            clips,
+            todo,
+            work,
+            views=arguments.views,
+            workers=arguments.workers,
+            device=device,
+            limit=limit,
+            doing="encoding",
+            done="encoded",
+            random=arguments.random,
+        )
     num_missing = clips.num_shards - len(clips.done())
     counts, shapes = Counter[str](), {}
     if not num_missing:
@@ -88,7 +106,8 @@ def _encoders_of(
     arguments: EmbedArguments, config: Config, names: list[str], device: torch.device
 ) -> tuple[dict[str, Encode], Any]:
     """The encoder of each modality on a device, and what of it the vectors depend on, in plain JSON types."""
-    name, given = arguments.encoder, sorted(chosen(as_dict(config)).items())
+    name = arguments.encoder
+    given = sorted((key, value) for key, value in chosen(as_dict(config)).items() if not freedom(key))
     if name == CRAFTED:
         crafted = crafted_features(config)
         _require_all(names, crafted)
@@ -108,28 +127,3 @@ def _require_all(names: list[str], crafted: Any) -> None:
     missing = [name for name in names if name not in crafted]
     if missing:
         raise UsageError(f"--modalities {missing[0]}: there are no crafted features of it")
-
-
-def _encode(
-    clips: ClipList,
-    todo: list[int],
-    encoders: dict[str, Encode],
-    augment: Augment,
-    settings: dict[str, Any],
-    limit: float,
-    workers: int | None,
-    device: torch.device,
-) -> None:
-    print(f"{clips.out}: {clips.num_clips} clips; {len(todo)} of {clips.num_shards} shards to do here", file=sys.stderr)
-    views = settings["views"]
-    loader = clips.loader(todo, views, workers, pin_memory=device.type == "cuda", random=settings["random"])
-    batches = follow(loader, "encoding", sum(map(clips.count, todo)), "clips", lambda batch: len(batch.index) // views)
-    counts = count_statuses(clips.done())
-    on_device = (batch.to(device) for batch in batches)
-    try:
-        for encoded in embed_shards_of(encoders, augment, on_device, clips, clips.config, settings):
-            counts += encoded
-            check_bad(counts, clips, limit, "encoded")
-    except KeyboardInterrupt:
-        print(f"the finished shards in {clips.out} are kept: the same command goes on", file=sys.stderr)
-        raise

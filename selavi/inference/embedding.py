@@ -4,6 +4,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -26,6 +27,7 @@ from selavi.batch import ClipBatch
 from selavi.config import Config
 from selavi.errors import UsageError
 from selavi.guarded.parquet import read_parquet, write_parquet
+from selavi.id_tables import begin_array
 from selavi.inference.assigned import Shards, count_statuses, why_lost
 from selavi.pretrained.read import read_torch
 from selavi.tensor_files import read_tensors, write_tensors
@@ -220,15 +222,19 @@ def put_together(clips: Shards, names: Sequence[str], num_views: int, dtype: str
         num_views: rows of each clip.
         dtype: of the files.
     """
-    parts = clips.done()
-    num_rows = count_statuses(parts)["ok"] * num_views
-    for name in names:
-        shape = num_rows, _tensor(clips, 0, name).shape[1]
-        header = {"descr": np.dtype(dtype).newbyteorder("<").str, "fortran_order": False, "shape": shape}
-        with write_atomically(clips.out / f"{name}.npy") as temporary, temporary.open("wb") as file:
-            np.lib.format.write_array_header_2_0(file, header)
-            for shard in range(len(parts)):
-                file.write(_tensor(clips, shard, name).numpy().data)
+    num_shards, num_rows = len(clips.done()), count_statuses(clips.done())["ok"] * num_views
+    code = np.dtype(dtype).newbyteorder("<").str
+    with ExitStack() as stack:
+        files = {}
+        for name in names:
+            temporary = stack.enter_context(write_atomically(clips.out / f"{name}.npy"))
+            files[name] = stack.enter_context(temporary.open("wb"))
+        for shard in range(num_shards):
+            tensors, _ = read_tensors(clips.features(shard))
+            for name, file in files.items():
+                if shard == 0:
+                    begin_array(file, code, (num_rows, tensors[name].shape[1]))
+                file.write(tensors[name].numpy().data)
     _write_ids(clips, num_views)
 
 
@@ -240,7 +246,3 @@ def _write_ids(clips: Shards, num_views: int) -> None:
             table = read_parquet(part, ["id", "status"])
             ids = table.filter(pc.equal(table["status"], "ok"))["id"].combine_chunks()
             writer.write_table(pa.table([ids.take(np.repeat(np.arange(len(ids)), num_views))], schema=schema))
-
-
-def _tensor(clips: Shards, shard: int, name: str) -> Tensor:
-    return read_tensors(clips.features(shard))[0][name]

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from selavi.errors import UsageError
 from selavi.filesystem import real_path
+from selavi.id_tables import begin_array
 from selavi.media import MediaError, is_still, require_recording
 from selavi.results.handover.clips import BLOCK, HandedClips, name_classes
 from selavi.results.handover.folder import Folder, file_name, media_name
@@ -192,8 +193,7 @@ def features(clips: HandedClips, folder: Folder, link: str) -> Path:
     folder.claim(["clips.parquet", *(f"{name}.npy" for name in clips.features)])
     for name, (_, values) in clips.features.items():
         with folder.file(f"{name}.npy") as temporary, temporary.open("wb") as file:
-            header = {"descr": "<f4", "fortran_order": False, "shape": (len(clips), values.shape[1])}
-            np.lib.format.write_array_header_2_0(file, header)
+            begin_array(file, "<f4", (len(clips), values.shape[1]))
             for block in clips.feature_blocks(name):
                 file.write(np.ascontiguousarray(block, "<f4").data)
     with folder.file("clips.parquet") as temporary:

@@ -109,6 +109,9 @@ def test_members_of_tar_files_are_samples_and_arrays_of_several_rows_their_views
     add_to_tar(path, {"a.x.npy": as_npy(VALUES[0]), "a.y.npy": as_npy(VALUES[0])})
     with pytest.raises(UsageError, match="2 that may be vectors \\(x, y\\): name one as the key"):
         opened(path)
+    add_to_tar(path, {"a.npy": as_npy(np.zeros((2, 3, 4)))})
+    with pytest.raises(UsageError, match=r"expected an array \(R, D\), found float64 \(2, 3, 4\)"):
+        opened(path)
     add_to_tar(path, {"a.npy": as_npy(np.array([{}], object))})
     with pytest.raises(UsageError, match="expected numbers, found object"):
         opened(path)
