@@ -20,7 +20,7 @@ from selavi.distributed import all_sum, gather_rows, rank
 
 BLOCK_ROWS = 8192  # clips whose distances are computed together
 SAMPLE_ROWS, SAMPLE_ROWS_PER_CLUSTER = 8192, 16  # the start is drawn from so many clips, or so many a cluster
-_NUDGE = 1 / 1024  # by how much the halves of a split cluster differ at first, as a share of their centre
+NUDGE = 1 / 1024  # by how much the halves of a split cluster differ at first, as a share of their centre
 _PATIENCE = 2  # passes that a cluster which was split may take before the error falls
 
 
@@ -175,6 +175,13 @@ def cluster(features: Tensor, centres: Tensor, *, tol: float = 1e-4, max_passes:
     return Clustering(torch.cat(labels), centres, inertia, num_passes, converged)
 
 
+def alternating_signs(centres: Tensor) -> Tensor:
+    """(D,) 1, -1, 1, ...: a direction that no centre lies in."""
+    sign = torch.ones(centres.shape[1], device=centres.device)
+    sign[1::2] = -1
+    return sign
+
+
 def _add_rows(total: Tensor, rows: Tensor, labels: Tensor) -> None:
     """Add features, and ones in the last column, to the row of their label."""
     total[:, :-1].index_add_(0, labels, rows.double())
@@ -185,11 +192,10 @@ def _means(total: Tensor) -> Tensor:
     """(K, D + 1) sums and counts -> (K, D) float32 means; empty clusters split the largest ones."""
     counts = total[:, -1].clone()
     means = (total[:, :-1] / counts.clamp(min=1)[:, None]).float()
-    sign = torch.ones(means.shape[1], device=means.device)
-    sign[1::2] = -1
+    sign = alternating_signs(means)
     for empty in (counts == 0).nonzero()[:, 0].tolist():
         largest = int(counts.argmax())
-        means[empty] = means[largest] * (1 + _NUDGE * sign)
-        means[largest] = means[largest] * (1 - _NUDGE * sign)
+        means[empty] = means[largest] * (1 + NUDGE * sign)
+        means[largest] = means[largest] * (1 - NUDGE * sign)
         counts[empty] = counts[largest] = counts[largest] / 2
     return means

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from selavi.augment import Augment
 from selavi.batch import ClipBatch
@@ -17,11 +18,13 @@ from selavi.config import Config
 from selavi.distributed import world_size
 from selavi.encoders.crafted import crafted_features
 from selavi.encoders.encoder import Encoder
+from selavi.errors import UsageError
 from selavi.id_tables import IdTable
 from selavi.labelling.bank import LabelBank
 from selavi.labelling.methods import METHODS
-from selavi.modalities import reads_media
+from selavi.modalities import files_of, reads_media
 from selavi.scores.metrics import contingency_matrix, normalised_mutual_information
+from selavi.training.first.clusters import cluster_vectors
 from selavi.training.first.table import read_clusters, table_labels
 from selavi.training.first.teacher import Teacher
 from selavi.training.first.views import NUM_VIEWS, affordable_views, craft_views, passes_to_read
@@ -64,10 +67,15 @@ def read_first(config: Config) -> IdTable | None:
     """The table that labelling.first names, if it does.
 
     Raises:
-        UsageError: as read_clusters.
+        UsageError: as read_clusters, or it is kmeans and there are no vectors.
     """
     first = config.labelling.first
-    return None if first in ("crafted", "random") else read_clusters(Path(first))
+    if first == "kmeans" and not files_of(config):
+        raise UsageError(
+            "labelling.first=kmeans clusters vectors, and no modality is of kind features; "
+            "write labelling.first=crafted"
+        )
+    return None if first in ("crafted", "kmeans", "random") else read_clusters(Path(first))
 
 
 def labellings_before(steps: list[int], share: float, part_steps: int) -> int:
@@ -90,7 +98,9 @@ def give_first_labels(config: Config, bank: LabelBank, source: Source, num_given
     began = time.monotonic()
     if config.labelling.first == "random":
         return FirstLabels("", given=False)
-    if config.labelling.first != "crafted":
+    if config.labelling.first == "kmeans":
+        made = _from_vectors(config, bank, source)
+    elif config.labelling.first != "crafted":
         made = _from_table(config, bank, source)
     else:
         crafted = crafted_features(config)
@@ -125,7 +135,7 @@ def _why_random(config: Config, crafted: Mapping[str, Encoder]) -> str:
     if config.encoders.init:
         return f"the encoders of {config.encoders.init} know more than crafted features"
     if not reads_media(config):
-        return "heads on vectors learn as fast as those of a teacher would"
+        return "vectors are no media to craft features of; labelling.first=kmeans clusters them"
     missing = " and ".join(name for name in config.kinds if name not in crafted)
     if missing and (not crafted or len(config.label_sets) > 1):
         return f"there are no crafted features of {missing}"
@@ -150,12 +160,24 @@ def _from_teacher(config: Config, bank: LabelBank, source: Source, crafted: Mapp
     return f"heads on crafted features ({sizes} numbers, {counted}{left_out})"
 
 
+def _from_vectors(config: Config, bank: LabelBank, source: Source) -> str:
+    names = list(files_of(config))
+    made = cluster_vectors(config, names, len(bank.ids), source.read, source.device, source.stop)
+    _fill(config, bank, made.labels)
+    sampled = "" if made.num_sampled == len(bank.ids) else f", learned from {made.num_sampled:,} of them"
+    return f"K-means on the vectors ({' and '.join(names)}{sampled})"
+
+
+def _fill(config: Config, bank: LabelBank, labels: Tensor) -> None:
+    bank.labels = labels
+    weigh = METHODS[config.labelling.method].weigh
+    if weigh is not None:
+        bank.weights = weigh(labels, config.heads.num_clusters)
+
+
 def _from_table(config: Config, bank: LabelBank, source: Source) -> str:
     path = Path(config.labelling.first)
     assert source.table is not None
     made = table_labels(source.table, path, bank.ids, config.num_label_heads, config.heads.num_clusters)
-    bank.labels = made.labels
-    weigh = METHODS[config.labelling.method].weigh
-    if weigh is not None:
-        bank.weights = weigh(made.labels, config.heads.num_clusters)
+    _fill(config, bank, made.labels)
     return "; ".join([f"the clusters of {path}", *made.notes])

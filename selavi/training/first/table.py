@@ -36,8 +36,8 @@ def read_clusters(path: Path) -> IdTable:
     """
     if not path.is_file():
         raise UsageError(
-            f"labelling.first={path}: there is no such file; it is crafted, random, or a table (CSV, Parquet) with the "
-            "columns id and cluster"
+            f"labelling.first={path}: there is no such file; it is crafted, kmeans, random, or a table "
+            "(CSV, Parquet) with the columns id and cluster"
         )
     return read_table(path, ["id", "cluster"], ["head"])
 
