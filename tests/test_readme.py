@@ -14,6 +14,7 @@ PAGES = ["README.md", *(path.relative_to(ROOT).as_posix() for path in sorted((RO
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.end_to_end
 def test_the_python_examples_run(beside_videos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [

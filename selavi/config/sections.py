@@ -310,9 +310,9 @@ class LabellingConfig:
     clusters weigh more in the loss.  The settings of sizes, sharpness and tolerance belong to transport."""
     first: str = setting("crafted", path=True, earlier="random")
     """Labels that the encoders learn first.  crafted: heads on crafted features (edges, colours, timbre, rhythm) make
-    them in a minute before the first step; kmeans: K-means on the vectors of modalities of kind features; random: the
-    new heads label from the first step on, as published; else a table (CSV, Parquet) with the columns id and cluster,
-    and perhaps head."""
+    them in a minute before the first step; where there are vectors alone, K-means on them, if it agrees with itself
+    from different starts.  kmeans: K-means on the vectors, whether it agrees or not; random: the new heads label from
+    the first step on, as published; else a table (CSV, Parquet) with the columns id and cluster, and perhaps head."""
     first_share: float = setting(0.25, above=0, most=1, needs=FIRST_GIVEN)
     """Share of the steps in which the first labels are learned; the labellings of that time are left out."""
     first_learned: float = setting(0.2, least=0, below=1, needs=FIRST_GIVEN, earlier=0.0)

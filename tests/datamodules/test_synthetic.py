@@ -198,6 +198,7 @@ def test_no_back_door(sample: dict[str, np.ndarray], name: str) -> None:
     assert adjusted_mutual_info_score(sample["class"].ravel(), clusters) < 0.1
 
 
+@pytest.mark.slow
 def test_the_sounds_are_easy_to_tell_apart(sample: dict[str, np.ndarray]) -> None:
     """Nearest class mean of simple spectra, fitted on one half, names the sounds of the other."""
     sounds = np.array([PAIRS[index][1] for index in sample["class"].ravel()])

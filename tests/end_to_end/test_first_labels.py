@@ -70,6 +70,7 @@ def test_a_run_stopped_while_it_learns_them_goes_on_without_making_them_again(
     assert_same_run(folder, crafted_run)
 
 
+@pytest.mark.slow
 @pytest.mark.end_to_end
 def test_loader_processes_change_nothing(fit: Train, crafted_run: Path, tmp_path: Path) -> None:
     assert fit(tmp_path / "run", *CRAFTED, "data.num_workers=2") == 0

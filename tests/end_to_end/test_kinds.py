@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from _pytest.mark import ParameterSet
 
 from tests.end_to_end.runs import Train, bank
 from tools import assign, cluster_eval, export_clusters
@@ -11,17 +12,21 @@ from tools import assign, cluster_eval, export_clusters
 pytestmark = pytest.mark.end_to_end
 
 
+def slow(*overrides: str) -> ParameterSet:
+    return pytest.param(overrides, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
     "overrides",
     [
-        ("modalities=[video,audio,motion]",),
-        ("modalities=[video,statistics]", "labelling.source=statistics"),
         ("modalities={eye: video, moves: motion, ear: audio, hum: statistics}", "labelling.source=cross"),
-        ("modalities={near: audio, all: audio}", "near.channel=0"),
-        ("modalities=[statistics]",),
-        ("modalities=[motion]",),
+        slow("modalities=[video,audio,motion]"),
+        slow("modalities=[video,statistics]", "labelling.source=statistics"),
+        slow("modalities={near: audio, all: audio}", "near.channel=0"),
+        slow("modalities=[statistics]"),
+        slow("modalities=[motion]"),
     ],
-    ids=["motion-beside", "statistics-teach", "named", "channels", "statistics-alone", "motion-alone"],
+    ids=["named", "motion-beside", "statistics-teach", "channels", "statistics-alone", "motion-alone"],
 )
 def test_a_run_goes_all_the_way(fit: Train, tmp_path: Path, demo_set: Path, overrides: tuple[str, ...]) -> None:
     folder = tmp_path / "run"

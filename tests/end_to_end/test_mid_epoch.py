@@ -45,7 +45,7 @@ def test_a_signal_at_any_step_loses_nothing(
 
 
 @pytest.mark.end_to_end
-@pytest.mark.parametrize("at", [2, 6])
+@pytest.mark.parametrize("at", [pytest.param(2, marks=pytest.mark.slow), 6])
 def test_a_signal_in_any_labelling_loses_nothing(
     fit: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:

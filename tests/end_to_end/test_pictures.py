@@ -82,6 +82,7 @@ def test_pictures_are_labelled_and_what_is_none_is_counted(run: Path) -> None:
     assert labels(run).shape == (NUM_TRAIN, 2) and labels(run).min() >= 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [("data.num_workers=2",), ("data.cache_gb=1",)], ids=" ".join)
 def test_workers_and_the_cache_change_no_label(run: Path, recipe: Path, tmp_path: Path, settings: tuple[str]) -> None:
     assert train.main(["--config", str(recipe), f"run_dir={tmp_path / 'run'}", *settings]) == 0

@@ -12,7 +12,9 @@ from tests.end_to_end.runs import start
 
 
 @pytest.mark.end_to_end
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 75), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+)
 def test_a_signal_ends_the_run_and_it_can_be_resumed(
     repository: Path, tiny_yaml: Path, tmp_path: Path, number: int, code: int
 ) -> None:

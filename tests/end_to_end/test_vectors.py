@@ -52,6 +52,39 @@ def settings(folder: Path, *more: str) -> list[str]:
     return ["modalities={one: features, two: features}", *files, *small, *SHORT, "features.noise=0.2", cache, *more]
 
 
+def test_first_labels_are_those_of_k_means_where_the_vectors_have_clusters(
+    arrays: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    assert train.main(settings(arrays, f"run_dir={folder}")) == 0
+    said = capsys.readouterr().err
+    assert "first labels: K-means on the vectors (one and two) in" in said
+    assert "their heads agree to 1.00 (NMI), nmi 0.9" in said
+    assert cluster_eval.main([str(folder), "--split", "test"]) == 0
+    assert json.loads((folder / "eval" / "metrics_test.json").read_text())["chosen"]["nmi"] > 0.95
+
+
+def test_no_first_labels_where_k_means_is_of_two_minds(
+    arrays: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    noise = np.random.default_rng(1).normal(size=(NUM_CLIPS, D))
+    np.save(tmp_path / "noise.npy", noise)
+    common = settings(arrays, "heads.num_heads=1", "trainer.max_epochs=1", "labelling.num_labellings=2")
+    common.append("labelling.head_groups=1")
+    common += [f"{name}.file={tmp_path}/noise.npy" for name in ("one", "two")]
+    assert train.main([*common, f"run_dir={tmp_path / 'one'}"]) == 0
+    said = capsys.readouterr().err
+    assert "none are given, since K-means on the vectors agrees from one start to another only to 0." in said
+    assert train.main([*common, f"run_dir={tmp_path / 'all the same'}", "labelling.first=kmeans"]) == 0
+    assert "first labels: K-means on the vectors" in capsys.readouterr().err
+
+
+def test_k_means_needs_vectors(tmp_path: Path, demo_set: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [f"data.root={demo_set}", f"run_dir={tmp_path / 'run'}", "labelling.first=kmeans"]
+    assert train.main([*words, f"data.cache_dir={tmp_path}"]) == 2
+    assert "no modality is of kind features; write labelling.first=crafted" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("source", ["joint", "concat", "own", "cross", "two"])
 def test_a_run_on_vectors_alone_trains_goes_on_and_is_measured(
     arrays: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str], source: str

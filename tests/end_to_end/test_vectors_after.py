@@ -218,6 +218,7 @@ def test_comparisons_that_cannot_be_are_refused(
     assert message in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_vectors_are_joined_with_new_media_by_id(tiny_yaml: Path, demo_set: Path, tmp_path: Path) -> None:
     """Each clip has the label that a measurement gives it, also where its vector is missing; its page has captions."""
     clips = sorted(path.relative_to(demo_set).as_posix() for path in demo_set.rglob("*.mp4"))

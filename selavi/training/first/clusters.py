@@ -7,17 +7,21 @@ clusters that K-means finds are hardly better than chance then (docs/results/vec
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from selavi.batch import ClipBatch
 from selavi.config import Config
+from selavi.config.label_sets import LabelSet
 from selavi.distributed import all_sum, gather_rows
 from selavi.labelling.solver.breathing import breathe
 from selavi.labelling.solver.kmeans import start_centres
 from selavi.randomness import mix
+from selavi.scores.metrics import contingency_matrix, normalised_mutual_information
 
 SAMPLE_ROWS, SAMPLE_ROWS_PER_CLUSTER = 8192, 64
 """Clips that centres are learned from: so many, or so many a cluster."""
@@ -31,6 +35,8 @@ class VectorLabels:
     """(N, H) int32, the same on every rank; -1 for a clip without any vector."""
     num_sampled: int
     """Clips that the centres were learned from."""
+    agreement: float
+    """Mean NMI of the clusters of one start with those of another."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +64,8 @@ def cluster_vectors(
 ) -> VectorLabels:
     """Label every clip under every head.
 
-    Each head has K-means of its own: other clips start it.  Where modalities label together, their vectors lie side by
-    side; a label set that no vectors belong to takes all of them.
+    Each head has K-means of its own: other clips start it; a single head has a second one for comparison.  Where
+    modalities label together, their vectors lie side by side; a label set without any vectors takes all of them.
 
     Args:
         config: of the run.
@@ -69,7 +75,8 @@ def cluster_vectors(
         device: that computes.
         stop: called on every rank now and then; may raise.
     """
-    num_clusters = config.heads.num_clusters
+    num_clusters, num_heads = config.heads.num_clusters, config.heads.num_heads
+    config = replace(config, heads=replace(config.heads, num_heads=max(2, num_heads)))
     size = min(num_clips, max(SAMPLE_ROWS, SAMPLE_ROWS_PER_CLUSTER * num_clusters))
     generator = torch.Generator().manual_seed(mix(config.seed, "first sample"))
     is_sampled = torch.zeros(num_clips, dtype=torch.bool)
@@ -90,7 +97,21 @@ def cluster_vectors(
     rows, assigned = zip(*_assign(read(-1), scales, centres, config.num_label_heads, device), strict=True)
     labels = torch.full((num_clips, config.num_label_heads), -1, dtype=torch.int32)
     labels[gather_rows(torch.cat(rows)).cpu()] = gather_rows(torch.cat(assigned)).cpu()
-    return VectorLabels(labels, size)
+    agreement = heads_agreement(config.label_sets, labels)
+    kept = labels.view(num_clips, -1, config.heads.num_heads)[:, :, :num_heads].flatten(1)
+    return VectorLabels(kept, size, agreement)
+
+
+def heads_agreement(label_sets: Sequence[LabelSet], labels: Tensor) -> float:
+    """Mean NMI of each head with the next one of its label set, over clips that both label; nan of single heads."""
+    values = []
+    for label_set in label_sets:
+        for one, other in pairwise(label_set.learning_columns):
+            clusters = labels[:, [one, other]].numpy()
+            clusters = clusters[(clusters >= 0).all(1)]
+            if len(clusters):
+                values.append(normalised_mutual_information(contingency_matrix(clusters[:, 0], clusters[:, 1])))
+    return float(np.mean(values)) if values else float("nan")
 
 
 def _collect(
@@ -132,15 +153,17 @@ def _assign(
     num_columns: int,
     device: torch.device,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """For each batch its index and labels (b, H)."""
-    offsets = [of_head.square().sum(1) / 2 for _, _, of_head in centres]
+    """For each batch its index and labels (b, H): the nearest centre, by the vectors that a clip has."""
     for batch in batches:
         present = {name: batch.present[name].to(device) for name in scales}
         unit = {name: scale(batch.inputs[name].to(device), present[name]) for name, scale in scales.items()}
         labels = torch.full((len(batch.index), num_columns), -1, dtype=torch.int32, device=device)
-        for (voters, column, of_head), offset in zip(centres, offsets, strict=True):
-            features = torch.cat([unit[name] for name in voters], 1)
-            nearest = (features @ of_head.T - offset).argmax(1)
+        for voters, column, of_head in centres:
+            parts = of_head.split([unit[name].shape[1] for name in voters], dim=1)
+            nearness = sum(
+                (unit[name] @ part.T - part.square().sum(1) / 2) * present[name][:, None]
+                for name, part in zip(voters, parts, strict=True)
+            )
             has_any = torch.stack([present[name] for name in voters]).any(0)
-            labels[:, column] = torch.where(has_any, nearest, -1).int()
+            labels[:, column] = torch.where(has_any, nearness.argmax(1), -1).int()
         yield batch.index.to(device), labels

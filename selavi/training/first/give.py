@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +22,14 @@ from selavi.id_tables import IdTable
 from selavi.labelling.bank import LabelBank
 from selavi.labelling.methods import METHODS
 from selavi.modalities import files_of, reads_media
-from selavi.scores.metrics import contingency_matrix, normalised_mutual_information
-from selavi.training.first.clusters import cluster_vectors
+from selavi.training.first.clusters import cluster_vectors, heads_agreement
 from selavi.training.first.table import read_clusters, table_labels
 from selavi.training.first.teacher import Teacher
 from selavi.training.first.views import NUM_VIEWS, affordable_views, craft_views, passes_to_read
 from selavi.wording import duration
+
+LEAST_AGREEMENT = 0.8
+"""Of K-means from different starts, where its clusters are to be taken for those of the vectors."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,17 @@ class FirstLabels:
     seconds: float = 0.0
     agreement: float = float("nan")
     """Mean NMI of the heads of a label set with each other."""
+
+
+@dataclass(frozen=True)
+class MadeLabels:
+    """Labels of all clips, (N, H)."""
+
+    text: str
+    """What they are."""
+    labels: Tensor
+    agreement: float = float("nan")
+    """Mean NMI of one start with another."""
 
 
 @dataclass(frozen=True)
@@ -95,47 +107,43 @@ def give_first_labels(config: Config, bank: LabelBank, source: Source, num_given
     Raises:
         UsageError: the table does not fit the run; see table_labels.
     """
-    began = time.monotonic()
-    if config.labelling.first == "random":
+    began, first = time.monotonic(), config.labelling.first
+    if first == "random":
         return FirstLabels("", given=False)
-    if config.labelling.first == "kmeans":
-        made = _from_vectors(config, bank, source)
-    elif config.labelling.first != "crafted":
-        made = _from_table(config, bank, source)
-    else:
+    if first == "kmeans":
+        made = _fill(config, bank, _from_vectors(config, bank, source))
+    elif first == "crafted" and not reads_media(config) and not config.encoders.init:
+        found = _from_vectors(config, bank, source)
+        if found.agreement < LEAST_AGREEMENT:
+            return _none_given(
+                f"K-means on the vectors agrees from one start to another only to {found.agreement:.2f} (NMI; "
+                f"{LEAST_AGREEMENT:g} and more is stable): these are not its clusters"
+            )
+        made = _fill(config, bank, found)
+    elif first == "crafted":
         crafted = crafted_features(config)
         reason = _why_random(config, crafted)
         if reason:
-            return FirstLabels(
-                f"first labels: none are given, since {reason}; labelling begins with new heads", given=False
-            )
+            return _none_given(reason)
         made = _from_teacher(config, bank, source, crafted)
+    else:
+        made = _fill(config, bank, _from_table(config, bank, source))
     bank.num_labellings = num_given
     bank.keeps_first = config.labelling.first_learned > 0
     seconds = time.monotonic() - began
-    agreement = heads_agreement(config, bank)
+    agreement = heads_agreement(config.label_sets, bank.labels)
     agree = "" if np.isnan(agreement) else f"; their heads agree to {agreement:.2f} (NMI)"
     return FirstLabels(f"first labels: {made} in {duration(seconds)}{agree}", True, seconds, agreement)
 
 
-def heads_agreement(config: Config, bank: LabelBank) -> float:
-    """Mean NMI of each head with the next one of its label set, over clips that both label; nan of single heads."""
-    values = []
-    for label_set in config.label_sets:
-        for one, other in pairwise(label_set.learning_columns):
-            clusters = bank.labels[:, [one, other]].numpy()
-            clusters = clusters[(clusters >= 0).all(1)]
-            if len(clusters):
-                values.append(normalised_mutual_information(contingency_matrix(clusters[:, 0], clusters[:, 1])))
-    return float(np.mean(values)) if values else float("nan")
+def _none_given(reason: str) -> FirstLabels:
+    return FirstLabels(f"first labels: none are given, since {reason}; labelling begins with new heads", given=False)
 
 
 def _why_random(config: Config, crafted: Mapping[str, Encoder]) -> str:
     """Why a run has no teacher; empty where it has one."""
     if config.encoders.init:
         return f"the encoders of {config.encoders.init} know more than crafted features"
-    if not reads_media(config):
-        return "vectors are no media to craft features of; labelling.first=kmeans clusters them"
     missing = " and ".join(name for name in config.kinds if name not in crafted)
     if missing and (not crafted or len(config.label_sets) > 1):
         return f"there are no crafted features of {missing}"
@@ -160,24 +168,23 @@ def _from_teacher(config: Config, bank: LabelBank, source: Source, crafted: Mapp
     return f"heads on crafted features ({sizes} numbers, {counted}{left_out})"
 
 
-def _from_vectors(config: Config, bank: LabelBank, source: Source) -> str:
+def _from_vectors(config: Config, bank: LabelBank, source: Source) -> MadeLabels:
     names = list(files_of(config))
     made = cluster_vectors(config, names, len(bank.ids), source.read, source.device, source.stop)
-    _fill(config, bank, made.labels)
     sampled = "" if made.num_sampled == len(bank.ids) else f", learned from {made.num_sampled:,} of them"
-    return f"K-means on the vectors ({' and '.join(names)}{sampled})"
+    return MadeLabels(f"K-means on the vectors ({' and '.join(names)}{sampled})", made.labels, made.agreement)
 
 
-def _fill(config: Config, bank: LabelBank, labels: Tensor) -> None:
-    bank.labels = labels
-    weigh = METHODS[config.labelling.method].weigh
-    if weigh is not None:
-        bank.weights = weigh(labels, config.heads.num_clusters)
-
-
-def _from_table(config: Config, bank: LabelBank, source: Source) -> str:
+def _from_table(config: Config, bank: LabelBank, source: Source) -> MadeLabels:
     path = Path(config.labelling.first)
     assert source.table is not None
     made = table_labels(source.table, path, bank.ids, config.num_label_heads, config.heads.num_clusters)
-    _fill(config, bank, made.labels)
-    return "; ".join([f"the clusters of {path}", *made.notes])
+    return MadeLabels("; ".join([f"the clusters of {path}", *made.notes]), made.labels)
+
+
+def _fill(config: Config, bank: LabelBank, made: MadeLabels) -> str:
+    bank.labels = made.labels
+    weigh = METHODS[config.labelling.method].weigh
+    if weigh is not None:
+        bank.weights = weigh(made.labels, config.heads.num_clusters)
+    return made.text

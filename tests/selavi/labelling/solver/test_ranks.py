@@ -65,7 +65,9 @@ def run(folder: Path, scores: Tensor, counts: list[int], ends_early: int = -1) -
     return ended
 
 
-@pytest.mark.parametrize("counts", [[40_000], [15_001, 24_999], [20_000, 0, 19_999, 1]])
+@pytest.mark.parametrize(
+    "counts", [pytest.param([40_000], marks=pytest.mark.slow), [15_001, 24_999], [20_000, 0, 19_999, 1]]
+)
 def test_processes_find_the_labels_of_one(counts: list[int], tmp_path: Path) -> None:
     scores = log_table(40_000, 20)
     whole = assign(scores, torch.full((20,), 1 / 20, dtype=torch.float64))

@@ -397,7 +397,7 @@ def test_mild_scores_of_few_clips_a_cluster_need_no_curvature(monkeypatch: pytes
     assert torch.equal(by_newton.labels, expected.labels)
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [pytest.param(0, marks=pytest.mark.slow), 1, 2])
 def test_hard_scores_of_few_clips_a_cluster_take_few_passes(seed: int) -> None:
     scores, marginal = log_table(seed, 4000, 300, 3.0), random_marginal(seed, 300)
     cold = assign(scores, marginal)

@@ -91,5 +91,5 @@ def test_what_does_not_fit_is_refused_with_what_to_change(tmp_path: Path, text: 
 
 
 def test_a_file_that_is_not_there_may_be_a_misspelt_word(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no such file; it is crafted, random, or a table"):
+    with pytest.raises(UsageError, match="no such file; it is crafted, kmeans, random, or a table"):
         read_clusters(tmp_path / "craftd")
