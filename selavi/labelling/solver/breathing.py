@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from selavi.distributed import all_sum
-from selavi.labelling.solver.kmeans import BLOCK_ROWS, NUDGE, Clustering, alternating_signs, cluster
+from selavi.labelling.solver.kmeans import BLOCK_ROWS, NUDGE, Clustering, alternating_signs, cluster, squared_lengths
 
 SHARE, LEAST_SHARE = 1 / 8, 1 / 16
 """Of the centres that a round adds: at first, and when it is not worth while to go on."""
@@ -82,7 +82,7 @@ def _error_and_utility(features: Tensor, centres: Tensor) -> Tensor:
     for block in features.split(BLOCK_ROWS):
         block = block.float()
         nearness, places = (block @ centres.T - offset).topk(2, dim=1)
-        own = block.square().sum(1) - 2 * nearness[:, 0]
+        own = squared_lengths(block) - 2 * nearness[:, 0]
         total[0].index_add_(0, places[:, 0], own.clamp(min=0).double())
         total[1].index_add_(0, places[:, 0], 2 * (nearness[:, 0] - nearness[:, 1]).double())
     return all_sum(total)

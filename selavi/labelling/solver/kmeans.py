@@ -136,7 +136,7 @@ def cluster(features: Tensor, centres: Tensor, *, tol: float = 1e-4, max_passes:
     """Lloyd's K-means from given centres, over the clips of all processes.
 
     A cluster that becomes empty takes half of the largest one, as in faiss: it starts beside that one's centre.
-    Sums are float64 and rounded to float32 centres, so the order of summation hardly ever shows.
+    Sums of blocks are float32, those over blocks and processes float64.
 
     Args:
         features: (n, D) of this process; n may be 0 on some.
@@ -162,7 +162,7 @@ def cluster(features: Tensor, centres: Tensor, *, tol: float = 1e-4, max_passes:
             nearness, own = (block @ centres.T - offset).max(1)
             labels.append(own)
             _add_rows(total, block, own)
-            total[-1, 0] += (block.square().sum(1) - 2 * nearness).clamp(min=0).double().sum()
+            total[-1, 0] += (squared_lengths(block) - 2 * nearness).clamp(min=0).double().sum()
         total = all_sum(total)
         count = total[:-1, -1].sum().clamp(min=1)
         inertia = (total[-1, 0] / count).item()
@@ -175,6 +175,11 @@ def cluster(features: Tensor, centres: Tensor, *, tol: float = 1e-4, max_passes:
     return Clustering(torch.cat(labels), centres, inertia, num_passes, converged)
 
 
+def squared_lengths(rows: Tensor) -> Tensor:
+    """(n, D) -> (n,), without a table of squares."""
+    return torch.linalg.vector_norm(rows, dim=1).square()
+
+
 def alternating_signs(centres: Tensor) -> Tensor:
     """(D,) 1, -1, 1, ...: a direction that no centre lies in."""
     sign = torch.ones(centres.shape[1], device=centres.device)
@@ -183,8 +188,9 @@ def alternating_signs(centres: Tensor) -> Tensor:
 
 
 def _add_rows(total: Tensor, rows: Tensor, labels: Tensor) -> None:
-    """Add features, and ones in the last column, to the row of their label."""
-    total[:, :-1].index_add_(0, labels, rows.double())
+    """Add features of a block, and ones in the last column, to the row of their label."""
+    sums = torch.zeros(len(total), rows.shape[1], device=rows.device)
+    total[:, :-1] += sums.index_add_(0, labels, rows.float())
     total[:, -1] += torch.bincount(labels, minlength=len(total))
 
 

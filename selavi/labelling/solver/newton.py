@@ -86,6 +86,9 @@ class Tuning:
     """Passes from given potentials after which a cold start is the better bet, ..."""
     warm_close: float = 0.03
     """... but with this error or less."""
+    warm_patience: int = 5
+    """Passes from given potentials without the error falling by 10 %: where clusters are far apart, the masses hardly
+    answer to the potentials at the final sharpness, and only a continuation moves clips between them."""
 
     anderson_memory: int = 8
     """Earlier steps that are mixed."""
@@ -331,7 +334,8 @@ class NewtonRun:
         self.num_backtracks = 0
         self.num_singular = 0
         self.reads_before = search.num_reads
-        self.patience = Patience(self.tuning.patience * search.level.share, 0.9, search.num_reads)
+        patience = self.tuning.warm_patience if is_warm else self.tuning.patience
+        self.patience = Patience(patience * search.level.share, 0.9, search.num_reads)
 
     def run(self) -> None:
         """Step until the level is solved, or nothing helps any more."""
