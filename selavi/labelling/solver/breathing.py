@@ -19,9 +19,9 @@ from selavi.distributed import all_sum
 from selavi.labelling.solver.kmeans import BLOCK_ROWS, NUDGE, Clustering, alternating_signs, cluster, squared_lengths
 
 SHARE, LEAST_SHARE = 1 / 8, 1 / 16
-"""Of the centres that a round adds: at first, and when it is not worth while to go on."""
+"""A round adds this share of the centres: at first, and when it is not worth while to go on."""
 PASSES = 4
-"""Of K-means after centres were added, and after they were removed."""
+"""K-means passes after centres were added, and after they were removed."""
 
 
 @torch.no_grad()

@@ -25,6 +25,8 @@ from selavi.scores.metrics import contingency_matrix, normalised_mutual_informat
 
 SAMPLE_ROWS, SAMPLE_ROWS_PER_CLUSTER = 8192, 64
 """Clips that centres are learned from: so many, or so many a cluster."""
+MOST_STARTS = 4
+"""K-means starts in a label set: where clusters are clear, they differ little."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,9 @@ def cluster_vectors(
 ) -> VectorLabels:
     """Label every clip under every head.
 
-    Each head has K-means of its own: other clips start it; a single head has a second one for comparison.  Where
-    modalities label together, their vectors lie side by side; a label set without any vectors takes all of them.
+    Heads have K-means from different starts, up to four, which others take in turn; a single head has a second one for
+    comparison.  Where modalities label together, their vectors lie side by side; a label set without any vectors takes
+    all of them.
 
     Args:
         config: of the run.
@@ -89,11 +92,13 @@ def cluster_vectors(
         voters = tuple(name for name in names if name in label_set.voters) or tuple(names)
         has_any = torch.stack([present[name] for name in voters]).any(0)
         features = torch.cat([unit[name] for name in voters], 1)[has_any]
-        for column in label_set.learning_columns:
+        made = list[Tensor]()
+        for number in range(min(MOST_STARTS, config.heads.num_heads)):
             stop()
-            seed = mix(config.seed, "first clusters", column)
+            seed = mix(config.seed, "first clusters", label_set.learning_columns[number])
             start = start_centres(features, index[has_any], num_clips, num_clusters, seed)
-            centres.append((voters, column, breathe(features, start).centres))
+            made.append(breathe(features, start).centres)
+        centres += [(voters, column, made[head % len(made)]) for head, column in enumerate(label_set.learning_columns)]
     rows, assigned = zip(*_assign(read(-1), scales, centres, config.num_label_heads, device), strict=True)
     labels = torch.full((num_clips, config.num_label_heads), -1, dtype=torch.int32)
     labels[gather_rows(torch.cat(rows)).cpu()] = gather_rows(torch.cat(assigned)).cpu()
@@ -137,7 +142,7 @@ def _collect(
 
 
 def _scale(vectors: Tensor) -> Scale:
-    """Of the vectors (n, D) of this rank and all others."""
+    """Scale the vectors (n, D) of this rank and all others alike."""
     rows = vectors.double()
     sums = all_sum(torch.cat([rows.sum(0), rows.square().sum(0), rows.new_tensor([len(rows)])]))
     mean, square = sums[:-1].view(2, -1) / sums[-1].clamp(min=1)

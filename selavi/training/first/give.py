@@ -29,7 +29,7 @@ from selavi.training.first.views import NUM_VIEWS, affordable_views, craft_views
 from selavi.wording import duration
 
 LEAST_AGREEMENT = 0.8
-"""Of K-means from different starts, where its clusters are to be taken for those of the vectors."""
+"""K-means from different starts agrees so far where its clusters are to be taken for those of the vectors."""
 
 
 @dataclass(frozen=True)
@@ -113,13 +113,13 @@ def give_first_labels(config: Config, bank: LabelBank, source: Source, num_given
     if first == "kmeans":
         made = _fill(config, bank, _from_vectors(config, bank, source))
     elif first == "crafted" and not reads_media(config) and not config.encoders.init:
-        found = _from_vectors(config, bank, source)
-        if found.agreement < LEAST_AGREEMENT:
+        clusters = _from_vectors(config, bank, source)
+        if clusters.agreement < LEAST_AGREEMENT:
             return _none_given(
-                f"K-means on the vectors agrees from one start to another only to {found.agreement:.2f} (NMI; "
+                f"K-means on the vectors agrees from one start to another only to {clusters.agreement:.2f} (NMI; "
                 f"{LEAST_AGREEMENT:g} and more is stable): these are not its clusters"
             )
-        made = _fill(config, bank, found)
+        made = _fill(config, bank, clusters)
     elif first == "crafted":
         crafted = crafted_features(config)
         reason = _why_random(config, crafted)
