@@ -12,6 +12,8 @@ those with the largest error, K-means runs, and as many are removed whose clips 
 A round that does not lower the inertia is undone, and the next one adds half as many.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -25,7 +27,14 @@ PASSES = 4
 
 
 @torch.no_grad()
-def breathe(features: Tensor, centres: Tensor, *, tol: float = 1e-3, max_rounds: int = 12) -> Clustering:
+def breathe(
+    features: Tensor,
+    centres: Tensor,
+    *,
+    tol: float = 1e-3,
+    max_rounds: int = 12,
+    stop: Callable[[], None] = lambda: None,
+) -> Clustering:
     """K-means from given centres, over the clips of all processes, and from better ones as long as there are any.
 
     Args:
@@ -33,6 +42,7 @@ def breathe(features: Tensor, centres: Tensor, *, tol: float = 1e-3, max_rounds:
         centres: (K, D), the same on every process.
         tol: share of the inertia that a round must gain to count.
         max_rounds: most rounds.
+        stop: called on every process before each round; may raise.
 
     Raises:
         ValueError: as cluster.
@@ -40,6 +50,7 @@ def breathe(features: Tensor, centres: Tensor, *, tol: float = 1e-3, max_rounds:
     best = cluster(features, centres, max_passes=3 * PASSES)
     num_added = max(1, round(SHARE * len(centres)))
     for _ in range(max_rounds):
+        stop()
         grown = cluster(features, _add(features, best.centres, num_added), max_passes=PASSES).centres
         trial = cluster(features, _remove(features, grown, num_added), max_passes=PASSES)
         if trial.inertia < (1 - tol) * best.inertia:

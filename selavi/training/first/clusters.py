@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,9 +18,11 @@ from torch import Tensor
 from selavi.batch import ClipBatch
 from selavi.config import Config
 from selavi.config.label_sets import LabelSet
-from selavi.distributed import all_sum, gather_rows
+from selavi.distributed import all_sum, gather_rows, rank
+from selavi.labelling.features import FeatureTable, collect_features
 from selavi.labelling.solver.breathing import breathe
 from selavi.labelling.solver.kmeans import start_centres
+from selavi.meter import Meter
 from selavi.randomness import mix
 from selavi.scores.metrics import contingency_matrix, normalised_mutual_information
 
@@ -39,6 +42,17 @@ class VectorLabels:
     """Clips that the centres were learned from."""
     agreement: float
     """Mean NMI of the clusters of one start with those of another."""
+
+
+class Centres(NamedTuple):
+    """What a head's labels are nearest to."""
+
+    voters: tuple[str, ...]
+    """The modalities whose vectors lie side by side."""
+    column: int
+    """The head's place in the label bank."""
+    centres: Tensor
+    """(K, D)."""
 
 
 @dataclass(frozen=True)
@@ -78,33 +92,22 @@ def cluster_vectors(
         device: that computes.
         stop: called on every rank now and then; may raise.
     """
-    num_clusters, num_heads = config.heads.num_clusters, config.heads.num_heads
+    num_heads = config.heads.num_heads
     config = replace(config, heads=replace(config.heads, num_heads=max(2, num_heads)))
-    size = min(num_clips, max(SAMPLE_ROWS, SAMPLE_ROWS_PER_CLUSTER * num_clusters))
-    generator = torch.Generator().manual_seed(mix(config.seed, "first sample"))
-    is_sampled = torch.zeros(num_clips, dtype=torch.bool)
-    is_sampled[torch.randperm(num_clips, generator=generator)[:size]] = True
-    index, vectors, present = _collect(read(-1), names, is_sampled, device)
-    scales = {name: _scale(vectors[name][present[name]]) for name in names}
-    unit = {name: scales[name](vectors[name], present[name]) for name in names}
-    centres: list[tuple[tuple[str, ...], int, Tensor]] = []
-    for label_set in config.label_sets:
-        voters = tuple(name for name in names if name in label_set.voters) or tuple(names)
-        has_any = torch.stack([present[name] for name in voters]).any(0)
-        features = torch.cat([unit[name] for name in voters], 1)[has_any]
-        made = list[Tensor]()
-        for number in range(min(MOST_STARTS, config.heads.num_heads)):
-            stop()
-            seed = mix(config.seed, "first clusters", label_set.learning_columns[number])
-            start = start_centres(features, index[has_any], num_clips, num_clusters, seed)
-            made.append(breathe(features, start).centres)
-        centres += [(voters, column, made[head % len(made)]) for head, column in enumerate(label_set.learning_columns)]
-    rows, assigned = zip(*_assign(read(-1), scales, centres, config.num_label_heads, device), strict=True)
+    num_dims = {name: config.seen_by(name).features.num_dims for name in names}
+    is_sampled = _draw_sample(config, num_clips)
+    sample = _collect(read(-1), num_dims, is_sampled, device)
+    scales = {name: _scale(vectors[sample.present[name]]) for name, vectors in sample.whole.items()}
+    unit = {name: scales[name](vectors, sample.present[name]) for name, vectors in sample.whole.items()}
+    number = is_sampled.cumsum(0) - 1  # of a clip in the sample
+    sample = replace(sample, index=number[sample.index.cpu()].to(device), features=unit)
+    centres = _find_centres(config, sample, int(is_sampled.sum()), stop)
+    index, assigned = _assign(read(-1), scales, centres, config.num_label_heads, device)
     labels = torch.full((num_clips, config.num_label_heads), -1, dtype=torch.int32)
-    labels[gather_rows(torch.cat(rows)).cpu()] = gather_rows(torch.cat(assigned)).cpu()
+    labels[gather_rows(index).cpu()] = gather_rows(assigned).cpu()
     agreement = heads_agreement(config.label_sets, labels)
     kept = labels.view(num_clips, -1, config.heads.num_heads)[:, :, :num_heads].flatten(1)
-    return VectorLabels(kept, size, agreement)
+    return VectorLabels(kept, int(is_sampled.sum()), agreement)
 
 
 def heads_agreement(label_sets: Sequence[LabelSet], labels: Tensor) -> float:
@@ -119,26 +122,53 @@ def heads_agreement(label_sets: Sequence[LabelSet], labels: Tensor) -> float:
     return float(np.mean(values)) if values else float("nan")
 
 
+def _draw_sample(config: Config, num_clips: int) -> Tensor:
+    """(N,) bool, the same on every rank and for any memory: as many clips as K-means needs."""
+    size = max(SAMPLE_ROWS, SAMPLE_ROWS_PER_CLUSTER * config.heads.num_clusters)
+    generator = torch.Generator().manual_seed(mix(config.seed, "first sample"))
+    is_sampled = torch.zeros(num_clips, dtype=torch.bool)
+    is_sampled[torch.randperm(num_clips, generator=generator)[:size]] = True
+    return is_sampled
+
+
 def _collect(
-    batches: Iterable[ClipBatch], names: Sequence[str], is_sampled: Tensor, device: torch.device
-) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
-    """Index, vectors and present of this rank's clips that belong to the sample."""
-    index, vectors, present = (
-        list[Tensor](),
-        {name: list[Tensor]() for name in names},
-        {n: list[Tensor]() for n in names},
-    )
-    for batch in batches:
-        kept = is_sampled[batch.index]
-        index.append(batch.index[kept])
-        for name in names:
-            vectors[name].append(batch.inputs[name][kept].float())
-            present[name].append(batch.present[name][kept])
-    return (
-        torch.cat(index).to(device),
-        {name: torch.cat(parts).to(device) for name, parts in vectors.items()},
-        {name: torch.cat(parts).to(device) for name, parts in present.items()},
-    )
+    batches: Iterable[ClipBatch], num_dims: Mapping[str, int], is_sampled: Tensor, device: torch.device
+) -> FeatureTable:
+    """Collect the vectors of this rank's clips that belong to the sample."""
+
+    def sampled() -> Iterator[tuple[Tensor, Mapping[str, Tensor], Mapping[str, Tensor]]]:
+        for batch in batches:
+            kept = is_sampled[batch.index]
+            yield (
+                batch.index[kept].to(device),
+                {name: batch.inputs[name][kept].to(device) for name in num_dims},
+                {name: batch.present[name][kept].to(device) for name in num_dims},
+            )
+
+    return collect_features(sampled(), num_dims, device)
+
+
+def _find_centres(config: Config, sample: FeatureTable, num_sampled: int, stop: Callable[[], None]) -> list[Centres]:
+    """Run K-means on scaled vectors for every label set, from each of its starts."""
+    num_starts = min(MOST_STARTS, config.heads.num_heads)
+    meter = Meter("first labels", num_starts * len(config.label_sets), "starts of K-means") if rank() == 0 else None
+    centres = list[Centres]()
+    for label_set in config.label_sets:
+        voters = tuple(name for name in sample.features if name in label_set.voters) or tuple(sample.features)
+        clips = sample.with_any(voters)
+        features = torch.cat([clips.whole[name] for name in voters], 1)
+        made = list[Tensor]()
+        for column in label_set.learning_columns[:num_starts]:
+            seed = mix(config.seed, "first clusters", column)
+            start = start_centres(features, clips.index, num_sampled, config.heads.num_clusters, seed)
+            made.append(breathe(features, start, stop=stop).centres)
+            if meter is not None:
+                meter.advance()
+        for head, column in enumerate(label_set.learning_columns):
+            centres.append(Centres(voters, column, made[head % num_starts]))
+    if meter is not None:
+        meter.close()
+    return centres
 
 
 def _scale(vectors: Tensor) -> Scale:
@@ -154,11 +184,13 @@ def _scale(vectors: Tensor) -> Scale:
 def _assign(
     batches: Iterable[ClipBatch],
     scales: Mapping[str, Scale],
-    centres: Sequence[tuple[tuple[str, ...], int, Tensor]],
+    centres: Sequence[Centres],
     num_columns: int,
     device: torch.device,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """For each batch its index and labels (b, H): the nearest centre, by the vectors that a clip has."""
+) -> tuple[Tensor, Tensor]:
+    """(n,) index and (n, H) labels of this rank's clips: the nearest centres, by the vectors that a clip has."""
+    indices = [torch.zeros(0, dtype=torch.int64, device=device)]
+    assigned = [torch.zeros(0, num_columns, dtype=torch.int32, device=device)]
     for batch in batches:
         present = {name: batch.present[name].to(device) for name in scales}
         unit = {name: scale(batch.inputs[name].to(device), present[name]) for name, scale in scales.items()}
@@ -171,4 +203,6 @@ def _assign(
             )
             has_any = torch.stack([present[name] for name in voters]).any(0)
             labels[:, column] = torch.where(has_any, nearness.argmax(1), -1).int()
-        yield batch.index.to(device), labels
+        indices.append(batch.index.to(device))
+        assigned.append(labels)
+    return torch.cat(indices), torch.cat(assigned)
