@@ -1,7 +1,7 @@
 """First labels of vectors: K-means on a sample of them, then every clip goes to the nearest centre.
 
 Heads on vectors that begin at random learn whatever labels they are given, by heart, where clusters are many: drawn
-clusters that K-means finds are hardly better than chance then (docs/results/vectors.md).
+clusters that K-means finds are hardly better than chance then.
 """
 
 from __future__ import annotations
