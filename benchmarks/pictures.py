@@ -52,7 +52,6 @@ SETS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
 }
 HEADER = ["row", "NMI, test", "NMI, train", "accuracy, test", "accuracy, train", "best head, test", "minutes"]
-HEADER = ["row", "NMI, test", "NMI, train", "accuracy, test", "accuracy, train", "best head, test", "minutes"]
 PAGE = """# Labels of still pictures
 
 What are labels of pictures worth that nothing but the pictures have taught? SeLa and DeepCluster are the settings that

@@ -110,7 +110,8 @@ def test_a_table_that_is_not_there_stops_the_run_before_anything(
     fit: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert fit(tmp_path / "run", "labelling.first=craftd", "data.root=nowhere") == 2
-    assert "labelling.first=craftd: there is no such file; it is crafted, kmeans, random, or a table" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "labelling.first=craftd: there is no such file; it is crafted, kmeans, random, or a table" in said
     assert not (tmp_path / "run").exists()
 
 

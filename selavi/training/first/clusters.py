@@ -45,12 +45,12 @@ class VectorLabels:
 
 
 class Centres(NamedTuple):
-    """What a head's labels are nearest to."""
+    """What the labels of some heads are nearest to: those that begin from the same start."""
 
     voters: tuple[str, ...]
     """The modalities whose vectors lie side by side."""
-    column: int
-    """The head's place in the label bank."""
+    columns: list[int]
+    """The heads' places in the label bank."""
     centres: Tensor
     """(K, D)."""
 
@@ -157,15 +157,13 @@ def _find_centres(config: Config, sample: FeatureTable, num_sampled: int, stop: 
         voters = tuple(name for name in sample.features if name in label_set.voters) or tuple(sample.features)
         clips = sample.with_any(voters)
         features = torch.cat([clips.whole[name] for name in voters], 1)
-        made = list[Tensor]()
-        for column in label_set.learning_columns[:num_starts]:
-            seed = mix(config.seed, "first clusters", column)
+        for number in range(num_starts):
+            columns = list(label_set.learning_columns[number::num_starts])
+            seed = mix(config.seed, "first clusters", columns[0])
             start = start_centres(features, clips.index, num_sampled, config.heads.num_clusters, seed)
-            made.append(breathe(features, start, stop=stop).centres)
+            centres.append(Centres(voters, columns, breathe(features, start, stop=stop).centres))
             if meter is not None:
                 meter.advance()
-        for head, column in enumerate(label_set.learning_columns):
-            centres.append(Centres(voters, column, made[head % num_starts]))
     if meter is not None:
         meter.close()
     return centres
@@ -195,14 +193,14 @@ def _assign(
         present = {name: batch.present[name].to(device) for name in scales}
         unit = {name: scale(batch.inputs[name].to(device), present[name]) for name, scale in scales.items()}
         labels = torch.full((len(batch.index), num_columns), -1, dtype=torch.int32, device=device)
-        for voters, column, of_head in centres:
-            parts = of_head.split([unit[name].shape[1] for name in voters], dim=1)
+        for voters, columns, of_start in centres:
+            parts = of_start.split([unit[name].shape[1] for name in voters], dim=1)
             nearness = sum(
                 (unit[name] @ part.T - part.square().sum(1) / 2) * present[name][:, None]
                 for name, part in zip(voters, parts, strict=True)
             )
             has_any = torch.stack([present[name] for name in voters]).any(0)
-            labels[:, column] = torch.where(has_any, nearness.argmax(1), -1).int()
+            labels[:, columns] = torch.where(has_any, nearness.argmax(1), -1).int()[:, None]
         indices.append(batch.index.to(device))
         assigned.append(labels)
     return torch.cat(indices), torch.cat(assigned)
