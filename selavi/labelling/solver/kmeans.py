@@ -40,6 +40,39 @@ class Clustering:
     """Whether the last pass lowered the inertia by no more than `tol`."""
 
 
+@dataclass(frozen=True)
+class Scale:
+    """What brings each of D numbers to mean 0 and variance 1 over all clips, and each clip to length 1."""
+
+    mean: Tensor
+    """(D,) float64."""
+    factor: Tensor
+    """(D,) float64; 0 for a number that is the same everywhere."""
+
+    def __call__(self, features: Tensor, present: Tensor) -> Tensor:
+        """(n, D) -> (n, D) float32; 0 where not present; not finite where a present clip is not."""
+        unit = torch.zeros(features.shape, dtype=torch.float32, device=features.device)
+        for first in range(0, len(features), BLOCK_ROWS):
+            rows = slice(first, first + BLOCK_ROWS)
+            standard = ((features[rows].double() - self.mean) * self.factor).float()
+            unit[rows] = torch.where(present[rows, None], torch.nn.functional.normalize(standard, dim=1), 0.0)
+        return unit
+
+
+@torch.no_grad()
+def measure_scale(features: Tensor, present: Tensor) -> Scale:
+    """Measure mean and variance over the clips (n, D) of all processes that are present, (n,) bool."""
+    sums = torch.zeros(2, features.shape[1], dtype=torch.float64, device=features.device)
+    for block, kept in zip(features.split(BLOCK_ROWS), present.split(BLOCK_ROWS), strict=True):
+        rows = block[kept].double()
+        sums += torch.stack([rows.sum(0), rows.square().sum(0)])
+    count = all_sum(present.sum().double()).clamp(min=1)
+    mean, square = all_sum(sums) / count
+    variance = square - mean.square()
+    factor = torch.where(variance > 1e-12 * square, variance.clamp(min=0).rsqrt(), 0.0 * variance)
+    return Scale(mean, factor)
+
+
 @torch.no_grad()
 def unit_features(features: Tensor, present: Tensor) -> Tensor:
     """Standardise each feature over all clips, then scale each clip to length 1.
@@ -54,20 +87,7 @@ def unit_features(features: Tensor, present: Tensor) -> Tensor:
     Returns:
         (n, D) float32; not finite where a present clip is not.
     """
-    sums = torch.zeros(2, features.shape[1], dtype=torch.float64, device=features.device)
-    for block, kept in zip(features.split(BLOCK_ROWS), present.split(BLOCK_ROWS), strict=True):
-        rows = block[kept].double()
-        sums += torch.stack([rows.sum(0), rows.square().sum(0)])
-    count = all_sum(present.sum().double()).clamp(min=1)
-    mean, square = all_sum(sums) / count
-    variance = square - mean.square()
-    scale = torch.where(variance > 1e-12 * square, variance.clamp(min=0).rsqrt(), 0.0 * variance)
-    unit = torch.zeros(features.shape, dtype=torch.float32, device=features.device)
-    for first in range(0, len(features), BLOCK_ROWS):
-        rows = slice(first, first + BLOCK_ROWS)
-        standard = ((features[rows].double() - mean) * scale).float()
-        unit[rows] = torch.where(present[rows, None], torch.nn.functional.normalize(standard, dim=1), 0.0)
-    return unit
+    return measure_scale(features, present)(features, present)
 
 
 @torch.no_grad()

@@ -18,10 +18,10 @@ from torch import Tensor
 from selavi.batch import ClipBatch
 from selavi.config import Config
 from selavi.config.label_sets import LabelSet
-from selavi.distributed import all_sum, gather_rows, rank
+from selavi.distributed import gather_rows, rank
 from selavi.labelling.features import FeatureTable, collect_features
 from selavi.labelling.solver.breathing import breathe
-from selavi.labelling.solver.kmeans import start_centres
+from selavi.labelling.solver.kmeans import Scale, measure_scale, start_centres
 from selavi.meter import Meter
 from selavi.randomness import mix
 from selavi.scores.metrics import contingency_matrix, normalised_mutual_information
@@ -55,21 +55,6 @@ class Centres(NamedTuple):
     """(K, D)."""
 
 
-@dataclass(frozen=True)
-class Scale:
-    """What brings each number of some vectors to mean 0 and variance 1, and each vector to length 1."""
-
-    mean: Tensor
-    """(D,)."""
-    factor: Tensor
-    """(D,); 0 for a number that never changes."""
-
-    def __call__(self, vectors: Tensor, present: Tensor) -> Tensor:
-        """(n, D) -> (n, D); zeros where a clip has none."""
-        unit = torch.nn.functional.normalize((vectors.float() - self.mean) * self.factor, dim=1)
-        return torch.where(present[:, None], unit, 0.0)
-
-
 def cluster_vectors(
     config: Config,
     names: Sequence[str],
@@ -97,7 +82,7 @@ def cluster_vectors(
     num_dims = {name: config.seen_by(name).features.num_dims for name in names}
     is_sampled = _draw_sample(config, num_clips)
     sample = _collect(read(-1), num_dims, is_sampled, device)
-    scales = {name: _scale(vectors[sample.present[name]]) for name, vectors in sample.whole.items()}
+    scales = {name: measure_scale(vectors, sample.present[name]) for name, vectors in sample.whole.items()}
     unit = {name: scales[name](vectors, sample.present[name]) for name, vectors in sample.whole.items()}
     number = is_sampled.cumsum(0) - 1  # of a clip in the sample
     sample = replace(sample, index=number[sample.index.cpu()].to(device), features=unit)
@@ -167,16 +152,6 @@ def _find_centres(config: Config, sample: FeatureTable, num_sampled: int, stop: 
     if meter is not None:
         meter.close()
     return centres
-
-
-def _scale(vectors: Tensor) -> Scale:
-    """Scale the vectors (n, D) of this rank and all others alike."""
-    rows = vectors.double()
-    sums = all_sum(torch.cat([rows.sum(0), rows.square().sum(0), rows.new_tensor([len(rows)])]))
-    mean, square = sums[:-1].view(2, -1) / sums[-1].clamp(min=1)
-    variance = square - mean.square()
-    factor = torch.where(variance > 1e-12 * square, variance.clamp(min=0).rsqrt(), 0.0)
-    return Scale(mean.float(), factor.float())
 
 
 def _assign(
