@@ -224,7 +224,7 @@ reach on them that are trained from scratch. Here `selavi embed --with crafted -
 vectors of all clips, on which heads and one layer of 256 numbers a modality learn for 60 epochs. K-means clusters the
 features of one plain view of each clip. No label takes part; the head is chosen without any.
 """
-DRAWN = ("trainer.max_epochs=4", "labelling.num_labellings=4", "optim.batch_size=1024", "optim.lr_clips=128")
+DRAWN = ("trainer.max_epochs=2", "labelling.num_labellings=2", "optim.batch_size=1024", "optim.lr_clips=128")
 
 
 def of_large(num_clips: int) -> dict[str, Any]:

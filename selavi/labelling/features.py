@@ -88,15 +88,50 @@ def collect_features(
 ) -> FeatureTable:
     """Join (index, features, present) of batches; a rank without clips gives an empty table."""
     indices: list[Tensor] = [torch.zeros(0, dtype=torch.int64, device=device)]
-    features = {name: [torch.zeros(0, size, device=device)] for name, size in num_features.items()}
+    features = {name: _Blocks(size, device) for name, size in num_features.items()}
     present = {name: [torch.zeros(0, dtype=torch.bool, device=device)] for name in num_features}
     for index, batch_features, batch_present in batches:
         indices.append(index)
         for name in num_features:
-            features[name].append(batch_features[name].float())
+            features[name].append(batch_features[name])
             present[name].append(batch_present[name])
     return FeatureTable(
         torch.cat(indices),
-        {name: torch.cat(parts) for name, parts in features.items()},
+        {name: blocks.join() for name, blocks in features.items()},
         {name: torch.cat(parts) for name, parts in present.items()},
     )
+
+
+class _Blocks:
+    """Rows of many batches, in blocks so large that the system gets their memory back: small ones it does not.
+
+    Args:
+        num_features: D of a row.
+        device: of the rows.
+    """
+
+    ROWS = 1 << 15
+
+    def __init__(self, num_features: int, device: torch.device) -> None:
+        self.num_features, self.device = num_features, device
+        self.blocks: list[Tensor] = []
+        self.num_rows = 0
+
+    def append(self, rows: Tensor) -> None:
+        """Copy rows (b, D)."""
+        while len(rows):
+            at = self.num_rows % self.ROWS
+            if at == 0:
+                self.blocks.append(torch.empty(self.ROWS, self.num_features, device=self.device))
+            some = rows[: self.ROWS - at]
+            self.blocks[-1][at : at + len(some)] = some
+            self.num_rows += len(some)
+            rows = rows[len(some) :]
+
+    def join(self) -> Tensor:
+        """(n, D) float32, all rows; the blocks go one by one."""
+        whole = torch.empty(self.num_rows, self.num_features, device=self.device)
+        for at in range(0, self.num_rows, self.ROWS):
+            part = whole[at : at + self.ROWS]
+            part.copy_(self.blocks.pop(0)[: len(part)])
+        return whole
