@@ -181,7 +181,10 @@ class Search:
             start = self.level.best
         self.level = self.all_rows
         if start is not None and start is not warm:
-            self._newton(start, 1.0)
+            # The clips between two clusters of a sample are few: at the final sharpness they say little about all.
+            is_mild = self.dual.overview.spread <= self.tuning.mild_spread
+            fraction = 1.0 if is_mild else 1 / self.tuning.sharpness_ratio
+            self._newton(self.dual.proportional(start, fraction), fraction)
 
     def _warm_start(self, initial_potentials: Tensor | None) -> Tensor | None:
         if initial_potentials is None:
@@ -442,10 +445,19 @@ class NewtonRun:
             return
         longest = self._longest_step()
         if length > longest:
-            step = step * (longest / length)
+            step = self._shortened(step, longest, sums)
         self.step, self.error = step, sums.error
         self.slope = self._slope_here(sums)
         self.potentials = self.potentials + step
+
+    def _shortened(self, step: Tensor, longest: float, sums: Sums) -> Tensor:
+        """A step of at most a given range, along which the dual falls.
+
+        Where clusters are far apart, few of them have a long way to go, and the others shall not wait for these.
+        """
+        cut = (step - step.median()).clamp(-longest / 2, longest / 2)
+        falls = (sums.gradient @ cut).item() < 0
+        return cut if falls else step * (longest / (step.max() - step.min()).item())
 
     def _longest_step(self) -> float:
         """Over which the dual is near its quadratic model: a few nats, or with many clips a part of their spread."""

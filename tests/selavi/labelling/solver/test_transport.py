@@ -589,3 +589,19 @@ def test_one_ranks_fault_is_refused_by_all() -> None:
     assert "row 2 is NaN for cluster 1" in str(found[1])
     found, _ = assign_in_parts([scores[:0], scores[:0]], uniform(4))
     assert all("no rows" in str(part) for part in found)
+
+
+@pytest.mark.parametrize(("num_clusters", "gap", "most"), [(40, 12.0, 28), (100, 10.0, 28)])
+def test_clusters_that_are_far_apart_take_few_passes(num_clusters: int, gap: float, most: int) -> None:
+    """Few clips lie between clusters, so that the masses hardly answer to the potentials.
+
+    39 and 66 passes where a step that is too long for some clusters is shortened for all.
+    """
+    generator = torch.Generator().manual_seed(0)
+    num_clips = 600 * num_clusters + 16_000
+    classes = torch.randint(num_clusters, (num_clips,), generator=generator)
+    scores = torch.randn(num_clips, num_clusters, generator=generator)
+    scores[torch.arange(num_clips), classes] += gap + 2 * torch.randn(num_clips, generator=generator)
+    marginal = torch.full((num_clusters,), 1 / num_clusters, dtype=torch.float64)
+    found = assign(FusedTable(scores), marginal, sharpness=20.0, tol=1e-6)
+    assert found.converged and found.num_passes <= most
