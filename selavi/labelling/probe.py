@@ -18,6 +18,8 @@ from selavi.labelling.features import FeatureTable
 
 PENALTY = 0.01
 """Factor of the squared weights, for each clip that is learned from; the features have variance 1."""
+SUMS_AT_ONCE = 1 << 24
+"""Numbers of the sums by cluster: of as many heads together as fit."""
 GOLDEN_RATIO = (1 + 5**0.5) / 2
 
 
@@ -28,7 +30,7 @@ def probe_scores(clips: FeatureTable, labels: Tensor, num_clusters: int) -> Tens
     Least squares from standardised features to cluster indicators, learned from one half of the clips (see `teaches`)
     and tried on the other.  Kappa allows for the sizes of the clusters, so one cluster that holds every clip scores 0.
     Each branch counts alike (length 1), and is 0 for a clip that lacks it.  Time: N D^2 + H N D K; ranks exchange
-    D x D and K x D numbers.
+    D x D numbers and, of each head, K x D.
 
     Args:
         clips: features of this rank's clips.
@@ -38,24 +40,38 @@ def probe_scores(clips: FeatureTable, labels: Tensor, num_clusters: int) -> Tens
     Returns:
         (H,) float64, on the CPU; nan where no clip of one half has a cluster.
     """
-    mean, scale, gram = _moments(clips)
-    is_taught = teaches(clips.index)
-    scores = []
-    for column in labels.T.to(clips.index.device):
-        learned = column.masked_fill(~is_taught, -1)
-        tried = column.masked_fill(is_taught, -1)
-        sums, sizes = _sums_by_cluster(clips, learned, mean, scale, num_clusters)
-        count = sizes.sum()
-        penalty = PENALTY * count * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-        weights = torch.linalg.solve(gram + penalty, sums.T) if count else torch.zeros_like(sums.T)
-        counts = torch.zeros(3, num_clusters, dtype=torch.float64, device=gram.device)  # clusters, said, both
-        for rows, values in _blocks(clips, mean, scale):
-            is_tried = tried[rows] >= 0
-            said = (values[is_tried] @ weights + sizes / count.clamp(min=1)).argmax(1)
-            true = tried[rows][is_tried]
-            counts += torch.stack([torch.bincount(k, minlength=num_clusters) for k in (true, said, true[true == said])])
-        scores.append(_kappa(all_sum(counts)) if count else float("nan"))
+    moments = _moments(clips)
+    some = max(1, SUMS_AT_ONCE // max(1, num_clusters * len(moments[0])))
+    columns = labels.T.to(clips.index.device).split(some)
+    scores = [score for part in columns for score in _scores(clips, part, num_clusters, *moments)]
     return torch.tensor(scores, dtype=torch.float64)
+
+
+def _scores(
+    clips: FeatureTable, labels: Tensor, num_clusters: int, mean: Tensor, scale: Tensor, gram: Tensor
+) -> list[float]:
+    """The score of each head, whose labels are (H, n), from two passes over the features."""
+    is_taught = teaches(clips.index)
+    learned, tried = labels.masked_fill(~is_taught, -1), labels.masked_fill(is_taught, -1)
+    sums, sizes = _sums_by_cluster(clips, learned, mean, scale, num_clusters)
+    totals = sizes.sum(1)
+    eye = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    weights = [
+        torch.linalg.solve(gram + PENALTY * count * eye, of_head.T).float() if count else of_head.T.float()
+        for count, of_head in zip(totals, sums, strict=True)
+    ]
+    shares = (sizes / totals.clamp(min=1)[:, None]).float()
+    counts = torch.zeros(len(labels), 3, num_clusters, dtype=torch.float64, device=gram.device)  # true, said, both
+    for rows, values in _blocks(clips, mean, scale):
+        block = values[~is_taught[rows]].float()
+        for head, of_head in enumerate(weights):
+            true = tried[head, rows][~is_taught[rows]]
+            said = (block @ of_head + shares[head]).argmax(1)
+            true, said = true[true >= 0], said[true >= 0]
+            both = true[true == said]
+            counts[head] += torch.stack([torch.bincount(k, minlength=num_clusters) for k in (true, said, both)])
+    counts = all_sum(counts)
+    return [_kappa(of_head) if count else float("nan") for of_head, count in zip(counts, totals, strict=True)]
 
 
 def _kappa(counts: Tensor) -> float:
@@ -120,11 +136,15 @@ def _moments(clips: FeatureTable) -> tuple[Tensor, Tensor, Tensor]:
 def _sums_by_cluster(
     clips: FeatureTable, labels: Tensor, mean: Tensor, scale: Tensor, num_clusters: int
 ) -> tuple[Tensor, Tensor]:
-    """(K, D) sums of the standardised features of each cluster's clips, of all ranks, and (K,) how many these are."""
-    sums = torch.zeros(num_clusters, len(mean), dtype=torch.float64, device=mean.device)
-    sizes = torch.zeros(num_clusters, dtype=torch.float64, device=mean.device)
+    """(H, K, D) sums of the features of the clips that labels (H, n) put into each cluster, and (H, K) their numbers.
+
+    Features are standardised; both are of all ranks.
+    """
+    sums = torch.zeros(len(labels), num_clusters, len(mean), dtype=torch.float64, device=mean.device)
+    sizes = torch.zeros(len(labels), num_clusters, dtype=torch.float64, device=mean.device)
     for rows, values in _blocks(clips, mean, scale):
-        kept = labels[rows] >= 0
-        sums.index_add_(0, labels[rows][kept], values[kept])
-        sizes += torch.bincount(labels[rows][kept], minlength=num_clusters)
+        for head, of_head in enumerate(labels[:, rows]):
+            kept = of_head >= 0
+            sums[head].index_add_(0, of_head[kept], values[kept])
+            sizes[head] += torch.bincount(of_head[kept], minlength=num_clusters)
     return all_sum(sums), all_sum(sizes)
