@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import pytorch_lightning as pl
 import torch
 
+from datamodules.index.cut import cut_for
 from datamodules.index.layout import describe_layout
 from datamodules.index.manifest import (
     bad,
@@ -165,12 +166,19 @@ def prepare_manifest(config: Config) -> tuple[pa.Table, Media]:
     if not reads_media(config):
         return _prepare_vectors(config, opened), None
     prepared = open_prepared(config)
-    if prepared is not None and data.layout != "auto":
-        log.warning(f"data.layout={data.layout} changes nothing: {data.root} was prepared with its splits and labels")
+    if prepared is not None:
+        for setting, value, usual, what in (
+            ("layout", data.layout, "auto", "with its splits and labels"),
+            ("cut", data.cut, "whole", "as the clips that it holds"),
+        ):
+            if value != usual:
+                log.warning(f"data.{setting}={value} changes nothing: {data.root} was prepared {what}")
     manifest, media = prepared or (_scan(config), None)
     manifest, list_warning = apply_list(manifest, data.list, data.source)
     manifest = judge_for(config, manifest)
     check_bad_fraction(manifest, data.max_bad_fraction)
+    if data.cut != "whole" and prepared is None:
+        manifest = judge_for(config, cut_for(config, manifest))
     if media is None:
         media, faults = decode_ahead(config, manifest)
         if media is not None and media.sound_faults:
@@ -210,7 +218,19 @@ def require_trainable(config: Config, rows: pa.Table, num_clips: int) -> None:
         raise UsageError(
             f"heads.num_clusters={config.heads.num_clusters}, but there are only {num_clips} usable "
             f"training clips in {source_of(config)}; every cluster needs a clip: lower heads.num_clusters"
+            + _advise_cutting(config, rows)
         )
+
+
+def _advise_cutting(config: Config, rows: pa.Table) -> str:
+    """How many clips there would be if recordings were cut; "" where that would not be enough."""
+    cut_s = config.data.cut_s
+    if config.data.cut != "whole" or not reads_media(config) or is_prepared(config.data.root):
+        return ""
+    num_pieces = int((usable(rows)["duration_s"].to_numpy() // cut_s).clip(1).sum())
+    if num_pieces < config.heads.num_clusters:
+        return ""
+    return f", or cut the recordings: data.cut=every makes about {num_pieces:,} clips of {cut_s:g} s of them"
 
 
 def _prepare_vectors(config: Config, opened: dict[str, Vectors]) -> pa.Table:

@@ -483,6 +483,51 @@ def generate(
     begun.unlink(missing_ok=True)
 
 
+@dataclass(frozen=True)
+class Event:
+    """A stretch of a long recording in which one thing happens, in seconds [start_s, end_s)."""
+
+    start_s: float
+    end_s: float
+    class_name: str
+
+
+def generate_long(path: Path, *, seed: int, length_s: float, event_s: tuple[float, float] = (8.0, 30.0)) -> list[Event]:
+    """Write a long recording in which the classes' events follow each other, never one of them twice in a row.
+
+    Args:
+        path: of the .mp4; what is there is replaced.
+        seed: of everything drawn.
+        length_s: the last event ends when this is reached.
+        event_s: shortest and longest time that an event takes, give or take the 2 to 3 s after which all that says
+            nothing of the class is drawn anew.
+
+    Returns:
+        The events, in the order of time, without gaps.
+    """
+    events = list(_draw_events(seed, length_s, event_s))
+    sound = np.concatenate([render(task.class_name, task.seed)[1] for _, tasks in events for task in tasks])
+    frames = (frame for _, tasks in events for task in tasks for frame in render(task.class_name, task.seed)[0])
+    with write_atomically(path) as temporary:
+        encode_clip(temporary, frames, sound, fps=FPS, sample_rate=SAMPLE_RATE)
+    return [event for event, _ in events]
+
+
+def _draw_events(seed: int, length_s: float, event_s: tuple[float, float]) -> Iterator[tuple[Event, list[_Task]]]:
+    """The events of a recording, and the scenes of each."""
+    rng = np.random.default_rng(mix(seed, "long"))
+    class_name, at_s, number = "", 0.0, 0
+    while at_s < length_s:
+        class_name = str(rng.choice([name for name in CLASSES if name != class_name]))
+        until_s = min(at_s + rng.uniform(*event_s), length_s)
+        begin_s, scenes = at_s, []
+        while at_s < until_s:
+            scenes.append(_Task(Path(), class_name, mix(seed, "long", number)))
+            at_s += draw_nuisances(scenes[-1].seed).num_frames / FPS
+            number += 1
+        yield Event(begin_s, at_s, class_name), scenes
+
+
 def _check_root(root: Path, settings: Mapping[str, object], done: Path, begun: Path) -> None:
     record = next((path for path in (done, begun) if path.exists()), None)
     if record is None:

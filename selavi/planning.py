@@ -20,6 +20,8 @@ SHORTEST_S = 0.2
 """No window is shorter."""
 LONG_S = 60.0
 """From here on a recording is long for one label."""
+PIECE_S = 10.0
+"""Seconds of the pieces that long ones are cut into: as long as the clips of the large sets."""
 STEPS_AN_EPOCH = 3
 """A step takes no more clips than leave so many steps in an epoch."""
 FEWEST_CLUSTERS = 4
@@ -146,6 +148,12 @@ def choose_clip_s(durations_s: Sequence[float], usual_s: float) -> float:
     return usual_s if short_s >= usual_s else min(usual_s, max(SHORTEST_S, math.floor(10 * short_s) / 10))
 
 
+def choose_cut(durations_s: Sequence[float]) -> tuple[str, ...]:
+    """Settings that cut recordings into pieces, where long ones hold most of the time; none where each stays whole."""
+    long_s = sum(duration_s for duration_s in durations_s if duration_s > LONG_S)
+    return ("data.cut=every", f"data.cut_s={PIECE_S:g}") if long_s > sum(durations_s) / 2 else ()
+
+
 def choose_recipe(facts: FolderFacts, machine: MachineFacts, base: Config, num_clusters: int | None) -> Recipe:
     """Choose what to change about a recipe for the clips and the machine that there are.
 
@@ -200,8 +208,8 @@ def _hearing(facts: FolderFacts, base: Config) -> tuple[list[str], list[str], li
     if facts.median_s >= LONG_S:
         remarks.append(
             f"half of the files last {duration(facts.median_s)} or more, and each gets one label, from windows of "
-            f"{clip_s:g} s: at random places in training, at three even ones afterwards. Cut files in which the scene "
-            "changes into pieces first"
+            f"{clip_s:g} s: at random places in training, at three even ones afterwards. Where the scene changes "
+            "within a file, data.cut=every gives each piece of it a label"
         )
     return settings, reasons, remarks
 

@@ -20,7 +20,15 @@ GROUPS = {
 """What the clips of one recording have in common in their names."""
 
 
-def hold_out(ids: Sequence[str], labels: Sequence[str], *, fraction: float, seed: int, group: str = "") -> np.ndarray:
+def hold_out(
+    ids: Sequence[str],
+    labels: Sequence[str],
+    *,
+    fraction: float,
+    seed: int,
+    group: str = "",
+    recordings: Sequence[str] | None = None,
+) -> np.ndarray:
     """Choose whole groups of clips of each label until at least `fraction` of its clips are held out.
 
     Which groups they are depends on (seed, group) alone, not on the order of the clips.  Of every label at least one
@@ -32,7 +40,8 @@ def hold_out(ids: Sequence[str], labels: Sequence[str], *, fraction: float, seed
         fraction: share of the clips of each label to hold out, above 0 and below 1.
         seed: of the choice.
         group: a key of GROUPS or a regular expression; clips in whose ids it matches the same text are one group.
-            "": each clip is one.
+            "": each clip is one, or the pieces of one recording are.
+        recordings: (N,) what the clips are cut from; None: each is whole.
 
     Returns:
         (N,) bool, True for the clips held out.
@@ -50,8 +59,8 @@ def hold_out(ids: Sequence[str], labels: Sequence[str], *, fraction: float, seed
     if group and not any(matches):
         raise UsageError(f"the group {group!r} fits none of the {len(ids)} ids, such as {ids[0] if ids else 'none'}")
     members: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
-    for row, (clip_id, label, match) in enumerate(zip(ids, labels, matches, strict=True)):
-        members[label][match.group() if match else clip_id].append(row)
+    for row, (name, label, match) in enumerate(zip(recordings or ids, labels, matches, strict=True)):
+        members[label][match.group() if match else name].append(row)
     held = np.zeros(len(ids), dtype=bool)
     for groups in members.values():
         order = sorted(groups, key=lambda name: (mix(seed, "hold out", name), name))
@@ -62,6 +71,12 @@ def hold_out(ids: Sequence[str], labels: Sequence[str], *, fraction: float, seed
             held[groups[name]] = True
             taken += len(groups[name])
     return held
+
+
+def recordings_of(rows: pa.Table) -> list[str]:
+    """(N,) the id of each clip or, of a piece, the path of its recording."""
+    names: list[str] = pc.if_else(pc.is_valid(rows["end_s"]), rows["path"], rows["id"]).to_pylist()
+    return names
 
 
 def split_off(manifest: pa.Table, split: str, name: str, *, fraction: float, seed: int, group: str) -> pa.Table:
@@ -86,7 +101,10 @@ def split_off(manifest: pa.Table, split: str, name: str, *, fraction: float, see
             "or those of data.list"
         )
     ids = rows["id"].to_pylist()
-    held = hold_out(ids, rows["label"].to_pylist(), fraction=fraction, seed=seed, group=group)
+    recordings = recordings_of(rows)
+    held = hold_out(
+        ids, rows["label"].to_pylist(), fraction=fraction, seed=seed, group=group, recordings=recordings
+    )  # fmt: skip
     if not held.any():
         raise UsageError(f"no class of split {split!r} has two clips (or groups of clips), so none can be held out")
     moved = pc.is_in(labelled["id"], pa.array(np.array(ids, dtype=object)[held], pa.string()))

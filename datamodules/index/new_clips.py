@@ -10,6 +10,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence, Set
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from datamodules.index.cut import cut_for
 from datamodules.index.layout import describe_layout, read_layout
-from datamodules.index.scan import SOUND_SUFFIXES, list_media, other_suffixes, suffixes_of
+from datamodules.index.probing import probe_file
+from datamodules.index.scan import PROBE_MEMORY, SOUND_SUFFIXES, list_media, other_suffixes, suffixes_of
+from datamodules.processes import Failure, run_jobs
+from datamodules.stores.neighbours import has_pieces
 from datamodules.stores.shards import INDEX, is_prepared, open_shards
 from selavi.atomic import locked, write_text
 from selavi.config import Config
@@ -26,6 +31,7 @@ from selavi.errors import UsageError
 from selavi.filesystem import Look, look, real_path
 from selavi.guarded.json_file import read_json
 from selavi.guarded.parquet import write_parquet
+from selavi.meter import follow
 from selavi.modalities import reads_stills
 from selavi.runs.folder import RunFolder
 from selavi.runs.manifest import SCHEMA, media_root, read_manifest
@@ -49,6 +55,7 @@ def list_clips(
 
     Returns:
         A manifest sorted by id, an id being the path below the folder, or below the folder that several paths share.
+        Recordings are cut as the run's data.cut says; their pieces are in the order of time.
         The clips of shards have the columns of datamodules.stores.shards.INDEX too; those of a URL are sorted by shard.
 
     Raises:
@@ -72,7 +79,26 @@ def list_clips(
         table = _list_prepared(alone[0], config)
     if not len(table):
         raise UsageError(f"{' '.join(paths)}: no clip in it")
+    if config.data.cut != "whole" and b"prepared" not in (table.schema.metadata or {}):
+        table = cut_for(config, _probed(table, config, sound_files))
     return table
+
+
+def _probed(table: pa.Table, config: Config, sound_files: bool) -> pa.Table:
+    """The list with the facts of its files: what is to be cut must have been looked at."""
+    todo = np.flatnonzero(pc.and_(pc.is_null(table["duration_s"]), pc.is_null(table["status"])).to_numpy())
+    files = table.select(["path", "bytes", "mtime_ns"]).take(pa.array(todo)).to_pylist()
+    probe = partial(
+        probe_file, str(media_root(table)), needs_picture=not sound_files, pictures=reads_stills(config)
+    )  # fmt: skip
+    outcomes = run_jobs(
+        probe, [tuple(file.values()) for file in files], deadline_s=config.data.timeout_s, memory_bytes=PROBE_MEMORY
+    )
+    rows = table.to_pylist()
+    for number, outcome in follow(outcomes, "scanning", len(files)):
+        facts = {"status": outcome.reason, "reason": outcome.detail} if isinstance(outcome, Failure) else outcome
+        rows[todo[number]] |= facts
+    return pa.Table.from_pylist(rows, table.schema)
 
 
 def _listed(path: Path) -> pa.Table:
@@ -82,7 +108,8 @@ def _listed(path: Path) -> pa.Table:
     doubled = len(table) - pc.count_distinct(table["id"]).as_py()
     if doubled:
         raise UsageError(f"{path}: {doubled} of {len(table)} rows repeat an id")
-    return table.select(SCHEMA.names).cast(SCHEMA.with_metadata(table.schema.metadata)).sort_by("id")
+    order = [(name, "ascending") for name in (("path", "start_s") if has_pieces(table) else ("id",))]
+    return table.select(SCHEMA.names).cast(SCHEMA.with_metadata(table.schema.metadata)).sort_by(order)
 
 
 def _list_prepared(root: str, config: Config) -> pa.Table:
@@ -140,7 +167,7 @@ def _list_single(files: Mapping[Path, Look], root: Path, layout: str) -> pa.Tabl
     rows = []
     for name, seen in zip(names, files.values(), strict=True):
         split, label = reading.place(name.rpartition("/")[0])
-        row = {"id": name, "path": name, "split": split, "label": label, "bytes": seen.bytes}
+        row = {"id": name, "path": name, "split": split, "label": label, "start_s": 0.0, "bytes": seen.bytes}
         row["mtime_ns"] = seen.mtime_ns
         if seen.kind == "other":
             row |= {"status": "refused", "reason": "not a file but a pipe, a socket or a device"}

@@ -40,7 +40,7 @@ _PROBE_VERSION = 2
 PROBE_MEMORY = 2 << 30
 """Bytes that a worker may take to probe a file."""
 
-_LISTED = ("id", "path", "split", "label", "bytes", "mtime_ns")
+_LISTED = ("id", "path", "split", "label", "start_s", "end_s", "bytes", "mtime_ns")
 _FOUND = [name for name in SCHEMA.names if name not in _LISTED]
 _REMEMBERED = pa.schema([SCHEMA.field(name) for name in ("id", "bytes", "mtime_ns", *_FOUND)])
 _OTHERS_KEY = b"other_suffixes"
@@ -219,6 +219,8 @@ def list_media(
         "path": ids,
         "split": pa.array([split for split, _ in named], pa.string()).take(number),
         "label": pa.array([label for _, label in named], pa.string()).take(number),
+        "start_s": pa.repeat(0.0, len(paths)),
+        "end_s": pa.nulls(len(paths), pa.float64()),
         "bytes": pa.array(sizes, pa.int64()),
         "mtime_ns": pa.array(times, pa.int64()),
         "status": status,

@@ -37,6 +37,7 @@ def list_vectors(opened: Mapping[str, Vectors], layout: str) -> pa.Table:
         "path": pc.if_else(outside, numbers, ids),
         "split": pa.array([split for split, _ in places], pa.string()).take(folders.indices),
         "label": pa.array([label for _, label in places], pa.string()).take(folders.indices),
+        "start_s": pa.repeat(0.0, num_rows),
         "duration_s": pa.repeat(0.0, num_rows),
         "width": pa.repeat(pa.scalar(0, pa.int32()), num_rows),
         "height": pa.repeat(pa.scalar(0, pa.int32()), num_rows),

@@ -18,6 +18,7 @@ from datamodules.loading.sampling import RowSampler, ViewKey, even_view, random_
 from datamodules.loading.shared_memory import require_shared_memory
 from datamodules.loading.vector_loader import VectorLoader
 from datamodules.stores.files import FileReader
+from datamodules.stores.neighbours import NeighbourReader, has_pieces
 from datamodules.stores.reader import ClipReader, Facts
 from datamodules.stores.shards import INDEX, ShardReader, open_shards
 from selavi.arrays import Selected, Vectors
@@ -147,7 +148,8 @@ class ListReader:
 
     def _reader_of(self, rows: pa.Table) -> ClipReader:
         if self.shards is None:
-            return FileReader(rows, self.config.data.timeout_s)
+            kind = NeighbourReader if has_pieces(rows) else FileReader
+            return kind(rows, self.config.data.timeout_s)
         shards = ShardReader(self.shards.source, self.shards.settings, rows.select(INDEX.names))
         return shards.select(rows, request_of(self.config, self.modalities))
 

@@ -11,6 +11,7 @@ from datamodules.loading.loader import Loader
 from datamodules.loading.sampling import AllSampler, ChosenWindow, Endless, TrainSampler, WindowSampler
 from datamodules.loading.shared_memory import require_shared_memory
 from datamodules.loading.vector_loader import VectorLoader
+from datamodules.stores.neighbours import NeighbourReader, has_pieces
 from datamodules.stores.opening import Media
 from datamodules.stores.reader import ClipReader
 from datamodules.stores.shards import ShardReader
@@ -60,7 +61,7 @@ class ClipLoaders:
 
         Another view comes for each number.
         """
-        reader = self._reader(rows)
+        reader = self._pass_reader(rows)
         sampler = AllSampler(len(rows), rank(), world_size(), "label", shards=_order(reader))
         dataset = self._dataset(rows, reader)
         return self._loader(dataset, sampler, self.config.labelling.batch_size), sampler
@@ -83,7 +84,7 @@ class ClipLoaders:
         Raises:
             UsageError: the batches of the loader processes do not fit into shared memory.
         """
-        reader = self._reader(rows)
+        reader = self._pass_reader(rows)
         dataset = self._dataset(rows, reader, num_views, num_crops)
         num_views *= num_crops
         sampler = AllSampler(len(rows), rank(), world_size(), "eval", num_views, _order(reader), block)
@@ -97,7 +98,7 @@ class ClipLoaders:
         Raises:
             UsageError: the batches of the loader processes do not fit into shared memory.
         """
-        dataset = ClipDataset(rows, self.config, self._reader(rows), windows=windows, vectors=self._vectors(rows))
+        dataset = ClipDataset(rows, self.config, self._pass_reader(rows), windows=windows, vectors=self._vectors(rows))
         self._require_shared_memory(batch_size)
         return self._loader(dataset, WindowSampler([len(of_row) for of_row in windows]), batch_size)
 
@@ -118,6 +119,12 @@ class ClipLoaders:
         if isinstance(self.media, ShardReader):
             return self.media.select(rows, request_of(self.config, self.config.kinds))
         return None if self.media is None else self.media.select(rows)
+
+    def _pass_reader(self, rows: pa.Table) -> ClipReader | None:
+        """As _reader, for a pass in the order of the rows."""
+        if self.media is None and has_pieces(rows):
+            return NeighbourReader(rows, self.config.data.timeout_s)
+        return self._reader(rows)
 
     def _loader(
         self,
@@ -145,5 +152,7 @@ class ClipLoaders:
 
 
 def _order(reader: ClipReader | None) -> np.ndarray | None:
-    """The shard of each clip where the order of reading should follow it."""
+    """The shard of each clip, or the number of its neighbours, where the order of reading should follow it."""
+    if isinstance(reader, NeighbourReader):
+        return reader.groups
     return reader.shards if isinstance(reader, ShardReader) and reader.remote else None

@@ -4,16 +4,19 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from datamodules.processes import Failure, run_jobs
+from datamodules.stores.neighbours import group_neighbours
 from selavi.atomic import locked, write_atomically
 from selavi.filesystem import PASSING
 from selavi.media import MediaError, Recording, crop_square, cut_waveform, decode_recording, frame_times, latest_frames
@@ -259,23 +262,72 @@ def _no_index() -> dict[str, np.ndarray]:
 
 
 def _decoded(rows: pa.Table, size: int, sample_rate: int, workers: int) -> Iterator[tuple[int, Recording | Failure]]:
-    """Decode recordings in processes; (row, what came of it), in order."""
+    """Decode recordings, or their pieces, in processes; (row, what came of it), in order."""
     root = media_root(rows)
-    facts = zip(*(rows[name].to_pylist() for name in ("path", "bytes", "mtime_ns")), strict=True)
-    return run_jobs(
+    names = ("path", "bytes", "mtime_ns", "start_s", "end_s")
+    facts = list(zip(*(rows[name].to_pylist() for name in names), strict=True))
+    firsts = np.flatnonzero(np.diff(group_neighbours(rows), prepend=-1)).tolist()
+    jobs = []
+    for first, following in pairwise([*firsts, len(rows)]):
+        path, num_bytes, mtime_ns = facts[first][:3]
+        spans = [(start_s, float("inf") if end_s is None else end_s) for *_, start_s, end_s in facts[first:following]]
+        jobs.append(_Neighbours(root / path, num_bytes, mtime_ns, spans))
+    results = run_jobs(
         partial(_decode, size=size, sample_rate=sample_rate),
-        [(root / path, num_bytes, mtime_ns) for path, num_bytes, mtime_ns in facts],
+        jobs,
         workers=workers,
         deadline_s=_DEADLINE_S,
         memory_bytes=_MEMORY_BYTES,
         ordered=True,
     )
+    for number, outcome in results:
+        row, spans = firsts[number], jobs[number].spans
+        yield from enumerate([outcome] * len(spans) if isinstance(outcome, Failure) else outcome, row)
 
 
-def _decode(file: tuple[Path, int, int], *, size: int, sample_rate: int) -> Recording:
-    path, num_bytes, mtime_ns = file
-    require_unchanged(path, num_bytes, mtime_ns)
-    return decode_recording(path, size=size, sample_rate=sample_rate)
+class _Neighbours(NamedTuple):
+    """A recording, or pieces of it that are decoded together."""
+
+    path: Path
+    num_bytes: int
+    mtime_ns: int
+    spans: list[tuple[float, float]]
+    """Begin and end of each, in seconds."""
+
+
+def _decode(job: _Neighbours, *, size: int, sample_rate: int) -> list[Recording | Failure]:
+    """Each span; where not all can be decoded together, each by itself, as far as it can."""
+    require_unchanged(job.path, job.num_bytes, job.mtime_ns)
+    begin_s, end_s = job.spans[0][0], max(end_s for _, end_s in job.spans)
+    decode = partial(decode_recording, job.path, size=size, sample_rate=sample_rate)
+    if len(job.spans) == 1:
+        return [decode(start_s=begin_s, end_s=end_s)]
+    try:
+        together = decode(start_s=begin_s, end_s=end_s)
+    except MediaError:
+        return [_decode_span(decode, *span) for span in job.spans]
+    if together.audio_fault is not None:
+        return [_decode_span(decode, *span) for span in job.spans]
+    return [_cut(together, start_s - begin_s, end_s - begin_s, sample_rate) for start_s, end_s in job.spans]
+
+
+def _decode_span(decode: Callable[..., Recording], start_s: float, end_s: float) -> Recording | Failure:
+    try:
+        return decode(start_s=start_s, end_s=end_s)
+    except MediaError as error:
+        return Failure(error.reason, error.detail)
+
+
+def _cut(recording: Recording, start_s: float, end_s: float, sample_rate: int) -> Recording:
+    """What of a recording is on screen, and heard, in [start_s, end_s)."""
+    first = int(latest_frames(recording.times_s, np.array([start_s]))[0])
+    last = max(int(np.searchsorted(recording.times_s, end_s - 1e-6)), first + 1)
+    sound = cut_waveform(recording.waveform, start_s, end_s - start_s, sample_rate)
+    return Recording(
+        recording.frames[first:last],
+        recording.times_s[first:last] - start_s,
+        np.zeros(0, np.int16) if sound is None else sound,
+    )
 
 
 def _map_file(path: Path, dtype: type[np.generic]) -> np.ndarray:

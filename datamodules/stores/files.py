@@ -1,5 +1,7 @@
 """Clips decoded from media files, each when it is asked for."""
 
+from pathlib import Path
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -19,7 +21,20 @@ class FileReader:
     def __init__(self, rows: pa.Table, timeout_s: float) -> None:
         self.root, self.timeout_s = media_root(rows), timeout_s
         self.paths = rows["path"].combine_chunks()
+        self.starts_s = rows["start_s"].to_numpy()
         self.bytes, self.mtimes_ns = (pc.fill_null(rows[name], -1).to_numpy() for name in ("bytes", "mtime_ns"))
+
+    def path(self, row: int) -> Path:
+        """The recording of a row."""
+        return self.root / self.paths[row].as_py()
+
+    def require_unchanged(self, row: int) -> None:
+        """Check that the file of a row is still the one that was scanned.
+
+        Raises:
+            MediaError: it is not.
+        """
+        require_unchanged(self.path(row), int(self.bytes[row]), int(self.mtimes_ns[row]))
 
     def read(self, row: int, window: Window, request: Request) -> Streams:
         """Decode a window; see ClipReader.
@@ -27,11 +42,10 @@ class FileReader:
         Raises:
             MediaError: also where the file is no longer the one that was scanned.
         """
-        path = self.root / self.paths[row].as_py()
-        require_unchanged(path, int(self.bytes[row]), int(self.mtimes_ns[row]))
+        self.require_unchanged(row)
         frames, waveform = decode_clip(
-            path,
-            window.start_s,
+            self.path(row),
+            self.starts_s[row] + window.start_s,
             window.clip_s,
             num_frames=request.num_frames,
             size=request.size,

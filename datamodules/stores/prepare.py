@@ -420,6 +420,14 @@ class _Shards:
             self._part(place).unlink(missing_ok=True)
 
 
+def _small_file(path: str, start_s: float, end_s: float | None) -> str:
+    """Name of the small file of a recording, or of a piece of it."""
+    if end_s is not None:
+        stem = path.rpartition(".")[0] or path
+        return f"{stem}-{start_s:.3f}-{end_s:.3f}.mp4"
+    return path if path.lower().endswith(".mp4") else f"{path}.mp4"
+
+
 class _Files:
     """Small files of short groups of pictures, in the folders of the originals."""
 
@@ -427,7 +435,7 @@ class _Files:
         self, rows: pa.Table, out: Path, settings: PrepareSettings, lasting: dict[str, tuple[str, str]]
     ) -> None:
         self.rows, self.out, self.settings, self.lasting = rows, out, settings, lasting
-        self.names = [name if name.lower().endswith(".mp4") else f"{name}.mp4" for name in rows["path"].to_pylist()]
+        self.names = [_small_file(**row) for row in rows.select(["path", "start_s", "end_s"]).to_pylist()]
         if len(set(self.names)) < len(self.names) or any(PurePosixPath(n).parts[0] in _ONLY_OUT for n in self.names):
             raise UsageError("two files would get one name; rename files such as a.avi beside a.avi.mp4")
 
@@ -461,6 +469,7 @@ class _Files:
             if path is not None and (self.out / path).exists():
                 # No time of change: a copy of the folder would have another.
                 row |= {"path": path, "bytes": (self.out / path).stat().st_size, "mtime_ns": 0}
+                row |= {"start_s": 0.0, "end_s": None}
             changed.append(row)
         return pa.Table.from_pylist(changed, schema=manifest.schema)
 
@@ -580,18 +589,26 @@ def encode_file(job: Job, *, root: str, settings: PrepareSettings) -> None:
 
 
 def _frames(path: Path, facts: dict, settings: PrepareSettings) -> Iterator[tuple[float, np.ndarray]]:
-    """Frames of an original to be stored, and when each is shown."""
-    frames = stream_frames(path, size=settings.size)
+    """Frames of an original, or of a piece of it, to be stored, and when each is shown, from the clip's begin."""
+    start_s, end_s = _span(facts)
+    decoded = stream_frames(path, size=settings.size, start_s=start_s, end_s=end_s)
+    frames: Iterator[tuple[float, np.ndarray]] = ((max(time_s - start_s, 0.0), frame) for time_s, frame in decoded)
     frames = thin(frames, settings.fps) if settings.fps and settings.fps < (facts["fps"] or 0) else frames
     for time_s, frame in frames:
         yield time_s, _cut(frame, settings.aspect)
 
 
 def _sound(path: Path, facts: dict, settings: PrepareSettings) -> np.ndarray:
-    """The sound of an original, (S,) int16; none where the manifest says that it cannot be decoded."""
+    """The sound of an original or a piece, (S,) int16; none where the manifest says that it cannot be decoded."""
     if facts["audio_state"] == "broken":
         return np.zeros(0, np.int16)
-    return decode_sound(path, sample_rate=settings.sample_rate)
+    start_s, end_s = _span(facts)
+    return decode_sound(path, sample_rate=settings.sample_rate, start_s=start_s, end_s=end_s)
+
+
+def _span(facts: dict) -> tuple[float, float]:
+    """Where a clip begins and ends in its file; a whole recording ends at infinity."""
+    return facts["start_s"], float("inf") if facts["end_s"] is None else facts["end_s"]
 
 
 def _cut(frame: np.ndarray, aspect: float) -> np.ndarray:

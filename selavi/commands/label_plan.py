@@ -16,6 +16,7 @@ import torch
 from datamodules.clips import check_bad_fraction, judge_for
 from datamodules.doctor.installation import PROBES, check_codecs, run_probe
 from datamodules.doctor.throughput import SampledFiles, measure_data
+from datamodules.index.cut import cut_for
 from datamodules.index.manifest import describe_bad, probed, select_split, usable
 from datamodules.stores.cache import estimate_gb
 from datamodules.stores.opening import open_prepared
@@ -30,6 +31,7 @@ from selavi.guarded.json_file import read_json
 from selavi.meter import say
 from selavi.modalities import reads_stills, request_of_media
 from selavi.planning import (
+    LONG_S,
     SHORTEST_S,
     Cost,
     FolderFacts,
@@ -37,6 +39,7 @@ from selavi.planning import (
     Rates,
     Recipe,
     choose_clip_s,
+    choose_cut,
     choose_recipe,
     cost_of,
     describe_length,
@@ -46,7 +49,7 @@ from selavi.planning import (
 from selavi.runs.folder import RunFolder
 from selavi.runs.manifest import read_manifest
 from selavi.training.speed import measure_model
-from selavi.wording import about
+from selavi.wording import about, duration
 
 PLAN = "label.json"
 _SCANNED = {"manifest.parquet", "triage.md"}
@@ -128,6 +131,9 @@ def make_plan(arguments: LabelArguments, run: Path) -> Plan:
     overrides = list(arguments.overrides)
     usual = _config("images" if are_pictures(arguments) else "small", arguments)
     manifest = _look(usual, run)
+    cut = _choose_cut(arguments, usual, manifest)
+    usual = _config("images" if are_pictures(arguments) else "small", arguments, cut)
+    manifest = cut_for(usual, manifest)
     recipe = _choose(arguments, usual, manifest)
     plan = Plan(
         folder=os.path.abspath(arguments.folder),
@@ -137,9 +143,9 @@ def make_plan(arguments: LabelArguments, run: Path) -> Plan:
             "overrides": overrides,
         },
         recipe=recipe.config,
-        settings=[*recipe.settings, *overrides],
+        settings=[*cut, *recipe.settings, *overrides],
     )
-    config = _config(recipe.config, arguments, recipe.settings)
+    config = _config(recipe.config, arguments, [*cut, *recipe.settings])
     manifest = judge_for(config, manifest)
     _require_clips(config, manifest)
     if any(word.startswith("trainer.max_epochs=") for word in overrides):
@@ -161,6 +167,23 @@ def _check_codecs() -> None:
     for check in check_codecs(run_probe(PROBES["av"])):
         if check.mark != "ok":
             say(f"{check.mark}: {check.name}: {check.finding}. {check.advice}")
+
+
+def _choose_cut(arguments: LabelArguments, usual: Config, manifest: pa.Table) -> tuple[str, ...]:
+    """Whether recordings are cut, which is said; nothing where that was asked for, or the clips are prepared."""
+    asked = any(word.startswith("data.cut=") for word in arguments.overrides)
+    if asked or reads_stills(usual) or open_prepared(usual) is not None:
+        return ()
+    durations_s = probed(manifest)["duration_s"].to_numpy()
+    cut = choose_cut(durations_s.tolist())
+    if cut:
+        longer = int((durations_s > LONG_S).sum())
+        say(
+            f"recordings: {longer:,} of {len(durations_s):,} last over a minute and hold most of the "
+            f"{duration(float(durations_s.sum()))} that there are, so they are cut into pieces, each a clip with a "
+            f"label of its own ({' '.join(cut)}; data.cut=whole leaves each as one)"
+        )
+    return cut
 
 
 def _choose(arguments: LabelArguments, usual: Config, manifest: pa.Table) -> Recipe:

@@ -6,10 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from selavi.cli import Command, Parser
+from selavi.errors import UsageError
 from selavi.wording import command
 
 if TYPE_CHECKING:
     from datamodules.stores.prepare import PrepareSettings, PrepareSummary
+
+LEAST_PIECE_S = 1.0
+"""The last piece of a recording is left out where it is shorter: data.clip_s as it usually is."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,8 @@ class PrepareArguments:
     list: str = ""
     source: str = "auto"
     layout: str = "auto"
+    cut_s: float = 0.0
+    stride_s: float = 0.0
     pictures: bool = False
     workers: int = 0
     timeout_s: float = 600.0
@@ -66,6 +72,10 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--source", metavar="FORMAT", help="format of the list (default: recognised by its content)")
     about = "what the folders below ROOT mean (data.layout; default: recognised by their names)"
     parser.add_argument("--layout", choices=("auto", "classes", "splits", "flat"), help=about)
+    about = "cut recordings that are longer into pieces of so many seconds (default: 0, each stays whole)"
+    parser.add_argument("--cut-s", type=float, metavar="SECONDS", help=about)
+    about = "seconds from the beginning of a piece to that of the next (default: those of --cut-s)"
+    parser.add_argument("--stride-s", type=float, metavar="SECONDS", help=about)
     about = "look for still pictures, not for recordings (default: where there are no recordings)"
     parser.add_argument("--pictures", action="store_true", help=about)
     parser.add_argument("--workers", type=int, metavar="N", help="number of processes (default: 0, one for each core)")
@@ -78,6 +88,7 @@ def add_arguments(parser: Parser) -> None:
 
 def prepare(arguments: PrepareArguments) -> PrepareResult:
     """Scan, join the list, re-encode."""
+    from datamodules.index.cut import cut_evenly
     from datamodules.index.layout import describe_layout
     from datamodules.index.scan import holds_pictures_alone, other_suffixes, scan, suffixes_of
     from datamodules.index.sources import apply_list
@@ -100,7 +111,10 @@ def prepare(arguments: PrepareArguments) -> PrepareResult:
     about_list = ""
     if arguments.list:
         manifest, about_list = apply_list(manifest, arguments.list, arguments.source)
-    lines = (*describe_layout(manifest), other_suffixes(manifest, suffixes_of(pictures)), about_list)
+    about_cut = ""
+    if cut_s := arguments.cut_s:
+        manifest, about_cut = cut_evenly(manifest, cut_s, arguments.stride_s or cut_s, min(cut_s, LEAST_PIECE_S))
+    lines = (*describe_layout(manifest), other_suffixes(manifest, suffixes_of(pictures)), about_list, about_cut)
     print(*filter(None, lines), sep="\n", file=sys.stderr)
     summary = re_encode(manifest, arguments.out, settings, workers=arguments.workers, deadline_s=arguments.timeout_s)
     return PrepareResult(arguments.out, settings, summary)
@@ -112,6 +126,11 @@ def _check(arguments: PrepareArguments) -> None:
     from selavi.commands.checks import above_zero, at_least, list_file, output_folder
 
     above_zero(arguments, "timeout_s")
+    if arguments.stride_s and not arguments.cut_s:
+        raise UsageError(f"--stride-s {arguments.stride_s:g} needs --cut-s: the length of a piece")
+    for name, value in (("cut-s", arguments.cut_s), ("stride-s", arguments.stride_s)):
+        if value and not 0.04 <= value <= 3600:
+            raise UsageError(f"--{name} must be 0, or 0.04 to 3600, got {value:g}")
     at_least(arguments, workers=0)
     require_place(arguments.root, arguments.out)
     output_folder("OUT", arguments.out)

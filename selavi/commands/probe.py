@@ -101,7 +101,7 @@ def _check(arguments: ProbeArguments) -> None:
 def _probe_fold(run: "Run", config: "Config", fold: str | None, arguments: ProbeArguments) -> list[dict[str, Any]]:
     """A row for each kind of encoders and features."""
     from datamodules.clips import prepare_data
-    from datamodules.index.holdout import hold_out
+    from datamodules.index.holdout import hold_out, recordings_of
     from datamodules.index.manifest import select_split, usable
     from datamodules.loading.views import ClipLoaders
     from datamodules.stores.opening import open_media
@@ -119,7 +119,14 @@ def _probe_fold(run: "Run", config: "Config", fold: str | None, arguments: Probe
     train_rows = usable(select_split(manifest, config.data.train_split))
     device = best_device(config.trainer.accelerator)
     labels = [label or "" for label in train_rows["label"].to_pylist()]
-    held_out = hold_out(train_rows["id"].to_pylist(), labels, fraction=0.2, seed=config.seed, group=arguments.group)
+    held_out = hold_out(
+        train_rows["id"].to_pylist(),
+        labels,
+        fraction=0.2,
+        seed=config.seed,
+        group=arguments.group,
+        recordings=recordings_of(train_rows),
+    )
     makers = {"trained": load_model, "untrained": untrained_model} if arguments.untrained else {"trained": load_model}
     rows = []
     for encoders, make in makers.items():

@@ -40,6 +40,8 @@ PART_SCHEMA = pa.schema(
         ("id", pa.string()),
         ("path", pa.string()),
         ("label", pa.string()),
+        ("start_s", pa.float64()),
+        ("end_s", pa.float64()),
         ("status", pa.string()),  # ok, or why the clip has no label: then it has one row, and nothing but its reason
         ("reason", pa.string()),
         ("head", pa.int32()),
@@ -51,6 +53,7 @@ PART_SCHEMA = pa.schema(
         ("nearest", NEAREST),
     ]
 )
+_OF_CLIP = ("id", "path", "label", "start_s", "end_s")
 _AGAIN = "remove it, and run the same command again"
 BY_CHOICE = ("no_audio", "silent", "no_features")
 """Statuses that are no fault of a file."""
@@ -134,7 +137,7 @@ def part_table(
     """The table of one shard.
 
     Args:
-        rows: (n,) of the list: id, path, label.
+        rows: (n,) of the list: id, path, label, start_s, end_s.
         first_row: number of the first of them in the list.
         batches: predictions of all of them, in order.
         columns: (C,) of the label bank, as they were asked for.
@@ -162,7 +165,7 @@ def part_table(
         ),
     )
     labelled = {
-        **{name: rows[name].take(pa.array(clips)) for name in ("id", "path", "label")},
+        **{name: rows[name].take(pa.array(clips)) for name in _OF_CLIP},
         "status": pa.array(["ok"] * len(clips), pa.string()),
         "head": pa.array(np.asarray(columns, np.int32)[places]),
         "cluster": pa.array(values["clusters"].astype(np.int32)),
@@ -179,7 +182,7 @@ def part_table(
         for row in lost.tolist()
     ]
     bad = {
-        **{name: rows[name].take(pa.array(lost)) for name in ("id", "path", "label")},
+        **{name: rows[name].take(pa.array(lost)) for name in _OF_CLIP},
         "status": pa.array([status for status, _ in reasons], pa.string()),
         "reason": pa.array([reason for _, reason in reasons], pa.string()),
     }
@@ -404,7 +407,6 @@ def _with_final_clusters(table: pa.Table, names: Names) -> pa.Table:
 
 def _assigned(table: pa.Table, ranks: np.ndarray, names: Names | None, num_nearest: int) -> pa.Table:
     columns = {
-        "start_s": np.zeros(len(table)),
         "rank_in_cluster": ranks,
         "name": pa.nulls(len(table), pa.string()),
         "nearest": table["nearest"],

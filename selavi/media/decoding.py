@@ -3,11 +3,12 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 
 from selavi.media.files import DEADLINE_S, LIMITS, File, Limits, MediaError, translated
-from selavi.media.frames import pictures_at, shape_of, timed_frames
+from selavi.media.frames import frames_between, pictures_at, shape_of
 from selavi.media.pictures import Resize, crop_square
 from selavi.media.sound import MIXED, cut_waveform, read_sound
 from selavi.media.stills import is_still, read_still
@@ -117,29 +118,70 @@ def _require_sound(file: File) -> None:
         raise file.audio_fault
 
 
-def decode_recording(path: Path, *, size: int, sample_rate: int, limits: Limits = LIMITS) -> Recording:
-    """Decode a whole file: frames with the short side resized to `size`, and the sound.
+def decode_recording(
+    path: Path,
+    *,
+    size: int,
+    sample_rate: int,
+    start_s: float = 0.0,
+    end_s: float = float("inf"),
+    limits: Limits = LIMITS,
+    deadline_s: float = float("inf"),
+) -> Recording:
+    """Decode a file or a span of it.
+
+    Times count from start_s, so that of the first frame, which is on screen by then, may be below 0.
+
+    Args:
+        path: media file.
+        size: the short side of the frames is resized to it; 0: none is decoded.
+        sample_rate: of the sound; 0: it is not decoded.
+        start_s: where the span begins.
+        end_s: where it ends.
+        limits: what the file may claim to hold.
+        deadline_s: seconds of processor time that frames and sound may take each.
 
     Raises:
-        MediaError: the frames cannot be decoded, or the file cannot be read.
+        MediaError: the frames cannot be decoded, or the file cannot be read; without frames, also where the sound
+            cannot be decoded.
     """
+    span: _Span = {"start_s": start_s, "end_s": end_s, "limits": limits, "deadline_s": deadline_s}
     times_s, frames, taken = [], [], 0
-    for time_s, frame in stream_frames(path, size=size, limits=limits):
-        times_s.append(time_s)
+    for time_s, frame in stream_frames(path, size=size, **span) if size else ():
+        times_s.append(time_s - start_s)
         frames.append(frame)
         taken += frame.size
         if taken > limits.recording_bytes:
             raise MediaError(path, "refused", f"over {limits.recording_bytes / 1e9:.1f} GB once decoded")
     waveform, fault = np.zeros(0, np.int16), None
     try:
-        waveform = decode_sound(path, sample_rate=sample_rate, limits=limits)
+        waveform = decode_sound(path, sample_rate=sample_rate, **span) if sample_rate else waveform
     except MediaError as error:
+        if not size:
+            raise
         fault = error.detail
-    return Recording(np.stack(frames), np.array(times_s), waveform, fault)
+    return Recording(np.stack(frames) if size else np.zeros((0, 1, 1, 3), np.uint8), np.array(times_s), waveform, fault)
 
 
-def stream_frames(path: Path, *, size: int, limits: Limits = LIMITS) -> Iterator[tuple[float, np.ndarray]]:
-    """Decode every frame of a file, one at a time.
+class _Span(TypedDict):
+    """What of a file is decoded, and within which limits."""
+
+    start_s: float
+    end_s: float
+    limits: Limits
+    deadline_s: float
+
+
+def stream_frames(
+    path: Path,
+    *,
+    size: int,
+    start_s: float = 0.0,
+    end_s: float = float("inf"),
+    limits: Limits = LIMITS,
+    deadline_s: float = float("inf"),
+) -> Iterator[tuple[float, np.ndarray]]:
+    """Decode every frame that is on screen in [start_s, end_s) of a file, one at a time.
 
     Yields:
         Seconds from the start of the picture, ascending, and the frame, (h, w, 3) uint8 with the short side resized to
@@ -149,35 +191,47 @@ def stream_frames(path: Path, *, size: int, limits: Limits = LIMITS) -> Iterator
         MediaError: the file cannot be read, or no frame of it can be decoded.
     """
     if is_still(path):
-        yield 0.0, read_still(path, size, limits, float("inf"))
+        yield 0.0, read_still(path, size, limits, deadline_s)
         return
-    with open_file(path, limits, float("inf")) as file, translated(path, "picture"):
+    with open_file(path, limits, deadline_s, by_header=end_s < float("inf")) as file, translated(path, "picture"):
         to_rgb = Resize(size, shape=lambda frame: shape_of(file, frame))
         count = 0
-        for time_s, frame in timed_frames(file):
+        for time_s, frame in frames_between(file, start_s, end_s):
             yield time_s, to_rgb(frame)
             count += 1
         if not count:
             raise MediaError(path, "corrupt", "no frame can be decoded")
 
 
-def decode_sound(path: Path, *, sample_rate: int, limits: Limits = LIMITS) -> np.ndarray:
-    """Decode the whole sound of a file: (S,) int16, mono, from the start of the picture; S = 0 without sound.
+def decode_sound(
+    path: Path,
+    *,
+    sample_rate: int,
+    start_s: float = 0.0,
+    end_s: float = float("inf"),
+    limits: Limits = LIMITS,
+    deadline_s: float = float("inf"),
+) -> np.ndarray:
+    """Decode the sound of a file in [start_s, end_s): (S,) int16, mono, from start_s on; S = 0 without sound.
 
     Raises:
         MediaError: the file cannot be read, or the sound that it has cannot be decoded.
     """
     if is_still(path):
         return np.zeros(0, np.int16)
-    with open_file(path, limits, float("inf"), needs_picture=False) as file:
+    with open_file(path, limits, deadline_s, needs_picture=False, by_header=end_s < float("inf")) as file:
         _require_sound(file)
         if file.audio is None:
             return np.zeros(0, np.int16)
+        if end_s < float("inf"):
+            span = _window_of_sound(file, start_s, end_s - start_s, sample_rate, MIXED)
+            return np.zeros(0, np.int16) if span is None else span
         with translated(path, "sound"):
             file.seek(file.audio, float("-inf"))
             sound, first_s = read_sound(file, 0.0, float("inf"), sample_rate)
         skip = round(first_s * sample_rate)
-        return np.concatenate([np.zeros(max(0, skip), np.int16), sound[max(0, -skip) :]]) if sound.size else sound
+        whole = np.concatenate([np.zeros(max(0, skip), np.int16), sound[max(0, -skip) :]]) if sound.size else sound
+        return whole[round(start_s * sample_rate) :]
 
 
 def decode_frames_at(path: Path, times_s: Sequence[float], short_side: int) -> np.ndarray:

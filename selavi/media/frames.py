@@ -45,6 +45,50 @@ def timed_frames(file: File) -> Iterator[tuple[float, VideoFrame]]:
         yield seconds(stream, ticks) - file.origin_s, ordered
 
 
+def frames_between(file: File, start_s: float, end_s: float) -> Iterator[tuple[float, VideoFrame]]:
+    """What timed_frames would give from the start, cut to what is on screen in [start_s, end_s).
+
+    The first frame of all stands for what is before it.  Decoding begins at a key frame before start_s as far as that
+    changes nothing.
+
+        frames        |---A---|---B---|---C---|---D---|
+        span                    start_s       end_s             B, C
+    """
+    waiting: tuple[float, VideoFrame] | None = None
+    begun = False
+    for time_s, frame in _entered(file, start_s):
+        if time_s >= end_s - 1e-6 and (begun or waiting):
+            break
+        if waiting and time_s > start_s + 1e-6:
+            yield waiting
+            waiting, begun = None, True
+        if begun or start_s == 0 or time_s > start_s + 1e-6:
+            yield time_s, frame
+            begun = True
+        else:
+            waiting = time_s, frame
+    if waiting:
+        yield waiting
+
+
+def _entered(file: File, start_s: float) -> Iterator[tuple[float, VideoFrame]]:
+    """timed_frames from a key frame at or before a time, or from the start where none will do."""
+    stream = file.video
+    shuffled = file.format in UNTIMED and stream.codec_context.has_b_frames
+    margin_s = _REORDERED / float(stream.average_rate or 1) if shuffled else 0.0
+    for earlier_s in (margin_s, 12.0) if file.seekable else ():  # some containers (.ts) land behind the time
+        if start_s <= earlier_s:
+            break
+        file.seek(file.video, start_s - earlier_s)
+        frames = timed_frames(file)
+        first = next(frames, None)
+        # Streams with periodic refresh have entries that take time to recover.
+        if first is not None and first[0] <= start_s + 1e-6 and first[1].pict_type == PictureType.I:
+            return chain([first], frames)
+    file.seek(file.video, float("-inf"))
+    return timed_frames(file)
+
+
 def shape_of(file: File, frame: VideoFrame) -> Shape:
     """How the pictures of a file are shown; `frame` is one of them."""
     stream = file.video

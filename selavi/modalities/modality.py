@@ -23,10 +23,10 @@ Settings = Any
 
 @dataclass(frozen=True)
 class Window:
-    """A half-open window [start_s, start_s + clip_s) of a recording, and where the square lies in its pictures."""
+    """A half-open window [start_s, start_s + clip_s) of a clip, and where the square lies in its pictures."""
 
     start_s: float
-    """Seconds from the start of the file."""
+    """Seconds from the start of the clip, which may be a piece of a recording."""
     clip_s: float
     offset: float = 0.5
     """Place of the square on the long side, in [0, 1]."""

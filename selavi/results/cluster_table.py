@@ -29,12 +29,13 @@ CLUSTER_SCHEMA = pa.schema(
         pa.field("rank_in_cluster", pa.int32(), nullable=False),
         pa.field("modality_agreement", pa.float32()),
         pa.field("label", pa.string()),
+        pa.field("end_s", pa.float64()),
     ]
 )
-"""Column by column: id, path and start_s (seconds) of the clip; head and cluster; the cluster's name, null
-until a person names it; confidence, margin and entropy (nats) of the clip's normalised plan row;
-rank_in_cluster, 0 for the most confident clip of its head and cluster; modality_agreement, null with one
-modality; the clip's label or null."""
+"""Column by column: id and path of the clip, and where in its recording it begins (seconds); head and cluster; the
+cluster's name, null until a person names it; confidence, margin and entropy (nats) of the clip's normalised plan row;
+rank_in_cluster, 0 for the most confident clip of its head and cluster; modality_agreement, null with one modality; the
+clip's label or null; where in its recording it ends (seconds), null where nobody has looked."""
 
 LABEL_SCHEMA = pa.schema(
     [
@@ -52,7 +53,7 @@ LABEL_SCHEMA = pa.schema(
 _ROWS_AT_ONCE = 1_000_000
 _LABEL_COLUMNS = ("id", "head", "cluster", "confidence", "margin", "entropy", "modality_agreement")
 _KEYS = ("id", "head", "cluster")
-_MANIFEST_COLUMNS = ("id", "path", "label")
+_MANIFEST_COLUMNS = ("id", "path", "label", "start_s", "end_s", "duration_s")
 _AGAIN = "make the labels again: measure this split, or train with resume=auto without status.json"
 
 
@@ -61,12 +62,11 @@ def cluster_table(labels: pa.Table, manifest: pa.Table, head: int | None) -> pa.
 
     Args:
         labels: one row a clip and head: id, head, cluster, confidence, margin, entropy, modality_agreement.
-        manifest: one row a recording: id, path, label, ...; rows without labels are left out.
+        manifest: one row a clip: id, path, label, start_s, end_s, duration_s, ...; rows without labels are left out.
         head: the head to keep; None keeps all.
 
     Returns:
-        A table of CLUSTER_SCHEMA, sorted by head, cluster and rank.  A clip here is a whole recording, so
-        start_s is 0.
+        A table of CLUSTER_SCHEMA, sorted by head, cluster and rank.
 
     Raises:
         ValueError: a column is missing, an id occurs twice, an id is not in the manifest, the heads do not
@@ -82,16 +82,17 @@ def cluster_table(labels: pa.Table, manifest: pa.Table, head: int | None) -> pa.
         labels = labels.filter(pc.equal(labels["head"], head))
 
     labels = _sorted(labels)
-    recordings = _take(
+    clips = _take(
         manifest.select(list(_MANIFEST_COLUMNS)), pc.index_in(labels["id"], value_set=manifest["id"].combine_chunks())
     )
     num_rows = labels.num_rows
     columns = {
-        "path": recordings["path"],
-        "start_s": np.zeros(num_rows),
+        "path": clips["path"],
+        "start_s": clips["start_s"],
+        "end_s": pc.coalesce(clips["end_s"], clips["duration_s"]),
         "name": pa.nulls(num_rows, pa.string()),
         "rank_in_cluster": _ranks(labels["head"].to_numpy(), labels["cluster"].to_numpy()),
-        "label": recordings["label"],
+        "label": clips["label"],
     }
     columns.update({name: labels[name] for name in _LABEL_COLUMNS})
     return pa.table({name: columns[name] for name in CLUSTER_SCHEMA.names}).cast(CLUSTER_SCHEMA)

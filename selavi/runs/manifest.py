@@ -25,7 +25,9 @@ SCHEMA = pa.schema(
         ("path", pa.string()),
         ("split", pa.string()),
         ("label", pa.string()),  # null where there is none
-        ("duration_s", pa.float64()),  # of the picture; null where the file could not be probed
+        ("start_s", pa.float64()),  # where the clip begins in its recording
+        ("end_s", pa.float64()),  # where it ends; null for a whole recording
+        ("duration_s", pa.float64()),  # of the clip: of the picture; null where the file could not be probed
         ("fps", pa.float64()),
         ("width", pa.int32()),
         ("height", pa.int32()),
@@ -47,8 +49,8 @@ TIME_ZERO = -1
 PREPARED = "shards.json"
 """The file by which `selavi prepare` marks its folders."""
 
-_LATER = ("audio_reason", "timing")
-"""Columns that manifests of version 0.1 lack."""
+_LATER = ("start_s", "end_s", "audio_reason", "timing")
+"""Columns that manifests of earlier versions lack."""
 LEADS_OUT = r"^/|(^|/)\.\.(/|$)|\x00|^\.?$"
 _ADVICE = "scan the media again, or get the file again from where it was made"
 
@@ -92,10 +94,11 @@ def check_manifest(table: pa.Table, name: str) -> pa.Table:
 
 
 def complete(table: pa.Table) -> pa.Table:
-    """A manifest with the columns that it lacks because an earlier version wrote it; they are null."""
+    """A manifest with the columns that it lacks because an earlier version wrote it: its clips are whole recordings."""
     for field in SCHEMA:
         if field.name in _LATER and field.name not in table.column_names:
-            table = table.append_column(field, pa.nulls(len(table), field.type))
+            values = pa.repeat(0.0, len(table)) if field.name == "start_s" else pa.nulls(len(table), field.type)
+            table = table.append_column(field, values)
     return table
 
 
@@ -144,7 +147,7 @@ def _require_inside(table: pa.Table, name: str) -> None:
 
 
 def _require_lengths(table: pa.Table, name: str) -> None:
-    for column in ("duration_s", "audio_s"):
+    for column in ("start_s", "end_s", "duration_s", "audio_s"):
         values = table[column].drop_null().to_numpy()
         wrong = ~np.isfinite(values) | (values < 0)
         if wrong.any():

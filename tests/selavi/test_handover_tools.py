@@ -77,6 +77,7 @@ def out(tmp_path_factory: pytest.TempPathFactory, moving_square: np.ndarray, chi
         "rank_in_cluster": [0, 1, 0, 0, 0],
         "modality_agreement": [0.5, None, 0.5, 0.5, None],
         "label": ["dog", "dog", None, "bell", None],
+        "end_s": [2.0] * 5,
     }
     table = pa.table(columns, schema=CLUSTER_SCHEMA)
     folder = tmp_path_factory.mktemp("out")

@@ -128,6 +128,19 @@ def test_a_window_has_the_frames_of_a_whole_decoding(folder: Path, name: str) ->
 
 
 @pytest.mark.parametrize("name", FILES)
+def test_a_span_has_the_frames_and_the_sound_of_a_whole_decoding(folder: Path, name: str) -> None:
+    whole = decode_recording(folder / name, size=32, sample_rate=RATE)
+    for start_s, end_s in ((0.0, 0.5), (0.03, 0.04), (0.5, 1.5), (0.68, 3.1), (4 / 3, 2.0), (1.61, 1.9), (2.4, 9.0)):
+        span = decode_recording(folder / name, size=32, sample_rate=RATE, start_s=start_s, end_s=end_s)
+        first = latest_frames(whole.times_s, np.array([start_s]))[0]
+        last = max(np.searchsorted(whole.times_s, end_s - 1e-6), first + 1)
+        np.testing.assert_allclose(span.times_s + start_s, whole.times_s[first:last], atol=1e-9)
+        np.testing.assert_array_equal(span.frames, whole.frames[first:last])
+        heard = window(folder / name, start_s, end_s - start_s)[1]
+        np.testing.assert_array_equal(span.waveform, [] if heard is None else heard)
+
+
+@pytest.mark.parametrize("name", FILES)
 def test_most_files_need_no_whole_decoding(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The exceptions: where no earlier key frame can be found, or decoding does not begin at one."""
     begins = []

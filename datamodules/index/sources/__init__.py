@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from datamodules.index.cut import as_pieces
 from datamodules.index.layout import METADATA_KEY as LAYOUT_KEY
 from datamodules.index.layout import split_of
 from datamodules.index.sources.ave import AVE
@@ -27,6 +28,7 @@ from datamodules.index.sources.join import SEVERAL, Join, folded, has_clip_of, j
 from datamodules.index.sources.kinetics import KINETICS
 from datamodules.index.sources.kinetics_sounds import KINETICS_SOUNDS, selavi_classes
 from datamodules.index.sources.listing import ListFormat, Listing, ListSample, take_sample
+from datamodules.index.sources.spans import find_spans, has_times
 from datamodules.index.sources.table import TABLE
 from datamodules.index.sources.ucf101 import UCF101
 from datamodules.index.sources.vggsound import VGGSOUND
@@ -65,9 +67,11 @@ def apply_list(manifest: pa.Table, list_path: str, source: str) -> tuple[pa.Tabl
         list_path: a file, or several as a pattern (`.../*list01.txt`); "": no list.
         source: `auto` or a key of SOURCES.  Without a list, `kinetics_sounds` keeps SeLaVi's 32 classes.
 
+    Where a list of paths has times, each of its rows is a clip: a span of a file.
+
     Returns:
-        The manifest, ordered by id, with the list's counts in its metadata; and a sentence that says what the list
-        was taken for, how many of its clips have a file, and what was left out; "" without a list.
+        The manifest, ordered by id, or by file and time, with the list's counts in its metadata; and a sentence that
+        says what the list was taken for, how many of its clips have a file, and what was left out; "" without a list.
 
     Raises:
         UsageError: the list cannot be read or is of no known format, or none of its clips has a file.
@@ -84,6 +88,7 @@ def apply_list(manifest: pa.Table, list_path: str, source: str) -> tuple[pa.Tabl
     if listing.by != "class":
         chosen = _one_file_a_clip(manifest, listing, joined)
     rows = joined.row_of_file[chosen]
+    spans = find_spans(manifest, listing, joined, chosen) if has_times(listing) else None
     named = np.flatnonzero(joined.clip_of_row == np.arange(len(joined.clip_of_row)))
     missing = named[~has_clip_of(joined.clip_of_row, rows)[named]]
     examples = listing.rows["name"].take(missing[:NUM_EXAMPLES]).to_pylist()
@@ -108,7 +113,7 @@ def apply_list(manifest: pa.Table, list_path: str, source: str) -> tuple[pa.Tabl
     if len(missing):
         sentences.append(f"without one: {len(missing):,} (such as {', '.join(examples)}){similar}")
     for meaning, count in (
-        ("rows that name one again", len(listing.rows) - len(named)),
+        ("rows that name one again", 0 if spans else len(listing.rows) - len(named)),
         ("found in another Unicode form", joined.num_respelt),
         ("second copies of a clip, not used", copies),
         ("files that fit several clips, not used", several),
@@ -116,7 +121,13 @@ def apply_list(manifest: pa.Table, list_path: str, source: str) -> tuple[pa.Tabl
     ):
         sentences += [f"{meaning}: {count:,}"] if count else []
     sentences += listing.notes
-    return _label(manifest, listing, chosen, rows, facts), "; ".join(sentences)
+    if spans is None:
+        return _label(manifest, listing, chosen, rows, facts), "; ".join(sentences)
+    sentences.append(spans.note)
+    facts["listed"] = len(spans.rows) + len(missing)
+    pieces = as_pieces(manifest, spans.files, spans.start_s, spans.end_s)
+    everything = np.arange(len(pieces))
+    return _label(pieces, listing, everything, spans.rows, facts), "; ".join(sentences)
 
 
 def _similar(manifest: pa.Table, listing: Listing, joined: Join, missing: np.ndarray) -> str:
@@ -270,7 +281,7 @@ def _label(
             raise UsageError(
                 f"{facts['name']} gives the id {repeated!r} to several files; ids must differ, or leave them out"
             )
-        kept = kept.sort_by("id")
+        kept = kept if has_times(listing) else kept.sort_by("id")
     metadata = {**(manifest.schema.metadata or {}), METADATA_KEY: json.dumps(facts).encode()}
     if listing.by != "class" and not listed["split"].null_count and not listed["label"].null_count:
         metadata.pop(LAYOUT_KEY, None)  # the folders have decided nothing

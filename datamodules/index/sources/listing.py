@@ -23,6 +23,8 @@ LISTING_SCHEMA = pa.schema(
         ("label", pa.string()),  # null where the list gives none
         ("split", pa.string()),  # null where the list gives none
         ("id", pa.string()),  # null where the list gives none
+        ("start_s", pa.float64()),  # where the clip begins in its file, and where it ends; null for the whole file
+        ("end_s", pa.float64()),
     ]
 )
 
@@ -197,12 +199,14 @@ def listing(
     label: pa.Array | None = None,
     split: pa.Array | None = None,
     clip_id: pa.Array | None = None,
+    times: tuple[pa.Array, pa.Array] | None = None,
 ) -> Listing:
     """Build a Listing; where the list has no splits, its file name may say one (split_of_file)."""
     if split is None:
         split = pa.repeat(pa.scalar(split_of_file(sample.path), pa.string()), len(name))
     nothing = pa.nulls(len(name), pa.string())
     columns = [name] + [nothing if column is None else _none_for_empty(column) for column in (label, split, clip_id)]
+    columns += times or [pa.nulls(len(name), pa.float64())] * 2
     return Listing(by, pa.table(columns, schema=LISTING_SCHEMA))
 
 

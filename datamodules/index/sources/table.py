@@ -1,4 +1,4 @@
-"""Any CSV, TSV or Parquet with a column of paths; label, split and id are read where they are there."""
+"""Any CSV, TSV or Parquet with a column of paths; label, split, id, start and end are read where they are there."""
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,7 +18,7 @@ from datamodules.index.sources.listing import (
 from selavi.errors import UsageError
 from selavi.id_tables import describe_delimiter, leave_out_nan, read_table
 
-ROLES = ("id", "path", "label", "split")
+ROLES = ("id", "path", "label", "split", "start", "end")
 DELIMITERS = (",", "\t", ";")
 PATH_AND_LABEL = rf"\S+{SUFFIX} \S+\s*"  # as video classifiers' lists are: no header, a space between
 
@@ -70,7 +70,35 @@ def _listing(sample: ListSample, text: dict[str, pa.Array]) -> Listing:
     for role in {"label", "split"} & text.keys():
         values = pa.chunked_array([text[role].cast(pa.large_string())])
         text[role] = leave_out_nan(values, role, name, sample.notes).combine_chunks().cast(pa.string())
-    return listing("path", sample, text["path"], text.get("label"), text.get("split"), text.get("id"))
+    times = _times(text["start"], text["end"], name) if {"start", "end"} <= text.keys() else None
+    return listing("path", sample, text["path"], text.get("label"), text.get("split"), text.get("id"), times)
+
+
+def _times(start: pa.Array, end: pa.Array, name: str) -> tuple[pa.Array, pa.Array]:
+    """Seconds of each row; null where a row has none.
+
+    Raises:
+        UsageError: some are no numbers, or a clip ends before it begins.
+    """
+    columns = []
+    for role, text in (("start", start), ("end", end)):
+        plain = pc.if_else(pc.equal(pc.fill_null(text, ""), ""), pa.scalar(None, text.type), text)
+        good = pc.fill_null(pc.match_substring_regex(plain, r"^[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?$"), True)
+        if not pc.all(good, min_count=0).as_py():
+            row = pc.index(good, False).as_py()
+            raise UsageError(
+                f"{name}: row {row + 1} has {text[row].as_py()!r} as {role}: expected seconds, such as 12.5"
+            )
+        columns.append(pc.cast(plain, pa.float64()))
+    starts, ends = columns
+    wrong = pc.fill_null(pc.less_equal(ends, starts), pc.xor(pc.is_null(starts), pc.is_null(ends)))
+    if pc.any(wrong, min_count=0).as_py():
+        row = pc.index(wrong, True).as_py()
+        raise UsageError(
+            f"{name}: row {row + 1} is a clip from {starts[row]} to {ends[row]}: expected a begin and a later end, or "
+            "neither of them for a whole file"
+        )
+    return starts, ends
 
 
 def _delimiter(sample: ListSample) -> str:

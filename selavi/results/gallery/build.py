@@ -194,6 +194,9 @@ class _Writer:
         *,
         show_all: bool,
     ) -> None:
+        if source.without_files and source.mode == "transcode":  # what plays then is the piece alone
+            place = clips.schema.get_field_index("start_s")
+            clips = clips.set_column(place, "start_s", pa.array(np.zeros(len(clips))))
         self.out_dir, self.clips, self.heads, self.about, self.source = out_dir, clips, heads, about, source
         self.run_jobs, self.selector, self.columns = run_jobs, selector, columns
         self.clusters = {head.head: selector.select(head) for head in heads}
@@ -227,8 +230,9 @@ class _Writer:
                 file_names, rows.tolist(), *columns, strict=True
             ):
                 target = _picture(self.out_dir, "thumbs", name, "jpg")
+                begin_s = 0.0 if source.without_files else start_s  # shards hold a piece alone
                 yield ThumbnailJob(
-                    target, source.root / path, row, start_s, duration_s or 1.0, bool(width), state == "ok"
+                    target, source.root / path, row, begin_s, duration_s or 1.0, bool(width), state == "ok"
                 )
 
         work = partial(make_thumbnail, geometry=self.geometry, read=source.read)
@@ -293,12 +297,23 @@ class _Writer:
         looked_at = np.zeros(len(self.clips), bool)
         if self.source.read is None or self.source.mode == "transcode":
             return unplayable, looked_at
-        jobs = self._media_jobs(rows, [self.out_dir / "media"] * len(rows))
-        for number, outcome in self.run_jobs(links.look, jobs, len(rows), "looking at media"):
-            looked_at[rows[number]] = True
+        first, recording = self._by_file(rows)
+        jobs = self._media_jobs(first, [self.out_dir / "media"] * len(first))
+        for number, outcome in self.run_jobs(links.look, jobs, len(first), "looking at media"):
+            pieces = rows[recording == number]
+            looked_at[pieces] = True
             if not isinstance(outcome, str) or outcome:  # a file that cannot be opened does not play either
-                unplayable[int(rows[number])] = outcome if isinstance(outcome, str) else outcome.reason
+                why = outcome if isinstance(outcome, str) else outcome.reason
+                unplayable |= dict.fromkeys(pieces.tolist(), why)
         return unplayable, looked_at
+
+    def _by_file(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The first clip of each file that some clips play, and (len(rows),) the number of each one's file."""
+        is_whole = self.source.without_files and self.source.mode == "transcode"  # shards hold each piece alone
+        names = self.clips["id" if is_whole else "path"].combine_chunks().take(pa.array(rows))
+        numbers = names.dictionary_encode().indices.to_numpy()
+        _, first = np.unique(numbers, return_index=True)
+        return rows[first], numbers
 
     def _write_media(self, rows: np.ndarray) -> np.ndarray:
         """Copy or transcode recordings; (N,) the files' names, empty where there is none.  Others are removed."""
@@ -306,15 +321,18 @@ class _Writer:
         folder, mode = self.out_dir / "media", self.source.mode
         kept: set[Path] = set()
         if mode != "link":
-            clips = self.clips.take(pa.array(rows))
+            first, recording = self._by_file(rows)
+            clips = self.clips.take(pa.array(first))
             file_names = _file_names(f"media 1 {mode}", clips)
-            paths = zip(file_names, clips["path"].to_pylist(), strict=True)
-            targets = [folder / links.media_file(name, path, mode) for name, path in paths]
+            targets = [
+                folder / links.media_file(name, path, mode)
+                for name, path in zip(file_names, clips["path"].to_pylist(), strict=True)
+            ]
             write = self.source.write if mode == "transcode" else links.copy_file
-            jobs = self._media_jobs(rows, targets)
-            for number, outcome in self.run_jobs(write, jobs, len(rows), f"{mode} media"):
+            jobs = self._media_jobs(first, targets)
+            for number, outcome in self.run_jobs(write, jobs, len(first), f"{mode} media"):
                 if isinstance(outcome, str):
-                    names[rows[number]] = file_names[number]
+                    names[rows[recording == number]] = file_names[number]
                     kept.add(targets[number])
                 else:
                     self._count(outcome.reason, clips["id"][number].as_py(), outcome.detail)

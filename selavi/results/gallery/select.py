@@ -17,7 +17,7 @@ BLOCK = 65_536
 """Rows of features that are taken at once."""
 NUM_NEAREST = 6
 NUM_LABELS = 5
-_FACTS = ("path", "label", "duration_s", "width", "height", "audio_state", "bytes", "mtime_ns")
+_FACTS = ("path", "label", "start_s", "duration_s", "width", "height", "audio_state", "bytes", "mtime_ns")
 _MAJORITY = 0.5
 """Share of a cluster's clips that must carry a label, or a word, before it is suggested as a name."""
 _LIFT = 2.0
@@ -134,7 +134,7 @@ def arrange(labels: pa.Table, manifest: pa.Table) -> tuple[pa.Table, list[Head]]
             f"{len(numbers)} heads and {len(ids)} clips, {rows.null_count} of which are not in the manifest"
         )
     facts = {name: manifest[name].take(rows).combine_chunks() for name in _FACTS}
-    clips = pa.table({"id": ids, "start_s": np.zeros(len(ids)), **facts})
+    clips = pa.table({"id": ids, **facts})
     columns = {
         name: labels[name].to_numpy()[order].reshape(len(numbers), -1)
         for name in ("cluster", "confidence", "margin", "entropy", "modality_agreement")

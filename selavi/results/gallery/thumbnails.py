@@ -154,7 +154,11 @@ def read_file(job: ThumbnailJob, geometry: Geometry) -> tuple[Sequence[np.ndarra
     if job.has_sound and geometry.spectrogram:
         rate = geometry.sample_rate
         try:
-            sound = decode_sound(job.source, sample_rate=rate) if job.duration_s <= _LONG_S else _windows(job, rate)
+            end_s = job.start_s + job.duration_s
+            if job.duration_s > _LONG_S:
+                sound = _windows(job, rate)
+            else:
+                sound = decode_sound(job.source, sample_rate=rate, start_s=job.start_s, end_s=end_s)
         except MediaError:
             if not frames:
                 raise

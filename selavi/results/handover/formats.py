@@ -51,7 +51,7 @@ def _fiftyone_sample(row: dict[str, Any], path: str) -> dict[str, Any]:
     sample = {"filepath": path, "tags": [], "metadata": None, "clip_id": row["id"]}
     sample["prediction"] = classification(row["class"], confidence=row["confidence"])
     sample["label"] = None if row["label"] is None else classification(row["label"])
-    names = ("head", "cluster", "name", "start_s", "duration_s", "rank_in_cluster", *_SCORES[1:])
+    names = ("head", "cluster", "name", "start_s", "end_s", "duration_s", "rank_in_cluster", *_SCORES[1:])
     return sample | {name: row[name] for name in names}
 
 
@@ -153,7 +153,7 @@ def _kind_of(paths: Iterable[str]) -> str:
 
 def _labelstudio_task(row: dict[str, Any], path: str) -> dict[str, Any]:
     choice = {"from_name": "class", "to_name": "media", "type": "choices", "value": {"choices": [row["class"]]}}
-    names = ("head", "cluster", "name", "label", "start_s", "duration_s", "rank_in_cluster", *_SCORES)
+    names = ("head", "cluster", "name", "label", "start_s", "end_s", "duration_s", "rank_in_cluster", *_SCORES)
     return {
         "data": {
             "media": f"/data/local-files/?d={quote(path)}",

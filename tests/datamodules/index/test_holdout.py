@@ -102,3 +102,13 @@ def test_the_repository_has_no_group_that_its_lists_do_not_fit(shared: Path) -> 
         ids = [line.split()[0] for file in files[:3] for line in file.read_text().splitlines() if line.strip()]
         held = hold_out(ids, ["all"] * len(ids), fraction=0.1, seed=0, group=group)
         assert 0.09 * len(ids) < held.sum() < 0.3 * len(ids)
+
+
+def test_pieces_of_one_recording_stay_together() -> None:
+    recordings = [f"film{number}.mp4" for number in range(10) for _ in range(7)]
+    ids = [f"{name}#t={row}.0,{row + 1}.0" for row, name in enumerate(recordings)]
+    held = hold_out(ids, ["a"] * 70, fraction=0.2, seed=0, recordings=recordings)
+    assert held.sum() == 14
+    assert not {name for name, out in zip(recordings, held, strict=True) if out} & {
+        name for name, out in zip(recordings, held, strict=True) if not out
+    }

@@ -193,7 +193,7 @@ def test_few_frames_of_a_long_recording_are_in_memory(
         nonlocal alive
         alive -= 1
 
-    def long(path: Path, *, size: int) -> Iterator[tuple[float, np.ndarray]]:
+    def long(path: Path, *, size: int, **span: float) -> Iterator[tuple[float, np.ndarray]]:
         nonlocal most, alive
         if path.name.startswith("."):  # what was written
             yield from stream_frames(path, size=size)

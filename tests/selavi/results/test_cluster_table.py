@@ -39,6 +39,9 @@ def manifest_table(ids: list[str], labels: list[str | None] | None = None) -> pa
             "path": pa.array([f"media/{clip_id}" for clip_id in ids], pa.string()),
             "split": ["test"] * len(ids),
             "label": pa.array(labels or [None] * len(ids), pa.string()),
+            "start_s": [20.0 * (clip_id == "b") for clip_id in ids],
+            "end_s": pa.array([30.0 if clip_id == "b" else None for clip_id in ids], pa.float64()),
+            "duration_s": [10.0] * len(ids),
         }
     )
 
@@ -61,13 +64,15 @@ def test_rows_are_joined_by_id_whatever_their_order() -> None:
         "rank_in_cluster",
         "modality_agreement",
         "label",
+        "end_s",
     ]
     assert table["id"].to_pylist() == ["a", "b", "c"]
     assert table["path"].to_pylist() == ["media/a", "media/b", "media/c"]
     assert table["label"].to_pylist() == [None, "bee", "sea"]
     assert table["modality_agreement"].to_pylist() == pytest.approx([0.2, 0.3, 0.1])
     assert table["margin"].to_pylist() == pytest.approx([0.45, 0.35, 0.25])
-    assert table["start_s"].to_pylist() == [0.0] * 3
+    assert table["start_s"].to_pylist() == [0.0, 20.0, 0.0]
+    assert table["end_s"].to_pylist() == [10.0, 30.0, 10.0]
     assert table["name"].null_count == 3
 
 

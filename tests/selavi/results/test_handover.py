@@ -54,6 +54,7 @@ def table_of(paths: list[str], clusters: list[int], names: list[str | None]) -> 
         "rank_in_cluster": [0] * num_rows,
         "modality_agreement": [None, float("nan"), *[0.75] * (num_rows - 2)][:num_rows],
         "label": ["dog", *[None] * (num_rows - 1)],
+        "end_s": [2.0] * num_rows,
     }
     return pa.table(columns, schema=CLUSTER_SCHEMA)
 

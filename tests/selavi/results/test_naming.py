@@ -37,6 +37,7 @@ def cluster_table(rows: list[tuple[str, int, int, float]]) -> pa.Table:
         "rank_in_cluster": [0] * len(rows),
         "modality_agreement": [None] * len(rows),
         "label": [f"label of {row[0]}" for row in rows],
+        "end_s": [2.0] * len(rows),
     }
     return pa.table(columns, schema=CLUSTER_SCHEMA)
 

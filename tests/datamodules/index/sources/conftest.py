@@ -19,7 +19,8 @@ def manifest_of() -> Callable[..., pa.Table]:
         for path in paths:
             split, label = reading.place(path.rpartition("/")[0])
             status = statuses.get(Path(path).stem, "ok")
-            rows.append({"id": path, "path": path, "split": split, "label": label, "duration_s": 9.0, "status": status})
+            rows.append({"id": path, "path": path, "split": split, "label": label, "status": status})
+            rows[-1] |= {"start_s": 0.0, "duration_s": 9.0}
         return pa.Table.from_pylist(rows, schema=SCHEMA.with_metadata({"root": "/data/set"}))
 
     return make

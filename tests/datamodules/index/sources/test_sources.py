@@ -171,7 +171,7 @@ def test_the_same_list_written_in_other_ways(tmp_path: Path, written: Callable[[
     path.write_bytes(written(VGG))
     _, source, listing = read_list(str(path), "auto")
     assert source == "vggsound", expected
-    assert listing.rows.to_pylist() == [
+    assert listing.rows.drop_columns(["start_s", "end_s"]).to_pylist() == [
         {"name": "---g-f_I2yQ_1", "label": "people marching", "split": "test", "id": None},
         {"name": "--0PQM4-hqg_30", "label": "rain, heavy", "split": "train", "id": None},
         {"name": "_0abcdefgh4_4", "label": "foghorn", "split": "train", "id": None},

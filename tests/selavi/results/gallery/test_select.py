@@ -115,7 +115,15 @@ def labels_table(rows: list[tuple[str, int, int]]) -> pa.Table:
 
 def manifest_of(ids: list[str]) -> pa.Table:
     count = len(ids)
-    facts = {"duration_s": [2.0], "width": [4], "height": [3], "audio_state": ["ok"], "bytes": [9], "mtime_ns": [1]}
+    facts = {
+        "start_s": [0.0],
+        "duration_s": [2.0],
+        "width": [4],
+        "height": [3],
+        "audio_state": ["ok"],
+        "bytes": [9],
+        "mtime_ns": [1],
+    }
     return pa.table(
         {
             "id": ids,

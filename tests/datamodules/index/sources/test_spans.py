@@ -1,0 +1,64 @@
+"""Lists whose rows are spans of recordings."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from datamodules.index.sources import apply_list
+from selavi.errors import UsageError
+
+
+@pytest.fixture
+def manifest(manifest_of: Callable[..., pa.Table]) -> pa.Table:
+    """Three files of nine seconds."""
+    return manifest_of(["a.mp4", "b.mp4", "train/c.mp4"])
+
+
+def write(folder: Path, text: str) -> str:
+    path = folder / "spans.csv"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def test_each_row_is_a_clip_of_its_file(manifest: pa.Table, tmp_path: Path) -> None:
+    text = "path,start,end,label,split,id\na.mp4,4,7.5,dog,test,\na.mp4,0,2,cat,train,mine\nc.mp4,1,3,cat,train,\n"
+    table, told = apply_list(manifest, write(tmp_path, text), "auto")
+    columns = zip(*(table[name].to_pylist() for name in ("id", "path", "start_s", "end_s", "duration_s")), strict=True)
+    assert list(columns) == [
+        ("mine", "a.mp4", 0.0, 2.0, 2.0),
+        ("a.mp4#t=4.0,7.5", "a.mp4", 4.0, 7.5, 3.5),
+        ("train/c.mp4#t=1.0,3.0", "train/c.mp4", 1.0, 3.0, 2.0),
+    ]
+    assert table["label"].to_pylist() == ["cat", "dog", "cat"]
+    assert table["split"].to_pylist() == ["train", "test", "train"]
+    assert told.endswith("files that are not in the list: 1; 3 clips are spans of 2 files")
+
+
+def test_files_that_were_cut_before_are_taken_whole_and_what_is_not_there_is_left_out(
+    manifest: pa.Table, tmp_path: Path
+) -> None:
+    text = "path,start,end,label\na.mp4,120,129.2,dog\nb.mp4,1,20,cat\nb.mp4,30,40,cat\nb.mp4,1,20,cat\nc.mp4,,,cow\n"
+    table, told = apply_list(manifest, write(tmp_path, text), "auto")
+    assert table["id"].to_pylist() == ["a.mp4", "b.mp4#t=1.0,9.0", "train/c.mp4"]
+    assert table["end_s"].to_pylist() == [None, 9.0, None]
+    assert table["label"].to_pylist() == ["dog", "cat", "cow"]
+    assert (
+        "1 clips are spans of 1 files; 1 are files as long as their span, and are taken whole; 1 begin behind" in told
+    )
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ("a.mp4,4,2", r"row 1 is a clip from 4\.0 to 2\.0"),
+        ("a.mp4,4,", r"row 1 is a clip from 4\.0 to None"),
+        ("a.mp4,0:04,9", r"row 1 has '0:04' as start: expected seconds"),
+        ("a.mp4,-1,9", r"row 1 has '-1' as start"),
+        ("a.mp4,nan,9", r"row 1 has 'nan' as start"),
+    ],
+)
+def test_times_that_are_none_are_refused(manifest: pa.Table, tmp_path: Path, row: str, expected: str) -> None:
+    with pytest.raises(UsageError, match=expected):
+        apply_list(manifest, write(tmp_path, f"path,start,end\n{row}\n"), "auto")
