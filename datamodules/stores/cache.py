@@ -21,7 +21,7 @@ from selavi.atomic import locked, write_atomically
 from selavi.filesystem import PASSING
 from selavi.media import MediaError, Recording, crop_square, cut_waveform, decode_recording, frame_times, latest_frames
 from selavi.meter import follow
-from selavi.modalities import Request, Streams, Window
+from selavi.modalities import MAIN, MIXED, Request, Streams, Window
 from selavi.runs.manifest import media_root, require_unchanged
 
 _VERSION = 5
@@ -77,6 +77,7 @@ class DecodedCache:
         if self.rows[row] < 0:
             raise MediaError(self.folder, *self.missing[row])
         recording = self._recording(int(self.rows[row]))
+        assert (request.channel, request.stream) == (MIXED, MAIN), "files alone have parts"
         assert request.size in (0, min(recording.frames.shape[1:3]))
         assert request.sample_rate in (0, self.sample_rate)
         frames, waveform = None, None

@@ -52,6 +52,7 @@ class FileReader:
             offset=window.offset,
             sample_rate=request.sample_rate,
             channel=request.channel,
+            stream=request.stream,
             deadline_s=self.timeout_s,
         )
         return Streams(frames if request.num_frames else None, waveform)

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from datamodules.stores.files import FileReader
 from selavi.media import MediaError, Recording, crop_square, cut_waveform, decode_recording, frame_times, latest_frames
-from selavi.modalities import MIXED, Request, Streams, Window
+from selavi.modalities import MAIN, MIXED, Request, Streams, Window
 
 TOGETHER_S = 60.0
 """Seconds of a recording that are decoded together, of pictures of up to _PIXELS."""
@@ -74,7 +74,7 @@ class NeighbourReader:
             MediaError: as FileReader.
         """
         group = self.groups[row]
-        if self.num_rows[group] == 1 or request.channel != MIXED:
+        if self.num_rows[group] == 1 or (request.channel, request.stream) != (MIXED, MAIN):
             return self.files.read(row, window, request)
         recording = self._decoded(int(group), request)
         if recording is None or recording.audio_fault is not None:

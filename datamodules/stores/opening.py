@@ -10,7 +10,7 @@ from datamodules.index.moved import require_clips
 from datamodules.stores.cache import DecodedCache, build_cache, estimate_gb, is_decoded
 from datamodules.stores.shards import ShardReader, is_prepared, open_shards
 from selavi.config import Config
-from selavi.modalities import reads_channel, reads_media, request_of_media, require_mixed
+from selavi.modalities import reads_media, reads_part, request_of_media, require_mixed
 
 log = logging.getLogger("selavi")
 
@@ -35,7 +35,7 @@ def open_media(config: Config, manifest: pa.Table, *, may_decode_ahead: bool = T
     if prepared is not None and prepared[1] is not None:
         require_mixed(config)
         return prepared[1]
-    if not may_decode_ahead or any(reads_channel(config, name) for name in config.kinds):
+    if not may_decode_ahead:
         require_clips(config, manifest)
         return None
     if not are_decoded_ahead(config, manifest):
@@ -58,6 +58,14 @@ def decode_ahead(config: Config, manifest: pa.Table) -> tuple[DecodedCache | Non
     by a run's manifest that has the failures marked.
     """
     data, rows = config.data, probed(manifest)
+    reading = [name for name in config.kinds if reads_part(config, name)]
+    if reading:
+        if data.cache_gb:
+            log.warning(
+                f"what is decoded ahead has one picture, and its channels mixed, and {reading[0]} reads a channel or a "
+                "picture stream of its own: decoding each clip anew"
+            )
+        return None, {}
     size, sample_rate = _decoded_as(config)
     needed_gb = estimate_gb(rows, size, sample_rate)
     if data.cache_gb and needed_gb <= data.cache_gb:
@@ -71,6 +79,8 @@ def decode_ahead(config: Config, manifest: pa.Table) -> tuple[DecodedCache | Non
 
 def are_decoded_ahead(config: Config, manifest: pa.Table) -> bool:
     """Whether what decode_ahead would write for these files is in the cache."""
+    if any(reads_part(config, name) for name in config.kinds):
+        return False
     return is_decoded(probed(manifest), Path(config.data.cache_dir), *_decoded_as(config))
 
 

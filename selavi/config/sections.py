@@ -12,7 +12,7 @@ from typing import Any, Literal
 from selavi.config.label_sets import LabelSet, make_label_sets
 from selavi.config.methods import LABELLING_METHODS, MethodTraits
 from selavi.config.settings import Need, check_limits, require, section, setting
-from selavi.modalities import MIXED, MODALITIES, clip_seconds, named, section_of
+from selavi.modalities import MAIN, MIXED, MODALITIES, clip_seconds, named, section_of
 
 
 def _modality(*kinds: str) -> Need:
@@ -122,6 +122,9 @@ class VideoConfig:
     """Side of the decoded square, in pixels: the short side is resized to it, the long side cropped."""
     size: int = setting(112, least=16, most=1024)
     """Side of the crop that the encoder sees."""
+    stream: int = setting(MAIN, least=MAIN, most=31)
+    """Which picture stream of a file is seen: -1: the one that a player shows; 0: the first.  Two cameras are two
+    modalities, each with its own `stream`."""
     crop_fraction: tuple[float, float] = setting((0.7, 0.875))
     """Side of the random training crop as a share of the decoded square: 112 of 160 to 112 of 128 pixels."""
     flip: float = setting(0.5, least=0, most=1)

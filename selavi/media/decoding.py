@@ -12,7 +12,7 @@ from selavi.media.frames import frames_between, pictures_at, shape_of
 from selavi.media.pictures import Resize, crop_square
 from selavi.media.sound import MIXED, cut_waveform, read_sound
 from selavi.media.stills import is_still, read_still
-from selavi.media.streams import open_file
+from selavi.media.streams import MAIN, open_file
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class SoundError(MediaError):
         frames: the clip's pictures, as decode_clip returns them.
     """
 
-    def __init__(self, path: Path, reason: str, detail: str, frames: np.ndarray) -> None:
+    def __init__(self, path: Path, reason: str, detail: str, frames: np.ndarray | None) -> None:
         super().__init__(path, reason, detail)
         self.frames = frames
 
@@ -54,9 +54,10 @@ def decode_clip(
     offset: float,
     sample_rate: int,
     channel: int = MIXED,
+    stream: int = MAIN,
     deadline_s: float = DEADLINE_S,
     limits: Limits = LIMITS,
-) -> tuple[np.ndarray, np.ndarray | None]:
+) -> tuple[np.ndarray | None, np.ndarray | None]:
     """Decode the window [start_s, start_s + clip_s) of a file and, as far as its codec permits, nothing else.
 
     Args:
@@ -69,25 +70,28 @@ def decode_clip(
         offset: where the square lies on the long side, from 0 (left or top) to 1.
         sample_rate: of the sound, in samples a second; 0 for none.
         channel: of the sound, from 0; MIXED for all of them.
+        stream: of the pictures, from 0, covers left out; MAIN for the one that a player shows.
         deadline_s: seconds of processor time that this may take.  Checked between packets: a call into the libraries
             that never returns is not ended.
         limits: what the file may claim to hold.
 
     Returns:
-        Frames (num_frames, size, size, 3) uint8 and the waveform (round(clip_s * sample_rate),) int16, None
-        where the file has no such sound in the window.
+        Frames (num_frames, size, size, 3) uint8, None where the file has no such stream; and the waveform
+        (round(clip_s * sample_rate),) int16, None where the file has no such sound in the window.
 
     Raises:
         SoundError: the frames were decoded, and the sound cannot be.
         MediaError: the frames cannot be decoded, or the file cannot be read.
     """
-    frames = np.zeros((0, size, size, 3), np.uint8)
+    frames: np.ndarray | None = np.zeros((0, size, size, 3), np.uint8)
     waveform = None
     if is_still(path):
         picture = crop_square(read_still(path, size, limits, deadline_s), offset)
         return np.repeat(picture[None], num_frames, 0), None
-    with open_file(path, limits, deadline_s, needs_picture=num_frames > 0, by_header=True) as file:
-        if num_frames:
+    with open_file(path, limits, deadline_s, needs_picture=num_frames > 0, stream=stream, by_header=True) as file:
+        if file.picture is None and num_frames:
+            frames = None
+        elif num_frames:
             with translated(path, "picture"):
                 frames = pictures_at(file, frame_times(start_s, clip_s, num_frames), size, offset)
         if sample_rate:

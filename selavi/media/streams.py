@@ -37,13 +37,21 @@ _JUMP_BACK_S, _JUMP_AHEAD_S = 1.0, 10.0
 picture is where two recordings were joined, however short it is."""
 _REMEMBERED = 1 << 14
 """Files of which a process remembers what took reading them to learn."""
+MAIN = -1
+"""The picture that a player shows."""
 _CHECKED_FRAMES = 64
 """Frames at the start of a file from which the order of its stamps is judged."""
 
 
 @contextmanager
 def open_file(
-    path: Path, limits: Limits, deadline_s: float, needs_picture: bool = True, *, by_header: bool = False
+    path: Path,
+    limits: Limits,
+    deadline_s: float,
+    needs_picture: bool = True,
+    *,
+    stream: int = MAIN,
+    by_header: bool = False,
 ) -> Iterator[File]:
     """Open a local media file, by default one that has a picture; faults of the libraries become MediaErrors.
 
@@ -54,6 +62,7 @@ def open_file(
         limits: what it may claim to hold.
         deadline_s: seconds of processor time for all that is done with it.
         needs_picture: False: a file with sound alone will do.
+        stream: the picture that is read instead of the one that a player shows, from 0, if there is one.
         by_header: take a header at its word where it tells all that is needed; to look further is most of the time of
             opening a file.
 
@@ -73,6 +82,7 @@ def open_file(
                 picture, sounds = choose_streams(path, container, limits)
             if picture is None and (needs_picture or not sounds):
                 raise MediaError(path, "no_video", "no picture stream" + ("" if needs_picture else ", and no sound"))
+            main, picture = picture, picture if stream == MAIN else _picture_number(stream, container, limits, path)
             audio, fault = _usable_sound(path, sounds, limits)
             streams = [stream for stream in (picture, audio) if stream is not None]
             jumps: dict[int, Sequence[Jump]] = {}
@@ -85,6 +95,8 @@ def open_file(
         chosen = [None if stream is None else stream.index for stream in (picture, audio)]
         file = File(path, reopen, container, chosen[0], chosen[1], limits, deadline, jumps, by_header)
         file.audio_fault = fault
+        if main is not None and stream != MAIN:  # all streams are on the clock of the main picture
+            file.origin_s = seconds(main, main.start_time)
         try:
             yield file
         finally:
@@ -111,12 +123,31 @@ def choose_streams(
         require("seconds", (container.duration or 0) / av.time_base, limits.duration_s)
     picture = choose_picture(container.streams.video)
     if picture is not None:
-        if picture.codec_context is None:
-            raise MediaError(path, "refused", "picture: there is no decoder for it")
-        require("pixels", picture.codec_context.width * picture.codec_context.height, limits.pixels)
+        _require_picture(path, picture, limits)
         if believed:
             require("seconds", seconds(picture, picture.duration), limits.duration_s)
     return picture, sorted(container.streams.audio, key=lambda stream: not stream.disposition & Disposition.default)
+
+
+def _require_picture(path: Path, picture: VideoStream, limits: Limits) -> None:
+    if picture.codec_context is None:
+        raise MediaError(path, "refused", "picture: there is no decoder for it")
+    pixels = picture.codec_context.width * picture.codec_context.height
+    if pixels > limits.pixels:
+        raise MediaError(path, "refused", f"{pixels:.0f} pixels, the limit is {limits.pixels:.0f}")
+
+
+def _picture_number(number: int, container: InputContainer, limits: Limits, path: Path) -> VideoStream | None:
+    """The picture stream of a number, covers left out; None where there are not so many.
+
+    Raises:
+        MediaError: it is over a limit, or there is no decoder for it.
+    """
+    pictures = [one for one in container.streams.video if not one.disposition & Disposition.attached_pic]
+    if number >= len(pictures):
+        return None
+    _require_picture(path, pictures[number], limits)
+    return pictures[number]
 
 
 def choose_picture(streams: Sequence[VideoStream]) -> VideoStream | None:

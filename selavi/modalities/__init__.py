@@ -5,6 +5,8 @@ A new kind is an entry here, one in selavi.augment and one in selavi.encoders, e
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from itertools import zip_longest
 
 import numpy as np
 
@@ -12,12 +14,13 @@ from selavi.errors import UsageError
 from selavi.modalities.audio import AUDIO
 from selavi.modalities.features import FEATURES
 from selavi.modalities.image import IMAGE
-from selavi.modalities.modality import MIXED, SLACK_S, Fault, Modality, Request, Settings, Streams, Window
+from selavi.modalities.modality import MAIN, MIXED, SLACK_S, Fault, Modality, Request, Settings, Streams, Window
 from selavi.modalities.motion import MOTION
 from selavi.modalities.statistics import STATISTICS
 from selavi.modalities.video import VIDEO
 
 __all__ = [
+    "MAIN",
     "MIXED",
     "MODALITIES",
     "SLACK_S",
@@ -33,8 +36,8 @@ __all__ = [
     "kind_of",
     "named",
     "num_bytes",
-    "reads_channel",
     "reads_media",
+    "reads_part",
     "reads_sound",
     "reads_stills",
     "request_of",
@@ -115,17 +118,26 @@ def request_of(config: Settings, names: Iterable[str]) -> Request:
 
 
 def requests_of(config: Settings, names: Iterable[str]) -> dict[Request, list[str]]:
-    """What is to be read for some modalities of a run, one read for each channel of the sound, and which each serves.
+    """What is to be read for some modalities of a run, and which of them each read serves.
+
+    One read gives one picture stream and one channel of the sound: there are as many as one of both has.
 
     Raises:
         UsageError: as request_of.
     """
+    by_stream: dict[int, list[str]] = {}
     by_channel: dict[int, list[str]] = {}
     without: list[str] = []
     for name in names:
         request = kind_of(config, name).request(config.seen_by(name))
-        (by_channel.setdefault(request.channel, []) if request.sample_rate else without).append(name)
-    groups = [*by_channel.values()] or [[]]
+        if request.sample_rate:
+            by_channel.setdefault(request.channel, []).append(name)
+        elif request.num_frames:
+            by_stream.setdefault(request.stream, []).append(name)
+        else:
+            without.append(name)
+    pairs = zip_longest(by_channel.values(), by_stream.values(), fillvalue=list[str]())
+    groups = [[*hearing, *seeing] for hearing, seeing in pairs] or [[]]
     groups[0] += without
     return {request_of(config, group): group for group in groups}
 
@@ -133,12 +145,12 @@ def requests_of(config: Settings, names: Iterable[str]) -> dict[Request, list[st
 def request_of_media(config: Settings) -> Request:
     """As request_of for all of a run's modalities, and what other kinds need of the streams that these do not read.
 
-    So media that are decoded ahead serve whichever modalities another run has.  They have no channels.
+    So media that are decoded ahead serve whichever modalities another run has.  They have no parts.
     """
-    request = request_of(config, [name for name in config.kinds if not reads_channel(config, name)])
+    request = request_of(config, [name for name in config.kinds if not reads_part(config, name)])
     for kind in MODALITIES.values():
         request = request.filled(kind.request(config))
-    return request
+    return replace(request, stream=MAIN, channel=MIXED)
 
 
 def kind_of(config: Settings, name: str) -> Modality:
@@ -151,9 +163,10 @@ def reads_sound(config: Settings, names: Iterable[str]) -> bool:
     return any(request.sample_rate for request in requests_of(config, names))
 
 
-def reads_channel(config: Settings, name: str) -> bool:
-    """Whether a modality hears one channel of the sound alone, which only the files themselves have."""
-    return kind_of(config, name).request(config.seen_by(name)).channel != MIXED
+def reads_part(config: Settings, name: str) -> bool:
+    """Whether a modality is one channel of the sound, or a picture stream of its own: only the files have these."""
+    request = kind_of(config, name).request(config.seen_by(name))
+    return request.channel != MIXED or request.stream != MAIN
 
 
 def files_of(config: Settings) -> dict[str, str]:
@@ -163,14 +176,17 @@ def files_of(config: Settings) -> dict[str, str]:
 
 
 def require_mixed(config: Settings) -> None:
-    """Refuse a modality that hears one channel, where clips are prepared: they have their channels mixed.
+    """Refuse a modality that reads one channel or another picture, where clips are prepared: they have one of each.
 
     Raises:
         UsageError: there is one.
     """
-    hearing = [name for name in config.kinds if reads_channel(config, name)]
-    if hearing:
-        raise UsageError(f"prepared clips have their channels mixed, and {hearing[0]} hears one: read the files")
+    reading = [name for name in config.kinds if reads_part(config, name)]
+    if reading:
+        raise UsageError(
+            f"prepared clips have one picture, and their channels mixed, and {reading[0]} reads a channel or a picture "
+            "stream of its own: read the files"
+        )
 
 
 def reads_media(config: Settings) -> bool:

@@ -17,6 +17,8 @@ SLACK_S = 1e-3
 
 MIXED = -1
 """All channels of the sound, mixed."""
+MAIN = -1
+"""The picture that a player shows."""
 Settings = Any
 """A selavi.config.Config, which is checked against the modalities and so cannot be named here."""
 
@@ -44,6 +46,8 @@ class Request:
     """Samples a second of the sound."""
     channel: int = MIXED
     """Which channel of the sound; MIXED: all of them."""
+    stream: int = MAIN
+    """Which picture stream; MAIN: the one that a player shows."""
 
     def __bool__(self) -> bool:
         return self.num_frames > 0 or self.sample_rate > 0
@@ -54,7 +58,7 @@ class Request:
         Raises:
             ValueError: they want the same stream in two forms.
         """
-        frames = [(one.num_frames, one.size) for one in (self, other) if one.num_frames]
+        frames = [(one.num_frames, one.size, one.stream) for one in (self, other) if one.num_frames]
         sound = [(one.sample_rate, one.channel) for one in (self, other) if one.sample_rate]
         if len(set(frames)) > 1 or len(set(sound)) > 1:
             raise ValueError(f"one read gives one form of a stream, asked for {self} and {other}")
@@ -63,7 +67,7 @@ class Request:
     def filled(self, other: "Request") -> "Request":
         """With what another one wants of the streams that this one does not read."""
         frames, sound = (self if self.num_frames else other), (self if self.sample_rate else other)
-        return Request(frames.num_frames, frames.size, sound.sample_rate, sound.channel)
+        return Request(frames.num_frames, frames.size, sound.sample_rate, sound.channel, frames.stream)
 
 
 class Streams(NamedTuple):

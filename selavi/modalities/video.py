@@ -24,7 +24,7 @@ VIDEO = Modality(
     example=lambda shape, generator: generator.integers(0, 256, shape, np.uint8),
     columns=("width",),
     missing=("no_video", "the head judges by pictures alone"),
-    request=lambda config: Request(num_frames=config.video.num_frames, size=config.video.decode_size),
+    request=lambda config: Request(config.video.num_frames, config.video.decode_size, stream=config.video.stream),
     has=lambda facts: bool(facts["width"] != 0),
     faults=_faults,
 )
