@@ -34,6 +34,9 @@ class AssignArguments:
     layout: str = "auto"
     spreadsheet_safe: bool = False
     merge_only: bool = False
+    timeline: bool = False
+    piece_s: float = 0.0
+    stride_s: float = 0.0
     file: Sequence[str] = ()
     ids: Sequence[str] = ()
 
@@ -54,6 +57,8 @@ class AssignResult:
     """Parquet and CSV."""
     named: bool
     """Whether RUN/names.csv gave the clusters names."""
+    timeline: tuple[Path, Path] | None = None
+    """Table of segments, and the folder with the files of each recording; None: not asked for, or not all is done."""
 
 
 def add_arguments(parser: Parser) -> None:
@@ -91,6 +96,13 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--file", nargs="+", action="add", metavar="NAME=FILE", help=about)
     about = "file with the ids of the rows of a --file (default: those in it, else the numbers of its rows)"
     parser.add_argument("--ids", nargs="+", action="add", metavar="NAME=FILE", help=about)
+    about = "also find the segments of each recording: cut it into overlapping pieces, smooth their labels and merge "
+    about += "equal neighbours, into OUT/timeline.csv and, for each recording, WebVTT, Audacity's labels and RTTM"
+    parser.add_argument("--timeline", action="store_true", help=about)
+    about = "with --timeline: length of a piece (default: data.cut_s of a run that cuts, else twice data.clip_s)"
+    parser.add_argument("--piece-s", type=float, metavar="SECONDS", help=about)
+    about = "with --timeline: from the beginning of a piece to that of the next (default: a quarter of a piece)"
+    parser.add_argument("--stride-s", type=float, metavar="SECONDS", help=about)
     about = "label nothing; merge the labels that are there, with the names of RUN/names.csv"
     parser.add_argument("--merge-only", action="store_true", help=about)
 
@@ -119,6 +131,7 @@ def _check(arguments: AssignArguments) -> None:
     expected = "files or folders to label" if by_media else "--file NAME=FILE with vectors to label"
     require(has_work, f"expected {expected}, or --merge-only with --out")
     _check_vectors(arguments, config)
+    _check_timeline(arguments, config)
     for name in arguments.modalities or ():
         about = f"--modalities {name}: the run was trained on {' and '.join(config.kinds)} alone"
         require(name in config.kinds, about)
@@ -130,6 +143,25 @@ def _check(arguments: AssignArguments) -> None:
     output_folder("--out", arguments.out or RunFolder(arguments.run).assigned_sets)
     if RunFolder(arguments.run).names.exists():
         read_names(RunFolder(arguments.run).names)
+
+
+def _check_timeline(arguments: AssignArguments, config: Any) -> None:
+    """Refuse what has no timeline, and times that make none."""
+    from selavi.commands.checks import require
+    from selavi.modalities import clip_seconds
+
+    times = {"piece-s": arguments.piece_s, "stride-s": arguments.stride_s}
+    for name, value in times.items():
+        require(arguments.timeline or not value, f"--{name} {value:g} needs --timeline")
+        require(0 <= value <= 3600, f"--{name} must be 0 to 3600, got {value:g}")
+    if arguments.timeline:
+        clip_s = clip_seconds(config)
+        require(clip_s > 0, f"--timeline: {arguments.run} reads no recordings")
+        require(arguments.head != "all", "--timeline is of one head: give its number, or leave out --head")
+        is_long = not arguments.piece_s or arguments.piece_s >= clip_s
+        require(is_long, f"--piece-s must be at least data.clip_s={clip_s:g} of the run, got {arguments.piece_s:g}")
+        is_apart = not arguments.stride_s or arguments.stride_s >= 0.01
+        require(is_apart, f"--stride-s must be at least 0.01, got {arguments.stride_s:g}")
 
 
 def _check_vectors(arguments: AssignArguments, config: Any) -> None:
@@ -157,6 +189,9 @@ def show(result: AssignResult) -> None:
         print(f"task {number}/{count} is done: {missing}; the task that ends last merges them", file=sys.stderr)
     else:
         print(describe(result.counts, result.tables, result.run, result.named), file=sys.stderr)
+    if result.timeline is not None:
+        table, folder = result.timeline
+        print(f"segments: {table}\n          {folder}: .vtt .txt .rttm of each recording", file=sys.stderr)
 
 
 COMMAND = Command("assign", __doc__, AssignArguments, add_arguments, assign, show)

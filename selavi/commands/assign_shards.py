@@ -3,11 +3,13 @@
 import os
 import sys
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from datamodules.index.new_clips import LOCK, SETTINGS, default_out, fix_list, list_clips, task_of
 from datamodules.index.vectors import list_vectors
@@ -21,20 +23,26 @@ from selavi.commands.shard_work import do_shards
 from selavi.config import Config
 from selavi.errors import UsageError
 from selavi.guarded.json_file import read_json
+from selavi.guarded.parquet import read_parquet
 from selavi.inference import assigned
 from selavi.inference.device import best_device
 from selavi.inference.load import load_model
 from selavi.labelling.rule import LabelRule
 from selavi.modalities import files_of, reads_media, reads_sound
 from selavi.results.naming import read_names
+from selavi.results.timeline_files import segments_of, write_timelines
 from selavi.runs.folder import RunFolder
 from selavi.runs.record import Run, load_run
+
+NUM_SPEAKING = 31
+"""Next best clusters of a piece that have a say in its timeline."""
 
 
 def assign_shards(arguments: AssignArguments) -> AssignResult:
     """Label this task's shards, those that are not there yet; merge where all are there."""
     number, count = task_of(arguments.task, os.environ)
     run = load_run(arguments.run)
+    run = replace(run, config=_as_pieces(run.config, arguments)) if arguments.timeline else run
     config = run.config
     new_files = by_name(arguments.file, "file", files_of(config))
     out = arguments.out or default_out(arguments.run, [*arguments.paths, *new_files.values()])
@@ -57,9 +65,28 @@ def assign_shards(arguments: AssignArguments) -> AssignResult:
     names_path = RunFolder(run.folder).names
     if not num_missing:
         counts, tables = _merge(clips, names_path, settings, limit, arguments.spreadsheet_safe)
+    timeline = _write_timeline(tables[0], out) if tables and arguments.timeline else None
     return AssignResult(
-        run.folder, out, (number, count), clips.num_shards, num_missing, counts, tables, names_path.exists()
+        run.folder, out, (number, count), clips.num_shards, num_missing, counts, tables, names_path.exists(), timeline
     )
+
+
+def _as_pieces(config: Config, arguments: AssignArguments) -> Config:
+    """The settings of a run that cuts recordings into overlapping pieces."""
+    data = config.data
+    piece_s = arguments.piece_s or (data.cut_s if data.cut == "every" else 2 * data.clip_s)
+    stride_s = arguments.stride_s or piece_s / 4
+    return replace(config, data=replace(data, cut="every", cut_s=piece_s, stride_s=stride_s))
+
+
+def _write_timeline(table_path: Path, out: Path) -> tuple[Path, Path]:
+    """Find the segments of each recording, and write them; see selavi.results.timeline_files."""
+    columns = ["path", "start_s", "end_s", "cluster", "name", "confidence", "nearest"]
+    table = read_parquet(table_path, columns)
+    table = table.filter(pc.is_valid(table["end_s"]))
+    pairs = table.select(["cluster", "name"]).group_by("cluster").aggregate([("name", "min")])
+    names = dict(zip(pairs["cluster"].to_pylist(), pairs["name_min"].to_pylist(), strict=True))
+    return write_timelines(segments_of(table), names, out)
 
 
 def _kept_settings(out: Path) -> dict[str, Any]:
@@ -86,6 +113,9 @@ def _begin(
         "nearest": min(arguments.nearest, config.heads.num_clusters - 1),
         "modalities": modalities,
     }
+    if arguments.timeline:
+        settings["nearest"] = min(NUM_SPEAKING, config.heads.num_clusters - 1)
+        settings["timeline"] = [config.data.cut_s, config.data.stride_s]
     if vectors:
         ids = by_name(arguments.ids, "ids", files_of(config))
         settings["files"] = state_of(_paths_of(vectors))

@@ -138,3 +138,28 @@ def test_prepared_pieces_are_the_same_clips(
     folder = tmp_path / "run"
     assert train.main([*usual, f"data.root={out}", f"run_dir={folder}"]) == 0
     assert len(labels(folder)) == len(labels(run))
+
+
+def test_a_timeline_covers_a_new_recording(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the segments are worth is a matter of the training; here is no more than that they are whole."""
+    events_of_new = generate_long(tmp_path / "new.mp4", seed=9, length_s=20, event_s=(4, 8))
+    out = tmp_path / "assigned"
+    words = [str(run), str(tmp_path / "new.mp4"), "--out", str(out), "--workers", "0", "--timeline"]
+    assert assign.main([*words, "--stride-s", "1"]) == 0
+    with (out / "timeline.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["path"] for row in rows} == {"new.mp4"} and rows[0]["start_s"] == "0.000"
+    assert float(rows[-1]["end_s"]) == pytest.approx(events_of_new[-1].end_s, abs=1.0)
+    for one, following in pairwise(rows):
+        assert one["end_s"] == following["start_s"] and one["cluster"] != following["cluster"]
+    assert (out / "timeline" / "new.mp4.vtt").read_text(encoding="utf-8").startswith("WEBVTT\n\n00:00:00.000 --> ")
+    capsys.readouterr()
+    assert assign.main([*words, "--stride-s", "2"]) == 2
+    assert "timeline was [2.0, 1.0], now [2.0, 2.0]" in capsys.readouterr().err
+    for wrong, expected in (
+        (["--stride-s", "1"], "--stride-s 1 needs --timeline"),
+        (["--timeline", "--head", "all"], "--timeline is of one head"),
+        (["--timeline", "--piece-s", "0.5"], "--piece-s must be at least data.clip_s=1 of the run, got 0.5"),
+    ):
+        assert assign.main([str(run), str(tmp_path / "new.mp4"), *wrong]) == 2
+        assert expected in capsys.readouterr().err
