@@ -14,9 +14,10 @@ from datamodules.stores.files import FileReader
 from selavi.media import MediaError, Recording, crop_square, cut_waveform, decode_recording, frame_times, latest_frames
 from selavi.modalities import MAIN, MIXED, Request, Streams, Window
 
-TOGETHER_S = 60.0
-"""Seconds of a recording that are decoded together, of pictures of up to _PIXELS."""
-_PIXELS = 1280 * 720
+TOGETHER_S = 300.0
+"""Most seconds of a recording that are decoded together, ..."""
+_FRAMES, _PIXELS = 1800, 1280 * 720
+"""... and most frames, of so many pixels; of larger ones fewer."""
 _GAP_S = 5.0
 """To seek is as fast as to decode what lies between two pieces, if that is longer."""
 _KEPT = 2
@@ -33,7 +34,9 @@ def group_neighbours(rows: pa.Table) -> np.ndarray:
     start_s, end_s = _spans(rows)
     paths = rows["path"].combine_chunks().dictionary_encode().indices.to_numpy()
     pixels = pc.fill_null(rows["width"], 0).to_numpy().astype(float) * pc.fill_null(rows["height"], 0).to_numpy()
-    together_s = TOGETHER_S * np.minimum(1.0, _PIXELS / np.maximum(pixels, 1.0))
+    fps = pc.fill_null(rows["fps"], 0.0).to_numpy()
+    frames = _FRAMES * np.minimum(1.0, _PIXELS / np.maximum(pixels, 1.0))
+    together_s = np.minimum(TOGETHER_S, frames / np.maximum(fps, 1e-3))
     part = np.floor(start_s / together_s)
     is_new = np.ones(len(rows), bool)
     gap_s = start_s[1:] - end_s[:-1]

@@ -18,7 +18,7 @@ import numpy as np
 LEAST_PROBABILITY = 0.02
 """No piece speaks against a cluster more than by this: labels by optimal transport are surer than they are right."""
 CHANGE_COST = 2.0
-"""Nats: one piece that says otherwise is not heard, two in a row are, as ln(0.98 / 0.02) is 3.9."""
+"""Nats: one piece that says otherwise is not heard, two in a row are, as ln(1 / 0.02) is 3.9."""
 
 
 @dataclass(frozen=True)

@@ -45,12 +45,18 @@ def test_neighbours_are_pieces_of_one_recording_in_a_minute(rows: pa.Table) -> N
 
 
 def test_many_minutes_are_several_groups(rows: pa.Table) -> None:
+    def with_column(table: pa.Table, name: str, values: list) -> pa.Table:
+        place = table.schema.get_field_index(name)
+        return table.set_column(place, name, pa.array(values, table.schema.field(name).type))
+
     long = pa.concat_tables([rows.slice(0, 1)] * 40)
     begins = np.arange(40) * 10.0
     for name, values in (("start_s", begins), ("end_s", begins + 10)):
-        long = long.set_column(long.schema.get_field_index(name), name, pa.array(values))
-    assert np.bincount(group_neighbours(long)).tolist() == [6, 6, 6, 6, 6, 6, 4]
-    large = long.set_column(long.schema.get_field_index("width"), "width", pa.array([1280 * 720] * 40, pa.int32()))
+        long = with_column(long, name, values.tolist())
+    assert np.bincount(group_neighbours(long)).tolist() == [18, 18, 4]  # 1800 frames at 10 a second
+    assert np.bincount(group_neighbours(with_column(long, "fps", [30.0] * 40))).tolist() == [6, 6, 6, 6, 6, 6, 4]
+    assert np.bincount(group_neighbours(with_column(long, "fps", [None] * 40))).tolist() == [30, 10]
+    large = with_column(long, "width", [1280 * 720] * 40)
     assert group_neighbours(large).tolist() == list(range(40))  # 32 times the pixels
 
 
