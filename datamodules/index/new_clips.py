@@ -81,6 +81,9 @@ def list_clips(
         raise UsageError(f"{' '.join(paths)}: no clip in it")
     if config.data.cut != "whole" and b"prepared" not in (table.schema.metadata or {}):
         table = cut_for(config, _probed(table, config, sound_files))
+        # Those that are no longer than a piece are one: a timeline needs to know where it ends.
+        ends_s = pc.coalesce(table["end_s"], table["duration_s"])
+        table = table.set_column(table.schema.get_field_index("end_s"), SCHEMA.field("end_s"), ends_s)
     return table
 
 

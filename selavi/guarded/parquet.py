@@ -128,8 +128,12 @@ class ParquetReader:
         """The schema of some columns, in the order of `columns`; None: all.
 
         Raises:
-            UsageError: one is not there.
+            UsageError: one is not there, or there more than once.
         """
+        names = self.schema.names
+        twice = [name for name in columns or dict.fromkeys(names) if names.count(name) > 1]
+        if twice:
+            raise UsageError(f"{self.name} has the column {twice[0]} more than once: {self._advice}")
         if columns is None:
             return self.schema
         missing = [name for name in columns if name not in self.schema.names]

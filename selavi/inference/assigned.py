@@ -137,7 +137,7 @@ def part_table(
     """The table of one shard.
 
     Args:
-        rows: (n,) of the list: id, path, label, start_s, end_s, duration_s.
+        rows: (n,) of the list: id, path, label, start_s, end_s.
         first_row: number of the first of them in the list.
         batches: predictions of all of them, in order.
         columns: (C,) of the label bank, as they were asked for.
@@ -146,8 +146,6 @@ def part_table(
     Returns:
         PART_SCHEMA, sorted by clip and head: a row for each head that could judge the clip, or one row with the reason.
     """
-    ends_s = pc.coalesce(rows["end_s"], rows["duration_s"])  # of a whole recording, where somebody has looked
-    rows = rows.set_column(rows.schema.get_field_index("end_s"), "end_s", ends_s)
     has_evidence = torch.cat([batch.has_evidence for batch in batches]).numpy()
     errors = {row - first_row: reason for batch in batches for row, reason in batch.errors.items()}
     for row in errors:

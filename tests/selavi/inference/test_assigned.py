@@ -44,7 +44,8 @@ def predictions(
 
 
 def listed(*ids: str) -> pa.Table:
-    return pa.table({"id": ids, "path": ids, "label": pa.array(["dog"] + [None] * (len(ids) - 1), pa.string())})
+    columns = {"id": ids, "path": ids, "label": pa.array(["dog"] + [None] * (len(ids) - 1), pa.string())}
+    return pa.table(columns | {"start_s": [0.0] * len(ids), "end_s": pa.nulls(len(ids), pa.float64())})
 
 
 def test_heads_of_one_modality_do_not_guess_at_clips_without_it() -> None:
@@ -141,7 +142,7 @@ def test_parts_in_any_order_merge_to_the_same_table(tmp_path: Path) -> None:
     assert table["id"].to_pylist() == list("abcdef")
     assert table["rank_in_cluster"].to_pylist() == [2, 2, 1, 1, 0, 0]  # e is surer than c than a; f than d than b
     text = (tmp_path / "sorted" / "assignments.csv").read_text().splitlines()
-    assert text[1].endswith(',"dog",1,0.25,2,0.25')
+    assert text[1].endswith(',"dog",,1,0.25,2,0.25')
 
 
 def test_cells_that_a_spreadsheet_would_run(tmp_path: Path) -> None:

@@ -74,10 +74,13 @@ def test_other_tables_are_no_manifests(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is no manifest, or it is damaged"):
         read_manifest(tmp_path / "m.parquet")
     words = pa.array(["wide", "wider"])
-    pq.write_table(table.set_column(6, "width", words), tmp_path / "m.parquet")
+    pq.write_table(table.set_column(8, "width", words), tmp_path / "m.parquet")
     with pytest.raises(UsageError, match="is no manifest, or it is damaged"):
         read_manifest(tmp_path / "m.parquet")
-    narrow = table.set_column(12, "bytes", pa.array([1, 2], pa.int32()))
+    pq.write_table(table.append_column("width", words), tmp_path / "m.parquet")
+    with pytest.raises(UsageError, match="has the column width more than once"):
+        read_manifest(tmp_path / "m.parquet")
+    narrow = table.set_column(14, "bytes", pa.array([1, 2], pa.int32()))
     pq.write_table(narrow, tmp_path / "m.parquet")
     assert read_manifest(tmp_path / "m.parquet")["bytes"].type == pa.int64()
 
