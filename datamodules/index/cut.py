@@ -20,13 +20,11 @@ import pyarrow.compute as pc
 from datamodules.index.manifest import probed
 from datamodules.stores.cache import are_still
 from selavi.config import Config
+from selavi.media import SILENCE_S
 from selavi.modalities import SLACK_S, clip_seconds
 from selavi.runs.manifest import SCHEMA
 
 log = logging.getLogger("selavi")
-
-CHECKED_S = 30.0
-"""Seconds of a recording's sound that a scan listens to: what comes later may be heard though the scan says silent."""
 
 
 def cut_for(config: Config, manifest: pa.Table) -> pa.Table:
@@ -96,7 +94,7 @@ def as_pieces(manifest: pa.Table, row: np.ndarray, start_s: np.ndarray, end_s: n
     heard = is_piece & ((state == "ok") | (state == "silent"))
     audio_s[heard] = np.clip((audio_s - start_s)[heard], 0.0, (end_s - start_s)[heard])
     state[heard & (audio_s <= 0)] = "absent"
-    state[heard & (state == "silent") & (end_s > CHECKED_S)] = "ok"
+    state[heard & (state == "silent") & (end_s > SILENCE_S)] = "ok"  # nobody has listened there
     columns = {
         "id": pc.replace_with_mask(
             rows["id"].combine_chunks(), pa.array(is_piece), pa.array([piece_id(*one) for one in times], pa.string())

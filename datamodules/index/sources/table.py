@@ -70,6 +70,8 @@ def _listing(sample: ListSample, text: dict[str, pa.Array]) -> Listing:
     for role in {"label", "split"} & text.keys():
         values = pa.chunked_array([text[role].cast(pa.large_string())])
         text[role] = leave_out_nan(values, role, name, sample.notes).combine_chunks().cast(pa.string())
+    if alone := [role for role in ("start", "end") if role in text and not {"start", "end"} <= text.keys()]:
+        sample.notes.append(f"its column of {alone[0]}s is not read, for it takes a begin and an end to name a span")
     times = _times(text["start"], text["end"], name) if {"start", "end"} <= text.keys() else None
     return listing("path", sample, text["path"], text.get("label"), text.get("split"), text.get("id"), times)
 

@@ -49,6 +49,11 @@ def test_files_that_were_cut_before_are_taken_whole_and_what_is_not_there_is_lef
     )
 
 
+def test_a_begin_without_an_end_names_no_span(manifest: pa.Table, tmp_path: Path) -> None:
+    table, told = apply_list(manifest, write(tmp_path, "path,start\na.mp4,4\n"), "auto")
+    assert table["id"].to_pylist() == ["a.mp4"] and "its column of starts is not read" in told
+
+
 @pytest.mark.parametrize(
     ("row", "expected"),
     [
