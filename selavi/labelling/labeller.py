@@ -181,29 +181,11 @@ class Labeller:
         groups = self.head_groups(number)
         while draft.num_groups < len(groups):
             began = time.monotonic()
-            heads = groups[draft.num_groups]
-            clips = collect(number * settings.head_groups + draft.num_groups)
-            rows = gather_rows(clips.index).cpu()
-            if number == 0 and any(map(self._aligns, self.config.label_sets)):
-                # All branches at once: under cross a head votes in several sets.
-                together = make_label_sets("joint", self.config.branches, self.config.heads.num_heads)[0]
-                everyone = self._votes(clips.with_any(together.voters), together, draft, head_logits)
-                _align(everyone, heads, permute_clusters)
-            keeps = bank.keeps_first and not statistics and self._keep_first(clips, heads, bank, draft, head_logits)
-            for label_set in () if keeps else self.config.label_sets:
-                draft.note_collected(rows, [label_set.learning_columns[head] for head in heads])
-                votes = self._votes(clips.with_any(label_set.voters), label_set, draft, head_logits)
-                labelled = self._label(votes, label_set, heads, fraction, bank, draft)
-                for head, result in zip(heads, labelled, strict=True):
-                    race = measure_race(votes, head, label_set.learners, result.labels)
-                    draft.heads.append(HeadReport(result.num_passes, result.marginal_error, result.converged, race))
-            if statistics:
-                for label_set in self.config.label_sets:
-                    votes = self._votes(clips, label_set, draft, head_logits)
-                    self._describe(votes, label_set, heads, draft)
-                if self.config.has_comparable_heads:
-                    labels = draft.labels[clips.index.cpu()][:, heads].long()
-                    draft.probe[heads] = probe_scores(clips, labels, self.config.heads.num_clusters)
+            # Nothing here may keep the clips: those of the next group take as much memory again.
+            heads, pass_number = groups[draft.num_groups], number * settings.head_groups + draft.num_groups
+            self._label_group(
+                heads, collect(pass_number), fraction, bank, draft, head_logits, permute_clusters, statistics=statistics
+            )
             draft.num_groups += 1
             draft.seconds += time.monotonic() - began
         churn = draft.hand_over(bank)
@@ -212,6 +194,41 @@ class Labeller:
         if self.method.weigh is not None:
             bank.weights = self.method.weigh(bank.labels, self.config.heads.num_clusters)
         return _report(number, draft, churn), ClipStatistics(*draft.statistics) if statistics else None
+
+    def _label_group(
+        self,
+        heads: list[int],
+        clips: FeatureTable,
+        fraction: float,
+        bank: LabelBank,
+        draft: Draft,
+        head_logits: HeadLogits,
+        permute_clusters: Callable[[str, int, Tensor], None],
+        *,
+        statistics: bool,
+    ) -> None:
+        """Label every clip under some heads; see relabel."""
+        rows = gather_rows(clips.index).cpu()
+        if bank.num_labellings == 0 and any(map(self._aligns, self.config.label_sets)):
+            # All branches at once: under cross a head votes in several sets.
+            together = make_label_sets("joint", self.config.branches, self.config.heads.num_heads)[0]
+            everyone = self._votes(clips.with_any(together.voters), together, draft, head_logits)
+            _align(everyone, heads, permute_clusters)
+        keeps = bank.keeps_first and not statistics and self._keep_first(clips, heads, bank, draft, head_logits)
+        for label_set in () if keeps else self.config.label_sets:
+            draft.note_collected(rows, [label_set.learning_columns[head] for head in heads])
+            votes = self._votes(clips.with_any(label_set.voters), label_set, draft, head_logits)
+            labelled = self._label(votes, label_set, heads, fraction, bank, draft)
+            for head, result in zip(heads, labelled, strict=True):
+                race = measure_race(votes, head, label_set.learners, result.labels)
+                draft.heads.append(HeadReport(result.num_passes, result.marginal_error, result.converged, race))
+        if statistics:
+            for label_set in self.config.label_sets:
+                votes = self._votes(clips, label_set, draft, head_logits)
+                self._describe(votes, label_set, heads, draft)
+            if self.config.has_comparable_heads:
+                labels = draft.labels[clips.index.cpu()][:, heads].long()
+                draft.probe[heads] = probe_scores(clips, labels, self.config.heads.num_clusters)
 
     def _votes(self, clips: FeatureTable, label_set: LabelSet, draft: Draft, head_logits: HeadLogits) -> Votes:
         return Votes(
