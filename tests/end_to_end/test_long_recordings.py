@@ -126,6 +126,7 @@ def test_a_new_recording_is_cut_as_those_of_the_run(
     assert starts_s == [2.0 * n for n in range(len(rows))] and len(rows) == int(events_of_new[-1].end_s - 1) // 2 + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["shards", "files"])
 def test_prepared_pieces_are_the_same_clips(
     run: Path, usual: list[str], media: Path, tmp_path: Path, kind: str

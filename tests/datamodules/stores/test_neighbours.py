@@ -60,7 +60,7 @@ def test_many_minutes_are_several_groups(rows: pa.Table) -> None:
     assert group_neighbours(large).tolist() == list(range(40))  # 32 times the pixels
 
 
-@pytest.mark.parametrize("group", [60.0, 10.0])
+@pytest.mark.parametrize("group", [60.0, pytest.param(10.0, marks=pytest.mark.slow)])
 def test_all_readers_give_the_same_clips(
     rows: pa.Table, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: float
 ) -> None:
