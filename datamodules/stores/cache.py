@@ -17,9 +17,10 @@ import pyarrow.compute as pc
 
 from datamodules.processes import Failure, run_jobs
 from datamodules.stores.neighbours import group_neighbours
+from datamodules.stores.reader import cut_window
 from selavi.atomic import locked, write_atomically
 from selavi.filesystem import PASSING
-from selavi.media import MediaError, Recording, crop_square, cut_waveform, decode_recording, frame_times, latest_frames
+from selavi.media import MediaError, Recording, cut_waveform, decode_recording, latest_frames
 from selavi.meter import follow
 from selavi.modalities import MAIN, MIXED, Request, Streams, Window
 from selavi.runs.manifest import media_root, require_unchanged
@@ -80,13 +81,7 @@ class DecodedCache:
         assert (request.channel, request.stream) == (MIXED, MAIN), "files alone have parts"
         assert request.size in (0, min(recording.frames.shape[1:3]))
         assert request.sample_rate in (0, self.sample_rate)
-        frames, waveform = None, None
-        if request.num_frames:
-            used = latest_frames(recording.times_s, frame_times(window.start_s, window.clip_s, request.num_frames))
-            frames = np.ascontiguousarray(crop_square(recording.frames[used], window.offset))
-        if request.sample_rate:
-            waveform = cut_waveform(recording.waveform, window.start_s, window.clip_s, request.sample_rate)
-        return Streams(frames, waveform)
+        return cut_window(recording, window.start_s, window, request)
 
     def __getitem__(self, clip_id: str) -> Recording:
         return self._recording(self.row_of[clip_id])
@@ -303,11 +298,8 @@ def _decode(job: _Neighbours, *, size: int, sample_rate: int) -> list[Recording 
     decode = partial(decode_recording, job.path, size=size, sample_rate=sample_rate)
     if len(job.spans) == 1:
         return [decode(start_s=begin_s, end_s=end_s)]
-    try:
-        together = decode(start_s=begin_s, end_s=end_s)
-    except MediaError:
-        return [_decode_span(decode, *span) for span in job.spans]
-    if together.audio_fault is not None:
+    together = _decode_span(decode, begin_s, end_s)
+    if isinstance(together, Failure) or together.audio_fault is not None:
         return [_decode_span(decode, *span) for span in job.spans]
     return [_cut(together, start_s - begin_s, end_s - begin_s, sample_rate) for start_s, end_s in job.spans]
 

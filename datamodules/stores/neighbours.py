@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datamodules.stores.files import FileReader
-from selavi.media import MediaError, Recording, crop_square, cut_waveform, decode_recording, frame_times, latest_frames
+from datamodules.stores.reader import cut_window
+from selavi.media import MediaError, Recording, decode_recording
 from selavi.modalities import MAIN, MIXED, Request, Streams, Window
 
 TOGETHER_S = 300.0
@@ -83,13 +84,7 @@ class NeighbourReader:
         if recording is None or recording.audio_fault is not None:
             return self.files.read(row, window, request)
         start_s = self.start_s[row] - self.start_s[self.first[group]] + window.start_s
-        frames, waveform = None, None
-        if request.num_frames:
-            used = latest_frames(recording.times_s, frame_times(start_s, window.clip_s, request.num_frames))
-            frames = np.ascontiguousarray(crop_square(recording.frames[used], window.offset))
-        if request.sample_rate:
-            waveform = cut_waveform(recording.waveform, start_s, window.clip_s, request.sample_rate)
-        return Streams(frames, waveform)
+        return cut_window(recording, start_s, window, request)
 
     def _decoded(self, group: int, request: Request) -> Recording | None:
         """What a group's rows are cut from; None where that cannot be decoded."""

@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
+
+from selavi.media import Recording, crop_square, cut_waveform, frame_times, latest_frames
 from selavi.modalities import Request, Streams, Window
 
 
@@ -40,3 +43,21 @@ class ProbingReader(ClipReader, Protocol):
             MediaError: it cannot be read, or nothing of it can be used.
         """
         ...
+
+
+def cut_window(recording: Recording, start_s: float, window: Window, request: Request) -> Streams:
+    """What is asked for of a window, out of what is decoded already.
+
+    Args:
+        recording: its frames have the size, and its sound the rate, that is asked for.
+        start_s: where the window begins in it; its own begin is not read.
+        window: its length, and where the square lies.
+        request: what is asked for.
+    """
+    frames, waveform = None, None
+    if request.num_frames:
+        used = latest_frames(recording.times_s, frame_times(start_s, window.clip_s, request.num_frames))
+        frames = np.ascontiguousarray(crop_square(recording.frames[used], window.offset))
+    if request.sample_rate:
+        waveform = cut_waveform(recording.waveform, start_s, window.clip_s, request.sample_rate)
+    return Streams(frames, waveform)
