@@ -4,7 +4,7 @@
     python benchmarks/labels.py --rows default xdc --seeds 0        a part of it; rows made before are kept
     python benchmarks/labels.py --list                              what is missing, in the order in which it is made
     python benchmarks/labels.py --fast                              small instruments, for choosing, not for reporting
-    python benchmarks/labels.py --accelerator gpu                   on a GPU; its name is kept with each row
+    python benchmarks/labels.py --accelerator gpu --jobs 16         on a GPU, 16 rows at once; each keeps its name
     python benchmarks/labels.py --take FILE                         rows of a labels.json that another machine made
     python benchmarks/labels.py --import-recipes                    rows of recipes.json that have the same settings
     python benchmarks/labels.py --page                              write docs/results/labels.md again
@@ -24,7 +24,8 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,6 +178,32 @@ def measure(planned: Planned, folders: Mapping[str, Path], kmeans: bool) -> dict
     return {**result, "settings": settings_of(config), "encoded": encoded_clips(config, num_clips)}
 
 
+def measured(
+    rows: Sequence[Planned], folders: Mapping[str, Path], args: argparse.Namespace
+) -> Iterator[dict[str, Any]]:
+    """Measure rows, `--jobs` at once, and yield each as it ends; those that another call has made since are left out.
+
+    Raises:
+        SystemExit: some failed; the others have been yielded before.
+    """
+
+    def one(planned: Planned) -> dict[str, Any] | None:
+        is_there = not args.trial and is_made(planned, made_before("labels_fast" if args.fast else "labels"))
+        return None if is_there else measure(planned, folders, kmeans=not args.fast)
+
+    failed = []
+    with ThreadPoolExecutor(args.jobs) as pool:  # each only waits for the tools that it runs
+        running = {pool.submit(one, planned): planned for planned in rows}
+        for done in as_completed(running):
+            job = running[done].job
+            if done.exception() is not None:
+                failed.append(f"{job.row}, seed {job.seed}: {done.exception()!r}")
+            elif (row := done.result()) is not None:
+                yield row
+    if failed:
+        raise SystemExit("\n".join(failed))
+
+
 def _move_stale(planned: Planned) -> None:
     """Move a run folder out of the way that was made when the same command meant other settings."""
     folder = ROOT / planned.job.run_dir()
@@ -298,14 +325,13 @@ def main() -> None:
             print(f"{one.job.row}, seed {one.job.seed}")
         return None
     folders = find_sets(args.sets)
+    missing = [one for one in missing if one.small_set.variable in folders]
     tried = []
-    for number, one in enumerate(missing, 1):
-        if one.small_set.variable not in folders or (not args.trial and is_made(one, made_before(name))):
-            continue
-        print(f"\n{number}/{len(missing)}: {one.job.row}, seed {one.job.seed}", file=sys.stderr)
-        tried.append(measure(one, folders, kmeans=not args.fast))
+    for number, row in enumerate(measured(missing, folders, args), 1):
+        print(f"{number}/{len(missing)}: {row['row']}, seed {row['seed']}", file=sys.stderr, flush=True)
+        tried.append(row)
         if not args.trial:
-            keep(name, tried[-1:])
+            keep(name, [row])
     if args.trial and tried:
         print(page([] if args.fast else tried, tried if args.fast else [], ROWS, FAST))
         print("not published: a trial", file=sys.stderr)
@@ -319,6 +345,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--fast", action="store_true", help="small instruments; benchmarks/results/labels_fast.json")
     parser.add_argument("--accelerator", choices=("cpu", "gpu"), help="where to train (default: as the configuration)")
+    parser.add_argument("--jobs", type=int, default=1, help="rows made at once, each in processes of its own")
     parser.add_argument("--trial", nargs="+", default=[], metavar="KEY=VALUE", help="change every run, publish nothing")
     parser.add_argument("--list", action="store_true", help="print what is missing, and do nothing")
     parser.add_argument("--page", action="store_true", help="write the page from the results, and do nothing else")

