@@ -3,7 +3,6 @@
     python benchmarks/gpu.py                                    every section that is not done, one after the other
     python benchmarks/gpu.py --sections step labelling          some of them, anew
     python benchmarks/gpu.py --device cpu --tiny --out FILE     at the size of a test, published nowhere
-    python benchmarks/gpu.py --page                             write docs/results/gpu.md from the results
 
 `step` and `labelling` need no data: batches are noise of the shape that the loader gives.  `whole` needs the sets of
 small_sets.py.  A way is timed between two synchronisations, over many steps at once; ways of a case take turns.  Share
@@ -92,7 +91,8 @@ class Bench:
 
     def rates(self, ways: Mapping[str, Callable[[], Any]], clips: int) -> dict[str, float]:
         """Clips a second of each way, medians of rounds in which they take turns; each is warm."""
-        counts, rates = {}, {name: [] for name in ways}
+        counts: dict[str, int] = {}
+        rates: dict[str, list[float]] = {name: [] for name in ways}
         for name, way in ways.items():
             for _ in range(2 if self.tiny else 5):
                 way()
@@ -152,7 +152,7 @@ class Bare:
         self.inputs = inputs
         if compiled:
             for name, encoder in self.model.encoders.items():
-                self.model.encoders[name] = torch.compile(encoder)
+                self.model.encoders[name] = torch.compile(encoder)  # type: ignore[assignment]
         self.optimizer = make_optimizer(self.model, config.optim, config.optim.batch_size)
         shape = len(self.batch.index), config.num_label_heads
         self.labels = torch.randint(config.heads.num_clusters, shape, device=bench.device)
@@ -293,7 +293,7 @@ def measure_step(bench: Bench, folder: Path) -> dict[str, Any]:
 
 def measure_ways(bench: Bench, folder: Path) -> dict[str, Any]:
     """Clips a second of the plain loop with what may make it faster, at 30 frames."""
-    ways = {
+    ways: dict[str, dict[str, Any]] = {
         "float32": {"precision": "float32"},
         "float32, TF32 allowed": {"precision": "tf32"},
         "bfloat16": {},
@@ -303,14 +303,15 @@ def measure_ways(bench: Bench, folder: Path) -> dict[str, Any]:
         "bfloat16, compiled": {"compiled": True, "benchmark": True},
         "bfloat16, channels last, compiled": {"channels_last": True, "compiled": True, "benchmark": True},
     }
-    config, found = bench.config(*CASES[0]), {}
+    config = bench.config(*CASES[0])
+    found: dict[str, dict[str, Any]] = {}
     for name, settings in ways.items():
         kept = dict(settings)
         torch.backends.cudnn.benchmark = bool(kept.pop("benchmark", False))
         if kept.get("compiled") and bench.tiny:
             continue
         try:
-            bare = Bare(bench, config, **kept)  # type: ignore[arg-type]
+            bare = Bare(bench, config, **kept)
             began = time.perf_counter()
             bare.step()
             bench.wait()

@@ -1,0 +1,29 @@
+"""benchmarks/gpu.py at the size of a test and on the processor, so that it is right before it meets a GPU."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.slow
+def test_every_section_runs_and_is_kept(tmp_path: Path) -> None:
+    store = tmp_path / "gpu.json"
+    command = [sys.executable, "benchmarks/gpu.py", "--device", "cpu", "--tiny", "--out", str(store)]
+    subprocess.run(command, cwd=ROOT, check=True)
+    results = json.loads(store.read_text(encoding="utf-8"))
+    assert {name: entry["made"]["device"] for name, entry in results.items()} == dict.fromkeys(
+        ["step", "ways", "parts", "whole"], "cpu"
+    )
+    [case] = results["step"]["figures"].values()
+    assert all(case[name] > 0 and math.isfinite(case[name]) for name in ("bare", "selavi", "flops_a_clip"))
+    ways = results["ways"]["figures"]
+    assert len(ways) == 6
+    assert all("failed" not in way for way in ways.values())
+    parts = results["parts"]["figures"]
+    assert parts["forward"] < parts["step"]
