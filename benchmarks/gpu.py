@@ -13,7 +13,7 @@ import argparse
 import gc
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from statistics import median
@@ -218,7 +218,7 @@ class Repeated:
     def __len__(self) -> int:
         return self.times
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[ClipBatch]:
         return iter([self.batch] * self.times)
 
 

@@ -110,8 +110,6 @@ def _window_of_sound(file: File, start_s: float, clip_s: float, sample_rate: int
         return None
     margin_s = 0.05  # for the resampler to settle
     with translated(file.path, "sound"):
-        # The codecs overlap their blocks: the first ones after a seek are not yet what they should be.
-        file.seek(file.audio, start_s - margin_s - 0.15)
         sound, first_s = read_sound(file, start_s - margin_s, start_s + clip_s + margin_s, sample_rate, channel)
     return cut_waveform(sound, start_s - first_s, clip_s, sample_rate)
 
@@ -231,7 +229,6 @@ def decode_sound(
             span = _window_of_sound(file, start_s, end_s - start_s, sample_rate, MIXED)
             return np.zeros(0, np.int16) if span is None else span
         with translated(path, "sound"):
-            file.seek(file.audio, float("-inf"))
             sound, first_s = read_sound(file, 0.0, float("inf"), sample_rate)
         skip = round(first_s * sample_rate)
         whole = np.concatenate([np.zeros(max(0, skip), np.int16), sound[max(0, -skip) :]]) if sound.size else sound

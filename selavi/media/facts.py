@@ -113,7 +113,6 @@ def _sound_state(file: File) -> tuple[str, str | None]:
         return ("absent", None) if file.audio_fault is None else ("broken", file.audio_fault.detail)
     try:
         with translated(file.path, "sound"):
-            file.seek(file.audio, float("-inf"))
             heard_s = max(0.0, seconds(file.audio, file.audio.start_time) - file.origin_s) + SILENCE_S
             waveform, _ = read_sound(file, float("-inf"), heard_s, 8000)
     except MediaError as error:

@@ -1,12 +1,13 @@
 """The sound of a file as mono samples, each where its time stamp says."""
 
-from collections.abc import Callable
-from itertools import chain
+from collections.abc import Callable, Iterator
+from itertools import chain, dropwhile
 from typing import Any
 
 import av
 import numpy as np
 from av.audio.frame import AudioFrame
+from av.packet import Packet
 
 from selavi.media.files import File, seconds
 
@@ -17,6 +18,10 @@ SILENCE_S = 30.0
 GAP_S = 0.02
 """Time stamps are often rounded to milliseconds: what is shorter is no gap, and no overlap."""
 LONGEST_GAP_S = 3600.0
+_BEFORE_S = 0.15
+"""The codecs overlap their blocks: the first ones after a seek are not yet what they should be."""
+_INTERLEAVED_S = 1.0
+"""Sound may lie so far behind the picture of the same time."""
 _RESAMPLED_S = 30.0
 """Sound that is resampled at once."""
 
@@ -24,7 +29,7 @@ _RESAMPLED_S = 30.0
 def read_sound(
     file: File, first_s: float, last_s: float, sample_rate: int, channel: int = MIXED
 ) -> tuple[np.ndarray, float]:
-    """Decode sound from the current position until last_s: all channels mixed, or one of them.
+    """Decode what is heard in [first_s, last_s): all channels mixed, or one of them.
 
     Gaps are filled with silence.  The sound may change its rate, channels and format at any block; one that has no such
     channel is left out.
@@ -32,6 +37,7 @@ def read_sound(
     Returns:
         (S,) int16, mono, and the time of the first sample in seconds from the start of the picture.
     """
+    packets = _enter(file, first_s - _BEFORE_S if first_s > 0 else float("-inf"))
     assert file.audio is not None
     stream, context = file.audio, file.audio.codec_context
     track = _Track(sample_rate, channel)
@@ -48,7 +54,7 @@ def read_sound(
         return True
 
     fault = None
-    for packet in chain(file.packets(stream), [None]):
+    for packet in chain(packets, [None]):
         try:
             frames = context.decode(packet)
         except av.InvalidDataError as error:
@@ -63,6 +69,35 @@ def read_sound(
     if fault is not None:
         raise fault
     return track.end()
+
+
+def _enter(file: File, time_s: float) -> Iterator[Packet]:
+    """Packets of the sound from a time to the end.  The file's streams may be others afterwards.
+
+    Matroska has an index of the picture's key frames alone.  Asked for sound, the library reads on from the last block
+    that it knows of, a third of a second late in a file of hours; so the picture leads there:
+
+        picture      K-----------K-----------K-----------
+        sound        ssssssssssssssssssssssssssssssssssss
+        wanted                         time_s
+        read                     ......sssssssssssssssss      ... is left out undecoded
+    """
+    assert file.audio is not None
+    if file.picture is not None and file.format == "matroska,webm" and file.seekable and time_s > float("-inf"):
+        file.seek(file.picture, time_s - _INTERLEAVED_S)
+        stream = file.audio
+        packets = file.packets(stream)
+        first = next(packets, None)
+        if first is not None and _time_s(file, first) <= time_s:
+            return chain([first], dropwhile(lambda packet: _time_s(file, packet) < time_s, packets))
+    file.seek(file.audio, time_s)
+    return file.packets(file.audio)
+
+
+def _time_s(file: File, packet: Packet) -> float:
+    """When a packet of the sound begins; infinity where it does not say."""
+    assert file.audio is not None
+    return float("inf") if packet.pts is None else seconds(file.audio, packet.pts) - file.origin_s
 
 
 class _Track:

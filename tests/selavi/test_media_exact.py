@@ -6,6 +6,8 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.audio.stream import AudioStream
+from av.video.stream import VideoStream
 
 import selavi.media.frames
 import selavi.media.pictures
@@ -19,6 +21,7 @@ from selavi.media import (
     latest_frames,
     probe,
 )
+from selavi.media.files import File
 
 FPS, RATE = 30, 16_000
 FLASH, CLICK_S = 47, 47 / 30
@@ -221,6 +224,45 @@ def test_sound_keeps_its_place_across_a_gap(tmp_path: Path) -> None:
         assert (waveform[8000 * second + 100 : 8000 * second + 7900] == value).all()
     _, piece = decode_clip(path, 1.5, 1.0, num_frames=0, size=16, offset=0.5, sample_rate=8000)
     assert piece is not None and (piece[100:3900] == 0).all() and (piece[4100:] == 2000).all()
+
+
+@pytest.mark.parametrize("first", ["picture", "sound"])
+@pytest.mark.parametrize("delta", ["0", "1000"], ids=["side by side", "one behind the other"])
+def test_sound_is_found_where_matroska_has_an_index_of_the_picture_alone(
+    tmp_path: Path, first: str, delta: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In each second the samples are the number of the second; the file lasts 12 of them."""
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w", container_options={"max_interleave_delta": delta}) as container:
+        video = container.add_stream("libx264", rate=10)
+        video.width, video.height, video.pix_fmt, video.gop_size = 32, 32, "yuv420p", 25
+        sound = container.add_stream("pcm_s16le", rate=8000, layout="mono")
+        pictures, sounds = [], []
+        for index in range(120):
+            frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), index, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = index, Fraction(1, 10)
+            pictures += video.encode(frame)
+        pictures += video.encode(None)
+        for at in range(0, 12 * 8000, 800):
+            block = av.AudioFrame.from_ndarray(np.full((1, 800), 100 * (at // 8000), np.int16), "s16", "mono")
+            block.sample_rate, block.time_base, block.pts = 8000, Fraction(1, 8000), at
+            sounds += sound.encode(block)
+        for packet in pictures + sounds if first == "picture" else sounds + pictures:
+            container.mux(packet)
+    sought: list[str] = []
+    seek = File.seek
+
+    def noted(file: File, stream: VideoStream | AudioStream, time_s: float) -> None:
+        sought.append(stream.type)
+        seek(file, stream, time_s)
+
+    monkeypatch.setattr(File, "seek", noted)
+    for start_s in np.arange(0.0, 11.0, 0.37):
+        _, piece = decode_clip(path, start_s, 1.0, num_frames=0, size=16, offset=0.5, sample_rate=8000)
+        assert piece is not None
+        assert (piece == 100 * ((round(start_s * 8000) + np.arange(8000)) // 8000)).all()
+    # From where the sound of that time is not, the index of the sound itself has to lead.
+    assert ("audio" in sought[3:]) == (delta == "1000" and first == "sound")
 
 
 def test_a_clip_over_its_deadline_is_given_up(folder: Path) -> None:
