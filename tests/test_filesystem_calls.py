@@ -98,7 +98,7 @@ ELSEWHERE = {
     "selavi/results/cluster_table.py": f"{OWN}a run",
     "selavi/evaluation/": f"{OWN}a run",
     "selavi/results/gallery/": f"{OWN}the gallery",
-    "selavi/results/timeline_files.py": f"{OWN}--out",
+    "selavi/results/timeline/": f"{OWN}--out",
     "selavi/results/naming.py": "a table that the user names",
     "selavi/pretrained/": "weights that the user names",
     "selavi/tensor_files.py": f"{OWN}a run, or weights that the user names",

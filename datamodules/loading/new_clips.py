@@ -195,6 +195,7 @@ class ClipList:
         num_clips: of the whole list.
         num_shards: of it.
         sorted_by_id: whether the rows are, from the first to the last.
+        media_root: the folder that the paths start from; None of prepared clips.
 
     Args:
         out: the folder.
@@ -215,7 +216,9 @@ class ClipList:
         self.out, self.config, self.shard_clips, self.files = out, config, shard_clips, files
         with ParquetReader(out / LIST, advice=_AGAIN) as file:
             self.num_clips, self.num_shards = file.num_rows, file.num_row_groups
-            prepared = (file.schema.metadata or {}).get(b"prepared", b"").decode()
+            metadata = file.schema.metadata or {}
+        prepared = metadata.get(b"prepared", b"").decode()
+        self.media_root = Path(metadata[b"root"].decode()) if b"root" in metadata and not prepared else None
         self.sorted_by_id = "://" not in prepared
         shards = None
         if prepared:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from selavi.cli import Command, Parser
 from selavi.commands.sharing import add_paths, add_sharing, check_sharing
@@ -35,10 +35,27 @@ class AssignArguments:
     spreadsheet_safe: bool = False
     merge_only: bool = False
     timeline: bool = False
+    timeline_media: Literal["link", "transcode"] = "link"
     piece_s: float = 0.0
     stride_s: float = 0.0
     file: Sequence[str] = ()
     ids: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Timelines:
+    """The segments of all recordings."""
+
+    table: Path
+    folder: Path
+    """With the files of each recording."""
+    page: Path | None
+    """To begin with; None where no piece of a recording could be labelled."""
+
+    def describe(self) -> str:
+        """Where they are."""
+        lines = [f"segments  {self.table}", f"          {self.folder}: .html .vtt .txt .rttm of each recording"]
+        return "\n".join([*lines, f"look at   {self.page}"] if self.page else lines)
 
 
 @dataclass(frozen=True)
@@ -57,8 +74,8 @@ class AssignResult:
     """Parquet and CSV."""
     named: bool
     """Whether RUN/names.csv gave the clusters names."""
-    timeline: tuple[Path, Path] | None = None
-    """Table of segments, and the folder with the files of each recording; None: not asked for, or not all is done."""
+    timeline: Timelines | None = None
+    """None: not asked for, or not all is done."""
 
 
 def add_arguments(parser: Parser) -> None:
@@ -97,12 +114,20 @@ def add_arguments(parser: Parser) -> None:
     about = "file with the ids of the rows of a --file (default: those in it, else the numbers of its rows)"
     parser.add_argument("--ids", nargs="+", action="add", metavar="NAME=FILE", help=about)
     about = "also find the segments of each recording: cut it into overlapping pieces, smooth their labels and merge "
-    about += "equal neighbours, into OUT/timeline.csv and, for each recording, WebVTT, Audacity's labels and RTTM"
+    about += (
+        "equal neighbours, into OUT/timeline.csv and, for each recording, a page to look at and listen to, WebVTT, "
+    )
+    about += "Audacity's labels and RTTM"
     parser.add_argument("--timeline", action="store_true", help=about)
     about = "with --timeline: length of a piece (default: data.cut_s of a run that cuts, else twice data.clip_s)"
     parser.add_argument("--piece-s", type=float, metavar="SECONDS", help=about)
     about = "with --timeline: from the beginning of a piece to that of the next (default: a quarter of a piece)"
     parser.add_argument("--stride-s", type=float, metavar="SECONDS", help=about)
+    about = (
+        "with --timeline: the pages play recordings where they lie (`link`, the default), or those that browsers do "
+    )
+    about += "not play as small .mp4 files beside the pages (`transcode`)"
+    parser.add_argument("--timeline-media", choices=("link", "transcode"), help=about)
     about = "label nothing; merge the labels that are there, with the names of RUN/names.csv"
     parser.add_argument("--merge-only", action="store_true", help=about)
 
@@ -190,8 +215,7 @@ def show(result: AssignResult) -> None:
     else:
         print(describe(result.counts, result.tables, result.run, result.named), file=sys.stderr)
     if result.timeline is not None:
-        table, folder = result.timeline
-        print(f"segments: {table}\n          {folder}: .vtt .txt .rttm of each recording", file=sys.stderr)
+        print(result.timeline.describe(), file=sys.stderr)
 
 
 COMMAND = Command("assign", __doc__, AssignArguments, add_arguments, assign, show)

@@ -18,7 +18,7 @@ from datamodules.stores.new_vectors import by_name, open_new_files, state_of
 from datamodules.stores.vectors import describe_files
 from selavi.arrays import Vectors
 from selavi.atomic import locked
-from selavi.commands.assign import AssignArguments, AssignResult
+from selavi.commands.assign import AssignArguments, AssignResult, Timelines
 from selavi.commands.shard_work import do_shards
 from selavi.config import Config
 from selavi.errors import UsageError
@@ -28,9 +28,11 @@ from selavi.inference import assigned
 from selavi.inference.device import best_device
 from selavi.inference.load import load_model
 from selavi.labelling.rule import LabelRule
+from selavi.meter import follow
 from selavi.modalities import files_of, reads_media, reads_sound
 from selavi.results.naming import read_names
-from selavi.results.timeline_files import segments_of, write_timelines
+from selavi.results.timeline.files import segments_of, write_timelines
+from selavi.results.timeline.page import write_pages
 from selavi.runs.folder import RunFolder
 from selavi.runs.record import Run, load_run
 
@@ -65,7 +67,7 @@ def assign_shards(arguments: AssignArguments) -> AssignResult:
     names_path = RunFolder(run.folder).names
     if not num_missing:
         counts, tables = _merge(clips, names_path, settings, limit, arguments.spreadsheet_safe)
-    timeline = _write_timeline(tables[0], out) if tables and arguments.timeline else None
+    timeline = _write_timeline(tables[0], clips, out, arguments) if tables and arguments.timeline else None
     return AssignResult(
         run.folder, out, (number, count), clips.num_shards, num_missing, counts, tables, names_path.exists(), timeline
     )
@@ -79,14 +81,18 @@ def _as_pieces(config: Config, arguments: AssignArguments) -> Config:
     return replace(config, data=replace(data, cut="every", cut_s=piece_s, stride_s=stride_s))
 
 
-def _write_timeline(table_path: Path, out: Path) -> tuple[Path, Path]:
-    """Find the segments of each recording, and write them; see selavi.results.timeline_files."""
+def _write_timeline(table_path: Path, clips: ClipList, out: Path, arguments: AssignArguments) -> Timelines:
+    """Find the segments of each recording, and write them; see selavi.results.timeline."""
     columns = ["path", "start_s", "end_s", "cluster", "name", "confidence", "nearest"]
     table = read_parquet(table_path, columns)
     table = table.filter(pc.is_valid(table["end_s"]))
     pairs = table.select(["cluster", "name"]).group_by("cluster").aggregate([("name", "min")])
     names = dict(zip(pairs["cluster"].to_pylist(), pairs["name_min"].to_pylist(), strict=True))
-    return write_timelines(segments_of(table), names, out)
+    segments = segments_of(table)
+    table_path, folder = write_timelines(segments, names, out)
+    shown = partial(follow, what="pages", total=len(segments), unit="recordings")
+    page = write_pages(segments, names, folder, clips.media_root, arguments.timeline_media == "transcode", shown)
+    return Timelines(table_path, folder, page)
 
 
 def _kept_settings(out: Path) -> dict[str, Any]:

@@ -64,7 +64,9 @@ def visit(browser: Any, watch: Watch) -> Iterator[Callable[..., Any]]:
     """
     contexts = []
 
-    def open_page(gallery: Path, route: str = "", *, before: str | None = None, **settings: Any) -> Any:
+    def open_page(
+        folder: Path, route: str = "", *, before: str | None = None, name: str = "index.html", **settings: Any
+    ) -> Any:
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 860}, **settings})
         contexts.append(context)
         context.add_init_script(ARRIVED)
@@ -75,7 +77,7 @@ def visit(browser: Any, watch: Watch) -> Iterator[Callable[..., Any]]:
         page.on("pageerror", lambda error: watch.said.append(str(error)))
         page.on("dialog", lambda dialog: (watch.said.append(f"dialog: {dialog.message}"), dialog.dismiss()))
         page.on("request", lambda request: watch.asked.append(request.url))
-        page.goto((gallery / "index.html").as_uri() + route)
+        page.goto((folder / name).as_uri() + route)
         page.wait_for_selector("#main h1")
         return page
 

@@ -154,7 +154,10 @@ def test_a_timeline_covers_a_new_recording(run: Path, tmp_path: Path, capsys: py
     for one, following in pairwise(rows):
         assert one["end_s"] == following["start_s"] and one["cluster"] != following["cluster"]
     assert (out / "timeline" / "new.mp4.vtt").read_text(encoding="utf-8").startswith("WEBVTT\n\n00:00:00.000 --> ")
-    capsys.readouterr()
+    page = out / "timeline" / "new.mp4.html"
+    assert f"look at   {page}" in capsys.readouterr().err
+    assert page.read_text(encoding="utf-8").count("new.mp4") > 1
+    assert {file.suffix for file in (out / "timeline" / "media").iterdir()} == {".jpg"}
     assert assign.main([*words, "--stride-s", "2"]) == 2
     assert "timeline was [2.0, 1.0], now [2.0, 2.0]" in capsys.readouterr().err
     for wrong, expected in (

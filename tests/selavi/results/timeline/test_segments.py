@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selavi.results.timeline import LEAST_PROBABILITY, Segment, find_segments, likeliest_path
+from selavi.results.timeline.segments import LEAST_PROBABILITY, Segment, find_segments, likeliest_path
 
 
 def one_hot(clusters: list[int], num_clusters: int = 3) -> np.ndarray:

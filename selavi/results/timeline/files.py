@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from selavi.atomic import write_atomically, write_text
-from selavi.results.timeline import Segment, find_segments
+from selavi.results.timeline.segments import Segment, find_segments
 
 COLUMNS = ("path", "start_s", "end_s", "cluster", "name", "confidence")
 

@@ -4,8 +4,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from selavi.inference.assigned import NEAREST
-from selavi.results.timeline import Segment
-from selavi.results.timeline_files import COLUMNS, segments_of, write_timelines
+from selavi.results.timeline.files import COLUMNS, segments_of, write_timelines
+from selavi.results.timeline.segments import Segment
 
 
 def pieces(path: str, clusters: list[int], confidence: float = 0.9) -> list[dict]:
