@@ -15,6 +15,7 @@ from datamodules.index.layout import describe_layout
 from datamodules.index.manifest import (
     bad,
     describe_bad,
+    describe_missing,
     judge,
     mark_broken_sound,
     mark_unusable,
@@ -22,8 +23,9 @@ from datamodules.index.manifest import (
     select_split,
     usable,
 )
-from datamodules.index.scan import other_suffixes, require_media, scan, suffixes_of
+from datamodules.index.scan import other_suffixes, require_media, scan
 from datamodules.index.sources import apply_list, describe_list, read_list
+from datamodules.index.suffixes import suffixes_of
 from datamodules.index.triage import advise
 from datamodules.index.vectors import list_vectors
 from datamodules.loading.sampling import AllSampler
@@ -188,7 +190,8 @@ def prepare_manifest(config: Config) -> tuple[pa.Table, Media]:
     others = "" if data.demo else other_suffixes(manifest, suffixes_of(reads_stills(config)))
     files = describe_files(opened, usable(manifest))
     warnings = (*describe_layout(manifest), others, list_warning, describe_list(manifest), *files)
-    for warning in (*warnings, _describe_broken_sound(config, manifest)):
+    missing = describe_missing(manifest, data.audio_policy, config.kinds)
+    for warning in (*warnings, missing, _describe_broken_sound(config, manifest)):
         if warning:
             log.warning(warning)
 

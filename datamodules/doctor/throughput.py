@@ -19,8 +19,9 @@ from datamodules.doctor.report import Advice, Check, Mark
 from datamodules.index.layout import describe_layout
 from datamodules.index.manifest import bad, describe_bad, mark_unusable, probed, select_split, usable
 from datamodules.index.probing import probe_file
-from datamodules.index.scan import list_media, recall, require_media, suffixes_of
+from datamodules.index.scan import list_media, recall, require_media
 from datamodules.index.sources import apply_list
+from datamodules.index.suffixes import suffixes_of
 from datamodules.index.vectors import list_vectors
 from datamodules.loading.views import ClipLoaders
 from datamodules.processes import Failure, run_jobs

@@ -4,6 +4,7 @@ Facts (what a file holds) and judgement (what a run can use) are two things: a s
 into the statuses of a run.
 """
 
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datamodules.index.layout import split_of
+from datamodules.index.suffixes import SOUND_SUFFIXES
 from selavi.errors import UsageError
 from selavi.guarded.parquet import write_parquet
 from selavi.modalities import MODALITIES, SLACK_S, Fault
@@ -36,7 +38,10 @@ STATUSES = (
 """Every status there is: `ok`, or why a file cannot be used."""
 
 _BY_CHOICE = ("silent", "no_audio")
-_JUDGED = ("ok", "too_short", "bad_audio", *_BY_CHOICE)
+_JUDGED = ("ok", "too_short", "bad_audio", "no_video", *_BY_CHOICE)
+
+
+_SOUND_NAME = rf"(?i)({'|'.join(map(re.escape, sorted(SOUND_SUFFIXES)))})$"
 
 
 def write_manifest(table: pa.Table, path: Path) -> None:
@@ -57,9 +62,11 @@ def probed(manifest: pa.Table) -> pa.Table:
 def bad(manifest: pa.Table) -> pa.Table:
     """The rows that count against data.max_bad_fraction.
 
-    Those are neither usable nor left out by the run's own data.audio_policy.
+    Those are neither usable nor left out by the run's own choice: data.audio_policy, or modalities that hear nothing.
     """
-    return manifest.filter(pc.invert(pc.is_in(manifest["status"], pa.array(["ok", *_BY_CHOICE]))))
+    is_fine = pc.is_in(manifest["status"], pa.array(["ok", *_BY_CHOICE]))
+    is_sound = pc.fill_null(pc.match_substring_regex(manifest["path"], _SOUND_NAME), False)
+    return manifest.filter(pc.invert(pc.or_(is_fine, pc.and_(pc.equal(manifest["status"], "no_video"), is_sound))))
 
 
 def select_split(manifest: pa.Table, split: str) -> pa.Table:
@@ -100,9 +107,17 @@ def judge(manifest: pa.Table, *, clip_s: float, audio_policy: str, modalities: C
     readable = pc.is_in(status, pa.array(_JUDGED)).to_numpy(zero_copy_only=False) & ~np.isnan(duration_s)
     is_short = duration_s < clip_s - SLACK_S
     faults = [Fault("too_short", is_short, lambda row: f"{duration_s[row]:.2f} s, data.clip_s={clip_s}")]
+    has_nothing = np.ones(len(manifest), bool)
+    whys: list[Fault] = []
     for kind in (MODALITIES[name] for name in modalities):
-        if kind.required(audio_policy, modalities):
-            faults += kind.faults({name: manifest[name].to_numpy() for name in kind.columns}, clip_s)
+        of_kind = list(kind.faults({name: manifest[name].to_numpy() for name in kind.columns}, clip_s))
+        faults += of_kind if kind.required(audio_policy, modalities) else []
+        if kind.blank_counts(audio_policy) or not of_kind:
+            has_nothing[:] = False
+        else:
+            has_nothing &= np.any([fault.rows for fault in of_kind], 0)
+        whys = of_kind + whys
+    faults += [fault._replace(rows=fault.rows & has_nothing) for fault in whys]
     status = pc.if_else(pa.array(readable), "ok", status)
     reason = pc.if_else(pa.array(readable), pa.scalar(None, pa.string()), reason)
     undecided = readable
@@ -113,6 +128,24 @@ def judge(manifest: pa.Table, *, clip_s: float, audio_policy: str, modalities: C
         words = pa.array([fault.explain(row) for row in np.flatnonzero(concerned).tolist()], pa.string())
         reason = pc.replace_with_mask(reason, pa.array(concerned), words)
     return _replace(manifest, status=status, reason=reason)
+
+
+def describe_missing(manifest: pa.Table, audio_policy: str, kinds: Mapping[str, str]) -> str:
+    """Count the usable clips that lack some of a run's modalities, by modality; empty where all have all.
+
+    Args:
+        manifest: judged.
+        audio_policy: of the run.
+        kinds: of its modalities, by name.
+    """
+    rows, parts = usable(manifest), []
+    for name, kind in ((name, MODALITIES[kind]) for name, kind in kinds.items()):
+        faults = kind.faults({column: rows[column].to_numpy() for column in kind.columns}, 0.0)
+        lacks = [fault.rows for fault in faults if not kind.blank_counts(audio_policy)]
+        places = np.flatnonzero(np.any(lacks, 0)) if lacks else np.zeros(0, int)
+        if len(places):
+            parts.append(f"{len(places):,} have no {name} (such as {rows['path'][int(places[0])]})")
+    return f"of {len(rows):,} clips {', '.join(parts)}: they are learned and labelled by the rest" if parts else ""
 
 
 def mark_broken_sound(manifest: pa.Table, faults: Mapping[str, str]) -> pa.Table:

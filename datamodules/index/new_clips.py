@@ -21,7 +21,8 @@ import pyarrow.compute as pc
 from datamodules.index.cut import cut_for
 from datamodules.index.layout import describe_layout, read_layout
 from datamodules.index.probing import probe_file
-from datamodules.index.scan import PROBE_MEMORY, SOUND_SUFFIXES, list_media, other_suffixes, suffixes_of
+from datamodules.index.scan import PROBE_MEMORY, list_media, other_suffixes
+from datamodules.index.suffixes import FILM_SUFFIXES, SOUND_SUFFIXES, suffixes_of
 from datamodules.processes import Failure, run_jobs
 from datamodules.stores.neighbours import has_pieces
 from datamodules.stores.shards import INDEX, is_prepared, open_shards
@@ -71,7 +72,7 @@ def list_clips(
     if alone and len(paths) > 1:
         raise UsageError(f"{alone[0]} is a list of clips: give it alone, and the other paths in runs of their own")
     if not alone:
-        suffixes = suffixes_of(reads_stills(config)) | (SOUND_SUFFIXES if sound_files else frozenset())
+        suffixes = suffixes_of(reads_stills(config)) - (frozenset() if sound_files else SOUND_SUFFIXES - FILM_SUFFIXES)
         table = _list_files(paths, suffixes, allow_links, layout)
     elif alone[0].endswith(".parquet"):
         table = _listed(Path(alone[0]))
@@ -80,20 +81,18 @@ def list_clips(
     if not len(table):
         raise UsageError(f"{' '.join(paths)}: no clip in it")
     if config.data.cut != "whole" and b"prepared" not in (table.schema.metadata or {}):
-        table = cut_for(config, _probed(table, config, sound_files))
+        table = cut_for(config, _probed(table, config))
         # Those that are no longer than a piece are one: a timeline needs to know where it ends.
         ends_s = pc.coalesce(table["end_s"], table["duration_s"])
         table = table.set_column(table.schema.get_field_index("end_s"), SCHEMA.field("end_s"), ends_s)
     return table
 
 
-def _probed(table: pa.Table, config: Config, sound_files: bool) -> pa.Table:
+def _probed(table: pa.Table, config: Config) -> pa.Table:
     """The list with the facts of its files: what is to be cut must have been looked at."""
     todo = np.flatnonzero(pc.and_(pc.is_null(table["duration_s"]), pc.is_null(table["status"])).to_numpy())
     files = table.select(["path", "bytes", "mtime_ns"]).take(pa.array(todo)).to_pylist()
-    probe = partial(
-        probe_file, str(media_root(table)), needs_picture=not sound_files, pictures=reads_stills(config)
-    )  # fmt: skip
+    probe = partial(probe_file, str(media_root(table)), pictures=reads_stills(config))
     outcomes = run_jobs(
         probe, [tuple(file.values()) for file in files], deadline_s=config.data.timeout_s, memory_bytes=PROBE_MEMORY
     )

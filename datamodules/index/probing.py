@@ -8,15 +8,12 @@ from selavi.filesystem import look
 from selavi.media import MediaError, probe, probe_picture
 
 
-def probe_file(
-    root: str, file: tuple[str, int, int], needs_picture: bool = True, pictures: bool = False
-) -> dict[str, Any]:
-    """Probe one file of a listing.
+def probe_file(root: str, file: tuple[str, int, int], pictures: bool = False) -> dict[str, Any]:
+    """Probe one file of a listing: a recording, which may be sound alone, or a still picture.
 
     Args:
         root: folder that the path starts from.
         file: (path, bytes, mtime_ns) as listed.
-        needs_picture: False: a file with sound alone will do.
         pictures: it is meant as a still picture.
 
     Returns:
@@ -25,7 +22,7 @@ def probe_file(
     path, size, mtime_ns = file
     try:
         place = Path(root) / path
-        facts = asdict(probe_picture(place) if pictures else probe(place, needs_picture=needs_picture))
+        facts = asdict(probe_picture(place) if pictures else probe(place, needs_picture=False))
     except MediaError as error:
         return {"status": error.reason, "reason": error.detail}
     except MemoryError:

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from datamodules.index.layout import METADATA_KEY, metadata_of, read_layout, require_layout
 from datamodules.index.manifest import write_manifest
 from datamodules.index.probing import probe_file
+from datamodules.index.suffixes import FILM_SUFFIXES, MEDIA_SUFFIXES, PICTURE_SUFFIXES, SOUND_SUFFIXES, suffixes_of
 from datamodules.index.walk import Walk
 from datamodules.processes import Failure, run_jobs
 from selavi.errors import UsageError
@@ -26,15 +27,6 @@ from selavi.media import STILL_SUFFIXES
 from selavi.meter import follow
 from selavi.runs.manifest import SCHEMA, read_manifest
 
-MEDIA_SUFFIXES = {
-    *(".mp4", ".m4v", ".mov", ".m4a", ".3gp", ".3g2", ".f4v"),
-    *(".mkv", ".webm", ".avi", ".divx", ".flv", ".wmv", ".asf", ".ogv", ".ogm", ".gif"),
-    *(".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".mpe", ".m1v", ".m2v", ".vob"),
-}
-PICTURE_SUFFIXES = STILL_SUFFIXES | {".gif"}
-"""Suffixes of still pictures; a GIF is a recording or, where pictures are looked for, its first picture."""
-SOUND_SUFFIXES = {".wav", ".mp3", ".flac", ".m4a", ".aac", ".ogg", ".oga", ".opus", ".mka"}
-"""Suffixes of files with sound alone, which training does not use and `selavi assign` does."""
 _PROBE_VERSION = 2
 """Facts that were found by another version of the probe are found anew."""
 PROBE_MEMORY = 2 << 30
@@ -117,11 +109,6 @@ def recall(root: Path, listing: pa.Table, cache_dir: Path, pictures: bool = Fals
     remembered = _remembered(*_files_of(root, cache_dir, pictures))
     is_new = (_match(listing, remembered) < 0) & pc.is_null(listing["status"]).to_numpy()
     return None if is_new.any() else _join(listing, remembered, root)
-
-
-def suffixes_of(pictures: bool) -> Set[str]:
-    """Suffixes of the files that are looked for: still pictures, or recordings."""
-    return PICTURE_SUFFIXES if pictures else MEDIA_SUFFIXES
 
 
 def holds_pictures_alone(root: Path, allow_links: bool = False) -> bool:
@@ -239,17 +226,17 @@ def other_suffixes(manifest: pa.Table, suffixes: Set[str] = MEDIA_SUFFIXES) -> s
 def describe_suffixes(counts: Mapping[str, int], suffixes: Set[str] = MEDIA_SUFFIXES) -> str:
     """The sentence of other_suffixes for counts by suffix.
 
-    Example: 31 files with other suffixes were not read: .flv 12, .txt 3, none 2; with sound alone, which training does
-    not use and assign does: .mp3 14
+    Example: 31 files with other suffixes were not read: .md 12, .txt 3, none 2; still pictures, which
+    modalities=[image] reads: .png 14
     """
     usual: Counter[str] = Counter()
     for suffix, count in counts.items():
         usual[suffix if re.fullmatch(r"\.\w{1,10}", suffix) and suffix.isascii() else "none"] += count
     parts = []
     for group, words in (
-        (SOUND_SUFFIXES, "with sound alone, which training does not use and assign does"),
+        (SOUND_SUFFIXES, "with sound alone, which modalities=[audio] reads"),
         (STILL_SUFFIXES, "still pictures, which modalities=[image] reads"),
-        (MEDIA_SUFFIXES, "recordings, which modalities=[video,audio] reads"),
+        (FILM_SUFFIXES, "recordings, which modalities=[video,audio] reads"),
     ):
         counted = {suffix: usual.pop(suffix) for suffix in sorted(group - suffixes) if suffix in usual}
         parts += [f"{words}: {_counted(counted)}"] if counted else []
@@ -298,7 +285,9 @@ def _remembered(store: Path, journal: Path) -> pa.Table:
     tables.reverse()
     if store.exists():
         tables.append(read_manifest(store).select(_REMEMBERED.names).replace_schema_metadata())
-    return pa.concat_tables([*tables, _REMEMBERED.empty_table()])
+    found = pa.concat_tables([*tables, _REMEMBERED.empty_table()])
+    # Earlier versions did not look at the sound of a file without a picture.
+    return found.filter(pc.not_equal(pc.fill_null(found["reason"], ""), "no picture stream"))
 
 
 def _parse(line: str) -> dict[str, object]:

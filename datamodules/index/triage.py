@@ -31,7 +31,9 @@ ADVICE: dict[str, StatusAdvice] = {
         "the picture is good, the sound cannot be decoded",
         "download or copy them again, or audio_policy=mask to use the pictures",
     ),
-    "no_video": StatusAdvice("there is sound, but no picture", "remove them from the folder: clips need a picture"),
+    "no_video": StatusAdvice(
+        "there is sound, but no picture", "train on the sound, with modalities=[audio], or remove them"
+    ),
     "too_short": StatusAdvice("shorter than a clip", "a smaller data.clip_s, or nothing: they are left out"),
     "corrupt": StatusAdvice(
         "opens, but cannot be decoded, or kills its decoder",

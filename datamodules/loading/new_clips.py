@@ -35,7 +35,6 @@ from selavi.modalities import (
     kind_of,
     num_bytes,
     reads_media,
-    reads_sound,
     reads_stills,
     request_of,
     require_mixed,
@@ -45,7 +44,7 @@ from selavi.runs.manifest import check_manifest, media_root, require_unchanged
 Batches = Loader | VectorLoader
 _MOST_WORKERS = 16
 _AGAIN = "give another --out, or delete the folder"
-_READABLE = (None, "ok", "silent", "no_audio", "bad_audio", "too_short")
+_READABLE = (None, "ok", "silent", "no_audio", "bad_audio", "no_video", "too_short")
 """Statuses of files that can be read; the others come from other settings, or say that the file was never opened."""
 
 
@@ -105,13 +104,13 @@ class ListReader:
         return self._facts[1]
 
     def _judge(self, facts: dict[str, Any], root: Path) -> Facts:
-        path, by_sound = root / facts["path"], reads_sound(self.config, self.modalities) and self.shards is None
-        if facts["status"] not in _READABLE and not (facts["status"] == "no_video" and by_sound):
+        path = root / facts["path"]
+        if facts["status"] not in _READABLE:
             raise MediaError(path, facts["status"], facts["reason"] or "")
         if facts["duration_s"] is None:
             file = (facts["path"], facts["bytes"], facts["mtime_ns"])
             require_unchanged(path, *file[1:])
-            facts = facts | probe_file(str(root), file, needs_picture=not by_sound, pictures=reads_stills(self.config))
+            facts = facts | probe_file(str(root), file, pictures=reads_stills(self.config))
             if facts["status"] != "ok":
                 raise MediaError(path, facts["status"], facts["reason"])
         return judge_clip(facts, self.config, self.modalities, path)

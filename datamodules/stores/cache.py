@@ -79,7 +79,7 @@ class DecodedCache:
             raise MediaError(self.folder, *self.missing[row])
         recording = self._recording(int(self.rows[row]))
         assert (request.channel, request.stream) == (MIXED, MAIN), "files alone have parts"
-        assert request.size in (0, min(recording.frames.shape[1:3]))
+        assert request.size in (0, min(recording.frames.shape[1:3])) or not len(recording.frames)
         assert request.sample_rate in (0, self.sample_rate)
         return cut_window(recording, window.start_s, window, request)
 
@@ -313,7 +313,7 @@ def _decode_span(decode: Callable[..., Recording], start_s: float, end_s: float)
 
 def _cut(recording: Recording, start_s: float, end_s: float, sample_rate: int) -> Recording:
     """What of a recording is on screen, and heard, in [start_s, end_s)."""
-    first = int(latest_frames(recording.times_s, np.array([start_s]))[0])
+    first = int(latest_frames(recording.times_s, np.array([start_s]))[0]) if len(recording.frames) else 0
     last = max(int(np.searchsorted(recording.times_s, end_s - 1e-6)), first + 1)
     sound = cut_waveform(recording.waveform, start_s, end_s - start_s, sample_rate)
     return Recording(

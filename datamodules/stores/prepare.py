@@ -24,12 +24,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datamodules.index.manifest import mark_unusable, usable, write_manifest
+from datamodules.index.manifest import describe_bad, mark_unusable, usable, write_manifest
 from datamodules.processes import Failure, run_jobs
 from datamodules.stores.cache import are_still
 from datamodules.stores.shards import FRAME, INDEX, MARK, VERSION, frames_name, pack_clip, tar_name, unpack_clip
 from selavi.atomic import hold, write_atomically, write_text
-from selavi.errors import UsageError
+from selavi.errors import DataError, UsageError
 from selavi.filesystem import PASSING, real_path
 from selavi.guarded.json_file import read_json
 from selavi.guarded.parquet import read_parquet, write_parquet
@@ -175,6 +175,8 @@ def prepare(
         made = read_manifest(out / "manifest.parquet")
         kept = pc.is_in(rows["id"], value_set=usable(made)["id"].combine_chunks())
         lost = made.filter(pc.is_in(made["id"], value_set=rows["id"].filter(pc.invert(kept)).combine_chunks()))
+        if not len(usable(made)):
+            raise DataError(f"none of {len(rows):,} clips could be prepared: {describe_bad(made)}")
         return PrepareSummary(
             num_clips=int(pc.sum(kept).as_py()),
             num_encoded=encoded,
@@ -527,13 +529,14 @@ def encode_part(job: Job, *, root: str, settings: PrepareSettings) -> None:
     path = Path(root) / job.facts["path"]
     require_unchanged(path, job.facts["bytes"], job.facts["mtime_ns"])
     facts = {name: job.facts[name] for name in ("id", "split", "label", "duration_s")}
+    facts |= {"height": 0, "width": 0, "sample_rate": settings.sample_rate}
     jpegs: list[bytes] = []
     times_s: list[float] = []
     for time_s, frame in _frames(path, job.facts, settings):
         jpegs.append(encode_jpeg(frame, settings.quality))
         times_s.append(time_s)
         _require_alike(path, decode_jpegs(jpegs[-1:])[0], _thumbnail(frame))
-        facts |= {"height": frame.shape[0], "width": frame.shape[1], "sample_rate": settings.sample_rate}
+        facts |= {"height": frame.shape[0], "width": frame.shape[1]}
     waveform = _sound(path, job.facts, settings)
     with _renamed(Path(job.target)) as temporary:
         with temporary.open("wb") as file:
@@ -557,6 +560,8 @@ def encode_file(job: Job, *, root: str, settings: PrepareSettings) -> None:
     path, target = Path(root) / job.facts["path"], Path(job.target)
     require_unchanged(path, job.facts["bytes"], job.facts["mtime_ns"])
     duration_s, fps = job.facts["duration_s"], job.facts["fps"]
+    if job.facts["width"] == 0:
+        raise MediaError(path, "no_video", "small files are films: --format shards keeps sound alone")
     if not fps:
         fps = sum(1 for _ in _frames(path, job.facts, settings)) / max(duration_s, 1e-3)
     fps = min(fps, settings.fps) if settings.fps else fps
@@ -590,6 +595,8 @@ def encode_file(job: Job, *, root: str, settings: PrepareSettings) -> None:
 
 def _frames(path: Path, facts: dict, settings: PrepareSettings) -> Iterator[tuple[float, np.ndarray]]:
     """Frames of an original, or of a piece of it, to be stored, and when each is shown, from the clip's begin."""
+    if facts["width"] == 0:  # sound alone
+        return
     start_s, end_s = _span(facts)
     decoded = stream_frames(path, size=settings.size, start_s=start_s, end_s=end_s)
     frames: Iterator[tuple[float, np.ndarray]] = ((max(time_s - start_s, 0.0), frame) for time_s, frame in decoded)

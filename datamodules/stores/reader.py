@@ -55,7 +55,7 @@ def cut_window(recording: Recording, start_s: float, window: Window, request: Re
         request: what is asked for.
     """
     frames, waveform = None, None
-    if request.num_frames:
+    if request.num_frames and len(recording.frames):
         used = latest_frames(recording.times_s, frame_times(start_s, window.clip_s, request.num_frames))
         frames = np.ascontiguousarray(crop_square(recording.frames[used], window.offset))
     if request.sample_rate:

@@ -253,7 +253,7 @@ class ShardReader:
         """
         with self._opened(row) as (tar, records):
             frames, waveform = None, None
-            if request.num_frames:
+            if request.num_frames and self.num_frames[row]:
                 times_s = frame_times(window.start_s, window.clip_s, request.num_frames)
                 frames = self._frames(tar, records, row, times_s, request.size, window.offset)
             if request.sample_rate:

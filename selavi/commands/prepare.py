@@ -90,8 +90,9 @@ def prepare(arguments: PrepareArguments) -> PrepareResult:
     """Scan, join the list, re-encode."""
     from datamodules.index.cut import cut_evenly
     from datamodules.index.layout import describe_layout
-    from datamodules.index.scan import holds_pictures_alone, other_suffixes, scan, suffixes_of
+    from datamodules.index.scan import holds_pictures_alone, other_suffixes, scan
     from datamodules.index.sources import apply_list
+    from datamodules.index.suffixes import suffixes_of
     from datamodules.stores.prepare import PrepareSettings
     from datamodules.stores.prepare import prepare as re_encode
 

@@ -83,9 +83,10 @@ def scan(arguments: ScanArguments) -> ScanResult:
     """Scan, judge, write the manifest and the report."""
     from datamodules.index.layout import describe_layout
     from datamodules.index.manifest import judge, write_manifest
-    from datamodules.index.scan import holds_pictures_alone, other_suffixes, require_media, suffixes_of
+    from datamodules.index.scan import holds_pictures_alone, other_suffixes, require_media
     from datamodules.index.scan import scan as scan_files
     from datamodules.index.sources import apply_list, describe_list
+    from datamodules.index.suffixes import suffixes_of
     from datamodules.index.triage import triage
     from selavi.atomic import locked, write_text
     from selavi.modalities import MODALITIES

@@ -20,7 +20,7 @@ class Recording:
     """A whole file, decoded."""
 
     frames: np.ndarray
-    """(T, h, w, 3) uint8, the short side resized."""
+    """(T, h, w, 3) uint8, the short side resized; T = 0 without a picture."""
     times_s: np.ndarray
     """(T,) float64, ascending, from the start of the picture."""
     waveform: np.ndarray
@@ -144,25 +144,30 @@ def decode_recording(
         deadline_s: seconds of processor time that frames and sound may take each.
 
     Raises:
-        MediaError: the frames cannot be decoded, or the file cannot be read; without frames, also where the sound
-            cannot be decoded.
+        MediaError: the frames cannot be decoded, or the file cannot be read; without frames, which a file of sound
+            alone has none of either, also where the sound cannot be decoded.
     """
     span: _Span = {"start_s": start_s, "end_s": end_s, "limits": limits, "deadline_s": deadline_s}
     times_s, frames, taken = [], [], 0
-    for time_s, frame in stream_frames(path, size=size, **span) if size else ():
-        times_s.append(time_s - start_s)
-        frames.append(frame)
-        taken += frame.size
-        if taken > limits.recording_bytes:
-            raise MediaError(path, "refused", f"over {limits.recording_bytes / 1e9:.1f} GB once decoded")
+    try:
+        for time_s, frame in stream_frames(path, size=size, **span) if size else ():
+            times_s.append(time_s - start_s)
+            frames.append(frame)
+            taken += frame.size
+            if taken > limits.recording_bytes:
+                raise MediaError(path, "refused", f"over {limits.recording_bytes / 1e9:.1f} GB once decoded")
+    except MediaError as error:
+        if error.reason != "no_video" or not sample_rate:
+            raise
     waveform, fault = np.zeros(0, np.int16), None
     try:
         waveform = decode_sound(path, sample_rate=sample_rate, **span) if sample_rate else waveform
     except MediaError as error:
-        if not size:
+        if not frames:
             raise
         fault = error.detail
-    return Recording(np.stack(frames) if size else np.zeros((0, 1, 1, 3), np.uint8), np.array(times_s), waveform, fault)
+    whole = np.stack(frames) if frames else np.zeros((0, 1, 1, 3), np.uint8)
+    return Recording(whole, np.array(times_s), waveform, fault)
 
 
 class _Span(TypedDict):

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from selavi.modalities.modality import SLACK_S, Fault, Modality, Request
+from selavi.modalities.modality import HEARD, SLACK_S, Fault, Modality, Request
 
 
 def _faults(columns: Mapping[str, np.ndarray], clip_s: float) -> Iterator[Fault]:
@@ -29,7 +29,7 @@ def _seconds(facts: Mapping[str, Any], clip_s: float, policy: str) -> float:
 
 def _required(policy: str, modalities: Collection[str]) -> bool:
     """Where all modalities are made of sound, nothing is left of a masked clip: mask then means require."""
-    return policy == "require" or (policy == "mask" and set(modalities) <= {"audio", "statistics"})
+    return policy == "require" or (policy == "mask" and set(modalities) <= HEARD)
 
 
 AUDIO = Modality(

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from selavi.modalities.modality import Fault, Modality, Request
+from selavi.modalities.modality import Fault, Modality, Request, without_sound
 
 
 def _faults(columns: Mapping[str, np.ndarray], clip_s: float) -> Iterator[Fault]:
@@ -22,4 +22,5 @@ IMAGE = Modality(
     still=True,
     has=lambda facts: bool(facts["width"] != 0),
     faults=_faults,
+    required=without_sound,
 )

@@ -92,6 +92,15 @@ class Fault(NamedTuple):
     """Row -> the reason in words."""
 
 
+HEARD = frozenset({"audio", "statistics"})
+"""Kinds that are made of sound."""
+
+
+def without_sound(policy: str, modalities: Collection[str]) -> bool:
+    """Whether a run needs a picture of every recording: it hears none."""
+    return not HEARD & set(modalities)
+
+
 def _no_streams(config: Settings) -> Request:
     return Request()
 

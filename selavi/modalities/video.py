@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from selavi.modalities.modality import Fault, Modality, Request, Settings
+from selavi.modalities.modality import Fault, Modality, Request, Settings, without_sound
 
 
 def _shape(config: Settings) -> tuple[int, ...]:
@@ -27,4 +27,5 @@ VIDEO = Modality(
     request=lambda config: Request(config.video.num_frames, config.video.decode_size, stream=config.video.stream),
     has=lambda facts: bool(facts["width"] != 0),
     faults=_faults,
+    required=without_sound,
 )

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datamodules.index.scan import MEDIA_SUFFIXES, PICTURE_SUFFIXES
+from datamodules.index.suffixes import MEDIA_SUFFIXES, PICTURE_SUFFIXES
 from selavi.errors import UsageError
 from selavi.guarded.parquet import ParquetReader
 from selavi.id_tables import TextFile, describe_empty, fit_row, open_table

@@ -12,7 +12,8 @@ from datamodules.index import probing
 from datamodules.index import scan as scan_module
 from datamodules.index.layout import describe_layout
 from datamodules.index.manifest import STATUSES, judge
-from datamodules.index.scan import MEDIA_SUFFIXES, SOUND_SUFFIXES, list_media, other_suffixes, recall, scan
+from datamodules.index.scan import list_media, other_suffixes, recall, scan
+from datamodules.index.suffixes import FILM_SUFFIXES, SOUND_SUFFIXES
 from datamodules.processes import Failure
 from selavi.errors import UsageError
 from selavi.filesystem import PASSING
@@ -113,13 +114,13 @@ def test_a_folder_that_cannot_be_read_is_told_of(
 
 def test_files_with_other_suffixes_are_counted(tmp_path: Path) -> None:
     tree(tmp_path, "a/1.mp4", "a/2.xyz", "b/3.XYZ", "b/list.txt", "b/README", "b/4.mp3", ".hidden.txt", "5.wav")
-    told = other_suffixes(list_media(tmp_path))
-    assert told == (
-        "6 files with other suffixes were not read: .xyz 2, .txt 1, none 1; with sound alone, which training does not "
-        "use and assign does: .mp3 1, .wav 1"
+    films = FILM_SUFFIXES - SOUND_SUFFIXES
+    assert other_suffixes(list_media(tmp_path, suffixes=films), films) == (
+        "6 files with other suffixes were not read: .xyz 2, .txt 1, none 1; with sound alone, which modalities=[audio] "
+        "reads: .mp3 1, .wav 1"
     )
-    every = MEDIA_SUFFIXES | SOUND_SUFFIXES
-    assert other_suffixes(list_media(tmp_path, suffixes=every), every).startswith("4 files with other suffixes")
+    told = "4 files with other suffixes were not read: .xyz 2, .txt 1, none 1"
+    assert other_suffixes(list_media(tmp_path)) == told
     tree(tmp_path / "clean", "1.mp4")
     assert other_suffixes(list_media(tmp_path / "clean")) == ""
 
