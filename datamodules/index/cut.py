@@ -113,7 +113,9 @@ def as_pieces(manifest: pa.Table, row: np.ndarray, start_s: np.ndarray, end_s: n
 def _describe(manifest: pa.Table, is_long: np.ndarray, num_pieces: int, left_s: np.ndarray, cut_s: float) -> str:
     """How many recordings became how many pieces, what stayed whole, and what was left over."""
     recordings = probed(manifest)
-    parts = [f"{is_long.sum():,} recordings are cut into {num_pieces:,} pieces of {cut_s:g} s"]
+    num_long = int(is_long.sum())
+    subject = f"{num_long:,} recordings are" if num_long != 1 else "1 recording is"
+    parts = [f"{subject} cut into {num_pieces:,} pieces of {cut_s:g} s"]
     if num_whole := len(recordings) - int(is_long.sum()):
         kind = "still pictures" if are_still(recordings).all() else "not longer than that"
         parts.append(f"{num_whole:,} stay whole, {kind}")

@@ -140,6 +140,35 @@ def test_facts_become_statuses(facts: pa.Table, policy: str, modalities: list[st
     assert reasons["broken"] == "no frame can be decoded"
 
 
+@pytest.mark.parametrize(
+    ("policy", "modalities", "left_out"),
+    [
+        ("mask", BOTH, {"silence": "silent", "nothing": "no_audio"}),
+        ("zeros", BOTH, {}),  # silence is a sound like any other
+        ("require", BOTH, {"silence": "silent", "mute film": "no_audio", "nothing": "no_audio"}),
+        ("mask", ["audio"], {"silence": "silent", "mute film": "no_audio", "nothing": "no_audio"}),
+        ("mask", ["video"], {"sound": "no_video", "silence": "no_video", "nothing": "no_video"}),
+    ],
+)
+def test_sound_alone_is_a_clip_where_it_is_heard(policy: str, modalities: list[str], left_out: dict[str, str]) -> None:
+    rows = [("film", 48, "ok"), ("mute film", 48, "absent"), ("sound", 0, "ok"), ("silence", 0, "silent")]
+    table = pa.Table.from_pylist(
+        [
+            {"id": name, "path": f"{name}.wav", "width": width, "duration_s": 2.0, "status": "ok"}
+            | {"audio_state": state, "audio_s": 2.0 * (state != "absent")}
+            for name, width, state in [*rows, ("nothing", 0, "absent")]
+        ],
+        schema=SCHEMA.with_metadata({"root": "/r", "list": "{}"}),
+    )
+    judged = judge(table, clip_s=1.0, audio_policy=policy, modalities=modalities)
+    assert verdicts(judged) == left_out
+    assert bad(judged).num_rows == 0
+    paths = table["path"].combine_chunks()
+    films = judge(table.set_column(1, "path", pc.replace_substring(paths, ".wav", ".mp4")), clip_s=1.0,
+                  audio_policy=policy, modalities=modalities)  # fmt: skip
+    assert set(bad(films)["id"].to_pylist()) == {name for name, why in left_out.items() if why == "no_video"}
+
+
 def test_a_judged_manifest_is_judged_anew(facts: pa.Table) -> None:
     strict = judge(facts, clip_s=1.9, audio_policy="require", modalities=BOTH)
     lenient = judge(strict, clip_s=1.0, audio_policy="mask", modalities=BOTH)
