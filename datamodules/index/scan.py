@@ -285,9 +285,9 @@ def _remembered(store: Path, journal: Path) -> pa.Table:
     tables.reverse()
     if store.exists():
         tables.append(read_manifest(store).select(_REMEMBERED.names).replace_schema_metadata())
-    found = pa.concat_tables([*tables, _REMEMBERED.empty_table()])
+    remembered = pa.concat_tables([*tables, _REMEMBERED.empty_table()])
     # Earlier versions did not look at the sound of a file without a picture.
-    return found.filter(pc.not_equal(pc.fill_null(found["reason"], ""), "no picture stream"))
+    return remembered.filter(pc.not_equal(pc.fill_null(remembered["reason"], ""), "no picture stream"))
 
 
 def _parse(line: str) -> dict[str, object]:

@@ -29,7 +29,7 @@ def test_a_recording_becomes_pieces_that_inherit_from_it() -> None:
     assert table["audio_s"].to_pylist() == [10.0, 4.0, 0.0]
     assert table["audio_state"].to_pylist() == ["ok", "ok", "absent"]
     assert table.schema.metadata == {b"root": b"/media"}
-    assert told == "1 recordings are cut into 3 pieces of 10 s"
+    assert told == "1 recording is cut into 3 pieces of 10 s"
 
 
 def test_what_is_short_or_unknown_stays_whole() -> None:
@@ -39,7 +39,7 @@ def test_what_is_short_or_unknown_stays_whole() -> None:
     assert table["end_s"].null_count == 2
     assert table["status"].to_pylist() == ["ok", "corrupt", "ok", "ok", "ok"]
     assert told == (
-        "1 recordings are cut into 3 pieces of 10 s; 1 stay whole, not longer than that; 0.5 s at the ends of 1 are "
+        "1 recording is cut into 3 pieces of 10 s; 1 stay whole, not longer than that; 0.5 s at the ends of 1 are "
         "too short for a piece and left out"
     )
 
