@@ -117,7 +117,7 @@ def give_first_labels(config: Config, bank: LabelBank, source: Source, num_given
         if clusters.agreement < LEAST_AGREEMENT:
             return _none_given(
                 f"K-means on the vectors agrees from one start to another only to {clusters.agreement:.2f} (NMI; "
-                f"{LEAST_AGREEMENT:g} and more is stable): these are not its clusters"
+                f"{LEAST_AGREEMENT:g} and more is stable), which labelling.first=kmeans takes all the same"
             )
         made = _fill(config, bank, clusters)
     elif first == "crafted":
