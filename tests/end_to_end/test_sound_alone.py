@@ -101,6 +101,7 @@ def test_a_mixed_folder_goes_all_the_way(run: Path, mixed: Path, tmp_path: Path)
     assert len(rows) == len(list((mixed / "test").glob("*/*"))) and all(row["cluster"] is not None for row in rows)
 
 
+@pytest.mark.slow
 def test_shards_keep_sound_alone_and_small_files_refuse_it(
     usual: list[str], run: Path, mixed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

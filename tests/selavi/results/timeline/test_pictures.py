@@ -57,7 +57,7 @@ def test_a_film_of_which_nothing_can_be_decoded_has_no_sheet(tmp_path: Path) -> 
         draw_sheet(tmp_path / "a.mp4", 10.0, Sheet(96, 12, 4))
 
 
-@pytest.mark.parametrize(("seconds", "from_s"), [(0.7, 0.3), (130.0, 61.0), (2000.0, 1300.0)])
+@pytest.mark.parametrize(("seconds", "from_s"), [(0.7, 0.3), (130.0, 61.0), (900.0, 500.0)])
 def test_the_spectrogram_shows_when_and_how_high(tmp_path: Path, seconds: float, from_s: float) -> None:
     drawn = np.asarray(draw_spectrogram(write(tmp_path / "a.mp4", seconds, from_s), seconds).convert("L")).astype(int)
     columns = num_columns(seconds)
