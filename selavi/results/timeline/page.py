@@ -8,7 +8,7 @@ The page opens from disk, asks the network for nothing, and plays the recording 
 """
 
 import os
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -96,10 +96,7 @@ def write_pages(
 
 def rank_clusters(segments: Mapping[str, Sequence[Segment]]) -> dict[int, int]:
     """Cluster -> its place by time over all recordings, from 0, and what is rejected last."""
-    time_s: Counter[int] = Counter()
-    for of_recording in segments.values():
-        for one in of_recording:
-            time_s[one.cluster] += one.end_s - one.start_s  # type: ignore[assignment]
+    time_s = _time_of(one for of_recording in segments.values() for one in of_recording)
     ordered = sorted(time_s, key=lambda cluster: (cluster < 0, -time_s[cluster], cluster))
     return {cluster: place for place, cluster in enumerate(ordered)}
 
@@ -172,12 +169,12 @@ def look(path: str, root: Path | None, folder: Path, page_folder: Path, duration
     return Seen(whole_s, url, bool(info.width), why, sheet, sound, faults)
 
 
-def _drawn(target: Path, draw: Any, what: str, faults: list[str]) -> bool:
+def _drawn(target: Path, draw: Callable[[], Image.Image], what: str, faults: list[str]) -> bool:
     """Draw a picture unless it is there; whether it is there then."""
     if target.exists():
         return True
     try:
-        picture: Image.Image = draw()
+        picture = draw()
     except (MediaError, MemoryError) as error:
         faults.append(f"{what}: {getattr(error, 'detail', 'no memory')}")
         return False
@@ -197,16 +194,15 @@ def _row(
     """A recording in the list of recordings."""
     whole_s = max(seen.duration_s, 1e-9)
     longest = sorted(segments, key=lambda one: one.start_s - one.end_s)[:_BARS]
-    time_s: Counter[int] = Counter()
-    for one in segments:
-        time_s[one.cluster] += one.end_s - one.start_s  # type: ignore[assignment]
+    time_s = _time_of(segments)
+    mostly = sorted(time_s, key=lambda cluster: -time_s[cluster])[:3]
     return {
         "path": path,
         "url": url,
         "seconds": whole_s,
         "clock": clock(seen.duration_s),
         "num_segments": len(segments),
-        "mostly": ", ".join(describe(cluster, names) for cluster, _ in time_s.most_common(3)),
+        "mostly": ", ".join(describe(cluster, names) for cluster in mostly),
         "bars": [
             {
                 "x": round(1000 * one.start_s / whole_s, 2),
@@ -216,6 +212,14 @@ def _row(
             for one in sorted(longest, key=lambda one: one.start_s)
         ],
     }
+
+
+def _time_of(segments: Iterable[Segment]) -> dict[int, float]:
+    """Cluster -> seconds of its segments."""
+    time_s: defaultdict[int, float] = defaultdict(float)
+    for one in segments:
+        time_s[one.cluster] += one.end_s - one.start_s
+    return time_s
 
 
 def clock(time_s: float) -> str:
