@@ -112,10 +112,8 @@ def judge(manifest: pa.Table, *, clip_s: float, audio_policy: str, modalities: C
     for kind in (MODALITIES[name] for name in modalities):
         of_kind = list(kind.faults({name: manifest[name].to_numpy() for name in kind.columns}, clip_s))
         faults += of_kind if kind.required(audio_policy, modalities) else []
-        if kind.blank_counts(audio_policy) or not of_kind:
-            has_nothing[:] = False
-        else:
-            has_nothing &= np.any([fault.rows for fault in of_kind], 0)
+        can_lack = bool(of_kind) and not kind.blank_counts(audio_policy)
+        has_nothing &= np.any([fault.rows for fault in of_kind], 0) if can_lack else False
         whys = of_kind + whys
     faults += [fault._replace(rows=fault.rows & has_nothing) for fault in whys]
     status = pc.if_else(pa.array(readable), "ok", status)
@@ -141,7 +139,7 @@ def describe_missing(manifest: pa.Table, audio_policy: str, kinds: Mapping[str, 
     rows, parts = usable(manifest), []
     for name, kind in ((name, MODALITIES[kind]) for name, kind in kinds.items()):
         faults = kind.faults({column: rows[column].to_numpy() for column in kind.columns}, 0.0)
-        lacks = [fault.rows for fault in faults if not kind.blank_counts(audio_policy)]
+        lacks = [] if kind.blank_counts(audio_policy) else [fault.rows for fault in faults]
         places = np.flatnonzero(np.any(lacks, 0)) if lacks else np.zeros(0, int)
         if len(places):
             parts.append(f"{len(places):,} have no {name} (such as {rows['path'][int(places[0])]})")

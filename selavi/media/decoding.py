@@ -144,8 +144,8 @@ def decode_recording(
         deadline_s: seconds of processor time that frames and sound may take each.
 
     Raises:
-        MediaError: the frames cannot be decoded, or the file cannot be read; without frames, which a file of sound
-            alone has none of either, also where the sound cannot be decoded.
+        MediaError: the frames cannot be decoded, or the file cannot be read; where no frames are asked for, or the
+            file has none, also where the sound cannot be decoded.
     """
     span: _Span = {"start_s": start_s, "end_s": end_s, "limits": limits, "deadline_s": deadline_s}
     times_s, frames, taken = [], [], 0

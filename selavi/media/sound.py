@@ -85,8 +85,7 @@ def _enter(file: File, time_s: float) -> Iterator[Packet]:
     assert file.audio is not None
     if file.picture is not None and file.format == "matroska,webm" and file.seekable and time_s > float("-inf"):
         file.seek(file.picture, time_s - _INTERLEAVED_S)
-        stream = file.audio
-        packets = file.packets(stream)
+        packets = file.packets(file.audio)
         first = next(packets, None)
         if first is not None and _time_s(file, first) <= time_s:
             return chain([first], dropwhile(lambda packet: _time_s(file, packet) < time_s, packets))
