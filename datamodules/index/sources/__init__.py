@@ -28,7 +28,7 @@ from datamodules.index.sources.join import SEVERAL, Join, folded, has_clip_of, j
 from datamodules.index.sources.kinetics import KINETICS
 from datamodules.index.sources.kinetics_sounds import KINETICS_SOUNDS, selavi_classes
 from datamodules.index.sources.listing import ListFormat, Listing, ListSample, take_sample
-from datamodules.index.sources.spans import find_spans, has_times
+from datamodules.index.sources.spans import find_spans, has_spans
 from datamodules.index.sources.table import TABLE
 from datamodules.index.sources.ucf101 import UCF101
 from datamodules.index.sources.vggsound import VGGSOUND
@@ -67,7 +67,8 @@ def apply_list(manifest: pa.Table, list_path: str, source: str) -> tuple[pa.Tabl
         list_path: a file, or several as a pattern (`.../*list01.txt`); "": no list.
         source: `auto` or a key of SOURCES.  Without a list, `kinetics_sounds` keeps SeLaVi's 32 classes.
 
-    Where a list of paths has times, each of its rows is a clip: a span of a file.
+    Where a list of paths has times, each of its rows is a clip: a span of a file.  So it is with a list of YouTube
+    clips where a file is named with the id alone and is longer than a clip: it is the recording.
 
     Returns:
         The manifest, ordered by id, or by file and time, with the list's counts in its metadata; and a sentence that
@@ -83,14 +84,15 @@ def apply_list(manifest: pa.Table, list_path: str, source: str) -> tuple[pa.Tabl
     if not len(listing.rows):
         raise UsageError(f"{subject}, names no clip; download the list again or name another one as data.list")
     root = str(media_root(manifest))
-    joined = join(listing, manifest["path"], manifest["label"], root)
+    joined = join(listing, manifest["path"], manifest["label"], root, _lengths(manifest))
     chosen = np.flatnonzero(joined.row_of_file >= 0)
     if listing.by != "class":
         chosen = _one_file_a_clip(manifest, listing, joined)
     rows = joined.row_of_file[chosen]
-    spans = find_spans(manifest, listing, joined, chosen) if has_times(listing) else None
+    spans = find_spans(manifest, listing, joined, chosen) if has_spans(listing, joined) else None
+    with_file = spans.with_file if spans else rows
     named = np.flatnonzero(joined.clip_of_row == np.arange(len(joined.clip_of_row)))
-    missing = named[~has_clip_of(joined.clip_of_row, rows)[named]]
+    missing = named[~has_clip_of(joined.clip_of_row, with_file)[named]]
     examples = listing.rows["name"].take(missing[:NUM_EXAMPLES]).to_pylist()
     things = "classes" if listing.by == "class" else "clips"
     similar = _similar(manifest, listing, joined, missing)
@@ -108,7 +110,7 @@ def apply_list(manifest: pa.Table, list_path: str, source: str) -> tuple[pa.Tabl
         "examples": examples,
     }
     several = int((joined.row_of_file == SEVERAL).sum())
-    copies = int((joined.row_of_file >= 0).sum()) - len(rows)
+    copies = int((joined.row_of_file >= 0).sum()) - len(chosen)
     sentences = [f"{subject}: {len(named) - len(missing):,} of {len(named):,} {things} have a file"]
     if len(missing):
         sentences.append(f"without one: {len(missing):,} (such as {', '.join(examples)}){similar}")
@@ -117,7 +119,7 @@ def apply_list(manifest: pa.Table, list_path: str, source: str) -> tuple[pa.Tabl
         ("found in another Unicode form", joined.num_respelt),
         ("second copies of a clip, not used", copies),
         ("files that fit several clips, not used", several),
-        ("files that are not in the list", len(manifest) - len(rows) - copies - several),
+        ("files that are not in the list", len(manifest) - len(chosen) - copies - several),
     ):
         sentences += [f"{meaning}: {count:,}"] if count else []
     sentences += listing.notes
@@ -128,6 +130,12 @@ def apply_list(manifest: pa.Table, list_path: str, source: str) -> tuple[pa.Tabl
     pieces = as_pieces(manifest, spans.files, spans.start_s, spans.end_s)
     everything = np.arange(len(pieces))
     return _label(pieces, listing, everything, spans.rows, facts), "; ".join(sentences)
+
+
+def _lengths(manifest: pa.Table) -> np.ndarray:
+    """Seconds of each file, (n,); NaN where nobody has looked."""
+    lengths: np.ndarray = pc.fill_null(manifest["duration_s"], np.nan).to_numpy()
+    return lengths
 
 
 def _similar(manifest: pa.Table, listing: Listing, joined: Join, missing: np.ndarray) -> str:
@@ -242,7 +250,10 @@ def _check_folds(list_path: str, source: str, samples: list[ListSample]) -> None
 def _one_file_a_clip(manifest: pa.Table, listing: Listing, joined: Join) -> np.ndarray:
     files = np.flatnonzero(joined.row_of_file >= 0)
     rows = joined.row_of_file[files]
-    clips = joined.clip_of_row[rows]
+    # A recording may hold a clip that has a file as well, so that the two are counted apart.
+    clips = np.where(
+        joined.is_recording[files], joined.recording_of_row[rows] + len(listing.rows), joined.clip_of_row[rows]
+    )
     if np.bincount(clips, minlength=1).max() <= 1:
         return files
     present, listed = manifest.take(files), listing.rows.take(rows)
@@ -281,7 +292,7 @@ def _label(
             raise UsageError(
                 f"{facts['name']} gives the id {repeated!r} to several files; ids must differ, or leave them out"
             )
-        kept = kept if has_times(listing) else kept.sort_by("id")
+        kept = kept if kept["end_s"].null_count < len(kept) else kept.sort_by("id")
     metadata = {**(manifest.schema.metadata or {}), METADATA_KEY: json.dumps(facts).encode()}
     if listing.by != "class" and not listed["split"].null_count and not listed["label"].null_count:
         metadata.pop(LAYOUT_KEY, None)  # the folders have decided nothing

@@ -10,6 +10,8 @@ from datamodules.index.sources.listing import CLIP_NAME, SUFFIX, Listing
 from selavi.ids import compose_where_unambiguous
 
 NONE, SEVERAL = -1, -2
+SAME_S = 0.5
+"""A file whose length differs less from that of a clip is the clip itself, cut before the list was used."""
 
 
 @dataclass(frozen=True)
@@ -19,14 +21,24 @@ class Join:
     row_of_file: (files,) the list's row that a file is; NONE: none, SEVERAL: more than one clip, so that none counts.
     clip_of_row: (rows,) the first row that names the same clip.
     num_respelt: files whose path the list writes in another Unicode form.
+    recording_of_row: (rows,) the first row whose clip lies in the same recording.
+    is_recording: (files,) bool, whether the file may hold several clips; `row_of_file` is then the first of them.
     """
 
     row_of_file: np.ndarray
     clip_of_row: np.ndarray
+    recording_of_row: np.ndarray
+    is_recording: np.ndarray
     num_respelt: int = 0
 
 
-def join(listing: Listing, paths: pa.ChunkedArray, labels: pa.ChunkedArray, root: str) -> Join:
+def join(
+    listing: Listing,
+    paths: pa.ChunkedArray,
+    labels: pa.ChunkedArray,
+    root: str,
+    duration_s: np.ndarray | None = None,
+) -> Join:
     """Find the row of each file.
 
     Args:
@@ -34,14 +46,17 @@ def join(listing: Listing, paths: pa.ChunkedArray, labels: pa.ChunkedArray, root
         paths: of the files, below `root`.
         labels: of the files, as their folders say; where a list names a clip with several labels, the file's decides.
         root: that absolute paths of the list may begin with.
+        duration_s: (files,) NaN where it is not known; None: of none.  Tells a whole recording from a clip of it.
     """
     names, listed_labels = listing.rows["name"], folded(listing.rows["label"])
     if listing.by == "class":
         kinds = folded(names)
-        return Join(_first(folded(labels), kinds), _first(kinds, kinds))
+        first = _first(kinds, kinds)
+        return Join(_first(folded(labels), kinds), first, first, np.zeros(len(paths), bool))
     matching = _Matching(len(paths), folded(labels), listed_labels)
     if listing.by == "clip":
-        return _join_clips(matching, _text(names), pc.replace_substring_regex(_text(paths), "^.*/", ""))
+        files = pc.replace_substring_regex(_text(paths), "^.*/", "")
+        return _join_clips(matching, listing, files, np.full(len(paths), np.nan) if duration_s is None else duration_s)
     return _join_paths(matching, _text(names), _text(paths), root)
 
 
@@ -86,19 +101,28 @@ class _Matching:
         self.row_of_file[files] = np.where(row_of_key >= 0, rows[np.maximum(row_of_key, 0)], row_of_key)
 
 
-def _join_clips(matching: _Matching, names: pa.Array, files: pa.Array) -> Join:
-    """By YouTube id and start; by the id alone where the list or the file's name has no start."""
+def _join_clips(matching: _Matching, listing: Listing, files: pa.Array, duration_s: np.ndarray) -> Join:
+    """By YouTube id and start; by the id alone where the list or the file's name has no start.
+
+    A file of that kind which is longer than the clip is the recording: it holds every clip with that id.
+    """
+    names = _text(listing.rows["name"])
     listed, named = pc.extract_regex(names, CLIP_NAME), pc.extract_regex(files, CLIP_NAME)
     listed_video, video = pc.struct_field(listed, "youtube"), pc.struct_field(named, "youtube")
     listed_start, start = _start_ms(listed, in_ms=False), _start_ms(named, in_ms=False)
     keys = _pair(listed_video, listed_start)
     identity = _pair(listed_video, pc.fill_null(listed_start, ""))
-    clip_of_row = _first(identity, identity)
+    clip_of_row, recording_of_row = _first(identity, identity), _first(listed_video, listed_video)
+    row_of_video = _first(pc.if_else(pc.is_null(start), video, None), listed_video)
+    lengths_s = pc.subtract(listing.rows["end_s"], listing.rows["start_s"])
+    clip_s = lengths_s.take(pa.array(row_of_video, mask=row_of_video < 0)).to_numpy()
+    is_recording = (row_of_video >= 0) & (duration_s > clip_s + SAME_S)
+    matching.row_of_file[is_recording] = row_of_video[is_recording]
     matching.add(_pair(video, start), keys, clip_of_row)
     matching.add(_pair(video, _start_ms(named, in_ms=True)), keys, clip_of_row)
     matching.add(video, pc.if_else(pc.is_null(listed_start), listed_video, None), clip_of_row)
     matching.add(pc.if_else(pc.is_null(start), video, None), listed_video, clip_of_row)
-    return Join(matching.row_of_file, clip_of_row)
+    return Join(matching.row_of_file, clip_of_row, recording_of_row, is_recording)
 
 
 def _start_ms(parts: pa.Array, in_ms: bool) -> pa.Array:
@@ -132,7 +156,7 @@ def _join_paths(matching: _Matching, names: pa.Array, paths: pa.Array, root: str
     for depth in sorted({*np.unique(depths), *np.unique(file_depths)} - {0}, reverse=True):
         matching.add(_tails(paths, file_depths, depth), _where(names, depths == depth), clip_of_row)
         matching.add(_where(paths, file_depths == depth), _tails(names, depths, depth), clip_of_row)
-    return Join(matching.row_of_file, clip_of_row, num_respelt)
+    return Join(matching.row_of_file, clip_of_row, clip_of_row, np.ones(len(paths), bool), num_respelt)
 
 
 def _depths(paths: pa.Array) -> np.ndarray:

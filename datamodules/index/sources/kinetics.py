@@ -31,9 +31,16 @@ def read(sample: ListSample) -> Listing:
     columns = find_columns(first, ROLES) if has_header else _columns(first)
     if columns is None:
         raise KINETICS.refuse(sample, f"its first line is {sample.lines[0]!r}")
-    used = {role: column for role, column in columns.items() if role != "end"}
-    values = dict(zip(used, read_columns(sample, ",", has_header, list(used.values())), strict=True))
-    return clip_listing(KINETICS, sample, values["video"], values["start"], values.get("label"), values.get("split"))
+    values = dict(zip(columns, read_columns(sample, ",", has_header, list(columns.values())), strict=True))
+    return clip_listing(
+        KINETICS,
+        sample,
+        values["video"],
+        values["start"],
+        values.get("label"),
+        values.get("split"),
+        values["end"],
+    )
 
 
 def _has_header(row: list[str]) -> bool:

@@ -34,6 +34,8 @@ NUMBER = r"[0-9]{1,9}(?:\.[0-9]{1,6})?"
 # Anchored by the id's length, because an id such as abc_000_123 looks like a name with times.
 CLIP_NAME = rf"^(?P<youtube>{VIDEO})(?:_(?P<start>{NUMBER})(?:_(?P<end>{NUMBER}))?)?(?:{SUFFIX})?$"
 
+CLIP_S = 10.0
+"""Length of a clip of VGG-Sound, Kinetics, AudioSet."""
 SAMPLE_LINES = 20
 _ROWS_AT_ONCE = 1 << 16
 
@@ -217,8 +219,9 @@ def clip_listing(
     start: pa.Array | None = None,
     label: pa.Array | None = None,
     split: pa.Array | None = None,
+    end: pa.Array | None = None,
 ) -> Listing:
-    """Build a Listing of YouTube clips, named {id}, {id}_{start} or {id}_{start}_{end}.
+    """Build a Listing of YouTube clips, named {id}, {id}_{start} or {id}_{start}_{end}; without an end, of CLIP_S.
 
     Raises:
         UsageError: a name is none; the message gives the row.
@@ -234,7 +237,18 @@ def clip_listing(
             + (" with a start in seconds" if start is not None else "")
             + " (a spreadsheet may have changed it)",
         )
-    return listing("clip", sample, name, label, split)
+    parts = pc.extract_regex(name, CLIP_NAME)
+    start_s = _numbers(pc.struct_field(parts, "start"))
+    end_s = _numbers(pc.struct_field(parts, "end") if end is None else end)
+    times = start_s, pc.coalesce(end_s, pc.add(start_s, CLIP_S))
+    return listing("clip", sample, name, label, split, times=times)
+
+
+def _numbers(column: pa.Array) -> pa.Array:
+    """Numbers of text; null for what is none."""
+    good = pc.match_substring_regex(column, rf"^\s*{NUMBER}\s*$")
+    text = pc.if_else(pc.fill_null(good, False), pc.utf8_trim_whitespace(column), None)
+    return pc.cast(text, pa.float64())
 
 
 def split_of_file(path: Path) -> str | None:

@@ -6,11 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datamodules.index.sources.join import Join
+from datamodules.index.sources.join import SAME_S, Join, has_clip_of
 from datamodules.index.sources.listing import Listing
-
-_SAME_S = 0.5
-"""A file whose length differs less from that of the span is the clip itself, cut before the list was used."""
 
 
 @dataclass(frozen=True)
@@ -24,30 +21,37 @@ class Spans:
     start_s: np.ndarray
     end_s: np.ndarray
     """(n,) seconds; NaN for a clip that is the whole file."""
+    with_file: np.ndarray
+    """(m,) rows of the list that name one of the files, those that are left out among them."""
     note: str
     """What was found, as a sentence."""
 
 
-def has_times(listing: Listing) -> bool:
-    """Whether some rows name a span."""
-    return listing.rows["end_s"].null_count < len(listing.rows)
+def has_spans(listing: Listing, joined: Join) -> bool:
+    """Whether some rows name a span of a file."""
+    return bool(joined.is_recording.any()) and listing.rows["end_s"].null_count < len(listing.rows)
 
 
 def find_spans(manifest: pa.Table, listing: Listing, joined: Join, files: np.ndarray) -> Spans:
-    """Every row of a list of paths that names one of some files, in the order of the files and of time.
+    """Every row of a list that lies in one of some files, in the order of the files and of time.
 
     Args:
         manifest: as scanned.
-        listing: of paths, with times.
-        joined: which of its rows names which file; the others of the same path count as well.
+        listing: of paths or clips, with times.
+        joined: which of its rows names which file; the others of the same recording count as well.
         files: rows of the manifest that are used.
     """
-    start_s, end_s = (listing.rows[name].to_numpy() for name in ("start_s", "end_s"))
-    clip_of_file = joined.clip_of_row[joined.row_of_file[files]]
-    file_of_clip = np.full(len(joined.clip_of_row), -1)
-    file_of_clip[clip_of_file] = files
-    file_of_row = file_of_clip[joined.clip_of_row]
-    rows = np.flatnonzero(file_of_row >= 0)
+    start_s, end_s = (listing.rows[name].to_numpy().copy() for name in ("start_s", "end_s"))
+    is_recording = joined.is_recording[files]
+    recordings, clips = files[is_recording], files[~is_recording]
+    file_of_first = np.full(len(start_s), -1)
+    file_of_first[joined.recording_of_row[joined.row_of_file[recordings]]] = recordings
+    file_of_row = file_of_first[joined.recording_of_row]
+    row_of_clip = joined.row_of_file[clips]  # one that has a file of its own is not cut from a recording as well
+    file_of_row[has_clip_of(joined.clip_of_row, row_of_clip)] = -1
+    file_of_row[row_of_clip] = clips
+    start_s[row_of_clip] = end_s[row_of_clip] = np.nan
+    with_file = rows = np.flatnonzero(file_of_row >= 0)
     order = np.lexsort((end_s[rows], start_s[rows], file_of_row[rows]))
     rows = rows[order]
     keys = np.stack([file_of_row[rows], *np.nan_to_num(np.stack([start_s[rows], end_s[rows]]), nan=-1.0)])
@@ -57,13 +61,14 @@ def find_spans(manifest: pa.Table, listing: Listing, joined: Join, files: np.nda
     begins, ends, files = start_s[rows].copy(), end_s[rows].copy(), file_of_row[rows]
     length_s = pc.fill_null(manifest["duration_s"], np.inf).to_numpy()[files]
     is_alone = np.bincount(files, minlength=len(manifest))[files] == 1
-    is_file = is_alone & (np.abs(ends - begins - length_s) < _SAME_S)
+    is_file = is_alone & (np.abs(ends - begins - length_s) < SAME_S)
     begins[is_file] = ends[is_file] = np.nan
     is_span = ~np.isnan(ends)
     is_behind = is_span & (begins >= length_s)
     ends = np.where(is_span, np.minimum(ends, length_s), ends)
     kept = ~is_behind
-    return Spans(files[kept], rows[kept], begins[kept], ends[kept], _describe(files, is_span, is_file, is_behind))
+    note = _describe(files, is_span, is_file, is_behind)
+    return Spans(files[kept], rows[kept], begins[kept], ends[kept], with_file, note)
 
 
 def _describe(files: np.ndarray, is_span: np.ndarray, is_file: np.ndarray, is_behind: np.ndarray) -> str:

@@ -67,3 +67,37 @@ def test_a_begin_without_an_end_names_no_span(manifest: pa.Table, tmp_path: Path
 def test_times_that_are_none_are_refused(manifest: pa.Table, tmp_path: Path, row: str, expected: str) -> None:
     with pytest.raises(UsageError, match=expected):
         apply_list(manifest, write(tmp_path, f"path,start,end\n{row}\n"), "auto")
+
+
+def test_clips_of_a_youtube_list_are_cut_from_the_recording_where_that_is_there(
+    manifest_of: Callable[..., pa.Table], tmp_path: Path
+) -> None:
+    """A file with the id alone, and longer than a clip, is the recording; one named with a start is the clip."""
+    files = ["aaaaaaaaaaa.mp4", "bbbbbbbbbbb.mkv", "bbbbbbbbbbb_000030.mp4", "ccccccccccc.mp4", "ddddddddddd.mp4"]
+    manifest = manifest_of(files)
+    lengths = pa.array([95.0, 60.0, 10.0, 9.8, 300.0])
+    manifest = manifest.set_column(manifest.schema.get_field_index("duration_s"), "duration_s", lengths)
+    text = "aaaaaaaaaaa,30,dog,train\naaaaaaaaaaa,0,cat,test\naaaaaaaaaaa,90,cow,test\naaaaaaaaaaa,200,cow,test\n"
+    text += "bbbbbbbbbbb,30,fan,train\nbbbbbbbbbbb,45,fan,train\nccccccccccc,170,bee,train\neeeeeeeeeee,0,bee,train\n"
+    table, told = apply_list(manifest, write(tmp_path, text), "auto")
+    columns = zip(*(table[name].to_pylist() for name in ("id", "label", "split")), strict=True)
+    assert list(columns) == [
+        ("aaaaaaaaaaa.mp4#t=0.0,10.0", "cat", "test"),
+        ("aaaaaaaaaaa.mp4#t=30.0,40.0", "dog", "train"),
+        ("aaaaaaaaaaa.mp4#t=90.0,95.0", "cow", "test"),
+        ("bbbbbbbbbbb.mkv#t=45.0,55.0", "fan", "train"),
+        ("bbbbbbbbbbb_000030.mp4", "fan", "train"),
+        ("ccccccccccc.mp4", "bee", "train"),
+    ]
+    assert "7 of 8 clips have a file; without one: 1 (such as eeeeeeeeeee_0)" in told
+    assert "files that are not in the list: 1" in told
+    assert "4 clips are spans of 2 files; 1 begin behind the end of their file and are left out" in told
+
+
+def test_the_clips_of_a_kinetics_list_end_where_it_says(manifest_of: Callable[..., pa.Table], tmp_path: Path) -> None:
+    manifest = manifest_of(["0wR5jVB-WPk.mp4"])
+    manifest = manifest.set_column(manifest.schema.get_field_index("duration_s"), "duration_s", pa.array([500.0]))
+    text = "label,youtube_id,time_start,time_end,split\nabseiling,0wR5jVB-WPk,417,424,val\nabseiling,0wR5jVB-WPk,2,9,val"
+    table, _ = apply_list(manifest, write(tmp_path, text), "auto")
+    assert table["id"].to_pylist() == ["0wR5jVB-WPk.mp4#t=2.0,9.0", "0wR5jVB-WPk.mp4#t=417.0,424.0"]
+    assert table["label"].to_pylist() == ["abseiling"] * 2
