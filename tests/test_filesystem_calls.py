@@ -59,7 +59,9 @@ ALLOWED: dict[str, dict[str, str]] = {
     "datamodules/stores/cache.py": dict.fromkeys(
         ("build_cache", "is_decoded", "_Work._append", "_map_file"), f"{OWN}data.cache_dir"
     ),
-    "datamodules/index/scan.py": dict.fromkeys(("scan", "_remembered", "_probe_all"), f"{OWN}data.cache_dir"),
+    "datamodules/index/notebook.py": dict.fromkeys(
+        ("Notebook.read", "Notebook.learn", "Notebook.settle"), f"{OWN}data.cache_dir"
+    ),
     "datamodules/stores/shards.py": dict.fromkeys(
         ("open_shards", "_ShardFiles.open", "_ShardFiles._fetch", "_ShardFiles._make_room"),
         f"{OWN}a prepared set; ShardReader._opened catches OSError",

@@ -1,4 +1,4 @@
-"""Recordings cut into clips: pieces of a given length, each a row of its own in the manifest.
+"""Recordings cut into clips: pieces of a given length, or shots, each a row of its own in the manifest.
 
     recording   |--------------------------------------------|--|      25 s
     pieces      [ #t=0.0,10.0 ][ #t=10.0,20.0 ][ 20.0,25.0 ]           data.cut_s=10
@@ -6,22 +6,28 @@
                        [ #t=5.0,15.0 ]
                               [ #t=10.0,20.0 ]
                                       [ 15.0,25.0 ]
+    shots       |aaaaaa|bbbbbbbbbbbbbbbbbbbbbbbbbbbbb|ccc...|          data.cut=shots, data.cut_s=10: a longer one
+                [  a   ][    b    ][    b    ][    b    ][c]           is cut into equal parts
 
 The last piece may be shorter, but not shorter than what a run reads at once; what is left over is counted.  A piece
 is known by `path#t=begin,end`, as W3C's Media Fragments write it, and has the split and the label of its recording.
 """
 
 import logging
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from datamodules.index.manifest import probed
+from datamodules.index.shots import find_shots
 from datamodules.stores.cache import are_still
 from selavi.config import Config
 from selavi.media import SILENCE_S
-from selavi.modalities import SLACK_S, clip_seconds
+from selavi.modalities import SLACK_S, clip_seconds, reads_frames
 from selavi.runs.manifest import SCHEMA
 
 log = logging.getLogger("selavi")
@@ -29,12 +35,99 @@ log = logging.getLogger("selavi")
 
 def cut_for(config: Config, manifest: pa.Table) -> pa.Table:
     """The manifest with recordings cut as a run's data.cut says, which a warning tells of; those of 0 s stay whole."""
-    data = config.data
+    data, least_s = config.data, clip_seconds(config)
     if data.cut == "whole":
         return manifest
-    cut, told = cut_evenly(manifest, data.cut_s, data.stride_s or data.cut_s, clip_seconds(config))
-    log.warning(told)
+    if data.cut == "every":
+        cut, description = cut_evenly(manifest, data.cut_s, data.stride_s or data.cut_s, least_s)
+    else:
+        cut, description = cut_into_shots(
+            manifest,
+            Path(data.cache_dir),
+            by_picture=reads_frames(config, config.kinds),
+            longest_s=data.cut_s,
+            least_s=least_s,
+            workers=data.scan_workers,
+        )
+    log.warning(description)
     return cut
+
+
+def cut_into_shots(
+    manifest: pa.Table, cache_dir: Path, *, by_picture: bool, longest_s: float, least_s: float, workers: int = 0
+) -> tuple[pa.Table, str]:
+    """Look for the shots of every recording, and cut it there; see cut_at and datamodules.index.shots.
+
+    Raises:
+        UsageError: there are pictures to look at, and PySceneDetect is not installed.
+    """
+    rows = np.flatnonzero(_can_be_cut(manifest))
+    shots: list[np.ndarray | None] = [None] * len(manifest)
+    trouble = ""
+    if len(rows):
+        recordings = manifest.take(pa.array(rows))
+        parts, trouble = find_shots(recordings, cache_dir, by_picture=by_picture, least_s=least_s, workers=workers)
+        for row, part in zip(rows.tolist(), parts, strict=True):
+            shots[row] = np.zeros(0) if part is None else part
+    cut, description = cut_at(manifest, shots, longest_s, least_s)
+    return cut, f"{description}; {trouble}, and are cut into equal parts" if trouble else description
+
+
+def _can_be_cut(manifest: pa.Table) -> np.ndarray:
+    """(n,) bool: whole recordings that could be probed and have a length."""
+    is_usable = pc.fill_null(pc.equal(manifest["status"], "ok"), True).to_numpy(zero_copy_only=False)
+    lasts = pc.fill_null(manifest["duration_s"], 0.0).to_numpy() > 0
+    can_be: np.ndarray = is_usable & lasts & pc.is_null(manifest["end_s"]).to_numpy()
+    return can_be
+
+
+def cut_at(
+    manifest: pa.Table, shots: Sequence[np.ndarray | None], longest_s: float, least_s: float
+) -> tuple[pa.Table, str]:
+    """Cut every recording where its shots begin, and longer shots into equal parts.
+
+    Args:
+        manifest: n rows.
+        shots: n ascending arrays of the seconds at which shots begin, but for the first; None: the row stays as it is.
+        longest_s: no piece is longer.
+        least_s: no piece is shorter: a shot that is joins the one before it, the first one that after it.
+
+    Returns:
+        The manifest, pieces in the order of time in the place of their recording; and what was done, as a sentence.
+    """
+    duration_s = pc.fill_null(manifest["duration_s"], 0.0).to_numpy()
+    row, start_s, end_s = [], [], []
+    num_shots = 0
+    for number, begins_s in enumerate(shots):
+        edges_s = _edges(begins_s, duration_s[number], longest_s, least_s) if begins_s is not None else np.zeros(2)
+        num_shots += 0 if begins_s is None else len(begins_s) + 1
+        is_whole = len(edges_s) == 2
+        row.append(np.full(len(edges_s) - 1, number))
+        start_s.append(edges_s[:-1])
+        end_s.append(np.full(1, np.nan) if is_whole else edges_s[1:])
+    rows, ends_s = np.concatenate(row), np.concatenate(end_s)
+    table = as_pieces(manifest, rows, np.concatenate(start_s), ends_s)
+    is_cut = np.bincount(rows, minlength=len(manifest)) > 1
+    subject = f"{is_cut.sum():,} recordings are" if is_cut.sum() != 1 else "1 recording is"
+    num_pieces = int((~np.isnan(ends_s)).sum())
+    description = f"{subject} cut into {num_pieces:,} pieces, at {num_shots:,} shots"
+    num_whole = len(probed(manifest)) - int(is_cut.sum())
+    return table, f"{description}; {num_whole:,} stay whole" if num_whole else description
+
+
+def _edges(begins_s: np.ndarray, duration_s: float, longest_s: float, least_s: float) -> np.ndarray:
+    """Where the pieces of a recording begin, and where the last one ends, to a thousandth of a second."""
+    edges = [0.0]
+    for begin_s in begins_s:
+        if begin_s - edges[-1] >= least_s - SLACK_S and duration_s - begin_s >= least_s - SLACK_S:
+            edges.append(float(begin_s))
+    parts = [np.zeros(1)]
+    for begin_s, end_s in pairwise([*edges, duration_s]):
+        length_s = end_s - begin_s
+        num_parts = max(1, min(int(np.ceil((length_s - SLACK_S) / longest_s)), int((length_s + SLACK_S) // least_s)))
+        parts.append(begin_s + length_s * np.arange(1, num_parts + 1) / num_parts)
+    rounded: np.ndarray = np.round(np.concatenate(parts), 3)
+    return rounded
 
 
 def cut_evenly(manifest: pa.Table, cut_s: float, stride_s: float, least_s: float) -> tuple[pa.Table, str]:

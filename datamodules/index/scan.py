@@ -1,6 +1,5 @@
 """From a folder of media to a manifest: every file is probed once, in parallel, and remembered between runs."""
 
-import hashlib
 import json
 import logging
 import os
@@ -8,7 +7,6 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Set
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -16,16 +14,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datamodules.index.layout import METADATA_KEY, metadata_of, read_layout, require_layout
-from datamodules.index.manifest import write_manifest
+from datamodules.index.notebook import Notebook, lasting, match
 from datamodules.index.probing import probe_file
 from datamodules.index.suffixes import FILM_SUFFIXES, MEDIA_SUFFIXES, PICTURE_SUFFIXES, SOUND_SUFFIXES, suffixes_of
 from datamodules.index.walk import Walk
-from datamodules.processes import Failure, run_jobs
 from selavi.errors import UsageError
-from selavi.filesystem import PASSING, look, real_path
+from selavi.filesystem import look, real_path
 from selavi.media import STILL_SUFFIXES
-from selavi.meter import follow
-from selavi.runs.manifest import SCHEMA, read_manifest
+from selavi.runs.manifest import SCHEMA
 
 _PROBE_VERSION = 2
 """Facts that were found by another version of the probe are found anew."""
@@ -34,7 +30,6 @@ PROBE_MEMORY = 2 << 30
 
 _LISTED = ("id", "path", "split", "label", "start_s", "end_s", "bytes", "mtime_ns")
 _FOUND = [name for name in SCHEMA.names if name not in _LISTED]
-_REMEMBERED = pa.schema([SCHEMA.field(name) for name in ("id", "bytes", "mtime_ns", *_FOUND)])
 _OTHERS_KEY = b"other_suffixes"
 
 log = logging.getLogger("selavi")
@@ -72,25 +67,27 @@ def scan(
     require_media(root, allow_links, pictures)
     root = real_path(root)
     listing = list_media(root, allow_links, suffixes_of(pictures), layout)
-    store, journal = _files_of(root, cache_dir, pictures)
-    remembered = _remembered(store, journal)
-    forget = pc.not_equal(remembered["status"], "ok") if retry else pc.is_in(remembered["status"], pa.array(PASSING))
-    place = _match(listing, remembered.filter(pc.invert(forget)))
-    todo = np.flatnonzero((place < 0) & pc.is_null(listing["status"]).to_numpy())
-    again = int((_match(listing.take(pa.array(todo)), remembered) >= 0).sum())
+    notebook = _notebook(root, cache_dir, pictures)
+    known = _known(notebook)
+    kept = known.filter(pc.equal(known["status"], "ok")) if retry else lasting(known)
+    todo = np.flatnonzero((match(listing, kept) < 0) & pc.is_null(listing["status"]).to_numpy())
+    again = int((match(listing.take(pa.array(todo)), known) >= 0).sum())
     if again and not retry:
         log.warning(
             f"{again:,} files that could not be read the last time, for a reason that may pass, are tried again"
         )
     if len(todo):
-        cache_dir.mkdir(parents=True, exist_ok=True)
-        files = listing.select(["id", "bytes", "mtime_ns"]).take(pa.array(todo))
-        _probe_all(root, files, journal, workers, deadline_s, pictures)
-        remembered = _remembered(store, journal)
-    table = _join(listing, remembered, root)
-    if journal.exists():
-        write_manifest(table, store)
-        journal.unlink()
+        notebook.learn(
+            listing.select(["id", "bytes", "mtime_ns"]).take(pa.array(todo)),
+            partial(probe_file, str(root), pictures=pictures),
+            "scanning",
+            workers=workers,
+            deadline_s=deadline_s,
+            memory_bytes=PROBE_MEMORY,
+        )
+        known = _known(notebook)
+    table = _join(listing, known, root)
+    notebook.settle(table)
     return table
 
 
@@ -106,9 +103,9 @@ def recall(root: Path, listing: pa.Table, cache_dir: Path, pictures: bool = Fals
     Returns:
         None where a file is new or has changed.
     """
-    remembered = _remembered(*_files_of(root, cache_dir, pictures))
-    is_new = (_match(listing, remembered) < 0) & pc.is_null(listing["status"]).to_numpy()
-    return None if is_new.any() else _join(listing, remembered, root)
+    known = _known(_notebook(root, cache_dir, pictures))
+    is_new = (match(listing, known) < 0) & pc.is_null(listing["status"]).to_numpy()
+    return None if is_new.any() else _join(listing, known, root)
 
 
 def holds_pictures_alone(root: Path, allow_links: bool = False) -> bool:
@@ -267,73 +264,25 @@ def _scattered(length: int, rows: np.ndarray, values: list[str | None]) -> pa.Ar
     return pa.array(values, pa.string()).take(pa.array(place, mask=place < 0))
 
 
-def _files_of(root: Path, cache_dir: Path, pictures: bool) -> tuple[Path, Path]:
-    """Where the facts of the files below a folder are kept, and where a scan notes them meanwhile."""
-    what = f"{root} {_PROBE_VERSION}{' pictures' if pictures else ''}"  # a GIF may be either
-    name = f"scan-{hashlib.blake2b(what.encode(), digest_size=6).hexdigest()}"
-    return cache_dir / f"{name}.parquet", cache_dir / f"{name}.jsonl"
+def _notebook(root: Path, cache_dir: Path, pictures: bool) -> Notebook:
+    """The facts of the files below a folder that earlier scans have written down."""
+    about = f"{root} {_PROBE_VERSION}{' pictures' if pictures else ''}"  # a GIF may be either
+    return Notebook(cache_dir, "scan", about, [SCHEMA.field(name) for name in _FOUND])
 
 
-def _remembered(store: Path, journal: Path) -> pa.Table:
+def _known(notebook: Notebook) -> pa.Table:
     """What is known of files from earlier scans, the newest first."""
-    tables = []
-    if journal.exists():
-        with journal.open(encoding="utf-8") as file:
-            while lines := list(islice(file, 50_000)):  # a block at a time: dicts take much more room than columns
-                rows = [row for row in map(_parse, lines) if row]
-                tables.append(pa.Table.from_pylist(rows[::-1], schema=_REMEMBERED))
-    tables.reverse()
-    if store.exists():
-        tables.append(read_manifest(store).select(_REMEMBERED.names).replace_schema_metadata())
-    remembered = pa.concat_tables([*tables, _REMEMBERED.empty_table()])
+    known = notebook.read()
     # Earlier versions did not look at the sound of a file without a picture.
-    return remembered.filter(pc.not_equal(pc.fill_null(remembered["reason"], ""), "no picture stream"))
+    return known.filter(pc.not_equal(pc.fill_null(known["reason"], ""), "no picture stream"))
 
 
-def _parse(line: str) -> dict[str, object]:
-    try:
-        return dict(json.loads(line))
-    except ValueError:  # the scan was killed in the middle of this line
-        return {}
-
-
-def _match(listing: pa.Table, remembered: pa.Table) -> np.ndarray:
-    """Row of `remembered` with the same path, size and time for each listed file, the first of several; -1 for none."""
-    keys = [
-        pc.binary_join_element_wise(*(table[name].cast(pa.string()) for name in ("mtime_ns", "bytes", "id")), " ")
-        for table in (listing, remembered)
-    ]
-    return pc.fill_null(pc.index_in(keys[0], value_set=keys[1].combine_chunks()), -1).to_numpy()
-
-
-def _join(listing: pa.Table, remembered: pa.Table, root: Path) -> pa.Table:
-    place = _match(listing, remembered)
+def _join(listing: pa.Table, known: pa.Table, root: Path) -> pa.Table:
+    place = match(listing, known)
     is_listed = pc.is_valid(listing["status"]).to_numpy()
-    rows = remembered.take(pa.array(place, mask=is_listed | (place < 0)))
+    rows = known.take(pa.array(place, mask=is_listed | (place < 0)))
     columns = {name: (listing if name in _LISTED else rows)[name] for name in SCHEMA.names}
     for name in ("status", "reason"):
         columns[name] = pc.if_else(pa.array(is_listed), listing[name], rows[name])
     metadata = {**listing.schema.metadata, b"root": str(root).encode()}
     return pa.table(columns, schema=SCHEMA).replace_schema_metadata(metadata)
-
-
-def _probe_all(root: Path, files: pa.Table, journal: Path, workers: int, deadline_s: float, pictures: bool) -> None:
-    """Probe files and write what is found to the journal, line by line."""
-    jobs = (
-        tuple(row.values()) for batch in files.to_batches(max_chunksize=10_000) for row in batch.to_pylist()
-    )  # dicts of a block at a time
-    results = run_jobs(
-        partial(probe_file, str(root), pictures=pictures),
-        jobs,
-        workers=workers,
-        deadline_s=deadline_s,
-        memory_bytes=PROBE_MEMORY,
-    )
-    ids, sizes, times = (files[name].combine_chunks() for name in ("id", "bytes", "mtime_ns"))
-    with journal.open("a", encoding="utf-8") as file:
-        file.write("\n")  # the last line may be half a line
-        for number, outcome in follow(results, "scanning", len(files)):
-            row = {"status": outcome.reason, "reason": outcome.detail} if isinstance(outcome, Failure) else outcome
-            key = {"id": ids[number].as_py(), "bytes": sizes[number].as_py(), "mtime_ns": times[number].as_py()}
-            file.write(json.dumps(key | row) + "\n")
-            file.flush()

@@ -180,7 +180,7 @@ def prepare(
         return PrepareSummary(
             num_clips=int(pc.sum(kept).as_py()),
             num_encoded=encoded,
-            bytes_in=int(pc.sum(rows["bytes"].filter(kept)).as_py() or 0),
+            bytes_in=_bytes_of_files(rows.filter(kept)),
             bytes_out=sum(file.stat().st_size for file in out.rglob("*") if file.is_file()),
             seconds=time.monotonic() - began,
             faults={row["id"]: (row["status"], row["reason"]) for row in lost.to_pylist()},
@@ -219,6 +219,12 @@ def _read_with(settings: PrepareSettings, pictures: bool) -> tuple[str, ...]:
     if pictures:
         return (f"image.decode_size={settings.size}",)
     return f"video.decode_size={settings.size}", f"audio.sample_rate={settings.sample_rate}"
+
+
+def _bytes_of_files(clips: pa.Table) -> int:
+    """Bytes of the files that clips come from; pieces of one recording count it once."""
+    files = clips.select(["path", "bytes"]).group_by("path").aggregate([("bytes", "max")])
+    return int(pc.sum(files["bytes_max"]).as_py() or 0)
 
 
 def _size(num_bytes: int) -> str:

@@ -12,7 +12,7 @@ from selavi.wording import command
 if TYPE_CHECKING:
     from datamodules.stores.prepare import PrepareSettings, PrepareSummary
 
-LEAST_PIECE_S = 1.0
+LEAST_PIECE_S, LONGEST_SHOT_S = 1.0, 10.0
 """The last piece of a recording is left out where it is shorter: data.clip_s as it usually is."""
 
 
@@ -34,6 +34,7 @@ class PrepareArguments:
     layout: str = "auto"
     cut_s: float = 0.0
     stride_s: float = 0.0
+    shots: bool = False
     pictures: bool = False
     workers: int = 0
     timeout_s: float = 600.0
@@ -76,6 +77,10 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--cut-s", type=float, metavar="SECONDS", help=about)
     about = "seconds from the beginning of a piece to that of the next (default: those of --cut-s)"
     parser.add_argument("--stride-s", type=float, metavar="SECONDS", help=about)
+    about = (
+        "cut where the picture is cut, or the sound becomes another; longer shots into parts of at most --cut-s (10)"
+    )
+    parser.add_argument("--shots", action="store_true", help=about)
     about = "look for still pictures, not for recordings (default: where there are no recordings)"
     parser.add_argument("--pictures", action="store_true", help=about)
     parser.add_argument("--workers", type=int, metavar="N", help="number of processes (default: 0, one for each core)")
@@ -88,7 +93,7 @@ def add_arguments(parser: Parser) -> None:
 
 def prepare(arguments: PrepareArguments) -> PrepareResult:
     """Scan, join the list, re-encode."""
-    from datamodules.index.cut import cut_evenly
+    from datamodules.index.cut import cut_evenly, cut_into_shots
     from datamodules.index.layout import describe_layout
     from datamodules.index.scan import holds_pictures_alone, other_suffixes, scan
     from datamodules.index.sources import apply_list
@@ -113,7 +118,13 @@ def prepare(arguments: PrepareArguments) -> PrepareResult:
     if arguments.list:
         manifest, about_list = apply_list(manifest, arguments.list, arguments.source)
     about_cut = ""
-    if cut_s := arguments.cut_s:
+    if arguments.shots:
+        longest_s = arguments.cut_s or LONGEST_SHOT_S
+        least_s = min(longest_s, LEAST_PIECE_S)
+        manifest, about_cut = cut_into_shots(
+            manifest, cache_dir, by_picture=True, longest_s=longest_s, least_s=least_s, workers=workers
+        )
+    elif cut_s := arguments.cut_s:
         manifest, about_cut = cut_evenly(manifest, cut_s, arguments.stride_s or cut_s, min(cut_s, LEAST_PIECE_S))
     lines = (*describe_layout(manifest), other_suffixes(manifest, suffixes_of(pictures)), about_list, about_cut)
     print(*filter(None, lines), sep="\n", file=sys.stderr)
@@ -129,6 +140,8 @@ def _check(arguments: PrepareArguments) -> None:
     above_zero(arguments, "timeout_s")
     if arguments.stride_s and not arguments.cut_s:
         raise UsageError(f"--stride-s {arguments.stride_s:g} needs --cut-s: the length of a piece")
+    if arguments.stride_s and arguments.shots:
+        raise UsageError("--stride-s and --shots cut in two ways: leave one of them out")
     for name, value in (("cut-s", arguments.cut_s), ("stride-s", arguments.stride_s)):
         if value and not 0.04 <= value <= 3600:
             raise UsageError(f"--{name} must be 0, or 0.04 to 3600, got {value:g}")

@@ -27,7 +27,8 @@ def _of_section(name: str) -> Need:
 
 FRAMES, VIDEO, SOUND, AUDIO = _of_section("video"), _modality("video"), _of_section("audio"), _modality("audio")
 FEATURES, IMAGE = _modality("features"), _modality("image")
-CUT = Need("data.cut=every", lambda config: config.data.cut == "every")
+CUT = Need("data.cut=every or shots", lambda config: config.data.cut != "whole")
+CUT_EVENLY = Need("data.cut=every", lambda config: config.data.cut == "every")
 RECORDINGS = Need("recordings (still pictures and vectors have no seconds)", lambda config: clip_seconds(config) > 0)
 SHARDS_OF_A_URL = Need("prepared shards of a URL as data.root", lambda config: "://" in config.data.root)
 TRANSPORT = Need("labelling.method=transport", lambda config: config.labelling.method == "transport")
@@ -73,11 +74,13 @@ class DataConfig:
     """Name of the split that is trained on."""
     clip_s: float = setting(1.0, least=0.04, most=600, unit="seconds", needs=RECORDINGS)
     """Seconds of a clip, sound and picture alike."""
-    cut: Literal["whole", "every"] = setting("whole", needs=RECORDINGS)
-    """whole: a recording is one clip; every: one longer than `cut_s` becomes pieces, each a clip of its own."""
+    cut: Literal["whole", "every", "shots"] = setting("whole", needs=RECORDINGS)
+    """whole: a recording is one clip; every: one longer than `cut_s` becomes pieces, each a clip of its own; shots: it
+    is cut where the picture is (with PySceneDetect), one without a picture where its sound becomes another."""
     cut_s: float = setting(10.0, least=0.04, most=3600, unit="seconds", needs=CUT)
-    """Seconds of a piece; the last one of a recording may be shorter, down to `clip_s`."""
-    stride_s: float = setting(0.0, least=0, most=3600, unit="seconds", needs=CUT)
+    """Seconds of a piece; the last one of a recording may be shorter, down to `clip_s`.  A longer shot is cut into
+    equal parts."""
+    stride_s: float = setting(0.0, least=0, most=3600, unit="seconds", needs=CUT_EVENLY)
     """Seconds from the beginning of a piece to that of the next; 0: `cut_s`, so that they neither overlap nor leave
     gaps."""
     num_workers: int = setting(4, least=0, free="always")
@@ -106,7 +109,7 @@ class DataConfig:
         check_limits(self)
         if not self.list and self.source not in ("auto", "folder", "kinetics_sounds"):
             raise ValueError(f"data.source={self.source} needs a list: set data.list to its file")
-        if self.cut == "every":
+        if self.cut != "whole":
             require(self.cut_s >= self.clip_s, "data.cut_s", f"at least data.clip_s={self.clip_s:g}", self.cut_s)
             least_s = 0.01 if self.stride_s else 0.0
             require(self.stride_s >= least_s, "data.stride_s", "0, or at least 0.01", self.stride_s)

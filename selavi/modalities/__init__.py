@@ -163,6 +163,11 @@ def reads_sound(config: Settings, names: Iterable[str]) -> bool:
     return any(request.sample_rate for request in requests_of(config, names))
 
 
+def reads_frames(config: Settings, names: Iterable[str]) -> bool:
+    """Whether one of some modalities is made from the picture."""
+    return any(request.num_frames for request in requests_of(config, names))
+
+
 def reads_part(config: Settings, name: str) -> bool:
     """Whether a modality is one channel of the sound, or a picture stream of its own: only the files have these."""
     request = kind_of(config, name).request(config.seen_by(name))

@@ -8,8 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from datamodules.index import notebook as notebook_module
 from datamodules.index import probing
-from datamodules.index import scan as scan_module
 from datamodules.index.layout import describe_layout
 from datamodules.index.manifest import STATUSES, judge
 from datamodules.index.scan import list_media, other_suffixes, recall, scan
@@ -48,7 +48,7 @@ def run_here(function, jobs, **_: object) -> Iterator[tuple[int, object]]:
 def probe(monkeypatch: pytest.MonkeyPatch) -> Probe:
     probe = Probe()
     monkeypatch.setattr(probing, "probe", probe)
-    monkeypatch.setattr(scan_module, "run_jobs", run_here)
+    monkeypatch.setattr(notebook_module, "run_jobs", run_here)
     return probe
 
 
@@ -314,9 +314,9 @@ def test_an_unknown_exception_of_a_decoder_is_one_bad_file(
 def test_retry_probes_what_could_not_be_used(tmp_path: Path, probe: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tree(tmp_path / "root", "1.mp4", "2.mp4")
     failing = [(0, Failure("corrupt", "cut off")), (1, {"status": "ok", "duration_s": 2.0})]
-    monkeypatch.setattr(scan_module, "run_jobs", lambda *_, **__: iter(failing))
+    monkeypatch.setattr(notebook_module, "run_jobs", lambda *_, **__: iter(failing))
     assert scan(root, tmp_path / "cache")["status"].to_pylist() == ["corrupt", "ok"]
-    monkeypatch.setattr(scan_module, "run_jobs", run_here)
+    monkeypatch.setattr(notebook_module, "run_jobs", run_here)
     assert scan(root, tmp_path / "cache")["status"].to_pylist() == ["corrupt", "ok"]
     assert probe.asked == []
     assert scan(root, tmp_path / "cache", retry=True)["status"].to_pylist() == ["ok", "ok"]
@@ -329,9 +329,9 @@ def test_a_passing_failure_is_no_fact(
 ) -> None:
     root = tree(tmp_path / "root", "1.mp4", "2.mp4")
     failing = [(0, Failure(status, "this time")), (1, {"status": "ok", "duration_s": 2.0})]
-    monkeypatch.setattr(scan_module, "run_jobs", lambda *_, **__: iter(failing))
+    monkeypatch.setattr(notebook_module, "run_jobs", lambda *_, **__: iter(failing))
     assert scan(root, tmp_path / "cache")["status"].to_pylist() == [status, "ok"]
-    monkeypatch.setattr(scan_module, "run_jobs", run_here)
+    monkeypatch.setattr(notebook_module, "run_jobs", run_here)
     assert scan(root, tmp_path / "cache")["status"].to_pylist() == ["ok", "ok"]
     assert probe.asked == ["1.mp4"]
     assert "1 files that could not be read the last time" in caplog.text
@@ -342,9 +342,9 @@ def test_a_lasting_failure_is_remembered(
     tmp_path: Path, probe: Probe, monkeypatch: pytest.MonkeyPatch, status: str
 ) -> None:
     root = tree(tmp_path / "root", "1.mp4")
-    monkeypatch.setattr(scan_module, "run_jobs", lambda *_, **__: iter([(0, Failure(status, "for good"))]))
+    monkeypatch.setattr(notebook_module, "run_jobs", lambda *_, **__: iter([(0, Failure(status, "for good"))]))
     scan(root, tmp_path / "cache")
-    monkeypatch.setattr(scan_module, "run_jobs", run_here)
+    monkeypatch.setattr(notebook_module, "run_jobs", run_here)
     assert scan(root, tmp_path / "cache")["status"].to_pylist() == [status]
     assert probe.asked == []
 

@@ -97,7 +97,9 @@ def test_clips_of_a_youtube_list_are_cut_from_the_recording_where_that_is_there(
 def test_the_clips_of_a_kinetics_list_end_where_it_says(manifest_of: Callable[..., pa.Table], tmp_path: Path) -> None:
     manifest = manifest_of(["0wR5jVB-WPk.mp4"])
     manifest = manifest.set_column(manifest.schema.get_field_index("duration_s"), "duration_s", pa.array([500.0]))
-    text = "label,youtube_id,time_start,time_end,split\nabseiling,0wR5jVB-WPk,417,424,val\nabseiling,0wR5jVB-WPk,2,9,val"
+    text = (
+        "label,youtube_id,time_start,time_end,split\nabseiling,0wR5jVB-WPk,417,424,val\nabseiling,0wR5jVB-WPk,2,9,val"
+    )
     table, _ = apply_list(manifest, write(tmp_path, text), "auto")
     assert table["id"].to_pylist() == ["0wR5jVB-WPk.mp4#t=2.0,9.0", "0wR5jVB-WPk.mp4#t=417.0,424.0"]
     assert table["label"].to_pylist() == ["abseiling"] * 2
