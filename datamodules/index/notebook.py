@@ -93,16 +93,16 @@ class Notebook:
             self.journal.unlink()
 
 
-def lasting(known: pa.Table) -> pa.Table:
+def lasting(notes: pa.Table) -> pa.Table:
     """What of it need not be tried again: whatever failed in passing may do better the next time."""
-    return known.filter(pc.invert(pc.fill_null(pc.is_in(known["status"], pa.array(PASSING)), False)))
+    return notes.filter(pc.invert(pc.fill_null(pc.is_in(notes["status"], pa.array(PASSING)), False)))
 
 
-def match(files: pa.Table, known: pa.Table) -> np.ndarray:
-    """Row of `known` with the same path, size and time for each file, the first of several; -1 for none."""
+def match(files: pa.Table, notes: pa.Table) -> np.ndarray:
+    """Row of `notes` with the same path, size and time for each file, the first of several; -1 for none."""
     keys = [
         pc.binary_join_element_wise(*(table[name].cast(pa.string()) for name in ("mtime_ns", "bytes", "id")), " ")
-        for table in (files, known)
+        for table in (files, notes)
     ]
     return pc.fill_null(pc.index_in(keys[0], value_set=keys[1].combine_chunks()), -1).to_numpy()
 

@@ -68,10 +68,10 @@ def scan(
     root = real_path(root)
     listing = list_media(root, allow_links, suffixes_of(pictures), layout)
     notebook = _notebook(root, cache_dir, pictures)
-    known = _known(notebook)
-    kept = known.filter(pc.equal(known["status"], "ok")) if retry else lasting(known)
+    notes = _read_notes(notebook)
+    kept = notes.filter(pc.equal(notes["status"], "ok")) if retry else lasting(notes)
     todo = np.flatnonzero((match(listing, kept) < 0) & pc.is_null(listing["status"]).to_numpy())
-    again = int((match(listing.take(pa.array(todo)), known) >= 0).sum())
+    again = int((match(listing.take(pa.array(todo)), notes) >= 0).sum())
     if again and not retry:
         log.warning(
             f"{again:,} files that could not be read the last time, for a reason that may pass, are tried again"
@@ -85,8 +85,8 @@ def scan(
             deadline_s=deadline_s,
             memory_bytes=PROBE_MEMORY,
         )
-        known = _known(notebook)
-    table = _join(listing, known, root)
+        notes = _read_notes(notebook)
+    table = _join(listing, notes, root)
     notebook.settle(table)
     return table
 
@@ -103,9 +103,9 @@ def recall(root: Path, listing: pa.Table, cache_dir: Path, pictures: bool = Fals
     Returns:
         None where a file is new or has changed.
     """
-    known = _known(_notebook(root, cache_dir, pictures))
-    is_new = (match(listing, known) < 0) & pc.is_null(listing["status"]).to_numpy()
-    return None if is_new.any() else _join(listing, known, root)
+    notes = _read_notes(_notebook(root, cache_dir, pictures))
+    is_new = (match(listing, notes) < 0) & pc.is_null(listing["status"]).to_numpy()
+    return None if is_new.any() else _join(listing, notes, root)
 
 
 def holds_pictures_alone(root: Path, allow_links: bool = False) -> bool:
@@ -270,17 +270,17 @@ def _notebook(root: Path, cache_dir: Path, pictures: bool) -> Notebook:
     return Notebook(cache_dir, "scan", about, [SCHEMA.field(name) for name in _FOUND])
 
 
-def _known(notebook: Notebook) -> pa.Table:
+def _read_notes(notebook: Notebook) -> pa.Table:
     """What is known of files from earlier scans, the newest first."""
-    known = notebook.read()
+    notes = notebook.read()
     # Earlier versions did not look at the sound of a file without a picture.
-    return known.filter(pc.not_equal(pc.fill_null(known["reason"], ""), "no picture stream"))
+    return notes.filter(pc.not_equal(pc.fill_null(notes["reason"], ""), "no picture stream"))
 
 
-def _join(listing: pa.Table, known: pa.Table, root: Path) -> pa.Table:
-    place = match(listing, known)
+def _join(listing: pa.Table, notes: pa.Table, root: Path) -> pa.Table:
+    place = match(listing, notes)
     is_listed = pc.is_valid(listing["status"]).to_numpy()
-    rows = known.take(pa.array(place, mask=is_listed | (place < 0)))
+    rows = notes.take(pa.array(place, mask=is_listed | (place < 0)))
     columns = {name: (listing if name in _LISTED else rows)[name] for name in SCHEMA.names}
     for name in ("status", "reason"):
         columns[name] = pc.if_else(pa.array(is_listed), listing[name], rows[name])

@@ -74,8 +74,8 @@ def find_shots(
     facts = [pa.field("shots_s", pa.list_(pa.float64())), pa.field("status", pa.string())]
     about = f"{root} {_VERSION} {by_picture} {least_s:g}"
     notebook = Notebook(cache_dir, "shots", about, [*facts, pa.field("reason", pa.string())])
-    known = notebook.read()
-    todo = np.flatnonzero(match(files, lasting(known)) < 0)
+    notes = notebook.read()
+    todo = np.flatnonzero(match(files, lasting(notes)) < 0)
     if len(todo):
         notebook.learn(
             files.take(pa.array(todo)),
@@ -85,9 +85,9 @@ def find_shots(
             deadline_s=600.0 + float(pc.max(files["duration_s"]).as_py()),
             memory_bytes=_MEMORY,
         )
-        known = notebook.read()
-        notebook.settle(known.filter(pa.array(match(known, known) == np.arange(len(known)))))
-    rows = known.take(pa.array(match(files, known)))
+        notes = notebook.read()
+        notebook.settle(notes.filter(pa.array(match(notes, notes) == np.arange(len(notes)))))
+    rows = notes.take(pa.array(match(files, notes)))
     shots = [None if values is None else np.array(values, float) for values in rows["shots_s"].to_pylist()]
     return shots, _describe(files, rows)
 
