@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 import torch
 
 from datamodules.index.cut import cut_for
+from datamodules.index.doubles import describe_doubles, find_doubles, without_doubles
 from datamodules.index.layout import describe_layout
 from datamodules.index.manifest import (
     bad,
@@ -172,6 +173,7 @@ def prepare_manifest(config: Config) -> tuple[pa.Table, Media]:
         for setting, value, usual, what in (
             ("layout", data.layout, "auto", "with its splits and labels"),
             ("cut", data.cut, "whole", "as the clips that it holds"),
+            ("doubles", data.doubles, "keep", "as the clips that it holds"),
         ):
             if value != usual:
                 log.warning(f"data.{setting}={value} changes nothing: {data.root} was prepared {what}")
@@ -179,6 +181,8 @@ def prepare_manifest(config: Config) -> tuple[pa.Table, Media]:
     manifest, list_warning = apply_list(manifest, data.list, data.source)
     manifest = judge_for(config, manifest)
     check_bad_fraction(manifest, data.max_bad_fraction)
+    if data.doubles == "first" and prepared is None:
+        manifest = _without_doubles(config, manifest)
     if data.cut != "whole" and prepared is None:
         manifest = judge_for(config, cut_for(config, manifest))
     if media is None:
@@ -198,6 +202,15 @@ def prepare_manifest(config: Config) -> tuple[pa.Table, Media]:
     rows = probed(select_split(manifest, data.train_split))
     require_trainable(config, rows, len(usable(rows)))
     return manifest, media
+
+
+def _without_doubles(config: Config, manifest: pa.Table) -> pa.Table:
+    """The manifest with the first of several equal files alone, which a warning tells of."""
+    data = config.data
+    doubles = find_doubles(manifest, Path(data.cache_dir), near=data.near_doubles, workers=data.scan_workers)
+    if description := describe_doubles(manifest, doubles):
+        log.warning(f"{description}; of each the first is used")
+    return without_doubles(manifest, doubles)
 
 
 def require_trainable(config: Config, rows: pa.Table, num_clips: int) -> None:

@@ -74,10 +74,10 @@ def cut_into_shots(
 
 
 def _can_be_cut(manifest: pa.Table) -> np.ndarray:
-    """(n,) bool: whole recordings that could be probed and have a length."""
-    is_usable = pc.fill_null(pc.equal(manifest["status"], "ok"), True).to_numpy(zero_copy_only=False)
+    """(n,) bool: whole recordings that could be probed and have a length, but for doubles that a run leaves out."""
+    is_double = pc.fill_null(pc.equal(manifest["status"], "double"), False).to_numpy(zero_copy_only=False)
     lasts = pc.fill_null(manifest["duration_s"], 0.0).to_numpy() > 0
-    can_be: np.ndarray = is_usable & lasts & pc.is_null(manifest["end_s"]).to_numpy()
+    can_be: np.ndarray = ~is_double & lasts & pc.is_null(manifest["end_s"]).to_numpy()
     return can_be
 
 
@@ -144,7 +144,7 @@ def cut_evenly(manifest: pa.Table, cut_s: float, stride_s: float, least_s: float
     """
     duration_s = pc.fill_null(manifest["duration_s"], 0.0).to_numpy()
     num_pieces = np.ones(len(manifest), np.int64)
-    is_long = (duration_s > cut_s + SLACK_S) & pc.is_null(manifest["end_s"]).to_numpy()
+    is_long = (duration_s > cut_s + SLACK_S) & _can_be_cut(manifest)
     # After the first: as many as it takes to reach the end, but for a last one that would be too short.
     reaching = np.ceil((duration_s - SLACK_S - cut_s) / stride_s)
     long_enough = np.floor((duration_s + SLACK_S - least_s) / stride_s)

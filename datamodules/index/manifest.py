@@ -25,6 +25,7 @@ STATUSES = (
     "no_audio",
     "bad_audio",
     "no_video",
+    "double",
     "too_short",
     "corrupt",
     "not_media",
@@ -37,8 +38,8 @@ STATUSES = (
 )
 """Every status there is: `ok`, or why a file cannot be used."""
 
-_BY_CHOICE = ("silent", "no_audio")
-_JUDGED = ("ok", "too_short", "bad_audio", "no_video", *_BY_CHOICE)
+_BY_CHOICE = ("silent", "no_audio", "double")
+_JUDGED = ("ok", "too_short", "bad_audio", "no_video", "silent", "no_audio")
 
 
 _SOUND_NAME = rf"(?i)({'|'.join(map(re.escape, sorted(SOUND_SUFFIXES)))})$"
@@ -62,7 +63,8 @@ def probed(manifest: pa.Table) -> pa.Table:
 def bad(manifest: pa.Table) -> pa.Table:
     """The rows that count against data.max_bad_fraction.
 
-    Those are neither usable nor left out by the run's own choice: data.audio_policy, or modalities that hear nothing.
+    Those are neither usable nor left out by the run's own choice: data.audio_policy, data.doubles, or modalities that
+    hear nothing.
     """
     is_fine = pc.is_in(manifest["status"], pa.array(["ok", *_BY_CHOICE]))
     is_sound = pc.fill_null(pc.match_substring_regex(manifest["path"], _SOUND_NAME), False)

@@ -34,6 +34,7 @@ ADVICE: dict[str, StatusAdvice] = {
     "no_video": StatusAdvice(
         "there is sound, but no picture", "train on the sound, with modalities=[audio], or remove them"
     ),
+    "double": StatusAdvice("the same recording as another file", "nothing, or data.doubles=keep to use all of them"),
     "too_short": StatusAdvice("shorter than a clip", "a smaller data.clip_s, or nothing: they are left out"),
     "corrupt": StatusAdvice(
         "opens, but cannot be decoded, or kills its decoder",

@@ -28,6 +28,7 @@ class ScanArguments:
     timeout_s: float = 30.0
     allow_links: bool = False
     retry: bool = False
+    near_doubles: bool = False
     cache_dir: str = ".selavi-cache"
     out: Path = Path("manifest.parquet")
 
@@ -38,6 +39,8 @@ class ScanResult:
 
     manifest: Path
     report: Path
+    doubles: Path | None
+    """Table of the files that are the same recording; None where there is none."""
     text: str
     settings: tuple[str, ...]
     """Settings with which training reads the same clips."""
@@ -73,14 +76,19 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--allow-links", action="store_true", help="follow links that lead out of ROOT")
     about = "look again into the files that could not be used last time"
     parser.add_argument("--retry", action="store_true", help=about)
+    about = "find near-equal files as well: encoded anew, smaller or shortened; each file is decoded once for it"
+    parser.add_argument("--near-doubles", action="store_true", help=about)
     about = "folder where results are kept between scans (default: .selavi-cache)"
     parser.add_argument("--cache-dir", type="path", metavar="FOLDER", help=about)
-    about = "manifest to write, with triage.md beside it (default: manifest.parquet)"
+    about = (
+        "manifest to write, with triage.md, and doubles.csv where there are some, beside it (default: manifest.parquet)"
+    )
     parser.add_argument("--out", type=Path, metavar="FILE", help=about)
 
 
 def scan(arguments: ScanArguments) -> ScanResult:
     """Scan, judge, write the manifest and the report."""
+    from datamodules.index.doubles import describe_doubles, doubles_table, find_doubles
     from datamodules.index.layout import describe_layout
     from datamodules.index.manifest import judge, write_manifest
     from datamodules.index.scan import holds_pictures_alone, other_suffixes, require_media
@@ -90,6 +98,7 @@ def scan(arguments: ScanArguments) -> ScanResult:
     from datamodules.index.triage import triage
     from selavi.atomic import locked, write_text
     from selavi.modalities import MODALITIES
+    from selavi.results.cluster_table import write_table
 
     data = _checked_settings(arguments)
     root = Path(data.root)
@@ -111,19 +120,32 @@ def scan(arguments: ScanArguments) -> ScanResult:
     clip_s = 0.0 if pictures else arguments.clip_s
     policy = arguments.audio_policy
     manifest = judge(manifest, clip_s=clip_s, audio_policy=policy, modalities=MODALITIES)
+    doubles = find_doubles(manifest, cache_dir, near=arguments.near_doubles, workers=arguments.workers)
     lines = (
         *describe_layout(manifest),
         other_suffixes(manifest, suffixes_of(pictures)),
         about_list,
         describe_list(manifest),
+        describe_doubles(manifest, doubles),
     )
     text = triage(manifest, clip_s=clip_s, audio_policy=policy, sentences=lines)
     report = arguments.out.with_name("triage.md")
     write_manifest(manifest, arguments.out)
     write_text(report, text)
+    table, place = doubles_table(manifest, doubles), arguments.out.with_name("doubles.csv")
+    if len(table):
+        write_table(table, place)
     settings = {"root": arguments.root, "list": arguments.list, "layout": arguments.layout.replace("auto", "")}
     words = tuple(f"data.{name}={value}" for name, value in settings.items() if value)
-    return ScanResult(arguments.out, report, text, words, arguments.root, "images" if pictures else "small")
+    return ScanResult(
+        arguments.out,
+        report,
+        place if len(table) else None,
+        text,
+        words,
+        arguments.root,
+        "images" if pictures else "small",
+    )
 
 
 def _checked_settings(arguments: ScanArguments) -> "DataConfig":
@@ -152,6 +174,8 @@ def show(result: ScanResult) -> None:
     """Print the report, where it is, and what to do next."""
     print(result.text)
     print(f"manifest: {result.manifest}\nreport: {result.report}", file=sys.stderr)
+    if result.doubles:
+        print(f"doubles: {result.doubles}", file=sys.stderr)
     print(f"Next: train   {command('train', '--config', result.recipe, *result.settings)}", file=sys.stderr)
     print(f"      or re-encode for speed first   {command('prepare', result.root, 'OUT')}", file=sys.stderr)
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from selavi.config.label_sets import LabelSet, make_label_sets
 from selavi.config.methods import LABELLING_METHODS, MethodTraits
 from selavi.config.settings import Need, check_limits, require, section, setting
-from selavi.modalities import MAIN, MIXED, MODALITIES, clip_seconds, named, section_of
+from selavi.modalities import MAIN, MIXED, MODALITIES, clip_seconds, named, reads_media, section_of
 
 
 def _modality(*kinds: str) -> Need:
@@ -29,6 +29,8 @@ FRAMES, VIDEO, SOUND, AUDIO = _of_section("video"), _modality("video"), _of_sect
 FEATURES, IMAGE = _modality("features"), _modality("image")
 CUT = Need("data.cut=every or shots", lambda config: config.data.cut != "whole")
 CUT_EVENLY = Need("data.cut=every", lambda config: config.data.cut == "every")
+MEDIA = Need("media (vectors are no files that could be equal)", reads_media)
+FIRST_OF_DOUBLES = Need("data.doubles=first", lambda config: config.data.doubles == "first")
 RECORDINGS = Need("recordings (still pictures and vectors have no seconds)", lambda config: clip_seconds(config) > 0)
 SHARDS_OF_A_URL = Need("prepared shards of a URL as data.root", lambda config: "://" in config.data.root)
 TRANSPORT = Need("labelling.method=transport", lambda config: config.labelling.method == "transport")
@@ -83,6 +85,10 @@ class DataConfig:
     stride_s: float = setting(0.0, least=0, most=3600, unit="seconds", needs=CUT_EVENLY)
     """Seconds from the beginning of a piece to that of the next; 0: `cut_s`, so that they neither overlap nor leave
     gaps."""
+    doubles: Literal["keep", "first"] = setting("keep", needs=MEDIA)
+    """Files that are the same recording.  keep: all are used; first: of equal ones only the first by its path is."""
+    near_doubles: bool = setting(False, needs=FIRST_OF_DOUBLES)
+    """Near-equal files are doubles, too: encoded anew, made smaller or shortened; each file is decoded once for it."""
     num_workers: int = setting(4, least=0, free="always")
     """Loader processes; any number gives the same clips."""
     scan_workers: int = setting(0, least=0, free="always")
