@@ -123,8 +123,8 @@ def page(result: dict[str, Any]) -> str:
             f"## {title}\n",
             markdown_table(["copy", "found"], rows),
             "",
-            f"{part['files']:,} files in {part['seconds']:.0f} s. Of {part['groups']:,} groups {num_good:,} hold copies "
-            f"of one clip alone: a precision of {num_good / max(part['groups'], 1):.3f}."
+            f"{part['files']:,} files in {part['seconds']:.0f} s. Of {part['groups']:,} groups {num_good:,} hold "
+            f"copies of one clip alone: a precision of {num_good / max(part['groups'], 1):.3f}."
             + describe(part["their_classes"]),
             "",
         ]
@@ -138,8 +138,8 @@ def describe(mixed: list[list[str]]) -> str:
         return ""
     same = sum(len(set(classes)) == 1 for classes in mixed)
     return (
-        f"\nOf the {len(mixed)} others {same} hold clips of one class, whose sounds come from few recordings and may be "
-        "the same."
+        f"\nOf the {len(mixed)} others {same} hold clips of one class, whose sounds come from few recordings and may "
+        "be the same."
     )
 
 
