@@ -95,6 +95,7 @@ def _finetune_fold(config: "Config", run: "Run", config_path: Path, split: str) 
     point = resume_point(config, is_first(), ft.KIND)
     if point.finished:
         return ft.read_finetuning(config, split)
+    make_trainer(config, [], ft.KIND)  # refuses what this machine cannot do, before the media are looked at
     manifest, media = prepare_data(config)
     manifest = split_off(manifest, config.data.train_split, ft.VALIDATION, **ft.holding_out(config))
     settings = config.finetune

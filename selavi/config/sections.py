@@ -40,6 +40,7 @@ KEEPS_TABLES = Need(
     "labelling.method=transport or labelling.first=crafted",
     lambda config: TRANSPORT.holds(config) or config.labelling.first == "crafted",
 )
+LOGGERS = ("csv", "tensorboard", "wandb", "mlflow")
 OWN_ENCODERS = Need("a training (a fine-tuning takes those of its run)", command="train")
 FINETUNING = Need("a fine-tuning", command="finetune")
 
@@ -484,9 +485,16 @@ class TrainerConfig:
     """How long processes that train together wait for one that is late; then they end, and name it."""
     log_every_n_steps: int = setting(10, free="resume")
     """Steps from one line of metrics.csv to the next."""
+    loggers: list[str] = setting(["csv", "tensorboard"], free="resume")
+    """Where figures go.  csv: RUN/metrics.csv, from which reports draw their curves, so that it is always among them;
+    tensorboard: RUN/tensorboard; wandb: Weights & Biases; mlflow: MLflow.  The last two are extras, which go on with
+    their own run where the training goes on, and see all settings (docs/reliability.md)."""
 
     def __post_init__(self) -> None:
         check_limits(self)
+        are_names = all(name in LOGGERS for name in self.loggers) and len({*self.loggers}) == len(self.loggers)
+        expected = f"a list of {', '.join(LOGGERS)}, each at most once and csv (which reports read) among them"
+        require(are_names and "csv" in self.loggers, "trainer.loggers", expected, self.loggers)
 
     @property
     def parts(self) -> list[int]:

@@ -20,6 +20,9 @@ class RunFolder:
         self.changes = self.path / "changes.json"
         self.manifest = self.path / "manifest.parquet"
         self.metrics = self.path / "metrics.csv"
+        self.logger_runs = self.path / "loggers.json"
+        self.wandb = self.path / "wandb"
+        self.mlflow = self.path / "mlflow.db"
         self.last_checkpoint = self.path / "checkpoints" / "last.ckpt"
         self.previous_checkpoint = self.previous_of(self.last_checkpoint)
         self.best_checkpoint = self.path / "checkpoints" / "best.ckpt"
@@ -38,11 +41,17 @@ class RunFolder:
         self.handover = self.path / "handover"
         self.assigned_sets = self.path / "assigned"
 
+    @property
+    def mlflow_address(self) -> str:
+        """The name that MLflow has for mlflow.db."""
+        path = str(self.mlflow).replace("%", "%25").replace("?", "%3F")  # it takes all other letters as they are
+        return f"sqlite:///{path}"
+
     def written_in_training(self) -> list[Path]:
         """The files that only the process that trains writes."""
         states = [self.last_checkpoint, self.best_checkpoint, self.status]
         origins = [self.given_settings, self.settings, self.environment, self.manifest]
-        return [*states, *origins]
+        return [*states, *origins, self.logger_runs]
 
     @staticmethod
     def previous_of(checkpoint: Path) -> Path:

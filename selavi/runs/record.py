@@ -1,5 +1,6 @@
 """A run read back: its settings, clips and checkpoint, and what it came to."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -109,4 +110,19 @@ def next_steps(run_dir: str) -> str:
     """What to run after training."""
     splits = read_parquet(RunFolder(run_dir).manifest, ["split"])["split"].to_pylist()
     unseen = ("--split", "test") if "test" in splits else ()
-    return f"\nNext: measure   {command('evaluate', run_dir, *unseen)}\n      browse    {command('export', run_dir)}"
+    lines = [
+        f"\nNext: measure   {command('evaluate', run_dir, *unseen)}",
+        f"      browse    {command('export', run_dir)}",
+        *_logged_figures(RunFolder(run_dir)),
+    ]
+    return "\n".join(lines)
+
+
+def _logged_figures(folder: RunFolder) -> list[str]:
+    """How to see what the loggers of trainer.loggers keep in the run folder, where they are extras."""
+    lines = []
+    if any(folder.wandb.glob("offline-run-*")):
+        lines.append(f"      upload    wandb sync {shlex.quote(str(folder.wandb))}/offline-run-*")
+    if folder.mlflow.exists():
+        lines.append(f"      compare   mlflow ui --backend-store-uri {shlex.quote(folder.mlflow_address)}")
+    return lines

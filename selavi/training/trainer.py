@@ -10,7 +10,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.plugins.io import CheckpointIO
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
@@ -21,6 +20,7 @@ from selavi.errors import Interrupted, UsageError
 from selavi.runs.checkpoint import read_checkpoint, write_checkpoint
 from selavi.runs.launch import require_all_take_part
 from selavi.runs.pulse import Pulse
+from selavi.training.loggers import make_loggers
 from selavi.wording import command
 
 LOST_TOUCH = r"lost touch|timed out|timeout|connection (closed|reset|refused)|socket|broken pipe|nccl|gloo"
@@ -33,9 +33,10 @@ def make_trainer(config: Config, callbacks: list[pl.Callback], kind: str = "labe
     """A Lightning trainer with our checkpoints, of a kind, and loggers, and without its own bar.
 
     Raises:
-        UsageError: this machine cannot do what the section `trainer` asks for, or more processes were started.
+        UsageError: this machine cannot do what the section `trainer` asks for, or more processes were started; see
+            make_loggers.
     """
-    run_dir, settings = Path(config.run_dir), config.trainer
+    settings, loggers = config.trainer, make_loggers(config)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
@@ -63,10 +64,7 @@ def make_trainer(config: Config, callbacks: list[pl.Callback], kind: str = "labe
             enable_model_summary=False,
             num_sanity_val_steps=0,
             limit_val_batches=0,
-            logger=[
-                CSVLogger(run_dir, name="", version=""),
-                TensorBoardLogger(run_dir, name="", version="tensorboard"),
-            ],
+            logger=loggers,
         )
     except (MisconfigurationException, ValueError) as error:
         why = " ".join(str(error).split())

@@ -5,7 +5,7 @@ from selavi.runs.folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[3]
 FILES = ("manifest.parquet", "config.resolved.yaml", "env.json", "metrics.csv", "status.json", "bad_clips.csv")
-FILES += ("clusters.parquet", "clusters.csv", "names.csv", "last.ckpt", "best.ckpt")
+FILES += ("clusters.parquet", "clusters.csv", "names.csv", "last.ckpt", "best.ckpt", "loggers.json", "mlflow.db")
 FOLDERS = ("labels", "eval", "gallery", "handover", "assigned", "evidence", "export", "checkpoints")
 SPELLED = re.compile(rf'/ f?"({"|".join(map(re.escape, (*FILES, *FOLDERS)))})"')
 # The folder of a prepared set has a manifest, too.
@@ -31,3 +31,4 @@ def test_names_of_a_split_and_a_head(tmp_path: Path) -> None:
     assert folder.probes("", "test") == tmp_path / "eval" / "probe_test.json"
     assert folder.probes("ucf", "test") == tmp_path / "eval" / "probe_ucf_test.json"
     assert folder.evidence("train", 3) == tmp_path / "evidence" / "train-h3.parquet"
+    assert RunFolder("50% off?").mlflow_address == "sqlite:///50%25 off%3F/mlflow.db"

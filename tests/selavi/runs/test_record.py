@@ -82,3 +82,13 @@ def test_next_steps_can_be_pasted(tmp_path: Path) -> None:
         ["selavi", "evaluate", str(folder), "--split", "test"],
         ["selavi", "export", str(folder)],
     ]
+
+
+def test_next_steps_name_what_loggers_keep_in_the_run_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "my run"
+    (folder / "wandb" / "offline-run-1").mkdir(parents=True)
+    (folder / "mlflow.db").touch()
+    pq.write_table(pa.table({"split": ["train"]}), folder / "manifest.parquet")
+    upload, compare = next_steps(str(folder)).splitlines()[-2:]
+    assert shlex.split(upload) == ["upload", "wandb", "sync", f"{folder}/wandb/offline-run-*"]
+    assert shlex.split(compare) == ["compare", "mlflow", "ui", "--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
