@@ -238,10 +238,12 @@ function drawSegments(brush, width, at, x) {
   }
 }
 
-/** As much of a name as fits; nothing where that is next to nothing. */
+/** As much of a name as fits, its number alone where it has no other; nothing where that is next to nothing. */
 function shortened(brush, name, room) {
   if (room < 14) return "";
   if (brush.measureText(name).width <= room) return name;
+  const [, digits] = /^cluster (\d+)$/.exec(name) ?? [];
+  if (digits) return brush.measureText(digits).width <= room ? digits : "";
   let count = name.length - 1;
   while (count > 0 && brush.measureText(`${name.slice(0, count)}\u2026`).width > room) count -= 1;
   return count < 2 ? "" : `${name.slice(0, count)}\u2026`;
