@@ -71,9 +71,9 @@ def probe(arguments: ProbeArguments) -> ProbeResult:
     run = load_run(arguments.run)
     root = None if arguments.folds else moved_to(run.manifest, overrides)
     run = relocate(run, root or "")
-    configs = fold_configs(
-        arguments.folds, lambda fold: on_other_clips(run, overrides, fold) if root is None else run.config
-    )
+    configs: dict[str | None, Config] = {None: run.config}  # its manifest holds what its list said
+    if root is None:
+        configs = fold_configs(arguments.folds, lambda fold: on_other_clips(run, overrides, fold))
     config = next(iter(configs.values()))
     check_request(arguments.split, config.data.train_split, arguments.views)
     rows = []
@@ -86,9 +86,10 @@ def probe(arguments: ProbeArguments) -> ProbeResult:
 def _check(arguments: ProbeArguments) -> None:
     """Refuse what cannot be done; what other clips hold is seen when they are listed."""
     from datamodules.index.holdout import GROUPS
-    from selavi.commands.checks import at_least, run_clips
+    from selavi.commands.checks import at_least, run_clips, run_folder_to_write
 
     at_least(arguments, views=1)
+    run_folder_to_write(arguments.run)
     if not arguments.overrides and not arguments.folds:
         run_clips(arguments.run, arguments.split, labelled=True)
     group = arguments.group
