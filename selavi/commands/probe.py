@@ -106,6 +106,7 @@ def _probe_fold(run: "Run", config: "Config", fold: str | None, arguments: Probe
     from datamodules.index.manifest import select_split, usable
     from datamodules.loading.views import ClipLoaders
     from datamodules.stores.opening import open_media
+    from selavi.commands.checks import require
     from selavi.evaluation.probes import probe_clips
     from selavi.inference.device import best_device
     from selavi.inference.encode import encode_clips
@@ -128,6 +129,7 @@ def _probe_fold(run: "Run", config: "Config", fold: str | None, arguments: Probe
         group=arguments.group,
         recordings=recordings_of(train_rows),
     )
+    require(held_out.any(), "every class has one recording alone, so none can be held out to choose on: label more")
     makers = {"trained": load_model, "untrained": untrained_model} if arguments.untrained else {"trained": load_model}
     rows = []
     for encoders, make in makers.items():

@@ -51,9 +51,10 @@ WRITE_ELSEWHERE = ["compare", "degrade", "refit", "assign", "embed"]
 def make_media(kind: str, root: Path, demo_set: Path) -> None:
     """A small folder of each kind of media, half of it to train on."""
     if kind == "pieces":
-        for number, name in enumerate(("train/a/one.mp4", "train/b/two, 50%.mp4", "test/a/three.mp4")):
-            (root / name).parent.mkdir(parents=True)
-            generate_long(root / name, seed=number, length_s=24, event_s=(4, 8))
+        names = ("train/a/1.mp4", "train/a/2, 50%.mp4", "train/b/3.mp4", "train/b/4.mp4", "test/a/5.mp4")
+        for number, name in enumerate(names):
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            generate_long(root / name, seed=number, length_s=12, event_s=(4, 8))
         return
     for film in sorted(demo_set.rglob("*.mp4")):
         target = root / film.relative_to(demo_set)
@@ -128,7 +129,9 @@ def test_every_command_finds_moved_media_of_a_copied_run(
         if name in WRITE_ELSEWHERE:
             assert state_of(run) == own, name
     assert call(READERS["evaluate"], there / "refitted") == 0  # the new run knows where the media are now
+    own = state_of(run)
     assert call(["convert", "RUN", "--out", "converted"], run) == 0
+    assert state_of(run) == own
     assert state_of(new) == media
 
 
