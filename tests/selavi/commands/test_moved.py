@@ -8,10 +8,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from datamodules.clips import check_bad_fraction
 from datamodules.index.manifest import mark_unusable, usable
 from datamodules.index.moved import at_root, moved_to, require_clips, with_own_times, without_late_comers
 from selavi.config import load_config
-from selavi.errors import UsageError
+from selavi.errors import DataError, UsageError
 from selavi.runs.manifest import check_manifest, file_state
 from tools import cluster_eval, compare, degrade, export_clusters, prepare, probe
 
@@ -164,3 +165,15 @@ def test_clips_that_come_late_stay_left_out(moved: tuple[Path, Path, Path], capl
         assert len(left) == len(manifest) - 1 and {other, second, third} <= set(left["id"].to_pylist())
     assert "1 clips can be read now that could not be read when the run began" in caplog.text
     assert without_late_comers(manifest, run / "none.parquet", "train") is manifest
+
+
+def test_a_folder_that_goes_away_in_a_scan_is_named(moved: tuple[Path, Path, Path]) -> None:
+    run, old, new = moved
+    manifest = pq.read_table(run / "manifest.parquet")
+    faults = dict.fromkeys(manifest["id"].to_pylist(), ("vanished", "No such file or directory"))
+    bad = mark_unusable(manifest, faults)
+    with pytest.raises(DataError, match=rf"The media folder {old} is gone \(No such .*the same command reads these"):
+        check_bad_fraction(bad, 0.1)
+    with pytest.raises(DataError) as caught:
+        check_bad_fraction(bad.replace_schema_metadata({"root": str(new)}), 0.1)
+    assert "is gone" not in str(caught.value)
