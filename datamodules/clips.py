@@ -40,7 +40,9 @@ from selavi.arrays import Vectors
 from selavi.atomic import locked
 from selavi.config import Config
 from selavi.errors import DataError, UsageError
+from selavi.filesystem import PASSING, why_gone
 from selavi.modalities import clip_seconds, num_bytes, reads_media, reads_sound, reads_stills, source_of
+from selavi.runs.manifest import media_root
 
 DEMO_CLIPS_PER_CLASS = {"train": 100, "test": 30}
 
@@ -305,5 +307,14 @@ def check_bad_fraction(manifest: pa.Table, allowed: float) -> None:
         raise DataError(
             f"{len(broken)} of {len(manifest)} files cannot be used, data.max_bad_fraction={allowed} allows "
             f"{int(allowed * len(manifest))}: {describe_bad(broken)}. {advise(broken)} "
-            "data.max_bad_fraction sets the limit"
+            f"data.max_bad_fraction sets the limit{_describe_gone(broken)}"
         )
+
+
+def _describe_gone(broken: pa.Table) -> str:
+    """What to do where files are unusable because their folder has gone; empty where it is there."""
+    root = media_root(broken)
+    reason = why_gone(root) if pc.any(pc.is_in(broken["status"], pa.array(PASSING))).as_py() else ""
+    if not reason:
+        return ""
+    return f". The media folder {root} is gone ({reason}): bring it back; the same command reads these files again"

@@ -123,9 +123,9 @@ class Parser(argparse.ArgumentParser):
         self.epilog = "\n\n".join([*self._notes, *examples])
         return super().format_help()
 
-    def take_root(self) -> None:
-        """Take data.root=NEW, where the media of a run have moved, as `root`; without it, ""."""
-        self.add_note(_MOVABLE)
+    def take_root(self, note: str = _MOVABLE) -> None:
+        """Take data.root=NEW, where media have moved, as `root`; without it, ""."""
+        self.add_note(note)
         before = self._read
 
         def read(words: Sequence[str]) -> argparse.Namespace:

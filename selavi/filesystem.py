@@ -15,6 +15,19 @@ from typing import Literal
 PASSING = ("vanished", "changed", "timeout", "unreadable")
 """Statuses of files that may be well the next time: nobody keeps them as a fact."""
 
+NETWORK_ERRORS = {
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+    errno.ENOTCONN,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+    errno.ENETDOWN,
+    errno.ENETUNREACH,
+    errno.EREMOTEIO,
+    errno.ECONNRESET,
+}
+"""What the system says of drives of the network alone, never of a broken file."""
+
 _GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 _ADVICE = {
     errno.EACCES: "check its permissions",
@@ -64,6 +77,26 @@ def look(path: Path | str) -> Look:
     if stat.S_ISREG(state.st_mode):
         return Look("file", state.st_size, state.st_mtime_ns)
     return Look("folder" if stat.S_ISDIR(state.st_mode) else "other", state.st_size, state.st_mtime_ns)
+
+
+def why_gone(folder: Path | str) -> str:
+    """Why nothing can be read in a folder of media, in words; empty where it can.
+
+    An empty folder is the place of a drive that is not mounted.
+    """
+    place = look(folder)
+    if place.kind != "folder":
+        return place.reason or f"it is a {place.kind}, not a folder"
+    try:
+        with os.scandir(folder) as entries:
+            return "" if any(entries) else "it is empty: is its drive mounted?"
+    except OSError as error:
+        return fault_of(error)[1]
+
+
+def may_pass(reason: str) -> bool:
+    """Whether `status: detail`, which says why a clip could not be read, may be otherwise the next time."""
+    return reason.partition(": ")[0] in PASSING
 
 
 def fault_of(error: OSError | ValueError) -> tuple[str, str]:
@@ -147,6 +180,11 @@ def place_of(path: Path | str) -> Path:
     """The folder that a path is, or the first of those above it that is there already."""
     path = Path(path).absolute()
     return next(folder for folder in (path, *path.parents) if os.path.isdir(folder))
+
+
+def is_writable(path: Path | str) -> bool:
+    """Whether a folder, or the first of those above it that is there already, can be written to."""
+    return os.access(place_of(path), os.W_OK)
 
 
 def free_disk(path: Path | str) -> int:

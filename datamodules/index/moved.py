@@ -13,12 +13,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datamodules.index.manifest import usable
+from datamodules.index.manifest import mark_unusable, select_split, usable
 from datamodules.stores.shards import is_prepared, open_shards
 from selavi.config import Config
 from selavi.errors import UsageError
-from selavi.filesystem import expand, look, real_path
-from selavi.runs.manifest import SCHEMA, media_root
+from selavi.filesystem import PASSING, expand, look, real_path, why_gone
+from selavi.modalities import reads_media
+from selavi.runs.manifest import ANY_TIME, SCHEMA, TIME_ZERO, media_root, read_manifest
 
 MOST_LOOKS = 1000
 """Files of a run that are looked for."""
@@ -51,12 +52,16 @@ def at_root(config: Config, manifest: pa.Table, root: str) -> tuple[Config, pa.T
     if place.kind != "folder":
         raise UsageError(f"data.root={root}: no such folder ({place.reason or place.kind}); say where they are now")
     moved = str(real_path(root)) != str(media_root(manifest)) or _has_other_times(manifest, root)
-    manifest = manifest.replace_schema_metadata({**manifest.schema.metadata, b"root": str(real_path(root)).encode()})
-    if moved:  # a copy has other times
-        times = pa.array(np.zeros(len(manifest), np.int64))
-        manifest = manifest.set_column(manifest.schema.get_field_index("mtime_ns"), SCHEMA.field("mtime_ns"), times)
+    manifest = at_place(manifest, root) if moved else manifest
     require_clips(config, manifest)
     return config, manifest
+
+
+def at_place(manifest: pa.Table, root: str) -> pa.Table:
+    """A manifest whose files are in a folder that somebody has named, with whatever times: a copy has others."""
+    times = pa.array(np.full(len(manifest), ANY_TIME, np.int64))
+    manifest = manifest.replace_schema_metadata({**manifest.schema.metadata, b"root": str(real_path(root)).encode()})
+    return manifest.set_column(manifest.schema.get_field_index("mtime_ns"), SCHEMA.field("mtime_ns"), times)
 
 
 def moved_to(manifest: pa.Table, overrides: Sequence[str]) -> str | None:
@@ -84,23 +89,95 @@ def require_clips(config: Config, manifest: pa.Table) -> None:
             f"{named}, which the run has read, is not there any more: data.root moved? Say data.root=NEW, or "
             f"data.root={root} for the original media"
         )
-    place = look(root)
-    if place.kind != "folder":
-        raise UsageError(
-            f"the media folder {root} is not there any more ({place.reason or place.kind}): data.root moved? Say "
-            "data.root=NEW"
+    looked, missing, example = require_some(manifest, root)
+    if missing:
+        log.warning(
+            f"{missing:,} of {looked:,} files that were looked for are not in {root} any more, such as {example}: "
+            "their clips are left out; where they have moved, say data.root=NEW"
         )
+
+
+def require_media_to_go_on(config: Config, manifest_path: Path) -> None:
+    """Raise UsageError where a training cannot go on, because the media that it began with are not in data.root.
+
+    Args:
+        config: with which it shall go on.
+        manifest_path: of the run; there is none where it has not begun.
+    """
+    root = config.data.root
+    if config.data.demo or not reads_media(config) or "://" in root or is_prepared(root):
+        return
+    if not os.path.isfile(manifest_path):
+        return
+    require_some(read_manifest(manifest_path), Path(root))
+
+
+def with_own_times(manifest: pa.Table) -> pa.Table:
+    """The manifest with the times that its files have now.
+
+    Who names a folder says that it holds the clips; with their times written down, nobody needs to say it again.
+    """
+    root = media_root(manifest)
+    places = {path: look(root / path) for path in manifest["path"].unique().to_pylist()}
+    rows = manifest.select(["path", "mtime_ns"]).to_pylist()
+    times = [
+        (places[row["path"]].mtime_ns or TIME_ZERO) if places[row["path"]].kind == "file" else row["mtime_ns"]
+        for row in rows
+    ]
+    column = manifest.schema.get_field_index("mtime_ns")
+    return manifest.set_column(column, SCHEMA.field("mtime_ns"), pa.array(times, pa.int64()))
+
+
+def without_late_comers(manifest: pa.Table, manifest_path: Path, split: str) -> pa.Table:
+    """The manifest of a training that goes on, without clips that could not be read for a while when it began.
+
+    The labels of a run are those of the clips that it began with.
+
+    Args:
+        manifest: of now.
+        manifest_path: that of the run; there is none where it has not begun.
+        split: that is trained on.
+    """
+    if not os.path.isfile(manifest_path):
+        return manifest
+    earlier = read_manifest(manifest_path)
+    waited = earlier.filter(pc.is_in(earlier["status"], pa.array(PASSING))).select(["path", "status", "reason"])
+    faults = {row["path"]: (row["status"], row["reason"]) for row in waited.to_pylist()}
+    rows = usable(select_split(manifest, split)) if faults else manifest.slice(0, 0)
+    rows = rows.filter(pc.is_in(rows["path"], pa.array(faults, pa.string())))  # a recording may be cut now
+    rows = rows.filter(pc.invert(pc.is_in(rows["id"], usable(earlier)["id"].combine_chunks())))
+    if not len(rows):
+        return manifest
+    log.warning(
+        f"{len(rows):,} clips can be read now that could not be read when the run began, such as {rows['id'][0]}: they "
+        "stay left out of it; another run_dir trains on all"
+    )
+    late = dict(zip(rows["id"].to_pylist(), rows["path"].to_pylist(), strict=True))
+    return mark_unusable(manifest, {clip_id: faults[path] for clip_id, path in late.items()})
+
+
+def require_there(root: Path) -> None:
+    """Raise UsageError where a folder of media is not there."""
+    if reason := why_gone(root):
+        raise UsageError(
+            f"the media folder {root} is not there any more ({reason}): data.root moved? Say data.root=NEW"
+        )
+
+
+def require_some(manifest: pa.Table, root: Path) -> tuple[int, int, str]:
+    """As _look_for.
+
+    Raises:
+        UsageError: none of a manifest's files is there.
+    """
+    require_there(root)
     looked, missing, example = _look_for(manifest, root)
     if looked and missing == looked:
         raise UsageError(
             f"none of the run's clips is in {root} any more (looked for {looked:,}, such as {example}): data.root "
             "moved? Say data.root=NEW"
         )
-    if missing:
-        log.warning(
-            f"{missing:,} of {looked:,} files that were looked for are not in {root} any more, such as {example}: "
-            "their clips are left out; where they have moved, say data.root=NEW"
-        )
+    return looked, missing, example
 
 
 def _look_for(manifest: pa.Table, root: Path) -> tuple[int, int, str]:

@@ -1,5 +1,6 @@
 """Clips that a run has never seen, probed and decoded when their turn comes, shard by shard of their list."""
 
+import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from datamodules.index.moved import at_place, require_some, require_there
 from datamodules.index.new_clips import LIST
 from datamodules.index.probing import probe_file
 from datamodules.loading.dataset import failed_clip, read_vector, read_view, usable_seconds
@@ -24,7 +27,8 @@ from datamodules.stores.shards import INDEX, ShardReader, open_shards
 from selavi.arrays import Selected, Vectors
 from selavi.batch import DecodedClip
 from selavi.config import Config
-from selavi.guarded.parquet import ParquetReader
+from selavi.filesystem import look
+from selavi.guarded.parquet import ParquetReader, read_parquet
 from selavi.media import MediaError
 from selavi.modalities import (
     SLACK_S,
@@ -41,9 +45,13 @@ from selavi.modalities import (
 )
 from selavi.runs.manifest import check_manifest, media_root, require_unchanged
 
+log = logging.getLogger("selavi")
+
 Batches = Loader | VectorLoader
 _MOST_WORKERS = 16
 _AGAIN = "give another --out, or delete the folder"
+_COME_BACK = ("vanished", "changed", "unreadable")
+"""Statuses of files that may be there again, as a look at them tells."""
 _READABLE = (None, "ok", "silent", "no_audio", "bad_audio", "no_video", "too_short")
 """Statuses of files that can be read; the others come from other settings, or say that the file was never opened."""
 
@@ -78,10 +86,16 @@ class ListReader:
     """A ProbingReader of the clips of a list; rows are those of the whole list, of which it holds one shard."""
 
     def __init__(
-        self, path: Path, config: Config, modalities: Sequence[str], shard_clips: int, shards: ShardReader | None
+        self,
+        path: Path,
+        config: Config,
+        modalities: Sequence[str],
+        shard_clips: int,
+        shards: ShardReader | None,
+        new_root: str = "",
     ) -> None:
         self.path, self.config, self.modalities = path, config, list(modalities)
-        self.shard_clips, self.shards = shard_clips, shards
+        self.shard_clips, self.shards, self.new_root = shard_clips, shards, new_root
         self._file: ParquetReader | None = None  # opened in the process that reads
         self._shard = -1
         self._rows: pa.Table | None = None
@@ -90,7 +104,7 @@ class ListReader:
 
     def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
         # A loader process opens the list itself.
-        return ListReader, (self.path, self.config, self.modalities, self.shard_clips, self.shards)
+        return ListReader, (self.path, self.config, self.modalities, self.shard_clips, self.shards, self.new_root)
 
     def facts(self, row: int) -> Facts:
         """Probe a recording, unless the list knows it; see ProbingReader.
@@ -108,8 +122,9 @@ class ListReader:
         if facts["status"] not in _READABLE:
             raise MediaError(path, facts["status"], facts["reason"] or "")
         if facts["duration_s"] is None:
-            file = (facts["path"], facts["bytes"], facts["mtime_ns"])
-            require_unchanged(path, *file[1:])
+            now = look(path)
+            require_unchanged(path, facts["bytes"], facts["mtime_ns"])
+            file = (facts["path"], now.bytes, now.mtime_ns)
             facts = facts | probe_file(str(root), file, pictures=reads_stills(self.config))
             if facts["status"] != "ok":
                 raise MediaError(path, facts["status"], facts["reason"])
@@ -135,7 +150,8 @@ class ListReader:
         if self._file is None:
             self._file = ParquetReader(self.path, advice=_AGAIN)
         rows = pa.Table.from_batches(list(self._file.batches(row_groups=[shard])), schema=self._file.schema)
-        return check_manifest(rows, str(self.path))
+        rows = check_manifest(rows, str(self.path))
+        return at_place(rows, self.new_root) if self.new_root else rows
 
     def _open(self, row: int) -> tuple[pa.Table, int, ClipReader]:
         """The rows of its shard, its place among them, and their reader."""
@@ -202,6 +218,7 @@ class ClipList:
         modalities: those of the run that shall count.
         shard_clips: clips of a shard.
         files: the new vectors of those modalities that come from files.
+        new_root: where the media, or the prepared clips, are now; "": where they were listed.
     """
 
     def __init__(
@@ -211,21 +228,24 @@ class ClipList:
         modalities: Sequence[str],
         shard_clips: int,
         files: Mapping[str, Vectors] = MappingProxyType({}),
+        new_root: str = "",
     ) -> None:
         self.out, self.config, self.shard_clips, self.files = out, config, shard_clips, files
         with ParquetReader(out / LIST, advice=_AGAIN) as file:
             self.num_clips, self.num_shards = file.num_rows, file.num_row_groups
             metadata = file.schema.metadata or {}
         prepared = metadata.get(b"prepared", b"").decode()
-        self.media_root = Path(metadata[b"root"].decode()) if b"root" in metadata and not prepared else None
+        root = new_root or metadata.get(b"root", b"").decode()
+        self.media_root = Path(root) if root and not prepared else None
         self.sorted_by_id = "://" not in prepared
         shards = None
         if prepared:
             require_mixed(config)
+            prepared = new_root or prepared
             shards = open_shards(prepared, Path(config.data.cache_dir), config.data.shard_cache_gb)[1]
             assert shards is not None
             shards = ShardReader(shards.source, shards.settings, shards.index.slice(0, 0))
-        self.reader = ListReader(out / LIST, config, modalities, shard_clips, shards)
+        self.reader = ListReader(out / LIST, config, modalities, shard_clips, shards, "" if prepared else new_root)
 
     def rows_of(self, shard: int) -> pa.Table:
         """The rows of one shard."""
@@ -250,6 +270,37 @@ class ClipList:
         """The parts that exist, in order."""
         names = set(os.listdir(self.out / "parts")) if (self.out / "parts").exists() else set()
         return [part for part in map(self.part, range(self.num_shards)) if part.name in names]
+
+    def require_media(self) -> None:
+        """Check, before shards are begun, that the media are there.
+
+        Raises:
+            UsageError: they are not.
+        """
+        if self.reader.new_root:
+            require_some(self.rows_of(0), Path(self.reader.new_root))
+        elif self.media_root is not None:
+            require_there(self.media_root)
+
+    def forget_passing(self, number: int, count: int) -> None:
+        """Remove the parts of a task with clips that could not be read for a while, and that can be read now."""
+        mine = {self.part(shard).name for shard in range(number, self.num_shards, count)}
+        parts = [part for part in self.done() if part.name in mine] if self.media_root else []
+        again = [part for part in parts if self._has_come_back(part)]
+        for part in again:
+            part.unlink()
+        if again:
+            log.warning(f"{len(again):,} shards with clips that could not be read for a while are done again")
+
+    def _has_come_back(self, part: Path) -> bool:
+        table = read_parquet(part, ["id", "status"], advice=_AGAIN)
+        ids = table["id"].filter(pc.is_in(table["status"], pa.array(_COME_BACK)))
+        if not len(ids):
+            return False
+        rows = self.rows_of(int(part.stem))
+        rows = rows.filter(pc.is_in(rows["id"], ids.combine_chunks()))
+        reader = FileReader(rows, self.config.data.timeout_s)
+        return any(reader.is_there(row) for row in range(len(rows)))
 
     def todo(self, number: int, count: int) -> list[int]:
         """The shards of a task that are not done; what a killed one left of them half done is removed."""

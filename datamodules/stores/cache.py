@@ -19,7 +19,7 @@ from datamodules.processes import Failure, run_jobs
 from datamodules.stores.neighbours import group_neighbours
 from datamodules.stores.reader import cut_window
 from selavi.atomic import locked, write_atomically
-from selavi.filesystem import PASSING
+from selavi.filesystem import PASSING, is_writable
 from selavi.media import MediaError, Recording, cut_waveform, decode_recording, latest_frames
 from selavi.meter import follow
 from selavi.modalities import MAIN, MIXED, Request, Streams, Window
@@ -129,7 +129,7 @@ def build_cache(
     work = _Work(folder, size, sample_rate, workers)
     if not folder.exists():
         work.decode_all(rows)
-    if _passing(folder):
+    if _passing(folder) and is_writable(folder):
         with locked(folder / _LOCK):
             again = _passing(folder)  # another process may have been here
             if again:

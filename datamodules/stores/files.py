@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 
 from selavi.media import decode_clip
 from selavi.modalities import Request, Streams, Window
-from selavi.runs.manifest import media_root, require_unchanged
+from selavi.runs.manifest import file_state, media_root, require_unchanged
 
 
 class FileReader:
@@ -35,6 +35,10 @@ class FileReader:
             MediaError: it is not.
         """
         require_unchanged(self.path(row), int(self.bytes[row]), int(self.mtimes_ns[row]))
+
+    def is_there(self, row: int) -> bool:
+        """Whether the file of a row is there, and still the one that was scanned."""
+        return not file_state(self.path(row), int(self.bytes[row]), int(self.mtimes_ns[row]))
 
     def read(self, row: int, window: Window, request: Request) -> Streams:
         """Decode a window; see ClipReader.

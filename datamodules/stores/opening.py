@@ -10,6 +10,7 @@ from datamodules.index.moved import require_clips
 from datamodules.stores.cache import DecodedCache, build_cache, estimate_gb, is_decoded
 from datamodules.stores.shards import ShardReader, is_prepared, open_shards
 from selavi.config import Config
+from selavi.filesystem import is_writable
 from selavi.modalities import reads_media, reads_part, request_of_media, require_mixed
 
 log = logging.getLogger("selavi")
@@ -40,6 +41,9 @@ def open_media(config: Config, manifest: pa.Table, *, may_decode_ahead: bool = T
         return None
     if not are_decoded_ahead(config, manifest):
         require_clips(config, manifest)
+        if config.data.cache_gb and not is_writable(config.data.cache_dir):
+            log.warning(f"data.cache_dir={config.data.cache_dir} cannot be written: decoding each clip anew")
+            return None
     return decode_ahead(config, manifest)[0]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from selavi.cli import Command, Parser
-from selavi.commands.sharing import add_paths, add_sharing, check_sharing
+from selavi.commands.sharing import MOVED, add_paths, add_sharing, check_sharing
 from selavi.wording import command
 
 
@@ -40,6 +40,7 @@ class AssignArguments:
     stride_s: float = 0.0
     file: Sequence[str] = ()
     ids: Sequence[str] = ()
+    root: str = ""
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--timeline-media", choices=("link", "transcode"), help=about)
     about = "label nothing; merge the labels that are there, with the names of RUN/names.csv"
     parser.add_argument("--merge-only", action="store_true", help=about)
+    parser.take_root(MOVED)
 
 
 def assign(arguments: AssignArguments) -> AssignResult:
@@ -163,7 +165,7 @@ def _check(arguments: AssignArguments) -> None:
     head = arguments.head
     fits = head in ("chosen", "all") or (head.isdecimal() and int(head) < config.num_label_heads)
     require(fits, f"--head must be `chosen`, `all` or one of 0 to {config.num_label_heads - 1}, got {head!r}")
-    for path in arguments.paths:
+    for path in arguments.paths if not arguments.root else ():
         require("://" in path or os.path.lexists(path), f"{path}: no such file or folder")
     output_folder("--out", arguments.out or RunFolder(arguments.run).assigned_sets)
     if RunFolder(arguments.run).names.exists():

@@ -54,10 +54,13 @@ def assign_shards(arguments: AssignArguments) -> AssignResult:
     if counted and not arguments.merge_only:
         vectors = open_new_files(config, counted, by_name(arguments.ids, "ids", files_of(config)))
     settings = _kept_settings(out) if arguments.merge_only else _begin(run, out, arguments, modalities, vectors)
-    clips = ClipList(out, config, settings["modalities"], settings["shard_clips"], vectors)
+    clips = ClipList(out, config, settings["modalities"], settings["shard_clips"], vectors, arguments.root)
     limit = config.data.max_bad_fraction if arguments.max_bad_fraction is None else arguments.max_bad_fraction
+    if not arguments.merge_only:
+        clips.forget_passing(number, count)
     todo = [] if arguments.merge_only else clips.todo(number, count)
     if todo:
+        clips.require_media()
         _label(run, clips, todo, settings, limit, arguments.workers)
     num_missing = clips.num_shards - len(clips.done())
     if num_missing and arguments.merge_only:

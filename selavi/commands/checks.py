@@ -51,6 +51,13 @@ def output_folder(option: str, folder: Path) -> None:
     require(os.access(place, os.W_OK), f"{option} {folder}: {place} cannot be written; name another folder")
 
 
+def run_folder_to_write(folder: Path) -> None:
+    """The folder of a run that results go into can be written, where there is one."""
+    can_write = not os.path.isdir(folder) or os.access(folder, os.W_OK)
+    about = f"{folder} can only be read, and results go into it: copy the run to a place that can be written, and name "
+    require(can_write, f"{about}the copy; its media may stay where they are")
+
+
 def run_clips(folder: Path, split: str | None, labelled: bool = False) -> tuple[Config, pa.Table]:
     """Settings of a run, and the rows of a split (None: the training split) that can be used; of these, the labelled.
 

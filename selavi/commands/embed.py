@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from selavi.cli import Command, Parser
-from selavi.commands.sharing import add_paths, add_sharing, check_sharing
+from selavi.commands.sharing import MOVED, add_paths, add_sharing, check_sharing
 from selavi.wording import command
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class EmbedArguments:
     allow_links: bool = False
     layout: str = "auto"
     settings: Sequence[str] = ()
+    root: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ def add_arguments(parser: Parser) -> None:
     add_sharing(parser, shard="clips that are kept at a time", limit="data.max_bad_fraction")
     parser.add_note("Settings such as data.clip_s=2 or video.size=224 may stand anywhere, unless a run has its own.")
     parser.take_scattered_settings("--with")
+    parser.take_root(MOVED)
 
 
 def embed(arguments: EmbedArguments) -> EmbedResult:
@@ -111,7 +113,7 @@ def _check(arguments: EmbedArguments) -> "Config":
     need = "has no weights of its own: name a file with them" if is_torchvision else "takes no file of weights"
     require(bool(arguments.weights) == is_torchvision, f"--weights: {arguments.encoder} {need}")
     require(not arguments.weights or os.path.isfile(arguments.weights), f"--weights {arguments.weights}: no such file")
-    for path in arguments.paths:
+    for path in arguments.paths if not arguments.root else ():
         require("://" in path or os.path.lexists(path), f"{path}: no such file or folder")
     output_folder("--out", arguments.out)
     return config

@@ -67,10 +67,13 @@ def embed_shards(arguments: EmbedArguments, config: Config) -> EmbedResult:
         arguments.layout,
     )
     fix_list(arguments.out, settings, make, SETTINGS)
-    clips = ClipList(arguments.out, config, names, arguments.shard_clips)
+    clips = ClipList(arguments.out, config, names, arguments.shard_clips, new_root=arguments.root)
     limit = config.data.max_bad_fraction if arguments.max_bad_fraction is None else arguments.max_bad_fraction
+    if not (clips.out / IDS).exists():  # else the vectors are put together
+        clips.forget_passing(number, count)
     todo = clips.todo(number, count)
     if todo:
+        clips.require_media()
         augment = Augment(config).to(device)
 
         def work(batches: Iterable[ClipBatch]) -> Iterator[Counter[str]]:

@@ -96,7 +96,7 @@ def _check(arguments: EvaluateArguments) -> None:
     """Refuse what cannot be done; imports no torch."""
     import numpy as np
 
-    from selavi.commands.checks import at_least, output_folder, require, run_clips
+    from selavi.commands.checks import at_least, output_folder, require, run_clips, run_folder_to_write
     from selavi.results.cluster_table import agreement_of_modalities
     from selavi.runs.folder import RunFolder
 
@@ -107,6 +107,7 @@ def _check(arguments: EvaluateArguments) -> None:
         _check_of_file(arguments)
     for run in arguments.runs:
         config, _ = run_clips(run, arguments.split)
+        run_folder_to_write(run)
         output_folder("the run folder", RunFolder(run).evaluation)
         _check_merge(config, arguments.merge)
         if arguments.choose == "modalities":

@@ -18,7 +18,7 @@ class ExportArguments:
     split: str | None = None
     head: str = "chosen"
     clips: str = "24"
-    media: Literal["link", "copy", "transcode"] = "link"
+    media: Literal["link", "copy", "transcode", "none"] = "link"
     map: Literal["pca", "umap", "tsne", "none"] = "pca"
     evidence: int = 4
     names: Path | None = None
@@ -64,8 +64,9 @@ def add_arguments(parser: Parser) -> None:
     about += "quarter odd), or `all`; with --media copy or transcode, the media of these are written"
     parser.add_argument("--clips", metavar="N", help=about)
     about = "how the page plays clips: `link` (default) to the files where they are, `copy` them into the gallery's "
-    about += "folder, or `transcode` them to small .mp4 files that every browser plays"
-    parser.add_argument("--media", choices=("link", "copy", "transcode"), help=about)
+    about += "folder, or `transcode` them to small .mp4 files that every browser plays; `none`: the media are gone, so "
+    about += "the page shows words alone"
+    parser.add_argument("--media", choices=("link", "copy", "transcode", "none"), help=about)
     about = (
         "how the map is drawn (default: pca); umap needs pip install 'selavi[map]'; with `none` no clip is encoded, "
     )
@@ -99,7 +100,7 @@ def export(arguments: ExportArguments) -> ExportResult:
 
 def _check(arguments: ExportArguments) -> None:
     """Refuse what cannot be done; imports no torch."""
-    from selavi.commands.checks import at_least, output_folder, require, run_clips
+    from selavi.commands.checks import at_least, require, run_clips, run_folder_to_write
     from selavi.modalities import reads_media
     from selavi.results.gallery.layout import require_method
     from selavi.results.handover import FORMATS
@@ -119,22 +120,23 @@ def _check(arguments: ExportArguments) -> None:
     require(bool(arguments.table) == is_shown, "--table FILE and --columns NAME (or --picture NAME) belong together")
     config, _ = run_clips(arguments.run, arguments.split)
     if not reads_media(config):
-        _require_no_media(arguments)
+        _require_no_media(arguments, f"{arguments.run} was trained on vectors alone, so it has no recordings")
+    elif arguments.media == "none":
+        _require_no_media(arguments, "--media none leaves out the recordings")
     heads = list(range(config.num_label_heads))
     require(not head.isdecimal() or int(head) in heads, f"expected one of the heads {heads}, got {head}")
-    output_folder("the run folder", arguments.run)
+    run_folder_to_write(arguments.run)
     kept = RunFolder(arguments.run).names
     if arguments.names or kept.exists():
         read_names(arguments.names or kept)
 
 
-def _require_no_media(arguments: ExportArguments) -> None:
-    """Refuse what needs recordings, of a run that reads nothing but vectors."""
+def _require_no_media(arguments: ExportArguments, why: str) -> None:
+    """Refuse what needs recordings, where there are none."""
     from selavi.commands.checks import require
     from selavi.results.handover import FORMATS, WITHOUT_MEDIA
 
-    why = f"{arguments.run} was trained on vectors alone, so it has no recordings"
-    require(arguments.media == "link", f"--media {arguments.media}: {why}: leave it out")
+    require(arguments.media in ("link", "none"), f"--media {arguments.media}: {why}: leave it out")
     for name in arguments.to:
         others = ", ".join(other for other in FORMATS if other in WITHOUT_MEDIA)
         require(name in WITHOUT_MEDIA, f"--to {name}: {why}, which that tool opens; without any, there are {others}")

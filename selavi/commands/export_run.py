@@ -9,11 +9,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datamodules.index.moved import at_root
+from datamodules.stores.opening import open_media
 from selavi.atomic import hold, next_free
 from selavi.commands.export import ExportArguments, ExportResult
 from selavi.commands.features import features_of
 from selavi.commands.gallery import GalleryContent, write_run_gallery
-from selavi.config import load_run_config
+from selavi.config import Config, load_run_config
 from selavi.errors import UsageError
 from selavi.filesystem import Enclosure, real_path
 from selavi.modalities import reads_media
@@ -35,6 +36,9 @@ def export_run(arguments: ExportArguments) -> ExportResult:
     _require_own_folders(RunFolder(folder))
     manifest = read_manifest(RunFolder(folder).manifest)
     config, manifest = at_root(load_run_config(folder), manifest, arguments.root)
+    has_media = reads_media(config) and arguments.media != "none"
+    if has_media and not arguments.root:
+        _require_media(config, manifest)
     split = arguments.split or config.data.train_split
     labels = read_labels(folder, split)
     training = read_labels(folder, config.data.train_split)
@@ -71,7 +75,7 @@ def export_run(arguments: ExportArguments) -> ExportResult:
                 table.filter(pc.equal(table["head"], head)),
                 arguments.to,
                 RunFolder(folder).handover,
-                media_root=media_root(manifest) if reads_media(config) else None,
+                media_root=media_root(manifest) if has_media else None,
                 scanned=_scanned(clips),
                 durations_s=dict(zip(clips["id"].to_pylist(), clips["duration_s"].to_pylist(), strict=True)),
                 features={name: (clips["id"], values) for name, values in features.items()},
@@ -79,6 +83,14 @@ def export_run(arguments: ExportArguments) -> ExportResult:
             )
             readme = RunFolder(folder).handover / "README.txt"
     return ExportResult(folder, tables, report.page, report.lines(), readme, arguments)
+
+
+def _require_media(config: Config, manifest: pa.Table) -> None:
+    """Refuse to write a page without pictures in the place of one that has them."""
+    try:
+        open_media(config, manifest, may_decode_ahead=False)
+    except UsageError as error:
+        raise UsageError(f"{error}; --media none writes the tables, and a page without media") from error
 
 
 def _own_columns(arguments: ExportArguments, ids: pa.Array) -> Columns | None:

@@ -83,7 +83,9 @@ def _finetune_fold(config: "Config", run: "Run", config_path: Path, split: str) 
     from datamodules.clips import ClipDataModule, prepare_data
     from datamodules.index.holdout import split_off
     from datamodules.index.manifest import select_split, usable
+    from datamodules.index.moved import require_media_to_go_on, without_late_comers
     from selavi.runs.checkpoint import set_aside
+    from selavi.runs.folder import RunFolder
     from selavi.runs.launch import is_first
     from selavi.runs.lifetime import start_run
     from selavi.runs.pulse import Pulse
@@ -96,7 +98,12 @@ def _finetune_fold(config: "Config", run: "Run", config_path: Path, split: str) 
     if point.finished:
         return ft.read_finetuning(config, split)
     make_trainer(config, [], ft.KIND)  # refuses what this machine cannot do, before the media are looked at
+    begun = RunFolder(config.run_dir).manifest
+    if point.checkpoint:
+        require_media_to_go_on(config, begun)
     manifest, media = prepare_data(config)
+    if point.checkpoint:
+        manifest = without_late_comers(manifest, begun, config.data.train_split)
     manifest = split_off(manifest, config.data.train_split, ft.VALIDATION, **ft.holding_out(config))
     settings = config.finetune
     tested = select_split(manifest, split)

@@ -54,6 +54,7 @@ class GalleryContent:
 def write_run_gallery(arguments: ExportArguments, content: GalleryContent) -> GalleryReport:
     """Write RUN/gallery."""
     explain = partial(_evidence, arguments.run, arguments.root, content.split, content.head)
+    has_evidence = arguments.evidence and reads_media(content.config) and arguments.media != "none"
     return write_gallery(
         RunFolder(arguments.run).gallery,
         content.clips,
@@ -63,7 +64,7 @@ def write_run_gallery(arguments: ExportArguments, content: GalleryContent) -> Ga
         places=None if arguments.clips == "all" else Places.of(int(arguments.clips)),
         features=np.concatenate(list(content.features.values()), 1) if content.features else None,
         method=arguments.map,
-        explain=explain if arguments.evidence and reads_media(content.config) else None,
+        explain=explain if has_evidence else None,
         num_explained=arguments.evidence,
         columns=content.columns,
         run_jobs=pool(content.config.data.scan_workers),
@@ -110,7 +111,7 @@ def _evidence(run_dir: Path, root: str, split: str, head: int, ids: list[str]) -
 def _source(arguments: ExportArguments, content: GalleryContent) -> MediaSource:
     """Where the page's media come from: files, or the shards that the run read."""
     config = content.config
-    if not reads_media(config):
+    if not reads_media(config) or arguments.media == "none":
         return MediaSource(media_root(content.manifest), is_empty=True)
     rate = request_of_media(config).sample_rate
     source = MediaSource(media_root(content.manifest), arguments.media, config.data.allow_links, sample_rate=rate)

@@ -18,6 +18,7 @@ from datamodules.doctor.installation import PROBES, check_codecs, run_probe
 from datamodules.doctor.throughput import SampledFiles, measure_data
 from datamodules.index.cut import cut_for
 from datamodules.index.manifest import describe_bad, probed, select_split, usable
+from datamodules.index.moved import moved_to
 from datamodules.stores.cache import estimate_gb
 from datamodules.stores.opening import open_prepared
 from selavi.atomic import write_text
@@ -26,7 +27,7 @@ from selavi.commands.recipes import find_recipe
 from selavi.commands.scan import ScanArguments, scan
 from selavi.config import Config, load_config
 from selavi.errors import UsageError
-from selavi.filesystem import free_disk
+from selavi.filesystem import free_disk, why_gone
 from selavi.guarded.json_file import read_json
 from selavi.meter import say
 from selavi.modalities import reads_stills, request_of_media
@@ -110,6 +111,10 @@ def check_same(plan: Plan, arguments: LabelArguments, run: Path) -> None:
         UsageError: another folder, number of clusters or settings.
     """
     folder = os.path.abspath(arguments.folder)
+    if plan.folder != folder and has_moved(plan, arguments, run):
+        say(f"{plan.folder} is not there any more, and {folder} holds its clips: they keep their labels")
+        plan.folder = folder
+        write_plan(plan, run)
     if plan.folder != folder:
         raise UsageError(f"{run} holds the labels of {plan.folder}; name another folder for those of {folder}: --out")
     for option, name in (("-k", "num_clusters"), ("settings", "overrides")):
@@ -118,6 +123,14 @@ def check_same(plan: Plan, arguments: LabelArguments, run: Path) -> None:
             raise UsageError(f"{run} was begun with {option} {before or 'not given'}, now {asked}; name another --out")
     if arguments.minutes not in (None, plan.asked["minutes"]):
         say(f"the plan for {plan.asked['minutes']:g} min, made when {run} was begun, is kept; --more trains longer")
+
+
+def has_moved(plan: Plan, arguments: LabelArguments, run: Path) -> bool:
+    """Whether the folder that a run was begun with is gone, and the one that is named now holds its clips."""
+    manifest = RunFolder(run).manifest
+    if not why_gone(plan.folder) or not manifest.exists():
+        return False
+    return bool(moved_to(read_manifest(manifest), [f"data.root={arguments.folder}"]))
 
 
 def make_plan(arguments: LabelArguments, run: Path) -> Plan:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from datamodules.clips import judge_for
 from datamodules.index.manifest import usable
+from datamodules.index.moved import at_root
 from selavi.commands.evaluate import EvaluateArguments, evaluate
 from selavi.commands.export import ExportArguments, export
 from selavi.commands.label import LabelArguments, LabelResult, again, run_folder
@@ -13,11 +14,12 @@ from selavi.commands.train import TrainArguments, train
 from selavi.config import load_run_config
 from selavi.errors import Interrupted, UsageError
 from selavi.evaluation.report import format_table
+from selavi.filesystem import why_gone
 from selavi.guarded.json_file import read_json
 from selavi.meter import say
 from selavi.planning import more_epochs
 from selavi.runs.folder import RunFolder
-from selavi.runs.manifest import read_manifest
+from selavi.runs.manifest import media_root, read_manifest
 from selavi.runs.record import read_status, read_verdict
 from selavi.runs.resume import is_finished
 from selavi.wording import about, command
@@ -33,8 +35,9 @@ def label_run(arguments: LabelArguments) -> LabelResult:
     epochs = int(read_status(run)["epochs"])
     split = load_run_config(run).data.train_split
     if plan.exported != epochs:
-        evaluate(EvaluateArguments(runs=[run], split=split))
-        export(ExportArguments(run))
+        root = _new_root(arguments, run)
+        evaluate(EvaluateArguments(runs=[run], split=split, root=root))
+        export(ExportArguments(run, root=root))
         plan.exported = epochs
         write_plan(plan, run)
         worked = True
@@ -69,8 +72,9 @@ def _train(arguments: LabelArguments, run: Path, plan: Plan) -> bool:
     if finished and arguments.more is None:
         return False
     if finished:
-        epochs = _more(run, plan, arguments.more or arguments.minutes or plan.asked["minutes"])
-        training = TrainArguments(overrides=[f"run_dir={run}"], more=epochs)
+        epochs = _more(arguments, run, plan, arguments.more or arguments.minutes or plan.asked["minutes"])
+        root = f"data.root={arguments.folder}"
+        training = TrainArguments(overrides=[f"run_dir={run}", root], more=epochs)
     else:
         training = TrainArguments(Path(plan.recipe), _settings(arguments, run, plan, "resume=auto"))
     try:
@@ -84,11 +88,18 @@ def _settings(arguments: LabelArguments, run: Path, plan: Plan, *more: str) -> l
     return [f"data.root={arguments.folder}", *plan.settings, f"run_dir={run}", *more]
 
 
-def _more(run: Path, plan: Plan, minutes: float) -> int:
+def _new_root(arguments: LabelArguments, run: Path) -> str:
+    """The folder, where the media of a finished run have moved into it; "": they are where they were."""
+    return arguments.folder if why_gone(media_root(read_manifest(RunFolder(run).manifest))) else ""
+
+
+def _more(arguments: LabelArguments, run: Path, plan: Plan, minutes: float) -> int:
     """Epochs that fit into so many minutes."""
     config, cost = load_run_config(run), plan.cost
     if cost is None:
-        cost = measure(config, judge_for(config, read_manifest(RunFolder(run).manifest)))
+        manifest = read_manifest(RunFolder(run).manifest)
+        config, manifest = at_root(config, manifest, _new_root(arguments, run))
+        cost = measure(config, judge_for(config, manifest))
     epochs = more_epochs(minutes, cost, config)
     say(f"plan: {epochs} more epochs, {about(epochs * cost.epoch_s)}")
     return epochs

@@ -71,9 +71,9 @@ def probe(arguments: ProbeArguments) -> ProbeResult:
     run = load_run(arguments.run)
     root = None if arguments.folds else moved_to(run.manifest, overrides)
     run = relocate(run, root or "")
-    configs = fold_configs(
-        arguments.folds, lambda fold: on_other_clips(run, overrides, fold) if root is None else run.config
-    )
+    configs: dict[str | None, Config] = {None: run.config}  # its manifest holds what its list said
+    if root is None:
+        configs = fold_configs(arguments.folds, lambda fold: on_other_clips(run, overrides, fold))
     config = next(iter(configs.values()))
     check_request(arguments.split, config.data.train_split, arguments.views)
     rows = []
@@ -86,9 +86,10 @@ def probe(arguments: ProbeArguments) -> ProbeResult:
 def _check(arguments: ProbeArguments) -> None:
     """Refuse what cannot be done; what other clips hold is seen when they are listed."""
     from datamodules.index.holdout import GROUPS
-    from selavi.commands.checks import at_least, run_clips
+    from selavi.commands.checks import at_least, run_clips, run_folder_to_write
 
     at_least(arguments, views=1)
+    run_folder_to_write(arguments.run)
     if not arguments.overrides and not arguments.folds:
         run_clips(arguments.run, arguments.split, labelled=True)
     group = arguments.group
@@ -105,6 +106,7 @@ def _probe_fold(run: "Run", config: "Config", fold: str | None, arguments: Probe
     from datamodules.index.manifest import select_split, usable
     from datamodules.loading.views import ClipLoaders
     from datamodules.stores.opening import open_media
+    from selavi.commands.checks import require
     from selavi.evaluation.probes import probe_clips
     from selavi.inference.device import best_device
     from selavi.inference.encode import encode_clips
@@ -127,6 +129,7 @@ def _probe_fold(run: "Run", config: "Config", fold: str | None, arguments: Probe
         group=arguments.group,
         recordings=recordings_of(train_rows),
     )
+    require(held_out.any(), "every class has one recording alone, so none can be held out to choose on: label more")
     makers = {"trained": load_model, "untrained": untrained_model} if arguments.untrained else {"trained": load_model}
     rows = []
     for encoders, make in makers.items():

@@ -199,7 +199,9 @@ def train(config: str | os.PathLike[str] = "demo", settings: Settings | None = N
     return LabelledRun(result.run_dir)
 
 
-def evaluate(run: Run, *, split: str | None = None, views: int = 3, report: bool = False) -> dict[str, Any]:
+def evaluate(
+    run: Run, *, split: str | None = None, views: int = 3, report: bool = False, root: str | os.PathLike[str] = ""
+) -> dict[str, Any]:
     """Measure the clusters of a run, for every head and the one chosen without labels; see docs/metrics.md.
 
     Args:
@@ -207,13 +209,18 @@ def evaluate(run: Run, *, split: str | None = None, views: int = 3, report: bool
         split: which clips; None: those trained on.
         views: evenly spaced windows of each clip that are averaged.
         report: also write a page with figures into the run's folder eval.
+        root: where the media are now, if they have moved.
     """
     from selavi.commands.evaluate import EvaluateArguments
     from selavi.commands.evaluate import evaluate as run_evaluate
 
     opened = _opened(run)
     arguments = EvaluateArguments(
-        runs=[opened.folder], split=split or opened.config.data.train_split, views=views, report=report
+        runs=[opened.folder],
+        split=split or opened.config.data.train_split,
+        views=views,
+        report=report,
+        root=expand(os.fspath(root)),
     )
     return run_evaluate(arguments).runs[opened.folder]
 

@@ -64,6 +64,7 @@ def new_folder(run: Path, clusters: int | None) -> Path:
 def refit(arguments: RefitArguments) -> RefitResult:
     """Encode views of the training clips, fit heads to them, and write the new run at the end."""
     _check(arguments)
+    from datamodules.index.moved import with_own_times
     from selavi.commands.opening import open_clips
     from selavi.inference.device import best_device
     from selavi.inference.load import load_model
@@ -83,7 +84,8 @@ def refit(arguments: RefitArguments) -> RefitResult:
     files, given = RunFolder(out), RunFolder(run.folder).given_settings
     bank = fitted.bank
     with owned(out):
-        start_run(config, given if given.exists() else None, run.manifest)
+        manifest = with_own_times(run.manifest) if arguments.root else run.manifest
+        start_run(config, given if given.exists() else None, manifest)
         write_labels(out, config.data.train_split, bank.ids, bank.labels, vars(fitted.statistics), bank.probe)
         write_checkpoint(new_checkpoint(run, config, fitted), files.last_checkpoint)
         seconds = time.monotonic() - began

@@ -8,6 +8,11 @@ from typing import Protocol
 from selavi.cli import Parser
 from selavi.wording import command
 
+MOVED = (
+    "If the media have moved since they were listed, by a manifest or by this command before it was stopped, say where "
+    "they are now with data.root=NEW; clips keep their ids."
+)
+
 
 class SharedArguments(Protocol):
     """The values of these options that have limits."""

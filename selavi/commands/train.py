@@ -94,8 +94,10 @@ def _train(config: "Config", config_path: Path | None, is_first: bool, may_chang
     """Train in a folder that belongs to this process, or to the first of several that train together."""
     from datamodules.clips import ClipDataModule, prepare_data
     from datamodules.index.manifest import describe_bad
+    from datamodules.index.moved import require_media_to_go_on, without_late_comers
     from selavi.results.labels import write_labels
     from selavi.runs.checkpoint import set_aside
+    from selavi.runs.folder import RunFolder
     from selavi.runs.lifetime import finish_run, note_changes, start_run
     from selavi.runs.pulse import Pulse
     from selavi.runs.record import read_verdict
@@ -112,7 +114,12 @@ def _train(config: "Config", config_path: Path | None, is_first: bool, may_chang
         return TrainResult(run_dir, 0, 0.0, read_verdict(run_dir), reports=True)
     make_trainer(config, [])  # refuses what this machine cannot do, before the media are looked at
     first_table = None if point.checkpoint else read_first(config)
+    begun = RunFolder(run_dir).manifest
+    if point.checkpoint:
+        require_media_to_go_on(config, begun)
     manifest, media = prepare_data(config)
+    if point.checkpoint:
+        manifest = without_late_comers(manifest, begun, config.data.train_split)
     data = ClipDataModule(config, manifest, media)
     progress = Progress(config, data.ids)
     saving = Saving(config)

@@ -61,7 +61,7 @@ class DataConfig:
 
     root: str = setting("data/media", free="resume", path=True)
     """Folder of media: {root}/{split}/{class}/{file}, {root}/{class}/{file}, or files alone."""
-    list: str = setting("", path=True)
+    list: str = setting("", path=True, free="told")
     """An official list: only the clips it names are used, with its splits and labels; several files as a pattern."""
     source: Literal["auto", "vggsound", "kinetics", "kinetics_sounds", "ave", "ucf101", "hmdb51", "folder", "table"] = (
         setting("auto")

@@ -20,6 +20,7 @@ from selavi.augment import Augment
 from selavi.batch import ClipBatch
 from selavi.config import Config, as_dict, chosen, freedom
 from selavi.errors import DataError, UsageError
+from selavi.filesystem import PASSING, why_gone
 from selavi.guarded.parquet import parquet_writer, read_parquet, write_parquet
 from selavi.inference.predict import BatchPredictions, predict_batch
 from selavi.labelling.bank import probe_of_bank
@@ -196,6 +197,7 @@ class Shards(Protocol):
     out: Path
     num_clips: int
     shard_clips: int
+    media_root: Path | None
 
     def rows_of(self, shard: int) -> pa.Table: ...
     def part(self, shard: int) -> Path: ...
@@ -285,10 +287,21 @@ def check_bad(counts: Counter[str], clips: Shards, allowed: float, done: str = "
         raise DataError(
             f"{sum(faults.values())} of {clips.num_clips} files cannot be used ({reasons}), --max-bad-fraction "
             f"{allowed:g} allows {int(allowed * clips.num_clips)}: see {clips.out / 'bad.csv'}. What is {done} is "
-            "kept; the same command with a higher limit goes on"
+            f"kept; the same command with a higher limit goes on{_describe_gone(faults, clips.media_root)}"
         )
     if all_seen and not counts["ok"]:
         raise DataError(f"none of the {clips.num_clips} clips can be {done}: {clips.out / 'bad.csv'} says why")
+
+
+def _describe_gone(faults: Mapping[str, int], root: Path | None) -> str:
+    """What to do where clips are bad because their folder has gone; empty where it is there, or there is none."""
+    reason = why_gone(root) if root and not set(PASSING).isdisjoint(faults) else ""
+    if not reason:
+        return ""
+    return (
+        f". The media folder {root} is gone ({reason}): bring it back, or say data.root=NEW where it has moved; the "
+        "same command tries its clips again"
+    )
 
 
 def write_bad(parts: Sequence[Path], path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import TypedDict
 
 import numpy as np
 
+from selavi.filesystem import PASSING
 from selavi.media.files import DEADLINE_S, LIMITS, File, Limits, MediaError, translated
 from selavi.media.frames import frames_between, pictures_at, shape_of
 from selavi.media.pictures import Resize, crop_square
@@ -98,7 +99,7 @@ def decode_clip(
             try:
                 waveform = _window_of_sound(file, start_s, clip_s, sample_rate, channel)
             except MediaError as error:
-                if not num_frames or error.reason == "timeout":
+                if not num_frames or error.reason in PASSING:
                     raise
                 raise SoundError(path, error.reason, error.detail, frames) from error
     return frames, waveform
@@ -145,7 +146,7 @@ def decode_recording(
 
     Raises:
         MediaError: the frames cannot be decoded, or the file cannot be read; where no frames are asked for, or the
-            file has none, also where the sound cannot be decoded.
+            file has none, also where the sound cannot be decoded, and where that may pass.
     """
     span: _Span = {"start_s": start_s, "end_s": end_s, "limits": limits, "deadline_s": deadline_s}
     times_s, frames, taken = [], [], 0
@@ -163,7 +164,7 @@ def decode_recording(
     try:
         waveform = decode_sound(path, sample_rate=sample_rate, **span) if sample_rate else waveform
     except MediaError as error:
-        if not frames:
+        if not frames or error.reason in PASSING:
             raise
         fault = error.detail
     whole = np.stack(frames) if frames else np.zeros((0, 1, 1, 3), np.uint8)

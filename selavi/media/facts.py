@@ -6,6 +6,7 @@ from typing import Literal
 
 import av
 
+from selavi.filesystem import PASSING
 from selavi.media.files import DEADLINE_S, INDEXED, LIMITS, UNTIMED, File, Limits, MediaError, seconds, translated
 from selavi.media.frames import shape_of, timed_frames
 from selavi.media.pictures import quarter_turns
@@ -116,7 +117,7 @@ def _sound_state(file: File) -> tuple[str, str | None]:
             heard_s = max(0.0, seconds(file.audio, file.audio.start_time) - file.origin_s) + SILENCE_S
             waveform, _ = read_sound(file, float("-inf"), heard_s, 8000)
     except MediaError as error:
-        if error.reason == "timeout":
+        if error.reason in PASSING:
             raise
         return "broken", error.detail
     if waveform.size == 0:

@@ -16,7 +16,7 @@ from av.packet import Packet
 from av.stream import Discard
 from av.video.stream import VideoStream
 
-from selavi.filesystem import fault_of
+from selavi.filesystem import NETWORK_ERRORS, fault_of
 
 
 class MediaError(Exception):
@@ -290,6 +290,8 @@ def open_container(path: Path, limits: Limits, deadline_s: float, *, by_header: 
 
 def _fault(path: Path, reason: str, detail: str, error: Exception) -> MediaError:
     """What a library could not read: the system's own fault where it does not give the file, else the file's."""
+    if getattr(error, "errno", None) in NETWORK_ERRORS:  # the drive may be back by now
+        return MediaError(path, "unreadable", detail)
     try:
         with path.open("rb") as file:
             # The library says EIO of broken files as well: only the system knows whether it is the disk's.

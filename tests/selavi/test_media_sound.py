@@ -1,5 +1,6 @@
 """Files with sound alone."""
 
+import errno
 from pathlib import Path
 
 import av
@@ -7,7 +8,8 @@ import numpy as np
 import pytest
 from av.audio.stream import AudioStream
 
-from selavi.media import MediaError, decode_clip, probe
+from selavi.media import MediaError, SoundError, decode_clip, decode_recording, decoding, facts, probe
+from selavi.media.files import translated
 
 RATE = 16_000
 
@@ -81,3 +83,31 @@ def test_a_text_is_no_sound(tmp_path: Path) -> None:
     with pytest.raises(MediaError) as fault:
         probe(path, needs_picture=False)
     assert fault.value.reason in ("not_media", "no_video")
+
+
+@pytest.mark.parametrize("status", ["vanished", "unreadable", "timeout"])
+def test_a_drive_that_goes_away_between_picture_and_sound_breaks_no_sound(
+    media: Path, monkeypatch: pytest.MonkeyPatch, status: str
+) -> None:
+    """What passes is no fact about a file: nobody keeps it as a film without sound."""
+    path = media / "plain.mp4"
+
+    def go_away(*_: object) -> None:
+        raise MediaError(path, status, "the drive is away")
+
+    monkeypatch.setattr(decoding, "read_sound", go_away)
+    monkeypatch.setattr(facts, "read_sound", go_away)
+    for read in (
+        lambda: decode_recording(path, size=16, sample_rate=8000),
+        lambda: decode_clip(path, 0.0, 1.0, num_frames=2, size=16, offset=0.5, sample_rate=8000),
+        lambda: probe(path),
+    ):
+        with pytest.raises(MediaError) as caught:
+            read()
+        assert caught.value.reason == status and not isinstance(caught.value, SoundError)
+
+
+def test_what_a_network_says_is_no_fault_of_a_file(media: Path) -> None:
+    for number in (errno.ESTALE, errno.ENOTCONN):
+        with pytest.raises(MediaError, match="unreadable"), translated(media / "plain.mp4"):
+            raise OSError(number, "said by the library, though the file can be read again")

@@ -56,7 +56,7 @@ class MediaSource:
     sample_rate: int = SAMPLE_RATE
     """Rate of the sound that thumbnails show; see Geometry."""
     is_empty: bool = False
-    """There are no recordings: the run read nothing but vectors."""
+    """There are no recordings: the run read nothing but vectors, or its media are gone."""
 
 
 @dataclass(frozen=True)
@@ -103,9 +103,7 @@ class GalleryReport:
         """In words."""
         said = [f"thumbnails: {self.made:,} made, {self.kept:,} kept from before"]
         if self.without_pictures:
-            said = [
-                "thumbnails: none, for the run reads nothing but vectors; --table shows what somebody knows of them"
-            ]
+            said = ["thumbnails: none, for there are no recordings; --table shows what somebody knows of the clips"]
         said += [f"table:      {note}" for note in self.notes]
         if self.faults:
             reasons = ", ".join(

@@ -17,6 +17,7 @@ from selavi.batch import ClipBatch
 from selavi.config import Config
 from selavi.distributed import all_sum, gather_rows, rank, world_size
 from selavi.errors import DataError, Interrupted, NumericError
+from selavi.filesystem import may_pass, why_gone
 from selavi.runs.folder import RunFolder
 from selavi.runs.pulse import Pulse
 from selavi.training.callbacks.poison import halve_rate
@@ -61,8 +62,8 @@ class Survival(pl.Callback):
         return {"faults": dict(self.faults)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take them up."""
-        self.faults = dict(state_dict["faults"])
+        """Take them up, but for those that may be well by now."""
+        self.faults = {row: reason for row, reason in state_dict["faults"].items() if not may_pass(reason)}
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -170,7 +171,19 @@ class Survival(pl.Callback):
             raise DataError(
                 f"{len(self.faults)} of {len(self.ids)} training clips could not be decoded "
                 f"(data.max_bad_fraction={self.config.data.max_bad_fraction}); they are listed in {path}"
+                f"{self._advise()}"
             )
+
+    def _advise(self) -> str:
+        """What to do about clips that may be well the next time; empty where none may be."""
+        num_passing = sum(map(may_pass, self.faults.values()))
+        if not num_passing:
+            return ""
+        root, advice = self.config.data.root, "the same command with resume=auto goes on from the last checkpoint"
+        reason = "" if "://" in root else why_gone(root)
+        if reason:
+            return f". The media folder {root} is gone ({reason}): bring it back, or say data.root=NEW, and {advice}"
+        return f". {num_passing} of them may be well the next time: {advice}, and tries them again"
 
     def _note(self, number: int, frame: object) -> None:
         if self.received:  # the second signal does not wait

@@ -70,20 +70,6 @@ def test_figures_of_another_split_are_shown(run_dir: Path) -> None:
     assert not (run_dir / "eval" / "features").exists()
 
 
-def test_without_its_media_a_run_still_has_a_gallery(
-    run_dir: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    manifest = pq.read_table(run_dir / "manifest.parquet")
-    moved = manifest.replace_schema_metadata({"root": str(tmp_path / "gone")})
-    pq.write_table(moved, run_dir / "manifest.parquet")
-    assert export_clusters.main([str(run_dir)]) == 0
-    told = capfd.readouterr().err
-    assert "32 clips have a placeholder: 32 vanished" in told
-    index = index_of(run_dir)
-    assert f"the media folder {tmp_path / 'gone'} is not there any more" in index["noMap"]
-    assert "32 of 32 files are no longer where they were scanned" in index["mediaWarning"]
-
-
 @pytest.mark.slow
 def test_prepared_clips_have_pictures_and_can_be_played(
     run_dir: Path, demo_set: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]

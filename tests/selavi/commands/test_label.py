@@ -183,6 +183,19 @@ def test_another_wish_is_no_resumption(
     assert message in capsys.readouterr().err
 
 
+def test_a_folder_that_has_moved_keeps_its_labels(
+    labelled_run: Path, videos: Path, tmp_path: Path, not_again: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, gone = tmp_path / "run", tmp_path / "gone"
+    shutil.copytree(labelled_run, run)
+    plan = json.loads((run / "label.json").read_text())
+    (run / "label.json").write_text(json.dumps(plan | {"folder": str(gone)}))
+    for _ in range(2):
+        assert main(["label", str(videos), "--out", str(run)]) == 0
+    assert capsys.readouterr().err.count(f"{gone} is not there any more, and {videos} holds its clips") == 1
+    assert json.loads((run / "label.json").read_text()) == plan
+
+
 def test_a_run_of_another_folder_is_refused(
     labelled_run: Path, demo_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,12 +4,16 @@ import json
 import shutil
 from pathlib import Path
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from datamodules.index.moved import at_root, moved_to, require_clips
+from datamodules.clips import check_bad_fraction
+from datamodules.index.manifest import mark_unusable, usable
+from datamodules.index.moved import at_root, moved_to, require_clips, with_own_times, without_late_comers
 from selavi.config import load_config
-from selavi.errors import UsageError
+from selavi.errors import DataError, UsageError
+from selavi.runs.manifest import check_manifest, file_state
 from tools import cluster_eval, compare, degrade, export_clusters, prepare, probe
 
 
@@ -135,3 +139,41 @@ def test_probe_knows_its_own_clips_from_others(moved: tuple[Path, Path, Path], t
     assert moved_to(manifest, [f"data.root={new}"]) == str(new)
     assert moved_to(manifest, [f"data.root={tmp_path}"]) is None
     assert moved_to(manifest, [f"data.root={new}", "data.clip_s=2"]) is None
+
+
+def test_times_that_are_written_down_are_those_of_the_new_place(moved: tuple[Path, Path, Path]) -> None:
+    run, _, new = moved
+    config, manifest = load_config(run / "config.resolved.yaml"), pq.read_table(run / "manifest.parquet")
+    _, manifest = at_root(config, manifest, str(new))
+    kept = check_manifest(with_own_times(manifest), "written").to_pylist()  # which trusts no time that is not known
+    assert not any(file_state(new / row["path"], row["bytes"], row["mtime_ns"]) for row in kept)
+
+
+def test_clips_that_come_late_stay_left_out(moved: tuple[Path, Path, Path], caplog: pytest.LogCaptureFixture) -> None:
+    run, _, _ = moved
+    path = run / "manifest.parquet"
+    manifest = pq.read_table(path)
+    first, second, third = manifest.filter(pc.equal(manifest["split"], "train"))["id"].to_pylist()[:3]
+    other = manifest.filter(pc.equal(manifest["split"], "test"))["id"][0].as_py()
+    assert without_late_comers(manifest, path, "train") is manifest
+    faults = {first: ("unreadable", "stale"), other: ("vanished", "gone"), second: ("corrupt", "broken")}
+    pq.write_table(mark_unusable(manifest, faults), path)
+    pieces = pc.replace_substring(manifest["id"], first, f"{first}#t=0.0,1.0")  # cut, now that its length is known
+    cut = manifest.set_column(0, "id", pieces)
+    for now in (manifest, cut):
+        left = usable(without_late_comers(now, path, "train"))
+        assert len(left) == len(manifest) - 1 and {other, second, third} <= set(left["id"].to_pylist())
+    assert "1 clips can be read now that could not be read when the run began" in caplog.text
+    assert without_late_comers(manifest, run / "none.parquet", "train") is manifest
+
+
+def test_a_folder_that_goes_away_in_a_scan_is_named(moved: tuple[Path, Path, Path]) -> None:
+    run, old, new = moved
+    manifest = pq.read_table(run / "manifest.parquet")
+    faults = dict.fromkeys(manifest["id"].to_pylist(), ("vanished", "No such file or directory"))
+    bad = mark_unusable(manifest, faults)
+    with pytest.raises(DataError, match=rf"The media folder {old} is gone \(No such .*the same command reads these"):
+        check_bad_fraction(bad, 0.1)
+    with pytest.raises(DataError) as caught:
+        check_bad_fraction(bad.replace_schema_metadata({"root": str(new)}), 0.1)
+    assert "is gone" not in str(caught.value)

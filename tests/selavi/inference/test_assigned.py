@@ -163,6 +163,7 @@ class Clips:
     """A list of ten clips without parts."""
 
     num_clips = 10
+    media_root = None
 
     def __init__(self, out: Path) -> None:
         self.out = out

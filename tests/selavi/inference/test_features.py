@@ -75,3 +75,32 @@ def test_only_what_a_killed_process_lacks_is_encoded(tmp_path: Path, monkeypatch
     np.testing.assert_allclose(kept["video"].numpy(), expected, atol=1e-3)
     assert torch.equal(kept_features(path, rows, checkpoint, 1, encode)["video"], kept["video"]) and len(calls) == 2
     assert [file.name for file in path.parent.iterdir()] == ["train.safetensors"]
+
+
+def test_clips_that_could_not_be_read_for_a_while_are_encoded_the_next_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features, "PART", 3)
+    rows = pa.table({"id": [f"{number}.mp4" for number in range(5)]})
+    checkpoint = tmp_path / "last.ckpt"
+    checkpoint.write_bytes(b"weights")
+    path = tmp_path / "train.safetensors"
+    lost = {"1.mp4": "corrupt: broken", "4.mp4": "unreadable: stale"}
+    calls: list[list[str]] = []
+
+    def encode(asked: pa.Table, part: int) -> Iterator[ClipFeatures]:
+        calls.append(asked["id"].to_pylist())
+        for start in range(0, len(asked), part):
+            names = asked["id"].slice(start, part).to_pylist()
+            errors = {row: lost[name] for row, name in enumerate(names) if name in lost}
+            table = torch.tensor([[0.0 if name in lost else 1.0] for name in names])
+            yield ClipFeatures({"video": table}, {"video": table[:, 0] > 0}, errors)
+
+    for _ in range(2):
+        kept = kept_features(path, rows, checkpoint, 1, encode)["video"]
+        assert kept.flatten().tolist() == [1, 0, 1, 1, 0]
+    del lost["4.mp4"]
+    for _ in range(2):
+        kept = kept_features(path, rows, checkpoint, 1, encode)["video"]
+        assert kept.flatten().tolist() == [1, 0, 1, 1, 1]
+    assert calls == [rows["id"].to_pylist(), ["4.mp4"], ["4.mp4"]]

@@ -77,6 +77,11 @@ def stop_in_labelling(stop: Survival, step: int) -> None:
         stop.stop_together(CPU)
 
 
+def test_clips_that_may_be_well_by_now_do_not_count_in_the_next_part(stop: Survival) -> None:
+    stop.load_state_dict({"faults": {0: "corrupt: broken", 1: "vanished: No such file", 2: "unreadable: stale"}})
+    assert stop.faults == {0: "corrupt: broken"}
+
+
 def test_a_training_in_a_thread_leaves_the_signals_alone(tiny: Tiny) -> None:
     """Python lets the main thread alone set handlers; a server or a notebook may train in another one."""
     config = tiny()
