@@ -20,7 +20,7 @@ from tests.end_to_end.runs import Train, assert_same_run
 from tests.end_to_end.test_sound_alone import as_wav
 from tools import assign, cluster_eval, export_clusters, train
 
-pytestmark = pytest.mark.end_to_end
+pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
 
 KINDS: dict[str, list[str]] = {
     "films": [],

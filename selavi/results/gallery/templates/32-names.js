@@ -7,10 +7,13 @@ const asMap = (rows) => new Map(rows.map((row) => [keyOf(row), row]));
 const tidy = ({ head, cluster, id, name, into, rejected }) =>
   ({ head, cluster, id: id ?? null, name: name ?? "", into: into ?? null, rejected: Boolean(rejected) });
 
+const EDITS_KEPT = 200; // that can be undone after a reload
+
 const names = {
   rows: new Map(),
   saved: new Map(), // as the gallery was written with, or as last downloaded
-  past: [], // what undo puts back: [words, [[key, row before], ...]]
+  past: [], // what undo puts back: [words, [[key, row before, row after], ...]]
+  future: [], // what redo does again, the same
   views: new Map(), // head -> overlay, made anew after an edit
   listeners: new Set(),
 
@@ -23,8 +26,7 @@ const names = {
     this.rows = asMap(written);
     this.saved = asMap(written);
     if (kept && JSON.stringify(kept.written) === JSON.stringify(written)) {
-      this.rows = asMap(kept.rows);
-      this.saved = asMap(kept.saved);
+      this.take(kept);
     } else if (kept) {
       const [rows, saved] = [asMap(kept.rows), asMap(kept.saved)];
       for (const key of new Set([...rows.keys(), ...saved.keys()]))
@@ -34,9 +36,7 @@ const names = {
     addEventListener("storage", (event) => {
       const other = event.key === this.storageKey() && event.newValue ? storage.read(this.storageKey()) : null;
       if (!other) return; // another tab of this gallery was edited
-      this.rows = asMap(other.rows);
-      this.saved = asMap(other.saved);
-      this.past = [];
+      this.take(other);
       this.changed();
     });
   },
@@ -46,7 +46,17 @@ const names = {
       written: app.index.names.map(tidy),
       rows: [...this.rows.values()],
       saved: [...this.saved.values()],
+      past: this.past.slice(-EDITS_KEPT),
+      future: this.future.slice(-EDITS_KEPT),
     });
+  },
+
+  /** What was kept: by another visit, or in another tab. */
+  take({ rows, saved, past = [], future = [] }) {
+    this.rows = asMap(rows);
+    this.saved = asMap(saved);
+    this.past = past;
+    this.future = future;
   },
 
   put(key, row) {
@@ -61,29 +71,46 @@ const names = {
 
   /** Change rows: [[{head, cluster, id}, {changed fields}], ...]; `words` says what was done. */
   edit(words, changes) {
-    const before = [];
+    const rows = [];
     for (const [place, change] of changes) {
       const key = keyOf(place);
-      const row = this.rows.get(key);
-      before.push([key, row]);
-      this.put(key, tidy({ ...place, ...row, ...change }));
+      const before = this.rows.get(key);
+      const after = tidy({ ...place, ...before, ...change });
+      rows.push([key, before, after]);
+      this.put(key, after);
     }
-    this.past.push([words, before]);
+    this.did(words, rows);
+  },
+
+  /** Note an edit that was made, and say so. */
+  did(words, rows) {
+    this.past.push([words, rows]);
+    this.future = [];
     this.keep();
     this.changed();
     say(`${words}.`, ["Undo", () => this.undo()]);
   },
 
   undo() {
-    const last = this.past.pop();
+    this.step(this.past, this.future, (rows) => rows.reverse().map(([key, before]) => [key, before]), "Undone", "Nothing to undo.");
+  },
+
+  redo() {
+    this.step(this.future, this.past, (rows) => rows.map(([key, , after]) => [key, after]), "Done again", "Nothing to do again.");
+  },
+
+  /** Take the last edit of one list over to the other, and put its rows where `towards` says. */
+  step(from, to, towards, words, nothing) {
+    const last = from.pop();
     if (!last) {
-      say("Nothing to undo.");
+      say(nothing);
       return;
     }
-    for (const [key, row] of last[1].reverse()) this.put(key, row);
+    to.push(last);
+    for (const [key, row] of towards([...last[1]])) this.put(key, row);
     this.keep();
     this.changed();
-    say(`Undone: ${last[0]}.`);
+    say(`${words}: ${last[0]}.`);
   },
 
   sorted() {
@@ -109,12 +136,9 @@ const names = {
 
   replaceAll(rows, words) {
     const next = asMap(rows.map(tidy));
-    const before = [...new Set([...this.rows.keys(), ...next.keys()])].map((key) => [key, this.rows.get(key)]);
+    const changed = [...new Set([...this.rows.keys(), ...next.keys()])].map((key) => [key, this.rows.get(key), next.get(key)]);
     this.rows = new Map([...next].filter(([, row]) => !isEmpty(row)));
-    this.past.push([words, before]);
-    this.keep();
-    this.changed();
-    say(`${words}.`, ["Undo", () => this.undo()]);
+    this.did(words, changed);
   },
 
   /** What the edits make of one head. */

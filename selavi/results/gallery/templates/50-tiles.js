@@ -148,10 +148,11 @@ class Tile {
     this.pick.checked = chosen;
     element.classList.toggle("chosen", chosen);
     const row = names.overlay().clip(clip.cluster, clip.id);
-    element.classList.toggle("gone", Boolean(row));
+    const isHere = row && row.into !== null && route.view === "cluster" && names.overlay().final(row.into) === clusterView.number;
+    element.classList.toggle("gone", Boolean(row) && !isHere);
     this.name.parentNode.querySelector(".fate")?.remove();
     if (row) {
-      const text = row.rejected ? "rejected" : `now in ${spoken(row.into)}`;
+      const text = row.rejected ? "rejected" : isHere ? `from cluster ${spoken(row.cluster)}` : `now in ${spoken(row.into)}`;
       this.name.parentNode.prepend(make("span", { class: "fate" }, userText(text)));
     }
     const overlay = evidence.shown && clip.evidence;

@@ -42,12 +42,12 @@ const indexView = {
     const overlay = names.overlay();
     const fits = FILTERS[this.filter][1];
     const query = this.query.trim().toLowerCase();
-    const number = /^#?\d+$/.test(query) ? Number(query.replace("#", "")) : null;
+    const number = query.replace(/^#/, "");
     const entries = allClusters().map((cluster) => this.entry(cluster));
-    const exact = entries.some((entry) => entry.cluster === number);
+    const exact = entries.some((entry) => String(entry.cluster) === number);
     const found = (entry) => {
       if (!query) return true;
-      if (exact) return entry.cluster === number;
+      if (exact) return String(entry.cluster) === number;
       const texts = [overlay.nameOf(entry.cluster), entry.suggestion ?? "", ...entry.labels.map(([label]) => label)];
       return texts.some((text) => text.toLowerCase().includes(query));
     };
@@ -77,6 +77,7 @@ const indexView = {
     this.lede = make("p", { class: "lede" });
     this.progress = make("p", { class: "progress-words" });
     this.meter = make("span", { class: "meter-fill" });
+    this.guide = make("p", { class: "guide" });
     this.skyline = make("canvas", { class: "skyline", "aria-hidden": "true" });
     this.tip = make("p", { class: "tip", hidden: true, "aria-hidden": "true" });
     this.axis = make("p", { class: "axis" });
@@ -104,6 +105,7 @@ const indexView = {
           "div",
           { class: "overview" },
           make("div", { class: "progress" }, this.progress, make("span", { class: "meter", "aria-hidden": "true" }, this.meter)),
+          this.guide,
           make("div", { class: "skyline-place" }, this.skyline, this.tip),
           this.axis,
         ),
@@ -192,7 +194,7 @@ const indexView = {
     this.turn.title = this.down ? "Largest first; reverse the order" : "Smallest first; reverse the order";
     this.turn.setAttribute("aria-label", this.turn.title);
     this.lede.textContent = `${plural(app.index.numClips, "clip")} in ${plural(app.head.clusters.length, "cluster")}, found without labels.`;
-    this.progressRefresh();
+    this.progressRefresh(); // before the cards take what is left
     this.cards.replaceChildren();
     if (!numShown) addTo(this.cards, make("li", { class: "nothing" }, "No cluster matches. ", button("Show all", () => this.clear())));
     this.addCards();
@@ -205,15 +207,33 @@ const indexView = {
     const clips = done.reduce((sum, cluster) => sum + cluster.size, 0);
     const share = clips / Math.max(1, app.index.numClips);
     fillWith(this.progress,
-      make("b", {}, grouped(done.length)), ` of ${grouped(app.head.clusters.length)} named or settled`,
+      make("b", {}, grouped(done.length)), ` of ${grouped(app.head.clusters.length)} named, merged or rejected`,
       make("span", { class: "quiet" }, ` · ${percent(share)} of the clips`),
     );
     this.meter.style.width = `${100 * share}%`;
+    const settled = new Set(done.map(({ cluster }) => cluster));
+    const next = this.left.find(({ cluster }) => !settled.has(cluster))?.cluster;
+    fillWith(this.guide, ...(next === undefined ? this.farewell() : this.invitation(next, done.length === 0)));
+  },
+
+  /** One line for who does not know what to do first. */
+  invitation(next, isFirst) {
+    const link = make("a", { href: routeToCluster(next) }, `cluster ${next}`);
+    if (!isFirst) return ["Next: ", link, "."];
+    const keys = ["press ", make("kbd", {}, "n"), " and write its name, or ", make("kbd", {}, "y"), " to take the one suggested; ", make("kbd", {}, "Shift"), " ", make("kbd", {}, "Enter"), " goes on to the next."];
+    if (matchMedia("(hover: none)").matches) return ["Begin with ", link, ": open it, listen, and write its name."];
+    return ["Begin with ", link, ": open it, listen, ", ...keys];
+  },
+
+  farewell() {
+    return this.left.length ? ["Nothing is left: ", make("a", { href: routeTo("names") }, "download names.csv"), "."] : [];
   },
 
   addCards() {
     const overlay = names.overlay();
-    const next = this.left.splice(0, CARDS_AT_ONCE).map((entry) => make("li", {}, card(entry, overlay)));
+    const entries = this.left.splice(0, CARDS_AT_ONCE);
+    const next = entries.map((entry) => make("li", {}, card(entry, overlay)));
+    entries.forEach((entry, i) => entry.created && coverSplit(next[i].firstChild, entry.cluster));
     if (next.length && !this.cards.querySelector("a.card")) next[0].firstChild.tabIndex = 0;
     addTo(this.cards, ...next);
   },
@@ -279,14 +299,15 @@ const indexView = {
   seekIds: debounce(350, async () => {
     const query = indexView.query.trim().toLowerCase();
     indexView.hits.replaceChildren();
-    if (query.length < 3 || /^#?\d{1,5}$/.test(query)) return;
+    const isShort = query.length < 3; // a number as the whole name of a file, but no two letters anywhere
+    if (query.startsWith("#") || (isShort && !/^\d+$/.test(query))) return;
     const found = [];
     let more = 0;
     const column = headName(app.head);
     try {
       for (let part = 0; part < numIdFiles(); part += 1) {
         const { id, texts, ...heads } = await loadIds(part);
-        const fits = (text) => text?.toLowerCase().includes(query);
+        const fits = (text) => (isShort ? stemOf(text ?? "") === query : text?.toLowerCase().includes(query));
         if (indexView.query.trim().toLowerCase() !== query) return;
         id.forEach((text, i) => {
           if (!fits(text) && !texts?.[i].some(fits)) return;
@@ -299,7 +320,7 @@ const indexView = {
       return;
     }
     if (!found.length) {
-      if (!indexView.shown.size) fillWith(indexView.hits, make("p", { class: "quiet" }, `No clip's id${app.index.columns.length ? " or text" : ""} holds that either.`));
+      if (!indexView.shown.size) fillWith(indexView.hits, make("p", { class: "quiet" }, `No clip's id${app.index.columns.length ? " or text" : ""} holds that.`));
       return;
     }
     fillWith(indexView.hits,
@@ -312,6 +333,9 @@ const indexView = {
     );
   }),
 };
+
+/** The name of a file without its folders and its suffix. */
+const stemOf = (id) => lastPart(id).toLowerCase().replace(/\.[^.]*$/, "");
 
 /** The labels of a cluster as one bar: the commonest strongest, the rest hollow. */
 const labelBar = (cluster) => {
@@ -331,6 +355,18 @@ const wordsCover = (cluster, fate) => {
   if (pictures.length)
     return make("span", { class: `cover n${pictures.length}` }, pictures.map((src) => make("span", { class: "cell" }, picture(src, "whole", ""))), stamp);
   return make("span", { class: "cover-words" }, (cluster.words ?? []).map((text) => userText(text)), stamp);
+};
+
+/** Let a cluster that was split off in the page show its first clips. */
+const coverSplit = async (element, cluster) => {
+  const rows = names.overlay().arrivals(cluster).slice(0, 4);
+  const clips = await Promise.all(rows.map((row) => findClip(row.cluster, row.id).catch(() => null)));
+  const thumbs = clips.map((clip) => clip?.thumb).filter(Boolean);
+  if (!thumbs.length || app.index.words) return;
+  const cover = element.querySelector(".cover");
+  cover.className = `cover n${thumbs.length}`;
+  cover.querySelector(".blank")?.remove();
+  cover.prepend(...thumbs.map((src) => make("span", { class: "cell" }, picture(src, app.index.tile.frames ? "picture" : "wave", ""))));
 };
 
 const card = (cluster, overlay) => {

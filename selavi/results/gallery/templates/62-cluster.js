@@ -2,7 +2,7 @@
 
 const CLIPS_A_PAGE = 96;
 const ROWS = [
-  ["typical", "Typical", "the clips that it is surest of"],
+  ["typical", "Typical", "the most confident clips"],
   ["borderline", "Borderline", "almost in another cluster"],
   ["odd", "Odd ones out", "least like the others"],
 ];
@@ -15,6 +15,9 @@ const clusterView = {
   show(number, id) {
     this.number = number;
     this.page = 0;
+    this.section = null;
+    this.isFilled = false;
+    this.isShort = false;
     this.entry = indexView.entry(number);
     this.usual = this.entry.labels[0]?.[0] ?? null;
     this.side = make("aside", { class: "side", "aria-label": `About cluster ${number}` });
@@ -91,7 +94,7 @@ const clusterView = {
     const into = overlay.into(number);
     fillWith(this.state,
       ...[
-        into !== null ? make("p", { class: "fate-note" }, "Merged into ", make("a", { href: routeToCluster(into) }, userText(spoken(into))), ". ", button("Take it out", () => edits.restoreCluster(number), { class: "link" })) : null,
+        into !== null ? make("p", { class: "fate-note" }, "Merged into ", make("a", { href: routeToCluster(into) }, userText(spoken(into))), ". ", button("Separate it again", () => edits.restoreCluster(number), { class: "link" })) : null,
         overlay.rejected(number) ? make("p", { class: "fate-note" }, "Rejected. ", button("Put it back", () => edits.restoreCluster(number), { class: "link" })) : null,
         overlay.mergedInto(number).length
           ? make("p", { class: "fate-note" }, "Holds also ", overlay.mergedInto(number).flatMap((other, i) => [i ? ", " : "", make("a", { href: routeToCluster(other) }, userText(spoken(other)))]), ".")
@@ -193,7 +196,10 @@ const clusterView = {
       if (this.entry.parts) {
         const part = await loadPart(number, 0);
         if (!current()) return;
-        for (const [key, words, hint] of ROWS) {
+        const { size } = this.entry;
+        this.isShort = part.rows.typical.length >= size; // in other rows they would be shown again
+        const rowsShown = this.isShort ? [["typical", `All ${plural(size, "clip")}`, "most confident first"]] : ROWS;
+        for (const [key, words, hint] of rowsShown) {
           const clips = part.rows[key].map((index) => clipInRows(part, index, number));
           if (clips.length) addTo(rows, this.row(key, words, hint, clips));
         }
@@ -202,7 +208,8 @@ const clusterView = {
       addTo(rows, this.arrivals);
       await this.fillArrivals();
       if (!current()) return;
-      if (this.entry.parts) addTo(rows, this.members());
+      this.isFilled = true;
+      this.refreshMembers();
       if (id !== null) await this.reveal(id);
     } catch (error) {
       if (current()) addTo(rows, fault(error.message));
@@ -219,9 +226,10 @@ const clusterView = {
       toggle.prepend(icon("eye"));
       addTo(switches, toggle);
     }
-    let hint = "Click to hear, on the spectrogram to hear from there.";
-    if (app.index.words) hint = "Click to see all that is known of one.";
-    else if (app.index.pictures) hint = "Click to open the picture.";
+    const act = matchMedia("(hover: none)").matches ? "Tap" : "Click";
+    let hint = `${act} a clip to hear it, its spectrogram to hear it from there.`;
+    if (app.index.words) hint = `${act} a clip to see all that is known of it.`;
+    else if (app.index.pictures) hint = `${act} a picture to open it.`;
     addTo(switches, make("p", { class: "quiet hint" }, hint));
     return switches;
   },
@@ -256,13 +264,47 @@ const clusterView = {
     if (!rows.length && !this.entry.parts) addTo(this.arrivals, make("p", { class: "nothing" }, "No clip is in this cluster: it was split off, and its clips have been put back."));
   },
 
-  members() {
+  /** The clusters whose clips are here: this one, and those that were merged into it, one after another. */
+  holders() {
+    const overlay = names.overlay();
+    const all = allClusters().filter((cluster) => cluster === this.number || overlay.final(cluster) === this.number);
+    return [...new Set([this.number, ...all])].filter((cluster) => indexView.entry(cluster).parts);
+  },
+
+  /** Show the members, anew where other clusters are merged now. */
+  refreshMembers() {
+    const all = this.holders();
+    const holders = this.isShort && all.length === 1 ? [] : all;
+    if (this.section?.isConnected && holders.join() === this.shownHolders) return;
+    this.shownHolders = holders.join();
+    const before = this.section;
+    this.section = holders.length ? this.members(holders) : null;
+    if (before?.isConnected) {
+      this.forget(before);
+      if (this.section) before.replaceWith(this.section);
+      else before.remove();
+    } else if (this.section) {
+      addTo(this.rows, this.section);
+    }
+  },
+
+  /** Let go of the tiles in a part of the page. */
+  forget(place) {
+    const old = new Set(shownTiles.filter((tile) => place.contains(tile.element)));
+    for (const tile of old) player.detach(tile);
+    shownTiles = shownTiles.filter((tile) => !old.has(tile));
+  },
+
+  members(holders) {
+    this.size = holders.reduce((sum, cluster) => sum + indexView.entry(cluster).size, 0);
+    const others = holders.filter((cluster) => cluster !== this.number);
+    const hint = others.length ? `most confident first; then those of ${others.map(spoken).join(", ")}` : "most confident first";
     this.grid = make("div");
     this.pager = make("nav", { class: "pager", "aria-label": "Pages of members" });
     const section = make(
       "section",
       { class: "row all", "aria-labelledby": "row-all" },
-      make("div", { class: "row-head" }, make("h2", { id: "row-all" }, `All ${plural(this.entry.size, "clip")}`), make("p", { class: "quiet" }, "most confident first")),
+      make("div", { class: "row-head" }, make("h2", { id: "row-all" }, `All ${plural(this.size, "clip")}`), make("p", { class: "quiet" }, userText(hint))),
       this.grid,
       this.pager,
     );
@@ -276,14 +318,12 @@ const clusterView = {
   },
 
   async turnTo(page, thenFocus = false) {
-    const { number, grid, pager, entry } = this;
-    const pages = Math.ceil(entry.size / CLIPS_A_PAGE);
+    const { grid, pager, size } = this;
+    const pages = Math.ceil(size / CLIPS_A_PAGE);
     this.page = clamp(page, 0, pages - 1);
     const first = this.page * CLIPS_A_PAGE;
-    const clips = await loadClips(number, first, Math.min(entry.size, first + CLIPS_A_PAGE));
-    const old = new Set(shownTiles.filter((tile) => grid.contains(tile.element)));
-    for (const tile of old) player.detach(tile);
-    shownTiles = shownTiles.filter((tile) => !old.has(tile));
+    const clips = await this.clipsBetween(first, Math.min(size, first + CLIPS_A_PAGE));
+    this.forget(grid);
     const tiles = clips.map((clip) => new Tile(clip, this.usual));
     fillWith(grid, tileGrid(tiles, "All clips"));
     const move = (words, target, name) =>
@@ -292,7 +332,7 @@ const clusterView = {
       ...(pages > 1
         ? [
             move("Previous page", this.page - 1, "left"),
-            make("span", { role: "status" }, `${grouped(first + 1)}–${grouped(first + clips.length)} of ${grouped(entry.size)}`),
+            make("span", { role: "status" }, `${grouped(first + 1)}–${grouped(first + clips.length)} of ${grouped(size)}`),
             move("Next page", this.page + 1, "right"),
           ]
         : []),
@@ -303,14 +343,28 @@ const clusterView = {
     }
   },
 
+  /** Clips first..last-1 of all holders in a row. */
+  async clipsBetween(first, last) {
+    const clips = [];
+    let before = 0;
+    for (const cluster of this.holders()) {
+      const { size } = indexView.entry(cluster);
+      const [from, to] = [Math.max(first - before, 0), Math.min(last - before, size)];
+      if (from < to) clips.push(...(await loadClips(cluster, from, to)));
+      before += size;
+    }
+    return clips;
+  },
+
   async reveal(id) {
     const clip = await findClip(this.number, id);
     if (!clip) {
       say(`Cluster ${this.number} holds no clip ${id}.`);
       return;
     }
-    await this.turnTo(Math.floor((clip.number - 1) / CLIPS_A_PAGE));
-    const tile = shownTiles.find((each) => this.grid.contains(each.element) && each.clip.id === id);
+    if (this.section) await this.turnTo(Math.floor((clip.number - 1) / CLIPS_A_PAGE));
+    const place = this.section ? this.grid : this.rows;
+    const tile = shownTiles.find((each) => place.contains(each.element) && each.clip.id === id);
     tile?.button.focus({ preventScroll: true });
     tile?.element.scrollIntoView({ block: "center" });
     tile?.element.classList.add("sought");
@@ -320,6 +374,7 @@ const clusterView = {
   refresh() {
     this.refreshSide();
     if (this.arrivals) this.fillArrivals();
+    if (this.isFilled) this.refreshMembers();
     refreshTiles();
   },
 };

@@ -148,12 +148,18 @@ const labelsView = {
             "td",
             {},
             make("span", { class: "holders" },
-            cells.slice(0, 6).map(([column, count]) => make("a", { class: "holder", href: routeToCluster(this.columns[column]) }, make("b", {}, percent(count / total)), userText(` ${spoken(this.columns[column])}`))),
-            cells.length > 6 ? make("span", { class: "quiet" }, `and ${cells.length - 6} more`) : null),
+            cells.slice(0, 6).map((cell) => this.holder(cell, total)),
+            cells.length > 6 ? make("details", {}, make("summary", {}, `and ${cells.length - 6} more`), cells.slice(6).map((cell) => this.holder(cell, total))) : null),
           ),
         ),
       ),
     );
+  },
+
+  /** A cluster that holds clips of a label, and which share of them. */
+  holder([column, count], total) {
+    const cluster = this.columns[column];
+    return make("a", { class: "holder", href: routeToCluster(cluster) }, make("b", {}, percent(count / total)), userText(` in ${spoken(cluster)}`));
   },
 
   refresh() {

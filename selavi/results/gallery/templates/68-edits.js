@@ -26,6 +26,7 @@ const namesView = {
         button("Read a names.csv", () => file.click(), {}, icon("upload"), "Read a names.csv"),
         file,
         button("Undo", () => names.undo(), { class: "quiet-button", title: "u" }, "Undo the last edit"),
+        button("Redo", () => names.redo(), { class: "quiet-button", title: "U" }, "Redo"),
       ),
       storage.usable ? null : fault("This browser keeps nothing for pages opened from disk: download names.csv before you close the page."),
       this.problem,

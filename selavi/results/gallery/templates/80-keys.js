@@ -44,6 +44,7 @@ const shortcuts = {
   "?": () => help.showModal(),
   m: () => player.toggleMute(),
   u: () => names.undo(),
+  U: () => names.redo(),
   Escape: () => {
     if (player.sounding) player.listen(player.sounding);
     else if (selection.size) clearSelection();
@@ -65,9 +66,11 @@ const clusterShortcuts = {
 
 const onKey = (event) => {
   if (help.open || event.altKey) return;
-  if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "z" && !isTyping(event.target)) {
+  const key = event.key.toLowerCase();
+  if ((event.ctrlKey || event.metaKey) && ["y", "z"].includes(key) && !isTyping(event.target)) {
     event.preventDefault();
-    names.undo();
+    if (key === "y" || event.shiftKey) names.redo();
+    else names.undo();
     return;
   }
   if (event.ctrlKey || event.metaKey) return;
@@ -90,6 +93,14 @@ const onKey = (event) => {
       first.focus();
     }
   }
+};
+
+/** A menu that was used with the pointer gives the keys back; who steps through it with the arrows goes on. */
+const freeMenus = () => {
+  let byPointer = false;
+  addEventListener("pointerdown", () => (byPointer = true), true);
+  addEventListener("keydown", () => (byPointer = false), true);
+  addEventListener("change", ({ target }) => byPointer && target.matches("select") && target.blur());
 };
 
 const help = byId("help");

@@ -81,7 +81,7 @@ const refreshHeader = () => {
   for (const link of document.querySelectorAll(".views a"))
     link.href = routeTo({ index: "", map: "map", labels: "labels", names: "names" }[link.dataset.view]);
   byId("head").value = String(app.head.head);
-  byId("head-words").textContent = app.head.head === app.index.chosenHead ? "chosen" : "";
+  byId("head-words").textContent = app.head.head === app.index.chosenHead ? "recommended" : "";
   const unsaved = names.numUnsaved();
   byId("unsaved").textContent = unsaved ? grouped(unsaved) : "";
   byId("unsaved").hidden = !unsaved;
@@ -131,6 +131,7 @@ const start = (index) => {
   if (!storage.usable) say("This browser keeps no edits for pages opened from disk: download names.csv before you close the page.");
   addEventListener("hashchange", showRoute);
   addEventListener("keydown", onKey);
+  freeMenus();
   addEventListener("beforeunload", (event) => {
     if (!storage.usable && names.numUnsaved()) event.preventDefault();
   });
