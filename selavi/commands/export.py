@@ -59,9 +59,10 @@ def add_arguments(parser: Parser) -> None:
     )
     parser.add_argument("--head", help=about)
     about = (
-        "how many clips of each cluster get a thumbnail (default: 24: half of them typical, a quarter borderline, a "
+        "how many clips of each cluster are shown first (default: 24: half of them typical, a quarter borderline, a "
     )
-    about += "quarter odd), or `all`; with --media copy or transcode, the media of these are written"
+    about += "quarter odd), or `all`; of more than 2,000 clips only these have a thumbnail; with --media copy or "
+    about += "transcode, the media of these are written"
     parser.add_argument("--clips", metavar="N", help=about)
     about = "how the page plays clips: `link` (default) to the files where they are, `copy` them into the gallery's "
     about += "folder, or `transcode` them to small .mp4 files that every browser plays; `none`: the media are gone, so "

@@ -145,3 +145,13 @@ def test_nothing_is_null(visit: Visit, bare: Path, route: str) -> None:
     page = visit(bare, route)
     page.wait_for_timeout(300)
     assert not {"null", "undefined", "NaN"} & {*page.locator("body").inner_text().replace("\n", " ").split(" ")}
+
+
+def test_a_clip_without_a_thumbnail_is_drawn_from_its_media(visit: Visit, gallery: Path) -> None:
+    page = visit(gallery, "#/cluster/1")
+    page.wait_for_selector(".row.typical .tile")
+    page.evaluate("for (const tile of shownTiles.slice(0, 3)) { tile.clip.thumb = null; tile.blank(); }")
+    wait(page, "document.querySelectorAll('.row.typical canvas.still').length === 3")
+    drawn = "(canvas) => canvas.getContext('2d') && canvas.width === 320 && canvas.height > 0"
+    assert all(page.locator("canvas.still").evaluate_all(f"(all) => all.map({drawn})"))
+    assert page.locator(".row.typical .blank").count() == 0

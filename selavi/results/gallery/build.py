@@ -39,6 +39,10 @@ RunJobs = Callable[[Callable[[Any], str], Iterable[Any], int, str], Iterator[tup
 function returned, or, where that is no string, a fault with `reason` and `detail`."""
 
 
+ALL_PICTURED = 2000
+"""Clips of which every one has a thumbnail; of more those that are shown, and the page draws the others when it can."""
+
+
 @dataclass(frozen=True)
 class MediaSource:
     """Where pictures, sound and recordings come from."""
@@ -148,7 +152,8 @@ def write_gallery(
         heads: of select.arrange.
         about: what the page says of the run.
         source: where pictures and media come from.
-        places: how many clips of a cluster have a thumbnail; None: all clips have one.
+        places: how many clips of a cluster are shown in its rows, and have a thumbnail where there are more than
+            ALL_PICTURED; None: all of them.
         features: (N, D), for the map, the nearest clusters and the odd clips; None where there are none.
         method: of the map.
         explain: gives the evidence for clips, by id, under the chosen head.
@@ -199,6 +204,7 @@ class _Writer:
         self.run_jobs, self.selector, self.columns = run_jobs, selector, columns
         self.clusters = {head.head: selector.select(head) for head in heads}
         self.shown = _shown(self.clusters, about.chosen_head, len(clips), show_all)
+        self.pictured = _shown(self.clusters, about.chosen_head, len(clips), show_all or len(clips) <= ALL_PICTURED)
         self.states = _locate(clips, source)
         self.geometry = _geometry(clips, source.sample_rate)
         self.labelled = clips["label"].null_count < len(clips)
@@ -218,7 +224,7 @@ class _Writer:
         if not source.without_files:
             is_refused |= self._refuse(links.CHANGED, "changed", "not the file that was scanned")
         # The folder is known to be inside; a file that is missing fails by itself, and says so.
-        rows = self.shown[~is_refused]
+        rows = self.pictured[~is_refused]
         clips = self.clips.take(pa.array(rows))
         file_names = _file_names(f"thumbnail 1 {self.geometry} {source.without_files}", clips)
 
@@ -244,9 +250,9 @@ class _Writer:
         return names
 
     def _refuse(self, state: int, reason: str, detail: str) -> np.ndarray:
-        """Which of the clips that are shown have a state, noted as faults."""
-        concerned: np.ndarray = self.states[self.shown] == state
-        for row in self.shown[concerned].tolist():
+        """Which of the clips that have a picture have a state, noted as faults."""
+        concerned: np.ndarray = self.states[self.pictured] == state
+        for row in self.pictured[concerned].tolist():
             self._count(reason, self.clips["id"][row].as_py(), detail)
         return concerned
 

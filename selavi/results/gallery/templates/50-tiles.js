@@ -108,6 +108,8 @@ class Tile {
     this.frame.querySelector("img")?.remove();
     this.sound.querySelector("img")?.remove();
     if (!this.frame.querySelector(".blank")) this.frame.prepend(make("span", { class: "blank" }, icon("no-picture"), "no picture"));
+    const { media, playable, kind } = this.clip;
+    if (media && playable !== false && kind === "video" && !this.frame.querySelector(".still")) stills.want(this);
   }
 
   warn(text) {

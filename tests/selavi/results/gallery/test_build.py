@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 
 from selavi.results.evidence import Evidence
+from selavi.results.gallery import build as gallery_build
 from selavi.results.gallery.build import AboutRun, GalleryReport, MediaSource, in_process, write_gallery
 from selavi.results.gallery.select import Head, Places
 from selavi.results.gallery.thumbnails import read_file
@@ -98,9 +99,14 @@ def test_copied_media_make_a_folder_that_needs_nothing_else(media: Path, tmp_pat
     assert not list((tmp_path / "media").iterdir())
 
 
-def test_only_shown_clips_have_pictures_unless_all_are_wanted(tmp_path: Path) -> None:
+def test_only_shown_clips_have_pictures_unless_all_are_wanted_or_few(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clips, heads, features = synthetic_clips(300, 3)
     about, source = AboutRun("t", "runs/x", "train", 1), MediaSource(tmp_path / "none", read=draw_made_up)
+    small = write_gallery(tmp_path / "small", clips, heads, about, source, places=Places.of(4), features=features)
+    assert small.made == 300
+    monkeypatch.setattr(gallery_build, "ALL_PICTURED", 299)
     few = write_gallery(tmp_path / "few", clips, heads, about, source, places=Places.of(4), features=features)
     assert few.made <= 2 * 3 * 4
     thumbs = members(tmp_path / "few", 0)["thumb"]
