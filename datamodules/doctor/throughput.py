@@ -115,7 +115,7 @@ def find_sample(config: Config, budget_s: float, *, recalls: bool = False) -> Sa
     if recalls and (manifest := recall(root, listing, Path(data.cache_dir), pictures)) is not None:
         manifest = judge_for(config, apply_list(manifest, data.list, data.source)[0])
         return SampledFiles(manifest, None, len(manifest), describe_layout(manifest))
-    listing = listing.replace_schema_metadata({**listing.schema.metadata, b"root": str(root).encode()})
+    listing = _as_manifest(listing, root)
     listing, _ = apply_list(listing, data.list, data.source)
     layout, num_all = describe_layout(listing), len(listing)
     listing = select_split(listing, data.train_split)
@@ -253,6 +253,13 @@ def faster_data(
             first = command("prepare", config.data.root, "OUT", "--format", form, "--size", str(size))
             rates[f"{first}, then data.root=OUT"] = measure(config, judged, media)
     return rates
+
+
+def _as_manifest(listing: pa.Table, root: Path) -> pa.Table:
+    """A listing as the manifest of files that nobody has looked into."""
+    unknown = {field.name: pa.nulls(len(listing), field.type) for field in SCHEMA}
+    columns = unknown | {name: listing[name] for name in listing.column_names}
+    return pa.table(columns, SCHEMA.with_metadata({**listing.schema.metadata, b"root": str(root).encode()}))
 
 
 def _probe(root: Path, listing: pa.Table, timeout_s: float, budget_s: float, pictures: bool) -> pa.Table:

@@ -155,3 +155,82 @@ def test_a_clip_without_a_thumbnail_is_drawn_from_its_media(visit: Visit, galler
     drawn = "(canvas) => canvas.getContext('2d') && canvas.width === 320 && canvas.height > 0"
     assert all(page.locator("canvas.still").evaluate_all(f"(all) => all.map({drawn})"))
     assert page.locator(".row.typical .blank").count() == 0
+
+
+def test_several_cards_are_merged_named_and_rejected_at_once(visit: Visit, gallery: Path) -> None:
+    page = visit(gallery)
+    page.wait_for_selector("a.card")
+    numbers = page.evaluate("[...document.querySelectorAll('a.card')].map((each) => Number(each.dataset.cluster))")
+    page.locator("a.card").first.focus()
+    for _ in range(2):
+        page.keyboard.press("x")
+        page.keyboard.press("ArrowRight")
+    page.keyboard.press("x")
+    assert "3 clusters selected" in page.locator(".picked-bar").inner_text()
+    page.keyboard.press("g")
+    assert page.evaluate(f"{numbers[1:3]}.map((each) => names.overlay().into(each))") == [numbers[0]] * 2
+    assert page.locator(".picked-bar").is_hidden()
+    page.locator(f'[data-cluster="{numbers[3]}"]').focus()
+    page.keyboard.press("x")
+    page.get_by_label("Name of the selected clusters").fill("rain")
+    page.keyboard.press("Enter")
+    assert page.evaluate(f"names.overlay().nameOf({numbers[3]})") == "rain"
+    page.locator(f'[data-cluster="{numbers[4]}"]').focus()
+    page.keyboard.press("x")
+    page.keyboard.press("r")
+    assert page.evaluate(f"names.overlay().rejected({numbers[4]})")
+    page.keyboard.press("u")
+    assert not page.evaluate(f"names.overlay().rejected({numbers[4]})")
+
+
+def test_pairs_that_look_alike_are_merged_or_kept_apart(visit: Visit, gallery: Path) -> None:
+    page = visit(gallery)
+    page.get_by_role("link", name="Compare clusters that look alike").click()
+    arrived(page, "address === '#/pairs'")
+    page.wait_for_selector(".sides .tile")
+    assert page.locator(".sides section").count() == 2
+    first = page.evaluate("pairsView.pair")
+    left = page.evaluate("pairsView.waiting().length")
+    page.keyboard.press("n")
+    assert page.evaluate("pairsView.pair") != first
+    page.keyboard.press("b")
+    assert page.evaluate("pairsView.pair") == first
+    page.keyboard.press("y")
+    merged = page.evaluate(f"[{first[0]}, {first[1]}].map((each) => names.overlay().final(each))")
+    assert merged[0] == merged[1]
+    assert page.evaluate("pairsView.waiting().length") < left
+    page.keyboard.press("u")
+    assert page.evaluate("pairsView.pair") == first
+    page.keyboard.press("n")
+    page.reload()  # what was kept apart stays so
+    page.wait_for_selector(".sides .tile")
+    assert page.evaluate("pairsView.pair") != first
+
+
+def test_a_cluster_is_merged_with_its_nearest_by_one_key(visit: Visit, gallery: Path) -> None:
+    page = visit(gallery, "#/cluster/1")
+    page.wait_for_selector(".nearest a")
+    near = page.evaluate("clusterView.entry.nearest[1][0]")
+    page.keyboard.press("2")
+    assert page.evaluate(f"names.overlay().final(1) === names.overlay().final({near})")
+
+
+def test_small_cards_show_more_clusters(visit: Visit, large: Path) -> None:
+    page = visit(large)
+    page.wait_for_selector("a.card")
+    seen = "[...document.querySelectorAll('a.card')].filter((each) => each.getBoundingClientRect().bottom < 860).length"
+    before = page.evaluate(seen)
+    page.get_by_role("button", name="Compact").click()
+    assert page.evaluate(seen) >= 2.5 * max(before, 4)
+    page.reload()
+    page.wait_for_selector("a.card")
+    assert page.locator(".cards.compact").count() == 1
+
+
+def test_ten_doubles_are_merged_by_the_keyboard_with_at_most_three_actions_each(visit: Visit, large: Path) -> None:
+    """In a queue of pairs each takes one key; counted on 300 clusters."""
+    page = visit(large, "#/pairs")
+    page.wait_for_selector(".sides section")
+    for _ in range(10):
+        page.keyboard.press("y")
+    assert page.evaluate("[...names.rows.values()].filter((row) => row.into !== null).length") == 10

@@ -88,7 +88,10 @@ def test_a_batch_may_be_left_out(
 @pytest.mark.end_to_end
 def test_what_may_change_is_told(fit: Train, finished_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train.main([str(finished_run), "--change", "heads.num_clusters=9"]) == 2
-    assert "heads.num_clusters cannot be changed; a run may go on with others of optim.lr" in capsys.readouterr().err
+    assert (
+        "heads.num_clusters cannot be changed; a run may go on with others of data.list, optim.lr"
+        in capsys.readouterr().err
+    )
     assert train.main([str(finished_run), "--change"]) == 2
     assert "--change needs settings" in capsys.readouterr().err
     assert train.main([str(finished_run), "--change", "--more", "2", "optim.lr=1"]) == 2

@@ -90,6 +90,9 @@ def test_a_list_chooses_the_files_that_are_looked_at(tiny, demo_set: Path, tmp_p
     (tmp_path / "twice.csv").write_text(f"path\n{Path(names[0]).name}\n")  # a name that several files have
     sample = throughput.find_sample(tiny(f"data.list={tmp_path / 'twice.csv'}", "data.train_split=test"), 60.0)
     assert sample is not None and sample.num_files == 1
+    (tmp_path / "spans.csv").write_text(f"path,start,end\n{names[0]},0,1\n{names[0]},0.5,1.5\n")
+    sample = throughput.find_sample(tiny(f"data.list={tmp_path / 'spans.csv'}", "data.train_split=test"), 60.0)
+    assert sample is not None and sample.num_files == 2
     (tmp_path / "none.csv").write_text("path\nno/such.mp4\n")
     with pytest.raises(UsageError, match="none of its 1 clips is in"):
         throughput.find_sample(tiny(f"data.list={tmp_path / 'none.csv'}"), 1.0)

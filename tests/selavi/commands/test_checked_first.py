@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import datamodules.doctor.throughput
-import datamodules.index.scan
+import datamodules.index.notebook
 import datamodules.loading.loader
 import datamodules.loading.new_clips
 import datamodules.stores.opening
@@ -41,7 +41,7 @@ WORK = {
     datamodules.loading.loader.Loader: "__iter__",  # decodes clips
     datamodules.loading.new_clips: "probe_file",
     datamodules.doctor.throughput: "probe_file",
-    datamodules.index.scan: "_probe_all",
+    datamodules.index.notebook: "run_jobs",
     datamodules.stores.prepare: "run_jobs",
     selavi.commands.gallery_workers: "run_jobs",
     datamodules.stores.opening: "build_cache",

@@ -220,6 +220,24 @@ const edits = {
       [{ head: app.head.head, cluster, id: null }, { into, rejected: false }],
     ]);
   },
+  /** Merge clusters into the one of them that has a name, else into the largest. */
+  join(clusters) {
+    const overlay = names.overlay();
+    const finals = [...new Set(clusters.map(overlay.final))];
+    if (finals.length < 2) {
+      say("They are one cluster already.");
+      return;
+    }
+    const [into, ...others] = finals.sort((a, b) => Boolean(overlay.nameOf(b)) - Boolean(overlay.nameOf(a)) || overlay.sizeOf(b) - overlay.sizeOf(a) || a - b);
+    const words = others.length === 1 ? `Cluster ${spoken(others[0])} is` : `${plural(others.length, "cluster")} are`;
+    names.edit(`${words} merged into ${spoken(into)}`, others.map((cluster) => [{ head: app.head.head, cluster, id: null }, { into, rejected: false }]));
+  },
+  rejectClusters(clusters) {
+    names.edit(`${plural(clusters.length, "cluster")} rejected`, clusters.map((cluster) => [{ head: app.head.head, cluster, id: null }, { into: null, rejected: true }]));
+  },
+  nameClusters(clusters, name) {
+    names.edit(`${plural(clusters.length, "cluster")} named “${name}”`, clusters.map((cluster) => [{ head: app.head.head, cluster, id: null }, { name }]));
+  },
   rejectCluster(cluster) {
     names.edit(`Cluster ${spoken(cluster)} is rejected`, [[{ head: app.head.head, cluster, id: null }, { into: null, rejected: true }]]);
   },

@@ -27,6 +27,7 @@ const indexView = {
   query: "",
   scroll: 0,
   element: null,
+  picked: new Set(), // clusters that are selected
 
   /** A cluster as the index lists it; one that was split off in the page has no figures. */
   entry(cluster) {
@@ -85,6 +86,8 @@ const indexView = {
     this.cards = make("ol", { class: "cards", "data-grid": "", "aria-label": "Clusters" });
     this.hits = make("div", { class: "hits" });
     this.more = make("div", { class: "more" });
+    this.bar = make("section", { class: "picked-bar", "aria-label": "Selected clusters", hidden: true });
+    this.picked.clear();
     const { index } = app;
     this.element = make(
       "div",
@@ -115,8 +118,10 @@ const indexView = {
       this.hits,
       this.cards,
       this.more,
+      this.bar,
     );
     rove(this.cards, "a.card");
+    this.cards.classList.toggle("compact", storage.read("selavi.compact") === true);
     this.skyline.addEventListener("pointermove", (event) => this.point(event));
     this.skyline.addEventListener("pointerleave", () => this.point(null));
     this.skyline.addEventListener("click", (event) => {
@@ -158,6 +163,12 @@ const indexView = {
       this.down = !this.down;
       this.refresh();
     });
+    const isCompact = () => this.cards.classList.contains("compact");
+    const compact = button("Compact", () => {
+      this.cards.classList.toggle("compact");
+      storage.write("selavi.compact", isCompact());
+      compact.setAttribute("aria-pressed", String(isCompact()));
+    }, { class: "toggle", "aria-pressed": String(storage.read("selavi.compact") === true), title: "Small cards, more of them at once" });
     const labels = [...new Set(app.head.clusters.map((cluster) => cluster.labels[0]?.[0]).filter(Boolean))].sort();
     return make(
       "div",
@@ -176,6 +187,7 @@ const indexView = {
       labels.length > 1
         ? select("Mostly", [["", "any label"], ...labels.map((label) => [label, label])], this.label, (value) => (this.label = value))
         : null,
+      compact,
       this.count,
     );
   },
@@ -198,6 +210,7 @@ const indexView = {
     this.cards.replaceChildren();
     if (!numShown) addTo(this.cards, make("li", { class: "nothing" }, "No cluster matches. ", button("Show all", () => this.clear())));
     this.addCards();
+    this.pickedRefresh();
     this.draw();
   },
 
@@ -213,7 +226,8 @@ const indexView = {
     this.meter.style.width = `${100 * share}%`;
     const settled = new Set(done.map(({ cluster }) => cluster));
     const next = this.left.find(({ cluster }) => !settled.has(cluster))?.cluster;
-    fillWith(this.guide, ...(next === undefined ? this.farewell() : this.invitation(next, done.length === 0)));
+    const alike = app.head.clusters.some(({ nearest }) => nearest.length) ? [" ", make("a", { href: routeTo("pairs") }, "Compare clusters that look alike"), "."] : [];
+    fillWith(this.guide, ...(next === undefined ? this.farewell() : this.invitation(next, done.length === 0)), ...(this.left.length ? alike : []));
   },
 
   /** One line for who does not know what to do first. */
@@ -232,10 +246,70 @@ const indexView = {
   addCards() {
     const overlay = names.overlay();
     const entries = this.left.splice(0, CARDS_AT_ONCE);
-    const next = entries.map((entry) => make("li", {}, card(entry, overlay)));
+    const next = entries.map((entry) => make("li", {}, card(entry, overlay), this.pickBox(entry.cluster)));
     entries.forEach((entry, i) => entry.created && coverSplit(next[i].firstChild, entry.cluster));
     if (next.length && !this.cards.querySelector("a.card")) next[0].firstChild.tabIndex = 0;
     addTo(this.cards, ...next);
+  },
+
+  /** The box that selects a card. */
+  pickBox(cluster) {
+    const box = make("input", { type: "checkbox", tabIndex: -1, checked: this.picked.has(cluster), "aria-label": `Select cluster ${cluster}` });
+    box.addEventListener("change", () => this.pick(this.cards.querySelector(`[data-cluster="${cluster}"]`)));
+    return make("label", { class: "pick" }, box);
+  },
+
+  /** Select a card, or not any more. */
+  pick(element) {
+    if (!element) return;
+    const cluster = Number(element.dataset.cluster);
+    if (!this.picked.delete(cluster)) this.picked.add(cluster);
+    this.pickedRefresh();
+  },
+
+  pickedRefresh() {
+    for (const element of this.cards.querySelectorAll("a.card")) {
+      const chosen = this.picked.has(Number(element.dataset.cluster));
+      element.parentNode.classList.toggle("chosen", chosen);
+      element.parentNode.querySelector(".pick input").checked = chosen;
+    }
+    const many = this.picked.size;
+    this.bar.hidden = !many;
+    if (!many) return;
+    const name = make("input", { list: "known-names", autocomplete: "off", placeholder: "a name", "aria-label": "Name of the selected clusters" });
+    const form = make("form", {}, name, make("button", { type: "submit" }, many > 1 ? "Name them all" : "Name it"));
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      if (name.value.trim()) this.afterPicked(() => edits.nameClusters([...this.picked], name.value.trim()));
+    });
+    fillWith(this.bar,
+      make("p", { role: "status" }, `${plural(many, "cluster")} selected`),
+      many > 1 ? button("Merge them", () => this.joinPicked(), { class: "primary", title: "g", "aria-keyshortcuts": "g" }) : null,
+      form,
+      button("Reject", () => this.rejectPicked(), { title: "r", "aria-keyshortcuts": "r" }),
+      button("Clear", () => this.letGo(), { class: "quiet-button", title: "Esc" }),
+    );
+  },
+
+  joinPicked() {
+    this.afterPicked(() => edits.join([...this.picked]));
+  },
+
+  rejectPicked() {
+    this.afterPicked(() => edits.rejectClusters([...this.picked]));
+  },
+
+  /** Do something with the clusters that are selected, and let go of them; the keys stay where they were. */
+  afterPicked(act) {
+    const focused = document.activeElement?.dataset?.cluster;
+    act();
+    this.letGo();
+    this.cards.querySelector(focused === undefined ? "a.card" : `[data-cluster="${focused}"]`)?.focus({ preventScroll: true });
+  },
+
+  letGo() {
+    this.picked.clear();
+    this.pickedRefresh();
   },
 
   clear() {

@@ -169,7 +169,7 @@ const clusterView = {
       make(
         "ul",
         { class: "nearest", role: "list" },
-        entry.nearest.map(([other, similarity]) => {
+        entry.nearest.map(([other, similarity], place) => {
           const near = indexView.entry(other);
           const name = overlay.nameOf(other);
           const words = name || near.suggestion || "unnamed";
@@ -182,10 +182,17 @@ const clusterView = {
               app.index.words ? null : make("span", { class: "cell" }, near.cover.length ? picture(near.cover[0], app.index.tile.frames ? "picture" : "wave", "") : icon("no-picture")),
               make("span", { class: "near-words" }, make("span", { class: "number" }, String(other)), " ", userText(words, name ? "given" : "suggested"), make("span", { class: "quiet", title: "cosine similarity" }, decimals(similarity))),
             ),
+            button("Merge", () => this.mergeNearest(place), { class: "link", title: `Merge ${other} and ${entry.cluster} (${place + 1})`, "aria-label": `Merge with cluster ${other}`, "aria-keyshortcuts": String(place + 1) }),
           );
         }),
       ),
     );
+  },
+
+  /** Merge this cluster and the one at a place of those that are nearest. */
+  mergeNearest(place) {
+    const near = this.entry.nearest[place];
+    if (near) edits.join([this.number, near[0]]);
   },
 
   async fill(id) {

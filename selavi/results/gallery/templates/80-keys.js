@@ -48,6 +48,7 @@ const shortcuts = {
   Escape: () => {
     if (player.sounding) player.listen(player.sounding);
     else if (selection.size) clearSelection();
+    else if (route.view === "index" && indexView.picked.size) indexView.letGo();
     else hush();
   },
 };
@@ -64,6 +65,20 @@ const clusterShortcuts = {
   p: () => clusterView.rows.querySelector(".row .link")?.click(),
 };
 
+for (const place of [0, 1, 2, 3]) clusterShortcuts[place + 1] = () => clusterView.mergeNearest(place);
+const pairShortcuts = {
+  y: () => pairsView.answer(true),
+  n: () => pairsView.answer(false),
+  b: () => pairsView.forget(),
+  p: () => player.listenAll(shownTiles),
+};
+const indexShortcuts = {
+  x: () => indexView.pick(document.activeElement?.closest("li")?.querySelector("a.card")),
+  g: () => indexView.picked.size && indexView.joinPicked(),
+  r: () => indexView.picked.size && indexView.rejectPicked(),
+};
+const VIEW_SHORTCUTS = { cluster: clusterShortcuts, pairs: pairShortcuts, index: indexShortcuts };
+
 const onKey = (event) => {
   if (help.open || event.altKey) return;
   const key = event.key.toLowerCase();
@@ -78,7 +93,7 @@ const onKey = (event) => {
     if (event.key === "Escape") event.target.blur();
     return;
   }
-  const act = shortcuts[event.key] ?? (route.view === "cluster" ? clusterShortcuts[event.key] : undefined);
+  const act = shortcuts[event.key] ?? VIEW_SHORTCUTS[route.view]?.[event.key];
   if (act) {
     event.preventDefault();
     act();

@@ -22,11 +22,12 @@ const readRoute = (hash) => {
   }
   if (view === "map" && app.index.hasMap) return { head, view: "map" };
   if (view === "labels" && app.index.labelled) return { head, view: "labels" };
+  if (view === "pairs" && app.index.heads.some((each) => each.clusters.some(({ nearest }) => nearest.length))) return { head, view };
   if (view === "names" || view === "help") return { head, view };
   return { head, view: "index" };
 };
 
-const viewTitles = { index: "", map: "Map", labels: "Labels", names: "Names" };
+const viewTitles = { index: "", map: "Map", labels: "Labels", names: "Names", pairs: "Pairs" };
 
 const showRoute = () => {
   const next = readRoute(location.hash);
@@ -57,13 +58,14 @@ const showRoute = () => {
     : route.view === "map" ? mapView.show()
     : route.view === "labels" ? labelsView.show()
     : route.view === "names" ? namesView.show()
+    : route.view === "pairs" ? pairsView.show()
     : indexView.show();
   fillWith(main, element);
   main.className = `on-${route.view}`;
   const words = route.view === "cluster" ? `Cluster ${spoken(route.cluster)}` : viewTitles[route.view];
   document.title = words ? `${words} · ${app.index.title}` : app.index.title;
   for (const link of document.querySelectorAll(".views a"))
-    link.dataset.view === route.view || (link.dataset.view === "index" && route.view === "cluster")
+    link.dataset.view === route.view || (link.dataset.view === "index" && ["cluster", "pairs"].includes(route.view))
       ? link.setAttribute("aria-current", "page")
       : link.removeAttribute("aria-current");
   if (route.view === "index" && before.view) {
@@ -96,6 +98,7 @@ const refreshAll = () => {
   if (route.view === "map") mapView.refresh();
   if (route.view === "labels") labelsView.refresh();
   if (route.view === "names") namesView.refresh();
+  if (route.view === "pairs") pairsView.refresh();
   dock.refresh();
 };
 
@@ -121,7 +124,7 @@ const start = (index) => {
   );
   byId("head").addEventListener("change", (event) => {
     const head = Number(event.target.value);
-    const place = ["map", "labels", "names"].includes(route.view) ? route.view : "";
+    const place = ["map", "labels", "names", "pairs"].includes(route.view) ? route.view : "";
     go(`#/${head === index.chosenHead ? "" : `h${head}/`}${place}`);
   });
   player.start();
