@@ -22,6 +22,7 @@ VIEWS = {
     "cluster": "#/cluster/1",
     "map": "#/map",
     "labels": "#/labels",
+    "pairs": "#/pairs",
     "names": "#/names",
     "help": "#/help",
 }

@@ -11,7 +11,7 @@ const dock = {
 
   refresh() {
     const place = byId("dock");
-    const views = ["cluster", "map"];
+    const views = ["cluster", "map", "pairs"];
     place.hidden = !views.includes(route.view) || !(this.tile || selection.size);
     if (place.hidden) return;
     fillWith(byId("dock-clip"), ...(this.tile ? this.clipParts(this.tile.clip) : []));

@@ -1,4 +1,4 @@
-// A queue of clusters that look alike: are these two the same?  The likest pairs come first, answered by y and n.
+// A queue of clusters that look alike: are these two the same?  Those most alike come first, answered by y and n.
 
 const CLIPS_OF_A_SIDE = 6;
 
@@ -30,8 +30,8 @@ const pairsView = {
     this.buttons = make(
       "div",
       { class: "pair-actions" },
-      button("Same", () => this.answer(true), { class: "primary", title: "Merge them (y)", "aria-keyshortcuts": "y" }),
-      button("Different", () => this.answer(false), { title: "Keep them apart (n)", "aria-keyshortcuts": "n" }),
+      button("Same (y)", () => this.answer(true), { class: "primary", title: "Merge them (y)", "aria-keyshortcuts": "y" }),
+      button("Different (n)", () => this.answer(false), { title: "Keep them apart (n)", "aria-keyshortcuts": "n" }),
       button("Hear both", () => player.listenAll(shownTiles), { title: "p", "aria-keyshortcuts": "p" }, icon("play"), "Hear both"),
       button("Ask again", () => this.forget(), { class: "quiet-button", title: "Take back the last “different” (b)", "aria-keyshortcuts": "b" }, "Take back the last “different”"),
     );
@@ -53,7 +53,7 @@ const pairsView = {
     const waiting = this.waiting();
     const [next] = waiting;
     this.words.textContent = next
-      ? `${plural(waiting.length, "pair")} left, the likest first. This one: ${decimals(next[2])} of at most 1, by the features. y: merge them; n: they differ.`
+      ? `${plural(waiting.length, "pair")} left, the most alike first. These two: ${decimals(next[2])}, where 1 means equal mean features.`
       : "No pair is left: each cluster and its nearest ones are merged or told apart.";
     this.buttons.querySelectorAll("button").forEach((each, place) => (each.hidden = place < 3 && !next));
     this.buttons.lastChild.hidden = !this.apart.length;
