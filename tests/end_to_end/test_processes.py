@@ -44,6 +44,7 @@ def test_two_processes_train_and_label_every_clip_once(
     assert cluster_eval.main([str(folder), "--split", "test"]) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.end_to_end
 def test_two_processes_fine_tune_as_one(repository: Path, tiny_yaml: Path, finished_run: Path, tmp_path: Path) -> None:
     """Lightning's own launcher starts the second when the first has filled the run folder."""

@@ -184,6 +184,7 @@ def test_new_vectors_that_do_not_fit_are_refused(
     assert not (tmp_path / "out" / "parts").exists()
 
 
+@pytest.mark.slow
 def test_arrays_are_compared_as_modalities(arrays: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     words = ["--arrays", f"{arrays}/one.npy", f"{arrays}/two.npy", "--ids", f"{arrays}/ids.txt"]
     words += ["--labels", f"{arrays}/labels.csv", "--learn", "cross", "alone", "--seeds", "0", "--out", str(tmp_path)]

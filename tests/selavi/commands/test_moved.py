@@ -49,7 +49,10 @@ def commands(run: Path, out: Path) -> dict[str, tuple[object, list[str]]]:
     }
 
 
-@pytest.mark.parametrize("tool", ["cluster_eval", "degrade", "compare", "probe"])
+@pytest.mark.parametrize(
+    "tool",
+    ["cluster_eval", "probe", *(pytest.param(name, marks=pytest.mark.slow) for name in ("degrade", "compare"))],
+)
 def test_tools_say_that_the_media_have_moved_and_take_the_new_place(
     moved: tuple[Path, Path, Path], tmp_path: Path, tool: str, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -187,7 +187,7 @@ def setting(config: Config, key: str) -> object:
     return getattr(getattr(config, section) if section else config, name)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=8)
 @given(values=st.fixed_dictionaries(dict.fromkeys(TEXT_KEYS, text_values)))
 def test_text_arrives_as_it_is_written_and_survives_the_run_folder(
     tmp_path_factory: pytest.TempPathFactory, values: dict[str, str]

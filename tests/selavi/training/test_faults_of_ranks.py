@@ -105,7 +105,8 @@ def outcomes(worker: str, folder: Path, allowed: float = 0.5) -> list[list[str]]
     return said
 
 
-@pytest.mark.parametrize(("allowed", "ends"), [pytest.param(0.45, True, marks=pytest.mark.slow), (0.5, False)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("allowed", "ends"), [(0.45, True), (0.5, False)])
 def test_the_faults_of_all_processes_count_together(tmp_path: Path, allowed: float, ends: bool) -> None:
     first, second = outcomes(WORKER, tmp_path, allowed)
     assert first == second  # both stop at the same place
