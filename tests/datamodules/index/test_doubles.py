@@ -47,6 +47,7 @@ def groups(table: pa.Table, group: np.ndarray) -> list[list[str]]:
     return [sorted(paths[group == number].tolist()) for number in range(group.max() + 1)]
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_equal_files_are_told_with_the_splits_that_they_lie_in(films: Path, tmp_path: Path) -> None:
     table = manifest(films, tmp_path)
     doubles = find_doubles(table, tmp_path, near=False, workers=1)
@@ -67,6 +68,7 @@ def test_near_equal_files_are_told_and_others_of_their_class_are_not(films: Path
     assert "4 files are 1 recordings, 2 of them near-equal" in describe_doubles(table, doubles)
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_only_the_first_of_doubles_is_used_and_the_others_are_not_bad(films: Path, tmp_path: Path) -> None:
     table = manifest(films, tmp_path)
     left = without_doubles(table, find_doubles(table, tmp_path, near=True, workers=1))
@@ -79,6 +81,7 @@ def test_only_the_first_of_doubles_is_used_and_the_others_are_not_bad(films: Pat
     assert again.equals(left)
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_files_are_looked_into_once(films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = manifest(films, tmp_path)
     first = find_doubles(table, tmp_path, near=True, workers=1)
@@ -87,6 +90,7 @@ def test_files_are_looked_into_once(films: Path, tmp_path: Path, monkeypatch: py
     assert (again.group == first.group).all()
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_a_file_that_cannot_be_read_any_more_is_counted(films: Path, tmp_path: Path) -> None:
     shutil.copytree(films, tmp_path / "set")
     table = manifest(tmp_path / "set", tmp_path / "cache")
@@ -95,6 +99,7 @@ def test_a_file_that_cannot_be_read_any_more_is_counted(films: Path, tmp_path: P
     assert describe_doubles(table, doubles) == "1 files could not be compared"
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_still_pictures_are_compared_as_well(tmp_path: Path) -> None:
     root = tmp_path / "set"
     root.mkdir()

@@ -61,6 +61,7 @@ def test_a_film_is_cut_where_its_picture_is(tmp_path: Path) -> None:
     assert said == "1 recording is cut into 5 pieces, at 4 shots"
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_a_recording_without_a_picture_is_cut_where_its_sound_becomes_another(tmp_path: Path) -> None:
     lengths_s = [5.0, 6.0, 3.0, 8.0]
     soundfile.write(tmp_path / "a.wav", sounds(lengths_s), RATE)
@@ -70,6 +71,7 @@ def test_a_recording_without_a_picture_is_cut_where_its_sound_becomes_another(tm
     assert changes_of_sound(tmp_path / "b.wav", 20.0, 1.0) == []
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_blocks_of_a_long_sound_leave_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     soundfile.write(tmp_path / "a.wav", sounds([7.0, 9.0, 6.0]), RATE)
     whole = changes_of_sound(tmp_path / "a.wav", 22.0, 1.0)
@@ -88,6 +90,7 @@ def test_the_measure_is_that_of_the_whole_matrix() -> None:
     np.testing.assert_allclose(novelty(spectra)[20:70] ** 2, expected)
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_what_was_looked_for_once_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     soundfile.write(tmp_path / "a.wav", sounds([5.0, 6.0]), RATE)
     table = scan(tmp_path, tmp_path / "cache", workers=1)
@@ -98,6 +101,7 @@ def test_what_was_looked_for_once_is_remembered(tmp_path: Path, monkeypatch: pyt
     assert len(first) == 2 and again.equals(first)
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_what_cannot_be_looked_through_is_said_and_cut_into_equal_parts(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", sounds([24.0]), RATE)
     soundfile.write(tmp_path / "b.wav", sounds([8.0]), RATE)
@@ -109,6 +113,7 @@ def test_what_cannot_be_looked_through_is_said_and_cut_into_equal_parts(tmp_path
     assert said.endswith("and are cut into equal parts")
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_without_the_library_only_sounds_are_cut_at_shots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_film(tmp_path / "film.mp4", [4.0, 2.5])
     monkeypatch.setattr(shots_module, "find_spec", lambda name: None)
