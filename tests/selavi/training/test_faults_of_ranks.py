@@ -119,6 +119,7 @@ def test_the_faults_of_all_processes_count_together(tmp_path: Path, allowed: flo
     assert [row[1].split(",")[0] for row in rows] == [f"corrupt: by {rank}" for rank in (1, 1, 0, 0, 1)]
 
 
+@pytest.mark.slow
 def test_the_clips_of_one_process_are_named_by_all(tmp_path: Path) -> None:
     """Whose numbers are not finite; no process takes its own clips for the culprits."""
     first, second = outcomes(POISONED, tmp_path)

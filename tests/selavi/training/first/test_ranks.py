@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from selavi.scores.metrics import contingency_matrix, normalised_mutual_information
@@ -43,6 +44,7 @@ dist.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 def test_two_processes_teach_as_one(tmp_path: Path) -> None:
     environment = ranks.environment()
     processes = [
