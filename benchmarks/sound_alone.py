@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import av
 import numpy as np
@@ -40,24 +40,19 @@ ROWS = {
 }
 
 
-def track(source: Path, target: Path) -> None:
-    """Copy the sound of a film, packet by packet, into a file of the same kind."""
-    with av.open(str(source)) as film, av.open(str(target), "w", format="mp4") as out:
-        stream = out.add_stream_from_template(film.streams.audio[0])
-        for packet in film.demux(film.streams.audio[0]):
-            if packet.dts is not None:
-                packet.stream = stream
-                out.mux(packet)
+def only(kind: Literal["audio", "video"]) -> Callable[[Path, Path], None]:
+    """How the sound or the picture of a film is copied, packet by packet, into a file of the same kind."""
 
+    def copy(source: Path, target: Path) -> None:
+        with av.open(str(source)) as film, av.open(str(target), "w", format="mp4") as out:
+            [chosen] = film.streams.get({kind: 0})
+            stream = out.add_stream_from_template(chosen)
+            for packet in film.demux(chosen):
+                if packet.dts is not None:
+                    packet.stream = stream
+                    out.mux(packet)
 
-def picture(source: Path, target: Path) -> None:
-    """Copy the picture of a film, packet by packet."""
-    with av.open(str(source)) as film, av.open(str(target), "w", format="mp4") as out:
-        stream = out.add_stream_from_template(film.streams.video[0])
-        for packet in film.demux(film.streams.video[0]):
-            if packet.dts is not None:
-                packet.stream = stream
-                out.mux(packet)
+    return copy
 
 
 def wav(source: Path, target: Path) -> None:
@@ -72,9 +67,9 @@ def make(row: str, root: Path) -> Path:
         return folder
     shutil.rmtree(begun, ignore_errors=True)
     ways: dict[str, tuple[Callable[[Path, Path], Any], ...]] = {
-        "tracks": (track,),
+        "tracks": (only("audio"),),
         "wav": (wav,),
-        "mixed": (shutil.copy, wav, picture),
+        "mixed": (shutil.copy, wav, only("video")),
     }
     for number, film in enumerate(sorted(root.rglob("*.mp4"))):
         target = begun / film.relative_to(root)
