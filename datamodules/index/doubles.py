@@ -33,7 +33,7 @@ from datamodules.index.fingerprints import (
     mean_picture,
     spectrum_from_text,
 )
-from datamodules.index.notebook import Notebook, lasting, match
+from datamodules.index.notebook import Notebook
 from selavi.media import MediaError
 from selavi.runs.manifest import media_root, require_unchanged
 
@@ -158,7 +158,14 @@ def _equal_pairs(files: pa.Table, root: Path, cache_dir: Path, workers: int) -> 
             cache_dir, "doubles", f"{root} {_VERSION} {name}", [pa.field(n, pa.string()) for n in (name, *_OUTCOME)]
         )
         some = files.select(["id", "bytes", "mtime_ns"]).take(pa.array(rows))
-        notes = _learned(notebook, some, partial(_digest_of, str(root), name, num_blocks), "comparing", workers)
+        notes = notebook.notes_of(
+            some,
+            partial(_digest_of, str(root), name, num_blocks),
+            "comparing",
+            workers=workers,
+            deadline_s=_DEADLINE_S,
+            memory_bytes=_MEMORY,
+        )
         is_read = pc.equal(notes["status"], "ok").to_numpy(zero_copy_only=False)
         num_unread += int((~is_read).sum())
         rows, keys = rows[is_read], notes[name].filter(pa.array(is_read)).combine_chunks().dictionary_encode().indices
@@ -176,18 +183,6 @@ def _is_repeated(keys: np.ndarray) -> np.ndarray:
     _, inverse, counts = np.unique(keys, return_inverse=True, return_counts=True)
     repeated: np.ndarray = counts[inverse] > 1
     return repeated
-
-
-def _learned(notebook: Notebook, files: pa.Table, learn_of: Any, what: str, workers: int) -> pa.Table:
-    """The notes of some files, in their order, after those that lack one have been looked into."""
-    todo = np.flatnonzero(match(files, lasting(notebook.read())) < 0)
-    if len(todo):
-        some = files.take(pa.array(todo))
-        notebook.learn(some, learn_of, what, workers=workers, deadline_s=_DEADLINE_S, memory_bytes=_MEMORY)
-        notes = notebook.read()
-        notebook.settle(notes.filter(pa.array(match(notes, notes) == np.arange(len(notes)))))
-    notes = notebook.read()
-    return notes.take(pa.array(match(files, notes)))
 
 
 def _digest_of(root: str, name: str, num_blocks: int, file: tuple[str, int, int]) -> dict[str, Any]:
@@ -214,7 +209,14 @@ def _near_pairs(files: pa.Table, root: Path, cache_dir: Path, workers: int) -> t
     """Pairs (p, 2) of near-equal files, and how many could not be compared."""
     columns = ("picture", "sound", "spectrum", *_OUTCOME)
     notebook = Notebook(cache_dir, "fingerprints", f"{root} {_VERSION}", [pa.field(n, pa.string()) for n in columns])
-    notes = _learned(notebook, files, partial(fingerprint_of, str(root)), "fingerprints", workers)
+    notes = notebook.notes_of(
+        files,
+        partial(fingerprint_of, str(root)),
+        "fingerprints",
+        workers=workers,
+        deadline_s=_DEADLINE_S,
+        memory_bytes=_MEMORY,
+    )
     rows = np.flatnonzero(pc.equal(notes["status"], "ok").to_numpy(zero_copy_only=False))
     notes = notes.take(pa.array(rows))
     pictures, sounds = notes["picture"].combine_chunks(), notes["sound"].combine_chunks()

@@ -86,6 +86,18 @@ class Notebook:
                 file.write(json.dumps(key | dict(facts)) + "\n")
                 file.flush()
 
+    def notes_of(
+        self, files: pa.Table, learn_of: Callable[[tuple[Any, ...]], Mapping[str, Any]], what: str, **limits: Any
+    ) -> pa.Table:
+        """The facts of some files, in their order, after those that lack them have been learned; see learn."""
+        notes = self.read()
+        todo = np.flatnonzero(match(files, lasting(notes)) < 0)
+        if len(todo):
+            self.learn(files.take(pa.array(todo)), learn_of, what, **limits)
+            notes = self.read()
+            self.settle(notes.filter(pa.array(match(notes, notes) == np.arange(len(notes)))))
+        return notes.take(pa.array(match(files, notes)))
+
     def settle(self, table: pa.Table) -> None:
         """Let what is known of some files, with their keys, stand for everything that was written down."""
         if self.journal.exists():

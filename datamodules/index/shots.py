@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datamodules.index.notebook import Notebook, lasting, match
+from datamodules.index.notebook import Notebook
 from selavi.errors import UsageError
 from selavi.media import MediaError, decode_sound, stream_frames
 from selavi.runs.manifest import media_root, require_unchanged
@@ -74,20 +74,14 @@ def find_shots(
     facts = [pa.field("shots_s", pa.list_(pa.float64())), pa.field("status", pa.string())]
     about = f"{root} {_VERSION} {by_picture} {least_s:g}"
     notebook = Notebook(cache_dir, "shots", about, [*facts, pa.field("reason", pa.string())])
-    notes = notebook.read()
-    todo = np.flatnonzero(match(files, lasting(notes)) < 0)
-    if len(todo):
-        notebook.learn(
-            files.take(pa.array(todo)),
-            partial(_shots_of, str(root), by_picture=by_picture, least_s=least_s),
-            "looking for shots",
-            workers=workers,
-            deadline_s=600.0 + float(pc.max(files["duration_s"]).as_py()),
-            memory_bytes=_MEMORY,
-        )
-        notes = notebook.read()
-        notebook.settle(notes.filter(pa.array(match(notes, notes) == np.arange(len(notes)))))
-    rows = notes.take(pa.array(match(files, notes)))
+    rows = notebook.notes_of(
+        files,
+        partial(_shots_of, str(root), by_picture=by_picture, least_s=least_s),
+        "looking for shots",
+        workers=workers,
+        deadline_s=600.0 + float(pc.max(files["duration_s"]).as_py()),
+        memory_bytes=_MEMORY,
+    )
     shots = [None if values is None else np.array(values, float) for values in rows["shots_s"].to_pylist()]
     return shots, _describe(files, rows)
 
