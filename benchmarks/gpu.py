@@ -1,12 +1,14 @@
 """What a GPU makes of a run: steps of training, passes for labelling, memory, whole trainings at the full size.
 
-    python benchmarks/gpu.py                                    every section that is not done, one after the other
-    python benchmarks/gpu.py --sections step labelling          some of them, anew
+    python benchmarks/gpu.py                                    every case that is not done, one after the other
+    python benchmarks/gpu.py --sections step ways               those of some sections, in this order
+    python benchmarks/gpu.py --take FILE                        cases that another machine made, of one kind of GPU
+    python benchmarks/gpu.py --page                             write docs/results/gpu.md again
     python benchmarks/gpu.py --device cpu --tiny --out FILE     at the size of a test, published nowhere
 
-`step` and `labelling` need no data: batches are noise of the shape that the loader gives.  `whole` needs the sets of
-small_sets.py.  A way is timed between two synchronisations, over many steps at once; ways of a case take turns.  Share
-of peak: counted operations of the model, forward and backward, over what the card's datasheet says of dense bfloat16.
+Each case is kept in benchmarks/results/gpu.json as it ends.  `step`, `ways` and `parts` need no data: batches are noise
+of the shape that the loader gives.  `whole` needs the sets of small_sets.py.  A way is timed between two
+synchronisations, over many steps at once; ways of a case take turns.
 """
 
 import argparse
@@ -21,7 +23,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from common import RESULTS, TINY, Job, machine, run_job
+from common import RESULTS, TINY, Job, machine, run_job, show_page
+from gpu_page import page
 from small_sets import SETS, find_sets
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -38,8 +41,6 @@ from selavi.training.optim import make_optimizer
 from selavi.training.speed import synthetic_batch
 from selavi.training.trainer import make_trainer
 
-PEAK_TFLOPS = {"H100 80GB HBM3": 989.4, "H200": 989.4}
-"""Dense bfloat16, from NVIDIA's datasheets of the SXM cards."""
 CASES = [(30, 32), (30, 16), (30, 64), (16, 32), (16, 16), (16, 64)]
 """Frames and clips a step."""
 FULL = (
@@ -52,6 +53,10 @@ WHOLE = {
     "av_digits": ("trainer.max_epochs=45", "labelling.num_labellings=45"),
 }
 SEEDS = (0, 1, 2)
+Done = Mapping[str, Any]
+"""Cases of a section that are measured, by their names."""
+Cases = Iterator[tuple[str, dict[str, Any]]]
+"""Cases as they end: name and figures."""
 SMALL = (*TINY, "heads.num_clusters=8", "optim.schedule=constant")
 
 
@@ -272,10 +277,12 @@ def clean(bench: Bench) -> None:
         torch.cuda.empty_cache()
 
 
-def measure_step(bench: Bench, folder: Path) -> dict[str, Any]:
+def measure_step(bench: Bench, folder: Path, done: Done) -> Cases:
     """Clips a second of training: a plain loop of the model, and a run's own steps."""
-    found = {}
     for frames, clips in CASES[:1] if bench.tiny else CASES:
+        name = f"{frames} frames, {clips} clips"
+        if name in done:
+            continue
         config = bench.config(frames, clips, f"run_dir={folder / f'step-{frames}-{clips}'}")
         bare = Bare(bench, config)
         flops = flops_of_step(bare)
@@ -285,13 +292,11 @@ def measure_step(bench: Bench, folder: Path) -> dict[str, Any]:
         clean(bench)
         timed = 4 if bench.tiny else max(10, round(2 * rate / clips))
         entry["selavi"] = Steps(bench, config, folder).rate(2 if bench.tiny else 10, timed)
-        found[f"{frames} x {clips}"] = entry
-        print(f"step, {frames} frames, {clips} clips: {entry}", flush=True)
+        yield name, entry
         clean(bench)
-    return found
 
 
-def measure_ways(bench: Bench, folder: Path) -> dict[str, Any]:
+def measure_ways(bench: Bench, folder: Path, done: Done) -> Cases:
     """Clips a second of the plain loop with what may make it faster, at 30 frames."""
     ways: dict[str, dict[str, Any]] = {
         "float32": {"precision": "float32"},
@@ -304,8 +309,9 @@ def measure_ways(bench: Bench, folder: Path) -> dict[str, Any]:
         "bfloat16, channels last, compiled": {"channels_last": True, "compiled": True, "benchmark": True},
     }
     config = bench.config(*CASES[0])
-    found: dict[str, dict[str, Any]] = {}
     for name, settings in ways.items():
+        if name in done:
+            continue
         kept = dict(settings)
         torch.backends.cudnn.benchmark = bool(kept.pop("benchmark", False))
         if kept.get("compiled") and bench.tiny:
@@ -320,18 +326,18 @@ def measure_ways(bench: Bench, folder: Path) -> dict[str, Any]:
             training = bench.rates({"step": bare.step}, config.optim.batch_size)["step"]
             bare.model.eval()
             labelling = bench.rates({"encode": bare.encode}, config.optim.batch_size)["encode"]
-            found[name] = {"training": training, "labelling": labelling, "gib": gib, "first_s": first_s}
+            yield name, {"training": training, "labelling": labelling, "gib": gib, "first_s": first_s}
         except Exception as error:  # what one way cannot do is a finding, and the others are measured
-            found[name] = {"failed": f"{type(error).__name__}: {str(error)[:300]}"}
-        print(f"ways, {name}: {found[name]}", flush=True)
+            yield name, {"failed": f"{type(error).__name__}: {str(error)[:300]}"}
         bare = None  # type: ignore[assignment]
         clean(bench)
     torch.backends.cudnn.benchmark = False
-    return found
 
 
-def measure_parts(bench: Bench, folder: Path) -> dict[str, Any]:
+def measure_parts(bench: Bench, folder: Path, done: Done) -> Cases:
     """Milliseconds of the parts of a step at 30 frames: copy, augmentation, forward, backward, optimiser."""
+    if done:
+        return
     config = bench.config(*CASES[0])
     bare, augment = Bare(bench, config), Augment(config).to(bench.device)
     batch = synthetic_batch(config, config.optim.batch_size)
@@ -353,50 +359,70 @@ def measure_parts(bench: Bench, folder: Path) -> dict[str, Any]:
         "step": bare.step,
     }
     rates = bench.rates(calls, 1)
-    return {name: 1e3 / rate for name, rate in rates.items()}
+    for name, rate in rates.items():
+        yield name, {"ms": 1e3 / rate}
 
 
-def measure_whole(bench: Bench, folder: Path) -> dict[str, Any]:
+def measure_whole(bench: Bench, folder: Path, done: Done) -> Cases:
     """Trainings at the full size, with what their labels are worth."""
-    found: dict[str, Any] = {}
     folders = find_sets(list(WHOLE))
     for seed in SEEDS:
         for name, epochs in WHOLE.items():
             small_set = SETS[name]
-            if small_set.variable not in folders or bench.tiny:
+            title = f"{small_set.folder}-seed{seed}"
+            if small_set.variable not in folders or bench.tiny or title in done:
                 continue
             overrides = (f"data.root=${small_set.variable}", *small_set.overrides, *epochs, *FULL)
             where = (f"trainer.accelerator={'gpu' if bench.on_gpu else 'cpu'}",)
-            title = f"{small_set.folder}-seed{seed}"
             job = Job("gpu", title, small_set.name, seed, "configs/small.yaml", (*overrides, *where), ("train", "test"))
-            found[title] = run_job(job, folders)
-            print(f"whole, {title}: {found[title]['splits']['test']['chosen']['nmi']:.3f}", flush=True)
-    return found
+            yield title, run_job(job, folders)
 
 
 SECTIONS = {"step": measure_step, "ways": measure_ways, "parts": measure_parts, "whole": measure_whole}
 
 
 def run(sections: Sequence[str], bench: Bench, store: Path) -> None:
-    """Measure sections and keep each as it ends."""
-    work = store.parent / "gpu-work"
-    for name in sections:
-        figures = SECTIONS[name](bench, work)
-        results = json.loads(store.read_text(encoding="utf-8")) if store.exists() else {}
-        made = {"device": bench.name, **machine(), "torch": torch.__version__, "date": time.strftime("%Y-%m-%d")}
-        results[name] = {"made": made, "figures": figures}
-        write_text(store, json.dumps(results, indent=1) + "\n")
+    """Measure the cases of sections that are not done, and keep each as it ends."""
+    made = {"device": bench.name, **machine(), "torch": torch.__version__, "date": time.strftime("%Y-%m-%d")}
+    made["timed"] = f"medians of {bench.rounds} rounds of {bench.seconds:g} s"
+    for section in sections:
+        results = stored(store)
+        done = results.setdefault(section, {})
+        for name, figures in SECTIONS[section](bench, store.parent / "gpu-work", dict(done)):
+            done[name] = {**figures, "made": made}
+            write_text(store, json.dumps(results, indent=1) + "\n")
+            print(f"{section}, {name}: {figures}", flush=True)
+
+
+def stored(store: Path) -> dict[str, dict[str, Any]]:
+    """Section -> case -> its figures, and where they were made."""
+    return dict(json.loads(store.read_text(encoding="utf-8"))) if store.exists() else {}
+
+
+def take(path: Path) -> None:
+    """Add the cases of another gpu.json to the published ones."""
+    store = RESULTS / "gpu.json"
+    results = stored(store)
+    for section, cases in stored(path).items():
+        results.setdefault(section, {}).update(cases)
+    write_text(store, json.dumps(results, indent=1) + "\n")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sections", nargs="+", choices=SECTIONS, help="default: those that are not done")
+    parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS), help="default: all")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--tiny", action="store_true", help="at the size of a test")
     parser.add_argument("--out", type=Path, default=RESULTS / "gpu.json", help="file of the results")
+    parser.add_argument("--take", type=Path, metavar="FILE", help="add the cases of another gpu.json")
+    parser.add_argument("--page", action="store_true", help="write the page from the results, and do nothing else")
     args = parser.parse_args()
-    done = json.loads(args.out.read_text(encoding="utf-8")) if args.out.exists() else {}
-    run(args.sections or [name for name in SECTIONS if name not in done], Bench(args.device, args.tiny), args.out)
+    if args.take:
+        take(args.take)
+    elif not args.page:
+        run(args.sections, Bench(args.device, args.tiny), args.out)
+    if args.out == RESULTS / "gpu.json":
+        show_page("gpu", page(stored(args.out), CASES), args.tiny)
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ FAST = (
 )
 FAST_EPOCHS = {"avobjects": 60, "avdigits": 24, "avstamps": 24}
 # What runs did before there was a setting for it, so that rows of recipes.json can be compared with today's.
-EARLIER = ("labelling.votes=raw", "labelling.first=random", "loss.reduce=mean")
+EARLIER = ("labelling.votes=raw", "labelling.first=random", "loss.reduce=mean", "trainer.precision=32-true")
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,7 @@ def plan(
             for small_set in (SETS[key] for key in sets):
                 overrides = (
                     f"data.root=${small_set.variable}",
+                    "trainer.precision=32-true",  # so that it does not matter for a row whether a GPU made it
                     *small_set.overrides,
                     *BUDGETS[small_set.folder],
                     *(_instrument(small_set) if fast else ()),

@@ -58,8 +58,6 @@ class MachineFacts:
 
     cores: int
     gpu: bool
-    bfloat16: bool
-    """Whether the GPU computes in bfloat16 itself."""
     disk_gb: float
     """Free where decoded media are kept."""
 
@@ -169,8 +167,6 @@ def choose_recipe(facts: FolderFacts, machine: MachineFacts, base: Config, num_c
     reasons.append(f"{name}.yaml, for {facts.num_clips:,} clips {device}")
     if machine.gpu:
         settings += ["trainer.accelerator=gpu", "trainer.devices=1"]
-        if not machine.bfloat16 and base.trainer.precision != "32-true":
-            settings.append("trainer.precision=32-true")
 
     if not facts.pictures:
         more_settings, more_reasons, more_remarks = _hearing(facts, base)

@@ -272,11 +272,9 @@ def _facts(usual: Config, manifest: pa.Table) -> FolderFacts:
 
 
 def _machine(arguments: LabelArguments, usual: Config) -> MachineFacts:
-    gpu = torch.cuda.is_available() and "trainer.accelerator=cpu" not in arguments.overrides
     return MachineFacts(
         cores=len(os.sched_getaffinity(0)),
-        gpu=gpu,
-        bfloat16=gpu and torch.cuda.is_bf16_supported(including_emulation=False),
+        gpu=torch.cuda.is_available() and "trainer.accelerator=cpu" not in arguments.overrides,
         disk_gb=free_disk(usual.data.cache_dir) / 1e9,
     )
 

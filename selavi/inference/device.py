@@ -2,12 +2,31 @@
 
 import logging
 import os
+from typing import Literal
 
 import torch
 
+from selavi.config import TrainerConfig
 from selavi.errors import UsageError
 
 log = logging.getLogger("selavi")
+
+
+def device_words(trainer: TrainerConfig) -> str:
+    """The GPU that a run trains on here and what it computes in; empty on the processor."""
+    device = best_device(trainer.accelerator)
+    if device.type != "cuda":
+        return ""
+    kind = "bfloat16" if chosen_precision(trainer) == "bf16-mixed" else "float32"
+    return f"{torch.cuda.get_device_name(device)} in {kind} (trainer.precision={trainer.precision})"
+
+
+def chosen_precision(trainer: TrainerConfig) -> Literal["32-true", "bf16-mixed"]:
+    """What `trainer.precision` is on the device that a run trains on here."""
+    if trainer.precision != "auto":
+        return trainer.precision
+    on_gpu = best_device(trainer.accelerator).type == "cuda"
+    return "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
 
 
 def best_device(accelerator: str, *, required: bool = False) -> torch.device:

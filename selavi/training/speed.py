@@ -13,7 +13,7 @@ from selavi.augment import Augment
 from selavi.batch import NUM_DRAWS, ClipBatch
 from selavi.config import Config
 from selavi.errors import UsageError
-from selavi.inference.device import best_device
+from selavi.inference.device import best_device, chosen_precision
 from selavi.loss import selavi_loss
 from selavi.modalities import examples
 from selavi.model import SelaviModel
@@ -64,7 +64,8 @@ class Trial:
 
     def precision(self) -> AbstractContextManager[object]:
         """What trainer.precision makes of forward passes."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.trainer.precision == "bf16-mixed")
+        is_mixed = chosen_precision(self.config.trainer) == "bf16-mixed"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=is_mixed)
 
     def step(self, batch: ClipBatch) -> None:
         """A training step."""
@@ -135,7 +136,7 @@ def measure_faster(config: Config, now: ModelSpeed, budget_s: float) -> dict[str
         Setting -> clips a second of training and of labelling; without what does not fit in the device's memory.
     """
     changes, speeds = {}, {}
-    if config.trainer.precision == "32-true":
+    if chosen_precision(config.trainer) == "32-true":
         changes["trainer.precision=bf16-mixed"] = replace(
             config, trainer=replace(config.trainer, precision="bf16-mixed")
         )

@@ -17,6 +17,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from selavi.config import Config
 from selavi.errors import Interrupted, UsageError
+from selavi.inference.device import chosen_precision
 from selavi.runs.checkpoint import read_checkpoint, write_checkpoint
 from selavi.runs.launch import require_all_take_part
 from selavi.runs.pulse import Pulse
@@ -51,7 +52,7 @@ def make_trainer(config: Config, callbacks: list[pl.Callback], kind: str = "labe
             devices=settings.devices,
             num_nodes=settings.num_nodes,
             strategy=settings.strategy,
-            precision=settings.precision,
+            precision=chosen_precision(settings),
             max_epochs=settings.all_epochs,
             gradient_clip_val=settings.gradient_clip_val,
             log_every_n_steps=settings.log_every_n_steps,

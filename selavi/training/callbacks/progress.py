@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 from selavi.batch import ClipBatch
 from selavi.config import Config
 from selavi.distributed import rank, world_size
+from selavi.inference.device import device_words
 from selavi.labelling.labeller import LabellingReport
 from selavi.labelling.race import Race
 from selavi.meter import Meter, say
@@ -56,10 +57,12 @@ class Progress(pl.Callback):
             self.say(f"resuming from {checkpoint}")
         if skipped:
             self.say(f"skipped: {skipped}")
+        device = device_words(config.trainer)
         self.say(
             f"{len(self.ids)} training clips in {source_of(config)}, {' and '.join(config.kinds)}, "
             f"{config.heads.num_heads} heads of {config.heads.num_clusters} clusters, "
-            f"{' + '.join(map(str, config.trainer.parts))} epochs, into {config.run_dir}"
+            f"{' + '.join(map(str, config.trainer.parts))} epochs, "
+            f"{f'on {device}, ' if device else ''}into {config.run_dir}"
         )
 
     def on_train_start(self, trainer: pl.Trainer, module: SelaviModule) -> None:

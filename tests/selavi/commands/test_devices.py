@@ -3,12 +3,14 @@
 import ast
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from selavi.inference.device import best_device
+from selavi.config import TrainerConfig
+from selavi.inference.device import best_device, chosen_precision, device_words
 
 COMMANDS = Path(__file__).resolve().parents[3] / "selavi" / "commands"
 MAKERS = {"load_model", "untrained_model", "make"}
@@ -47,6 +49,26 @@ def test_a_gpu_is_used_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("LOCAL_RANK", "3")
     assert best_device("auto") == torch.device("cuda", 1)
     assert best_device("cpu") == torch.device("cpu")
+
+
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("accelerator", ["auto", "gpu", "cpu"])
+def test_a_gpu_that_computes_in_bfloat16_does(accelerator: str, native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "H200")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native or including_emulation)
+    trainer = TrainerConfig(accelerator=accelerator)
+    is_native = native and accelerator != "cpu"
+    assert chosen_precision(trainer) == ("bf16-mixed" if is_native else "32-true")
+    assert all(chosen_precision(replace(trainer, precision=each)) == each for each in ("32-true", "bf16-mixed"))
+    words = f"H200 in {'bfloat16' if native else 'float32'} (trainer.precision=auto)"
+    assert device_words(trainer) == ("" if accelerator == "cpu" else words)
+
+
+def test_the_processor_computes_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert chosen_precision(TrainerConfig()) == "32-true"
 
 
 @pytest.mark.end_to_end

@@ -1,0 +1,103 @@
+"""docs/results/gpu.md from the figures of gpu.py."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from common import markdown_table
+
+PEAK_TFLOPS = {"NVIDIA H100 80GB HBM3": 989.4, "NVIDIA H200": 989.4}
+"""Dense bfloat16, from NVIDIA's datasheets of the SXM cards."""
+NOT_YET = "not measured"
+Cases = Mapping[str, Mapping[str, Any]]
+
+
+def page(results: Mapping[str, Cases], planned: Sequence[tuple[int, int]]) -> str:
+    """The whole page.
+
+    Args:
+        results: section -> case -> its figures, and where they were made.
+        planned: frames and clips of the cases of `step`.
+    """
+    parts = [
+        "# What a GPU makes of a run",
+        "R(2+1)D-18 on 112 x 112 pixels and ResNet-9 on sound, at the published widths, in bfloat16 unless a row says "
+        "otherwise. Batches are noise that lies in pinned memory, so nothing here waits for a disk or a decoder.",
+        _made(results),
+        "## A step of training",
+        "Clips a second of a plain PyTorch loop over one augmented batch that stays on the GPU, and of a run's own "
+        "loop: Lightning, with the copy of each batch, the augmentation, and all that looks at a step. *Share of "
+        "peak*: the counted operations of forward and backward over what the datasheet promises of dense bfloat16.",
+        _step(results.get("step", {}), planned),
+        "## What may make it faster",
+        "The plain loop at 30 frames and 32 clips. Labelling is the encoders without gradient.",
+        _ways(results.get("ways", {})),
+        "## Where the time of a step goes",
+        "Milliseconds at 30 frames and 32 clips, each part timed alone.",
+        _parts(results.get("parts", {})),
+        "## Whole trainings at the full size",
+        _whole(results.get("whole", {})),
+        "Solver on a GPU: [transport.md](transport.md). Small encoders on the GPU: the rows of "
+        "[labels.md](labels.md) that say so.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _made(results: Mapping[str, Cases]) -> str:
+    made = {
+        f"{case['made']['device']} with {case['made']['cores']} cores, torch {case['made']['torch']}, "
+        f"{case['made']['date']}, {case['made']['timed']}"
+        for cases in results.values()
+        for case in cases.values()
+    }
+    return f"By `python benchmarks/gpu.py`, on {'; '.join(sorted(made)) or 'no GPU so far'}."
+
+
+def _step(cases: Cases, planned: Sequence[tuple[int, int]]) -> str:
+    header = ["frames", "clips a step", "plain loop", "share of peak", "a run", "run / plain", "GiB"]
+    rows = []
+    for frames, clips in planned:
+        case = cases.get(f"{frames} frames, {clips} clips")
+        if case is None:
+            rows.append([str(frames), str(clips), NOT_YET, "", NOT_YET, "", ""])
+            continue
+        peak = PEAK_TFLOPS.get(case["made"]["device"])
+        share = "unknown" if peak is None else f"{case['bare'] * case['flops_a_clip'] / peak / 1e12:.1%}"
+        ratio = f"{case['selavi'] / case['bare']:.3f}"
+        rates = [f"{case['bare']:.0f}", share, f"{case['selavi']:.0f}", ratio, f"{case['bare_gib']:.1f}"]
+        rows.append([str(frames), str(clips), *rates])
+    return markdown_table(header, rows)
+
+
+def _ways(cases: Cases) -> str:
+    if not cases:
+        return f"{NOT_YET.capitalize()}."
+    header = ["way", "training, clips/s", "labelling, clips/s", "GiB", "first step, s"]
+    rows = []
+    for name, case in cases.items():
+        if "failed" in case:
+            rows.append([name, f"failed: {case['failed']}", "", "", ""])
+            continue
+        rates = [f"{case['training']:.0f}", f"{case['labelling']:.0f}"]
+        rows.append([name, *rates, f"{case['gib']:.1f}", f"{case['first_s']:.1f}"])
+    return markdown_table(header, rows)
+
+
+def _parts(cases: Cases) -> str:
+    if not cases:
+        return f"{NOT_YET.capitalize()}."
+    return markdown_table(["part", "ms"], [[name, f"{case['ms']:.1f}"] for name, case in cases.items()])
+
+
+def _whole(cases: Cases) -> str:
+    if not cases:
+        return f"{NOT_YET.capitalize()}."
+    rows = [
+        [name, *(f"{case['splits'][split]['chosen']['nmi']:.3f}" for split in ("train", "test")), _minutes(case)]
+        for name, case in cases.items()
+    ]
+    return markdown_table(["set and seed", "train NMI", "test NMI", "minutes"], rows)
+
+
+def _minutes(case: Mapping[str, Any]) -> str:
+    """Of training, start and decoding included."""
+    return f"{case['train_seconds'] / 60:.1f}"
