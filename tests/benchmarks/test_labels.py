@@ -118,7 +118,7 @@ def test_rows_of_recipes_are_taken_only_with_the_same_settings(
         recipe("sela-video", 0, "'modalities=[video]' optim.lr=0.3"),
     ]
     monkeypatch.setattr(labels, "load_runs", lambda name: stored)
-    monkeypatch.setattr(labels, "EARLIER", ())
+    monkeypatch.setattr(labels, "EARLIER", ("trainer.precision=32-true",))
     monkeypatch.setattr(labels, "ROWS", {"sound": "modalities=[audio]", "picture": "modalities=[video]"})
     monkeypatch.setattr(labels.subprocess, "run", lambda *args, **kwargs: Shown(SMALL.read_text(encoding="utf-8")))
     planned = labels.plan(["av_objects", "av_digits"], ["sound", "picture"], [0, 1], False)
