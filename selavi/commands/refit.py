@@ -13,9 +13,15 @@ from selavi.cli import Command, Parser
 from selavi.wording import command, duration
 
 if TYPE_CHECKING:
-    from datamodules.loading.views import Batches, ClipLoaders
+    from collections.abc import Iterator
+
+    import pyarrow as pa
+
+    from datamodules.loading.views import ClipLoaders
     from selavi.augment import Augment
+    from selavi.batch import ClipBatch
     from selavi.config import Config
+    from selavi.inference.bad_clips import BadClips
     from selavi.model import SelaviModel
     from selavi.runs.record import Run
     from selavi.training.refit import Refit
@@ -64,8 +70,10 @@ def new_folder(run: Path, clusters: int | None) -> Path:
 def refit(arguments: RefitArguments) -> RefitResult:
     """Encode views of the training clips, fit heads to them, and write the new run at the end."""
     _check(arguments)
+    from datamodules.index.manifest import select_split, usable
     from datamodules.index.moved import with_own_times
     from selavi.commands.opening import open_clips
+    from selavi.inference.bad_clips import BadClips
     from selavi.inference.device import best_device
     from selavi.inference.load import load_model
     from selavi.results.labels import write_labels
@@ -80,16 +88,19 @@ def refit(arguments: RefitArguments) -> RefitResult:
     out = arguments.out or new_folder(arguments.run, arguments.clusters)
     config = _new_config(run, arguments.clusters, out)
     model, augment = load_model(run, best_device(config.trainer.accelerator))
-    fitted = _fit(config, model, augment, loaders)
+    rows = usable(select_split(loaders.manifest, config.data.train_split))
+    bad = BadClips(rows["id"].to_pylist(), config.data.max_bad_fraction)
+    fitted = _fit(config, model, augment, loaders, rows, bad)
     files, given = RunFolder(out), RunFolder(run.folder).given_settings
     bank = fitted.bank
     with owned(out):
         manifest = with_own_times(run.manifest) if arguments.root else run.manifest
         start_run(config, given if given.exists() else None, manifest)
         write_labels(out, config.data.train_split, bank.ids, bank.labels, vars(fitted.statistics), bank.probe)
+        bad.write(files.bad_clips)
         write_checkpoint(new_checkpoint(run, config, fitted), files.last_checkpoint)
         seconds = time.monotonic() - began
-        verdict = Verdict("unknown", _sentences(run, config, fitted))
+        verdict = Verdict("unknown", _sentences(run, config, fitted, bad))
         finish_run(config, seconds, verdict)
     has_names = RunFolder(run.folder).names.exists()
     return RefitResult(out, run.folder, len(bank.ids), seconds, verdict.text, has_names)
@@ -121,28 +132,38 @@ def _new_config(run: "Run", clusters: int | None, out: Path) -> "Config":
     return config
 
 
-def _fit(config: "Config", model: "SelaviModel", augment: "Augment", loaders: "ClipLoaders") -> "Refit":
-    """Read the training clips once for each view, and once more for the last labelling."""
-    from datamodules.index.manifest import select_split, usable
+def _fit(
+    config: "Config",
+    model: "SelaviModel",
+    augment: "Augment",
+    loaders: "ClipLoaders",
+    rows: "pa.Table",
+    bad: "BadClips",
+) -> "Refit":
+    """Read the training clips once for each view, and once more for the last labelling.
+
+    Raises:
+        DataError: too many of them cannot be decoded.
+    """
     from selavi.meter import say
     from selavi.training.refit import affordable_views, encode_plainly, encode_views, refit
 
-    rows = usable(select_split(loaders.manifest, config.data.train_split))
     loader, sampler = loaders.labelling_loader(rows)
 
-    def read(number: int) -> "Batches":
+    def read(number: int) -> "Iterator[ClipBatch]":
         sampler.set_epoch(number)
-        return loader
+        return bad.watch(loader)
 
     num_views = affordable_views(model, len(rows), config.labelling.memory_gb)
     say(f"encoding {num_views} views of {len(rows)} clips")
     views = encode_views(model, augment, read, len(rows), num_views)
-    plain = encode_plainly(model, augment, loaders.view_loader(rows))
-    return refit(config, model, views, rows["id"].to_pylist(), plain)
+    plain = encode_plainly(model, augment, bad.watch(loaders.view_loader(rows)))
+    return refit(config, model, views, list(bad.ids), plain)
 
 
-def _sentences(run: "Run", config: "Config", fitted: "Refit") -> tuple[str, ...]:
+def _sentences(run: "Run", config: "Config", fitted: "Refit", bad: "BadClips") -> tuple[str, ...]:
     """What is known of the new labels, without any human ones."""
+    from selavi.runs.folder import RunFolder
     from selavi.scores.head_choice import choose_head
 
     settings = config.heads
@@ -151,12 +172,14 @@ def _sentences(run: "Run", config: "Config", fitted: "Refit") -> tuple[str, ...]
         choose_head(bank.numpy()).scores["agreement"].mean()
         for bank in (fitted.bank.labels, run.checkpoint["label_bank"]["labels"])
     )
-    if settings.num_heads == 1:
-        return (f"Refitted: {heads}.",)
-    return (
-        f"Refitted: {heads}.",
-        f"They agree with each other to {agreement:.2f} (mean NMI), those of that run to {before:.2f}.",
-    )
+    sentences = [f"Refitted: {heads}."]
+    if settings.num_heads > 1:
+        sentences.append(
+            f"They agree with each other to {agreement:.2f} (mean NMI), those of that run to {before:.2f}."
+        )
+    if bad.sentence:
+        sentences.append(f"{bad.sentence}: {RunFolder(config.run_dir).bad_clips}.")
+    return tuple(sentences)
 
 
 def show(result: RefitResult) -> None:

@@ -1,7 +1,9 @@
+import re
 import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 
 from selavi.results.cluster_table import assignments, read_labels
@@ -84,3 +86,25 @@ def test_the_same_seed_gives_the_same_labels(source: Path, refitted: Path, tmp_p
     assert refit.main([str(source), "-k", "5", "--out", str(tmp_path / "again")]) == 0
     again = (tmp_path / "again" / "labels" / "train.parquet").read_bytes()
     assert again == (refitted / "labels" / "train.parquet").read_bytes()
+
+
+def test_clips_that_cannot_be_decoded_are_counted_and_too_many_refused(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They were labelled in silence, by nothing."""
+    run, media = Path(shutil.copytree(source, tmp_path / "run")), tmp_path / "media"
+    shutil.copytree(load_run(source).config.data.root, media)
+    bad = load_run(source).manifest.filter(pc.field("split") == "train")["path"][0].as_py()
+    (media / bad).write_bytes((media / bad).read_bytes()[:1000])
+    words = [str(run), f"data.root={media}", "--out", str(tmp_path / "new")]
+    settings = run / "config.resolved.yaml"
+    text = settings.read_text()
+    settings.write_text(re.sub("max_bad_fraction: .*", "max_bad_fraction: 0.01", text))
+    assert refit.main(words) == 3
+    said = f"1 of 32 clips could not be decoded so far (data.max_bad_fraction=0.01); the first: {bad}: "
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+    settings.write_text(re.sub("max_bad_fraction: .*", "max_bad_fraction: 0.1", text))
+    assert refit.main(words) == 0
+    assert (tmp_path / "new" / "bad_clips.csv").read_text().startswith(f"{bad},")
+    assert "1 of 32 clips could not be decoded" in read_verdict(tmp_path / "new")
