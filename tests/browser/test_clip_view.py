@@ -185,6 +185,12 @@ def test_an_address_of_a_clip_can_be_shared_and_reloaded(visit: Visit, gallery: 
     wait(other, "!clipView.isOpen()")
     assert other.evaluate("location.hash").startswith("#/cluster/1/clip/")
 
+    elsewhere = visit(gallery, address.replace("#/", "#/h1/"))
+    wait(elsewhere, "clipView.isOpen() && app.head.head === 1")
+    elsewhere.keyboard.press("Escape")
+    wait(elsewhere, "!clipView.isOpen()")
+    assert elsewhere.locator("#head").input_value() == "1"
+
     gone = visit(gallery, "#/large/1/no-such-clip")
     gone.wait_for_selector("dialog.large .fault-note")
     assert "holds no clip no-such-clip" in gone.locator("dialog.large .fault-note").inner_text()
@@ -225,6 +231,32 @@ def test_the_evidence_lies_over_the_strip(visit: Visit, gallery: Path) -> None:
     assert page.locator(".large-strip img").count() == 2
     page.get_by_role("button", name="Why this cluster").last.click()
     assert page.locator(".large-strip").count() == 0
+
+
+def test_sound_alone_a_picture_and_words_have_what_they_need(visit: Visit, gallery: Path) -> None:
+    page = visit(gallery, "#/cluster/1")
+    first_tile(page)
+    page.evaluate("shownTiles[0].clip.kind = 'audio'")
+    open_first(page)
+    assert page.locator(".large-frame").first.is_hidden() and page.locator(".large-rate").is_hidden()
+    assert page.locator(".large-wave").bounding_box()["height"] > 180
+    wait(page, PLAYS)
+    page.keyboard.press(" ")
+    wait(page, "clipView.video.paused")
+    page.keyboard.press("Escape")
+    wait(page, "!clipView.isOpen()")
+
+    page.evaluate("Object.assign(shownTiles[0].clip, { kind: 'picture', media: shownTiles[0].clip.thumb })")
+    open_first(page)
+    assert page.locator("img.large-still").count() == 1 and page.locator(".large-transport").is_hidden()
+    page.keyboard.press("Escape")
+    wait(page, "!clipView.isOpen()")
+
+    page.evaluate("Object.assign(app.index, { words: true, columns: ['title'] })")
+    page.evaluate("shownTiles[0].clip.texts = ['A dog barks at a train']")
+    open_first(page)
+    assert page.locator(".large-texts").inner_text().split() == ["title", "A", "dog", "barks", "at", "a", "train"]
+    assert page.locator(".large-wave").is_hidden()
 
 
 def test_the_path_is_copied(visit: Visit, gallery: Path) -> None:
@@ -273,7 +305,8 @@ def test_the_queue_sorts_all_clips_over_all_clusters(visit: Visit, gallery: Path
     page.wait_for_selector(".queue-view button.tile")
     arrived(page, "address === '#/queue'")
     everything = page.evaluate(
-        "(async () => (await Promise.all(app.head.clusters.map((each) => loadClips(each.cluster, 0, each.size)))).flat())()"
+        "(async () => (await Promise.all("
+        "app.head.clusters.map((each) => loadClips(each.cluster, 0, each.size)))).flat())()"
     )
     assert len(everything) == 240
     shown = queue_figures(page, "confidence")
@@ -328,6 +361,7 @@ def test_pages_of_the_queue_have_addresses(visit: Visit, gallery: Path) -> None:
 def test_clips_of_the_queue_are_moved_rejected_and_split_off(visit: Visit, gallery: Path, tmp_path: Path) -> None:
     page = visit(gallery, "#/queue")
     page.wait_for_selector(".queue-view button.tile")
+    page.get_by_role("button", name="Leave out decided").click()
     clips = page.evaluate("shownTiles.map(({ clip }) => ({ cluster: clip.cluster, id: clip.id }))")
     place = page.locator("button.tile")
 
@@ -351,6 +385,19 @@ def test_clips_of_the_queue_are_moved_rejected_and_split_off(visit: Visit, galle
     assert page.locator(".clip.gone").count() == 5
     page.keyboard.press("U")
     assert page.locator(".clip.gone").count() == 7
+    page.get_by_role("button", name="Leave out decided").click()
+    left = "7 that you decided on are left out"
+    wait(page, f"document.querySelector('.queue-words').textContent.includes('{left}')")
+    assert queue_figures(page, "id")[:2] == [clips[3]["id"], clips[6]["id"]]
+    page.reload()
+    wait(page, f"document.querySelector('.queue-words')?.textContent.includes('{left}')")
+    place.first.focus()
+    page.keyboard.press("x")
+    page.keyboard.press("r")  # the next clip takes its place, and has the keys
+    wait(page, f"shownTiles[0]?.clip.id === {json.dumps(clips[6]['id'])}")
+    assert page.evaluate("tileOf(document.activeElement)?.clip.id") == clips[6]["id"]
+    page.keyboard.press("u")
+    wait(page, f"shownTiles[0]?.clip.id === {json.dumps(clips[3]['id'])}")
     go_to(page, "#/names")
     rows = {row["id"]: row for row in csv.DictReader(io.StringIO(download(page, tmp_path).read_text("utf-8")))}
     fates = [(rows[clip["id"]]["into"], rows[clip["id"]]["rejected"]) for clip in clips[:9] if clip["id"] in rows]

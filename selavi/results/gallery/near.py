@@ -10,7 +10,7 @@ from selavi.results.gallery.select import mean_of
 
 NUM_NEAR = 10
 BUDGET = 1_500_000_000_000
-"""Multiplications of a search at most, each comparison of two clips counted as D + CHOICE: about a minute of two cores."""
+"""Multiplications of a search at most, each comparison counted as D + CHOICE: about a minute of two cores."""
 CHOICE = 100
 """What it takes to choose among the clips, in multiplications a comparison."""
 QUERIES = 1024

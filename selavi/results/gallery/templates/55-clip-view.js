@@ -7,6 +7,14 @@ const SPEEDS = [0.25, 0.5, 0.75, 1, 1.25, 1.5, 2];
 const GUESSED_RATE = 25; // frames a second where the data do not say
 const LEAP_S = 1;
 
+/** The address of a clip in a cluster of any head. */
+const addressUnder = (head, cluster, id) =>
+  `#/${head === app.index.chosenHead ? "" : `h${head}/`}cluster/${cluster}/clip/${encodeURIComponent(id)}`;
+
+/** What the columns of the user's table say, each after its name. */
+const ownLines = (clip) =>
+  app.index.columns.map((name, i) => (clip.texts?.[i] ? make("p", {}, userText(name, "quiet"), " ", userText(clip.texts[i])) : null));
+
 const routeToLarge = (clip) => routeTo(`large/${clip.cluster}/${encodeURIComponent(clip.id)}`);
 
 const clipView = {
@@ -43,8 +51,7 @@ const clipView = {
       this.settle();
       return null;
     }
-    chooseHead(next.head);
-    this.below = history.state?.under ?? routeToClip(next.cluster, next.id);
+    this.below = history.state?.under ?? addressUnder(next.head, next.cluster, next.id);
     return readRoute(this.below);
   },
 
@@ -75,7 +82,7 @@ const clipView = {
 
   /** A tile opens by a double click and by the space bar. */
   listenTo(tile) {
-    tile.button.addEventListener("dblclick", (event) => event.shiftKey || this.openTile(tile));
+    tile.button.addEventListener("dblclick", (event) => event.shiftKey || tile.clip.kind === "picture" || this.openTile(tile)); // a click opens a picture
     tile.button.addEventListener("keydown", (event) => {
       if (event.key !== " ") return;
       event.preventDefault();
@@ -164,8 +171,8 @@ const clipView = {
       "div",
       { class: "large-transport" },
       this.play,
-      button("‹ Frame", () => this.stepFrame(-1), { title: "One frame back ( , )", "aria-label": "One frame back", "aria-keyshortcuts": "," }),
-      button("Frame ›", () => this.stepFrame(1), { title: "One frame on ( . )", "aria-label": "One frame on", "aria-keyshortcuts": "." }),
+      button("‹ Frame", () => this.stepFrame(-1), { title: "One frame back ( , )", class: "large-frame", "aria-label": "One frame back", "aria-keyshortcuts": "," }),
+      button("Frame ›", () => this.stepFrame(1), { title: "One frame on ( . )", class: "large-frame", "aria-label": "One frame on", "aria-keyshortcuts": "." }),
       this.loop,
       make("label", { class: "field" }, make("span", {}, "Speed"), this.speed),
       this.time,
@@ -243,17 +250,21 @@ const clipView = {
     }
   },
 
+  isSoundAlone() {
+    return this.clip.kind === "audio" || !app.index.tile.frames;
+  },
+
   /** The player, or what stands for a clip that cannot be played. */
   showStage() {
     const { clip } = this;
     const { tile, words } = app.index;
     const plays = Boolean(clip.media) && clip.kind !== "picture" && !words;
-    this.dialog.classList.toggle("sound-alone", plays && (clip.kind === "audio" || !tile.frames));
+    this.dialog.classList.toggle("sound-alone", plays && this.isSoundAlone());
     this.transport.hidden = !plays;
-    this.wave.hidden = words || !(tile.spectrogram > 0 || plays);
+    this.wave.hidden = words || !(plays || (clip.thumb && tile.spectrogram > 0));
     this.stage.replaceChildren();
     if (words) {
-      addTo(this.stage, make("div", { class: "large-texts" }, clip.picture ? picture(clip.picture, "whole", "") : null, ownTexts(clip).map((text) => make("p", {}, userText(text)))));
+      addTo(this.stage, make("div", { class: "large-texts" }, clip.picture ? picture(clip.picture, "whole", "") : null, ownTexts(clip).length ? ownLines(clip) : userText(clip.id)));
     } else if (clip.kind === "picture" && clip.media) {
       addTo(this.stage, make("img", { class: "large-still", src: clip.media, alt: `Picture ${lastPart(clip.id)}` }));
     } else {
@@ -354,7 +365,7 @@ const clipView = {
   /** Stop, and go to the middle of the frame before or after the one that is seen. */
   stepFrame(direction) {
     const { video, clip } = this;
-    if (!video) return;
+    if (!video || this.isSoundAlone()) return;
     video.pause();
     const rate = this.rate ?? GUESSED_RATE;
     const frame = Math.floor(video.currentTime * rate + 1e-3) + direction;
@@ -393,7 +404,7 @@ const clipView = {
   },
 
   showRate() {
-    this.rateWords.hidden = this.transport.hidden || this.dialog.classList.contains("sound-alone");
+    this.rateWords.hidden = this.transport.hidden || this.isSoundAlone();
     this.rateWords.textContent = this.rate
       ? `Frame steps follow the recording: ${Number(this.rate.toFixed(2))} frames a second.`
       : `Frame steps are 1/${GUESSED_RATE} s: how many frames a second the file has is not known.`;
@@ -428,7 +439,7 @@ const clipView = {
       ["Margin", clip.margin === null ? null : decimals(clip.margin)],
       [app.index.words ? "Modalities agree" : "Sound and picture agree", clip.agreement === null ? null : decimals(clip.agreement)],
       ["Begins at", clip.start > 0 ? `${decimals(clip.start)} s of its recording` : null],
-      ...app.index.columns.map((name, i) => [name, clip.texts?.[i] ? userText(clip.texts[i]) : null]),
+      ...(app.index.words ? [] : app.index.columns.map((name, i) => [name, clip.texts?.[i] ? userText(clip.texts[i]) : null])),
     ].filter(([, value]) => value !== null && value !== undefined);
     const row = names.overlay().clip(clip.cluster, clip.id);
     const fate = row ? (row.rejected ? "Rejected by your hand." : row.into === null ? null : `Moved to cluster ${spoken(row.into)} by your hand.`) : null;
@@ -468,13 +479,11 @@ const clipView = {
     const line = ({ head, cluster, confidence }) => {
       const entry = head.clusters.find((each) => each.cluster === cluster);
       const name = names.overlay(head).nameOf(cluster);
-      const prefix = head.head === app.index.chosenHead ? "" : `h${head.head}/`;
-      const address = `#/${prefix}cluster/${cluster}/clip/${encodeURIComponent(this.clip.id)}`;
       return make(
         "tr",
         { class: head === app.head ? "here" : null },
         make("th", { scope: "row" }, String(head.head), head === app.head ? make("span", { class: "quiet" }, " shown") : null),
-        make("td", {}, make("a", { href: address }, String(cluster)), " ", userText(name || entry?.suggestion || "unnamed", name ? "given" : "suggested")),
+        make("td", {}, make("a", { href: addressUnder(head.head, cluster, this.clip.id) }, String(cluster)), " ", userText(name || entry?.suggestion || "unnamed", name ? "given" : "suggested")),
         make("td", { class: "amount" }, decimals(confidence)),
       );
     };
@@ -484,7 +493,7 @@ const clipView = {
       heads.length
         ? make("table", {}, make("thead", {}, make("tr", {}, column("Head"), column("Cluster"), column("Confidence", "amount"))), make("tbody", {}, heads.map(line)))
         : null,
-      make("p", { class: "quiet" }, heads.length ? "The cluster that each head gives, and its probability; the run keeps no other clusters’ probabilities." : "This page does not say what the heads give."),
+      make("p", { class: "quiet" }, heads.length ? "The cluster that each head gives, and its confidence; the run keeps none for other clusters." : "This page does not say what the heads give."),
     );
   },
 
@@ -492,7 +501,7 @@ const clipView = {
     const { clip } = this;
     const { numSearched, numClips } = app.index;
     const why = !numSearched
-      ? "Not known: the export had no features of the clips (--map none, or none could be computed)."
+      ? ["Not known: the export had no features of the clips (", make("span", { class: "keep" }, "--map none"), ", or none could be computed)."]
       : `Not looked for: of so many clips the export compares only ${grouped(numSearched)} with all ${grouped(numClips)} clips, those in the rows of head ${app.index.chosenHead}’s clusters.`;
     const list = make("ul", { class: "large-nearest", role: "list" });
     fillWith(this.near,
@@ -511,7 +520,7 @@ const clipView = {
       "a",
       { href: routeToLarge(near) },
       words ? null : make("span", { class: "cell" }, near.thumb ? picture(near.thumb, tile.frames ? "picture" : "wave", "") : icon("no-picture")),
-      make("span", { class: "near-words" }, userText(lastPart(near.id), "mono")),
+      make("span", { class: "near-words" }, userText((words && ownTexts(near)[0]) || lastPart(near.id), words ? "" : "mono")),
       make("span", { class: near.cluster === this.clip.cluster ? "quiet" : "elsewhere" }, userText(`cluster ${spoken(near.cluster)}`)),
     );
     link.addEventListener("click", (event) => {

@@ -5,13 +5,13 @@
 const QUEUE_PAGE = 48;
 const DISTANCES = 1000; // steps of a distance of 1
 
-/** value: of a position, smallest first; null where the run has nothing of the kind. */
+/** column: of the data, null there where nothing of it is known; shown: a tile's figure in words, beside what all have. */
 const QUEUE_ORDERS = {
   unsure: {
     words: "Least sure",
     meaning: "The smallest confidence first.",
     column: "confidence",
-    shown: (value) => `confidence ${decimals(value / SHARES)}`,
+    shown: () => null, // every tile has its confidence
   },
   disagree: {
     get words() { return app.index.words ? "Modalities disagree" : "Picture and sound disagree"; },
@@ -23,7 +23,7 @@ const QUEUE_ORDERS = {
     words: "Label differs",
     meaning: "Another label than more than half of the labelled clips of the cluster have; the most confident first.",
     column: "differs",
-    shown: () => "label differs",
+    shown: () => null, // every tile has its label
   },
   odd: {
     words: "Odd for their cluster",
@@ -40,6 +40,8 @@ const queueView = {
   positions: new Map(), // of the head shown: order -> positions, sorted
   head: null,
   element: null,
+  found: new Map(), // positions of clips that were shown, by cluster/id
+  leavesOut: true, // the clips that somebody has decided on
 
   /** `place`: what follows #/queue/, as unsure/3. */
   show(place) {
@@ -48,6 +50,7 @@ const queueView = {
     this.page = /^\d+$/.test(page ?? "") ? Math.max(0, Number(page) - 1) : 0;
     this.orders = make("div", { class: "queue-orders", role: "group", "aria-label": "Order of the queue" });
     this.words = make("p", { class: "queue-words", role: "status" });
+    this.switch = button("Leave out decided", () => this.toggleDecided(), { class: "toggle", title: "Clips that you moved or rejected, and those of rejected clusters" });
     this.grid = make("div");
     this.pager = make("nav", { class: "pager", "aria-label": "Pages of the queue" });
     this.element = make(
@@ -57,13 +60,15 @@ const queueView = {
         "header",
         {},
         make("h1", { id: "title", tabIndex: -1 }, "Queue"),
-        make("p", { class: "lede" }, "Clips of all clusters that most want a look. Select some (x, or Shift and a click), then move, reject or split them off below."),
+        make("p", { class: "lede" }, `Clips of all clusters that most want a look. Select some${matchMedia("(hover: none)").matches ? "" : " (x, or Shift and a click)"}, then move, reject or split them off below.`),
       ),
       this.orders,
-      make("div", { class: "queue-bar" }, this.words, button("Select the page", () => this.selectPage(), { title: "a", "aria-keyshortcuts": "a" })),
+      make("div", { class: "queue-bar" }, this.words, this.switch, button("Select the page", () => this.selectPage(), { title: "a", "aria-keyshortcuts": "a" })),
       this.grid,
       this.pager,
     );
+    this.leavesOut = storage.read("selavi.queue.all") !== true;
+    this.showSwitch();
     rove(this.grid, "button.tile");
     this.fill();
     return this.element;
@@ -79,6 +84,7 @@ const queueView = {
         this.head = head;
         this.columns = columns;
         this.positions.clear();
+        this.found.clear();
         this.starts = startsOf(head.clusters);
       }
       if (!this.columns[QUEUE_ORDERS[this.order].column]) this.order = "unsure";
@@ -111,24 +117,68 @@ const queueView = {
     return this.positions.get(name);
   },
 
-  async turnTo(page, thenFocus = false) {
+  showSwitch() {
+    this.switch.setAttribute("aria-pressed", String(this.leavesOut));
+  },
+
+  toggleDecided() {
+    this.leavesOut = !this.leavesOut;
+    storage.write("selavi.queue.all", !this.leavesOut);
+    this.showSwitch();
+    this.turnTo(0);
+  },
+
+  /** (N,) 1 for the positions that somebody has decided on: clips moved or rejected, and all of a rejected cluster. */
+  async decided() {
+    const { head, found, starts } = this;
+    const mask = new Uint8Array(app.index.numClips);
+    const sought = new Map();
+    const place = new Map(head.clusters.map(({ cluster }, i) => [cluster, starts[i]]));
+    for (const { head: number, cluster, id, rejected } of names.rows.values()) {
+      if (number !== head.head || !place.has(cluster)) continue;
+      if (id === null && rejected) mask.fill(1, place.get(cluster), place.get(cluster) + app.clusters.get(cluster).size);
+      if (id !== null && !found.has(`${cluster}/${id}`)) sought.set(cluster, (sought.get(cluster) ?? new Set()).add(id));
+    }
+    for (const [cluster, ids] of sought)
+      for (const clip of await findClips(cluster, ids)) found.set(tileKey(clip), place.get(cluster) + clip.number - 1);
+    for (const { head: number, cluster, id } of names.rows.values()) {
+      const position = number === head.head && id !== null ? found.get(`${cluster}/${id}`) : undefined;
+      if (position !== undefined) mask[position] = 1;
+    }
+    return mask;
+  },
+
+  /** Positions of the order chosen, without those decided on where they are left out. */
+  async listed() {
     const all = this.inOrder(this.order);
+    if (!this.leavesOut || !names.rows.size) return all;
+    const mask = await this.decided();
+    return all.filter((position) => !mask[position]);
+  },
+
+  async turnTo(page, thenFocus = false) {
+    const asked = Symbol("page");
+    this.asked = asked;
+    const { order } = this;
+    const all = await this.listed();
+    if (this.asked !== asked) return;
     const pages = Math.max(1, Math.ceil(all.length / QUEUE_PAGE));
     this.page = clamp(page, 0, pages - 1);
-    const wanted = `${this.order}/${this.page}`;
-    this.wanted = wanted;
     const first = this.page * QUEUE_PAGE;
     const positions = [...all.subarray(first, first + QUEUE_PAGE)];
     const clips = await Promise.all(positions.map((position) => loadRanked(...this.placeOf(position))));
-    if (!this.grid.isConnected || this.wanted !== wanted) return;
+    if (!this.grid.isConnected || this.asked !== asked) return;
     this.keepAddress();
+    const focused = [...this.grid.querySelectorAll("button.tile")].indexOf(document.activeElement);
     clusterView.forget(this.grid);
     dock.inspect(null);
     const tiles = clips.map((clip, i) => this.tile(clip, positions[i]));
     fillWith(this.grid, tileGrid(tiles, `Queue: ${QUEUE_ORDERS[this.order].words}`));
-    const { words, meaning } = QUEUE_ORDERS[this.order];
-    fillWith(this.words, make("b", {}, `${words}: ${plural(all.length, "clip")}. `), meaning);
+    const left = this.inOrder(order).length - all.length;
+    fillWith(this.words, make("b", {}, `${QUEUE_ORDERS[order].words}: ${plural(all.length, "clip")}`), left ? `; ${grouped(left)} that you decided on ${left === 1 ? "is" : "are"} left out.` : ".");
+    if (!clips.length) addTo(this.grid, make("p", { class: "nothing" }, "Nothing is left in this order."));
     this.showPager(first, clips.length, all.length, pages);
+    if (focused >= 0) (tiles[focused] ?? tiles.at(-1))?.button.focus({ preventScroll: true });
     if (thenFocus) {
       tiles[0]?.button.focus({ preventScroll: true });
       this.words.scrollIntoView({ block: "start" });
@@ -140,8 +190,10 @@ const queueView = {
     const tile = new Tile(clip, entry.labels[0]?.[0] ?? null);
     const { column, shown } = QUEUE_ORDERS[this.order];
     const name = names.overlay().nameOf(clip.cluster) || entry.suggestion;
+    const figure = shown(column === "differs" ? 0 : this.columns[column][position]);
+    this.found.set(tileKey(clip), position);
     addTo(tile.element.querySelector(".caption"),
-      make("span", { class: "queue-why" }, shown(column === "differs" ? 0 : this.columns[column][position])),
+      figure === null ? null : make("span", { class: "queue-why" }, figure),
       make("a", { class: "queue-home", href: routeToClip(clip.cluster, clip.id) }, `in ${clip.cluster}`, name ? [" ", userText(name)] : null),
     );
     return tile;
@@ -200,9 +252,10 @@ const queueView = {
     byId(id).click();
   },
 
-  /** After an edit. */
+  /** After an edit: clips that were decided on make room for the next ones. */
   refresh() {
-    refreshTiles();
+    if (this.leavesOut && this.columns && !clipView.isOpen()) this.turnTo(this.page).catch((error) => say(error.message));
+    else refreshTiles();
   },
 };
 

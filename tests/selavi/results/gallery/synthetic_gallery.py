@@ -124,7 +124,8 @@ def write_synthetic_gallery(
         num_heads: H.
         thumbnails: draw them (about a minute for 300 clusters and one head).
         media_root: where media would be; what lies there under a clip's path is linked.
-        bare: no labels, frame rates or features, one modality, and nothing measured: all that a page may have to do without.
+        bare: no labels, frame rates or features, one modality, nothing measured: all that a page may have to do
+            without.
     """
     clips, heads, features = synthetic_clips(num_clips, num_clusters, num_heads, hostile=hostile)
     if bare:

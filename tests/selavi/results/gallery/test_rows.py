@@ -17,7 +17,9 @@ def decode(text: str, kind: str) -> np.ndarray:
     return np.frombuffer(base64.b64decode(text), kind)
 
 
-def selected(num_clips: int, features: bool = True) -> tuple[pa.Table, list[Head], Selector, dict[int, Any], np.ndarray]:
+def selected(
+    num_clips: int, features: bool = True
+) -> tuple[pa.Table, list[Head], Selector, dict[int, Any], np.ndarray]:
     clips, heads, vectors = synthetic_clips(num_clips, 3)
     selector = Selector(clips, Places(), vectors if features else None)
     return clips, heads, selector, {head.head: selector.select(head) for head in heads}, vectors
