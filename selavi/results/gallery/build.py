@@ -19,8 +19,10 @@ from selavi.results.gallery import data
 from selavi.results.gallery import media as links
 from selavi.results.gallery.columns import Columns
 from selavi.results.gallery.layout import Method, place_points, points_of
+from selavi.results.gallery.near import nearest_clips, rows_to_search
 from selavi.results.gallery.overlays import draw_overlay, overlay_name
 from selavi.results.gallery.page import write_page
+from selavi.results.gallery.rows import ROWS_PART, write_queue, write_rows
 from selavi.results.gallery.select import Head, HeadClusters, Places, Selector
 from selavi.results.gallery.thumbnails import (
     SAMPLE_RATE,
@@ -174,6 +176,7 @@ def write_gallery(
     pictures = data.PictureNames(thumbnails, overlays)
     writer.write_members(pictures, writer.take_media())
     writer.write_search_and_labels()
+    writer.write_rows(features)
     writer.write_map(features, method, thumbnails)
     writer.write_index(pictures)
     write_page(writer.report.page, about.title)
@@ -209,6 +212,7 @@ class _Writer:
         self.geometry = _geometry(clips, source.sample_rate)
         self.labelled = clips["label"].null_count < len(clips)
         self.has_map = False
+        self.num_searched = 0
         notes = columns.notes if columns else ()
         self.report = GalleryReport(out_dir / "index.html", notes=notes, without_pictures=source.is_empty)
         self.folder = out_dir / "data"
@@ -368,6 +372,21 @@ class _Writer:
             for head in self.heads:
                 self.written.add(data.write_labels(self.folder, head.head, self.selector.label_table(head)))
 
+    def write_rows(self, features: np.ndarray | None) -> None:
+        """Write what the large view of a clip and the work queue read."""
+        near = None
+        if features is not None:
+            chosen = self.about.chosen_head
+            in_rows = _shown({chosen: self.clusters[chosen]}, chosen, len(self.clips), everything=False)
+            rows = rows_to_search(in_rows, *features.shape)
+            near = rows, nearest_clips(features, rows)
+            self.num_searched = len(rows)
+        with_rates = self.source.mode != "transcode"
+        files = write_rows(self.folder, self.clips, self.heads, self.clusters, near, with_rates=with_rates)
+        self.written |= set(files)
+        for head in self.heads:
+            self.written.add(write_queue(self.folder, head, self.clusters[head.head], self.selector))
+
     def write_map(self, features: np.ndarray | None, method: Method, thumbnails: np.ndarray) -> None:
         """Draw the map, where there are features and a method is asked for."""
         self.report.no_map = self.about.no_map
@@ -414,6 +433,9 @@ class _Writer:
             "hasEvidence": bool((pictures.evidence != b"").any()),
             "columns": list(self.columns.names) if self.columns else [],
             "words": self.source.is_empty,
+            "membersPart": data.PART,
+            "rowsPart": ROWS_PART,
+            "numSearched": self.num_searched,
         }
         self.written.add(data.write_call(self.folder / "index.js", "selavi.index", index))
 

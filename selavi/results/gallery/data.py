@@ -91,14 +91,15 @@ def write_members(
         own = {"texts": own_columns.rows(rows), "picture": own_columns.urls(rows)} if own_columns else {}
         return own | {
             "id": chosen["id"].to_pylist(),
+            "row": rows.tolist(),
             "path": chosen["path"].to_pylist(),
             "label": chosen["label"].to_pylist(),
-            "confidence": _rounded(head.confidence[rows]),
-            "margin": _rounded(head.margin[rows]),
-            "entropy": _rounded(head.entropy[rows]),
-            "agreement": _rounded(head.agreement[rows]),
-            "start": _rounded(chosen["start_s"].to_numpy()),
-            "duration": _rounded(chosen["duration_s"].to_numpy()),
+            "confidence": rounded(head.confidence[rows]),
+            "margin": rounded(head.margin[rows]),
+            "entropy": rounded(head.entropy[rows]),
+            "agreement": rounded(head.agreement[rows]),
+            "start": rounded(chosen["start_s"].to_numpy()),
+            "duration": rounded(chosen["duration_s"].to_numpy()),
             "media": urls,
             "playable": playable,
             "kind": kinds,
@@ -197,9 +198,9 @@ def write_map(
         own_columns: what a table says of the clips.
     """
     content = {
-        "x": _base64(positions[:, 0].astype("<u2")),
-        "y": _base64(positions[:, 1].astype("<u2")),
-        "cluster": {f"h{head.head}": _base64(head.cluster[rows].astype("<i4")) for head in heads},
+        "x": base64_of(positions[:, 0].astype("<u2")),
+        "y": base64_of(positions[:, 1].astype("<u2")),
+        "cluster": {f"h{head.head}": base64_of(head.cluster[rows].astype("<i4")) for head in heads},
         "ids": clips["id"].take(pa.array(rows)).to_pylist(),
         "thumb": _urls("thumbs", thumbnails[rows], "jpg"),
         **about,
@@ -236,10 +237,11 @@ def _urls(folder: str, names: np.ndarray, suffix: str) -> list[str | None]:
     return [f"{folder}/{text[:2]}/{text}.{suffix}" if text else None for text in texts]
 
 
-def _rounded(values: np.ndarray) -> list[float | None]:
-    rounded = np.round(values.astype(np.float64), 3)
-    cells = rounded.astype(object)
-    cells[~np.isfinite(rounded)] = None
+def rounded(values: np.ndarray) -> list[float | None]:
+    """Numbers with three decimals, None for those that are not finite."""
+    numbers = np.round(values.astype(np.float64), 3)
+    cells = numbers.astype(object)
+    cells[~np.isfinite(numbers)] = None
     return cells.tolist()
 
 
@@ -247,5 +249,6 @@ def _round(value: float | None) -> float | None:
     return None if value is None else round(value, 3)
 
 
-def _base64(values: np.ndarray) -> str:
+def base64_of(values: np.ndarray) -> str:
+    """The bytes of an array, as the page's decodeArray reads them."""
     return b64encode(values.tobytes()).decode()

@@ -99,6 +99,9 @@ class HeadClusters:
     """(N,) int32: clips by cluster, and within it by rank."""
     clusters: list[Cluster]
     """By number."""
+    oddness: np.ndarray | None = None
+    """(N,) float32, in the order of `order`: each clip's distance to the mean features of its cluster, divided by the
+    mean distance of the cluster's clips, NaN where that is 0; None without features."""
 
     def clips(self, cluster: Cluster) -> np.ndarray:
         """(size,) the clips of a cluster, by rank."""
@@ -113,8 +116,8 @@ def arrange(labels: pa.Table, manifest: pa.Table) -> tuple[pa.Table, list[Head]]
         manifest: of the run.
 
     Returns:
-        The clips (id, path, label, start_s, duration_s, width, height, audio_state, bytes, mtime_ns), and the heads by
-        number.
+        The clips (id, path, label, start_s, duration_s, width, height, audio_state, bytes, mtime_ns, and fps where the
+        manifest has it), and the heads by number.
 
     Raises:
         ValueError: a clip is not in the manifest, or the heads do not have the same clips.
@@ -133,7 +136,8 @@ def arrange(labels: pa.Table, manifest: pa.Table) -> tuple[pa.Table, list[Head]]
             f"expected every head to have the same clips, all of them in the manifest; got {len(order)} rows of "
             f"{len(numbers)} heads and {len(ids)} clips, {rows.null_count} of which are not in the manifest"
         )
-    facts = {name: manifest[name].take(rows).combine_chunks() for name in _FACTS}
+    known = [*_FACTS, *({"fps"} & set(manifest.column_names))]
+    facts = {name: manifest[name].take(rows).combine_chunks() for name in known}
     clips = pa.table({"id": ids, **facts})
     columns = {
         name: labels[name].to_numpy()[order].reshape(len(numbers), -1)
@@ -155,7 +159,7 @@ class Selector:
         self.places, self.features = places, features
         self.label_names, self.label_codes = _codes(clips["label"])
         self.words, self.word_names = _words_of(clips["path"])
-        self.mean = _mean(features) if features is not None else None
+        self.mean = mean_of(features) if features is not None else None
 
     def select(self, head: Head) -> HeadClusters:
         """Describe every cluster of a head that has clips."""
@@ -196,7 +200,21 @@ class Selector:
                     *_rows_to_show(margins[members], oddness[members], self.places),
                 )
             )
-        return HeadClusters(head.head, order, clusters)
+        return HeadClusters(head.head, order, clusters, _relative(distances, starts, sizes))
+
+    def differs(self, clusters: HeadClusters) -> np.ndarray:
+        """(N,) bool, in the order of `clusters.order`: has the clip another label than most of its cluster?
+
+        Most are more than half of the clips with a label; where no label has so many, nothing differs.
+        """
+        code_of = {name: code for code, name in enumerate(self.label_names)}
+        majority = np.full(len(clusters.order), -1, np.int64)
+        for cluster in clusters.clusters:
+            if cluster.labels and cluster.labels[0][1] > _MAJORITY * cluster.num_labelled:
+                majority[cluster.start : cluster.start + cluster.size] = code_of[cluster.labels[0][0]]
+        codes = self.label_codes[clusters.order]
+        differs: np.ndarray = (codes >= 0) & (majority >= 0) & (codes != majority)
+        return differs
 
     def label_table(self, head: Head) -> tuple[list[str], list[tuple[int, int, int]]]:
         """Clips by label and cluster.
@@ -310,7 +328,18 @@ def _means_of_known(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
     return np.divide(sums, counts, out=np.full(len(starts), np.nan), where=counts > 0)
 
 
-def _mean(features: np.ndarray) -> np.ndarray:
+def _relative(squared: np.ndarray | None, starts: np.ndarray, sizes: np.ndarray) -> np.ndarray | None:
+    """Distances by the mean distance of their cluster."""
+    if squared is None:
+        return None
+    distances = np.sqrt(squared)
+    means = np.repeat(np.add.reduceat(distances, starts) / sizes, sizes)
+    relative: np.ndarray = np.divide(distances, means, out=np.full(len(distances), np.nan, np.float32), where=means > 0)
+    return relative
+
+
+def mean_of(features: np.ndarray) -> np.ndarray:
+    """(D,) the mean of (N, D) features."""
     total = np.zeros(features.shape[1])
     for block in _blocks(len(features)):
         total += features[block].astype(np.float32).sum(0, dtype=np.float64)

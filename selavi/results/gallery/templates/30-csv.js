@@ -3,11 +3,20 @@
 const REJECTED = { 1: true, true: true, "": false, 0: false, false: false }; // a spreadsheet writes TRUE
 const NAMES_HEADER = ["head", "cluster", "id", "name", "into", "rejected"];
 
-const writeCsv = (rows) => {
+/** Cells as RFC 4180 has them, a line each. */
+const csvText = (lines) => {
   const cell = (text) => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
-  const line = (row) =>
-    [row.head, row.cluster, row.id ?? "", row.name, row.into ?? "", row.rejected ? "1" : ""].map((value) => cell(String(value))).join(",");
-  return [NAMES_HEADER.join(","), ...rows.map(line)].map((text) => `${text}\r\n`).join("");
+  return lines.map((cells) => `${cells.map((value) => cell(String(value ?? ""))).join(",")}\r\n`).join("");
+};
+
+const writeCsv = (rows) =>
+  csvText([NAMES_HEADER, ...rows.map((row) => [row.head, row.cluster, row.id, row.name, row.into, row.rejected ? "1" : ""])]);
+
+/** Give the browser a text to save as a file. */
+const saveAs = (name, text) => {
+  const url = URL.createObjectURL(new Blob([text], { type: "text/csv;charset=utf-8" }));
+  make("a", { href: url, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 60000);
 };
 
 /** The text of a file: UTF-8, or UTF-16 with a byte order mark, as spreadsheets write it. */

@@ -125,9 +125,7 @@ const names = {
   },
 
   download() {
-    const url = URL.createObjectURL(new Blob([writeCsv(this.sorted())], { type: "text/csv;charset=utf-8" }));
-    make("a", { href: url, download: "names.csv" }).click();
-    setTimeout(() => URL.revokeObjectURL(url), 60000);
+    saveAs("names.csv", writeCsv(this.sorted()));
     this.saved = new Map(this.rows);
     this.keep();
     this.changed();

@@ -59,6 +59,7 @@ class Tile {
     this.button.addEventListener("pointerleave", () => player.watching === this || player.pending ? player.unwatch() : null);
     this.button.addEventListener("focus", () => dock.inspect(this));
     this.pick.addEventListener("change", () => toggleSelected(this));
+    clipView.listenTo(this);
   }
 
   /** What stands for a clip of which there is nothing to see or hear: a picture of the user's, texts, or its id. */

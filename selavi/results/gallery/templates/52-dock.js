@@ -10,8 +10,9 @@ const dock = {
   },
 
   refresh() {
+    clipView.refresh();
     const place = byId("dock");
-    const views = ["cluster", "map", "pairs"];
+    const views = ["cluster", "map", "pairs", "queue"];
     place.hidden = !views.includes(route.view) || !(this.tile || selection.size);
     if (place.hidden) return;
     fillWith(byId("dock-clip"), ...(this.tile ? this.clipParts(this.tile.clip) : []));
@@ -58,6 +59,7 @@ const dock = {
           clip.start > 0 ? make("span", {}, `from ${decimals(clip.start)}${end}`) : null,
         ),
       ),
+      button("Large", () => clipView.openTile(this.tile), { class: "dock-large", title: "See the clip large (Space)" }, icon("whole"), "Large"),
     ];
   },
 
@@ -73,6 +75,7 @@ const dock = {
     });
     byId("reject-clips").addEventListener("click", () => (edits.rejectClips(this.chosen()), clearSelection()));
     byId("restore-clips").addEventListener("click", () => (edits.restoreClips(this.chosen()), clearSelection()));
+    byId("save-clips").addEventListener("click", () => saveSelection());
     byId("clear-selection").addEventListener("click", clearSelection);
     byId("move").addEventListener("submit", (event) => {
       event.preventDefault();

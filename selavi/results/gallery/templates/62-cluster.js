@@ -234,7 +234,7 @@ const clusterView = {
       addTo(switches, toggle);
     }
     const act = matchMedia("(hover: none)").matches ? "Tap" : "Click";
-    let hint = `${act} a clip to hear it, its spectrogram to hear it from there.`;
+    let hint = `${act} a clip to hear it, its spectrogram to hear it from there${act === "Tap" ? "" : "; double click to see it large"}.`;
     if (app.index.words) hint = `${act} a clip to see all that is known of it.`;
     else if (app.index.pictures) hint = `${act} a picture to open it.`;
     addTo(switches, make("p", { class: "quiet hint" }, hint));

@@ -42,6 +42,7 @@ const shortcuts = {
     setTimeout(() => byId("search")?.focus(), 0);
   },
   "?": () => help.showModal(),
+  q: () => go(routeTo("queue")),
   m: () => player.toggleMute(),
   u: () => names.undo(),
   U: () => names.redo(),
@@ -77,7 +78,7 @@ const indexShortcuts = {
   g: () => indexView.picked.size && indexView.joinPicked(),
   r: () => indexView.picked.size && indexView.rejectPicked(),
 };
-const VIEW_SHORTCUTS = { cluster: clusterShortcuts, pairs: pairShortcuts, index: indexShortcuts };
+const VIEW_SHORTCUTS = { cluster: clusterShortcuts, pairs: pairShortcuts, index: indexShortcuts, queue: queueShortcuts };
 
 const onKey = (event) => {
   if (help.open || event.altKey) return;
@@ -91,6 +92,10 @@ const onKey = (event) => {
   if (event.ctrlKey || event.metaKey) return;
   if (isTyping(event.target)) {
     if (event.key === "Escape") event.target.blur();
+    return;
+  }
+  if (clipView.isOpen()) {
+    clipView.key(event);
     return;
   }
   const act = shortcuts[event.key] ?? VIEW_SHORTCUTS[route.view]?.[event.key];

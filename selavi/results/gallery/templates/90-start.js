@@ -23,14 +23,17 @@ const readRoute = (hash) => {
   if (view === "map" && app.index.hasMap) return { head, view: "map" };
   if (view === "labels" && app.index.labelled) return { head, view: "labels" };
   if (view === "pairs" && app.index.heads.some((each) => each.clusters.some(({ nearest }) => nearest.length))) return { head, view };
+  if (view === "large" && /^\d+$/.test(number ?? "")) return clipView.readRoute(head, number, [kind, ...rest]);
+  if (view === "queue") return { head, view, place: [number, kind] };
   if (view === "names" || view === "help") return { head, view };
   return { head, view: "index" };
 };
 
-const viewTitles = { index: "", map: "Map", labels: "Labels", names: "Names", pairs: "Pairs" };
+const viewTitles = { index: "", map: "Map", labels: "Labels", names: "Names", pairs: "Pairs", queue: "Queue" };
 
 const showRoute = () => {
-  const next = readRoute(location.hash);
+  const next = clipView.beneath(readRoute(location.hash));
+  if (!next) return;
   if (next.view === "help") {
     help.showModal();
     if (route.view) return;
@@ -59,6 +62,7 @@ const showRoute = () => {
     : route.view === "labels" ? labelsView.show()
     : route.view === "names" ? namesView.show()
     : route.view === "pairs" ? pairsView.show()
+    : route.view === "queue" ? queueView.show(route.place)
     : indexView.show();
   fillWith(main, element);
   main.className = `on-${route.view}`;
@@ -76,12 +80,13 @@ const showRoute = () => {
     if (route.id === null || route.id === undefined) element.querySelector("h1")?.focus({ preventScroll: true });
   }
   dock.refresh();
+  clipView.settle();
 };
 
 /** Links to the views keep the head; the badge counts edits that names.csv does not hold. */
 const refreshHeader = () => {
   for (const link of document.querySelectorAll(".views a"))
-    link.href = routeTo({ index: "", map: "map", labels: "labels", names: "names" }[link.dataset.view]);
+    link.href = routeTo({ index: "", map: "map", labels: "labels", queue: "queue", names: "names" }[link.dataset.view]);
   byId("head").value = String(app.head.head);
   byId("head-words").textContent = app.head.head === app.index.chosenHead ? "recommended" : "";
   const unsaved = names.numUnsaved();
@@ -99,6 +104,7 @@ const refreshAll = () => {
   if (route.view === "labels") labelsView.refresh();
   if (route.view === "names") namesView.refresh();
   if (route.view === "pairs") pairsView.refresh();
+  if (route.view === "queue") queueView.refresh();
   dock.refresh();
 };
 
@@ -124,7 +130,7 @@ const start = (index) => {
   );
   byId("head").addEventListener("change", (event) => {
     const head = Number(event.target.value);
-    const place = ["map", "labels", "names", "pairs"].includes(route.view) ? route.view : "";
+    const place = ["map", "labels", "names", "pairs", "queue"].includes(route.view) ? route.view : "";
     go(`#/${head === index.chosenHead ? "" : `h${head}/`}${place}`);
   });
   player.start();

@@ -68,6 +68,7 @@ def synthetic_clips(num_clips: int, num_clusters: int, num_heads: int = 2, *, ho
             "path": pa.array(ids, pa.string()),
             "label": pa.array(labels, pa.string()),
             "duration_s": np.full(num_clips, 10.0),
+            "fps": np.full(num_clips, 12.0),
             "width": pa.array(np.full(num_clips, 320), pa.int32()),
             "height": pa.array(np.full(num_clips, 240), pa.int32()),
             "audio_state": pa.array(["ok"] * num_clips),
@@ -123,10 +124,12 @@ def write_synthetic_gallery(
         num_heads: H.
         thumbnails: draw them (about a minute for 300 clusters and one head).
         media_root: where media would be; what lies there under a clip's path is linked.
-        bare: no labels, one modality, no features and nothing measured: all that a page may have to do without.
+        bare: no labels, frame rates or features, one modality, nothing measured: all that a page may have to do
+            without.
     """
     clips, heads, features = synthetic_clips(num_clips, num_clusters, num_heads, hostile=hostile)
     if bare:
+        clips = clips.drop_columns("fps")
         clips = clips.set_column(clips.column_names.index("label"), "label", pa.nulls(num_clips, pa.string()))
         heads = [replace(head, agreement=np.full(num_clips, np.nan, np.float32)) for head in heads]
     title = f"{HOSTILE[2]} synthetic" if hostile else "synthetic, train"
