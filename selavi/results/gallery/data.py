@@ -67,6 +67,7 @@ def write_members(
     media_of: MediaOf,
     with_evidence: bool,
     own_columns: Columns | None = None,
+    kept: np.ndarray | None = None,
 ) -> list[Path]:
     """Write data/hH/cC.js and, with more than PART members, cC-1.js ...; returns the files.
 
@@ -80,6 +81,7 @@ def write_members(
         media_of: links.
         with_evidence: whether the evidence is this head's.
         own_columns: what a table says of the clips.
+        kept: (N,) of alike.OtherHeads; None where there is one head.
     """
     members = clusters.clips(cluster)
     name = f"h{clusters.head}/c{cluster.cluster}"
@@ -97,6 +99,7 @@ def write_members(
             "margin": _rounded(head.margin[rows]),
             "entropy": _rounded(head.entropy[rows]),
             "agreement": _rounded(head.agreement[rows]),
+            **({} if kept is None else {"heads": _rounded(kept[rows], 2)}),
             "start": _rounded(chosen["start_s"].to_numpy()),
             "duration": _rounded(chosen["duration_s"].to_numpy()),
             "media": urls,
@@ -197,9 +200,9 @@ def write_map(
         own_columns: what a table says of the clips.
     """
     content = {
-        "x": _base64(positions[:, 0].astype("<u2")),
-        "y": _base64(positions[:, 1].astype("<u2")),
-        "cluster": {f"h{head.head}": _base64(head.cluster[rows].astype("<i4")) for head in heads},
+        "x": base64_of(positions[:, 0].astype("<u2")),
+        "y": base64_of(positions[:, 1].astype("<u2")),
+        "cluster": {f"h{head.head}": base64_of(head.cluster[rows].astype("<i4")) for head in heads},
         "ids": clips["id"].take(pa.array(rows)).to_pylist(),
         "thumb": _urls("thumbs", thumbnails[rows], "jpg"),
         **about,
@@ -236,8 +239,8 @@ def _urls(folder: str, names: np.ndarray, suffix: str) -> list[str | None]:
     return [f"{folder}/{text[:2]}/{text}.{suffix}" if text else None for text in texts]
 
 
-def _rounded(values: np.ndarray) -> list[float | None]:
-    rounded = np.round(values.astype(np.float64), 3)
+def _rounded(values: np.ndarray, digits: int = 3) -> list[float | None]:
+    rounded = np.round(values.astype(np.float64), digits)
     cells = rounded.astype(object)
     cells[~np.isfinite(rounded)] = None
     return cells.tolist()
@@ -247,5 +250,6 @@ def _round(value: float | None) -> float | None:
     return None if value is None else round(value, 3)
 
 
-def _base64(values: np.ndarray) -> str:
+def base64_of(values: np.ndarray) -> str:
+    """The bytes of an array as text."""
     return b64encode(values.tobytes()).decode()

@@ -38,6 +38,7 @@ def test_what_a_name_holds_stays_in_its_string(tmp_path: Path) -> None:
 
 def test_every_file_is_a_call_of_its_own_function(gallery: Path) -> None:
     expected = {"index": "index", "map": "map", "ids": "ids", "labels": "labels", "c0": "members", "c1": "members"}
+    expected |= {"pairs": "pairs", "cross": "cross", "colours": "colours"}
     files = sorted((gallery / "data").rglob("*.js"))
     assert {file.parent.name for file in files} == {"data", "h0", "h1"}
     for file in files:
