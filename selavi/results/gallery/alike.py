@@ -6,6 +6,7 @@ clips for every pair of heads; of C x C figures, ROWS x C are held at once, and 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_array, hstack
@@ -17,6 +18,8 @@ ROWS = 1024
 """Clusters whose figures with all others are held at once."""
 MOST_IN_TREE = 2000
 """Clusters of a head up to which it has a merge tree, whose cost grows with their square."""
+DENSE_NUMBERS = 2**24
+"""Numbers up to which a sparse matrix is used as a plain array, which is many times as fast."""
 ALL_PAIRS = 100
 """Clusters of a head up to which every pair has its figures; of more, those that are nearest in one way or other."""
 MOST_COUNTERPARTS = 3
@@ -96,18 +99,26 @@ def cross(first: np.ndarray, second: np.ndarray) -> Crossing:
     shape = (table.label_names.size, table.cluster_names.size)
     shares = csr_array((table.counts / table.label_sizes[table.rows], (table.rows, table.columns)), shape=shape)
     own, others = np.searchsorted(table.label_names, first), np.searchsorted(table.cluster_names, second)
-    kept = np.asarray(shares[own, others]).ravel().astype(np.float32)
+    kept = np.asarray(_plain(shares)[own, others]).ravel().astype(np.float32)
     return Crossing(normalised_mutual_information(table), _largest(table), shares, kept)
+
+
+def _plain(matrix: csr_array) -> Any:
+    """The matrix in 32 bits, as a plain array where that is small."""
+    small = matrix.astype(np.float32)
+    return small.toarray() if np.prod(matrix.shape) <= DENSE_NUMBERS else small
 
 
 def _largest(table: Contingency) -> list[list[tuple[int, int]]]:
     """MOST_COUNTERPARTS columns of each row, by name, and their counts."""
     largest: list[list[tuple[int, int]]] = [[] for _ in table.label_names]
     order = np.lexsort((table.columns, -table.counts, table.rows))
+    rows = table.rows[order]
+    is_kept = np.arange(len(rows)) - np.searchsorted(rows, rows) < MOST_COUNTERPARTS
+    rows, order = rows[is_kept], order[is_kept]
     names = table.cluster_names[table.columns[order]].tolist()
-    for row, name, count in zip(table.rows[order].tolist(), names, table.counts[order].tolist(), strict=True):
-        if len(largest[row]) < MOST_COUNTERPARTS:
-            largest[row].append((name, count))
+    for row, name, count in zip(rows.tolist(), names, table.counts[order].tolist(), strict=True):
+        largest[row].append((name, count))
     return largest
 
 
@@ -146,10 +157,11 @@ def find_pairs(clusters: HeadClusters, others: OtherHeads | None) -> Pairs | Non
         return None
     directions = None if directions is None else directions.astype(np.float32)
     found = [_near_features(clusters)]
-    within = None
+    profiles = within = None
     if others is not None:
+        profiles = _plain(others.profiles)
         within = np.asarray(others.profiles.power(2).sum(1)).ravel().astype(np.float32)
-        found.append(_near_heads(others.profiles, within))
+        found.append(_near_heads(profiles, within))
     tree = joined = None
     if directions is not None and num_clusters <= MOST_IN_TREE:
         tree, joined = _merge_tree(directions)
@@ -162,7 +174,7 @@ def find_pairs(clusters: HeadClusters, others: OtherHeads | None) -> Pairs | Non
     return Pairs(
         places,
         None if directions is None else _cosines(directions, places),
-        None if others is None else _together(others.profiles, places),
+        None if profiles is None else _together(profiles, places),
         within,
         None if tree is None else np.searchsorted(keys, np.sort(tree, 1) @ [num_clusters, 1]),
         joined,
@@ -176,12 +188,13 @@ def _near_features(clusters: HeadClusters) -> np.ndarray:
     return np.array(pairs, np.int64).reshape(-1, 2)
 
 
-def _near_heads(profiles: csr_array, within: np.ndarray) -> np.ndarray:
+def _near_heads(profiles: Any, within: np.ndarray) -> np.ndarray:
     """(P, 2) places of each cluster and of those that the other heads tell apart from it the least."""
     pairs = []
     count = min(NUM_NEAREST, len(within) - 1)
     for start in range(0, len(within), ROWS):
-        block = (profiles[start : start + ROWS] @ profiles.T).toarray() / np.sqrt(within)
+        product = profiles[start : start + ROWS] @ profiles.T
+        block = (product if isinstance(product, np.ndarray) else product.toarray()) / np.sqrt(within)
         rows = np.arange(len(block))
         block[rows, start + rows] = -1
         best = np.argpartition(-block, count - 1, axis=1)[:, :count]
@@ -216,9 +229,9 @@ def _cosines(directions: np.ndarray, places: np.ndarray) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def _together(profiles: csr_array, places: np.ndarray) -> np.ndarray:
+def _together(profiles: Any, places: np.ndarray) -> np.ndarray:
     parts = []
     for start in range(0, len(places), ROWS):
         one, other = places[start : start + ROWS].T
-        parts.append(np.asarray(profiles[one].multiply(profiles[other]).sum(1)).ravel())
+        parts.append(np.asarray((profiles[one] * profiles[other]).sum(1)).ravel())
     return np.concatenate(parts).astype(np.float32)

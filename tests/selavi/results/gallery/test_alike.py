@@ -67,6 +67,7 @@ def test_of_many_clusters_only_near_ones_are_paired_and_there_is_no_tree(monkeyp
     monkeypatch.setattr(alike, "ALL_PAIRS", 10)
     monkeypatch.setattr(alike, "MOST_IN_TREE", 10)
     monkeypatch.setattr(alike, "ROWS", 7)
+    monkeypatch.setattr(alike, "DENSE_NUMBERS", 0)
     clusters, heads = clusters_of(900, 40)
     others = ask_other_heads(heads[0], heads)
     pairs = find_pairs(clusters, others)
