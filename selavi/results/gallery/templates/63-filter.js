@@ -72,7 +72,7 @@ const clusterFilter = {
     this.status = make("p", { class: "filter-words", role: "status" });
     this.acts = make("span", { class: "filter-acts" });
     this.fields = make("div", { class: "filter-fields" });
-    this.details = make("details", { class: "filter", open: this.isActive() }, make("summary", {}, "Filter the clips"), this.fields);
+    this.details = make("details", { class: "filter", open: this.isActive() && !matchMedia("(max-width: 40rem)").matches }, make("summary", {}, "Filter the clips"), this.fields);
     this.details.addEventListener("toggle", () => this.details.open && this.fillLabels());
     this.fillFields();
     return make("div", { class: "filter-bar" }, this.details, make("div", { class: "filter-state" }, this.status, this.acts));

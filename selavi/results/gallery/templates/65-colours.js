@@ -173,7 +173,7 @@ const hexagonAt = (x, y) => {
     const across = u - column;
     const beside = column + (u < column ? -1 : 1) / 2;
     const next = row + (v < row ? -1 : 1);
-    if (across * across + over * over > (u - beside) ** 2 + (v - next) ** 2) {
+    if (Math.hypot(across * wide, over * tall) > Math.hypot((u - beside) * wide, (v - next) * tall)) {
       column = beside + (row & 1 ? 1 : -1) / 2;
       row = next;
     }
@@ -220,7 +220,7 @@ const density = {
     const isScale = Boolean(colouring.painted?.numbers);
     for (const { x, y, count, group, sum, known } of bins) {
       draw.fillStyle = isScale && known ? colouring.colour(Math.round(sum / known), dark) : groups[group][0];
-      draw.globalAlpha = fade * (0.15 + 0.85 * (Math.log(1 + count) / Math.log(1 + this.most)));
+      draw.globalAlpha = fade * (0.25 + 0.75 * (Math.log(1 + count) / Math.log(1 + this.most)));
       draw.beginPath();
       corners.forEach(([dx, dy]) => draw.lineTo(x + dx, y + dy));
       draw.fill();

@@ -55,7 +55,7 @@ const headsView = {
     const others = numbers.filter((number) => number !== one);
     return make(
       "div",
-      { class: "toolbar" },
+      { class: "heads-tools" },
       choice("Head", one, (value) => to(value, Number(value) === other ? one : other), numbers.map((number) => [number, String(number)])),
       choice("beside head", other, (value) => to(one, value), others.map((number) => [number, `${number}, NMI ${decimals(this.heads[0].nmi[number])}`])),
       button("Swap", () => to(other, one), { title: "The other head's clusters as rows" }),
