@@ -22,6 +22,7 @@ VIEWS = {
     "filter": "#/cluster/1?confidence=0.5-0.9",
     "map": "#/map",
 }
+EXTREMES = (np.nanargmax, np.nanargmin)
 FROM_MIDDLE = """(i) => {
   const [x, y] = [(i * 7.3) % 97, (i * 3.1) % 89];
   const [column, row] = hexagonAt(x, y);
@@ -348,6 +349,21 @@ def test_a_filter_reaches_clips_of_clusters_that_were_merged(visit: Visit, galle
     number = int((np.round(heads[0].confidence[inside].astype(float), 3) >= 0.8).sum())
     wait(page, f"document.querySelector('.filter-words').innerText === '{number} of {int(inside.sum())} clips shown.'")
     wait(page, f"document.querySelectorAll('.row.all .tile').length === {min(96, number)}")
+
+
+def test_clips_that_were_moved_here_are_filtered_too(visit: Visit, gallery: Path) -> None:
+    clips, heads, _ = synthetic_clips(240, 8)
+    sure, unsure = (int(find(np.where(heads[0].cluster == 2, heads[0].confidence, np.nan))) for find in EXTREMES)
+    page = visit(gallery, "#/cluster/1")
+    page.wait_for_selector(".row.all")
+    for row in (sure, unsure):
+        page.evaluate("(id) => edits.moveClips([{cluster: 2, id}], 1)", clips["id"][row].as_py())
+    wait(page, "document.querySelectorAll('.row.arrived .tile').length === 2")
+    between = (float(heads[0].confidence[sure]) + float(heads[0].confidence[unsure])) / 2
+    page.evaluate(f"location.hash = '#/cluster/1?confidence={between:.2f}-'")
+    wait(page, "document.querySelectorAll('.row.arrived .tile').length === 1")
+    assert page.locator(".row.arrived .file").get_attribute("title") == clips["id"][sure].as_py()
+    assert page.locator(".row.arrived").is_visible()
 
 
 # All of it

@@ -156,19 +156,19 @@ def find_pairs(clusters: HeadClusters, others: OtherHeads | None) -> Pairs | Non
     if num_clusters < 2 or (directions is None and others is None):
         return None
     directions = None if directions is None else directions.astype(np.float32)
-    found = [_near_features(clusters)]
+    candidates = [_near_features(clusters)]
     profiles = within = None
     if others is not None:
         profiles = _plain(others.profiles)
         within = np.asarray(others.profiles.power(2).sum(1)).ravel().astype(np.float32)
-        found.append(_near_heads(profiles, within))
+        candidates.append(_near_heads(profiles, within))
     tree = joined = None
     if directions is not None and num_clusters <= MOST_IN_TREE:
         tree, joined = _merge_tree(directions)
-        found.append(tree)
+        candidates.append(tree)
     if num_clusters <= ALL_PAIRS:
-        found.append(np.stack(np.triu_indices(num_clusters, 1), 1))
-    keys = np.concatenate([np.sort(pairs, 1) @ [num_clusters, 1] for pairs in found])
+        candidates.append(np.stack(np.triu_indices(num_clusters, 1), 1))
+    keys = np.concatenate([np.sort(pairs, 1) @ [num_clusters, 1] for pairs in candidates])
     keys = np.unique(keys)
     places = np.stack(np.divmod(keys, num_clusters), 1)
     return Pairs(

@@ -18,9 +18,9 @@ const clusterView = {
     this.section = null;
     this.isFilled = false;
     this.matched = null; // the clips that a filter lets pass: [[cluster, place within it, id], ...]
-    clusterFilter.read(id === null ? route.query : "");
     this.isShort = false;
     this.entry = indexView.entry(number);
+    clusterFilter.read(id === null && this.entry.parts ? route.query : "");
     this.usual = this.entry.labels[0]?.[0] ?? null;
     this.side = make("aside", { class: "side", "aria-label": `About cluster ${number}` });
     this.rows = make("div", { class: "rows" });
@@ -271,7 +271,8 @@ const clusterView = {
       }),
     );
     const hint = rows.length > clips.length ? `${grouped(rows.length)} clips, the first ${clips.length} of them` : "by your hand";
-    fillWith(this.arrivals, ...(clips.length ? [this.row("arrived", "Moved here", hint, clips)] : []));
+    const passing = clips.filter((clip) => clusterFilter.fits(clip));
+    fillWith(this.arrivals, ...(passing.length ? [this.row("arrived", "Moved here", hint, passing)] : []));
     if (!rows.length && !this.entry.parts) addTo(this.arrivals, make("p", { class: "nothing" }, "No clip is in this cluster: it was split off, and its clips have been put back."));
   },
 

@@ -160,6 +160,7 @@ const clusterFilter = {
     view.matched = found;
     rows.classList.toggle("filtered", found !== null);
     this.say(found, holders);
+    view.fillArrivals();
     view.refreshMembers();
   },
 
