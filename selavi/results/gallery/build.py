@@ -15,8 +15,9 @@ import pyarrow.compute as pc
 
 from selavi.media import MediaError, is_still
 from selavi.results.evidence import Evidence
-from selavi.results.gallery import data
+from selavi.results.gallery import compare_data, data
 from selavi.results.gallery import media as links
+from selavi.results.gallery.alike import ask_other_heads, find_pairs
 from selavi.results.gallery.columns import Columns
 from selavi.results.gallery.layout import Method, place_points, points_of
 from selavi.results.gallery.near import nearest_clips, rows_to_search
@@ -174,6 +175,7 @@ def write_gallery(
     thumbnails = writer.make_thumbnails()
     overlays = writer.draw_overlays(explain, num_explained)
     pictures = data.PictureNames(thumbnails, overlays)
+    writer.write_comparisons()
     writer.write_members(pictures, writer.take_media())
     writer.write_search_and_labels()
     writer.write_rows(features)
@@ -213,6 +215,9 @@ class _Writer:
         self.labelled = clips["label"].null_count < len(clips)
         self.has_map = False
         self.num_searched = 0
+        self.kept: dict[int, np.ndarray | None] = {}
+        self.nmi: dict[int, dict[str, float]] = {}
+        self.paired: set[int] = set()
         notes = columns.notes if columns else ()
         self.report = GalleryReport(out_dir / "index.html", notes=notes, without_pictures=source.is_empty)
         self.folder = out_dir / "data"
@@ -354,6 +359,22 @@ class _Writer:
         for path, target, row in zip(paths, targets, rows.tolist(), strict=True):
             yield links.MediaJob(self.source.root / path, target, row)
 
+    def write_comparisons(self) -> None:
+        """Write which clusters are alike, and each head's clusters crossed with those of the others."""
+        for head in self.heads:
+            clusters = self.clusters[head.head]
+            numbers = [cluster.cluster for cluster in clusters.clusters]
+            others = ask_other_heads(head, self.heads)
+            crossings = others.crossings if others else {}
+            self.kept[head.head] = others.kept if others else None
+            self.nmi[head.head] = compare_data.nmi_of(crossings)
+            for other, crossing in crossings.items():
+                self.written.add(compare_data.write_crossing(self.folder, head.head, other, numbers, crossing))
+            pairs = find_pairs(clusters, others)
+            if pairs is not None:
+                self.paired.add(head.head)
+                self.written.add(compare_data.write_pairs(self.folder, head.head, numbers, pairs))
+
     def write_members(self, pictures: data.PictureNames, media_of: data.MediaOf) -> None:
         """Write the clips of every cluster."""
         for head in self.heads:
@@ -361,7 +382,16 @@ class _Writer:
             is_chosen = head.head == self.about.chosen_head
             for cluster in clusters.clusters:
                 files = data.write_members(
-                    self.folder, head, clusters, cluster, self.clips, pictures, media_of, is_chosen, self.columns
+                    self.folder,
+                    head,
+                    clusters,
+                    cluster,
+                    self.clips,
+                    pictures,
+                    media_of,
+                    is_chosen,
+                    self.columns,
+                    self.kept[head.head],
                 )
                 self.written |= set(files)
 
@@ -402,6 +432,10 @@ class _Writer:
         self.has_map = True
         path = data.write_map(self.folder, rows, positions, self.clips, self.heads, thumbnails, explained, self.columns)
         self.written.add(path)
+        for head in self.heads:
+            self.written.add(compare_data.write_colours(self.folder, head, self.kept[head.head], rows))
+        if self.labelled:
+            self.written.add(compare_data.write_label_colours(self.folder, self.clips["label"], rows))
 
     def write_index(self, pictures: data.PictureNames) -> None:
         """Write what the page loads first."""
@@ -445,6 +479,8 @@ class _Writer:
         return {
             "head": clusters.head,
             "agreement": agreement[place] if agreement else None,
+            "nmi": self.nmi[clusters.head],
+            "hasPairs": clusters.head in self.paired,
             "clusters": [
                 data.describe_cluster(cluster, clusters.clips(cluster), thumbnails, self.columns)
                 | self._words(clusters.clips(cluster)[cluster.typical])

@@ -67,6 +67,7 @@ def write_members(
     media_of: MediaOf,
     with_evidence: bool,
     own_columns: Columns | None = None,
+    kept: np.ndarray | None = None,
 ) -> list[Path]:
     """Write data/hH/cC.js and, with more than PART members, cC-1.js ...; returns the files.
 
@@ -80,6 +81,7 @@ def write_members(
         media_of: links.
         with_evidence: whether the evidence is this head's.
         own_columns: what a table says of the clips.
+        kept: (N,) of alike.OtherHeads; None where there is one head.
     """
     members = clusters.clips(cluster)
     name = f"h{clusters.head}/c{cluster.cluster}"
@@ -98,6 +100,7 @@ def write_members(
             "margin": rounded(head.margin[rows]),
             "entropy": rounded(head.entropy[rows]),
             "agreement": rounded(head.agreement[rows]),
+            **({} if kept is None else {"heads": rounded(kept[rows], 2)}),
             "start": rounded(chosen["start_s"].to_numpy()),
             "duration": rounded(chosen["duration_s"].to_numpy()),
             "media": urls,
@@ -237,9 +240,9 @@ def _urls(folder: str, names: np.ndarray, suffix: str) -> list[str | None]:
     return [f"{folder}/{text[:2]}/{text}.{suffix}" if text else None for text in texts]
 
 
-def rounded(values: np.ndarray) -> list[float | None]:
-    """Numbers with three decimals, None for those that are not finite."""
-    numbers = np.round(values.astype(np.float64), 3)
+def rounded(values: np.ndarray, digits: int = 3) -> list[float | None]:
+    """Numbers with a few decimals, None for those that are not finite."""
+    numbers = np.round(values.astype(np.float64), digits)
     cells = numbers.astype(object)
     cells[~np.isfinite(numbers)] = None
     return cells.tolist()

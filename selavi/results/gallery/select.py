@@ -102,6 +102,8 @@ class HeadClusters:
     oddness: np.ndarray | None = None
     """(N,) float32, in the order of `order`: each clip's distance to the mean features of its cluster, divided by the
     mean distance of the cluster's clips, NaN where that is 0; None without features."""
+    directions: np.ndarray | None = None
+    """(C, D) float16, the clusters' mean features about the mean of all clips, scaled to length 1."""
 
     def clips(self, cluster: Cluster) -> np.ndarray:
         """(size,) the clips of a cluster, by rank."""
@@ -171,7 +173,8 @@ class Selector:
         agreement = _means_of_known(head.agreement[order], starts)
         counts = self._label_counts(row_of, order, len(numbers))
         words = self._suggested_words(row_of, order, sizes)
-        distances, nearest = self._by_features(order, numbers, starts, sizes)
+        distances, directions = self._by_features(order, numbers, sizes)
+        nearest = [[] for _ in numbers] if directions is None else _nearest(directions, numbers)
         oddness = distances if distances is not None else 1 - head.agreement[order]
         margins = head.margin[order]
         clusters = []
@@ -200,7 +203,8 @@ class Selector:
                     *_rows_to_show(margins[members], oddness[members], self.places),
                 )
             )
-        return HeadClusters(head.head, order, clusters, _relative(distances, starts, sizes))
+        means = None if directions is None else directions.astype(np.float16)
+        return HeadClusters(head.head, order, clusters, _relative(distances, starts, sizes), means)
 
     def differs(self, clusters: HeadClusters) -> np.ndarray:
         """(N,) bool, in the order of `clusters.order`: has the clip another label than most of its cluster?
@@ -266,11 +270,11 @@ class Selector:
         return suggestions
 
     def _by_features(
-        self, order: np.ndarray, numbers: np.ndarray, starts: np.ndarray, sizes: np.ndarray
-    ) -> tuple[np.ndarray | None, list[list[tuple[int, float]]]]:
-        """Squared distance of each clip, in order, to its cluster's mean; and the nearest clusters."""
+        self, order: np.ndarray, numbers: np.ndarray, sizes: np.ndarray
+    ) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Squared distance of each clip, in order, to its cluster's mean; and the directions of the means."""
         if self.features is None or self.mean is None:
-            return None, [[] for _ in numbers]
+            return None, None
         means = np.zeros((len(numbers), self.features.shape[1]), np.float32)
         row_of = np.repeat(np.arange(len(numbers)), sizes)
         for block in _blocks(len(order)):
@@ -282,7 +286,9 @@ class Selector:
         for block in _blocks(len(order)):
             away = self.features[order[block]].astype(np.float32) - means[row_of[block]]
             distances[block] = np.einsum("nd,nd->n", away, away)
-        return distances, _nearest(means - self.mean, numbers)
+        means -= self.mean
+        lengths = np.linalg.norm(means, axis=1, keepdims=True)
+        return distances, means / np.where(lengths > 0, lengths, 1)
 
 
 def _rows_to_show(margins: np.ndarray, oddness: np.ndarray, places: Places) -> tuple[list[int], list[int], list[int]]:
@@ -305,13 +311,11 @@ def _smallest(values: np.ndarray, count: int) -> np.ndarray:
     return places[np.argsort(values[places], kind="stable")][:count]
 
 
-def _nearest(means: np.ndarray, numbers: np.ndarray) -> list[list[tuple[int, float]]]:
+def _nearest(directions: np.ndarray, numbers: np.ndarray) -> list[list[tuple[int, float]]]:
     """NUM_NEAREST clusters of each, by the cosine of their means about the mean of all clips."""
-    lengths = np.linalg.norm(means, axis=1, keepdims=True)
-    directions = means / np.where(lengths > 0, lengths, 1)
     nearest: list[list[tuple[int, float]]] = []
-    count = min(NUM_NEAREST, len(means) - 1)
-    for start in range(0, len(means), 1024):
+    count = min(NUM_NEAREST, len(directions) - 1)
+    for start in range(0, len(directions), 1024):
         similarities = directions[start : start + 1024] @ directions.T
         similarities[np.arange(len(similarities)), start + np.arange(len(similarities))] = -np.inf
         best = np.argsort(-similarities, axis=1, kind="stable")[:, :count]

@@ -7,6 +7,9 @@ const selavi = {
   map: (value) => received.set("map", value),
   ids: (part, value) => received.set(`ids/${part}`, value),
   labels: (head, value) => received.set(`labels/${head}`, value),
+  pairs: (head, value) => received.set(`pairs/${head}`, value),
+  cross: (heads, value) => received.set(`cross/${heads}`, value),
+  colours: (name, value) => received.set(`colours/${name}`, value),
 };
 
 const MEMBER_PARTS_KEPT = 30;
@@ -66,7 +69,7 @@ const loadPart = async (cluster, part) => {
 };
 
 const COLUMNS = [
-  "id", "row", "path", "label", "confidence", "margin", "entropy", "agreement", "start", "duration", "media", "playable", "kind", "thumb", "evidence", "texts", "picture",
+  "id", "row", "path", "label", "confidence", "margin", "entropy", "agreement", "heads", "start", "duration", "media", "playable", "kind", "thumb", "evidence", "texts", "picture",
 ];
 
 /** One clip, from the columns of a data file; `number` counts from 1 within its cluster, most confident first. */

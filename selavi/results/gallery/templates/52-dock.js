@@ -12,7 +12,7 @@ const dock = {
   refresh() {
     clipView.refresh();
     const place = byId("dock");
-    const views = ["cluster", "map", "pairs", "queue"];
+    const views = ["cluster", "map", "pairs", "compare", "queue"];
     place.hidden = !views.includes(route.view) || !(this.tile || selection.size);
     if (place.hidden) return;
     fillWith(byId("dock-clip"), ...(this.tile ? this.clipParts(this.tile.clip) : []));
@@ -33,6 +33,7 @@ const dock = {
       ["margin", clip.margin],
       ["entropy", clip.entropy],
       [app.index.words ? "modalities agree" : "sound and picture agree", clip.agreement],
+      ["other heads keep it here", clip.heads],
     ].filter(([, value]) => value !== null && value !== undefined);
     const own = app.index.columns.map((name, i) => [name, clip.texts?.[i]]).filter(([, text]) => text !== null && text !== undefined);
     const strip = clip.thumb

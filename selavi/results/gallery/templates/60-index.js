@@ -226,8 +226,10 @@ const indexView = {
     this.meter.style.width = `${100 * share}%`;
     const settled = new Set(done.map(({ cluster }) => cluster));
     const next = this.left.find(({ cluster }) => !settled.has(cluster))?.cluster;
-    const alike = app.head.clusters.some(({ nearest }) => nearest.length) ? [" ", make("a", { href: routeTo("pairs") }, "Compare clusters that look alike"), "."] : [];
-    fillWith(this.guide, ...(next === undefined ? this.farewell() : this.invitation(next, done.length === 0)), ...(this.left.length ? alike : []));
+    const pairs = app.head.hasPairs ? [" ", make("a", { href: routeTo("pairs") }, "Compare clusters that look alike"), "."] : [];
+    const other = app.index.heads.find((head) => head !== app.head);
+    const heads = other ? [" ", make("a", { href: `#/heads/${app.head.head}/${other.head}` }, "Compare heads"), "."] : [];
+    fillWith(this.guide, ...(next === undefined ? this.farewell() : this.invitation(next, done.length === 0)), ...(this.left.length ? pairs : []), ...heads);
   },
 
   /** One line for who does not know what to do first. */
@@ -284,11 +286,17 @@ const indexView = {
     });
     fillWith(this.bar,
       make("p", { role: "status" }, `${plural(many, "cluster")} selected`),
+      many === 2 ? make("a", { class: "button", href: this.routeToPicked(), title: "c", "aria-keyshortcuts": "c" }, "Compare them") : null,
       many > 1 ? button("Merge them", () => this.joinPicked(), { class: "primary", title: "g", "aria-keyshortcuts": "g" }) : null,
       form,
       button("Reject", () => this.rejectPicked(), { title: "r", "aria-keyshortcuts": "r" }),
       button("Clear", () => this.letGo(), { class: "quiet-button", title: "Esc" }),
     );
+  },
+
+  /** The address of two selected clusters side by side. */
+  routeToPicked() {
+    return routeToCompare(...this.picked);
   },
 
   joinPicked() {

@@ -17,8 +17,10 @@ const clusterView = {
     this.page = 0;
     this.section = null;
     this.isFilled = false;
+    this.matched = null; // the clips that a filter lets pass: [[cluster, place within it, id], ...]
     this.isShort = false;
     this.entry = indexView.entry(number);
+    clusterFilter.read(id === null && this.entry.parts ? route.query : "");
     this.usual = this.entry.labels[0]?.[0] ?? null;
     this.side = make("aside", { class: "side", "aria-label": `About cluster ${number}` });
     this.rows = make("div", { class: "rows" });
@@ -182,6 +184,7 @@ const clusterView = {
               app.index.words ? null : make("span", { class: "cell" }, near.cover.length ? picture(near.cover[0], app.index.tile.frames ? "picture" : "wave", "") : icon("no-picture")),
               make("span", { class: "near-words" }, make("span", { class: "number" }, String(other)), " ", userText(words, name ? "given" : "suggested"), make("span", { class: "quiet", title: "cosine similarity" }, decimals(similarity))),
             ),
+            make("a", { class: "beside", href: routeToCompare(this.number, other), "aria-label": `Compare with cluster ${other}` }, "Compare"),
             button("Merge", () => this.mergeNearest(place), { class: "link", title: `Merge ${other} and ${entry.cluster} (${place + 1})`, "aria-label": `Merge with cluster ${other}`, "aria-keyshortcuts": String(place + 1) }),
           );
         }),
@@ -198,7 +201,7 @@ const clusterView = {
   async fill(id) {
     const { number, rows } = this;
     const current = () => route.view === "cluster" && clusterView.number === number && rows.isConnected;
-    addTo(rows, this.rowsBar());
+    addTo(rows, this.rowsBar(), this.entry.parts ? clusterFilter.build() : null);
     try {
       if (this.entry.parts) {
         const part = await loadPart(number, 0);
@@ -216,7 +219,8 @@ const clusterView = {
       await this.fillArrivals();
       if (!current()) return;
       this.isFilled = true;
-      this.refreshMembers();
+      if (clusterFilter.isActive()) await clusterFilter.apply();
+      else this.refreshMembers();
       if (id !== null) await this.reveal(id);
     } catch (error) {
       if (current()) addTo(rows, fault(error.message));
@@ -267,7 +271,8 @@ const clusterView = {
       }),
     );
     const hint = rows.length > clips.length ? `${grouped(rows.length)} clips, the first ${clips.length} of them` : "by your hand";
-    fillWith(this.arrivals, ...(clips.length ? [this.row("arrived", "Moved here", hint, clips)] : []));
+    const passing = clips.filter((clip) => clusterFilter.fits(clip));
+    fillWith(this.arrivals, ...(passing.length ? [this.row("arrived", "Moved here", hint, passing)] : []));
     if (!rows.length && !this.entry.parts) addTo(this.arrivals, make("p", { class: "nothing" }, "No clip is in this cluster: it was split off, and its clips have been put back."));
   },
 
@@ -281,9 +286,10 @@ const clusterView = {
   /** Show the members, anew where other clusters are merged now. */
   refreshMembers() {
     const all = this.holders();
-    const holders = this.isShort && all.length === 1 ? [] : all;
-    if (this.section?.isConnected && holders.join() === this.shownHolders) return;
-    this.shownHolders = holders.join();
+    const holders = this.isShort && all.length === 1 && !this.matched ? [] : all;
+    const shown = `${holders.join()} ${this.matched ? clusterFilter.text() : ""}`;
+    if (this.section?.isConnected && shown === this.shownHolders) return;
+    this.shownHolders = shown;
     const before = this.section;
     this.section = holders.length ? this.members(holders) : null;
     if (before?.isConnected) {
@@ -303,7 +309,8 @@ const clusterView = {
   },
 
   members(holders) {
-    this.size = holders.reduce((sum, cluster) => sum + indexView.entry(cluster).size, 0);
+    this.size = this.matched?.length ?? holders.reduce((sum, cluster) => sum + indexView.entry(cluster).size, 0);
+    const heading = this.matched ? "Clips that pass the filter" : `All ${plural(this.size, "clip")}`;
     const others = holders.filter((cluster) => cluster !== this.number);
     const hint = others.length ? `most confident first; then those of ${others.map(spoken).join(", ")}` : "most confident first";
     this.grid = make("div");
@@ -311,7 +318,7 @@ const clusterView = {
     const section = make(
       "section",
       { class: "row all", "aria-labelledby": "row-all" },
-      make("div", { class: "row-head" }, make("h2", { id: "row-all" }, `All ${plural(this.size, "clip")}`), make("p", { class: "quiet" }, userText(hint))),
+      make("div", { class: "row-head" }, make("h2", { id: "row-all" }, heading), make("p", { class: "quiet" }, userText(hint))),
       this.grid,
       this.pager,
     );
@@ -326,6 +333,10 @@ const clusterView = {
 
   async turnTo(page, thenFocus = false) {
     const { grid, pager, size } = this;
+    if (!size) {
+      fillWith(grid, make("p", { class: "nothing" }, "No clip passes."));
+      return;
+    }
     const pages = Math.ceil(size / CLIPS_A_PAGE);
     this.page = clamp(page, 0, pages - 1);
     const first = this.page * CLIPS_A_PAGE;
@@ -353,6 +364,10 @@ const clusterView = {
   /** Clips first..last-1 of all holders in a row. */
   async clipsBetween(first, last) {
     const clips = [];
+    if (this.matched) {
+      for (const [cluster, place] of this.matched.slice(first, last)) clips.push(...(await loadClips(cluster, place, place + 1)));
+      return clips;
+    }
     let before = 0;
     for (const cluster of this.holders()) {
       const { size } = indexView.entry(cluster);
@@ -381,7 +396,8 @@ const clusterView = {
   refresh() {
     this.refreshSide();
     if (this.arrivals) this.fillArrivals();
-    if (this.isFilled) this.refreshMembers();
+    if (this.isFilled && clusterFilter.isActive()) clusterFilter.apply();
+    else if (this.isFilled) this.refreshMembers();
     refreshTiles();
   },
 };

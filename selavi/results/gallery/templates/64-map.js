@@ -21,6 +21,11 @@ const mapView = {
     this.tip = make("div", { class: "map-tip", hidden: true });
     this.list = make("div", { class: "map-list" });
     this.words = make("p", { class: "quiet" });
+    this.legend = make("div", { class: "map-legend" });
+    this.crowd = make("p", { class: "quiet crowd" });
+    this.densityButton = button("Density", () => this.setDensity(!this.isDense), {
+      class: "toggle", "aria-pressed": "false", title: "Hexagons, the stronger the more clips lie there; by themselves where many clips lie on each other",
+    });
     this.lassoButton = button("Select", () => this.setLasso(!this.lassoing), {
       class: "toggle", "aria-pressed": "false", title: "Draw round clips to select them; or hold Shift and drag",
     }, icon("lasso"), "Select");
@@ -34,6 +39,7 @@ const mapView = {
         make(
           "div",
           { class: "map-tools" },
+          this.densityButton,
           this.lassoButton,
           iconButton("plus", "Zoom in", () => this.zoom(1.5)),
           iconButton("minus", "Zoom out", () => this.zoom(1 / 1.5)),
@@ -42,7 +48,7 @@ const mapView = {
         this.canvas,
         this.tip,
       ),
-      make("section", { class: "map-side", "aria-label": "Clips and clusters of the map" }, this.list),
+      make("section", { class: "map-side", "aria-label": "Clips and clusters of the map" }, this.colourField(), this.legend, this.crowd, this.list),
     );
     this.listen();
     new ResizeObserver(() => this.draw()).observe(this.canvas);
@@ -63,8 +69,75 @@ const mapView = {
       (kept ? `: the plane keeps ${percent(kept)} of the variance` : "");
     this.group();
     this.inside = null;
-    this.draw();
     this.listClusters();
+    this.recolour();
+  },
+
+  colourField() {
+    const choices = colouring.choices();
+    const kept = storage.read("selavi.colours");
+    colouring.by = choices.some(([value]) => value === kept) ? kept : "cluster";
+    const choice = make("select", { autocomplete: "off", id: "colours" }, choices.map(([value, words]) => make("option", { value, selected: value === colouring.by }, words)));
+    choice.addEventListener("change", () => {
+      colouring.by = choice.value;
+      storage.write("selavi.colours", choice.value);
+      this.recolour();
+    });
+    return make("label", { class: "field" }, make("span", {}, "Colour by"), choice);
+  },
+
+  /** Read what the colours say, and show it. */
+  async recolour() {
+    if (!this.data) return;
+    colouring.only = null;
+    const { by } = colouring;
+    try {
+      await colouring.read(this.data);
+      if (by !== colouring.by || route.view !== "map") return;
+      this.showLegend();
+      this.draw();
+    } catch (error) {
+      fillWith(this.legend, fault(error.message));
+    }
+  },
+
+  showLegend() {
+    const focused = [...this.legend.querySelectorAll("button")].indexOf(document.activeElement);
+    fillWith(this.legend, colouring.legend(() => {
+      this.showLegend();
+      this.redraw();
+    }));
+    this.legend.querySelectorAll("button")[focused]?.focus();
+  },
+
+  /** Points that are drawn in one colour: [[colour, points, code], ...]. */
+  colourGroups(dark) {
+    const { painted } = colouring;
+    if (!painted) return [...this.points].map(([cluster, points]) => [clusterColour(cluster, dark), points]);
+    const groups = new Map();
+    painted.codes.forEach((code, i) => {
+      if (!groups.has(code)) groups.set(code, []);
+      groups.get(code).push(i);
+    });
+    return [...groups].map(([code, points]) => [colouring.colour(code, dark), points, code]);
+  },
+
+  /** In the colours of the scheme shown now. */
+  redress() {
+    this.showLegend();
+    this.draw();
+  },
+
+  setDensity(on) {
+    density.wanted = on;
+    this.draw();
+  },
+
+  /** Whether a point is shown in full: not outside of the selection, the cluster or the colour that is pointed at. */
+  isLit(i, chosen) {
+    if (chosen) return chosen.has(i);
+    if (this.focus !== null) return this.focus === this.clusters[i];
+    return colouring.only === null || colouring.painted?.codes[i] === colouring.only;
   },
 
   /** Points of each cluster, and the cluster's middle. */
@@ -99,16 +172,25 @@ const mapView = {
     canvas.height = place.height * scale;
     const draw = canvas.getContext("2d");
     draw.scale(scale, scale);
-    const dark = isDark();
+    const groups = this.colourGroups(isDark());
+    const found = density.bins(groups, place, (i, at) => this.toScreen(i, at));
+    const isCrowded = density.isCrowded(found);
+    this.isDense = density.wanted ?? isCrowded;
+    this.densityButton.setAttribute("aria-pressed", String(this.isDense));
     const dot = clamp(1.6 + Math.sqrt(20000 / data.x.length) * 0.8, 1.6, 4.5) * Math.sqrt(this.view.zoom) ** 0.7;
     const chosen = this.inside ? new Set(this.inside) : null;
-    for (const [cluster, points] of this.points) {
-      const near = this.focus === null || this.focus === cluster;
-      draw.fillStyle = clusterColour(cluster, dark);
+    const isAll = !chosen && this.focus === null && colouring.only === null;
+    if (this.isDense) density.draw(draw, groups, found, isAll ? 1 : 0.3, isDark());
+    const words = this.isDense ? `The fullest hexagon holds ${plural(density.most, "clip")}; its colour is ${colouring.painted?.numbers ? "the mean" : "that of most"} of its clips.` : "";
+    if (this.crowd.textContent !== words) this.crowd.textContent = words;
+    for (const [colour, points] of this.isDense && isAll ? [] : groups) {
+      draw.fillStyle = colour;
       for (const i of points) {
+        const isLit = this.isLit(i, chosen);
+        if (this.isDense && !isLit) continue;
         const [x, y] = this.toScreen(i, place);
         if (x < -9 || y < -9 || x > place.width + 9 || y > place.height + 9) continue;
-        draw.globalAlpha = chosen ? (chosen.has(i) ? 1 : 0.12) : near ? 0.8 : 0.1;
+        draw.globalAlpha = !isLit ? 0.1 : chosen ? 1 : isCrowded ? 0.5 : 0.8;
         draw.beginPath();
         draw.arc(x, y, dot, 0, 7);
         draw.fill();
@@ -127,10 +209,12 @@ const mapView = {
     }
   },
 
-  /** Names of the largest clusters, as many as have room. */
+  /** Names of the largest clusters, as many as have room, each once. */
   drawNames(draw, place) {
     const overlay = names.overlay();
     const taken = [];
+    const written = new Set();
+    Object.assign(this, { taken, written });
     draw.font = `600 12px ${getComputedStyle(document.body).fontFamily}`;
     draw.textAlign = "center";
     draw.textBaseline = "middle";
@@ -144,6 +228,8 @@ const mapView = {
       const text = full.length > 24 ? `${full.slice(0, 23)}…` : full;
       const half = draw.measureText(text).width / 2 + 4;
       if (cluster !== this.focus && taken.some(([l, r, t, b]) => x - half < r && x + half > l && y - 9 < b && y + 9 > t)) continue;
+      if (written.has(full.toLowerCase())) continue;
+      written.add(full.toLowerCase());
       taken.push([x - half, x + half, y - 9, y + 9]);
       draw.lineWidth = 4;
       draw.strokeStyle = colourOf("--paper");
@@ -273,6 +359,7 @@ const mapView = {
       make("span", { class: "mono" }, userText(lastPart(ids[i]))),
       ownTexts({ texts: texts?.[i] }).slice(0, 1).map((text) => userText(text)),
       make("span", {}, `cluster ${spoken(focus)}`),
+      colouring.painted ? make("span", {}, `${colouring.words()}: `, userText(colouring.painted.said(i), "strong")) : null,
     );
     const place = this.place();
     this.tip.style.left = `${clamp(here[0] + 16, 8, Math.max(8, place.width - 268))}px`;
@@ -388,6 +475,7 @@ const mapView = {
   },
 
   refresh() {
+    this.showLegend();
     this.draw();
     refreshTiles();
   },

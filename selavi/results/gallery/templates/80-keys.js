@@ -30,7 +30,7 @@ const scheme = {
 const redrawCanvases = () => {
   if (!app.index) return;
   if (indexView.element) indexView.draw();
-  if (route.view === "map") mapView.draw();
+  if (route.view === "map") mapView.redress();
   if (route.view === "labels") labelsView.draw();
 };
 
@@ -73,12 +73,20 @@ const pairShortcuts = {
   b: () => pairsView.forget(),
   p: () => player.listenAll(shownTiles),
 };
+const compareShortcuts = {
+  y: () => compareView.answer(true),
+  n: () => compareView.answer(false),
+  p: () => compareView.hear(),
+};
 const indexShortcuts = {
+  c: () => indexView.picked.size === 2 && go(indexView.routeToPicked()),
   x: () => indexView.pick(document.activeElement?.closest("li")?.querySelector("a.card")),
   g: () => indexView.picked.size && indexView.joinPicked(),
   r: () => indexView.picked.size && indexView.rejectPicked(),
 };
-const VIEW_SHORTCUTS = { cluster: clusterShortcuts, pairs: pairShortcuts, index: indexShortcuts, queue: queueShortcuts };
+const VIEW_SHORTCUTS = {
+  cluster: clusterShortcuts, pairs: pairShortcuts, compare: compareShortcuts, index: indexShortcuts, queue: queueShortcuts,
+};
 
 const onKey = (event) => {
   if (help.open || event.altKey) return;

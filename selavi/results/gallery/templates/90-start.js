@@ -8,7 +8,8 @@ const go = (address) => {
 
 /** #/h1/cluster/12/clip/ID -> {head: 1, view: "cluster", cluster: 12, id: "ID"}; h1 only where another head is shown. */
 const readRoute = (hash) => {
-  const parts = hash.replace(/^#\/?/, "").split("/");
+  const [path, query = ""] = hash.replace(/^#\/?/, "").split("?");
+  const parts = path.split("/");
   const head = /^h\d+$/.test(parts[0]) ? Number(parts.shift().slice(1)) : app.index.chosenHead;
   const [view, number, kind, ...rest] = parts;
   if (view === "cluster" && /^\d+$/.test(number ?? "")) {
@@ -18,18 +19,31 @@ const readRoute = (hash) => {
     } catch {
       say("The address names no clip that could be read.");
     }
-    return { head, view: "cluster", cluster: Number(number), id };
+    return { head, view: "cluster", cluster: Number(number), id, query };
   }
+  const isNumber = (text) => /^\d+$/.test(text ?? "");
+  if (view === "compare" && isNumber(number) && isNumber(kind) && number !== kind) return { head, view, one: Number(number), other: Number(kind) };
+  if (view === "heads" && app.index.heads.length > 1) return readHeads(Number(number), Number(kind));
   if (view === "map" && app.index.hasMap) return { head, view: "map" };
   if (view === "labels" && app.index.labelled) return { head, view: "labels" };
-  if (view === "pairs" && app.index.heads.some((each) => each.clusters.some(({ nearest }) => nearest.length))) return { head, view };
+  if (view === "pairs" && app.index.heads.some((each) => each.hasPairs)) return { head, view };
   if (view === "large" && /^\d+$/.test(number ?? "")) return clipView.readRoute(head, number, [kind, ...rest]);
   if (view === "queue") return { head, view, place: [number, kind] };
   if (view === "names" || view === "help") return { head, view };
   return { head, view: "index" };
 };
 
-const viewTitles = { index: "", map: "Map", labels: "Labels", names: "Names", pairs: "Pairs", queue: "Queue" };
+/** #/heads/1/2; heads that are not there are left for those that are. */
+const readHeads = (first, second) => {
+  const numbers = app.index.heads.map((each) => each.head);
+  const head = numbers.includes(first) ? first : app.index.chosenHead;
+  const other = numbers.includes(second) && second !== head ? second : numbers.find((number) => number !== head);
+  return { head, view: "heads", one: head, other };
+};
+
+const viewTitles = {
+  index: "", map: "Map", labels: "Labels", names: "Names", pairs: "Pairs", compare: "Two clusters", heads: "Two heads", queue: "Queue",
+};
 
 const showRoute = () => {
   const next = clipView.beneath(readRoute(location.hash));
@@ -48,6 +62,11 @@ const showRoute = () => {
     say(`Head ${app.head.head} has no cluster ${next.cluster}.`);
     route.view = "index";
   }
+  const stranger = next.view === "compare" ? [next.one, next.other].find((cluster) => !allClusters().includes(cluster)) : undefined;
+  if (stranger !== undefined) {
+    say(`Head ${app.head.head} has no cluster ${stranger}.`);
+    route.view = "index";
+  }
   forgetTiles();
   selection.clear();
   if (otherHead) {
@@ -63,13 +82,15 @@ const showRoute = () => {
     : route.view === "names" ? namesView.show()
     : route.view === "pairs" ? pairsView.show()
     : route.view === "queue" ? queueView.show(route.place)
+    : route.view === "compare" ? compareView.show(route.one, route.other)
+    : route.view === "heads" ? headsView.show(route.one, route.other)
     : indexView.show();
   fillWith(main, element);
   main.className = `on-${route.view}`;
   const words = route.view === "cluster" ? `Cluster ${spoken(route.cluster)}` : viewTitles[route.view];
   document.title = words ? `${words} · ${app.index.title}` : app.index.title;
   for (const link of document.querySelectorAll(".views a"))
-    link.dataset.view === route.view || (link.dataset.view === "index" && ["cluster", "pairs"].includes(route.view))
+    link.dataset.view === route.view || (link.dataset.view === "index" && ["cluster", "pairs", "compare", "heads"].includes(route.view))
       ? link.setAttribute("aria-current", "page")
       : link.removeAttribute("aria-current");
   if (route.view === "index" && before.view) {
@@ -105,6 +126,8 @@ const refreshAll = () => {
   if (route.view === "names") namesView.refresh();
   if (route.view === "pairs") pairsView.refresh();
   if (route.view === "queue") queueView.refresh();
+  if (route.view === "compare") compareView.refresh();
+  if (route.view === "heads") headsView.refresh();
   dock.refresh();
 };
 
@@ -130,6 +153,10 @@ const start = (index) => {
   );
   byId("head").addEventListener("change", (event) => {
     const head = Number(event.target.value);
+    if (route.view === "heads") {
+      go(`#/heads/${head}/${head === route.other ? route.one : route.other}`);
+      return;
+    }
     const place = ["map", "labels", "names", "pairs", "queue"].includes(route.view) ? route.view : "";
     go(`#/${head === index.chosenHead ? "" : `h${head}/`}${place}`);
   });

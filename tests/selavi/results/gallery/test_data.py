@@ -37,7 +37,7 @@ def test_what_a_name_holds_stays_in_its_string(tmp_path: Path) -> None:
 
 
 def test_every_file_is_a_call_of_its_own_function(gallery: Path) -> None:
-    expected = {name: name for name in ("index", "map", "ids", "labels", "clips", "queue")}
+    expected = {name: name for name in ("index", "map", "ids", "labels", "clips", "queue", "pairs", "cross", "colours")}
     expected |= {"c0": "members", "c1": "members"}
     files = sorted((gallery / "data").rglob("*.js"))
     assert {file.parent.name for file in files} == {"data", "h0", "h1"}
