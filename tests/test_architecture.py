@@ -26,7 +26,7 @@ ROWS: list[set[str]] = [
     {"pretrained"},
     {"inference"},
     {"training", "cli"},
-    {"evaluation", "localisation"},
+    {"evaluation", "localisation", "refining"},
     {"commands"},
 ]
 # Rooms that see less than the rows above them.

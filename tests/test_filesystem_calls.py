@@ -108,6 +108,7 @@ ELSEWHERE = {
     "selavi/runs/": f"{OWN}a run",
     "selavi/inference/": f"{OWN}a run",
     "selavi/localisation/": f"{OWN}a run",
+    "selavi/refining/": f"{OWN}a run",
     "selavi/commands/": f"{OWN}a run",
     "tools/": f"{OWN}a run",
 }

@@ -26,6 +26,7 @@ GROUPS: dict[str, dict[str, str]] = {
     },
     "learn": {
         "train": "learn encoders and label every clip",
+        "refine": "learn the names that were given to clusters, and give them to all clips",
         "refit": "fit new heads to a finished run, also for another number of clusters",
         "finetune": "train a finished run's encoder on labels",
     },

@@ -98,7 +98,7 @@ def refit(arguments: RefitArguments) -> RefitResult:
         start_run(config, given if given.exists() else None, manifest)
         write_labels(out, config.data.train_split, bank.ids, bank.labels, vars(fitted.statistics), bank.probe)
         bad.write(files.bad_clips)
-        write_checkpoint(new_checkpoint(run, config, fitted), files.last_checkpoint)
+        write_checkpoint(new_checkpoint(run, config, fitted.model, bank), files.last_checkpoint)
         seconds = time.monotonic() - began
         verdict = Verdict("unknown", _sentences(run, config, fitted, bad))
         finish_run(config, seconds, verdict)

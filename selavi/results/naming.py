@@ -10,6 +10,7 @@ cluster (`id` empty) or about one clip:
     0,12,a/b.mp4,,300,       one clip of cluster 12 moves to 300, a new cluster where the head has fewer
     0,300,,puppy,,           ... which is called puppy
     0,12,a/c.mp4,,,1         one clip of cluster 12 is rejected
+    0,12,a/d.mp4,,12,        one clip is confirmed: it is right in cluster 12
 """
 
 import csv

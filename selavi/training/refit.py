@@ -113,8 +113,7 @@ def refit(
         plain: of encode_plainly, all clips once; what the last labelling reads.
     """
     device = next(model.parameters()).device
-    gains = {name: _gain(values, views.present[name]) for name, values in views.features.items()}
-    teacher = Teacher(config, views, ids, device, lambda: None, lambda name, size: Scaled(gains[name]), "new heads")
+    teacher = Teacher(config, views, ids, device, lambda: None, scaled_encoders(views), "new heads")
     teacher.train()
     own = teacher.model.eval()
 
@@ -128,19 +127,32 @@ def refit(
             teacher.bank, lambda _: table, own.logits, own.permute_clusters, statistics=True
         )
     assert statistics is not None
+    return Refit(with_heads(config, model, teacher), teacher.bank, statistics)
+
+
+def scaled_encoders(views: CachedViews) -> Callable[[str, int], Scaled]:
+    """What makes the encoder of a modality of a Teacher on frozen features: it scales them, and learns nothing."""
+    gains = {name: _gain(values, views.present[name]) for name, values in views.features.items()}
+    return lambda name, size: Scaled(gains[name])
+
+
+def with_heads(config: Config, model: SelaviModel, teacher: Teacher) -> SelaviModel:
+    """The encoders of a run with the heads of a teacher on their scaled features, in evaluation mode."""
     result = SelaviModel(config, {name: cast(Encoder, encoder) for name, encoder in model.encoders.items()})
-    result.heads.load_state_dict(own.heads.state_dict())
+    result.heads.load_state_dict(teacher.model.heads.state_dict())
+    device = next(model.parameters()).device
+    gains = {name: cast(Scaled, encoder).gain for name, encoder in teacher.model.encoders.items()}
     together = torch.cat([gains[name] for name in model.encoders])
     for name, heads in result.heads.items():
         _take_in(cast(LinearHeads | MLPHeads, heads), gains.get(name, together).to(device))
-    return Refit(result.to(device).eval(), teacher.bank, statistics)
+    return result.to(device).eval()
 
 
-def new_checkpoint(run: Run, config: Config, fitted: Refit) -> dict[str, Any]:
-    """A checkpoint of the run's encoders with the new heads and their labels; no training goes on from it."""
-    weights = {f"model.{name}": value.detach().cpu() for name, value in fitted.model.state_dict().items()}
+def new_checkpoint(run: Run, config: Config, model: SelaviModel, bank: LabelBank) -> dict[str, Any]:
+    """A checkpoint of the run's encoders with new heads and their labels; no training goes on from it."""
+    weights = {f"model.{name}": value.detach().cpu() for name, value in model.state_dict().items()}
     kept = {key: run.checkpoint[key] for key in ("epoch", "global_step", "pytorch-lightning_version")}
-    made = {"state_dict": weights, "label_bank": fitted.bank.state_dict(), "config": as_dict(config)}
+    made = {"state_dict": weights, "label_bank": bank.state_dict(), "config": as_dict(config)}
     return kept | made | {REFITTED: str(run.folder)}
 
 

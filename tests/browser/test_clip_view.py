@@ -404,6 +404,26 @@ def test_clips_of_the_queue_are_moved_rejected_and_split_off(visit: Visit, galle
     assert fates == [(str(into), "")] * 3 + [("", "1")] * 2 + [("8", "")] * 2
 
 
+def test_clips_are_confirmed_where_they_are(visit: Visit, gallery: Path, tmp_path: Path) -> None:
+    page = visit(gallery, "#/queue")
+    page.wait_for_selector(".queue-view button.tile")
+    clip = page.evaluate("shownTiles[0].clip")
+    size = page.evaluate(f"names.overlay().sizeOf({clip['cluster']})")
+    page.locator("button.tile").first.focus()
+    page.keyboard.press("x")
+    page.keyboard.press("y")
+    wait(page, f"shownTiles[0]?.clip.id !== {json.dumps(clip['id'])}")
+    assert page.evaluate(f"names.overlay().sizeOf({clip['cluster']})") == size
+    page.get_by_role("button", name="Leave out decided").click()
+    wait(page, f"shownTiles[0]?.clip.id === {json.dumps(clip['id'])}")
+    assert page.locator(".clip.gone").count() == 0
+    assert page.locator(".fate").first.inner_text() == "confirmed"
+    go_to(page, "#/names")
+    assert "confirmed" in page.locator("#main").inner_text()
+    [row] = csv.DictReader(io.StringIO(download(page, tmp_path).read_text("utf-8")))
+    assert (row["id"], row["cluster"], row["into"]) == (clip["id"], str(clip["cluster"]), str(clip["cluster"]))
+
+
 def test_the_queue_of_180_000_clips_opens_and_turns_at_once(visit: Visit, large: Path) -> None:
     page = visit(large, "#/queue")
     page.wait_for_selector(".queue-view button.tile")

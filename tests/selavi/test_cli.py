@@ -62,6 +62,7 @@ ARGUMENTS = {
     "export_clusters": ["runs/none"],
     "compare": ["--runs", "runs/none"],
     "degrade": ["runs/none"],
+    "refine": ["runs/none"],
     "refit": ["runs/none"],
     "probe": ["runs/none"],
     "finetune": ["runs/none", "--config", "finetune_small"],

@@ -138,8 +138,8 @@ def arrange(labels: pa.Table, manifest: pa.Table) -> tuple[pa.Table, list[Head]]
             f"expected every head to have the same clips, all of them in the manifest; got {len(order)} rows of "
             f"{len(numbers)} heads and {len(ids)} clips, {rows.null_count} of which are not in the manifest"
         )
-    known = [*_FACTS, *({"fps"} & set(manifest.column_names))]
-    facts = {name: manifest[name].take(rows).combine_chunks() for name in known}
+    columns_there = [*_FACTS, *({"fps"} & set(manifest.column_names))]
+    facts = {name: manifest[name].take(rows).combine_chunks() for name in columns_there}
     clips = pa.table({"id": ids, **facts})
     columns = {
         name: labels[name].to_numpy()[order].reshape(len(numbers), -1)

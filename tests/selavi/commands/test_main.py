@@ -102,6 +102,7 @@ def test_a_script_is_known_by_its_name(
         ("prepare", ["videos", "out"], {"root": Path("videos"), "out": Path("out")}),
         ("config", ["small"], {"recipe": Path("small")}),
         ("train", [], {}),
+        ("refine", ["run"], {"run": Path("run")}),
         ("refit", ["run"], {"run": Path("run")}),
         ("finetune", ["run", "--config", "small"], {"run": Path("run"), "config": Path("small")}),
         ("evaluate", [], {}),

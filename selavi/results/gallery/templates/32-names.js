@@ -146,6 +146,9 @@ const names = {
   },
 };
 
+/** Whether a person said of a clip that it is right where it is. */
+const isConfirmed = (row) => row.id !== null && row.into === row.cluster;
+
 const layOver = (head, rows) => {
   const own = rows.filter((row) => row.head === head.head);
   const clusters = new Map(own.filter((row) => row.id === null).map((row) => [row.cluster, row]));
@@ -168,6 +171,7 @@ const layOver = (head, rows) => {
   const sizes = new Map(head.clusters.map((cluster) => [cluster.cluster, cluster.size]));
   const arrivals = new Map();
   for (const row of clips) {
+    if (isConfirmed(row)) continue;
     sizes.set(row.cluster, (sizes.get(row.cluster) ?? 0) - 1);
     if (row.into === null) continue;
     sizes.set(row.into, (sizes.get(row.into) ?? 0) + 1);
@@ -255,6 +259,10 @@ const edits = {
       ...away.map(({ cluster, id }) => [{ head: app.head.head, cluster, id }, { into, rejected: false }]),
       ...home.map(({ cluster, id }) => [{ head: app.head.head, cluster, id }, { into: null, rejected: false }]),
     ]);
+  },
+  confirmClips(clips) {
+    const words = clips.length === 1 ? "1 clip is right where it is" : `${clips.length} clips are right where they are`;
+    names.edit(words, clips.map(({ cluster, id }) => [{ head: app.head.head, cluster, id }, { into: cluster, rejected: false }]));
   },
   split(clips) {
     const number = Math.max(app.firstNew, names.overlay().firstFree);

@@ -151,11 +151,12 @@ class Tile {
     this.pick.checked = chosen;
     element.classList.toggle("chosen", chosen);
     const row = names.overlay().clip(clip.cluster, clip.id);
-    const isHere = row && row.into !== null && route.view === "cluster" && names.overlay().final(row.into) === clusterView.number;
-    element.classList.toggle("gone", Boolean(row) && !isHere);
+    const confirmed = Boolean(row) && isConfirmed(row);
+    const isHere = row && !confirmed && row.into !== null && route.view === "cluster" && names.overlay().final(row.into) === clusterView.number;
+    element.classList.toggle("gone", Boolean(row) && !isHere && !confirmed);
     this.name.parentNode.querySelector(".fate")?.remove();
     if (row) {
-      const text = row.rejected ? "rejected" : isHere ? `from cluster ${spoken(row.cluster)}` : `now in ${spoken(row.into)}`;
+      const text = row.rejected ? "rejected" : confirmed ? "confirmed" : isHere ? `from cluster ${spoken(row.cluster)}` : `now in ${spoken(row.into)}`;
       this.name.parentNode.prepend(make("span", { class: "fate" }, userText(text)));
     }
     const overlay = evidence.shown && clip.evidence;

@@ -75,6 +75,7 @@ const dock = {
       say(`Split off as the new cluster ${number}.`, ["Name it", () => go(routeToCluster(number))]);
     });
     byId("reject-clips").addEventListener("click", () => (edits.rejectClips(this.chosen()), clearSelection()));
+    byId("confirm-clips").addEventListener("click", () => (edits.confirmClips(this.chosen()), clearSelection()));
     byId("restore-clips").addEventListener("click", () => (edits.restoreClips(this.chosen()), clearSelection()));
     byId("save-clips").addEventListener("click", () => saveSelection());
     byId("clear-selection").addEventListener("click", clearSelection);

@@ -442,7 +442,7 @@ const clipView = {
       ...(app.index.words ? [] : app.index.columns.map((name, i) => [name, clip.texts?.[i] ? userText(clip.texts[i]) : null])),
     ].filter(([, value]) => value !== null && value !== undefined);
     const row = names.overlay().clip(clip.cluster, clip.id);
-    const fate = row ? (row.rejected ? "Rejected by your hand." : row.into === null ? null : `Moved to cluster ${spoken(row.into)} by your hand.`) : null;
+    const fate = row ? (row.rejected ? "Rejected by your hand." : isConfirmed(row) ? "Confirmed by your hand." : row.into === null ? null : `Moved to cluster ${spoken(row.into)} by your hand.`) : null;
     const chosen = selection.has(tileKey(clip));
     fillWith(this.about,
       make("p", { class: "large-path" }, make("span", { class: "unseen" }, "Path: "), userText(clip.path, "mono"), button("Copy path", () => this.copyPath(), { title: "The path within the folder of media (c)", "aria-keyshortcuts": "c" })),

@@ -1,6 +1,6 @@
 // What the colours of the map say, with a legend; and hexagons where many clips lie on each other.
 
-const UNKNOWN = 255;
+const NO_CODE = 255;
 const NUM_SHADES = 32;
 const STEPS_OF_ONE = 200; // of figures from 0 to 1, as the data have them
 const MOST_COLOURS = 7;
@@ -31,7 +31,7 @@ const shade = (share, dark) => {
 };
 
 const wordColour = (code, dark) => {
-  if (code === UNKNOWN) return UNKNOWN_COLOUR[schemeName(dark)];
+  if (code === NO_CODE) return UNKNOWN_COLOUR[schemeName(dark)];
   if (code >= MOST_COLOURS) return OTHER_COLOUR[schemeName(dark)];
   return code < WORD_COLOURS.length ? WORD_COLOURS[code] : LAST_COLOUR[schemeName(dark)];
 };
@@ -76,8 +76,8 @@ const colouring = {
     if (this.by.startsWith("column ")) return this.paintColumn(map, Number(this.by.slice(7)));
     const head = headName(app.head);
     const columns = await load(`data/colours-${head}.js`, `colours/${head}`);
-    const steps = columns[this.by] ? decodeArray(columns[this.by], Uint8Array) : new Uint8Array(map.ids.length).fill(UNKNOWN);
-    return this.paintNumbers(Array.from(steps, (step) => (step === UNKNOWN ? null : step / STEPS_OF_ONE)));
+    const steps = columns[this.by] ? decodeArray(columns[this.by], Uint8Array) : new Uint8Array(map.ids.length).fill(NO_CODE);
+    return this.paintNumbers(Array.from(steps, (step) => (step === NO_CODE ? null : step / STEPS_OF_ONE)));
   },
 
   /** Numbers where all cells that say something are numbers, more than there are colours; else words. */
@@ -92,18 +92,18 @@ const colouring = {
     const counts = new Map();
     for (const cell of known) counts.set(cell, (counts.get(cell) ?? 0) + 1);
     const labels = [...counts].sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1)).map(([cell]) => cell);
-    const codeOf = new Map(labels.map((cell, code) => [cell, Math.min(code, UNKNOWN - 1)]));
-    return this.paintWords(Uint8Array.from(cells, (cell) => (cell === null ? UNKNOWN : codeOf.get(cell))), labels.slice(0, UNKNOWN - 1), labels.length, "without a word");
+    const codeOf = new Map(labels.map((cell, code) => [cell, Math.min(code, NO_CODE - 1)]));
+    return this.paintWords(Uint8Array.from(cells, (cell) => (cell === null ? NO_CODE : codeOf.get(cell))), labels.slice(0, NO_CODE - 1), labels.length, "without a word");
   },
 
   paintWords(given, labels, numLabels, without) {
-    const codes = given.map((code) => (code === UNKNOWN ? code : Math.min(code, MOST_COLOURS)));
+    const codes = given.map((code) => (code === NO_CODE ? code : Math.min(code, MOST_COLOURS)));
     const counts = new Map();
     for (const code of codes) counts.set(code, (counts.get(code) ?? 0) + 1);
     const others = numLabels - MOST_COLOURS;
-    const wordsOf = (code) => (code === UNKNOWN ? without : code === MOST_COLOURS ? plural(others, "other") : labels[code]);
+    const wordsOf = (code) => (code === NO_CODE ? without : code === MOST_COLOURS ? plural(others, "other") : labels[code]);
     const entries = [...counts].sort((a, b) => a[0] - b[0]).map(([code, count]) => ({ code, words: wordsOf(code), count, isOurs: code >= MOST_COLOURS }));
-    const said = (i) => (given[i] === UNKNOWN ? without : labels[given[i]] ?? "another");
+    const said = (i) => (given[i] === NO_CODE ? without : labels[given[i]] ?? "another");
     return { codes, entries, said };
   },
 
@@ -112,13 +112,13 @@ const colouring = {
     const given = values.filter((value) => value !== null);
     const [least, most] = given.length ? [given.reduce((a, b) => Math.min(a, b)), given.reduce((a, b) => Math.max(a, b))] : [0, 1];
     const span = most - least || 1;
-    const codes = Uint8Array.from(values, (value) => (value === null ? UNKNOWN : Math.min(NUM_SHADES - 1, Math.floor(((value - least) / span) * NUM_SHADES))));
+    const codes = Uint8Array.from(values, (value) => (value === null ? NO_CODE : Math.min(NUM_SHADES - 1, Math.floor(((value - least) / span) * NUM_SHADES))));
     const unknown = values.reduce((sum, value) => sum + (value === null), 0);
     return { codes, numbers: { least, most, unknown }, said: (i) => (values[i] === null ? "not known" : shortNumber(values[i])) };
   },
 
   colour(code, dark) {
-    if (this.painted.entries || code === UNKNOWN) return wordColour(code, dark);
+    if (this.painted.entries || code === NO_CODE) return wordColour(code, dark);
     return shade((code + 0.5) / NUM_SHADES, dark);
   },
 
@@ -191,7 +191,7 @@ const density = {
     const bins = new Map();
     let seen = 0;
     groups.forEach(([, points, code], group) => {
-      const isKnown = code !== undefined && code !== UNKNOWN;
+      const isKnown = code !== undefined && code !== NO_CODE;
       for (const i of points) {
         const [x, y] = toScreen(i, place);
         if (x < -9 || y < -9 || x > place.width + 9 || y > place.height + 9) continue;

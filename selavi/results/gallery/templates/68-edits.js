@@ -71,7 +71,8 @@ const namesView = {
     const where = (cluster) => `cluster ${cluster}`;
     const did = [];
     if (row.name) did.push(["named ", userText(row.name, "strong")]);
-    if (row.into !== null) did.push([`${row.id === null ? "merged into" : "moved to"} ${where(row.into)}`]);
+    if (isConfirmed(row)) did.push(["confirmed"]);
+    else if (row.into !== null) did.push([`${row.id === null ? "merged into" : "moved to"} ${where(row.into)}`]);
     if (row.rejected) did.push(["rejected"]);
     return did.flatMap((parts, i) => (i ? [", ", ...parts] : parts));
   },

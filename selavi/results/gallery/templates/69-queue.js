@@ -293,6 +293,7 @@ const queueShortcuts = {
   j: () => queueView.pager.querySelector("button:last-of-type:not(:disabled)")?.click(),
   k: () => queueView.pager.querySelector("button:first-of-type:not(:disabled)")?.click(),
   r: () => queueView.press("reject-clips"),
+  y: () => queueView.press("confirm-clips"),
   s: () => queueView.press("split"),
   i: () => (selection.size ? byId("move-into").focus() : queueView.press("move")),
 };

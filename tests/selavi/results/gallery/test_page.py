@@ -49,3 +49,13 @@ def test_children_that_may_be_missing_go_through_the_functions_that_leave_them_o
         if name.endswith(".js") and name != "10-dom.js":
             source = loader.get_source(jinja2.Environment(), name)[0]
             assert re.findall(r"\.(?:append|replaceChildren)\((?!\))", source) == [], name
+
+
+def test_no_two_scripts_declare_the_same_name() -> None:
+    """They are joined into one, which a browser refuses as a whole then."""
+    loader = jinja2.PackageLoader("selavi.results.gallery")
+    names = [name for name in loader.list_templates() if name.endswith(".js")]
+    sources = "\n".join(loader.get_source(jinja2.Environment(), name)[0] for name in names)
+    declared = re.findall(r"^(?:const|let|class|function|async function) (\w+)", sources, re.MULTILINE)
+    assert len(declared) > 100
+    assert [name for name in set(declared) if declared.count(name) > 1] == []

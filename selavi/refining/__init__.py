@@ -1,0 +1,1 @@
+"""Learning what a person named, on the frozen encoders of a run: `selavi refine`."""

@@ -1,0 +1,158 @@
+"""Heads on frozen features that learn names: answers stay as they are, all other clips are labelled again and again.
+
+Axes: N clips, H heads, P places, V views.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim import SGD
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+from selavi.config import Config, make_label_sets
+from selavi.labelling.features import FeatureTable
+from selavi.labelling.rule import LabelRule
+from selavi.labelling.solver.transport import assign
+from selavi.labelling.votes import Votes
+from selavi.meter import Meter
+from selavi.randomness import mix
+from selavi.refining.places import NO_PLACE, Places, sizes_of
+from selavi.training.first.teacher import LEARNING_RATE, MOMENTUM, Teacher
+from selavi.training.first.views import CachedViews
+from selavi.training.refit import scaled_encoders
+
+FIRST_SHARE = 0.2
+"""Share of the steps in which the clusters that a person saw are learned as they are."""
+SIZE_STEP = 0.1
+"""How far the sizes of the places go towards what the heads see, at each labelling."""
+SHARE_OF_ANSWERS = 0.5
+"""Clips of a step that are drawn from the answers, over those drawn from all clips."""
+
+
+class NamedHeads(Teacher):
+    """Trains H heads for P places on cached features.
+
+    After a first share of the steps each head's labels are renewed an epoch: by optimal transport of the joint scores
+    of one view of each clip, with the sizes of the places, where a clip that a person put somewhere is a fixed row.
+
+    Args:
+        config: of the new run: H heads of P clusters.
+        views: of the run's training clips.
+        ids: of them.
+        device: that trains.
+        places: what to learn.
+        fold_of: (N,) int64; head h does not learn the answers of fold h.  No fold (-1): it learns all.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        views: CachedViews,
+        ids: list[str],
+        device: torch.device,
+        places: Places,
+        fold_of: Tensor,
+    ) -> None:
+        what = "names" if (fold_of == -1).all() else "names, to see how sure they are"
+        super().__init__(config, views, ids, device, lambda: None, scaled_encoders(views), what)
+        self.places = places
+        heads = torch.arange(config.heads.num_heads)
+        self.is_fixed = places.is_answered[:, None] & (fold_of[:, None] != heads)
+        answers, start = places.answers[:, None], places.start[:, None]
+        self.bank.labels = torch.where(self.is_fixed, answers, start).int()
+        self.bank.num_labellings = 1
+        self.sizes = torch.from_numpy(sizes_of(places))
+        self.answered = places.is_answered.nonzero()[:, 0]
+
+    def learn(self) -> None:
+        """Train from the first step to the last."""
+        optimiser = SGD(self.model.parameters(), LEARNING_RATE, momentum=MOMENTUM)
+        schedule = CosineAnnealingLR(optimiser, self.num_steps)
+        interval = max(1, self.num_steps // self.num_labellings)
+        meter = Meter(self.what, self.num_steps, "steps")
+        self._warm_up()
+        for step in range(self.num_steps):
+            if step % interval == 0 and step >= FIRST_SHARE * self.num_steps:
+                self._label_the_others(self._collect(step))
+            rows, views = self._with_answers(step, *self._batch(step))
+            self._step(self.views.take(views, rows, self.device), optimiser)
+            schedule.step()
+            meter.advance()
+        meter.close()
+        self.model.eval()
+
+    @torch.no_grad()
+    def votes(self) -> Votes:
+        """Plain votes of all branches about all clips that have one, by the mean features over a clip's views."""
+        return self._votes(self._collect_mean(0))
+
+    def _with_answers(self, step: int, rows: Tensor, views: Tensor) -> tuple[Tensor, Tensor]:
+        """A step's clips and their views, and some of those that a person put somewhere."""
+        if not len(self.answered):
+            return rows, views
+        generator = np.random.default_rng(mix(self.config.seed, self.what, "answers", step))
+        count = max(1, round(SHARE_OF_ANSWERS * len(rows)))
+        chosen = self.answered[torch.from_numpy(generator.integers(len(self.answered), size=count))]
+        shown = torch.from_numpy(generator.integers(self.views.num_views, size=count))
+        return torch.cat([rows, chosen]), torch.cat([views, shown])
+
+    @torch.no_grad()
+    def _label_the_others(self, table: FeatureTable) -> None:
+        """Renew the labels that no person gave, head by head."""
+        self.model.eval()
+        sizes = self.sizes * len(self.bank.ids)
+        seen = torch.zeros_like(sizes)
+        for head in range(self.config.heads.num_heads):
+            fixed = self.is_fixed[:, head]
+            taken = torch.bincount(self.places.answers[fixed], minlength=len(sizes))
+            left = (sizes - taken).clamp(min=1)
+            votes = self._votes(_only(table, ~fixed[table.index.cpu()]))
+            scores = votes.scores(head)
+            result = assign(
+                scores,
+                (left / left.sum()).to(self.device),
+                sharpness=self.config.labelling.sharpness,
+                tol=self.config.labelling.tol,
+            )
+            self.bank.labels[votes.clips.index.cpu(), head] = result.labels.cpu().int()
+            seen += taken + scores.masses(torch.zeros_like(result.potentials), float(len(votes.voters))).cpu()
+        self.sizes = (1 - SIZE_STEP) * self.sizes + SIZE_STEP * seen / seen.sum()
+        self.model.train()
+
+    def _votes(self, table: FeatureTable) -> Votes:
+        config = self.config
+        together = make_label_sets("joint", config.branches, config.heads.num_heads)[0]
+        return Votes(
+            table.with_any(together.voters),
+            together.voters,
+            config.branch_weights,
+            num_clips=len(self.bank.ids),
+            num_clusters=config.heads.num_clusters,
+            memory_gb=config.labelling.memory_gb,
+            head_logits=self.model.logits,
+            rule=LabelRule.plain(config.heads.num_heads, config.heads.num_clusters),
+            columns=together.voting_columns,
+        )
+
+
+def _only(table: FeatureTable, kept: Tensor) -> FeatureTable:
+    """Some clips of a table whose features are kept."""
+    features: Mapping[str, Tensor] = table.whole
+    return FeatureTable(
+        table.index[kept],
+        {name: values[kept] for name, values in features.items()},
+        {name: present[kept] for name, present in table.present.items()},
+    )
+
+
+def folds_of_answers(places: Places, num_heads: int, seed: int) -> Tensor:
+    """(N,) for each answer the head that does not learn it, as even as can be; NO_PLACE for other clips."""
+    answered = places.is_answered.nonzero()[:, 0]
+    order = np.random.default_rng(mix(seed, "folds of answers")).permutation(len(answered))
+    folds = torch.full_like(places.answers, NO_PLACE)
+    folds[answered] = torch.from_numpy(order % num_heads)
+    return folds

@@ -1,0 +1,84 @@
+"""The tables that a round of refining leaves for people, and for the next round.
+
+answers.csv     id, cluster, name, round     clips that a person put somewhere, in all rounds so far
+refined.csv     id, name, ...                every clip: its name, or "unsure", and how sure that is
+questions.csv   id, name, confidence, margin clips to look at next
+"""
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from selavi.atomic import write_text
+from selavi.guarded.json_file import as_written
+from selavi.refining.places import Places
+from selavi.refining.refine import Refined
+
+UNSURE = "unsure"
+SURE = 0.5
+"""Least probability of a place that is called by its name."""
+
+
+def read_answers(path: Path) -> dict[str, int]:
+    """Id -> round of the clips whose cluster is somebody's answer; none where there is no such file.
+
+    Raises:
+        UsageError: it is damaged.
+    """
+    if not path.exists():
+        return {}
+    with as_written(path, "remove it: the next round then learns the clusters, and none of its clips is an answer"):
+        with path.open(encoding="utf-8", newline="") as file:
+            return {row["id"]: int(row["round"]) for row in csv.DictReader(file)}
+
+
+def write_answers(path: Path, places: Places, ids: Sequence[str], before: Path) -> None:
+    """Write the answers of this round and those before; `before` is the file of the round before, if there was one."""
+    rounds = read_answers(before)
+    this_round = max(rounds.values(), default=0) + 1
+    rows = places.is_answered.nonzero()[:, 0].tolist()
+    answers = places.answers.tolist()
+    lines = [(ids[row], answers[row], places.names[answers[row]], rounds.get(ids[row], this_round)) for row in rows]
+    _write(path, ["id", "cluster", "name", "round"], lines)
+
+
+def write_refined(path: Path, places: Places, refined: Refined, ids: Sequence[str]) -> int:
+    """Write what became of every clip, and return how many are unsure.
+
+    `name` is empty for clips of a cluster without a name, `before` is what their cluster was called, `asked` is yes for
+    clips to look at next and `answered` for those that a person put somewhere.
+    """
+    clusters, confidence = refined.bank.labels[:, 0].tolist(), refined.statistics.confidence[:, 0].tolist()
+    start, answered = places.start.tolist(), places.is_answered.tolist()
+    asked, num_unsure, lines = set(refined.questions.tolist()), 0, list[tuple[Any, ...]]()
+    for row, clip_id in enumerate(ids):
+        likeliest = places.names[clusters[row]]
+        is_sure = confidence[row] >= SURE
+        num_unsure += not is_sure
+        state = "answered" if answered[row] else "yes" if row in asked else "no"
+        before = places.names[start[row]]
+        name = likeliest if is_sure else UNSURE
+        lines.append((clip_id, name, clusters[row], likeliest, f"{confidence[row]:.4f}", before, state))
+    _write(path, ["id", "name", "cluster", "likeliest", "confidence", "before", "asked"], lines)
+    return num_unsure
+
+
+def write_questions(path: Path, places: Places, refined: Refined, ids: Sequence[str]) -> None:
+    """Write the clips to look at next, the least sure first."""
+    clusters = refined.bank.labels[:, 0]
+    confidence, margin = refined.statistics.confidence[:, 0], refined.statistics.margin[:, 0]
+    lines = [
+        (ids[row], int(clusters[row]), places.names[clusters[row]], f"{confidence[row]:.4f}", f"{margin[row]:.4f}")
+        for row in refined.questions.tolist()
+    ]
+    _write(path, ["id", "cluster", "name", "confidence", "margin"], lines)
+
+
+def _write(path: Path, header: Sequence[str], lines: Iterable[Sequence[Any]]) -> None:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(header)
+    writer.writerows(lines)
+    write_text(path, text.getvalue())

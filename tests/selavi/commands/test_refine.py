@@ -1,0 +1,115 @@
+import csv
+import shutil
+from pathlib import Path
+
+import pytest
+
+from selavi.results.cluster_table import assignments, read_labels
+from selavi.results.naming import read_names
+from selavi.runs.checkpoint import REFITTED
+from selavi.runs.record import load_run, read_verdict
+from tools import cluster_eval, refine, refit
+
+
+@pytest.fixture(scope="module")
+def source(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of which somebody has named two clusters, moved one clip and confirmed another."""
+    run = Path(shutil.copytree(finished_run, tmp_path_factory.mktemp("refine") / "run"))
+    bank = load_run(run).checkpoint["label_bank"]
+    ids, clusters = bank["ids"], bank["labels"][:, 1].tolist()
+    first, second = sorted(set(clusters))[:2]
+    moved, kept = clusters.index(second), clusters.index(first)
+    lines = ["head,cluster,id,name,into,rejected", f"1,{first},,dog,,", f"1,{second},,cat,,", "0,0,,cow,,"]
+    lines += [f"1,{second},{ids[moved]},,{first},", f"1,{first},{ids[kept]},,{first},"]
+    (run / "names.csv").write_text("\n".join(lines) + "\n")
+    return run
+
+
+@pytest.fixture(scope="module")
+def refined(source: Path) -> Path:
+    assert refine.main([str(source), "--questions", "3"]) == 0
+    return source.with_name("run-round1")
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_each_name_is_a_cluster_of_a_new_run(source: Path, refined: Path) -> None:
+    run = load_run(refined)
+    names = read_names(refined / "names.csv")
+    assert [names.of(head).name for head in range(2)] == [{0: "cat", 1: "dog"}] * 2
+    clusters = assignments(read_labels(refined, "train"))
+    assert clusters.shape == (32, 2) and (clusters[:, 0] == clusters[:, 1]).all()
+    assert run.config.heads.num_clusters == len(set(load_run(source).checkpoint["label_bank"]["labels"][:, 1].tolist()))
+    answers = rows_of(refined / "answers.csv")
+    assert {(row["name"], row["round"]) for row in answers} == {("dog", "1")} and len(answers) == 2
+    of_clip = dict(zip(run.checkpoint["label_bank"]["ids"], clusters[:, 0].tolist(), strict=True))
+    assert all(of_clip[row["id"]] == 1 for row in answers)
+    table = rows_of(refined / "refined.csv")
+    assert len(table) == 32 and sum(row["asked"] == "answered" for row in table) == 2
+    assert {row["id"] for row in table if row["asked"] == "yes"} == {
+        row["id"] for row in rows_of(refined / "questions.csv")
+    }
+    assert all((row["name"] == "unsure") == (float(row["confidence"]) < 0.5) for row in table)
+    assert read_verdict(refined).startswith(f"Refined from {source}: cat, dog. Confidence is not calibrated")
+
+
+def test_other_commands_read_it_and_rounds_go_on(
+    source: Path, refined: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cluster_eval.main([str(refined), "--split", "test"]) == 0
+    views = sorted((source / "views").iterdir())
+    before = [path.stat().st_mtime_ns for path in views]
+    assert refine.main([str(refined)]) == 0
+    said = capsys.readouterr().err
+    assert "2 clips moved or confirmed by hand" in said and "encoding" not in said
+    assert [path.stat().st_mtime_ns for path in views] == before
+    second = source.with_name("run-round2")
+    assert load_run(second).checkpoint[REFITTED] == str(source)
+    assert [row["round"] for row in rows_of(second / "answers.csv")] == ["1", "1"]
+
+
+def test_a_round_that_is_there_stays(refined: Path, source: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert refine.main([str(source)]) == 2
+    assert (
+        f"{refined} exists and is not empty; name another folder (--out FOLDER), or remove it to undo that round"
+        in (capsys.readouterr().err)
+    )
+
+
+def test_a_run_without_names_is_told_how_to_get_them(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    assert refine.main([str(run)]) == 2
+    assert "name clusters on the run's page" in capsys.readouterr().err
+    (tmp_path / "names.csv").write_text("head,cluster,name\n0,0,\n")
+    assert refine.main([str(run), "--names", str(tmp_path / "names.csv")]) == 2
+    assert "no cluster has a name" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "out"), [("mine", "mine-round1"), ("mine-round1", "mine-round2"), ("a-round9", "a-round10")]
+)
+def test_rounds_are_numbered(name: str, out: str) -> None:
+    from selavi.commands.refine import new_folder
+
+    assert new_folder(Path("runs", name)) == Path("runs", out)
+
+
+def test_heads_that_name_no_common_clusters_are_refused(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Path(shutil.copytree(source, tmp_path / "run"))
+    settings = run / "config.resolved.yaml"
+    settings.write_text(settings.read_text().replace("source: joint", "source: own"))
+    assert refine.main([str(run)]) == 2
+    assert "has labelling.source=own" in capsys.readouterr().err
+
+
+def test_a_refitted_run_can_be_named_too(source: Path, tmp_path: Path) -> None:
+    assert refit.main([str(source), "-k", "4", "--out", str(tmp_path / "run-k4")]) == 0
+    (tmp_path / "names.csv").write_text("head,cluster,name\n0,0,dog\n0,1,cat\n")
+    assert refine.main([str(tmp_path / "run-k4"), "--names", str(tmp_path / "names.csv")]) == 0
