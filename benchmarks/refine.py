@@ -8,7 +8,9 @@ The person calls each cluster by the true class that most of its clips have: one
 All other answers are the true class of one clip, in up to three rounds: where no cluster has that name, the clip goes
 into a new one.  Beside it, with the same number of answers: the names alone, and a linear classifier on the same
 features that learns the true classes of random clips.  Accuracy is that of clips that were not trained on, and of the
-training clips that nobody was asked about.  Runs are those of benchmarks/labels.py, row default; see --make.
+training clips that nobody was asked about: those asked are the hardest, so what is left is easier than the set.  The
+classifier's is that of the training clips that it did not learn.  Runs are those of row default of labels.py; where one
+is missing it is trained.
 """
 
 import argparse
@@ -249,7 +251,8 @@ def stored() -> dict[str, dict[str, float]]:
 def page() -> str:
     """docs/results/refine.md."""
     results = stored()
-    parts = ["# What answers are worth", (__doc__ or "").split("\n\n")[2].strip()]
+    seeds = "By `python benchmarks/refine.py`, on two CPU cores. Mean of the seeds, and their range."
+    parts = ["# What answers are worth", (__doc__ or "").split("\n\n")[2].strip(), seeds]
     for small_set in SETS.values():
         rows = []
         for num_answers in BUDGET:
@@ -267,7 +270,8 @@ def _cell(cases: Sequence[dict[str, float]], key: str) -> str:
     values = [case[key] for case in cases if key in case]
     if not values:
         return ""
-    return f"{np.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
+    spread = f" ({min(values):.3f} to {max(values):.3f})" if len(values) > 1 else ""
+    return f"{np.mean(values):.3f}{spread}"
 
 
 def main() -> None:

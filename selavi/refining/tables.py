@@ -29,9 +29,9 @@ def read_answers(path: Path) -> dict[str, int]:
     """
     if not path.exists():
         return {}
-    with as_written(path, "remove it: the next round then learns the clusters, and none of its clips is an answer"):
-        with path.open(encoding="utf-8", newline="") as file:
-            return {row["id"]: int(row["round"]) for row in csv.DictReader(file)}
+    advice = "remove it: the next round then learns the clusters, and none of their clips is an answer"
+    with as_written(path, advice), path.open(encoding="utf-8", newline="") as file:
+        return {row["id"]: int(row["round"]) for row in csv.DictReader(file)}
 
 
 def write_answers(path: Path, places: Places, ids: Sequence[str], before: Path) -> None:

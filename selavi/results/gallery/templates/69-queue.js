@@ -60,7 +60,7 @@ const queueView = {
         "header",
         {},
         make("h1", { id: "title", tabIndex: -1 }, "Queue"),
-        make("p", { class: "lede" }, `Clips of all clusters that most want a look. Select some${matchMedia("(hover: none)").matches ? "" : " (x, or Shift and a click)"}, then move, reject or split them off below.`),
+        make("p", { class: "lede" }, `Clips of all clusters that most want a look. Select some${matchMedia("(hover: none)").matches ? "" : " (x, or Shift and a click)"}, then move, confirm, reject or split them off below.`),
       ),
       this.orders,
       make("div", { class: "queue-bar" }, this.words, this.switch, button("Select the page", () => this.selectPage(), { title: "a", "aria-keyshortcuts": "a" })),
