@@ -195,6 +195,7 @@ def _views(run: "Run", model: "SelaviModel", rows: "pa.Table", bad: "BadClips") 
     from datamodules.loading.views import ClipLoaders
     from datamodules.stores.opening import open_media
     from selavi.augment import Augment
+    from selavi.config import as_dict
     from selavi.meter import say
     from selavi.refining.kept_views import digest_of_views, keep_views
     from selavi.runs.checkpoint import REFITTED
@@ -204,8 +205,9 @@ def _views(run: "Run", model: "SelaviModel", rows: "pa.Table", bad: "BadClips") 
     device = next(model.parameters()).device
     augment = Augment(run.config).to(device)
     num_views = affordable_views(model, len(rows), run.config.labelling.memory_gb)
-    settings = (run.config.seed, run.config.video, run.config.audio, run.config.data.clip_s)
-    digest = digest_of_views(model, bad.ids, settings)
+    others = {"run_dir", "resume", "data", "heads", "labelling", "loss", "optim", "trainer", "finetune"}
+    settings = {key: values for key, values in as_dict(run.config).items() if key not in others}
+    digest = digest_of_views(model, bad.ids, (settings, run.config.data.clip_s))
     origin = Path(run.checkpoint.get(REFITTED, str(run.folder)))
     folder = RunFolder(origin if origin.exists() else run.folder).views
     loaders = list[ClipLoaders]()

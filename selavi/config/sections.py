@@ -465,7 +465,9 @@ class TrainerConfig:
     """Number of machines."""
     strategy: str = setting("auto", free="resume")
     """How several devices work together, such as ddp."""
-    precision: Literal["auto", "32-true", "bf16-mixed"] = setting("auto", earlier="32-true", free="told")
+    precision: Literal["auto", "32-true", "bf16-mixed"] = setting(
+        "auto", earlier="32-true", earlier_saved=True, free="told"
+    )
     """32-true: float32; bf16-mixed: bfloat16 where it is safe; auto: that on a GPU which computes in bfloat16 itself
     (NVIDIA since Ampere), float32 elsewhere."""
     gradient_clip_val: float | None = setting(None, above=0, free="told")

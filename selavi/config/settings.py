@@ -48,6 +48,7 @@ def setting(
     path: bool = False,
     needs: Need | tuple[Need, ...] = (),
     earlier: Any = None,
+    earlier_saved: bool = False,
 ) -> Any:
     """A field of a section of settings.
 
@@ -64,9 +65,10 @@ def setting(
         path: it is a path or a URL: ~ and ~name are home folders in it.
         needs: conditions without which it has no effect.
         earlier: what runs did that were made before there was this setting; None: what the default says.
+        earlier_saved: whether there was this setting then, with `earlier` as its default.
     """
     limits = Limits(least, most, above, below, unit, why)
-    about = About(limits, free, path, needs if isinstance(needs, tuple) else (needs,), earlier)
+    about = About(limits, free, path, needs if isinstance(needs, tuple) else (needs,), earlier, earlier_saved)
     if isinstance(default, list | dict):
         return field(default_factory=lambda: deepcopy(default), metadata={"about": about})
     return field(default=default, metadata={"about": about})
@@ -123,6 +125,7 @@ class About:
     path: bool = False
     needs: tuple[Need, ...] = ()
     earlier: Any = None
+    earlier_saved: bool = False
 
 
 @dataclass(frozen=True)
@@ -186,7 +189,7 @@ def all_settings(config_type: type) -> Iterator[Setting]:
             continue
         for inner in fields(kind):
             own = _about(inner)
-            together = About(own.limits, own.free, own.path, about.needs + own.needs, own.earlier)
+            together = About(own.limits, own.free, own.path, about.needs + own.needs, own.earlier, own.earlier_saved)
             yield Setting(entry.name, inner, together)
 
 

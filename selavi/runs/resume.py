@@ -85,10 +85,11 @@ def resume_point(config: Config, check: bool = True, kind: str = "label_bank") -
 
 def _keep_to_earlier_settings(config: Config, folder: RunFolder, warns: bool) -> None:
     """Let a run that is older than some settings go on as it began, where nothing else was chosen for them."""
-    named = given_in_file(folder.settings)
+    named, saved = given_in_file(folder.settings), load_run_config(folder.path)
     kept = []
     for key, entry in SETTINGS.items():
-        if entry.is_younger and key not in named and entry.is_default(config):
+        was_default = entry.about.earlier_saved and entry.value(saved) == entry.earlier
+        if entry.is_younger and (key not in named or was_default) and entry.is_default(config):
             entry.set(config, entry.earlier)
             kept.append(f"{key}={entry.earlier}")
     if kept and warns:

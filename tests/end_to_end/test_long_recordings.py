@@ -109,7 +109,7 @@ def _short(value: float) -> str:
 
 
 def _members(gallery: Path) -> Iterator[dict]:
-    for path in (gallery / "data").rglob("c*.js"):
+    for path in (gallery / "data").glob("h*/c*.js"):
         content = json.loads(path.read_text("utf-8").split(",", 1)[1].rsplit(")", 1)[0])
         for values in zip(*(content[name] for name in ("path", "media", "thumb", "start", "duration")), strict=True):
             yield dict(zip(("path", "media", "thumb", "start", "duration"), values, strict=True))
