@@ -118,7 +118,7 @@ def refine(arguments: RefineArguments) -> RefineResult:
         start_run(refined.config, given if given.exists() else None, manifest)
         train_split, labels = config.data.train_split, refined.bank.labels
         write_labels(out, train_split, ids, labels, vars(refined.statistics), refined.bank.probe)
-        write_names(places.as_names(ids, labels[:, 0], config.heads.num_heads), files.names)
+        write_names(places.as_names(ids, labels[:, 0]), files.names)
         write_answers(files.answers, places, ids, RunFolder(run.folder).answers)
         num_unsure = write_refined(files.refined, places, refined, ids)
         write_questions(files.questions, places, refined, ids)
@@ -171,7 +171,7 @@ def _places(arguments: RefineArguments, run: "Run") -> "Places":
     words = f"head {head}: {num_named} names, {len(places.names) - num_named} clusters without one"
     say(f"{words}, {int(places.is_answered.sum())} clips moved or confirmed by hand")
     num_left_out = sum(row["head"] != head for row in names.rows)
-    if num_left_out and not files.answers.exists():
+    if num_left_out:
         say(f"{num_left_out} decisions about other heads are left out: one head is learned at a time")
     if places.num_unknown:
         say(f"{places.num_unknown} decisions are about clips that this run was not trained on, and are left out")

@@ -52,13 +52,15 @@ class Places:
         """(N,) bool, answers that leave a clip where its cluster is."""
         return self.answers == self.start
 
-    def as_names(self, ids: Sequence[str], clusters: Tensor, num_heads: int) -> Names:
-        """The same decisions about a run whose clusters are these places, under each of its heads.
+    def as_names(self, ids: Sequence[str], clusters: Tensor) -> Names:
+        """The same decisions about head 0 of a run whose clusters are these places.
+
+        All its heads have the same clusters, so head 0 is the one that pages show.  Names under each of them would let
+        somebody decide one thing here and another there.
 
         Args:
             ids: of the N clips.
             clusters: (N,) the place that each clip has come to.
-            num_heads: of the run.
         """
         about_clusters = [(place, None, name, False) for place, name in enumerate(self.names) if name]
         about_clusters += [(place, None, "", True) for place, rejected in enumerate(self.rejected) if rejected]
@@ -66,8 +68,7 @@ class Places:
         about_clips = [(int(clusters[row]), ids[row], "", True) for row in away]
         return Names(
             [
-                {"head": head, "cluster": cluster, "id": clip_id, "name": name, "into": None, "rejected": rejected}
-                for head in range(num_heads)
+                {"head": 0, "cluster": cluster, "id": clip_id, "name": name, "into": None, "rejected": rejected}
                 for cluster, clip_id, name, rejected in (*about_clusters, *about_clips)
             ]
         )

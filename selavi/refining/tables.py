@@ -7,6 +7,7 @@ questions.csv   id, name, confidence, margin clips to look at next
 
 import csv
 import io
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ def write_refined(path: Path, places: Places, refined: Refined, ids: Sequence[st
         state = "answered" if answered[row] else "yes" if row in asked else "no"
         before = places.names[start[row]]
         name = likeliest if is_sure else UNSURE
-        lines.append((clip_id, name, clusters[row], likeliest, f"{confidence[row]:.4f}", before, state))
+        lines.append((clip_id, name, clusters[row], likeliest, _figure(confidence[row]), before, state))
     _write(path, ["id", "name", "cluster", "likeliest", "confidence", "before", "asked"], lines)
     return num_unsure
 
@@ -70,10 +71,21 @@ def write_questions(path: Path, places: Places, refined: Refined, ids: Sequence[
     clusters = refined.bank.labels[:, 0]
     confidence, margin = refined.statistics.confidence[:, 0], refined.statistics.margin[:, 0]
     lines = [
-        (ids[row], int(clusters[row]), places.names[clusters[row]], f"{confidence[row]:.4f}", f"{margin[row]:.4f}")
+        (
+            ids[row],
+            int(clusters[row]),
+            places.names[clusters[row]],
+            _figure(float(confidence[row])),
+            _figure(float(margin[row])),
+        )
         for row in refined.questions.tolist()
     ]
     _write(path, ["id", "cluster", "name", "confidence", "margin"], lines)
+
+
+def _figure(value: float) -> str:
+    """Four decimals; empty where it is not known."""
+    return "" if math.isnan(value) else f"{value:.4f}"
 
 
 def _write(path: Path, header: Sequence[str], lines: Iterable[Sequence[Any]]) -> None:

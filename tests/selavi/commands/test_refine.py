@@ -2,12 +2,14 @@ import csv
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from selavi.results.cluster_table import assignments, read_labels
 from selavi.results.naming import read_names
 from selavi.runs.checkpoint import REFITTED
 from selavi.runs.record import load_run, read_verdict
+from selavi.scores.head_choice import choose_head
 from tools import cluster_eval, refine, refit
 
 
@@ -39,7 +41,8 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 def test_each_name_is_a_cluster_of_a_new_run(source: Path, refined: Path) -> None:
     run = load_run(refined)
     names = read_names(refined / "names.csv")
-    assert [names.of(head).name for head in range(2)] == [{0: "cat", 1: "dog"}] * 2
+    assert [names.of(head).name for head in range(2)] == [{0: "cat", 1: "dog"}, {}]
+    assert choose_head(assignments(read_labels(refined, "train")), probe=np.full(2, np.nan)).head == 0
     clusters = assignments(read_labels(refined, "train"))
     assert clusters.shape == (32, 2) and (clusters[:, 0] == clusters[:, 1]).all()
     assert run.config.heads.num_clusters == len(set(load_run(source).checkpoint["label_bank"]["labels"][:, 1].tolist()))

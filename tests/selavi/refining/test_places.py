@@ -85,7 +85,7 @@ def test_a_run_of_the_places_says_the_same(clusters: list[int], called: dict, mo
     if len(labels.unique()) == 1:
         return  # all clips were moved into one of them
     answered = [clip for clip, known in zip(IDS, places.is_answered, strict=True) if known]
-    again = make_places(places.as_names(IDS, labels, 2).of(1), IDS, labels, answered)
+    again = make_places(places.as_names(IDS, labels).of(0), IDS, labels, answered)
     first = [places.names[place] for place in labels]
     assert [again.names[place] for place in again.start] == first
     assert again.is_confirmed.tolist() == places.is_answered.tolist()
