@@ -49,7 +49,7 @@ def write_refined(path: Path, places: Places, refined: Refined, ids: Sequence[st
     """Write what became of every clip, and return how many are unsure.
 
     `name` is empty for clips of a cluster without a name, `before` is what their cluster was called, `asked` is yes for
-    clips to look at next and `answered` for those that a person put somewhere.
+    clips to look at next, answered for those that a person put somewhere, and empty for the others.
     """
     clusters, confidence = refined.bank.labels[:, 0].tolist(), refined.statistics.confidence[:, 0].tolist()
     start, answered = places.start.tolist(), places.is_answered.tolist()
@@ -58,7 +58,7 @@ def write_refined(path: Path, places: Places, refined: Refined, ids: Sequence[st
         likeliest = places.names[clusters[row]]
         is_sure = confidence[row] >= SURE
         num_unsure += not is_sure
-        state = "answered" if answered[row] else "yes" if row in asked else "no"
+        state = "answered" if answered[row] else "yes" if row in asked else ""
         before = places.names[start[row]]
         name = likeliest if is_sure else UNSURE
         lines.append((clip_id, name, clusters[row], likeliest, _figure(confidence[row]), before, state))
