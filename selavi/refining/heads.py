@@ -109,6 +109,9 @@ class NamedHeads(Teacher):
         for head in range(self.config.heads.num_heads):
             fixed = self.is_fixed[:, head]
             taken = torch.bincount(self.places.answers[fixed], minlength=len(sizes))
+            seen += taken
+            if fixed.all():
+                continue
             left = (sizes - taken).clamp(min=1)
             votes = self._votes(_only(table, ~fixed[table.index.cpu()]))
             scores = votes.scores(head)
@@ -119,7 +122,7 @@ class NamedHeads(Teacher):
                 tol=self.config.labelling.tol,
             )
             self.bank.labels[votes.clips.index.cpu(), head] = result.labels.cpu().int()
-            seen += taken + scores.masses(torch.zeros_like(result.potentials), float(len(votes.voters))).cpu()
+            seen += scores.masses(torch.zeros_like(result.potentials), float(len(votes.voters))).cpu()
         self.sizes = (1 - SIZE_STEP) * self.sizes + SIZE_STEP * seen / seen.sum()
         self.model.train()
 

@@ -4,7 +4,7 @@ Two clusters of one name, or merged, are one place; a clip that was moved is kno
 
     clusters     0     1     2     3     4           clips    a.mp4 of cluster 3 moved to 0
     names        dog   -     dog   cat   rejected
-    places       0     2     0     1     3           names of places: dog, cat, "" (was cluster 1), "" (rejected)
+    places       1     2     1     0     3           names of places: cat, dog, "" (cluster 1), "" (rejected)
 
 Axes: N clips, P places.
 """

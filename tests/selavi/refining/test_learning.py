@@ -59,6 +59,16 @@ def test_answers_stay_and_pull_the_clips_that_are_like_them() -> None:
     assert torch.equal(again.bank.labels, heads.bank.labels)
 
 
+def test_a_person_may_have_said_everything() -> None:
+    places = places_of((TRUE + 1) % NUM_CLASSES, TRUE)
+    ids = [str(number) for number in range(NUM_CLIPS)]
+    heads = NamedHeads(
+        config_of(NUM_CLASSES), made_views(), ids, torch.device("cpu"), places, torch.full_like(TRUE, -1)
+    )
+    heads.learn()
+    assert torch.equal(heads.bank.labels[:, 0].long(), TRUE)
+
+
 def test_a_head_does_not_see_the_answers_of_its_fold() -> None:
     answers = torch.full_like(TRUE, -1)
     answers[:30] = (TRUE[:30] + 1) % NUM_CLASSES
