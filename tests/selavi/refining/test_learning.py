@@ -69,6 +69,17 @@ def test_a_person_may_have_said_everything() -> None:
     assert torch.equal(heads.bank.labels[:, 0].long(), TRUE)
 
 
+def test_names_alone_leave_clips_where_they_are() -> None:
+    start = (TRUE + torch.arange(NUM_CLIPS) // 120) % NUM_CLASSES
+    places = places_of(start, torch.full_like(TRUE, -1))
+    ids = [str(number) for number in range(NUM_CLIPS)]
+    heads = NamedHeads(
+        config_of(NUM_CLASSES), made_views(), ids, torch.device("cpu"), places, torch.full_like(TRUE, -1)
+    )
+    heads.learn()
+    assert torch.equal(heads.bank.labels[:, 0].long(), start)
+
+
 def test_a_head_does_not_see_the_answers_of_its_fold() -> None:
     answers = torch.full_like(TRUE, -1)
     answers[:30] = (TRUE[:30] + 1) % NUM_CLASSES
