@@ -118,7 +118,7 @@ def _views(
 
         return encode_views(model, augment, read, len(rows), 1), {}
 
-    digest = digest_of_views(model, rows["id"].to_pylist(), (config.seed, config.video, config.audio))
+    digest = digest_of_views(model, rows["id"].to_pylist(), config)
     return keep_views(RunFolder(folder).views, digest, 8, encode)[0]
 
 

@@ -51,6 +51,13 @@ def output_folder(option: str, folder: Path) -> None:
     require(os.access(place, os.W_OK), f"{option} {folder}: {place} cannot be written; name another folder")
 
 
+def new_run_folder(folder: Path, otherwise: str) -> None:
+    """The folder of a run that is made of another: nothing is in it; says what to do otherwise."""
+    output_folder("--out", folder)
+    is_free = not folder.exists() or not any(folder.iterdir())
+    require(is_free, f"{folder} exists and is not empty; name another folder (--out FOLDER), or {otherwise}")
+
+
 def run_folder_to_write(folder: Path) -> None:
     """The folder of a run that results go into can be written, where there is one."""
     can_write = not os.path.isdir(folder) or os.access(folder, os.W_OK)

@@ -84,20 +84,15 @@ def refine(arguments: RefineArguments) -> RefineResult:
     """Encode views of the training clips, learn the names, and write the new run at the end."""
     _check(arguments)
     from datamodules.index.manifest import select_split, usable
-    from datamodules.index.moved import with_own_times
+    from selavi.commands.new_run import write_new_run
     from selavi.commands.opening import open_run
     from selavi.inference.bad_clips import BadClips
     from selavi.inference.device import best_device
     from selavi.inference.load import load_model
     from selavi.refining.refine import refine as learn
     from selavi.refining.tables import write_answers, write_questions, write_refined
-    from selavi.results.labels import write_labels
     from selavi.results.naming import write_names
-    from selavi.runs.checkpoint import REFITTED, write_checkpoint
     from selavi.runs.folder import RunFolder
-    from selavi.runs.lifetime import finish_run, owned, start_run
-    from selavi.scores.verdict import Verdict
-    from selavi.training.refit import new_checkpoint
 
     began = time.monotonic()
     run = open_run(arguments.run, arguments.root)
@@ -110,31 +105,35 @@ def refine(arguments: RefineArguments) -> RefineResult:
     bad = BadClips(ids, config.data.max_bad_fraction)
     views = _views(run, model, rows, bad)
     refined = learn(config, model, views, ids, places, arguments.questions)
-    files, given = RunFolder(out), RunFolder(run.folder).given_settings
-    checkpoint = new_checkpoint(run, refined.config, refined.model, refined.bank)
-    checkpoint[REFITTED] = run.checkpoint.get(REFITTED, str(run.folder))  # whose encoders they are
-    with owned(out):
-        manifest = with_own_times(run.manifest) if arguments.root else run.manifest
-        start_run(refined.config, given if given.exists() else None, manifest)
-        train_split, labels = config.data.train_split, refined.bank.labels
-        write_labels(out, train_split, ids, labels, vars(refined.statistics), refined.bank.probe)
-        write_names(places.as_names(ids, labels[:, 0]), files.names)
+    labels = refined.bank.labels[:, 0]
+
+    def write_tables(files: RunFolder) -> None:
+        write_names(places.as_names(ids, labels), files.names)
         write_answers(files.answers, places, ids, RunFolder(run.folder).answers)
-        num_unsure = write_refined(files.refined, places, refined, ids)
+        write_refined(files.refined, places, refined, ids)
         write_questions(files.questions, places, refined, ids)
-        bad.write(files.bad_clips)
-        write_checkpoint(checkpoint, files.last_checkpoint)
-        seconds = time.monotonic() - began
-        verdict = Verdict("unknown", _sentences(run, places, refined, bad, out))
-        finish_run(refined.config, seconds, verdict)
-    num_changed = int((labels[:, 0] != places.start).sum())
-    num_questions = len(refined.questions)
-    return RefineResult(out, run.folder, len(ids), num_changed, num_unsure, num_questions, seconds, verdict.text)
+
+    verdict = write_new_run(
+        run,
+        refined.config,
+        refined.model,
+        refined.bank,
+        refined.statistics,
+        bad,
+        began,
+        _sentences(run, places, refined),
+        has_moved=bool(arguments.root),
+        write_more=write_tables,
+    )
+    num_changed = int((labels != places.start).sum())
+    num_unsure = int((~refined.is_sure).sum())
+    seconds = time.monotonic() - began
+    return RefineResult(out, run.folder, len(ids), num_changed, num_unsure, len(refined.questions), seconds, verdict)
 
 
 def _check(arguments: RefineArguments) -> None:
     """Refuse what cannot be done; imports no torch."""
-    from selavi.commands.checks import at_least, output_folder, require, run_clips
+    from selavi.commands.checks import at_least, new_run_folder, require, run_clips
     from selavi.runs.folder import RunFolder
 
     at_least(arguments, questions=0)
@@ -145,10 +144,7 @@ def _check(arguments: RefineArguments) -> None:
     names = arguments.names or RunFolder(arguments.run).names
     about = f"found no {names}; name clusters on the run's page ({command('export', arguments.run)}) and save names.csv"
     require(names.exists(), about)
-    out = arguments.out or new_folder(arguments.run)
-    output_folder("--out", out)
-    about = f"{out} exists and is not empty; name another folder (--out FOLDER), or remove it to undo that round"
-    require(not out.exists() or not any(out.iterdir()), about)
+    new_run_folder(arguments.out or new_folder(arguments.run), "remove it to undo that round")
 
 
 def _places(arguments: RefineArguments, run: "Run") -> "Places":
@@ -195,7 +191,6 @@ def _views(run: "Run", model: "SelaviModel", rows: "pa.Table", bad: "BadClips") 
     from datamodules.loading.views import ClipLoaders
     from datamodules.stores.opening import open_media
     from selavi.augment import Augment
-    from selavi.config import as_dict
     from selavi.meter import say
     from selavi.refining.kept_views import digest_of_views, keep_views
     from selavi.runs.checkpoint import REFITTED
@@ -205,9 +200,7 @@ def _views(run: "Run", model: "SelaviModel", rows: "pa.Table", bad: "BadClips") 
     device = next(model.parameters()).device
     augment = Augment(run.config).to(device)
     num_views = affordable_views(model, len(rows), run.config.labelling.memory_gb)
-    others = {"run_dir", "resume", "data", "heads", "labelling", "loss", "optim", "trainer", "finetune"}
-    settings = {key: values for key, values in as_dict(run.config).items() if key not in others}
-    digest = digest_of_views(model, bad.ids, (settings, run.config.data.clip_s))
+    digest = digest_of_views(model, bad.ids, run.config)
     origin = Path(run.checkpoint.get(REFITTED, str(run.folder)))
     folder = RunFolder(origin if origin.exists() else run.folder).views
     loaders = list[ClipLoaders]()
@@ -227,10 +220,9 @@ def _views(run: "Run", model: "SelaviModel", rows: "pa.Table", bad: "BadClips") 
     return keep_views(folder, digest, num_views, encode)[0]
 
 
-def _sentences(run: "Run", places: "Places", refined: "Refined", bad: "BadClips", out: Path) -> tuple[str, ...]:
+def _sentences(run: "Run", places: "Places", refined: "Refined") -> tuple[str, ...]:
     """What is known of the new labels."""
     from selavi.refining.confidence import FEWEST_ANSWERS, FEWEST_CONFIRMED
-    from selavi.runs.folder import RunFolder
 
     named = ", ".join(name for name in places.names if name)
     sentences = [f"Refined from {run.folder}: {named}."]
@@ -245,8 +237,6 @@ def _sentences(run: "Run", places: "Places", refined: "Refined", bad: "BadClips"
             f"Confidence is not calibrated: that takes {FEWEST_ANSWERS} clips that were moved or confirmed by hand, "
             f"{FEWEST_CONFIRMED} of them confirmed, and there are {num_answers} and {int(places.is_confirmed.sum())}."
         )
-    if bad.sentence:
-        sentences.append(f"{bad.sentence}: {RunFolder(out).bad_clips}.")
     return tuple(sentences)
 
 

@@ -71,17 +71,12 @@ def refit(arguments: RefitArguments) -> RefitResult:
     """Encode views of the training clips, fit heads to them, and write the new run at the end."""
     _check(arguments)
     from datamodules.index.manifest import select_split, usable
-    from datamodules.index.moved import with_own_times
+    from selavi.commands.new_run import write_new_run
     from selavi.commands.opening import open_clips
     from selavi.inference.bad_clips import BadClips
     from selavi.inference.device import best_device
     from selavi.inference.load import load_model
-    from selavi.results.labels import write_labels
-    from selavi.runs.checkpoint import write_checkpoint
     from selavi.runs.folder import RunFolder
-    from selavi.runs.lifetime import finish_run, owned, start_run
-    from selavi.scores.verdict import Verdict
-    from selavi.training.refit import new_checkpoint
 
     began = time.monotonic()
     run, loaders = open_clips(arguments.run, arguments.root)
@@ -91,34 +86,31 @@ def refit(arguments: RefitArguments) -> RefitResult:
     rows = usable(select_split(loaders.manifest, config.data.train_split))
     bad = BadClips(rows["id"].to_pylist(), config.data.max_bad_fraction)
     fitted = _fit(config, model, augment, loaders, rows, bad)
-    files, given = RunFolder(out), RunFolder(run.folder).given_settings
-    bank = fitted.bank
-    with owned(out):
-        manifest = with_own_times(run.manifest) if arguments.root else run.manifest
-        start_run(config, given if given.exists() else None, manifest)
-        write_labels(out, config.data.train_split, bank.ids, bank.labels, vars(fitted.statistics), bank.probe)
-        bad.write(files.bad_clips)
-        write_checkpoint(new_checkpoint(run, config, fitted.model, bank), files.last_checkpoint)
-        seconds = time.monotonic() - began
-        verdict = Verdict("unknown", _sentences(run, config, fitted, bad))
-        finish_run(config, seconds, verdict)
+    verdict = write_new_run(
+        run,
+        config,
+        fitted.model,
+        fitted.bank,
+        fitted.statistics,
+        bad,
+        began,
+        _sentences(run, config, fitted),
+        has_moved=bool(arguments.root),
+    )
     has_names = RunFolder(run.folder).names.exists()
-    return RefitResult(out, run.folder, len(bank.ids), seconds, verdict.text, has_names)
+    return RefitResult(out, run.folder, len(bad.ids), time.monotonic() - began, verdict, has_names)
 
 
 def _check(arguments: RefitArguments) -> None:
     """Refuse what cannot be done; imports no torch."""
-    from selavi.commands.checks import at_least, output_folder, require, run_clips
+    from selavi.commands.checks import at_least, new_run_folder, require, run_clips
 
     at_least(arguments, clusters=2)
     _, rows = run_clips(arguments.run, None)
     most = len(rows)
     about = f"--clusters {arguments.clusters}: the run has {most} training clips, so at most as many clusters"
     require(arguments.clusters is None or arguments.clusters <= most, about)
-    out = arguments.out or new_folder(arguments.run, arguments.clusters)
-    output_folder("--out", out)
-    about = f"{out} exists and is not empty; name another folder (--out FOLDER), or remove it"
-    require(not out.exists() or not any(out.iterdir()), about)
+    new_run_folder(arguments.out or new_folder(arguments.run, arguments.clusters), "remove it")
 
 
 def _new_config(run: "Run", clusters: int | None, out: Path) -> "Config":
@@ -161,9 +153,8 @@ def _fit(
     return refit(config, model, views, list(bad.ids), plain)
 
 
-def _sentences(run: "Run", config: "Config", fitted: "Refit", bad: "BadClips") -> tuple[str, ...]:
+def _sentences(run: "Run", config: "Config", fitted: "Refit") -> tuple[str, ...]:
     """What is known of the new labels, without any human ones."""
-    from selavi.runs.folder import RunFolder
     from selavi.scores.head_choice import choose_head
 
     settings = config.heads
@@ -177,8 +168,6 @@ def _sentences(run: "Run", config: "Config", fitted: "Refit", bad: "BadClips") -
         sentences.append(
             f"They agree with each other to {agreement:.2f} (mean NMI), those of that run to {before:.2f}."
         )
-    if bad.sentence:
-        sentences.append(f"{bad.sentence}: {RunFolder(config.run_dir).bad_clips}.")
     return tuple(sentences)
 
 

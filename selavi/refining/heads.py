@@ -5,23 +5,20 @@ Axes: N clips, H heads, P places, V views.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.optim import SGD
-from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from selavi.config import Config, make_label_sets
 from selavi.labelling.features import FeatureTable
 from selavi.labelling.rule import LabelRule
 from selavi.labelling.solver.transport import assign
 from selavi.labelling.votes import Votes
-from selavi.meter import Meter
 from selavi.randomness import mix
 from selavi.refining.places import NO_PLACE, Places, sizes_of
-from selavi.training.first.teacher import LEARNING_RATE, MOMENTUM, Teacher
+from selavi.training.first.teacher import Teacher
 from selavi.training.first.views import CachedViews
 from selavi.training.refit import scaled_encoders
 
@@ -70,21 +67,15 @@ class NamedHeads(Teacher):
         self.sizes = torch.from_numpy(sizes_of(places))
         self.answered = places.is_answered.nonzero()[:, 0]
 
-    def learn(self) -> None:
-        """Train from the first step to the last."""
-        optimiser = SGD(self.model.parameters(), LEARNING_RATE, momentum=MOMENTUM)
-        schedule = CosineAnnealingLR(optimiser, self.num_steps)
-        interval = max(1, self.num_steps // self.num_labellings)
-        meter = Meter(self.what, self.num_steps, "steps")
-        self._warm_up()
-        for step in range(self.num_steps):
-            if len(self.answered) and step % interval == 0 and step >= FIRST_SHARE * self.num_steps:
-                self._label_the_others(self._collect(step))
-            rows, views = self._with_answers(step, *self._batch(step))
-            self._step(self.views.take(views, rows, self.device), optimiser)
-            schedule.step()
-            meter.advance()
-        meter.close()
+    @property
+    def labelling_steps(self) -> set[int]:
+        """Those of a run after the first share; none without an answer."""
+        if not len(self.answered):
+            return set()
+        return {step for step in super().labelling_steps if step >= FIRST_SHARE * self.num_steps}
+
+    def _end(self) -> None:
+        """The labels stay those of the last labelling."""
         self.model.eval()
 
     @torch.no_grad()
@@ -92,8 +83,9 @@ class NamedHeads(Teacher):
         """Plain votes of all branches about all clips that have one, by the mean features over a clip's views."""
         return self._votes(self._collect_mean(0))
 
-    def _with_answers(self, step: int, rows: Tensor, views: Tensor) -> tuple[Tensor, Tensor]:
+    def _batch(self, step: int) -> tuple[Tensor, Tensor]:
         """A step's clips and their views, and some of those that a person put somewhere."""
+        rows, views = super()._batch(step)
         if not len(self.answered):
             return rows, views
         generator = np.random.default_rng(mix(self.config.seed, self.what, "answers", step))
@@ -103,9 +95,11 @@ class NamedHeads(Teacher):
         return torch.cat([rows, chosen]), torch.cat([views, shown])
 
     @torch.no_grad()
-    def _label_the_others(self, table: FeatureTable) -> None:
+    def _label(self, collect: Callable[[int], FeatureTable]) -> None:
         """Renew the labels that no person gave, head by head."""
         self.model.eval()
+        table = collect(self.bank.num_labellings)
+        self.bank.num_labellings += 1
         sizes = self.sizes * len(self.bank.ids)
         seen = torch.zeros_like(sizes)
         for head in range(self.config.heads.num_heads):

@@ -6,15 +6,20 @@ from pathlib import Path
 
 import torch
 
+from selavi.config import Config, as_dict
 from selavi.errors import UsageError
 from selavi.model import SelaviModel
 from selavi.tensor_files import read_tensors, write_tensors
 from selavi.training.first.views import CachedViews
 
+NOT_OF_VIEWS = ("run_dir", "resume", "data", "heads", "labelling", "loss", "optim", "trainer", "finetune")
+"""Settings that change no view; of the data only the length of a clip does."""
 
-def digest_of_views(model: SelaviModel, ids: Sequence[str], settings: object) -> str:
+
+def digest_of_views(model: SelaviModel, ids: Sequence[str], config: Config) -> str:
     """What views are made of: weights of the encoders, clips in order, and the settings of media and augmentation."""
-    digest = hashlib.blake2b(repr(settings).encode(), digest_size=16)
+    settings = {key: values for key, values in as_dict(config).items() if key not in NOT_OF_VIEWS}
+    digest = hashlib.blake2b(repr((settings, config.data.clip_s)).encode(), digest_size=16)
     for name, values in sorted(model.encoders.state_dict().items()):
         digest.update(name.encode())
         digest.update(values.detach().cpu().contiguous().view(-1).numpy().tobytes())

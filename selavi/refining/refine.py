@@ -21,6 +21,9 @@ from selavi.refining.questions import choose_questions
 from selavi.training.first.views import CachedViews
 from selavi.training.refit import with_heads
 
+SURE = 0.5
+"""Least probability of a place that is called by its name."""
+
 
 @dataclass(frozen=True)
 class Refined:
@@ -38,6 +41,11 @@ class Refined:
     calibration: Calibration
     questions: Tensor
     """Rows of the clips to ask about next, the least sure first."""
+
+    @property
+    def is_sure(self) -> Tensor:
+        """(N,) whether a clip is called by the name of its place."""
+        return self.statistics.confidence[:, 0] >= SURE
 
 
 def refine(
@@ -57,10 +65,10 @@ def refine(
     if config.heads.num_heads > 1 and can_calibrate(places.answers, places.is_confirmed):
         folds = folds_of_answers(places, config.heads.num_heads, config.seed)
         trial = NamedHeads(config, views, ids, device, places, folds)
-        trial.learn()
+        trial.train()
         calibration = calibrate(*_held_out(trial, folds))
     heads = NamedHeads(config, views, ids, device, places, torch.full_like(places.answers, NO_PLACE))
-    heads.learn()
+    heads.train()
     config = replace(config, labelling=replace(config.labelling, sharpness=calibration.sharpness))
     said = _ask_heads(heads, calibration.sharpness)
     answers, margins = places.answers, said.margin

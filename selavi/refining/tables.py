@@ -18,8 +18,6 @@ from selavi.refining.places import Places
 from selavi.refining.refine import Refined
 
 UNSURE = "unsure"
-SURE = 0.5
-"""Least probability of a place that is called by its name."""
 
 
 def read_answers(path: Path) -> dict[str, int]:
@@ -45,25 +43,23 @@ def write_answers(path: Path, places: Places, ids: Sequence[str], before: Path) 
     _write(path, ["id", "cluster", "name", "round"], lines)
 
 
-def write_refined(path: Path, places: Places, refined: Refined, ids: Sequence[str]) -> int:
-    """Write what became of every clip, and return how many are unsure.
+def write_refined(path: Path, places: Places, refined: Refined, ids: Sequence[str]) -> None:
+    """Write what became of every clip.
 
     `name` is empty for clips of a cluster without a name, `before` is what their cluster was called, `asked` is yes for
     clips to look at next, answered for those that a person put somewhere, and empty for the others.
     """
     clusters, confidence = refined.bank.labels[:, 0].tolist(), refined.statistics.confidence[:, 0].tolist()
     start, answered = places.start.tolist(), places.is_answered.tolist()
-    asked, num_unsure, lines = set(refined.questions.tolist()), 0, list[tuple[Any, ...]]()
+    is_sure = refined.is_sure.tolist()
+    asked, lines = set(refined.questions.tolist()), list[tuple[Any, ...]]()
     for row, clip_id in enumerate(ids):
         likeliest = places.names[clusters[row]]
-        is_sure = confidence[row] >= SURE
-        num_unsure += not is_sure
         state = "answered" if answered[row] else "yes" if row in asked else ""
         before = places.names[start[row]]
-        name = likeliest if is_sure else UNSURE
+        name = likeliest if is_sure[row] else UNSURE
         lines.append((clip_id, name, clusters[row], likeliest, _figure(confidence[row]), before, state))
     _write(path, ["id", "name", "cluster", "likeliest", "confidence", "before", "asked"], lines)
-    return num_unsure
 
 
 def write_questions(path: Path, places: Places, refined: Refined, ids: Sequence[str]) -> None:

@@ -153,7 +153,8 @@ def new_checkpoint(run: Run, config: Config, model: SelaviModel, bank: LabelBank
     weights = {f"model.{name}": value.detach().cpu() for name, value in model.state_dict().items()}
     kept = {key: run.checkpoint[key] for key in ("epoch", "global_step", "pytorch-lightning_version")}
     made = {"state_dict": weights, "label_bank": bank.state_dict(), "config": as_dict(config)}
-    return kept | made | {REFITTED: str(run.folder)}
+    whose = run.checkpoint.get(REFITTED, str(run.folder))  # encoders they are: of the run that was trained
+    return kept | made | {REFITTED: whose}
 
 
 def _gain(features: Tensor, present: Tensor) -> Tensor:

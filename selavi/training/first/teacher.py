@@ -105,21 +105,30 @@ class Teacher:
         """Train from the first step to the last; every rank has the same labels then."""
         optimiser = SGD(self.model.parameters(), LEARNING_RATE, momentum=MOMENTUM)
         schedule = CosineAnnealingLR(optimiser, self.num_steps)
-        due = {number * self.num_steps // self.num_labellings for number in range(self.num_labellings)}
+        due = self.labelling_steps
         meter = Meter(self.what, self.num_steps, "steps") if rank() == 0 else None
         self._warm_up()
         for step in range(self.num_steps):
             if step in due:
-                self._relabel(self._collect)
+                self._label(self._collect)
             rows, views = self._batch(step)
             self._step(self.views.take(views, rows, self.device), optimiser)
             schedule.step()
             if meter is not None:
                 meter.advance()
-        self._relabel(self._collect_mean)
         if meter is not None:
             meter.close()
+        self._end()
         return self.bank
+
+    @property
+    def labelling_steps(self) -> set[int]:
+        """Before which steps clips are labelled."""
+        return {number * self.num_steps // self.num_labellings for number in range(self.num_labellings)}
+
+    def _end(self) -> None:
+        """Label once more, by all views."""
+        self._label(self._collect_mean)
 
     def _step(self, clips: FeatureTable, optimiser: SGD) -> None:
         labels, weights = self.bank[clips.index], self.bank.clip_weights(clips.index)
@@ -130,7 +139,7 @@ class Teacher:
         _average([parameter.grad for parameter in self.model.parameters() if parameter.grad is not None])
         optimiser.step()
 
-    def _relabel(self, collect: Callable[[int], FeatureTable]) -> None:
+    def _label(self, collect: Callable[[int], FeatureTable]) -> None:
         """Label every clip by its collected features; batch norm has seen the batches of all ranks then."""
         self.stop()
         _average([buffer for buffer in self.model.buffers() if buffer.is_floating_point()])

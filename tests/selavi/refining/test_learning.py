@@ -49,13 +49,13 @@ def test_answers_stay_and_pull_the_clips_that_are_like_them() -> None:
     ids = [str(number) for number in range(NUM_CLIPS)]
     folds = torch.full_like(start, -1)
     heads = NamedHeads(config_of(NUM_CLASSES), made_views(), ids, torch.device("cpu"), places, folds)
-    heads.learn()
+    heads.train()
     labels = heads.bank.labels[:, 0].long()
     assert (labels[wrong[:6]] == 0).all()
     rest = wrong[6:]
     assert (labels[rest] == 0).float().mean() > 0.9 > (start[rest] == 0).float().mean()
     again = NamedHeads(config_of(NUM_CLASSES), made_views(), ids, torch.device("cpu"), places, folds)
-    again.learn()
+    again.train()
     assert torch.equal(again.bank.labels, heads.bank.labels)
 
 
@@ -65,7 +65,7 @@ def test_a_person_may_have_said_everything() -> None:
     heads = NamedHeads(
         config_of(NUM_CLASSES), made_views(), ids, torch.device("cpu"), places, torch.full_like(TRUE, -1)
     )
-    heads.learn()
+    heads.train()
     assert torch.equal(heads.bank.labels[:, 0].long(), TRUE)
 
 
@@ -76,7 +76,7 @@ def test_names_alone_leave_clips_where_they_are() -> None:
     heads = NamedHeads(
         config_of(NUM_CLASSES), made_views(), ids, torch.device("cpu"), places, torch.full_like(TRUE, -1)
     )
-    heads.learn()
+    heads.train()
     assert torch.equal(heads.bank.labels[:, 0].long(), start)
 
 
