@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.browser.test_gallery import Visit, arrived, download, go_to, wait
+from tests.browser.pages import NARROW, Visit, arrived, download, go_to, require_fits, require_nothing_serious, wait
 
 pytestmark = pytest.mark.browser
 
@@ -443,7 +443,6 @@ def test_the_queue_of_180_000_clips_opens_and_turns_at_once(visit: Visit, large:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("view", ["#/queue", "large"])
 def test_axe_finds_nothing_serious_in_the_new_views(visit: Visit, gallery: Path, view: str, scheme: str) -> None:
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="install the extra `browser`")
     page = visit(gallery, "#/cluster/1" if view == "large" else view, color_scheme=scheme)
     if view == "large":
         open_first(page)
@@ -453,15 +452,13 @@ def test_axe_finds_nothing_serious_in_the_new_views(visit: Visit, gallery: Path,
         page.locator("button.tile").first.focus()
         page.keyboard.press("x")
     page.wait_for_timeout(500)
-    found = axe.Axe().run(page).response["violations"]
-    serious = [each for each in found if each["impact"] in ("serious", "critical")]
-    assert [(each["id"], [node["target"] for node in each["nodes"]][:4]) for each in serious] == []
+    require_nothing_serious(page)
 
 
 @pytest.mark.parametrize("view", ["#/queue", "large"])
 def test_the_new_views_fit_a_narrow_screen(visit: Visit, gallery: Path, hostile: Path, view: str) -> None:
     for folder in (gallery, hostile):
-        page = visit(folder, "#/cluster/1" if view == "large" else view, viewport={"width": 320, "height": 640})
+        page = visit(folder, "#/cluster/1" if view == "large" else view, **NARROW)
         if view == "large":
             open_first(page)
             page.wait_for_selector(".large-nearest a")
@@ -469,7 +466,7 @@ def test_the_new_views_fit_a_narrow_screen(visit: Visit, gallery: Path, hostile:
             assert inner <= 320
         else:
             page.wait_for_selector(".queue-view button.tile")
-        assert page.evaluate("document.documentElement.scrollWidth") <= 320
+        require_fits(page, 0)
 
 
 def test_the_keys_stay_inside_the_large_view_and_the_help_names_them(visit: Visit, gallery: Path) -> None:

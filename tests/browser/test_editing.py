@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.browser.test_gallery import Visit, arrived, go_to, name_cluster, wait
+from tests.browser.pages import Visit, arrived, go_to, name_cluster, wait
 
 pytestmark = pytest.mark.browser
 

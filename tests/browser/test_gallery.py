@@ -2,17 +2,26 @@
 
 import csv
 import io
-import json
 import re
-import time
 import unicodedata
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from selavi.results.naming import read_names
+from tests.browser.pages import (
+    NARROW,
+    Visit,
+    arrived,
+    download,
+    go_to,
+    name_cluster,
+    require_fits,
+    require_nothing_serious,
+    tiles,
+    wait,
+)
 from tests.selavi.results.gallery.synthetic_gallery import HOSTILE
 
 pytestmark = pytest.mark.browser
@@ -26,32 +35,6 @@ VIEWS = {
     "names": "#/names",
     "help": "#/help",
 }
-Visit = Callable[..., Any]
-
-
-def wait(page: Any, condition: str, seconds: float = 15) -> None:
-    """Until the expression is true.  (Playwright's own wait_for_function needs eval, which the page forbids.)"""
-    end = time.monotonic() + seconds
-    while not page.evaluate(condition):
-        assert time.monotonic() < end, f"still not: {condition}"
-        page.wait_for_timeout(30)
-
-
-def arrived(page: Any, condition: str) -> None:
-    """Until the page shows an address for which the expression of `address` is true.
-
-    The address changes before the page does: `location.hash` says where it will be, `arrivedAt` (conftest) where it is.
-    """
-    wait(page, f"((address) => {condition})(window.arrivedAt)")
-
-
-def go_to(page: Any, address: str) -> None:
-    if page.evaluate("(address) => location.hash !== address && (location.hash = address)", address):
-        arrived(page, f"address === {json.dumps(address)}")
-
-
-def tiles(page: Any) -> Any:
-    return page.locator(".row.typical button.tile")
 
 
 def playing(page: Any) -> list[dict[str, Any]]:
@@ -61,21 +44,6 @@ def playing(page: Any) -> list[dict[str, Any]]:
         "{muted: v.muted || v.volume === 0, time: v.currentTime, sound: v.webkitAudioDecodedByteCount,"
         " picture: v.videoWidth}))"
     )
-
-
-def download(page: Any, tmp_path: Path) -> Path:
-    go_to(page, "#/names")
-    with page.expect_download() as started:
-        page.get_by_role("button", name="Download names.csv").click()
-    path = tmp_path / "names.csv"
-    started.value.save_as(path)
-    return path
-
-
-def name_cluster(page: Any, name: str) -> None:
-    page.keyboard.press("n")
-    page.keyboard.type(name)
-    page.keyboard.press("Enter")
 
 
 # Opening
@@ -323,7 +291,6 @@ def test_the_tab_key_walks_through_a_cluster_and_out(visit: Visit, gallery: Path
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("view", VIEWS)
 def test_axe_finds_nothing_serious(visit: Visit, gallery: Path, view: str, scheme: str) -> None:
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="install the extra `browser`")
     page = visit(gallery, VIEWS[view], color_scheme=scheme)
     page.wait_for_timeout(600)
     if view == "cluster":  # with the dock, a selection, an edit and its message
@@ -331,17 +298,14 @@ def test_axe_finds_nothing_serious(visit: Visit, gallery: Path, view: str, schem
         page.keyboard.press("ArrowDown")
         page.keyboard.press("x")
         page.wait_for_timeout(400)
-    found = axe.Axe().run(page).response["violations"]
-    serious = [each for each in found if each["impact"] in ("serious", "critical")]
-    assert [(each["id"], [node["target"] for node in each["nodes"]][:4]) for each in serious] == []
+    require_nothing_serious(page)
 
 
 @pytest.mark.parametrize("view", VIEWS)
 def test_nothing_overflows_a_narrow_screen(visit: Visit, gallery: Path, hostile: Path, view: str) -> None:
     for folder in (gallery, hostile):
-        page = visit(folder, VIEWS[view], viewport={"width": 320, "height": 640})
-        page.wait_for_timeout(400)
-        assert page.evaluate("document.documentElement.scrollWidth") <= 320
+        page = visit(folder, VIEWS[view], **NARROW)
+        require_fits(page)
 
 
 def test_the_scheme_is_a_choice_that_stays(visit: Visit, gallery: Path) -> None:

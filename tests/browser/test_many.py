@@ -10,7 +10,7 @@ import pytest
 
 from selavi.results.gallery.build import AboutRun, MediaSource, write_gallery
 from selavi.results.gallery.columns import Columns
-from tests.browser.test_gallery import Visit, arrived, go_to, wait
+from tests.browser.pages import NARROW, Visit, arrived, go_to, require_fits, require_nothing_serious, wait
 from tests.selavi.results.gallery.synthetic_gallery import synthetic_clips
 
 pytestmark = pytest.mark.browser
@@ -372,19 +372,15 @@ def test_clips_that_were_moved_here_are_filtered_too(visit: Visit, gallery: Path
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("view", VIEWS)
 def test_axe_finds_nothing_serious(visit: Visit, tabled: Path, view: str, scheme: str) -> None:
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="install the extra `browser`")
     page = visit(tabled, VIEWS[view], color_scheme=scheme)
     if view == "map":
         colours(page, "label")
     page.wait_for_timeout(600)
-    found = axe.Axe().run(page).response["violations"]
-    serious = [each for each in found if each["impact"] in ("serious", "critical")]
-    assert [(each["id"], [node["target"] for node in each["nodes"]][:4]) for each in serious] == []
+    require_nothing_serious(page)
 
 
 @pytest.mark.parametrize("view", VIEWS)
 def test_nothing_overflows_a_narrow_screen(visit: Visit, gallery: Path, hostile: Path, view: str) -> None:
     for folder in (gallery, hostile):
-        page = visit(folder, VIEWS[view], viewport={"width": 320, "height": 640})
-        page.wait_for_timeout(400)
-        assert page.evaluate("document.documentElement.scrollWidth") <= 320
+        page = visit(folder, VIEWS[view], **NARROW)
+        require_fits(page)

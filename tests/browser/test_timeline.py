@@ -11,6 +11,7 @@ from PIL import Image
 
 from selavi.results.timeline.page import write_pages
 from selavi.results.timeline.segments import Segment
+from tests.browser.pages import NARROW, require_fits, require_nothing_serious
 
 Visit = Callable[..., Any]
 PATH = "day/one.mp4"
@@ -112,21 +113,17 @@ def test_pages_lead_to_each_other_and_say_what_is_missing(visit: Visit, folder: 
 @pytest.mark.parametrize("name", ["index.html", f"{PATH}.html", "gone.mp4.html", "none.mp4.html"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(visit: Visit, folder: Path, name: str, scheme: str) -> None:
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="install the extra `browser`")
     page = visit(folder, name=name, color_scheme=scheme)
     if name == f"{PATH}.html":
         page.locator("#legend button").first.click()
     page.wait_for_timeout(400)
-    found = axe.Axe().run(page).response["violations"]
-    serious = [each for each in found if each["impact"] in ("serious", "critical")]
-    assert [(each["id"], [node["target"] for node in each["nodes"]][:4]) for each in serious] == []
+    require_nothing_serious(page)
 
 
 @pytest.mark.parametrize("name", ["index.html", f"{PATH}.html", "gone.mp4.html"])
 def test_nothing_overflows_a_phone(visit: Visit, folder: Path, name: str) -> None:
-    page = visit(folder, name=name, viewport={"width": 320, "height": 640}, is_mobile=True, has_touch=True)
-    page.wait_for_timeout(400)
-    assert page.evaluate("document.documentElement.scrollWidth") <= 320
+    page = visit(folder, name=name, **NARROW, is_mobile=True, has_touch=True)
+    require_fits(page)
     if name == f"{PATH}.html":
         page.locator("#track").scroll_into_view_if_needed()
         box = page.locator("#track").bounding_box()

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from tests.browser.test_gallery import Visit, download, go_to, name_cluster, tiles, wait
+from tests.browser.pages import Visit, download, go_to, name_cluster, tiles, wait
 from tools import export_clusters, train
 
 pytestmark = [pytest.mark.browser, pytest.mark.end_to_end]
