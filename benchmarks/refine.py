@@ -37,7 +37,7 @@ from selavi.augment import Augment
 from selavi.commands.opening import open_run
 from selavi.inference.load import load_model
 from selavi.model import SelaviModel
-from selavi.refining.kept_views import digest_of_views, keep_views
+from selavi.refining.kept_views import digest_of_views, keep_views, read_views
 from selavi.refining.places import NO_PLACE, Places
 from selavi.refining.refine import Refined, refine
 from selavi.runs.folder import RunFolder
@@ -119,7 +119,8 @@ def _views(
         return encode_views(model, augment, read, len(rows), 1), {}
 
     digest = digest_of_views(model, rows["id"].to_pylist(), config)
-    return keep_views(RunFolder(folder).views, digest, 8, encode)[0]
+    keep_views(RunFolder(folder).views, digest, range(8), encode)
+    return read_views(RunFolder(folder).views, digest, 8)[0]
 
 
 def _encode_unseen(loaders: ClipLoaders, model: SelaviModel, augment: Augment, rows: pa.Table) -> dict[str, Tensor]:

@@ -1,10 +1,15 @@
 """Sums and gathers over processes; on one process they change nothing.  The only user of torch.distributed."""
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+LONGEST_WAIT = timedelta(days=7)
+"""Of a process whose work was short for one whose work is long."""
 
 
 def world_size() -> int:
@@ -15,6 +20,17 @@ def world_size() -> int:
 def rank() -> int:
     """Number of this process, from 0."""
     return dist.get_rank() if world_size() > 1 else 0
+
+
+def meet(environment: Mapping[str, str] = os.environ) -> None:
+    """Go on when every process that torchrun has started has come here; one alone goes on at once.
+
+    Between meetings each works for itself: rank() is 0, and nothing is summed.
+    """
+    if int(environment.get("WORLD_SIZE") or 1) > 1:
+        dist.init_process_group("gloo", timeout=LONGEST_WAIT)
+        dist.barrier()
+        dist.destroy_process_group()
 
 
 def all_sum(tensor: Tensor) -> Tensor:

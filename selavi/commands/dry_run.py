@@ -132,7 +132,7 @@ def dry_run(config: Config, words: Sequence[str]) -> DryRun:
         UsageError: as `train`; or several processes were started.
         DataError: as `train`.
     """
-    require_one_process("--dry-run")
+    require_one_process("--dry-run", ", with trainer.devices and trainer.num_nodes as the training will have them")
     require_free(config.run_dir)
     point = resume_point(config)
     if point.finished:

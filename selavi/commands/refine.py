@@ -80,8 +80,11 @@ def new_folder(run: Path) -> Path:
     return run.with_name(f"{run.name}-round1")
 
 
-def refine(arguments: RefineArguments) -> RefineResult:
-    """Encode views of the training clips, learn the names, and write the new run at the end."""
+def refine(arguments: RefineArguments) -> RefineResult | None:
+    """Encode views of the training clips, learn the names, and write the new run at the end.
+
+    Of several processes of torchrun each encodes some views, and the first one does all else; the others return None.
+    """
     _check(arguments)
     from datamodules.index.manifest import select_split, usable
     from selavi.commands.new_run import write_new_run
@@ -104,6 +107,8 @@ def refine(arguments: RefineArguments) -> RefineResult:
     model, _ = load_model(run, best_device(config.trainer.accelerator))
     bad = BadClips(ids, config.data.max_bad_fraction)
     views = _views(run, model, rows, bad)
+    if views is None:
+        return None
     refined = learn(config, model, views, ids, places, arguments.questions)
     labels = refined.bank.labels[:, 0]
 
@@ -158,11 +163,14 @@ def _places(arguments: RefineArguments, run: "Run") -> "Places":
     from selavi.refining.tables import read_answers
     from selavi.results.naming import read_names
     from selavi.runs.folder import RunFolder
+    from selavi.runs.launch import is_first
 
     files, bank = RunFolder(run.folder), run.checkpoint["label_bank"]
     names = read_names(arguments.names or files.names)
     head = named_head(names, run.config.heads.num_heads)
     places = make_places(names.of(head), bank["ids"], bank["labels"][:, head].long(), read_answers(files.answers))
+    if not is_first():
+        return places
     num_named = sum(map(bool, places.names))
     words = f"head {head}: {num_named} names, {len(places.names) - num_named} clusters without one"
     say(f"{words}, {int(places.is_answered.sum())} clips moved or confirmed by hand")
@@ -186,15 +194,21 @@ def _new_config(run: "Run", num_places: int, out: Path) -> "Config":
     return config
 
 
-def _views(run: "Run", model: "SelaviModel", rows: "pa.Table", bad: "BadClips") -> "CachedViews":
-    """Views of the training clips, kept beside the checkpoint of the run that has the encoders."""
+def _views(run: "Run", model: "SelaviModel", rows: "pa.Table", bad: "BadClips") -> "CachedViews | None":
+    """Views of the training clips, kept beside the checkpoint of the run that has the encoders.
+
+    Several processes each encode some; only the first one reads them all, and the others get None.
+    """
     from datamodules.loading.views import ClipLoaders
     from datamodules.stores.opening import open_media
     from selavi.augment import Augment
-    from selavi.meter import say
-    from selavi.refining.kept_views import digest_of_views, keep_views
+    from selavi.distributed import meet
+    from selavi.inference.bad_clips import BadClips
+    from selavi.meter import follow, say
+    from selavi.refining.kept_views import digest_of_views, keep_views, read_views
     from selavi.runs.checkpoint import REFITTED
     from selavi.runs.folder import RunFolder
+    from selavi.runs.launch import share_of
     from selavi.training.refit import affordable_views, encode_views
 
     device = next(model.parameters()).device
@@ -205,19 +219,29 @@ def _views(run: "Run", model: "SelaviModel", rows: "pa.Table", bad: "BadClips") 
     folder = RunFolder(origin if origin.exists() else run.folder).views
     loaders = list[ClipLoaders]()
 
-    def encode(number: int) -> "tuple[CachedViews, dict[int, str]]":
+    def encode(view: int) -> "tuple[CachedViews, dict[int, str]]":
         if not loaders:
-            say(f"encoding {num_views} views of {len(rows)} clips; they are kept in {folder}")
+            if number == 0:
+                say(f"encoding {num_views} views of {len(rows)} clips; they are kept in {folder}")
             loaders.append(ClipLoaders(run.config, run.manifest, open_media(run.config, run.manifest)))
         loader, sampler = loaders[0].labelling_loader(rows)
 
         def read(_: int) -> "Iterator[ClipBatch]":
-            sampler.set_epoch(-1 - number)
-            return bad.watch(loader)
+            sampler.set_epoch(-1 - view)
+            doing, batches = f"view {view + 1} of {num_views}", watched.watch(loader)
+            return follow(batches, doing, len(rows), "clips", lambda batch: len(batch.index))
 
-        return encode_views(model, augment, read, len(rows), 1), dict(bad.reasons)
+        watched = BadClips(bad.ids, bad.max_fraction)
+        return encode_views(model, augment, read, len(rows), 1), watched.reasons
 
-    return keep_views(folder, digest, num_views, encode)[0]
+    number, count = share_of()
+    keep_views(folder, digest, range(number, num_views, count), encode)
+    meet()
+    if number > 0:
+        return None
+    views, reasons = read_views(folder, digest, num_views)
+    bad.add(reasons)
+    return views
 
 
 def _sentences(run: "Run", places: "Places", refined: "Refined") -> tuple[str, ...]:
@@ -240,8 +264,10 @@ def _sentences(run: "Run", places: "Places", refined: "Refined") -> tuple[str, .
     return tuple(sentences)
 
 
-def show(result: RefineResult) -> None:
+def show(result: RefineResult | None) -> None:
     """Say where the new run is, what is known of it and what to do next."""
+    if result is None:
+        return
     from selavi.runs.record import next_steps
 
     print(

@@ -13,7 +13,7 @@ from selavi.cli import Command, Parser
 from selavi.wording import command, duration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     import pyarrow as pa
 
@@ -104,6 +104,9 @@ def refit(arguments: RefitArguments) -> RefitResult:
 def _check(arguments: RefitArguments) -> None:
     """Refuse what cannot be done; imports no torch."""
     from selavi.commands.checks import at_least, new_run_folder, require, run_clips
+    from selavi.runs.launch import require_one_process
+
+    require_one_process("refitting")
 
     at_least(arguments, clusters=2)
     _, rows = run_clips(arguments.run, None)
@@ -137,19 +140,21 @@ def _fit(
     Raises:
         DataError: too many of them cannot be decoded.
     """
-    from selavi.meter import say
+    from selavi.meter import follow
     from selavi.training.refit import affordable_views, encode_plainly, encode_views, refit
 
     loader, sampler = loaders.labelling_loader(rows)
+    num_views = affordable_views(model, len(rows), config.labelling.memory_gb)
+
+    def follow_clips(batches: "Iterable[ClipBatch]", doing: str) -> "Iterator[ClipBatch]":
+        return follow(bad.watch(batches), doing, len(rows), "clips", lambda batch: len(batch.index))
 
     def read(number: int) -> "Iterator[ClipBatch]":
         sampler.set_epoch(number)
-        return bad.watch(loader)
+        return follow_clips(loader, f"view {-number} of {num_views}")
 
-    num_views = affordable_views(model, len(rows), config.labelling.memory_gb)
-    say(f"encoding {num_views} views of {len(rows)} clips")
     views = encode_views(model, augment, read, len(rows), num_views)
-    plain = encode_plainly(model, augment, bad.watch(loaders.view_loader(rows)))
+    plain = encode_plainly(model, augment, follow_clips(loaders.view_loader(rows), "last labelling"))
     return refit(config, model, views, list(bad.ids), plain)
 
 

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from selavi.atomic import write_text
@@ -29,14 +29,22 @@ class BadClips:
             DataError: more than `max_fraction` of the clips are bad.
         """
         for batch in batches:
-            self.reasons |= dict(batch.errors)
-            if len(self.reasons) > self.max_fraction * len(self.ids):
-                row, reason = next(iter(self.reasons.items()))
-                raise DataError(
-                    f"{len(self.reasons)} of {len(self.ids)} clips could not be decoded so far "
-                    f"(data.max_bad_fraction={self.max_fraction}); the first: {self.ids[row]}: {reason}"
-                )
+            self.add(dict(batch.errors))
             yield batch
+
+    def add(self, reasons: Mapping[int, str]) -> None:
+        """Count clips by their rows, with the reasons.
+
+        Raises:
+            DataError: more than `max_fraction` of the clips are bad.
+        """
+        self.reasons |= reasons
+        if len(self.reasons) > self.max_fraction * len(self.ids):
+            row, reason = next(iter(self.reasons.items()))
+            raise DataError(
+                f"{len(self.reasons)} of {len(self.ids)} clips could not be decoded so far "
+                f"(data.max_bad_fraction={self.max_fraction}); the first: {self.ids[row]}: {reason}"
+            )
 
     @property
     def sentence(self) -> str:

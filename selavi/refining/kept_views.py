@@ -1,7 +1,8 @@
 """Features of augmented views of a run's clips, kept view by view: one that was killed goes on with the next view."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -29,46 +30,51 @@ def digest_of_views(model: SelaviModel, ids: Sequence[str], config: Config) -> s
 
 
 def keep_views(
-    folder: Path,
-    digest: str,
-    num_views: int,
-    encode: Callable[[int], tuple[CachedViews, dict[int, str]]],
-) -> tuple[CachedViews, dict[int, str]]:
-    """Read views, or encode those that are missing and keep them.
+    folder: Path, digest: str, numbers: Iterable[int], encode: Callable[[int], tuple[CachedViews, dict[int, str]]]
+) -> None:
+    """Encode those views that are not kept yet, and keep each as it ends.
 
     Args:
         folder: where they are kept, view-0.safetensors and so on.
         digest: of digest_of_views.
-        num_views: V.
+        numbers: of the views; several processes may each keep some.
         encode: number of a view -> the view, V = 1, and reasons of clips that could not be decoded, by row.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in numbers:
+        if _read(_path(folder, number), digest) is None:
+            view, reasons = encode(number)
+            tensors = {f"features.{name}": values for name, values in view.features.items()}
+            tensors |= {f"present.{name}": values for name, values in view.present.items()}
+            write_tensors(_path(folder, number), tensors, {"digest": digest, "bad": json.dumps(reasons)})
 
-    Returns:
-        All views, and why clips could not be decoded just now; views that lack some are not kept.
+
+def read_views(folder: Path, digest: str, num_views: int) -> tuple[CachedViews, dict[int, str]]:
+    """Read all V views that are kept, and why clips of theirs could not be decoded, by row.
+
+    Raises:
+        UsageError: one is missing.
     """
     views, reasons = list[CachedViews](), dict[int, str]()
-    folder.mkdir(parents=True, exist_ok=True)
     for number in range(num_views):
-        path = folder / f"view-{number}.safetensors"
-        view = _read(path, digest)
-        if view is None:
-            view, bad = encode(number)
-            reasons |= bad
-            if not bad:  # else what could not be decoded may be the next time
-                _write(path, digest, view)
-        views.append(view)
+        kept = _read(_path(folder, number), digest)
+        if kept is None:
+            about = f"{_path(folder, number)} is missing or of other encoders, though some process has just kept it"
+            raise UsageError(f"{about}: every process needs this folder in one place, and nobody else may write in it")
+        views.append(kept[0])
+        reasons |= kept[1]
     names = list(views[0].features)
-    return (
-        CachedViews(
-            views[0].index,
-            {name: torch.cat([view.features[name] for view in views]) for name in names},
-            {name: torch.cat([view.present[name] for view in views]) for name in names},
-        ),
-        reasons,
-    )
+    features = {name: torch.cat([view.features[name] for view in views]) for name in names}
+    present = {name: torch.cat([view.present[name] for view in views]) for name in names}
+    return CachedViews(views[0].index, features, present), reasons
 
 
-def _read(path: Path, digest: str) -> CachedViews | None:
-    """A view that is whole and was made of the same."""
+def _path(folder: Path, number: int) -> Path:
+    return folder / f"view-{number}.safetensors"
+
+
+def _read(path: Path, digest: str) -> tuple[CachedViews, dict[int, str]] | None:
+    """A view that is whole and was made of the same, and why clips of it could not be decoded."""
     if not path.exists():
         return None
     try:
@@ -80,10 +86,5 @@ def _read(path: Path, digest: str) -> CachedViews | None:
     names = [name.removeprefix("features.") for name in tensors if name.startswith("features.")]
     features = {name: tensors[f"features.{name}"] for name in names}
     present = {name: tensors[f"present.{name}"] for name in names}
-    return CachedViews(torch.arange(features[names[0]].shape[1]), features, present)
-
-
-def _write(path: Path, digest: str, view: CachedViews) -> None:
-    tensors = {f"features.{name}": values for name, values in view.features.items()}
-    tensors |= {f"present.{name}": values for name, values in view.present.items()}
-    write_tensors(path, tensors, {"digest": digest})
+    reasons = {int(row): reason for row, reason in json.loads(words.get("bad", "{}")).items()}
+    return CachedViews(torch.arange(features[names[0]].shape[1]), features, present), reasons

@@ -19,6 +19,22 @@ def is_first(environment: Mapping[str, str] = os.environ) -> bool:
     return all(int(environment.get(name) or 0) == 0 for name in names)
 
 
+def share_of(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
+    """Number of this process and count of those that torchrun has started, for work that each does for itself.
+
+    Raises:
+        UsageError: srun has started several, which do not know of each other.
+    """
+    for launcher, started in _started(environment):
+        if launcher == "torchrun":
+            return int(environment["RANK"]), started
+        raise UsageError(
+            f"{launcher} has started {started} processes, which do not know of each other: start one on each machine "
+            "that is torchrun, or one alone"
+        )
+    return 0, 1
+
+
 def require_all_take_part(world_size: int, environment: Mapping[str, str] = os.environ) -> None:
     """Refuse a launch of which not all processes would train together: the others would train a run of their own.
 
@@ -38,21 +54,20 @@ def require_all_take_part(world_size: int, environment: Mapping[str, str] = os.e
             )
 
 
-def require_one_process(what: str, environment: Mapping[str, str] = os.environ) -> None:
+def require_one_process(what: str, otherwise: str = "", environment: Mapping[str, str] = os.environ) -> None:
     """Refuse to do with several processes what one does for all.
 
     Args:
         what: is done, for the message.
+        otherwise: end of the message.
         environment: of this process.
 
     Raises:
         UsageError: a launcher has started more than one.
     """
     for launcher, started in _started(environment):
-        raise UsageError(
-            f"{launcher} has started {started} processes, and {what} takes one: run the command without "
-            f"{launcher}, with trainer.devices and trainer.num_nodes as the training will have them"
-        )
+        about = f"{launcher} has started {started} processes, and {what} takes one: run the command without {launcher}"
+        raise UsageError(about + otherwise)
 
 
 def _started(environment: Mapping[str, str]) -> Iterator[tuple[str, int]]:

@@ -10,6 +10,7 @@ from selavi.results.naming import read_names
 from selavi.runs.checkpoint import REFITTED
 from selavi.runs.record import load_run, read_verdict
 from selavi.scores.head_choice import choose_head
+from tests.end_to_end.runs import start
 from tools import cluster_eval, refine, refit
 
 
@@ -116,3 +117,23 @@ def test_a_refitted_run_can_be_named_too(source: Path, tmp_path: Path) -> None:
     assert refit.main([str(source), "-k", "4", "--out", str(tmp_path / "run-k4")]) == 0
     (tmp_path / "names.csv").write_text("head,cluster,name\n0,0,dog\n0,1,cat\n")
     assert refine.main([str(tmp_path / "run-k4"), "--names", str(tmp_path / "names.csv")]) == 0
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_views_and_learn_the_same(
+    repository: Path, source: Path, refined: Path, tmp_path: Path
+) -> None:
+    other = Path(shutil.copytree(source, tmp_path / "run", ignore=shutil.ignore_patterns("views")))
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    process = start(repository, other, "--questions", "3", tool="refine", launcher=launcher)
+    try:
+        _, error = process.communicate(timeout=240)
+    finally:
+        process.kill()
+    assert process.returncode == 0, error
+    assert error.count("encoding 8 views") == error.count("done in") == 1
+    assert "view 1 of 8" in error and "view 2 of 8" in error
+    for name in ("names.csv", "refined.csv", "questions.csv"):
+        assert (tmp_path / "run-round1" / name).read_bytes() == (refined / name).read_bytes()
+    ours, theirs = (read_labels(folder, "train") for folder in (refined, tmp_path / "run-round1"))
+    assert ours.equals(theirs)

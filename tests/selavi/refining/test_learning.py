@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from selavi.config import Config, load_config
+from selavi.errors import UsageError
 from selavi.refining.confidence import calibrate, can_calibrate
 from selavi.refining.heads import NamedHeads, folds_of_answers
-from selavi.refining.kept_views import keep_views
+from selavi.refining.kept_views import keep_views, read_views
 from selavi.refining.places import Places
 from selavi.refining.questions import choose_questions
 from selavi.training.first.views import CachedViews
@@ -137,15 +138,18 @@ def test_views_are_encoded_once_and_one_that_was_killed_goes_on(tmp_path: Path) 
             {name: values[number : number + 1] for name, values in whole.present.items()},
         ), ({3: "damaged"} if number == 3 else {})
 
+    folder = tmp_path / "views"
     with pytest.raises(KeyboardInterrupt):
-        keep_views(tmp_path / "views", "a", 4, encode)
+        keep_views(folder, "a", range(4), encode)
+    with pytest.raises(UsageError, match=r"view-2.safetensors is missing"):
+        read_views(folder, "a", 4)
     encoded.clear()
-    views, reasons = keep_views(tmp_path / "views", "a", 4, encode)
+    keep_views(folder, "a", range(4), encode)
+    views, reasons = read_views(folder, "a", 4)
     assert encoded == [2, 3] and reasons == {3: "damaged"}
     assert all(torch.equal(views.features[name], whole.features[name]) for name in whole.features)
-    encoded.clear()
-    keep_views(tmp_path / "views", "a", 4, encode)
-    assert encoded == [3], "what could not be decoded is tried again"
+    keep_views(folder, "a", range(4), encode)
+    assert encoded == [2, 3]
     encoded.clear()
     with pytest.raises(KeyboardInterrupt):
-        keep_views(tmp_path / "views", "other weights", 4, encode)
+        keep_views(folder, "other weights", range(4), encode)

@@ -1,7 +1,7 @@
 import pytest
 
 from selavi.errors import UsageError
-from selavi.runs.launch import is_first, require_all_take_part, require_one_process
+from selavi.runs.launch import is_first, require_all_take_part, require_one_process, share_of
 
 
 @pytest.mark.parametrize(
@@ -47,6 +47,15 @@ def test_a_launch_that_does_not_fit_the_settings_is_refused(name: str, launcher:
 @pytest.mark.parametrize(("name", "launcher"), [("WORLD_SIZE", "torchrun"), ("SLURM_STEP_NUM_TASKS", "srun")])
 def test_what_takes_one_process_is_refused_to_several(name: str, launcher: str) -> None:
     with pytest.raises(UsageError, match=f"{launcher} has started 2 processes, and --dry-run takes one"):
-        require_one_process("--dry-run", {name: "2"})
-    require_one_process("--dry-run", {name: "1"})
-    require_one_process("--dry-run", {})
+        require_one_process("--dry-run", environment={name: "2"})
+    require_one_process("--dry-run", environment={name: "1"})
+    require_one_process("--dry-run", environment={})
+
+
+def test_each_process_of_torchrun_has_a_share_and_those_of_srun_alone_are_refused() -> None:
+    assert share_of({}) == (0, 1)
+    assert share_of({"WORLD_SIZE": "1", "RANK": "0"}) == (0, 1)
+    assert share_of({"WORLD_SIZE": "4", "RANK": "3"}) == (3, 4)
+    assert share_of({"WORLD_SIZE": "4", "RANK": "3", "SLURM_STEP_NUM_TASKS": "2"}) == (3, 4)  # srun torchrun ...
+    with pytest.raises(UsageError, match="srun has started 2 processes, which do not know of each other"):
+        share_of({"SLURM_STEP_NUM_TASKS": "2"})
