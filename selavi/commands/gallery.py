@@ -73,17 +73,19 @@ def write_run_gallery(arguments: ExportArguments, content: GalleryContent) -> Ga
 
 def _about(run_dir: Path, content: GalleryContent) -> AboutRun:
     """Title, figures and names for the page."""
-    agreement = content.agreement.tolist()
+    agreement, files = content.agreement.tolist(), RunFolder(run_dir)
+    how = {"how": "learned from names"} if files.refined.exists() else {}
     return AboutRun(
         title=f"{run_dir.resolve().name}, {content.split}",
         run=str(run_dir),
         split=content.split,
         chosen_head=content.head,
-        figures=_figures(RunFolder(run_dir).figures(content.split), content.head),
+        figures=_figures(files.figures(content.split), content.head),
         names=content.names.rows,
         agreement_of_heads=[None if np.isnan(score) else round(score, 3) for score in agreement],
         seed=content.config.seed,
         no_map=content.no_map,
+        **how,
     )
 
 

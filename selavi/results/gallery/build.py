@@ -83,6 +83,8 @@ class AboutRun:
     seed: int = 0
     no_map: str | None = None
     """Why there are no features, in words."""
+    how: str = "found without labels"
+    """How the clusters came about, in words."""
 
 
 @dataclass
@@ -456,6 +458,7 @@ class _Writer:
             },
             "pictures": all(is_still(Path(path)) for path in self.clips["path"].to_pylist()),
             "chosenHead": about.chosen_head,
+            "how": about.how,
             "media": self.source.mode,
             "mediaWarning": self.report.media_warning,
             "figures": list(about.figures),

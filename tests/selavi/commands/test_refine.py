@@ -11,7 +11,7 @@ from selavi.runs.checkpoint import REFITTED
 from selavi.runs.record import load_run, read_verdict
 from selavi.scores.head_choice import choose_head
 from tests.end_to_end.runs import start
-from tools import cluster_eval, refine, refit
+from tools import cluster_eval, export_clusters, refine, refit
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +73,12 @@ def test_other_commands_read_it_and_rounds_go_on(
     second = source.with_name("run-round2")
     assert load_run(second).checkpoint[REFITTED] == str(source)
     assert [row["round"] for row in rows_of(second / "answers.csv")] == ["1", "1"]
+
+
+def test_its_page_says_that_the_clusters_were_learned(source: Path, refined: Path) -> None:
+    for run, how in ((source, "found without labels"), (refined, "learned from names")):
+        assert export_clusters.main([str(run), "--evidence", "0", "--media", "none"]) == 0
+        assert f'"how":"{how}"' in next((run / "gallery").rglob("index.js")).read_text().replace(": ", ":")
 
 
 def test_a_round_that_is_there_stays(refined: Path, source: Path, capsys: pytest.CaptureFixture[str]) -> None:

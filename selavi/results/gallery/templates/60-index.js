@@ -205,7 +205,7 @@ const indexView = {
     fillWith(this.turn, icon(this.down ? "down" : "up"));
     this.turn.title = this.down ? "Largest first; reverse the order" : "Smallest first; reverse the order";
     this.turn.setAttribute("aria-label", this.turn.title);
-    this.lede.textContent = `${plural(app.index.numClips, "clip")} in ${plural(app.head.clusters.length, "cluster")}, found without labels.`;
+    this.lede.textContent = `${plural(app.index.numClips, "clip")} in ${plural(app.head.clusters.length, "cluster")}, ${app.index.how}.`;
     this.progressRefresh(); // before the cards take what is left
     this.cards.replaceChildren();
     if (!numShown) addTo(this.cards, make("li", { class: "nothing" }, "No cluster matches. ", button("Show all", () => this.clear())));
