@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from common import PAGES, RESULTS, ROOT, describe_machine, machine, markdown_table
+from small_sets import SETS, find_sets
 
 from selavi.evaluation.degradation import CORRUPTIONS, curves
 
@@ -35,6 +36,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     folder = ROOT / "runs" / "benchmarks" / "degradation" / args.name
     command = [str(ROOT / "tools" / "degrade.py"), *args.runs, "--split", args.split, "--views", str(args.views)]
     command += ["--out", str(folder), *(["--kmeans", *args.kmeans] if args.kmeans else [])]
+    if args.set:
+        command.append(f"data.root={find_sets([args.set])[SETS[args.set].variable]}")
     if code := subprocess.run([sys.executable, *command]).returncode:
         sys.exit(code)
     folders = {str(Path(told.rpartition("=")[2])) for told in args.runs}
@@ -102,6 +105,7 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", metavar="NAME=RUN")
     parser.add_argument("--name", required=True, help="of the set, in the names of the files")
     parser.add_argument("--kmeans", nargs="+", default=[], metavar="FEATURES")
+    parser.add_argument("--set", choices=SETS, help="of benchmarks/small_sets.py: read its media where they are now")
     parser.add_argument("--split", default="test")
     parser.add_argument("--views", type=int, default=3)
     args = parser.parse_args()

@@ -223,10 +223,15 @@ class NewtonEquation:
     _factor: Tensor = field(init=False)
     _failed: Tensor = field(init=False)
 
-    def solve(self, sums: Sums, damping: float, curved: Sums) -> Tensor | None:
-        """The step with the gradient of `sums` and the Hessian of `curved`; None where the system is singular."""
+    def solve(self, sums: Sums, damping: float, curved: Sums, reach: float) -> Tensor | None:
+        """The step with the gradient of `sums` and the Hessian of `curved`; None where the system is singular.
+
+        A cluster that no clip wavers about has no curvature, and Newton's method would send it anywhere.  Its own error
+        is its damping, which takes it `reach` nats and no further; clusters that are coupled hardly feel theirs, and it
+        fades with the error.
+        """
         dual = self.dual
-        diagonal = (damping + _SMALLEST_DIAGONAL) * (dual.target + curved.masses)
+        diagonal = (damping + _SMALLEST_DIAGONAL) * (dual.target + curved.masses) + curved.gradient.abs() / reach
         if curved.large is not None:
             step = conjugate_gradients(dual, sums.gradient, curved, curved.large, diagonal)
         else:
@@ -237,13 +242,21 @@ class NewtonEquation:
     def _cholesky(self, gradient: Tensor, damping: float, curved: Sums, diagonal: Tensor) -> Tensor:
         assert curved.hessian is not None
         if damping or self._factor_of is not curved:
-            # The outer product fixes the free constant of the potentials: it makes <target, step> = 0.
-            matrix = torch.addr(curved.hessian, self.dual.target, self.dual.target)
+            target = self.dual.target
+            matrix = torch.addr(curved.hessian, target, target, alpha=_anchor(curved))
             matrix.diagonal().add_(diagonal)
             self._factor, self._failed = torch.linalg.cholesky_ex(matrix)
             self._factor_of = None if damping else curved
         step = torch.cholesky_solve(-gradient[:, None], self._factor)[:, 0]
         return torch.where(self._failed > 0, torch.nan, step)
+
+
+def _anchor(sums: Sums) -> float:
+    """How strongly <target, step> is held at 0, for a constant in the potentials changes nothing.
+
+    Weaker than the damping, else all clusters would follow those that go far.
+    """
+    return 0.02 * sums.error + 1e-8
 
 
 def conjugate_gradients(dual: Dual, gradient: Tensor, sums: Sums, large: PlanEntries, diagonal: Tensor) -> Tensor:
@@ -273,7 +286,7 @@ def _hessian_product(
     dual: Dual, sums: Sums, large: PlanEntries, diagonal: Tensor
 ) -> tuple[Callable[[Tensor], Tensor], Tensor]:
     """Multiplication by the system's matrix, and one over its diagonal: (A,) -> (A,), and (A,)."""
-    num_rows, num_clusters = large.num_rows, len(dual.full_target)
+    num_rows, num_clusters, anchor = large.num_rows, len(dual.full_target), _anchor(sums)
 
     def embed(vector: Tensor) -> Tensor:
         full = vector.new_zeros(num_clusters)
@@ -290,12 +303,12 @@ def _hessian_product(
 
     def times(vector: Tensor) -> Tensor:
         coupled = dual.sum_ranks(large.product(embed(vector)))[dual.active] / num_rows
-        result = fixed * vector - coupled + dual.target * (dual.target @ vector)
+        result = fixed * vector - coupled + anchor * dual.target * (dual.target @ vector)
         for left, right, strength in terms:
             result = result - strength * (left * (right @ vector) + right * (left @ vector))
         return result
 
-    preconditioner = fixed - squares + dual.target.square()
+    preconditioner = fixed - squares + anchor * dual.target.square()
     for left, right, strength in terms:
         preconditioner = preconditioner - 2 * strength * left * right
     return times, 1 / preconditioner.clamp(min=1e-300)

@@ -49,7 +49,10 @@ class Tuning:
     mild_spread: float = 7.0
     """Spread of the scaled scores (nats) up to which there is no continuation."""
     start_spread: float = 3.0
-    """The spread at which the continuation begins."""
+    """The spread at which the continuation begins, ..."""
+    start_range: float = 30.0
+    """... or earlier, where clips are few and the furthest score is this far from the mean of its row: a spread says
+    nothing of tails."""
     sharpness_ratio: float = 2.5
     """From one stage of the continuation to the next."""
     advance_range: float = 8.0
@@ -64,13 +67,15 @@ class Tuning:
     """With fewer, and mild scores, a Hessian costs more than the passes that it saves."""
 
     max_step_range: float = 6.0
-    """A longer Newton step is cut to this, ..."""
+    """How far a cluster goes that nothing holds; a longer Newton step is cut to this, ..."""
     step_spreads: float = 0.5
     """... or to this many spreads of the scaled scores, where clips are many."""
     many_rows_per_cluster: int = 4
     """Rows a cluster from which clips are many."""
     chord_error: float = 3e-3
     """Marginal error below which the Hessian is kept, ..."""
+    chord_largest: float = 0.1
+    """... with no cluster whose own error is a larger share of it, ..."""
     chord_error_large: float = 1e-5
     """... and where it is not formed, so that it costs little more than the masses."""
     max_backtracks: int = 20
@@ -92,6 +97,8 @@ class Tuning:
 
     anderson_memory: int = 8
     """Earlier steps that are mixed."""
+    anderson_range: float = 100.0
+    """Longest mixed step (nats); a plain one takes the place of a longer one."""
     anderson_patience: int = 8
     """Passes without the error falling by half."""
     scaling_patience: int = 200
@@ -214,7 +221,10 @@ class Search:
             self._anderson(self.dual.start(1.0))
             if self.level.is_solved():
                 return
-        fraction = self.tuning.start_spread / self.dual.overview.spread if steps_up else 1.0
+        overview, tuning = self.dual.overview, self.tuning
+        fraction = tuning.start_spread / overview.spread if steps_up else 1.0
+        if self.has_few_rows():
+            fraction = min(fraction, tuning.start_range / max(overview.furthest, tuning.start_range))
         self._newton(self.dual.start(fraction), fraction)
 
     def _newton(self, potentials: Tensor, fraction: float, *, warm: bool = False) -> None:
@@ -299,6 +309,10 @@ class Search:
                 mix = torch.linalg.lstsq(weights * changes, weights * step[:, None]).solution
                 step = step - ((moves + changes) @ mix)[:, 0]
             step = self.dual.agreed(step)
+            if not bool((step.max() - step.min()) <= self.tuning.anderson_range):
+                # The last steps hardly differ, so their mix is anything.
+                points, residuals = [], []
+                step = self.dual.scaling_step(sums)
             if not bool(step.isfinite().all()):
                 return
             potentials = potentials + step
@@ -320,6 +334,7 @@ class NewtonRun:
         potentials, sharpness: where the run stands.
         step: the step that led here at this sharpness; None after a change of the sharpness.
         slope, error: slope of the dual along that step and marginal error, at its start.
+        largest_error: there, of a cluster, of its mass and its target together.
         damping: added to the Hessian's diagonal, in units of the masses; 0 where steps are good.
         curved: the last sums at this sharpness that came with a Hessian.
         is_slow: whether a step with an earlier Hessian gained less than a digit.
@@ -334,6 +349,7 @@ class NewtonRun:
         self.damping = 0.0
         self.curved: Sums | None = None
         self.is_slow = False
+        self.largest_error = 0.0
         self.num_backtracks = 0
         self.num_singular = 0
         self.reads_before = search.num_reads
@@ -372,7 +388,8 @@ class NewtonRun:
             self._go_to(self.potentials, self.dual.sharpness)
         tuning = self.tuning
         close = tuning.chord_error if self.dual.forms_hessian else tuning.chord_error_large
-        reuse = self.curved is not None and self.step is not None and self.error < close and not self.is_slow
+        is_close = self.error < close and self.largest_error < tuning.chord_largest
+        reuse = self.curved is not None and self.step is not None and is_close and not self.is_slow
         sums = self.search.read(self.potentials, self.sharpness, curvature=not reuse)
         if reuse:
             self.is_slow = sums.error > 0.1 * self.error
@@ -428,11 +445,12 @@ class NewtonRun:
         if self.step is not None:  # it was a good one
             self.num_backtracks = 0
             self.damping = self.damping / 10 if self.damping > 1e-12 else 0.0
-        step = self.search.equation.solve(sums, self.damping, self.curved)
+        reach = self.tuning.max_step_range if self.search.has_few_rows() else self._longest_step()
+        step = self.search.equation.solve(sums, self.damping, self.curved, reach)
         while step is None and self.num_singular < self.tuning.max_singular:
             self.num_singular += 1
             self.damping = max(10 * self.damping, 1e-10)
-            step = self.search.equation.solve(sums, self.damping, self.curved)
+            step = self.search.equation.solve(sums, self.damping, self.curved, reach)
         return step
 
     def _take(self, step: Tensor, sums: Sums) -> None:
@@ -447,6 +465,7 @@ class NewtonRun:
         if length > longest:
             step = self._shortened(step, longest, sums)
         self.step, self.error = step, sums.error
+        self.largest_error = (sums.gradient.abs() / (sums.masses + sums.target)).max().item()
         self.slope = self._slope_here(sums)
         self.potentials = self.potentials + step
 

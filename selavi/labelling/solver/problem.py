@@ -160,6 +160,8 @@ class Overview(NamedTuple):
     """(K,) mean scaled score of a cluster, relative to the mean of each row."""
     spread: float
     """Standard deviation (nats) of the scaled scores, once the means of rows and columns are taken out."""
+    furthest: float
+    """Most nats of a scaled score from the mean of its row; the mean of what the processes have."""
 
 
 def survey(problem: Problem, tol: float, sum_ranks: SumRanks) -> tuple[Table, Overview]:
@@ -176,10 +178,10 @@ def survey(problem: Problem, tol: float, sum_ranks: SumRanks) -> tuple[Table, Ov
     if own.furthest > FLOAT32_RANGE:
         table = table.exact()
         own = table.survey(forbidden, sharpness)
-    scalars = forbidden.new_tensor([own.num_bad, own.squares, own.num_rows, 1.0])
+    scalars = forbidden.new_tensor([own.num_bad, own.squares, own.num_rows, 1.0, own.furthest])
     total = sum_ranks(torch.cat([scalars, own.counts, own.sums]))
-    num_bad, squares, num_rows, num_ranks = total[:4].tolist()
-    counts, sums = total[4:].chunk(2)
+    num_bad, squares, num_rows, num_ranks, furthest = total[:5].tolist()
+    counts, sums = total[5:].chunk(2)
     if num_bad:
         raise ValueError(_describe_bad_rows(table, forbidden, sharpness, own, int(num_bad)))
     if not num_rows:
@@ -187,7 +189,7 @@ def survey(problem: Problem, tol: float, sum_ranks: SumRanks) -> tuple[Table, Ov
     column_means = sums / counts.clamp(min=1)
     residual = squares - (counts * column_means.square()).sum().item()
     spread = (max(residual, 0.0) / counts.sum().item()) ** 0.5
-    return table, Overview(int(num_rows), int(num_ranks), counts > 0, column_means, spread)
+    return table, Overview(int(num_rows), int(num_ranks), counts > 0, column_means, spread, furthest / num_ranks)
 
 
 def _describe_bad_rows(table: Table, forbidden: Tensor, sharpness: float, own: Survey, num_bad: int) -> str:

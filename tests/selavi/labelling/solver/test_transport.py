@@ -605,3 +605,34 @@ def test_clusters_that_are_far_apart_take_few_passes(num_clusters: int, gap: flo
     marginal = torch.full((num_clusters,), 1 / num_clusters, dtype=torch.float64)
     found = assign(FusedTable(scores), marginal, sharpness=20.0, tol=1e-6)
     assert found.converged and found.num_passes <= most
+
+
+@pytest.mark.parametrize("num_clusters", [7, 50, 300])
+@pytest.mark.parametrize("nats", [10.0, 60.0, 400.0])
+def test_a_cluster_that_no_clip_wavers_about_is_moved_all_the_same(num_clusters: int, nats: float) -> None:
+    """Each clip has one cluster that is `nats` ahead of all others, and some clusters have more clips than they may."""
+    for num_more in (0, 1, num_clusters // 2):
+        scores = torch.zeros(num_clusters + num_more, num_clusters)
+        rows = torch.arange(len(scores))
+        scores[rows, rows % num_clusters] = nats / 20
+        found = assign(scores.log_softmax(1), uniform(num_clusters), max_passes=60)
+        assert found.converged, found.reason
+
+
+@pytest.mark.parametrize("nats", [40.0, 50.0, 70.0, 120.0])
+def test_mixed_steps_that_go_anywhere_are_not_taken(nats: float) -> None:
+    """Anderson's mixing once went 1e14 nats far here; then the kernel divided by zero, or LAPACK met a NaN."""
+    scores = torch.zeros(603, 512)
+    rows = torch.arange(len(scores))
+    scores[rows, rows % 512] = nats / 20
+    found = assign(scores.log_softmax(1), uniform(512), max_passes=60)
+    assert found.converged, found.reason
+
+
+def test_many_clusters_of_skewed_sizes_and_few_clips() -> None:
+    """Once over 100 passes: clusters without curvature were sent anywhere, and the cut step had nothing of use."""
+    scores = 5 * torch.randn(2000, 400, generator=torch.Generator().manual_seed(0))
+    sizes = 1 / torch.arange(1, 401).double()
+    found = assign(scores.log_softmax(1), sizes / sizes.sum())
+    assert found.converged
+    assert found.num_passes <= 30
