@@ -81,6 +81,20 @@ def test_names_alone_leave_clips_where_they_are() -> None:
     assert torch.equal(heads.bank.labels[:, 0].long(), start)
 
 
+def test_few_answers_move_few_other_clips() -> None:
+    start = (TRUE + torch.arange(NUM_CLIPS) // 120) % NUM_CLASSES
+    answers = torch.full_like(TRUE, -1)
+    answers[-2:] = TRUE[-2:]
+    places = places_of(start, answers)
+    ids = [str(number) for number in range(NUM_CLIPS)]
+    heads = NamedHeads(
+        config_of(NUM_CLASSES), made_views(), ids, torch.device("cpu"), places, torch.full_like(TRUE, -1)
+    )
+    heads.train()
+    moved = (heads.bank.labels.long() != start[:, None])[:-2]
+    assert 0 < moved.sum(0).max() <= 2 / (3 * NUM_CLASSES) * NUM_CLIPS
+
+
 def test_a_head_does_not_see_the_answers_of_its_fold() -> None:
     answers = torch.full_like(TRUE, -1)
     answers[:30] = (TRUE[:30] + 1) % NUM_CLASSES
