@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 LONGEST_WAIT = timedelta(days=7)
-"""Of a process whose work was short for one whose work is long."""
+"""Time that a process waits for one whose work is longer."""
 
 
 def world_size() -> int:
