@@ -208,6 +208,17 @@ def test_blocks_of_rows_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_large_table_of_half_precision_is_read_by_the_kernels_block_by_block(dtype: torch.dtype) -> None:
+    scores, marginal = log_table(4, 9000, 40).to(dtype), random_marginal(4, 40)
+    table = tables.make_table(scores)
+    assert isinstance(table, tables.BlockTable)
+    assert {type(block) for _, block in table._tables()} == {FusedTable}
+    half, single = assign(scores, marginal), assign(scores.float(), marginal)
+    assert half.converged and torch.equal(half.labels, single.labels)
+    assert half.num_passes == single.num_passes
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_read_as_it_is(dtype: torch.dtype) -> None:
     scores, marginal = log_table(4, 300, 6).to(dtype), random_marginal(4, 6)
     half, double = assign(scores, marginal), assign(scores.double(), marginal)
