@@ -25,8 +25,8 @@ IMAGES = ROOT / "docs" / "images"
 
 REMARKS = {
     "avdigits": """These are runs of one seed and 45 epochs of an earlier recipe (`labelling.votes=raw`,
-`labelling.first=random` and `loss.reduce=mean`), in which the sound alone was ahead of both modalities together ([recipes.md](recipes.md)). With
-today's it is not ([labels.md](labels.md)); its degraded clips have not been measured.
+`labelling.first=random`, `loss.reduce=mean`), in which the sound alone was ahead of both modalities together
+([recipes.md](recipes.md)). With today's it is not ([labels.md](labels.md)); its degraded clips have not been measured.
 
 """,
 }

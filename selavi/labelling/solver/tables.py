@@ -125,8 +125,9 @@ def make_table(scores: Tensor) -> Table:
         if scores.dtype == torch.float32 and scores.numel() > BLOCK_ELEMENTS:
             return FusedTable(scores)
         if scores.dtype in (torch.float16, torch.bfloat16) and scores.numel() > BLOCK_ELEMENTS:
-            rows_per_block = max(1, GPU_BLOCK_ELEMENTS // (8 * scores.shape[1]))
-            return BlockTable(*scores.shape, lambda rows: scores[rows].float(), rows_per_block, scores.device)
+            num_rows, num_clusters = scores.shape
+            per_block = max(1, GPU_BLOCK_ELEMENTS // (8 * num_clusters))
+            return BlockTable(num_rows, num_clusters, lambda rows: scores[rows].float(), per_block, scores.device)
         # A table of one block is upcast once instead of at every read.
         return DenseTable(scores.double() if scores.numel() <= BLOCK_ELEMENTS else scores, torch.float64)
     single = scores.dtype != torch.float64 and scores.numel() > BLOCK_ELEMENTS
