@@ -22,6 +22,9 @@ MODULES = (
     "overhead",
     "soak",
     "two_nodes",
+    "labels_page",
+    "labels",
+    "refine",
 )
 
 
@@ -31,6 +34,10 @@ def test_the_page_shows_the_results(benchmarks: dict[str, ModuleType], name: str
         pytest.skip(f"not measured yet: python benchmarks/{name}.py")
     runs = benchmarks["common"].load_runs(name)
     assert (ROOT / "docs" / "results" / f"{name}.md").read_text(encoding="utf-8") == benchmarks[name].page(runs)
+
+
+def test_the_page_on_answers_shows_the_results(benchmarks: dict[str, ModuleType]) -> None:
+    assert (ROOT / "docs" / "results" / "refine.md").read_text(encoding="utf-8") == benchmarks["refine"].page()
 
 
 def test_the_page_on_evidence_quotes_the_results(benchmarks: dict[str, ModuleType]) -> None:
