@@ -40,6 +40,15 @@ def places_of(start: Tensor, answers: Tensor) -> Places:
     return Places(names, [False] * NUM_CLASSES, start, answers, torch.zeros(len(start), dtype=torch.bool))
 
 
+def trained_heads(places: Places) -> NamedHeads:
+    """Heads that have learned all answers."""
+    ids = [str(number) for number in range(NUM_CLIPS)]
+    no_fold = torch.full_like(TRUE, -1)
+    heads = NamedHeads(config_of(NUM_CLASSES), made_views(), ids, torch.device("cpu"), places, no_fold)
+    heads.train()
+    return heads
+
+
 def test_answers_stay_and_pull_the_clips_that_are_like_them() -> None:
     """Half of class 0 was found as class 1; a few answers bring the rest of it home."""
     start = torch.where((TRUE == 0) & (torch.arange(NUM_CLIPS) >= 120), 1, TRUE)
@@ -47,37 +56,24 @@ def test_answers_stay_and_pull_the_clips_that_are_like_them() -> None:
     wrong = (start != TRUE).nonzero()[:, 0]
     answers[wrong[:6]] = 0
     places = places_of(start, answers)
-    ids = [str(number) for number in range(NUM_CLIPS)]
-    folds = torch.full_like(start, -1)
-    heads = NamedHeads(config_of(NUM_CLASSES), made_views(), ids, torch.device("cpu"), places, folds)
-    heads.train()
+    heads = trained_heads(places)
     labels = heads.bank.labels[:, 0].long()
     assert (labels[wrong[:6]] == 0).all()
     rest = wrong[6:]
     assert (labels[rest] == 0).float().mean() > 0.9 > (start[rest] == 0).float().mean()
-    again = NamedHeads(config_of(NUM_CLASSES), made_views(), ids, torch.device("cpu"), places, folds)
-    again.train()
-    assert torch.equal(again.bank.labels, heads.bank.labels)
+    assert torch.equal(trained_heads(places).bank.labels, heads.bank.labels)
 
 
 def test_a_person_may_have_said_everything() -> None:
     places = places_of((TRUE + 1) % NUM_CLASSES, TRUE)
-    ids = [str(number) for number in range(NUM_CLIPS)]
-    heads = NamedHeads(
-        config_of(NUM_CLASSES), made_views(), ids, torch.device("cpu"), places, torch.full_like(TRUE, -1)
-    )
-    heads.train()
+    heads = trained_heads(places)
     assert torch.equal(heads.bank.labels[:, 0].long(), TRUE)
 
 
 def test_names_alone_leave_clips_where_they_are() -> None:
     start = (TRUE + torch.arange(NUM_CLIPS) // 120) % NUM_CLASSES
     places = places_of(start, torch.full_like(TRUE, -1))
-    ids = [str(number) for number in range(NUM_CLIPS)]
-    heads = NamedHeads(
-        config_of(NUM_CLASSES), made_views(), ids, torch.device("cpu"), places, torch.full_like(TRUE, -1)
-    )
-    heads.train()
+    heads = trained_heads(places)
     assert torch.equal(heads.bank.labels[:, 0].long(), start)
 
 
@@ -86,11 +82,7 @@ def test_few_answers_move_few_other_clips() -> None:
     answers = torch.full_like(TRUE, -1)
     answers[-2:] = TRUE[-2:]
     places = places_of(start, answers)
-    ids = [str(number) for number in range(NUM_CLIPS)]
-    heads = NamedHeads(
-        config_of(NUM_CLASSES), made_views(), ids, torch.device("cpu"), places, torch.full_like(TRUE, -1)
-    )
-    heads.train()
+    heads = trained_heads(places)
     moved = (heads.bank.labels.long() != start[:, None])[:-2]
     assert 0 < moved.sum(0).max() <= 2 / (3 * NUM_CLASSES) * NUM_CLIPS
 
