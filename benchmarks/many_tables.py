@@ -32,11 +32,10 @@ def solve(number: int) -> dict[str, Any]:
     """Label a table with the default tolerance."""
     drawn = draw(number)
     found = assign(drawn.scores, drawn.marginal, max_passes=MOST_PASSES)
-    kind, sizes = drawn.name.split(": ")[1].split(", ")[0], drawn.name.split(", ")[-2]
     return {
         "name": drawn.name,
-        "kind": kind,
-        "sizes": sizes,
+        "kind": drawn.kind,
+        "sizes": drawn.sizes,
         "passes": found.num_passes,
         "converged": found.converged,
         "error": found.marginal_error,
@@ -97,9 +96,9 @@ def main() -> None:
     parser.add_argument("--page", action="store_true", help="write the page from the results, and do nothing else")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    results = {} if args.again else stored()
+    results = stored()
     for number in [] if args.page else args.tables:
-        if str(number) in results and not args.trial:
+        if str(number) in results and not args.trial and not args.again:
             continue
         results[str(number)] = solve(number)
         print(results[str(number)], file=sys.stderr, flush=True)

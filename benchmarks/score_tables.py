@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-SHARPNESS = 20.0
 MOST_ENTRIES = 20_000_000
 """Of a table; a few are ten times as large, see draw."""
 CLIPS = (1_000, 1_000_000)
@@ -24,6 +23,10 @@ class Drawn:
     """A table and the sizes that its clusters shall have."""
 
     name: str
+    kind: str
+    """One of KINDS."""
+    sizes: str
+    """One of MARGINALS."""
     scores: Tensor
     """(N, K) log-probabilities."""
     marginal: Tensor
@@ -38,9 +41,7 @@ def normal(rng: torch.Generator, n: int, k: int) -> Tensor:
 def classes(rng: torch.Generator, n: int, k: int) -> Tensor:
     """Noise, and a class of each clip two deviations above it; classes of skewed sizes."""
     logits = torch.randn(n, k, generator=rng)
-    sizes = torch.arange(1, k + 1).float() ** -0.7
-    own = torch.multinomial(sizes, n, replacement=True, generator=rng)
-    logits[torch.arange(n), own] += 2
+    logits[torch.arange(n), _own_classes(rng, n, k)] += 2
     return logits
 
 
@@ -48,8 +49,13 @@ def low_rank(rng: torch.Generator, n: int, k: int) -> Tensor:
     """Features around the centres of their classes, times the centres: what a linear head says."""
     rank = int(2 ** torch.randint(2, 8, (), generator=rng))
     centres = torch.randn(k, rank, generator=rng)
-    own = torch.multinomial(torch.arange(1, k + 1).float() ** -0.7, n, replacement=True, generator=rng)
+    own = _own_classes(rng, n, k)
     return (centres[own] + torch.randn(n, rank, generator=rng)) @ centres.T
+
+
+def _own_classes(rng: torch.Generator, n: int, k: int) -> Tensor:
+    """(n,) the class of each clip; sizes are skewed."""
+    return torch.multinomial(torch.arange(1, k + 1).float() ** -0.7, n, replacement=True, generator=rng)
 
 
 def student(rng: torch.Generator, n: int, k: int) -> Tensor:
@@ -116,7 +122,7 @@ PRECISIONS = {"float32": 0.8, "float16": 0.1, "bfloat16": 0.1}
 def draw(seed: int) -> Drawn:
     """Draw a table; one in twenty has ten times the entries."""
     rng = np.random.default_rng(seed)
-    kind, sizes = rng.choice(list(KINDS)), rng.choice(list(MARGINALS))
+    kind, sizes = str(rng.choice(list(KINDS))), str(rng.choice(list(MARGINALS)))
     precision = rng.choice(list(PRECISIONS), p=list(PRECISIONS.values()))
     most = MOST_ENTRIES * (10 if rng.random() < 0.05 else 1)
     k = _between(rng, *CLUSTERS)
@@ -130,7 +136,7 @@ def draw(seed: int) -> Drawn:
         scores = scores.clamp_(min=-30_000).to(getattr(torch, precision))
     marginal = torch.from_numpy(MARGINALS[sizes](rng, k).astype(np.float64))
     name = f"{seed}: {kind}, {n:,} x {k:,}, spread {spread:.2g}, {sizes}, {precision}"
-    return Drawn(name, scores, marginal / marginal.sum())
+    return Drawn(name, kind, sizes, scores, marginal / marginal.sum())
 
 
 def _between(rng: np.random.Generator, least: int, most: int) -> int:

@@ -7,19 +7,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from selavi.config import Config
     from selavi.inference.bad_clips import BadClips
-    from selavi.labelling.bank import LabelBank
-    from selavi.labelling.statistics import ClipStatistics
-    from selavi.model import SelaviModel
+    from selavi.refining.refine import Refined
     from selavi.runs.folder import RunFolder
     from selavi.runs.record import Run
+    from selavi.training.refit import Refit
 
 
 def write_new_run(
     source: "Run",
     config: "Config",
-    model: "SelaviModel",
-    bank: "LabelBank",
-    statistics: "ClipStatistics",
+    fitted: "Refit | Refined",
     bad: "BadClips",
     began: float,
     sentences: Sequence[str],
@@ -32,9 +29,7 @@ def write_new_run(
     Args:
         source: whose encoders, settings file and manifest they are.
         config: of the new run.
-        model: the encoders with the new heads.
-        bank: labels of the training clips.
-        statistics: of the new labels.
+        fitted: the encoders with the new heads, and the labels.
         bad: the clips that could not be decoded.
         began: time.monotonic() when the work began.
         sentences: what is known of the labels; that of the bad clips is added.
@@ -52,15 +47,16 @@ def write_new_run(
     from selavi.scores.verdict import Verdict
     from selavi.training.refit import new_checkpoint
 
+    bank = fitted.bank
     files, given = RunFolder(config.run_dir), RunFolder(source.folder).given_settings
     with owned(config.run_dir):
         manifest = with_own_times(source.manifest) if has_moved else source.manifest
         start_run(config, given if given.exists() else None, manifest)
         split = config.data.train_split
-        write_labels(files.path, split, bank.ids, bank.labels, vars(statistics), bank.probe)
+        write_labels(files.path, split, bank.ids, bank.labels, vars(fitted.statistics), bank.probe)
         bad.write(files.bad_clips)
         write_more(files)
-        write_checkpoint(new_checkpoint(source, config, model, bank), files.last_checkpoint)
+        write_checkpoint(new_checkpoint(source, config, fitted.model, bank), files.last_checkpoint)
         what_failed = [f"{bad.sentence}: {files.bad_clips}."] if bad.sentence else []
         verdict = Verdict("unknown", (*sentences, *what_failed))
         finish_run(config, time.monotonic() - began, verdict)

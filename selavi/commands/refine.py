@@ -121,9 +121,7 @@ def refine(arguments: RefineArguments) -> RefineResult | None:
     verdict = write_new_run(
         run,
         refined.config,
-        refined.model,
-        refined.bank,
-        refined.statistics,
+        refined,
         bad,
         began,
         _sentences(run, places, refined),

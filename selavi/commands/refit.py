@@ -89,9 +89,7 @@ def refit(arguments: RefitArguments) -> RefitResult:
     verdict = write_new_run(
         run,
         config,
-        fitted.model,
-        fitted.bank,
-        fitted.statistics,
+        fitted,
         bad,
         began,
         _sentences(run, config, fitted),
