@@ -46,8 +46,15 @@ GROUPS: dict[str, dict[str, str]] = {
 NAMES = [name for group in GROUPS.values() for name in group]
 
 
+SPINS = "1000"
+"""Turns that a thread of GNU OpenMP, which torch has on Linux, waits for the others before it sleeps.  Its own choice,
+300,000, stalls everything where other work needs the cores (docs/results/waiting_threads.md)."""
+
+
 def find_command(name: str) -> Command[Any, Any]:
-    """Import a command: the others stay unread."""
+    """Import a command: the others stay unread; before torch is, which reads how its threads shall wait only once."""
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     command: Command[Any, Any] = import_module(f"selavi.commands.{name}").COMMAND
     return command
 

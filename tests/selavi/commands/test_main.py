@@ -1,5 +1,6 @@
 """`selavi`: its commands, its help, and how each is called."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -122,3 +123,20 @@ def test_the_command_line_and_python_have_the_same_defaults(name: str, words: li
 def test_every_command_is_in_the_test_of_defaults() -> None:
     marks = test_the_command_line_and_python_have_the_same_defaults.pytestmark
     assert [case[0] for case in marks[0].args[1]] == front.NAMES
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, front.SPINS), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)],
+    ids=["nothing", "spins", "policy"],
+)
+def test_threads_rest_soon_where_the_user_has_said_nothing(
+    given: dict[str, str], expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, "")  # so that what is set below is taken back
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    front.find_command("config")
+    assert os.environ.get("GOMP_SPINCOUNT") == expected
