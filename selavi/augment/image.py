@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from selavi.augment.colours import Normalise, channels_first
 from selavi.augment.video import jitter_colour
 from selavi.config import ImageConfig
 
@@ -38,29 +39,23 @@ class ImageAugmentation(nn.Module):
     def __init__(self, config: ImageConfig) -> None:
         super().__init__()
         self.config = config
-        self.register_buffer("mean", torch.tensor(config.mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(config.std).view(3, 1, 1), persistent=False)
-        self.mean: Tensor
-        self.std: Tensor
+        self.normalise = Normalise(config.mean, config.std, num_axes=2)
 
     def plain(self, values: Tensor) -> Tensor:
         """The whole square, as it is."""
-        planes = _planes(values)
+        planes = channels_first(values)
         whole = torch.eye(2, 3, device=planes.device).expand(planes.shape[0], 2, 3)
-        return self._normalise(_cut(planes, whole, self.config.size))
+        return self.normalise(_cut(planes, whole, self.config.size))
 
     def random(self, values: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
         """A random part, perhaps mirrored, turned and slanted, in other colours, perhaps blurred."""
         config = self.config
-        pictures = _cut(_planes(values), place_of(config, draws), config.size)
+        pictures = _cut(channels_first(values), place_of(config, draws), config.size)
         if config.colour_jitter > 0 or config.greyscale > 0:
             pictures = jitter_colour(pictures[:, :, None], config.colour_jitter, config.greyscale, draws)[:, :, 0]
         if config.blur > 0:
             pictures = blur(pictures, draws["blur"] / config.blur)
-        return self._normalise(pictures)
-
-    def _normalise(self, pictures: Tensor) -> Tensor:
-        return (pictures / 255 - self.mean) / self.std
+        return self.normalise(pictures)
 
 
 def place_of(config: ImageConfig, draws: Mapping[str, Tensor]) -> Tensor:
@@ -101,11 +96,6 @@ def blur(pictures: Tensor, shares: Tensor) -> Tensor:
             blurred += weights[:, number, None, None, None] * beside
         pictures = blurred
     return pictures
-
-
-def _planes(pictures: Tensor) -> Tensor:
-    """(B, h, w, 3) uint8 -> (B, 3, h, w) float32 in [0, 255]."""
-    return pictures.permute(0, 3, 1, 2).float()
 
 
 def _cut(planes: Tensor, places: Tensor, size: int) -> Tensor:

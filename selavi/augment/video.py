@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from selavi.augment.colours import Normalise, channels_first
 from selavi.config import VideoConfig
 
 
@@ -30,25 +31,19 @@ class VideoAugmentation(nn.Module):
     def __init__(self, config: VideoConfig) -> None:
         super().__init__()
         self.config = config
-        self.register_buffer("mean", torch.tensor(config.mean).view(3, 1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(config.std).view(3, 1, 1, 1), persistent=False)
-        self.mean: Tensor
-        self.std: Tensor
+        self.normalise = Normalise(config.mean, config.std, num_axes=3)
 
     def plain(self, values: Tensor) -> Tensor:
         """The whole square, not mirrored."""
-        return self._normalise(crop_resize(_planes(values), self.config.size, *whole_square(values)))
+        return self.normalise(crop_resize(channels_first(values), self.config.size, *whole_square(values)))
 
     def random(self, values: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
         """A random square, perhaps mirrored, in other colours."""
         config = self.config
-        x = random_crop(_planes(values), config, draws)
+        x = random_crop(channels_first(values), config, draws)
         if config.colour_jitter > 0 or config.greyscale > 0:
             x = jitter_colour(x, config.colour_jitter, config.greyscale, draws)
-        return self._normalise(x)
-
-    def _normalise(self, clips: Tensor) -> Tensor:
-        return (clips / 255 - self.mean) / self.std
+        return self.normalise(x)
 
 
 def random_crop(planes: Tensor, config: VideoConfig, draws: Mapping[str, Tensor]) -> Tensor:
@@ -119,11 +114,6 @@ def jitter_colour(clips: Tensor, strength: float, greyscale: float, draws: Mappi
     shift = (mean * (1 - contrast))[:, None, None]
     mapped = torch.baddbmm(shift, colour * contrast[:, None, None], clips.flatten(2))
     return mapped.clamp_(0, 255).view_as(clips)
-
-
-def _planes(frames: Tensor) -> Tensor:
-    """(B, T, h, w, 3) uint8 -> (B, 3, T, h, w) float32 in [0, 255]."""
-    return frames.permute(0, 4, 1, 2, 3).float()
 
 
 def whole_square(frames: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
