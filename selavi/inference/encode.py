@@ -29,25 +29,6 @@ class ClipFeatures:
     """Why clips, by row, could not be decoded."""
 
 
-@torch.no_grad()
-def encode_batch(
-    model: SelaviModel, augment: Augment, batch: ClipBatch, num_views: int
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Encode whole clips; see average_views.
-
-    Args:
-        model: in evaluation mode; its device is used.
-        augment: of the same configuration and device.
-        batch: `num_views` views of each clip in a row.
-        num_views: V.
-
-    Returns:
-        Features (B / V, D) and whether the clip has the modality (B / V,), on the device.
-    """
-    batch = batch.to(next(model.parameters()).device)
-    return average_views(model.features(augment(batch, random=False)), batch.present, num_views)
-
-
 def average_views(
     features: Mapping[str, Tensor], present: Mapping[str, Tensor], num_views: int
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -71,6 +52,7 @@ def average_views(
     return averaged, has_modality
 
 
+@torch.no_grad()
 def encode_clips(
     model: SelaviModel,
     augment: Augment,
@@ -80,7 +62,7 @@ def encode_clips(
     *,
     first_row: int = 0,
 ) -> ClipFeatures:
-    """Encode every clip; see encode_batch.
+    """Encode every clip; see average_views.
 
     Args:
         model: in evaluation mode; its device is used.
@@ -96,10 +78,12 @@ def encode_clips(
     features = {name: torch.zeros(num_clips, size) for name, size in model.num_features.items()}
     present = {name: torch.zeros(num_clips, dtype=torch.bool) for name in features}
     reasons: dict[int, str] = {}
+    device, encode = next(model.parameters()).device, model.fused_encoders()
     for batch in batches:
         rows = batch.index[::num_views].cpu() - first_row
         reasons |= {row - first_row: reason for row, reason in batch.errors}
-        values, has_modality = encode_batch(model, augment, batch, num_views)
+        batch = batch.to(device)
+        values, has_modality = average_views(encode(augment(batch, random=False)), batch.present, num_views)
         for name in features:
             features[name][rows], present[name][rows] = values[name].cpu(), has_modality[name].cpu()
     decoded = torch.stack(list(present.values())).any(0)

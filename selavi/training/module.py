@@ -81,9 +81,10 @@ class SelaviModule(pl.LightningModule):
         self, batches: Iterator[ClipBatch], random: bool
     ) -> Iterator[tuple[Tensor, dict[str, Tensor], Mapping[str, Tensor]]]:
         """Yield (index, features, present) of batches, on the device, as the heads take them."""
+        features = self.model.features if self.training else self.model.fused_encoders()
         for batch in batches:
             batch = batch.to(self.device)
-            yield batch.index, *self.model.join(self.model.features(self.augment(batch, random)), batch.present)
+            yield batch.index, *self.model.join(features(self.augment(batch, random)), batch.present)
 
     def encode_rows(self, clips: RowReader, random: bool) -> FeatureTable:
         """A table whose features are encoded whenever a block of it is read."""

@@ -76,11 +76,12 @@ def encode_views(
     sizes = model.num_features
     features = {name: torch.zeros(num_views, num_clips, size, dtype=torch.float16) for name, size in sizes.items()}
     present = {name: torch.zeros(num_views, num_clips, dtype=torch.bool) for name in sizes}
+    encode = model.fused_encoders()
     for view in range(num_views):
         for batch in read(-1 - view):
             batch = batch.to(device)
             rows = batch.index.cpu()
-            for name, values in model.features(augment(batch, random=True)).items():
+            for name, values in encode(augment(batch, random=True)).items():
                 features[name][view, rows] = values.cpu().half()
                 present[name][view, rows] = batch.present[name].cpu()
     return CachedViews(torch.arange(num_clips), features, present)
@@ -91,9 +92,10 @@ def encode_plainly(
     model: SelaviModel, augment: Augment, batches: Iterable[ClipBatch]
 ) -> Iterator[tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]]:
     """Yield rows, features and presence of batches of unaugmented clips, a modality each."""
+    device, encode = next(model.parameters()).device, model.fused_encoders()
     for batch in batches:
-        batch = batch.to(next(model.parameters()).device)
-        yield batch.index, model.features(augment(batch, random=False)), batch.present
+        batch = batch.to(device)
+        yield batch.index, encode(augment(batch, random=False)), batch.present
 
 
 def refit(
