@@ -41,6 +41,7 @@ from selavi.atomic import locked
 from selavi.config import Config
 from selavi.errors import DataError, UsageError
 from selavi.filesystem import PASSING, why_gone
+from selavi.ids import ClipIds
 from selavi.modalities import clip_seconds, num_bytes, reads_media, reads_sound, reads_stills, source_of
 from selavi.runs.manifest import media_root
 
@@ -66,15 +67,15 @@ class ClipDataModule(pl.LightningDataModule):
             require_room_for_batches(config)
 
     @cached_property
-    def ids(self) -> list[str]:
+    def ids(self) -> ClipIds:
         """Ids of the training clips, in the order of the label bank."""
-        return list(self.train_rows["id"].to_pylist())
+        return ClipIds(self.train_rows["id"])
 
     @property
-    def labels(self) -> list[str] | None:
-        """Human labels of the training clips, for evaluation only; None unless every clip has one."""
+    def labels(self) -> pa.ChunkedArray | None:
+        """(N,) human labels of the training clips, for evaluation only; None unless every clip has one."""
         labels = self.train_rows["label"]
-        return None if labels.null_count else labels.to_pylist()
+        return None if labels.null_count else labels
 
     def steps_per_epoch(self, world_size: int) -> int:
         """Whole batches of an epoch, the same on every rank.
