@@ -29,6 +29,7 @@ from datamodules.index.sources import apply_list, describe_list, read_list
 from datamodules.index.suffixes import suffixes_of
 from datamodules.index.triage import advise
 from datamodules.index.vectors import list_vectors
+from datamodules.loading.mapped import in_file
 from datamodules.loading.sampling import AllSampler
 from datamodules.loading.shared_memory import processes_here, require_shared_memory
 from datamodules.loading.views import Batches, ClipLoaders
@@ -59,12 +60,17 @@ class ClipDataModule(pl.LightningDataModule):
 
     def __init__(self, config: Config, manifest: pa.Table, media: Media = None) -> None:
         super().__init__()
-        self.config, self.manifest, self.media = config, manifest, media
-        self.loaders = ClipLoaders(config, manifest, media)
-        self.train_rows = usable(select_split(manifest, config.data.train_split))
+        self.config, self.media = config, media
+        self.manifest = self._mapped(manifest)
+        self.loaders = ClipLoaders(config, self.manifest, media)
+        self.train_rows = self._mapped(usable(select_split(self.manifest, config.data.train_split)))
         self._labelling: tuple[Batches, AllSampler] | None = None
         if reads_media(config):
             require_room_for_batches(config)
+
+    def _mapped(self, rows: pa.Table) -> pa.Table:
+        """Rows in a file that all ranks of a machine and their loader processes map; as they are where they are few."""
+        return in_file(rows.combine_chunks(), Path(self.config.data.cache_dir))
 
     @cached_property
     def ids(self) -> ClipIds:
