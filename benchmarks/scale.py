@@ -15,12 +15,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-from common import RESULTS, ROOT
+from common import PAGES, RESULTS, ROOT, describe_machine, machine, markdown_table
 
 STORE = RESULTS / "scale.json"
 MILLION, LARGE = 1_000_000, 10_000_000
@@ -28,7 +29,7 @@ NUM_HEADS, NUM_CLUSTERS, NUM_NAMES = 10, 400, 400
 RANKS, RANKS_A_NODE = 64, 8
 AT_TEN_MILLION = ("loader", "checkpoint", "bookkeeping", "nmi")
 """Sections that fit into the memory of this machine at ten million clips; the tables have a hundred million rows."""
-MANY_CLUSTERS = 4000
+MANY_CLUSTERS = 2000
 """Of the alignment: with a few hundred it takes no time at all."""
 
 Figures = dict[str, float]
@@ -127,7 +128,7 @@ def statistics_of(num_clips: int) -> dict[str, Any]:
 
 
 def loader(num_clips: int, work: Path) -> Figures:
-    """The first batch of a loader of files, and the memory of its own that its process has had."""
+    """The first batch of a loader of files, and the memory of its own that its process has had beyond a small set's."""
     from datamodules.clips import ClipDataModule
     from selavi.config import load_config
 
@@ -144,7 +145,9 @@ def loader(num_clips: int, work: Path) -> Figures:
             next(iter(batches))
         made[count] = batches.process_bytes()
         del batches, data
-    return clock.figures | {"process_bytes": made[num_clips], "process_bytes_of_1000": made[1000]}
+    in_file = sum(path.stat().st_size for path in (work / "cache").glob("*.mapped"))
+    own = max(0, made[num_clips] - made[1000])
+    return clock.figures | {"process_bytes": own, "mapped_bytes": in_file}
 
 
 def checkpoint(num_clips: int, work: Path) -> Figures:
@@ -277,14 +280,182 @@ def run_section(name: str, num_clips: int, checkout: Path) -> Figures:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
+def measure(num_clips: int, sections: Sequence[str], rounds: int, checkouts: Mapping[str, Path]) -> dict[str, Any]:
+    """Figures of each section for each checkout, a list of one value a round; checkouts take turns."""
+    kept: dict[str, Any] = {}
+    for number in range(rounds):
+        for section in sections:
+            for name, checkout in checkouts.items():
+                figures = run_section(section, num_clips, checkout)
+                print(f"round {number + 1}, {num_clips:,} clips, {section}, {name}: {figures}", file=sys.stderr)
+                of_section = kept.setdefault(section, {}).setdefault(name, {})
+                for key, value in figures.items():
+                    of_section.setdefault(key, []).append(value)
+    return kept
+
+
+ROWS = (
+    ("a loader process: memory of its own beyond a small set's", "loader", "process_bytes"),
+    ("a file that all processes of a machine map", "loader", "mapped_bytes"),
+    ("a loader's first batch", "loader", "first_batch_s"),
+    ("checkpoint: written", "checkpoint", "write_s"),
+    ("checkpoint: memory to write it", "checkpoint", "write_peak"),
+    ("checkpoint: read, and taken up", "checkpoint", "read_s"),
+    ("checkpoint: memory to read it", "checkpoint", "read_peak"),
+    ("checkpoint: the file", "checkpoint", "file_bytes"),
+    ("labels/SPLIT.parquet: written", "write_labels", "write_s"),
+    ("labels/SPLIT.parquet: memory to write it", "write_labels", "write_peak"),
+    ("labels/SPLIT.parquet: the file", "write_labels", "file_bytes"),
+    ("labels/SPLIT.parquet: read", "read_labels", "read_s"),
+    ("labels/SPLIT.parquet: memory to read it", "read_labels", "read_peak"),
+    ("cluster table: made", "cluster_table", "make_s"),
+    ("cluster table: memory to make it", "cluster_table", "make_peak"),
+    ("cluster table: written as Parquet", "cluster_table", "write_s"),
+    ("a labelling's draft: memory", "bookkeeping", "draft_peak"),
+    ("a labelling's end: churn, used clusters", "bookkeeping", "end_s"),
+    ("NMI with people's labels, of all heads", "nmi", "nmi_s"),
+    ("people's labels: memory", "nmi", "labels_peak"),
+    ("alignment of a head, 400 clusters", "alignment", "few_s"),
+    ("alignment of a head, 2000 clusters", "alignment", "many_s"),
+)
+"""What a line of the page says, and the section and figure that it shows."""
+
+
+def tables(result: Mapping[str, Any]) -> str:
+    """A table for each number of clips."""
+    parts = []
+    for size in result["sizes"]:
+        names = list(next(iter(size["sections"].values())))
+        rows = [
+            [words, *(shown(key, size["sections"][section][name].get(key)) for name in names)]
+            for words, section, key in ROWS
+            if section in size["sections"]
+        ]
+        parts.append(f"## {size['clips']:,} clips\n\n{markdown_table(['', *names], rows)}")
+    return "\n\n".join(parts)
+
+
+def shown(key: str, values: Sequence[float] | None) -> str:
+    """The median of a figure with its unit; a dash where this checkout has no such thing."""
+    if not values:
+        return "-"
+    return f"{median(values):.2f} s" if key.endswith("_s") else f"{median(values) / 2**20:,.0f} MiB"
+
+
+def node(size: Mapping[str, Any]) -> str:
+    """What a machine with RANKS_A_NODE of RANKS ranks holds."""
+    clips, cells = size["clips"], size["clips"] * NUM_HEADS
+    mapped = median(size["sections"]["loader"]["now"]["mapped_bytes"])
+    lines = [
+        ["columns of the clips and their ids, mapped", "once", mapped],
+        ["label bank, int32", f"{RANKS_A_NODE} ranks", 4 * cells * RANKS_A_NODE],
+        ["draft of the next labelling, while it is made", f"{RANKS_A_NODE} ranks", 4 * cells * RANKS_A_NODE],
+        ["statistics of the last labelling", "first rank", 16 * cells],
+        ["people's labels as numbers", f"{RANKS_A_NODE} ranks", 4 * clips * RANKS_A_NODE],
+    ]
+    rows = [[what, who, f"{num_bytes / 2**30:.2f} GiB"] for what, who, num_bytes in lines]
+    return f"{clips:,} clips:\n\n{markdown_table(['', 'held by', 'a machine'], rows)}"
+
+
+def page(result: Mapping[str, Any]) -> str:
+    """docs/results/scale.md."""
+    return PAGE.format(
+        heads=NUM_HEADS,
+        clusters=NUM_CLUSTERS,
+        tables=tables(result),
+        ranks=RANKS,
+        a_node=RANKS_A_NODE,
+        nodes="\n\n".join(map(node, result["sizes"])),
+        machine=describe_machine([result]),
+        date=result["date"],
+        command=result["command"],
+        rounds=result["rounds"],
+        before=result["before"] or "none",
+    )
+
+
+PAGE = """# Millions of clips
+
+What a run holds in memory and waits for because of the number of its clips, whatever its networks: the manifest, ids,
+labels and tables, of made-up clips, {heads} heads of {clusters} clusters each.
+
+{tables}
+
+Each figure is from a process of its own on one thread (the cluster table is made on as many as there are cores), and
+the median of {rounds} round(s). *before* is commit {before}; both took turns in each round. Other work ran on the
+machine, so times are upper bounds, and ratios within a row say more than they do. *memory* is the most that the process
+has had beyond what it had when that part began; *of its own* leaves out files and shared memory.
+
+Each section runs the code of a run: the loader with one process whose files are missing, `LabelBank` in a checkpoint
+without weights, `write_labels`, `read_labels`, `cluster_table`, the draft and the end of a labelling, and the NMI that
+each labelling logs. Tables of ten million clips (a hundred million rows) were not made here: they take ten times as
+long as those of a million, and ten times the memory.
+
+## What {ranks} ranks hold
+
+Computed from the sizes of these structures, for machines of {a_node} ranks each. Features and scores of the clips
+come on top; they are divided among all ranks.
+
+{nodes}
+
+An assignment that aligns the heads of two modalities is solved by one rank a head, {ranks} heads at a time.
+
+{machine} {date}, by `{command}`. Raw figures: [scale.json](../../benchmarks/results/scale.json).
+"""
+
+
 def main() -> None:
-    """Run, or run one section."""
+    """Measure all sections, or run one."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--section", choices=SECTIONS)
-    parser.add_argument("--clips", type=int, default=0)
-    parser.add_argument("--work", type=Path)
+    parser.add_argument("--before", type=Path, help="checkout of an earlier commit")
+    parser.add_argument("--clips", type=int, default=0, help="a trial with so many clips")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--sections", nargs="*", choices=SECTIONS, default=list(SECTIONS), help="with --clips")
+    parser.add_argument("--page", action="store_true", help="write the page again from kept figures")
+    parser.add_argument("--section", choices=SECTIONS, help=argparse.SUPPRESS)
+    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    print(json.dumps(SECTIONS[arguments.section](arguments.clips, arguments.work)))
+    if arguments.section:
+        print(json.dumps(SECTIONS[arguments.section](arguments.clips, arguments.work)))
+        return
+    if arguments.page:
+        (PAGES / "scale.md").write_text(page(json.loads(STORE.read_text(encoding="utf-8"))), encoding="utf-8")
+        return
+    checkouts = {"before": arguments.before.resolve()} if arguments.before else {}
+    checkouts["now"] = ROOT
+    if arguments.clips:
+        measured = measure(arguments.clips, arguments.sections, arguments.rounds, checkouts)
+        print(tables({"sizes": [{"clips": arguments.clips, "sections": measured}]}))
+        return
+    about: dict[str, Any] = {"python": sys.version.split()[0], "versions": versions(), "git_commit": commit_of(ROOT)}
+    about |= {"machine": machine(), "device": "cpu"}
+    words = [Path(word).name if "/" in word else word for word in sys.argv[1:]]
+    result: dict[str, Any] = {
+        "date": time.strftime("%Y-%m-%d"),
+        "command": " ".join(["python", "benchmarks/scale.py", *words]),
+        "rounds": arguments.rounds,
+        "before": commit_of(arguments.before)[:12] if arguments.before else None,
+        "environment": about,
+        "sizes": [],
+    }
+    for num_clips, sections, rounds in ((MILLION, tuple(SECTIONS), arguments.rounds), (LARGE, AT_TEN_MILLION, 1)):
+        measured = measure(num_clips, sections, rounds, checkouts)
+        result["sizes"].append({"clips": num_clips, "rounds": rounds, "sections": measured})
+        STORE.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        (PAGES / "scale.md").write_text(page(result), encoding="utf-8")
+
+
+def commit_of(checkout: Path) -> str:
+    """The commit of a checkout."""
+    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=checkout, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def versions() -> dict[str, str]:
+    """Those that describe_machine names."""
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("torch", "av")}
 
 
 if __name__ == "__main__":
