@@ -48,9 +48,10 @@ class Clock:
     def part(self, name: str) -> Iterator[None]:
         """Measure a block."""
         self._forget_peak()
-        before, began = _memory("VmRSS"), time.perf_counter()
+        before, began, worked = _memory("VmRSS"), time.perf_counter(), time.process_time()
         yield
         self.figures[f"{name}_s"] = time.perf_counter() - began
+        self.figures[f"{name}_cpu_s"] = time.process_time() - worked
         self.figures[f"{name}_peak"] = max(0, _memory("VmHWM") - before)
 
     def _forget_peak(self) -> None:
@@ -327,7 +328,7 @@ def tables(result: Mapping[str, Any]) -> str:
     for size in result["sizes"]:
         names = list(next(iter(size["sections"].values())))
         rows = [
-            [words, *(shown(key, size["sections"][section][name].get(key)) for name in names)]
+            [words, *(shown_time(size["sections"][section][name], key) for name in names)]
             for words, section, key in ROWS
             if section in size["sections"]
         ]
@@ -340,6 +341,12 @@ def shown(key: str, values: Sequence[float] | None) -> str:
     if not values:
         return "-"
     return f"{median(values):.2f} s" if key.endswith("_s") else f"{median(values) / 2**20:,.0f} MiB"
+
+
+def shown_time(figures: Mapping[str, Sequence[float]], key: str) -> str:
+    """A figure as `shown`; of a time, also the processor time."""
+    worked = figures.get(f"{key.removesuffix('_s')}_cpu_s") if key.endswith("_s") else None
+    return shown(key, figures.get(key)) + (f" ({median(worked):.2f})" if worked else "")
 
 
 def node(size: Mapping[str, Any]) -> str:
@@ -383,8 +390,9 @@ labels and tables, of made-up clips, {heads} heads of {clusters} clusters each.
 
 Each figure is from a process of its own on one thread (the cluster table is made on as many as there are cores), and
 the median of {rounds} round(s). *before* is commit {before}; both took turns in each round. Other work ran on the
-machine, so times are upper bounds, and ratios within a row say more than they do. *memory* is the most that the process
-has had beyond what it had when that part began; *of its own* leaves out files and shared memory.
+machine, so times are upper bounds; the processor time of the process, in brackets where it was measured, depends less
+on that. *memory* is the most that the process has had beyond what it had when that part began; *of its own* leaves out
+files and shared memory.
 
 Each section runs the code of a run: the loader with one process whose files are missing, `LabelBank` in a checkpoint
 without weights, `write_labels`, `read_labels`, `cluster_table`, the draft and the end of a labelling, and the NMI that

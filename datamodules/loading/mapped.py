@@ -1,5 +1,8 @@
 """What loader processes read of the clips, in one file that they map, in place of a copy in each of them.
 
+The file holds plain numbers and texts; what they are the columns of comes to a process with the rest of its dataset, by
+multiprocessing's own connection, and not from a file.
+
 The large arrays of a dataset (columns of the manifest, places in shards) lie in a file named by what is in it, in
 data.cache_dir.  Processes map it, so the machine holds it once: also for several ranks, which have the same clips.
 Such a file goes when another one is made and no process has it open.
@@ -8,7 +11,6 @@ Such a file goes when another one is made and no process has it open.
 import io
 import logging
 import mmap
-import pickle
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from hashlib import blake2b
@@ -73,7 +75,7 @@ def in_file(value: Value, folder: Path) -> Value:
             "loader process in place of one file for all"
         )
         return value
-    restored: Value = pickle.loads(
+    restored: Value = ForkingPickler.loads(
         stream, buffers=[next(written) if _piece_of(array) is None else array for array in arrays]
     )
     return restored
@@ -95,7 +97,7 @@ def from_pieces(stream: bytes, pieces: Sequence[Piece]) -> Any:
     Raises:
         UsageError: a file is gone.
     """
-    return pickle.loads(stream, buffers=[open_piece(piece) for piece in pieces])
+    return ForkingPickler.loads(stream, buffers=[open_piece(piece) for piece in pieces])
 
 
 def open_piece(piece: Piece) -> memoryview:
@@ -123,8 +125,8 @@ def _take_apart(value: Any, is_apart: Callable[[memoryview], bool]) -> tuple[byt
     """A pickle without some of the large arrays, and these."""
     arrays: list[memoryview] = []
 
-    def keep_inside(buffer: pickle.PickleBuffer) -> bool:
-        array = buffer.raw()
+    def keep_inside(buffer: Any) -> bool:
+        array: memoryview = buffer.raw()
         if len(array) < LARGE or not is_apart(array):
             return True
         arrays.append(array)
@@ -151,13 +153,21 @@ def _write(arrays: Sequence[memoryview], folder: Path) -> list[memoryview]:
         pieces.append(Piece(path, end, len(array)))
         end += -(-len(array) // _ALIGNED) * _ALIGNED
     with locked(folder / "clips.lock"):
-        if not path.exists() or path.stat().st_size != end:
+        if not path.exists() or not _holds(path, arrays, pieces, end):
             _remove_unused(folder)
             with write_atomically(path) as temporary, temporary.open("wb") as file:
                 for array in arrays:
                     file.write(array)
                     file.write(bytes(-len(array) % _ALIGNED))
         return [open_piece(piece) for piece in pieces]
+
+
+def _holds(path: Path, arrays: Sequence[memoryview], pieces: Sequence[Piece], num_bytes: int) -> bool:
+    """Whether a file has these arrays, byte for byte: one that is damaged has its name all the same."""
+    if path.stat().st_size != num_bytes:
+        return False
+    kept = (np.frombuffer(open_piece(piece), np.uint8) for piece in pieces)
+    return all(np.array_equal(one, np.frombuffer(array, np.uint8)) for one, array in zip(kept, arrays, strict=True))
 
 
 def _remove_unused(folder: Path) -> None:

@@ -99,6 +99,17 @@ def test_equal_arrays_share_a_file_and_one_that_nobody_maps_goes(tmp_path: Path)
     assert len(other) + len(third) == 700_000
 
 
+@pytest.mark.parametrize("num_bytes", [None, 1000])
+def test_a_damaged_file_is_written_again(tmp_path: Path, num_bytes: int | None) -> None:
+    in_file(np.arange(200_000), tmp_path)
+    [path] = tmp_path.glob("*.mapped")
+    content = bytearray(path.read_bytes())
+    content[700_000] ^= 1
+    path.write_bytes(content[:num_bytes])
+    assert np.array_equal(in_file(np.arange(200_000), tmp_path), np.arange(200_000))
+    assert [*tmp_path.glob("*.mapped")] == [path]
+
+
 def test_a_file_that_is_gone_is_told_in_words(arrays: dict[str, object], tmp_path: Path) -> None:
     stream, pieces = by_pieces(arrays)
     arrays.clear()
