@@ -419,6 +419,9 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=0, help="a trial with so many clips")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--sections", nargs="*", choices=SECTIONS, default=list(SECTIONS), help="with --clips")
+    parser.add_argument(
+        "--again", nargs="+", choices=SECTIONS, default=[], help="these of a million clips; keep others"
+    )
     parser.add_argument("--page", action="store_true", help="write the page again from kept figures")
     parser.add_argument("--section", choices=SECTIONS, help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
@@ -446,11 +449,21 @@ def main() -> None:
         "environment": about,
         "sizes": [],
     }
+    if arguments.again:
+        kept = json.loads(STORE.read_text(encoding="utf-8"))
+        kept["sizes"][0]["sections"] |= measure(MILLION, arguments.again, arguments.rounds, checkouts)
+        keep(kept | {"environment": about})
+        return
     for num_clips, sections, rounds in ((MILLION, tuple(SECTIONS), arguments.rounds), (LARGE, AT_TEN_MILLION, 1)):
         measured = measure(num_clips, sections, rounds, checkouts)
         result["sizes"].append({"clips": num_clips, "rounds": rounds, "sections": measured})
-        STORE.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        (PAGES / "scale.md").write_text(page(result), encoding="utf-8")
+        keep(result)
+
+
+def keep(result: Mapping[str, Any]) -> None:
+    """Write the figures and the page."""
+    STORE.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    (PAGES / "scale.md").write_text(page(result), encoding="utf-8")
 
 
 def commit_of(checkout: Path) -> str:

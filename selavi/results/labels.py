@@ -14,10 +14,8 @@ from selavi.results.cluster_table import LABEL_SCHEMA as LABEL_SCHEMA
 from selavi.runs.folder import RunFolder
 
 _STATISTICS = ("confidence", "margin", "entropy", "modality_agreement")
-_ROWS_AT_ONCE = 1 << 20
-_DICTIONARY_BYTES = 1 << 26
-_READ_AT_ONCE = 1 << 16
-"""Rows of a batch in which a file is read (selavi/guarded/parquet.py): none crosses the end of a block."""
+_ROWS_AT_ONCE = 1 << 17
+"""Of a block, which is read in two parts: with more rows, each of these would come with the ids of many others."""
 
 
 def write_labels(
@@ -42,10 +40,9 @@ def write_labels(
     texts, path = ClipIds(ids), RunFolder(run_dir).labels(split)
     metadata = None if probe is None else {"probe": json.dumps(probe.tolist())}
     schema = LABEL_SCHEMA.with_metadata(metadata)
-    at_once = max(1, _ROWS_AT_ONCE // max(1, num_heads) // _READ_AT_ONCE) * _READ_AT_ONCE
-    # Each id stands once in a block.  Numbers of which hardly two are equal are written as they are.
-    options = {"use_dictionary": ["id", "head", "cluster"], "dictionary_pagesize_limit": _DICTIONARY_BYTES}
-    with parquet_writer(path, schema, **options) as writer:
+    at_once = max(1, _ROWS_AT_ONCE // max(1, num_heads))
+    # Numbers of which hardly two are equal are written as they are: to look for equal ones takes most of the time.
+    with parquet_writer(path, schema, use_dictionary=["id", "head", "cluster"]) as writer:
         for first in range(0, max(1, num_clips), at_once):
             some = slice(first, min(first + at_once, num_clips))
             columns = _columns(texts[some], labels[some], {name: statistics[name][some] for name in _STATISTICS})

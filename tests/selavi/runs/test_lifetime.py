@@ -51,7 +51,6 @@ def test_labels_are_written_a_block_at_a_time(tmp_path: Path, monkeypatch: pytes
     clusters = torch.arange(14, dtype=torch.int32).view(7, 2)
     whole = pq.read_table(write_labels(tmp_path, "train", ids, clusters, vars(statistics(7, 2))))
     monkeypatch.setattr("selavi.results.labels._ROWS_AT_ONCE", 4)
-    monkeypatch.setattr("selavi.results.labels._READ_AT_ONCE", 2)
     path = write_labels(tmp_path, "train", ids, clusters, vars(statistics(7, 2)))
     assert pq.ParquetFile(path).num_row_groups == 4
     assert pq.read_table(path).equals(whole)
