@@ -419,9 +419,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=0, help="a trial with so many clips")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--sections", nargs="*", choices=SECTIONS, default=list(SECTIONS), help="with --clips")
-    parser.add_argument(
-        "--again", nargs="+", choices=SECTIONS, default=[], help="these of a million clips; keep others"
-    )
+    parser.add_argument("--again", nargs="+", choices=SECTIONS, default=[], help="these of a million clips alone")
     parser.add_argument("--page", action="store_true", help="write the page again from kept figures")
     parser.add_argument("--section", choices=SECTIONS, help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
