@@ -18,6 +18,7 @@ from selavi.config import Config
 from selavi.errors import UsageError
 from selavi.evaluation import degradation
 from selavi.inference.load import load_model
+from selavi.labelling.bank import ids_of_bank
 from selavi.labelling.rule import LabelRule
 from selavi.model import SelaviModel
 from selavi.runs.record import Run
@@ -76,7 +77,7 @@ def encode_run(folder: Path, root: str, unseen: str, num_cached: int) -> tuple[R
     labels = {name: of_split["label"].to_pylist() for name, of_split in rows.items()}
     if not all(labels.values()) or any(None in of_split for of_split in labels.values()):
         raise UsageError(f"{folder}: some clips of {', '.join(splits.values())} have no label to score with")
-    assert rows["train"]["id"].to_pylist() == run.checkpoint["label_bank"]["ids"]
+    assert rows["train"]["id"].to_pylist() == [*ids_of_bank(run.checkpoint["label_bank"])]
     loader, sampler = loaders.labelling_loader(rows["train"])
 
     def read(number: int) -> Loader:

@@ -29,6 +29,7 @@ from datamodules.index.sources import apply_list, describe_list, read_list
 from datamodules.index.suffixes import suffixes_of
 from datamodules.index.triage import advise
 from datamodules.index.vectors import list_vectors
+from datamodules.loading.mapped import in_file
 from datamodules.loading.sampling import AllSampler
 from datamodules.loading.shared_memory import processes_here, require_shared_memory
 from datamodules.loading.views import Batches, ClipLoaders
@@ -41,6 +42,7 @@ from selavi.atomic import locked
 from selavi.config import Config
 from selavi.errors import DataError, UsageError
 from selavi.filesystem import PASSING, why_gone
+from selavi.ids import ClipIds
 from selavi.modalities import clip_seconds, num_bytes, reads_media, reads_sound, reads_stills, source_of
 from selavi.runs.manifest import media_root
 
@@ -58,23 +60,28 @@ class ClipDataModule(pl.LightningDataModule):
 
     def __init__(self, config: Config, manifest: pa.Table, media: Media = None) -> None:
         super().__init__()
-        self.config, self.manifest, self.media = config, manifest, media
-        self.loaders = ClipLoaders(config, manifest, media)
-        self.train_rows = usable(select_split(manifest, config.data.train_split))
+        self.config, self.media = config, media
+        self.manifest = self._mapped(manifest)
+        self.loaders = ClipLoaders(config, self.manifest, media)
+        self.train_rows = self._mapped(usable(select_split(self.manifest, config.data.train_split)))
         self._labelling: tuple[Batches, AllSampler] | None = None
         if reads_media(config):
             require_room_for_batches(config)
 
+    def _mapped(self, rows: pa.Table) -> pa.Table:
+        """Rows in a file that all ranks of a machine and their loader processes map; as they are where they are few."""
+        return in_file(rows.combine_chunks(), Path(self.config.data.cache_dir))
+
     @cached_property
-    def ids(self) -> list[str]:
+    def ids(self) -> ClipIds:
         """Ids of the training clips, in the order of the label bank."""
-        return list(self.train_rows["id"].to_pylist())
+        return ClipIds(self.train_rows["id"])
 
     @property
-    def labels(self) -> list[str] | None:
-        """Human labels of the training clips, for evaluation only; None unless every clip has one."""
+    def labels(self) -> pa.ChunkedArray | None:
+        """(N,) human labels of the training clips, for evaluation only; None unless every clip has one."""
         labels = self.train_rows["label"]
-        return None if labels.null_count else labels.to_pylist()
+        return None if labels.null_count else labels
 
     def steps_per_epoch(self, world_size: int) -> int:
         """Whole batches of an epoch, the same on every rank.

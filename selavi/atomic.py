@@ -99,6 +99,29 @@ def is_held(path: Path) -> bool:
     return False
 
 
+def open_in_use(path: Path) -> IO[bytes]:
+    """Open a file to read, so that is_in_use says that somebody has it, until it and all copies of it are closed.
+
+    Raises:
+        OSError: it is not there, or cannot be read.
+    """
+    file = path.open("rb")
+    fcntl.flock(file, fcntl.LOCK_SH)
+    return file
+
+
+def is_in_use(path: Path) -> bool:
+    """Whether any process has a file that open_in_use opened."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
+    return False
+
+
 def holder(path: Path) -> str:
     """Who has a lock file, or had it last."""
     with suppress(OSError):

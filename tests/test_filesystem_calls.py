@@ -55,6 +55,7 @@ STRICT = (
 ALLOWED: dict[str, dict[str, str]] = {
     "datamodules/doctor/machine.py": {"read_machine": "the operating system's files"},
     "datamodules/loading/shared_memory.py": {"require_shared_memory": "the operating system's files"},
+    "datamodules/loading/mapped.py": dict.fromkeys(("_write", "_holds", "_remove_unused"), f"{CALLER}in_file"),
     "datamodules/processes.py": {"_serve": "the operating system's files"},
     "datamodules/stores/cache.py": dict.fromkeys(
         ("build_cache", "is_decoded", "_Work._append", "_map_file"), f"{OWN}data.cache_dir"

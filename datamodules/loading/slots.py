@@ -10,12 +10,13 @@ batch goes the usual way of torch.
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch.utils.data import Sampler
 
+from datamodules.loading.mapped import by_pieces, from_pieces
 from datamodules.loading.sampling import ViewKey
 from selavi.batch import ClipBatch, DecodedClip, collate, lay_out
 
@@ -107,6 +108,14 @@ class OrderedBatches:
     def __init__(self, dataset: ClipSource, slots: Slots | None) -> None:
         self.dataset = dataset
         self.pool, self.memory = id(slots), slots.memory if slots is not None else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        stream, pieces = by_pieces(self.dataset)
+        return {"dataset": stream, "pieces": pieces, "pool": self.pool, "memory": self.memory}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.dataset = from_pieces(state["dataset"], state["pieces"])
+        self.pool, self.memory = state["pool"], state["memory"]
 
     def __getitems__(self, order: Order) -> ClipBatch | Filled:
         """Make a batch; torch calls this."""

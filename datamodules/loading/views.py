@@ -1,6 +1,7 @@
 """Loaders of views: rows of a manifest, where their clips come from, and which views of them are asked for."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -8,6 +9,7 @@ import pyarrow as pa
 from datamodules.index.manifest import select_split, usable
 from datamodules.loading.dataset import ClipDataset
 from datamodules.loading.loader import Loader
+from datamodules.loading.mapped import in_file
 from datamodules.loading.sampling import AllSampler, ChosenWindow, Endless, TrainSampler, WindowSampler
 from datamodules.loading.shared_memory import require_shared_memory
 from datamodules.loading.vector_loader import VectorLoader
@@ -136,12 +138,13 @@ class ClipLoaders:
         if not reads_media(self.config):
             ids = dataset.columns["id"]
             return VectorLoader(ids, dataset.vectors, self.config.seed, sampler, batch_size, block)
+        num_workers = self.config.data.num_workers
         return Loader(
-            dataset,
+            in_file(dataset, Path(self.config.data.cache_dir)) if num_workers else dataset,
             sampler,
             batch_size,
             clip_bytes=num_bytes(self.config),
-            num_workers=self.config.data.num_workers,
+            num_workers=num_workers,
             timeout_s=self.config.data.timeout_s,
             pin_memory=self.config.trainer.accelerator != "cpu",
             block=block,

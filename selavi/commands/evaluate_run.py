@@ -17,11 +17,12 @@ from selavi.errors import UsageError
 from selavi.evaluation.num_clusters import as_figures
 from selavi.evaluation.report import coarser, evaluate_heads, write_metrics, yardsticks
 from selavi.evaluation.report_page import write_report
+from selavi.ids import ClipIds, find_ids
 from selavi.inference.device import best_device
 from selavi.inference.encode import encode_clips
 from selavi.inference.load import load_model
 from selavi.inference.predict import predict
-from selavi.labelling.bank import probe_of_bank
+from selavi.labelling.bank import ids_of_bank, probe_of_bank
 from selavi.labelling.features import FeatureTable
 from selavi.labelling.probe import probe_scores
 from selavi.labelling.rule import LabelRule
@@ -50,7 +51,7 @@ def evaluate_run(folder: Path, arguments: EvaluateArguments) -> tuple[dict[str, 
     predictions = predict(model, augment, loader, len(listed), arguments.views, config, rule)
     rows: pa.Table = listed.take(predictions.rows.numpy())  # without undecodable clips
     if split != config.data.train_split:  # those have the labels of the last labelling already
-        write_labels(run.folder, split, rows["id"].to_pylist(), predictions.clusters, vars(predictions.statistics))
+        write_labels(run.folder, split, ClipIds(rows["id"]), predictions.clusters, vars(predictions.statistics))
     probe = probe_of_bank(bank)
     if arguments.choose == "probe" and (probe is None or np.isnan(probe).any()):
         probe = _probe_anew(run, loaders, model, augment, arguments.views)
@@ -80,8 +81,13 @@ def _probe_anew(run: Run, loaders: ClipLoaders, model: SelaviModel, augment: Aug
     bank = run.checkpoint["label_bank"]
     loader, rows = loaders.evaluation_loader(run.config.data.train_split, num_views)
     encoded = encode_clips(model, augment, loader, len(rows), num_views)
-    row_of = {clip_id: row for row, clip_id in enumerate(rows["id"].to_pylist())}
-    places = torch.tensor([row_of[clip_id] for clip_id in bank["ids"]])
+    place = find_ids(ids_of_bank(bank).array, rows["id"]).place
+    if (place < 0).any():
+        raise UsageError(
+            f"{(place < 0).sum()} of {len(place)} clips of the checkpoint are not in the manifest of {run.folder}: "
+            "bring back the manifest.parquet that the run was trained with"
+        )
+    places = torch.from_numpy(place)
     features = {name: values[places] for name, values in encoded.features.items()}
     present = {name: values[places] for name, values in encoded.present.items()}
     clips = FeatureTable(torch.arange(len(places)), features, present)

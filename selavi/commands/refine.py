@@ -92,6 +92,7 @@ def refine(arguments: RefineArguments) -> RefineResult | None:
     from selavi.inference.bad_clips import BadClips
     from selavi.inference.device import best_device
     from selavi.inference.load import load_model
+    from selavi.labelling.bank import ids_of_bank
     from selavi.refining.refine import refine as learn
     from selavi.refining.tables import write_answers, write_questions, write_refined
     from selavi.results.naming import write_names
@@ -101,7 +102,7 @@ def refine(arguments: RefineArguments) -> RefineResult | None:
     run = open_run(arguments.run, arguments.root)
     out = arguments.out or new_folder(arguments.run)
     rows = usable(select_split(run.manifest, run.config.data.train_split))
-    ids = run.checkpoint["label_bank"]["ids"]
+    ids = ids_of_bank(run.checkpoint["label_bank"])
     places = _places(arguments, run)
     config = _new_config(run, len(places.names), out)
     model, _ = load_model(run, best_device(config.trainer.accelerator))
@@ -156,6 +157,7 @@ def _places(arguments: RefineArguments, run: "Run") -> "Places":
     Raises:
         UsageError: the names are not of this run, or there is nothing to learn in them.
     """
+    from selavi.labelling.bank import ids_of_bank
     from selavi.meter import say
     from selavi.refining.places import make_places, named_head
     from selavi.refining.tables import read_answers
@@ -166,7 +168,7 @@ def _places(arguments: RefineArguments, run: "Run") -> "Places":
     files, bank = RunFolder(run.folder), run.checkpoint["label_bank"]
     names = read_names(arguments.names or files.names)
     head = named_head(names, run.config.heads.num_heads)
-    places = make_places(names.of(head), bank["ids"], bank["labels"][:, head].long(), read_answers(files.answers))
+    places = make_places(names.of(head), ids_of_bank(bank), bank["labels"][:, head].long(), read_answers(files.answers))
     if not is_first():
         return places
     num_named = sum(map(bool, places.names))

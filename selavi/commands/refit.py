@@ -153,7 +153,7 @@ def _fit(
 
     views = encode_views(model, augment, read, len(rows), num_views)
     plain = encode_plainly(model, augment, follow_clips(loaders.view_loader(rows), "last labelling"))
-    return refit(config, model, views, list(bad.ids), plain)
+    return refit(config, model, views, bad.ids, plain)
 
 
 def _sentences(run: "Run", config: "Config", fitted: "Refit") -> tuple[str, ...]:

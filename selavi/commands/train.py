@@ -121,6 +121,7 @@ def _train(config: "Config", config_path: Path | None, is_first: bool, may_chang
     if point.checkpoint:
         manifest = without_late_comers(manifest, begun, config.data.train_split)
     data = ClipDataModule(config, manifest, media)
+    manifest = data.manifest  # of many clips in a file, which needs no memory of its own
     progress = Progress(config, data.ids)
     saving = Saving(config)
     pulse = Pulse(config.run_dir)

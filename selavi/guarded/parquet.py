@@ -41,12 +41,18 @@ def write_parquet(table: pa.Table, path: Path, **options: Any) -> None:
 
 
 @contextmanager
-def parquet_writer(path: Path, schema: pa.Schema) -> Iterator["_Blocks"]:
-    """Yield a writer of tables of a schema, one after the other, into a file that appears whole or not at all."""
+def parquet_writer(path: Path, schema: pa.Schema, **options: Any) -> Iterator["_Blocks"]:
+    """Yield a writer of tables of a schema, one after the other, into a file that appears whole or not at all.
+
+    Args:
+        path: of the file.
+        schema: of every table.
+        options: of pyarrow.parquet.ParquetWriter.
+    """
     marked = _with_checksum(schema)
     with (
         write_atomically(path) as temporary,
-        pq.ParquetWriter(temporary, marked, write_page_checksum=True) as writer,
+        pq.ParquetWriter(temporary, marked, write_page_checksum=True, **options) as writer,
     ):
         yield _Blocks(writer)
 

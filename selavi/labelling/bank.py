@@ -1,5 +1,6 @@
 """The label of every training clip under every head.  The Labeller alone writes it, training_step alone reads it."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,13 +9,36 @@ import torch
 from torch import Tensor
 
 from selavi.errors import UsageError
-from selavi.ids import describe_changes
+from selavi.ids import ClipIds, describe_changes
 from selavi.labelling.rule import LabelRule
 
 
 def probe_of_bank(state: Mapping[str, Any]) -> np.ndarray | None:
     """The (H,) probe scores in a saved bank; None in one of an earlier version."""
     return state["probe"].numpy() if "probe" in state else None
+
+
+def ids_of_bank(state: Mapping[str, Any]) -> ClipIds:
+    """The ids of the clips in a saved bank; earlier versions kept them as a list.
+
+    Raises:
+        UsageError: they are damaged.
+    """
+    saved = state["ids"]
+    if isinstance(saved, list):
+        return ClipIds(saved)
+    try:
+        return ClipIds.from_bytes(saved["text"].numpy(), saved["lengths"].numpy())
+    except ValueError as error:
+        raise UsageError(f"the checkpoint's ids are damaged ({error}): take the checkpoint before it") from error
+
+
+def _as_tensors(ids: ClipIds) -> dict[str, Tensor]:
+    """The ids as torch.save writes them at once: text (bytes,) uint8, and the (N,) int32 bytes of each."""
+    text, lengths = ids.as_bytes()
+    with warnings.catch_warnings():  # they lie where nothing may be written, and nothing is
+        warnings.filterwarnings("ignore", message=".*not writable.*")
+        return {"text": torch.from_numpy(text), "lengths": torch.from_numpy(lengths)}
 
 
 class LabelBank:
@@ -24,6 +48,7 @@ class LabelBank:
     column h is what that head learns (selavi/config/label_sets.py).
 
     Attributes:
+        ids: (N,) of the clips.
         labels: (N, H) int32; -1 for none.
         rule: that of the last labelling, for the scores of these heads.
         weights: (H, K) float32, what a clip of each cluster counts in the loss.
@@ -34,7 +59,7 @@ class LabelBank:
     """
 
     def __init__(self, ids: Sequence[str], num_heads: int, num_clusters: int) -> None:
-        self.ids = list(ids)
+        self.ids = ClipIds(ids)
         self.labels = torch.full((len(ids), num_heads), -1, dtype=torch.int32)
         self.rule = LabelRule.plain(num_heads, num_clusters)
         self.weights = torch.ones(num_heads, num_clusters)
@@ -60,7 +85,7 @@ class LabelBank:
     def state_dict(self) -> dict[str, Any]:
         """Everything, fit for torch.load(weights_only=True)."""
         return {
-            "ids": self.ids,
+            "ids": _as_tensors(self.ids),
             "labels": self.labels,
             "weights": self.weights,
             "probe": self.probe,
@@ -75,11 +100,12 @@ class LabelBank:
         Raises:
             UsageError: it belongs to other clips or another number of heads or clusters.
         """
-        if state["ids"] != self.ids:
-            kept = len(set(state["ids"]) & set(self.ids))
-            changes = describe_changes(state["ids"], self.ids) or "they come in another order"
+        ids = ids_of_bank(state)
+        if ids != self.ids:
+            kept = len(set(ids) & set(self.ids))
+            changes = describe_changes(ids, self.ids) or "they come in another order"
             raise UsageError(
-                f"the checkpoint labels {len(state['ids'])} clips, the data now has {len(self.ids)}, {kept} of them "
+                f"the checkpoint labels {len(ids)} clips, the data now has {len(self.ids)}, {kept} of them "
                 f"the same: {changes}; bring back the media the run began with (data.root=NEW where they have moved), "
                 "or start a new run with another run_dir"
             )

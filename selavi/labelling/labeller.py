@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from selavi.config import Config, LabelSet, make_label_sets
-from selavi.distributed import gather_rows
+from selavi.distributed import all_sum, gather_rows, rank, world_size
+from selavi.labelling.alignment import align_all
 from selavi.labelling.bank import LabelBank
 from selavi.labelling.features import FeatureTable
 from selavi.labelling.methods import METHODS
@@ -75,11 +76,13 @@ class Draft:
     A label is -2 until the clip's features have come, then -1 until somebody labels it.
     """
 
-    def __init__(self, bank: LabelBank) -> None:
+    def __init__(self, bank: LabelBank, statistics: bool = False) -> None:
         self.labels = torch.full_like(bank.labels, -2)
         self.rule = deepcopy(bank.rule)
         self.probe = torch.full_like(bank.probe, torch.nan)
-        self.statistics = torch.full((4, *bank.labels.shape), torch.nan)
+        # (4, N, H), of a last labelling, which the first process alone keeps: it writes them down.
+        keeps = statistics and rank() == 0
+        self.statistics = torch.full((4, *bank.labels.shape), torch.nan) if keeps else None
         self.heads: list[HeadReport] = []
         self.num_groups = 0  # of heads, that are done
         self.keeps_first = False
@@ -104,7 +107,8 @@ class Draft:
     def from_state(cls, bank: LabelBank, state: Mapping[str, Any]) -> Draft:
         """Take up a saved draft."""
         draft = cls(bank)
-        draft.labels, draft.probe, draft.statistics = state["labels"], state["probe"], state["statistics"]
+        draft.labels, draft.probe = state["labels"], state["probe"]
+        draft.statistics = state["statistics"] if rank() == 0 else None
         draft.rule = LabelRule.from_tensors(state)
         draft.heads = [HeadReport(**head | {"race": Race.from_dict(head["race"])}) for head in state["heads"]]
         draft.num_groups, draft.seconds = state["num_groups"], state["seconds"]
@@ -128,7 +132,8 @@ class Draft:
         """Make the labels those of the bank; return the share that changed, nan the first time."""
         assert (self.labels >= -1).all(), "a clip was left without a label"
         is_first = bank.num_labellings == 0
-        churn = float("nan") if is_first else (self.labels != bank.labels).float().mean().item()
+        changed = torch.count_nonzero(self.labels != bank.labels).item()
+        churn = float("nan") if is_first else changed / self.labels.numel()
         bank.labels, bank.rule, bank.probe = self.labels, self.rule, self.probe
         bank.num_labellings += 1
         return churn
@@ -171,13 +176,13 @@ class Labeller:
             head_logits: applies the heads.
             permute_clusters: (branch, head, permutation) reorders the outputs of one head; called before the
                 first labelling, for every branch but the first, where branches vote together.
-            statistics: also return how confident each label is, and score the heads by probe; every clip is then
-                labelled, whatever the fraction, and one that lacks the modality that labels gets what the heads of the
-                other one say.
+            statistics: also return, to the first process, how confident each label is, and score the heads by probe;
+                every clip is then labelled, whatever the fraction, and one that lacks the modality that labels gets
+                what the heads of the other one say.
         """
         number, settings = bank.num_labellings, self.config.labelling
         fraction = 1.0 if statistics else labelled_fraction(number, settings.num_labellings, settings.fraction)
-        draft = self.draft = self.draft or Draft(bank)
+        draft = self.draft = self.draft or Draft(bank, statistics)
         groups = self.head_groups(number)
         while draft.num_groups < len(groups):
             began = time.monotonic()
@@ -193,7 +198,8 @@ class Labeller:
         self.draft = None
         if self.method.weigh is not None:
             bank.weights = self.method.weigh(bank.labels, self.config.heads.num_clusters)
-        return _report(number, draft, churn), ClipStatistics(*draft.statistics) if statistics else None
+        kept = draft.statistics if statistics else None
+        return _report(number, draft, churn), None if kept is None else ClipStatistics(*kept)
 
     def _label_group(
         self,
@@ -313,7 +319,9 @@ class Labeller:
             likeliest, statistics = describe_votes(
                 votes, head, draft.rule.potentials[column], self.config.plan_sharpness
             )
-            draft.statistics[:, rows, column] = gather_rows(statistics.T).T.cpu()
+            gathered = gather_rows(statistics.T).T.cpu()
+            if draft.statistics is not None:
+                draft.statistics[:, rows, column] = gathered
             draft.fill(rows, column, gather_rows(likeliest).cpu())
 
 
@@ -331,10 +339,29 @@ def _largest_share(labels: Tensor) -> float:
 
 
 def _align(votes: Votes, heads: list[int], permute_clusters: Callable[[str, int, Tensor], None]) -> None:
-    """Let the heads of all voters name the same clusters as the first one's."""
-    for head in heads:
-        for branch, permutation in votes.permutations(head).items():
-            permute_clusters(branch, head, permutation)
+    """Let the heads of all voters name the same clusters as the first one's.
+
+    Each process solves the assignment of another head, as many heads at a time as there are processes.
+    """
+    others = votes.voters[1:]
+    for first in range(0, len(heads), world_size()):
+        some, own = heads[first : first + world_size()], None
+        for number, head in enumerate(some):
+            costs = votes.alignment_costs(head)
+            own = costs if number == rank() else own
+        orders = torch.zeros(len(some), len(others), votes.num_clusters, dtype=torch.int64)
+        if own is not None:
+            permutations = align_all(own, votes.voters)
+            orders[rank()] = torch.stack([permutations[name].cpu() for name in others])
+        orders = all_sum(orders.to(votes.clips.index.device))
+        for head, of_head in zip(some, orders, strict=True):
+            for branch, order in zip(others, of_head, strict=True):
+                permute_clusters(branch, head, order)
+
+
+def _num_used(labels: Tensor) -> int:
+    """How many clusters hold a clip, of labels (N,); -1 for none."""
+    return int(torch.count_nonzero(torch.bincount(labels + 1)[1:]))
 
 
 def _report(number: int, draft: Draft, churn: float) -> LabellingReport:
@@ -344,7 +371,7 @@ def _report(number: int, draft: Draft, churn: float) -> LabellingReport:
         num_passes=max(head.num_passes for head in draft.heads),
         marginal_error=max(errors, default=None),
         converged=all(head.converged for head in draft.heads),
-        used_clusters=float(np.mean([len(column[column >= 0].unique()) for column in draft.labels.T])),
+        used_clusters=float(np.mean([_num_used(column) for column in draft.labels.T])),
         churn=churn,
         seconds=draft.seconds,
         race=mean_race([head.race for head in draft.heads]),

@@ -15,7 +15,7 @@ from torch import Tensor
 from selavi.distributed import all_sum
 from selavi.errors import NumericError
 from selavi.labelling import memory
-from selavi.labelling.alignment import align_all, alignment_cost
+from selavi.labelling.alignment import alignment_cost
 from selavi.labelling.features import FeatureTable
 from selavi.labelling.rule import LabelRule
 from selavi.labelling.scores import combine_scores, modality_agreement
@@ -93,8 +93,8 @@ class Votes:
             parts.append(modality_agreement(log_probabilities, present))
         return torch.cat(parts)
 
-    def permutations(self, head: int) -> dict[str, Tensor]:
-        """For every voter but the first, the order of its clusters in which they are those of the first.
+    def alignment_costs(self, head: int) -> dict[tuple[str, str], Tensor]:
+        """What it costs to call a cluster of one voter the same as one of another, (K, K) a pair; see align_all.
 
         Raises:
             NumericError: some scores are not finite, on whichever rank.
@@ -113,7 +113,7 @@ class Votes:
         costs = {pair: all_sum(cost) for pair, cost in costs.items()}
         if not all(cost.isfinite().all() for cost in costs.values()):
             raise diverged(f"head {head} gives scores")
-        return align_all(costs, self.voters)
+        return costs
 
     def blocks(
         self, head: int, branches: Sequence[str]

@@ -5,7 +5,7 @@ Axes: N clips, H heads, P places, V views.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -55,7 +55,7 @@ class NamedHeads(Teacher):
         self,
         config: Config,
         views: CachedViews,
-        ids: list[str],
+        ids: Sequence[str],
         device: torch.device,
         places: Places,
         fold_of: Tensor,

@@ -5,6 +5,7 @@ Axes: N clips, H heads, P places.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -49,7 +50,7 @@ class Refined:
 
 
 def refine(
-    config: Config, model: SelaviModel, views: CachedViews, ids: list[str], places: Places, num_questions: int
+    config: Config, model: SelaviModel, views: CachedViews, ids: Sequence[str], places: Places, num_questions: int
 ) -> Refined:
     """Learn the places, first without a share of the answers to see how sure the heads are, then with all of them.
 

@@ -1,6 +1,7 @@
 """The cluster table: one row a clip and head, the same schema in Parquet and CSV."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -75,18 +76,17 @@ def cluster_table(labels: pa.Table, manifest: pa.Table, head: int | None) -> pa.
     _require_columns("labels", labels, _LABEL_COLUMNS)
     _require_columns("manifest", manifest, _MANIFEST_COLUMNS)
     heads = sorted(pc.unique(labels["head"]).to_pylist())
-    _require_matching_ids(labels, manifest, heads)
-    if head is not None:
-        if head not in heads:
-            raise ValueError(f"expected one of the heads {heads}, got {head}")
-        labels = labels.filter(pc.equal(labels["head"], head))
+    clip_of_row = _places_of_clips(labels, manifest)
+    _require_all_clips(labels["head"].to_numpy(), clip_of_row, manifest.num_rows, heads)
+    if head is not None and head not in heads:
+        raise ValueError(f"expected one of the heads {heads}, got {head}")
 
-    labels = _sorted(labels)
-    clips = _take(
-        manifest.select(list(_MANIFEST_COLUMNS)), pc.index_in(labels["id"], value_set=manifest["id"].combine_chunks())
-    )
-    num_rows = labels.num_rows
+    order = _order(labels, _ranks_of(manifest["id"])[clip_of_row], heads if head is None else [head])
+    clips = _take(manifest.select(list(_MANIFEST_COLUMNS)), clip_of_row[order])
+    labels = _take(labels.select([name for name in _LABEL_COLUMNS if name != "id"]), order)
+    num_rows = len(order)
     columns = {
+        "id": clips["id"],
         "path": clips["path"],
         "start_s": clips["start_s"],
         "end_s": pc.coalesce(clips["end_s"], clips["duration_s"]),
@@ -94,30 +94,62 @@ def cluster_table(labels: pa.Table, manifest: pa.Table, head: int | None) -> pa.
         "rank_in_cluster": _ranks(labels["head"].to_numpy(), labels["cluster"].to_numpy()),
         "label": clips["label"],
     }
-    columns.update({name: labels[name] for name in _LABEL_COLUMNS})
+    columns.update({name: labels[name] for name in labels.column_names})
     return pa.table({name: columns[name] for name in CLUSTER_SCHEMA.names}).cast(CLUSTER_SCHEMA)
 
 
 def rank_clips(table: pa.Table) -> pa.Table:
     """Sort a cluster table by head, cluster, confidence (falling) and id, and number rank_in_cluster anew."""
-    table = _sorted(table)
+    heads = sorted(pc.unique(table["head"]).to_pylist())
+    table = _take(table, _order(table, _ranks_of(table["id"]), heads))
     ranks = pa.array(_ranks(table["head"].to_numpy(), table["cluster"].to_numpy()).astype(np.int32))
     place = table.column_names.index("rank_in_cluster")
     return table.set_column(place, table.schema.field("rank_in_cluster"), ranks)
 
 
-def _sorted(table: pa.Table) -> pa.Table:
-    keys = [("head", "ascending"), ("cluster", "ascending"), ("confidence", "descending"), ("id", "ascending")]
-    return _take(table, pc.sort_indices(table, sort_keys=keys))
+def _order(table: pa.Table, id_ranks: np.ndarray, heads: list[int]) -> np.ndarray:
+    """The rows of some heads by head, cluster, confidence (falling; what is no number comes last) and id.
+
+    Args:
+        table: R rows with head, cluster and confidence.
+        id_ranks: (R,) numbers that are in the order of the ids.
+        heads: those to keep, in the order in which they come.
+    """
+    head_of_row, clusters, confidence = (table[name].to_numpy() for name in ("head", "cluster", "confidence"))
+    if len(clusters) and clusters.min() >= 0 and clusters.max() < 1 << 16:
+        clusters = clusters.astype(np.uint16)  # numpy sorts these by counting
+
+    def of_head(head: int) -> np.ndarray:
+        rows = np.flatnonzero(head_of_row == head)
+        for keys in (id_ranks, -confidence, clusters):  # the last one counts most
+            own = keys[rows]
+            if (own[1:] < own[:-1]).any() or own.dtype.kind == "f":
+                rows = rows[np.argsort(own, kind="stable")]
+        return rows
+
+    with ThreadPoolExecutor(pa.cpu_count()) as pool:  # numpy sorts without Python's lock
+        return np.concatenate([np.zeros(0, np.int64), *pool.map(of_head, heads)])
 
 
-def _take(table: pa.Table, indices: pa.Array) -> pa.Table:
-    """table.take, which fails where the texts of a column have more than 2 GB together."""
+def _ranks_of(ids: pa.ChunkedArray) -> np.ndarray:
+    """(N,) numbers in the order of N ids."""
+    ids = ids.cast(pa.large_string()).combine_chunks()
+    ranks = np.arange(len(ids))
+    if not pc.all(pc.less_equal(ids[:-1], ids[1:]), min_count=0).as_py():  # a scan gives them in order
+        ranks[pc.array_sort_indices(ids).to_numpy()] = np.arange(len(ids))
+    return ranks
+
+
+def _take(table: pa.Table, rows: np.ndarray) -> pa.Table:
+    """table.take on several threads, and also where the texts of a column have more than 2 GB together."""
     fields = [field.with_type(pa.large_string()) if pa.types.is_string(field.type) else field for field in table.schema]
     wide = table.cast(pa.schema(fields)).combine_chunks()
-    starts = range(0, max(len(indices), 1), _ROWS_AT_ONCE)
-    blocks = [wide.take(indices.slice(start, _ROWS_AT_ONCE)).cast(table.schema) for start in starts]
-    return pa.concat_tables(blocks)
+
+    def block(first: int) -> pa.Table:
+        return wide.take(pa.array(rows[first : first + _ROWS_AT_ONCE])).cast(table.schema)
+
+    with ThreadPoolExecutor(pa.cpu_count()) as pool:
+        return pa.concat_tables(pool.map(block, range(0, max(len(rows), 1), _ROWS_AT_ONCE)))
 
 
 def read_labels(run_dir: Path, split: str) -> pa.Table:
@@ -254,27 +286,55 @@ def _require_columns(what: str, table: pa.Table, names: tuple[str, ...]) -> None
         )
 
 
-def _require_matching_ids(labels: pa.Table, manifest: pa.Table, heads: list[int]) -> None:
+def _places_of_clips(labels: pa.Table, manifest: pa.Table) -> np.ndarray:
+    """(R,) the row of the manifest that each row of the labels belongs to.
+
+    Raises:
+        ValueError: an id occurs twice in the manifest, or is not there.
+    """
     num_recordings = manifest.num_rows
     doubled = num_recordings - pc.count_distinct(manifest["id"], mode="all").as_py()
     if doubled:
         raise ValueError(f"{doubled} of {num_recordings} manifest rows repeat an id: scan the media again")
-    is_in_manifest = pc.is_in(labels["id"], value_set=manifest["id"].combine_chunks())
-    unknown = pc.unique(labels["id"].filter(pc.invert(is_in_manifest)))
+    ids, lengths = _runs(labels["id"])
+    places = pc.fill_null(pc.index_in(ids, value_set=manifest["id"].combine_chunks()), -1).to_numpy()
+    unknown = pc.unique(ids.filter(pa.array(places < 0)))
     if len(unknown):
-        num_ids = pc.count_distinct(labels["id"], mode="all").as_py()
+        num_ids = pc.count_distinct(ids, mode="all").as_py()
         raise ValueError(
             f"{len(unknown)} of {num_ids} labelled clips are not in the manifest of {num_recordings} "
             f"recordings, for example {unknown[0].as_py()!r}: labels and manifest must come from the same run"
         )
-    num_clips = pc.count_distinct(labels["id"], mode="all").as_py()
+    return np.repeat(places.astype(np.int64), lengths)
+
+
+def _runs(ids: pa.ChunkedArray) -> tuple[pa.Array, np.ndarray]:
+    """Each of the ids that differs from the one before it, and how many rows it has: the heads of a clip come in a row.
+
+    So a text is looked up once a clip, and not once for each head.
+    """
+    pieces = [pc.run_end_encode(piece.cast(pa.large_string()), run_end_type=pa.int64()) for piece in ids.chunks]
+    values = [piece.values for piece in pieces]
+    lengths = [np.diff(piece.run_ends.to_numpy(), prepend=0) for piece in pieces]
+    return pa.chunked_array(values, pa.large_string()).combine_chunks(), np.concatenate(
+        [np.zeros(0, np.int64), *lengths]
+    )
+
+
+def _require_all_clips(head_of_row: np.ndarray, clip_of_row: np.ndarray, num_rows: int, heads: list[int]) -> None:
+    """Check that each head labels the same clips, and each of them once.
+
+    Raises:
+        ValueError: it does not.
+    """
+    num_clips = np.count_nonzero(np.bincount(clip_of_row, minlength=num_rows))
     for head in heads:
-        ids = labels["id"].filter(pc.equal(labels["head"], head))
-        num_distinct = pc.count_distinct(ids, mode="all").as_py()
-        if num_distinct != len(ids):
+        clips = clip_of_row[head_of_row == head]
+        num_distinct = np.count_nonzero(np.bincount(clips, minlength=num_rows))
+        if num_distinct != len(clips):
             raise ValueError(
-                f"head {head} labels {len(ids) - num_distinct} clips more than once: "
-                f"{len(ids)} rows for {num_distinct} ids"
+                f"head {head} labels {len(clips) - num_distinct} clips more than once: "
+                f"{len(clips)} rows for {num_distinct} ids"
             )
         if num_distinct != num_clips:
             raise ValueError(f"head {head} labels {num_distinct} of {num_clips} clips, expected all of them")

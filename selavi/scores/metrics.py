@@ -488,6 +488,20 @@ def _expected_cell(a: np.ndarray, b: np.ndarray, num_clips: float) -> np.ndarray
     return total / mass / num_clips
 
 
+def number_labels(labels: Any) -> np.ndarray:
+    """(N,) int32, a number in [0, L) for each of L distinct labels in their order: what costs most, done once.
+
+    Every score of the numbers is that of the labels.
+
+    Args:
+        labels: (N,) as contingency_matrix takes them.
+
+    Raises:
+        ValueError: there is none, or one is missing or of another kind.
+    """
+    return _encode("label", labels)[0].astype(np.int32)
+
+
 def _encode(what: str, values: Any, num_groups: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """(N,) numbers in [0, G) and the (G,) sorted names that they stand for; some of the names may not occur."""
     import pyarrow as pa

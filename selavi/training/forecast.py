@@ -14,10 +14,8 @@ from selavi.training.rehearsal import Rehearsal
 from selavi.wording import byte_size, duration, speed
 
 MANIFEST_BYTES = 250
-"""Memory for a row of a manifest."""
-_OBJECT_BYTES = 57
-"""Memory of a Python string beside its text, with the place in a list."""
-_SAVED_ID_BYTES = 8
+"""Memory for a row of a manifest, the id among it."""
+_SAVED_ID_BYTES = 4
 """An id in a checkpoint beside its text."""
 _LABEL_BYTES, _STATISTICS_BYTES = 4, 16
 """For each clip and column of the label bank; statistics come with the last labelling of a part."""
@@ -133,9 +131,12 @@ def labelling_bytes(config: Config, clips: Clips, rehearsal: Rehearsal, world_si
 
 
 def bank_bytes(config: Config, clips: Clips) -> float:
-    """The label bank with ids, a draft of the next one and its statistics, and the manifest, in each process."""
+    """The label bank, a draft of the next one and its statistics, and the manifest with the ids, in the first process.
+
+    Statistics are its own; the manifest is mapped, so others of the machine share it.
+    """
     columns = config.num_label_heads * (2 * _LABEL_BYTES + _STATISTICS_BYTES)
-    return clips.num_clips * (columns + clips.id_bytes + _OBJECT_BYTES) + clips.num_files * MANIFEST_BYTES
+    return clips.num_clips * columns + clips.num_files * MANIFEST_BYTES
 
 
 def checkpoint_bytes(config: Config, clips: Clips, rehearsal: Rehearsal) -> float:

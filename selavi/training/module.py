@@ -1,6 +1,6 @@
 """The LightningModule: it wires augmentation, model, label bank and loss together, and computes nothing itself."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ class SelaviModule(pl.LightningModule):
         may_change: whether the run goes on with other settings than its checkpoint has.
     """
 
-    def __init__(self, config: Config, ids: list[str], steps_per_epoch: int, may_change: bool = False) -> None:
+    def __init__(self, config: Config, ids: Sequence[str], steps_per_epoch: int, may_change: bool = False) -> None:
         super().__init__()
         self.config, self.may_change = config, may_change
         self.steps_per_epoch = steps_per_epoch

@@ -3,7 +3,7 @@
 Axes: V views, N clips, D features, H heads, K clusters.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -102,7 +102,7 @@ def refit(
     config: Config,
     model: SelaviModel,
     views: CachedViews,
-    ids: list[str],
+    ids: Sequence[str],
     plain: Iterable[tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]],
 ) -> Refit:
     """Label and learn by turns, as a run does, with the encoders as they are.

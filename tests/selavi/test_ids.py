@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selavi.ids import NONE, describe_changes, explain_difference, explain_missing, find_ids, show_pair
+from selavi.ids import NONE, ClipIds, describe_changes, explain_difference, explain_missing, find_ids, show_pair
 
 COMPOSED, COMBINING = "caf\u00e9/\u00e5.mp4", "cafe\u0301/a\u030a.mp4"
 NAMES = st.text(st.sampled_from("ae\u0301\u0300\u00e9\u00e8\u1ec7\u0323\u0302/01"), max_size=6)
@@ -123,3 +123,22 @@ def test_changes_are_counted_and_named() -> None:
     assert describe_changes(["a", "b", "c"], ["c", "b", "a"]) == ""
     assert describe_changes(["a", "b", "c"], ["c", "d"]) == "2 are gone (such as 'a', 'b'), 1 is new (such as 'd')"
     assert describe_changes(["01"], ["1"]).endswith("; '01' is there as '1' (they differ in leading zeros)")
+
+
+@given(st.lists(st.text(max_size=4), max_size=9), st.integers(0, 9), st.booleans())
+def test_ids_in_one_array_are_read_as_a_list(ids: list[str], cut: int, in_pieces: bool) -> None:
+    pieces = pa.chunked_array([ids[:cut], ids[cut:]], pa.string())
+    kept = ClipIds(pieces if in_pieces else ids)
+    assert (len(kept), [*kept], kept == ids) == (len(ids), ids, True)
+    assert [kept[row] for row in range(-len(ids), len(ids))] == ids + ids
+    assert [*kept[cut:]] == ids[cut:] and kept[cut:] == ClipIds(ids[cut:])
+    text, lengths = kept[cut:].as_bytes()
+    assert text.tobytes() == "".join(ids[cut:]).encode()
+    assert ClipIds.from_bytes(text, lengths) == ids[cut:]
+
+
+def test_other_ids_are_not_equal_though_their_texts_are_in_a_row() -> None:
+    kept = ClipIds(["ab", "c"])
+    assert kept != ClipIds(["a", "bc"]) and kept != ["a", "bc"]
+    assert kept != ["ab"] and kept != ["ab", "c", ""] and kept != "abc" and kept != 3
+    assert repr(ClipIds("abcd")) == "ClipIds(4: 'a', 'b', 'c', ...)"

@@ -19,7 +19,7 @@ from selavi.labelling.labeller import Draft, Labeller
 from selavi.labelling.schedule import labelling_steps_of_parts
 from selavi.labelling.statistics import ClipStatistics
 from selavi.meter import say
-from selavi.scores.metrics import contingency_matrix, normalised_mutual_information
+from selavi.scores.metrics import contingency_matrix, normalised_mutual_information, number_labels
 from selavi.scores.verdict import Verdict, judge_training
 from selavi.training.callbacks.progress import Progress
 from selavi.training.callbacks.survival import Survival
@@ -33,7 +33,7 @@ class LabellingCallback(pl.Callback):
 
     Args:
         config: the whole configuration.
-        human_labels: label of each training clip, to report NMI; None where there are none.
+        human_labels: (N,) label of each training clip, to report NMI; None where there are none.
         progress: shows each labelling.
         survival: asked, while clips are labelled, whether to stop.
         first_table: of labelling.first, where that is a file and the run begins.
@@ -42,12 +42,14 @@ class LabellingCallback(pl.Callback):
     def __init__(
         self,
         config: Config,
-        human_labels: list[str] | None,
+        human_labels: Any | None,
         progress: Progress,
         survival: Survival,
         first_table: IdTable | None = None,
     ) -> None:
-        self.config, self.human_labels, self.progress, self.survival = config, human_labels, progress, survival
+        self.config, self.progress, self.survival = config, progress, survival
+        # Numbers from here on: to hash the words for each head of each labelling takes most of the time of an NMI.
+        self.human_labels = None if human_labels is None else number_labels(human_labels)
         self.first_table = first_table
         self.labeller = Labeller(config)
         self.statistics: ClipStatistics | None = None
@@ -229,13 +231,21 @@ class LabellingCallback(pl.Callback):
                 module.model.logits(features)
 
 
-def mean_nmi(human_labels: list[str], labels: Tensor) -> float | None:
-    """NMI of the clips (N,) that have a label, mean over the heads of (N, H) that have labelled any; None: none has."""
-    human = np.array(human_labels)
+def mean_nmi(human_labels: np.ndarray, labels: Tensor) -> float | None:
+    """Mean NMI of people's labels, as numbers (N,), and the clusters of each head that has labelled any clip.
+
+    Args:
+        human_labels: (N,) of number_labels.
+        labels: (N, H) clusters, -1 for none; such clips are left out.
+
+    Returns:
+        None where no head has labelled any.
+    """
     scores = []
     for head in labels.T.numpy():
         labelled = head >= 0
-        if labelled.any():
-            matrix = contingency_matrix(human[labelled].tolist(), head[labelled])
-            scores.append(normalised_mutual_information(matrix))
+        if labelled.all() and len(head):
+            scores.append(normalised_mutual_information(contingency_matrix(human_labels, head)))
+        elif labelled.any():
+            scores.append(normalised_mutual_information(contingency_matrix(human_labels[labelled], head[labelled])))
     return float(np.mean(scores)) if scores else None

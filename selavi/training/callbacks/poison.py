@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ class Poison(pl.Callback):
         ids: ids of the training clips; a batch's `index` counts them.
     """
 
-    def __init__(self, config: Config, ids: list[str]) -> None:
+    def __init__(self, config: Config, ids: Sequence[str]) -> None:
         self.config, self.ids = config, ids
         self.num_skipped = 0
         self.buffers: list[Tensor] = []

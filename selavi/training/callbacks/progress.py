@@ -1,6 +1,7 @@
 """What a person sees of a training: one bar, and a line for each labelling."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ class Progress(pl.Callback):
     Where standard error is no terminal, a line every `every_s` seconds takes the bar's place.
     """
 
-    def __init__(self, config: Config, ids: list[str], every_s: float = 20.0) -> None:
+    def __init__(self, config: Config, ids: Sequence[str], every_s: float = 20.0) -> None:
         self.config, self.ids, self.every_s = config, ids, every_s
         self.meter: Meter | None = None
         self.labellings_left_s = 0.0

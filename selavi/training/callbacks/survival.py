@@ -6,7 +6,7 @@ import math
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -50,7 +50,7 @@ class Survival(pl.Callback):
         pulse: says that this process is alive.
     """
 
-    def __init__(self, config: Config, ids: list[str], saving: Saving, pulse: Pulse) -> None:
+    def __init__(self, config: Config, ids: Sequence[str], saving: Saving, pulse: Pulse) -> None:
         self.config, self.ids, self.saving, self.pulse = config, ids, saving, pulse
         self.faults: dict[int, str] = {}
         self.new_faults: dict[int, str] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from selavi.errors import UsageError
 from selavi.id_tables import IdTable, read_table
-from selavi.ids import explain_missing, find_ids
+from selavi.ids import ClipIds, explain_missing, find_ids
 
 NUM_EXAMPLES = 3
 
@@ -42,7 +43,7 @@ def read_clusters(path: Path) -> IdTable:
     return read_table(path, ["id", "cluster"], ["head"])
 
 
-def table_labels(table: IdTable, path: Path, ids: list[str], num_columns: int, num_clusters: int) -> TableLabels:
+def table_labels(table: IdTable, path: Path, ids: Sequence[str], num_columns: int, num_clusters: int) -> TableLabels:
     """Labels of clips from a table of clusters; columns beyond the table's heads begin again at its first head.
 
     Args:
@@ -55,7 +56,7 @@ def table_labels(table: IdTable, path: Path, ids: list[str], num_columns: int, n
     Raises:
         UsageError: the table names no clip, gives one two clusters, or has fewer than 2 or more than K clusters.
     """
-    match = find_ids(table["id"], pa.array(ids, pa.large_string()))
+    match = find_ids(table["id"], ClipIds(ids).array)
     filled = pc.is_valid(table["cluster"]).to_numpy()
     chosen = (match.place >= 0) & filled
     if not chosen.any():
@@ -86,7 +87,7 @@ def _heads(rows: pa.Table, path: Path) -> tuple[list[str], np.ndarray]:
 
 
 def _one_head(
-    clusters: pa.ChunkedArray, places: np.ndarray, path: Path, head: str, ids: list[str], num_clusters: int
+    clusters: pa.ChunkedArray, places: np.ndarray, path: Path, head: str, ids: Sequence[str], num_clusters: int
 ) -> np.ndarray:
     """(N,) labels of one head; whole numbers below K stay as they are, other names are numbered in their order."""
     where = f" under head {head}" if head else ""
@@ -115,7 +116,7 @@ def _one_head(
     return labels
 
 
-def _no_clip(table: IdTable, path: Path, ids: list[str], num_filled: int) -> UsageError:
+def _no_clip(table: IdTable, path: Path, ids: Sequence[str], num_filled: int) -> UsageError:
     if not num_filled:
         return UsageError(f"labelling.first={path}: none of its {len(table)} rows has a cluster")
     hint = explain_missing(table["id"].drop_null().slice(0, 1000).to_pylist(), ids)

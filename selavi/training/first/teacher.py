@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -79,7 +79,7 @@ class Teacher:
         self,
         config: Config,
         views: CachedViews,
-        ids: list[str],
+        ids: Sequence[str],
         device: torch.device,
         stop: Callable[[], None],
         make_encoder: Callable[[str, int], Encoder] = lambda name, size: Perceptron(size),

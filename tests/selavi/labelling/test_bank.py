@@ -1,8 +1,13 @@
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 
 from selavi.errors import UsageError
-from selavi.labelling.bank import LabelBank, probe_of_bank
+from selavi.labelling.bank import LabelBank, ids_of_bank, probe_of_bank
+from selavi.runs.checkpoint import read_checkpoint, write_checkpoint
 
 
 def filled(ids: str = "abcd", num_heads: int = 2, num_clusters: int = 3) -> LabelBank:
@@ -85,3 +90,42 @@ def test_clips_weigh_what_their_cluster_does() -> None:
     other = LabelBank(list("abcd"), 2, 3)
     other.load_state_dict(bank.state_dict())
     assert torch.equal(other.weights, bank.weights)
+
+
+def values_of(saved: Any) -> Iterator[object]:
+    """Everything in nested lists and mappings that is neither of the two."""
+    if isinstance(saved, dict | list | tuple):
+        for value in saved.values() if isinstance(saved, dict) else saved:
+            yield from values_of(value)
+    else:
+        yield saved
+
+
+@pytest.mark.parametrize("num_clips", [0, 1, 100_000])
+def test_a_checkpoint_holds_no_python_object_a_clip(tmp_path: Path, num_clips: int) -> None:
+    ids = [f"train/caf\u00e9/{number}.mp4" for number in range(num_clips)]
+    bank = LabelBank(ids, 2, 3)
+    assert len([*values_of(bank.state_dict())]) < 20
+    write_checkpoint({"label_bank": bank.state_dict()}, tmp_path / "last.ckpt")
+    saved = read_checkpoint(tmp_path / "last.ckpt")["label_bank"]
+    assert [*ids_of_bank(saved)] == ids
+    LabelBank(ids, 2, 3).load_state_dict(saved)
+
+
+def test_a_checkpoint_of_an_earlier_version_holds_a_list_of_ids() -> None:
+    old, new = filled(), LabelBank(list("abcd"), 2, 3)
+    state = old.state_dict() | {"ids": list("abcd")}
+    assert ids_of_bank(state) == list("abcd")
+    new.load_state_dict(state)
+    assert torch.equal(new.labels, old.labels)
+    with pytest.raises(UsageError, match=r"1 is gone \(such as 'e'\)"):
+        new.load_state_dict(state | {"ids": list("abce")})
+
+
+@pytest.mark.parametrize("damage", [{"lengths": [1, 1, 1, 2]}, {"lengths": [5, -1, 0, 0]}, {"text": [255] * 4}])
+def test_damaged_ids_are_refused_in_words(damage: dict[str, list[int]]) -> None:
+    state = filled().state_dict()
+    kinds = {"lengths": torch.int32, "text": torch.uint8}
+    state["ids"] |= {name: torch.tensor(values, dtype=kinds[name]) for name, values in damage.items()}
+    with pytest.raises(UsageError, match=r"the checkpoint's ids are damaged .*: take the checkpoint before it"):
+        ids_of_bank(state)

@@ -1,4 +1,5 @@
 from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -6,7 +7,8 @@ from torch import Tensor
 
 from selavi.config import Config, load_config
 from selavi.errors import NumericError
-from selavi.labelling import memory
+from selavi.labelling import labeller, memory
+from selavi.labelling.alignment import align_all
 from selavi.labelling.bank import LabelBank
 from selavi.labelling.features import FeatureTable, collect_features
 from selavi.labelling.labeller import Labeller
@@ -218,6 +220,48 @@ def test_alignment_uses_clips_that_have_both_modalities(bank: LabelBank) -> None
     world.clean["audio"] = world.clean["audio"].masked_fill(~world.present["audio"][:, None], float("nan"))
     world.relabel(bank)
     torch.testing.assert_close(world.weights["audio"], world.weights["video"])
+
+
+def test_each_process_aligns_other_heads_and_all_have_the_same_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    heads, num_processes = [3, 0, 2, 1, 4], 2
+    generator = torch.Generator().manual_seed(0)
+    costs = {head: {("video", "audio"): torch.rand(K, K, generator=generator).double()} for head in heads}
+    clips = FeatureTable(torch.arange(1), {}, {})
+    votes = SimpleNamespace(voters=["video", "audio"], num_clusters=K, clips=clips, alignment_costs=costs.__getitem__)
+    solved: list[int] = []
+
+    def run(rank: int, others: list[Tensor]) -> tuple[list[Tensor], dict[int, list[int]]]:
+        """What a process sends, where it gets the sums of its own and what others have sent."""
+        sent, given = [], {}
+
+        def all_sum(tensor: Tensor) -> Tensor:
+            sent.append(tensor)
+            return tensor + others[len(sent) - 1] if others else tensor
+
+        monkeypatch.setattr(labeller, "rank", lambda: rank)
+        monkeypatch.setattr(labeller, "world_size", lambda: num_processes)
+        monkeypatch.setattr(labeller, "all_sum", all_sum)
+        monkeypatch.setattr(labeller, "align_all", lambda cost, names: solved.append(1) or align_all(cost, names))
+        labeller._align(votes, heads, lambda branch, head, order: given.update({head: order.tolist()}))
+        return sent, given
+
+    sent = [run(rank, [])[0] for rank in range(num_processes)]
+    assert len(solved) == len(heads)  # each once, by one of the two
+    expected = {head: align_all(costs[head], ["video", "audio"])["audio"].tolist() for head in heads}
+    for rank in range(num_processes):
+        assert run(rank, sent[1 - rank])[1] == expected
+
+
+def test_statistics_take_memory_in_a_last_labelling_of_the_first_process_alone(
+    bank: LabelBank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert labeller.Draft(bank).statistics is None
+    assert labeller.Draft(bank, statistics=True).statistics.shape == (4, N, 4)
+    saved = labeller.Draft(bank, statistics=True).state_dict()
+    assert labeller.Draft.from_state(bank, saved).statistics.shape == (4, N, 4)
+    monkeypatch.setattr(labeller, "rank", lambda: 1)
+    assert labeller.Draft(bank, statistics=True).statistics is None
+    assert labeller.Draft.from_state(bank, saved).statistics is None
 
 
 def sizes(bank: LabelBank) -> list[list[int]]:

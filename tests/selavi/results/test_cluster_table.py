@@ -253,3 +253,19 @@ def test_rows_are_moved_a_block_at_a_time(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(export, "_ROWS_AT_ONCE", 7)
     assert cluster_table(labels_table(rows), manifest_table(ids), None).equals(whole)
     assert rank_clips(whole.take(rng.permutation(40))).equals(whole)
+
+
+@given(st.integers(0, 2**32 - 1), st.booleans())
+@settings(max_examples=30, deadline=None)
+def test_rows_come_by_head_cluster_confidence_and_id(seed: int, has_many_clusters: bool) -> None:
+    rng = np.random.default_rng(seed)
+    ids = [f"clip {number}" for number in rng.permutation(12)]  # "clip 10" is before "clip 2"
+    most = 70_000 if has_many_clusters else 3
+    rows = [(i, head, int(rng.integers(3)) * (most // 3), float(rng.integers(-1, 3))) for head in range(3) for i in ids]
+    rows = [rows[place] for place in rng.permutation(len(rows))]
+    table = cluster_table(labels_table(rows), manifest_table(ids), None)
+    expected = sorted(rows, key=lambda row: (row[1], row[2], -row[3], row[0]))
+    assert [
+        *zip(*(table[name].to_pylist() for name in ("id", "head", "cluster", "confidence")), strict=True)
+    ] == expected
+    assert table["path"].to_pylist() == [f"media/{row[0]}" for row in expected]

@@ -46,6 +46,18 @@ def test_labels_are_one_row_for_each_clip_and_head(tmp_path: Path) -> None:
     assert table["modality_agreement"].to_pylist()[3:] == pytest.approx([0.03, 0.04, 0.05])
 
 
+def test_labels_are_written_a_block_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = [f"clip {number}" for number in range(7)]
+    clusters = torch.arange(14, dtype=torch.int32).view(7, 2)
+    whole = pq.read_table(write_labels(tmp_path, "train", ids, clusters, vars(statistics(7, 2))))
+    monkeypatch.setattr("selavi.results.labels._ROWS_AT_ONCE", 4)
+    path = write_labels(tmp_path, "train", ids, clusters, vars(statistics(7, 2)))
+    assert pq.ParquetFile(path).num_row_groups == 4
+    assert pq.read_table(path).equals(whole)
+    none = write_labels(tmp_path, "test", [], clusters[:0], vars(statistics(0, 2)))
+    assert pq.read_table(none).schema.equals(LABEL_SCHEMA) and not len(pq.read_table(none))
+
+
 def test_labels_that_are_read_while_others_are_written_are_of_one_labelling(tmp_path: Path) -> None:
     """An export reads them while a training writes them: it sees the old ones or the new ones, never both."""
     ids = [f"clip {number}" for number in range(500)]

@@ -18,6 +18,7 @@ from selavi.labelling.race import ModalityRace, Race
 from selavi.runs.folder import RunFolder
 from selavi.runs.pulse import Pulse
 from selavi.runs.resume import check_same_settings
+from selavi.scores.metrics import number_labels
 from selavi.training.callbacks import Progress, Survival, survival
 from selavi.training.callbacks.labelling import mean_nmi
 from selavi.training.callbacks.survival import Stopped
@@ -186,7 +187,7 @@ def test_clips_that_cannot_be_decoded_are_listed_once_and_end_the_run_when_they_
 
 def test_heads_whose_first_partial_labelling_labels_no_clip_have_no_nmi() -> None:
     """With few clips and a small labelling.fraction all of them may be left out."""
-    human = ["a", "a", "b", "b"]
+    human = number_labels(["a", "a", "b", "b"])
     labels = torch.tensor([[0, -1], [0, -1], [1, -1], [-1, -1]])
     assert mean_nmi(human, labels) == pytest.approx(1.0)
     assert mean_nmi(human, labels[:, 1:]) is None

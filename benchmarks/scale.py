@@ -1,0 +1,481 @@
+"""What a run holds and waits for when it has millions of clips, whatever its networks: ids, tables, bookkeeping.
+
+    python benchmarks/scale.py                                 a million clips, and ten where it fits; results, page
+    python benchmarks/scale.py --before ../earlier             the same with the checkout of another commit, in turns
+    python benchmarks/scale.py --clips 20000 --rounds 1        a trial; printed, not published
+
+Every section runs in a process of its own, on made-up clips of which no file exists.  Peak memory is that of the
+process (VmHWM) less what it had when the section began.  With --before, both checkouts take turns in each round.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from common import PAGES, RESULTS, ROOT, describe_machine, machine, markdown_table
+
+STORE = RESULTS / "scale.json"
+MILLION, LARGE = 1_000_000, 10_000_000
+NUM_HEADS, NUM_CLUSTERS, NUM_NAMES = 10, 400, 400
+RANKS, RANKS_A_NODE = 64, 8
+AT_TEN_MILLION = ("loader", "checkpoint", "bookkeeping", "nmi")
+"""Sections that fit into the memory of this machine at ten million clips; the tables have a hundred million rows."""
+MANY_CLUSTERS = 2000
+"""Of the alignment: with a few hundred it takes no time at all."""
+
+Figures = dict[str, float]
+
+
+# ---- a section: runs in a process of its own, by the code of either checkout ----
+
+
+class Clock:
+    """Seconds and peak memory of parts of a section."""
+
+    def __init__(self) -> None:
+        self.figures: Figures = {}
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Measure a block."""
+        self._forget_peak()
+        before, began, worked = _memory("VmRSS"), time.perf_counter(), time.process_time()
+        yield
+        self.figures[f"{name}_s"] = time.perf_counter() - began
+        self.figures[f"{name}_cpu_s"] = time.process_time() - worked
+        self.figures[f"{name}_peak"] = max(0, _memory("VmHWM") - before)
+
+    def _forget_peak(self) -> None:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # VmHWM begins anew at VmRSS
+
+
+def _memory(field: str) -> int:
+    lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
+
+
+def manifest_of(num_clips: int, root: Path) -> Any:
+    """A manifest of clips that are in no folder: (N,) rows as a scan writes them."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from selavi.runs.manifest import SCHEMA
+
+    digits = pa.array(np.arange(num_clips)).cast(pa.string())
+    numbers = pc.utf8_lpad(digits, 9, "0")  # in order, as a scan gives them
+    folders = pa.array(np.arange(num_clips) * NUM_NAMES // max(1, num_clips)).cast(pa.string())
+    names = pc.binary_join_element_wise("class_", pc.utf8_lpad(folders, 3, "0"), "")
+    ids = pc.binary_join_element_wise("train/", names, "/", numbers, ".mp4", "")
+    usual: dict[str, Any] = {
+        "id": ids,
+        "path": ids,
+        "label": names,
+        "split": "train",
+        "start_s": 0.0,
+        "duration_s": 10.0,
+        "fps": 30.0,
+        "width": 340,
+        "height": 256,
+        "audio_state": "ok",
+        "audio_s": 10.0,
+        "timing": "stream",
+        "bytes": 300_000,
+        "mtime_ns": 1_700_000_000_000_000_000,
+        "status": "ok",
+    }
+    columns = []
+    for field in SCHEMA:
+        value = usual.get(field.name)
+        is_whole = isinstance(value, pa.Array | pa.ChunkedArray)
+        columns.append(value if is_whole else pa.repeat(pa.scalar(value, field.type), num_clips))
+    return pa.table(columns, schema=SCHEMA).replace_schema_metadata({"root": str(root)})
+
+
+def ids_of(num_clips: int) -> Any:
+    """The ids as this checkout's data module gives them."""
+    ids = manifest_of(num_clips, Path("/nowhere"))["id"]
+    try:
+        from selavi.ids import ClipIds
+    except ImportError:  # a list, before there was this
+        return ids.to_pylist()
+    return ClipIds(ids)
+
+
+def labels_of(num_clips: int) -> Any:
+    """(N, H) int32 labels."""
+    import torch
+
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(NUM_CLUSTERS, (num_clips, NUM_HEADS), dtype=torch.int32, generator=generator)
+
+
+def statistics_of(num_clips: int) -> dict[str, Any]:
+    """(N, H) float32 by name, as a last labelling gives them."""
+    import torch
+
+    generator = torch.Generator().manual_seed(2)
+    names = ("confidence", "margin", "entropy", "modality_agreement")
+    return {name: torch.rand(num_clips, NUM_HEADS, generator=generator) for name in names}
+
+
+def loader(num_clips: int, work: Path) -> Figures:
+    """The first batch of a loader of files, and the memory of its own that its process has had beyond a small set's."""
+    from datamodules.clips import ClipDataModule
+    from selavi.config import load_config
+
+    words = [f"data.root={work}", f"data.cache_dir={work / 'cache'}", f"run_dir={work / 'run'}", "data.demo=false"]
+    words += ["data.num_workers=1", "data.cache_gb=0", "video.num_frames=2", "video.size=24", "video.decode_size=32"]
+    words += ["audio.sample_rate=8000", "optim.batch_size=8", "labelling.batch_size=8", "trainer.accelerator=cpu"]
+    config = load_config(ROOT / "configs" / "small.yaml", words)
+    clock = Clock()
+    made = {}
+    for count in (1000, num_clips):
+        data = ClipDataModule(config, manifest_of(count, work))
+        batches = data.train_dataloader()
+        with clock.part("first_batch"):
+            next(iter(batches))
+        made[count] = batches.process_bytes()
+        del batches, data
+    in_file = sum(path.stat().st_size for path in (work / "cache").glob("*.mapped"))
+    own = max(0, made[num_clips] - made[1000])
+    return clock.figures | {"process_bytes": own, "mapped_bytes": in_file}
+
+
+def checkpoint(num_clips: int, work: Path) -> Figures:
+    """A checkpoint that holds nothing but the label bank: written, read, and taken up by a bank of the same clips."""
+    from selavi.labelling.bank import LabelBank
+    from selavi.runs.checkpoint import read_checkpoint, write_checkpoint
+
+    clock, ids, path = Clock(), ids_of(num_clips), work / "last.ckpt"
+    bank = LabelBank(ids, NUM_HEADS, NUM_CLUSTERS)
+    bank.labels = labels_of(num_clips)
+    with clock.part("write"):
+        write_checkpoint({"label_bank": bank.state_dict()}, path)
+    with clock.part("read"):
+        content = read_checkpoint(path)
+        bank.load_state_dict(content["label_bank"])
+    return clock.figures | {"file_bytes": path.stat().st_size}
+
+
+def write_labels(num_clips: int, work: Path) -> Figures:
+    """RUN/labels/train.parquet."""
+    from selavi.results.labels import write_labels as write
+
+    clock, ids, labels, statistics = Clock(), ids_of(num_clips), labels_of(num_clips), statistics_of(num_clips)
+    with clock.part("write"):
+        path = write(work, "train", ids, labels, statistics)
+    return clock.figures | {"file_bytes": path.stat().st_size}
+
+
+def read_labels(num_clips: int, work: Path) -> Figures:
+    """The same file, read back."""
+    from selavi.results.cluster_table import read_labels as read
+    from selavi.results.labels import write_labels as write
+
+    write(work, "train", ids_of(num_clips), labels_of(num_clips), statistics_of(num_clips))
+    clock = Clock()
+    with clock.part("read"):
+        read(work, "train")
+    return clock.figures
+
+
+def cluster_table(num_clips: int, work: Path) -> Figures:
+    """The cluster table of all heads, made, and written as Parquet."""
+    from selavi.results.cluster_table import cluster_table as make
+    from selavi.results.cluster_table import read_labels as read
+    from selavi.results.cluster_table import write_table
+    from selavi.results.labels import write_labels as write
+
+    write(work, "train", ids_of(num_clips), labels_of(num_clips), statistics_of(num_clips))
+    labels, manifest, clock = read(work, "train"), manifest_of(num_clips, work), Clock()
+    with clock.part("make"):
+        table = make(labels, manifest, None)
+    with clock.part("write"):
+        write_table(table, work / "clusters.parquet")
+    return clock.figures
+
+
+def bookkeeping(num_clips: int, work: Path) -> Figures:
+    """What a labelling does besides labelling: a draft, its churn, its used clusters; all on one thread."""
+    from selavi.labelling import labeller
+    from selavi.labelling.bank import LabelBank
+    from selavi.labelling.race import Race
+
+    bank = LabelBank(ids_of(num_clips), NUM_HEADS, NUM_CLUSTERS)
+    bank.labels, bank.num_labellings = labels_of(num_clips), 1
+    labels, clock = bank.labels.roll(1, 0), Clock()
+    with clock.part("draft"):
+        draft = labeller.Draft(bank)
+        draft.labels.copy_(labels)
+    draft.heads = [labeller.HeadReport(1, 0.0, True, Race({}, None))]
+    with clock.part("end"):
+        labeller._report(1, draft, draft.hand_over(bank))
+    return clock.figures
+
+
+def nmi(num_clips: int, work: Path) -> Figures:
+    """NMI of all heads with people's labels, for the log: what the data module gives, and what each labelling costs."""
+    from datamodules.clips import ClipDataModule
+    from selavi.config import load_config
+    from selavi.training.callbacks import labelling
+
+    words = [f"data.root={work}", f"data.cache_dir={work / 'cache'}", f"run_dir={work / 'run'}", "data.demo=false"]
+    config = load_config(ROOT / "configs" / "small.yaml", [*words, "data.cache_gb=0", "trainer.accelerator=cpu"])
+    data, labels, clock = ClipDataModule(config, manifest_of(num_clips, work)), labels_of(num_clips), Clock()
+    with clock.part("labels"):
+        human = data.labels
+        number = getattr(labelling, "number_labels", None)
+        human = human if number is None else number(human)
+    with clock.part("nmi"):
+        value = labelling.mean_nmi(human, labels)
+    return clock.figures | {"value": value}
+
+
+def alignment(num_clips: int, work: Path) -> Figures:
+    """The assignment problem of one head, which does not depend on the number of clips."""
+    import torch
+
+    from selavi.labelling.alignment import align
+
+    clock, generator = Clock(), torch.Generator().manual_seed(3)
+    for name, size in (("few", NUM_CLUSTERS), ("many", MANY_CLUSTERS)):
+        cost = torch.rand(size, size, dtype=torch.float64, generator=generator)
+        with clock.part(name):
+            align(cost)
+    return clock.figures
+
+
+SECTIONS: dict[str, Callable[[int, Path], Figures]] = {
+    function.__name__: function
+    for function in (
+        loader,
+        checkpoint,
+        write_labels,
+        read_labels,
+        cluster_table,
+        bookkeeping,
+        nmi,
+        alignment,
+    )
+}
+
+
+def run_section(name: str, num_clips: int, checkout: Path) -> Figures:
+    """Run a section in a new process by the code of a checkout."""
+    with tempfile.TemporaryDirectory(prefix="selavi-scale-") as work:
+        words = [str(Path(__file__).resolve()), "--section", name, "--clips", str(num_clips), "--work", work]
+        environment = os.environ | {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+        done = subprocess.run([sys.executable, *words], env=environment, cwd=checkout, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{name} of {num_clips:,} clips in {checkout} failed:\n{done.stderr[-3000:]}")
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def measure(num_clips: int, sections: Sequence[str], rounds: int, checkouts: Mapping[str, Path]) -> dict[str, Any]:
+    """Figures of each section for each checkout, a list of one value a round; checkouts take turns."""
+    kept: dict[str, Any] = {}
+    for number in range(rounds):
+        for section in sections:
+            for name, checkout in checkouts.items():
+                figures = run_section(section, num_clips, checkout)
+                print(f"round {number + 1}, {num_clips:,} clips, {section}, {name}: {figures}", file=sys.stderr)
+                of_section = kept.setdefault(section, {}).setdefault(name, {})
+                for key, value in figures.items():
+                    of_section.setdefault(key, []).append(value)
+    return kept
+
+
+ROWS = (
+    ("a loader process: memory of its own beyond a small set's", "loader", "process_bytes"),
+    ("a file that all processes of a machine map", "loader", "mapped_bytes"),
+    ("a loader's first batch", "loader", "first_batch_s"),
+    ("checkpoint: written", "checkpoint", "write_s"),
+    ("checkpoint: memory to write it", "checkpoint", "write_peak"),
+    ("checkpoint: read, and taken up", "checkpoint", "read_s"),
+    ("checkpoint: memory to read it", "checkpoint", "read_peak"),
+    ("checkpoint: the file", "checkpoint", "file_bytes"),
+    ("labels/SPLIT.parquet: written", "write_labels", "write_s"),
+    ("labels/SPLIT.parquet: memory to write it", "write_labels", "write_peak"),
+    ("labels/SPLIT.parquet: the file", "write_labels", "file_bytes"),
+    ("labels/SPLIT.parquet: read", "read_labels", "read_s"),
+    ("labels/SPLIT.parquet: memory to read it", "read_labels", "read_peak"),
+    ("cluster table: made", "cluster_table", "make_s"),
+    ("cluster table: memory to make it", "cluster_table", "make_peak"),
+    ("cluster table: written as Parquet", "cluster_table", "write_s"),
+    ("a labelling's draft: memory", "bookkeeping", "draft_peak"),
+    ("a labelling's end: churn, used clusters", "bookkeeping", "end_s"),
+    ("NMI with people's labels, of all heads", "nmi", "nmi_s"),
+    ("people's labels: memory", "nmi", "labels_peak"),
+    ("alignment of a head, 400 clusters", "alignment", "few_s"),
+    ("alignment of a head, 2000 clusters", "alignment", "many_s"),
+)
+"""What a line of the page says, and the section and figure that it shows."""
+
+
+def tables(result: Mapping[str, Any]) -> str:
+    """A table for each number of clips."""
+    parts = []
+    for size in result["sizes"]:
+        names = list(next(iter(size["sections"].values())))
+        rows = [
+            [words, *(shown_time(size["sections"][section][name], key) for name in names)]
+            for words, section, key in ROWS
+            if section in size["sections"]
+        ]
+        parts.append(f"## {size['clips']:,} clips\n\n{markdown_table(['', *names], rows)}")
+    return "\n\n".join(parts)
+
+
+def shown(key: str, values: Sequence[float] | None) -> str:
+    """The median of a figure with its unit; a dash where this checkout has no such thing."""
+    if not values:
+        return "-"
+    return f"{median(values):.2f} s" if key.endswith("_s") else f"{median(values) / 2**20:,.0f} MiB"
+
+
+def shown_time(figures: Mapping[str, Sequence[float]], key: str) -> str:
+    """A figure as `shown`; of a time, also the processor time."""
+    worked = figures.get(f"{key.removesuffix('_s')}_cpu_s") if key.endswith("_s") else None
+    return shown(key, figures.get(key)) + (f" ({median(worked):.2f})" if worked else "")
+
+
+def node(size: Mapping[str, Any]) -> str:
+    """What a machine with RANKS_A_NODE of RANKS ranks holds."""
+    clips, cells = size["clips"], size["clips"] * NUM_HEADS
+    mapped = median(size["sections"]["loader"]["now"]["mapped_bytes"])
+    lines = [
+        ["columns of the clips and their ids, mapped", "once", mapped],
+        ["label bank, int32", f"{RANKS_A_NODE} ranks", 4 * cells * RANKS_A_NODE],
+        ["draft of the next labelling, while it is made", f"{RANKS_A_NODE} ranks", 4 * cells * RANKS_A_NODE],
+        ["statistics of the last labelling", "first rank", 16 * cells],
+        ["people's labels as numbers", f"{RANKS_A_NODE} ranks", 4 * clips * RANKS_A_NODE],
+    ]
+    rows = [[what, who, f"{num_bytes / 2**30:.2f} GiB"] for what, who, num_bytes in lines]
+    return f"{clips:,} clips:\n\n{markdown_table(['', 'held by', 'a machine'], rows)}"
+
+
+def page(result: Mapping[str, Any]) -> str:
+    """docs/results/scale.md."""
+    return PAGE.format(
+        heads=NUM_HEADS,
+        clusters=NUM_CLUSTERS,
+        tables=tables(result),
+        ranks=RANKS,
+        a_node=RANKS_A_NODE,
+        nodes="\n\n".join(map(node, result["sizes"])),
+        machine=describe_machine([result]),
+        date=result["date"],
+        command=result["command"],
+        rounds=result["rounds"],
+        before=result["before"] or "none",
+    )
+
+
+PAGE = """# Millions of clips
+
+What a run holds in memory and waits for because of the number of its clips, whatever its networks: the manifest, ids,
+labels and tables, of made-up clips, {heads} heads of {clusters} clusters each.
+
+{tables}
+
+Each figure is from a process of its own on one thread (the cluster table is made on as many as there are cores), and
+the median of {rounds} round(s). *before* is commit {before}; both took turns in each round. Other work ran on the
+machine, so times are upper bounds; the processor time of the process, in brackets where it was measured, depends less
+on that. *memory* is the most that the process has had beyond what it had when that part began; *of its own* leaves out
+files and shared memory.
+
+Each section runs the code of a run: the loader with one process whose files are missing, `LabelBank` in a checkpoint
+without weights, `write_labels`, `read_labels`, `cluster_table`, the draft and the end of a labelling, and the NMI that
+each labelling logs. Tables of ten million clips (a hundred million rows) were not made here: they take ten times as
+long as those of a million, and ten times the memory.
+
+## What {ranks} ranks hold
+
+Computed from the sizes of these structures, for machines of {a_node} ranks each. Features and scores of the clips
+come on top; they are divided among all ranks.
+
+{nodes}
+
+An assignment that aligns the heads of two modalities is solved by one rank a head, {ranks} heads at a time.
+
+{machine} {date}, by `{command}`. Raw figures: [scale.json](../../benchmarks/results/scale.json).
+"""
+
+
+def main() -> None:
+    """Measure all sections, or run one."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--before", type=Path, help="checkout of an earlier commit")
+    parser.add_argument("--clips", type=int, default=0, help="a trial with so many clips")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--sections", nargs="*", choices=SECTIONS, default=list(SECTIONS), help="with --clips")
+    parser.add_argument("--again", nargs="+", choices=SECTIONS, default=[], help="these of a million clips alone")
+    parser.add_argument("--page", action="store_true", help="write the page again from kept figures")
+    parser.add_argument("--section", choices=SECTIONS, help=argparse.SUPPRESS)
+    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.section:
+        print(json.dumps(SECTIONS[arguments.section](arguments.clips, arguments.work)))
+        return
+    if arguments.page:
+        (PAGES / "scale.md").write_text(page(json.loads(STORE.read_text(encoding="utf-8"))), encoding="utf-8")
+        return
+    checkouts = {"before": arguments.before.resolve()} if arguments.before else {}
+    checkouts["now"] = ROOT
+    if arguments.clips:
+        measured = measure(arguments.clips, arguments.sections, arguments.rounds, checkouts)
+        print(tables({"sizes": [{"clips": arguments.clips, "sections": measured}]}))
+        return
+    about: dict[str, Any] = {"python": sys.version.split()[0], "versions": versions(), "git_commit": commit_of(ROOT)}
+    about |= {"machine": machine(), "device": "cpu"}
+    words = [Path(word).name if "/" in word else word for word in sys.argv[1:]]
+    result: dict[str, Any] = {
+        "date": time.strftime("%Y-%m-%d"),
+        "command": " ".join(["python", "benchmarks/scale.py", *words]),
+        "rounds": arguments.rounds,
+        "before": commit_of(arguments.before)[:12] if arguments.before else None,
+        "environment": about,
+        "sizes": [],
+    }
+    if arguments.again:
+        kept = json.loads(STORE.read_text(encoding="utf-8"))
+        kept["sizes"][0]["sections"] |= measure(MILLION, arguments.again, arguments.rounds, checkouts)
+        keep(kept | {"environment": about})
+        return
+    for num_clips, sections, rounds in ((MILLION, tuple(SECTIONS), arguments.rounds), (LARGE, AT_TEN_MILLION, 1)):
+        measured = measure(num_clips, sections, rounds, checkouts)
+        result["sizes"].append({"clips": num_clips, "rounds": rounds, "sections": measured})
+        keep(result)
+
+
+def keep(result: Mapping[str, Any]) -> None:
+    """Write the figures and the page."""
+    STORE.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    (PAGES / "scale.md").write_text(page(result), encoding="utf-8")
+
+
+def commit_of(checkout: Path) -> str:
+    """The commit of a checkout."""
+    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=checkout, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def versions() -> dict[str, str]:
+    """Those that describe_machine names."""
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("torch", "av")}
+
+
+if __name__ == "__main__":
+    main()
