@@ -157,9 +157,9 @@ def _places(arguments: RefineArguments, run: "Run") -> "Places":
         UsageError: the names are not of this run, or there is nothing to learn in them.
     """
     from selavi.meter import say
-    from selavi.refining.places import make_places, named_head
+    from selavi.refining.places import make_places
     from selavi.refining.tables import read_answers
-    from selavi.results.naming import read_names
+    from selavi.results.naming import named_head, read_names
     from selavi.runs.folder import RunFolder
     from selavi.runs.launch import is_first
 

@@ -6,7 +6,7 @@ label sets, selavi/config/label_sets.py); `labelling.method` says how (selavi/la
     joint, transport    SeLaVi; of one modality SeLa      own, kmeans     DeepCluster (each modality alone)
     concat, transport   SeLa on concatenated features     cross, kmeans   XDC
     own, transport      a SeLa for each modality          concat, kmeans  XDC's variant on concatenated features
-    cross, transport    XDC with SeLa's labels
+    cross, transport    XDC with SeLa's labels          own, cliques    CliqueCNN
 """
 
 from __future__ import annotations
@@ -270,13 +270,13 @@ class Labeller:
 
     def _aligns(self, label_set: LabelSet) -> bool:
         """Whether heads that vote together must come to name the same clusters first."""
-        reads_scores = self.config.labelling_method.reads_scores
-        return reads_scores and self.config.labelling.align_modalities and len(label_set.voters) > 1
+        has_plan = self.config.labelling_method.has_plan
+        return has_plan and self.config.labelling.align_modalities and len(label_set.voters) > 1
 
     def _equalises(self, label_set: LabelSet) -> bool:
         """Whether all voters are to have the same say."""
-        reads_scores = self.config.labelling_method.reads_scores
-        return reads_scores and self.config.labelling.votes == "equal" and len(label_set.voters) > 1
+        has_plan = self.config.labelling_method.has_plan
+        return has_plan and self.config.labelling.votes == "equal" and len(label_set.voters) > 1
 
     def _label(
         self, votes: Votes, label_set: LabelSet, heads: list[int], fraction: float, bank: LabelBank, draft: Draft
