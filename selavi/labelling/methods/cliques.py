@@ -44,8 +44,8 @@ def begin(config: Config, votes: Votes) -> Callable[[HeadTask], HeadLabels]:
         is_mine = place >= 0
         order = gather_rows(place[is_mine]).argsort()
         sample = gather_rows(unit[is_mine])[order]
-        found = find_cliques(sample, num_clusters, size, generator)
-        cliques = all_sum(found if rank() == 0 else torch.zeros_like(found))  # ranks may round differently
+        made = find_cliques(sample, num_clusters, size, generator)
+        cliques = all_sum(made if rank() == 0 else torch.zeros_like(made))  # ranks may round differently
         if task.labels is not None:
             cliques = _keep_names(cliques, sample, label_means(unit, task.labels.to(unit.device), num_clusters))
         by_place = torch.full((votes.num_clips,), -1, device=unit.device)

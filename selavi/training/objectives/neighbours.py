@@ -74,18 +74,18 @@ def find_neighbours(clips: RowReader, num_clips: int, names: Sequence[str], num_
         parts.append(unit_features(vectors, torch.cat([batch.present[name] for batch in batches])))
     unit = torch.cat(parts, 1)
     mine = rows[rank() :: world_size()]
-    found, _ = nearest(unit[mine], unit, num_neighbours + 1)
+    nearest_rows, _ = nearest(unit[mine], unit, num_neighbours + 1)
     neighbours = torch.empty(num_clips, num_neighbours, dtype=torch.int64)
-    neighbours[gather_rows(mine)] = gather_rows(without_self(found, mine))
+    neighbours[gather_rows(mine)] = gather_rows(without_self(nearest_rows, mine))
     return neighbours
 
 
-def without_self(found: Tensor, rows: Tensor) -> Tensor:
+def without_self(nearest_rows: Tensor, rows: Tensor) -> Tensor:
     """(B, n + 1) neighbours of clips (B,) -> (B, n): without the clip itself, or the last one where it is not there."""
-    is_self = found == rows[:, None]
-    left_out = torch.where(is_self.any(1), is_self.int().argmax(1), found.shape[1] - 1)
-    kept = torch.arange(found.shape[1]) != left_out[:, None]
-    return found[kept].view(len(found), -1)
+    is_self = nearest_rows == rows[:, None]
+    left_out = torch.where(is_self.any(1), is_self.int().argmax(1), nearest_rows.shape[1] - 1)
+    kept = torch.arange(nearest_rows.shape[1]) != left_out[:, None]
+    return nearest_rows[kept].view(len(nearest_rows), -1)
 
 
 def make_term(config: Config) -> Term:
