@@ -125,10 +125,9 @@ class Draft:
         self.labels[rows, column] = torch.where(labels < 0, guesses.to(labels.dtype), labels)
 
     def hand_over(self, bank: LabelBank) -> float:
-        """Make the labels those of the bank; return the share that changed, nan the first time."""
+        """Make the labels those of the bank; return the share of those before that changed, nan without any."""
         assert (self.labels >= -1).all(), "a clip was left without a label"
-        is_first = bank.num_labellings == 0
-        churn = float("nan") if is_first else (self.labels != bank.labels).float().mean().item()
+        churn = (self.labels != bank.labels)[bank.labels >= 0].float().mean().item()
         bank.labels, bank.rule, bank.probe = self.labels, self.rule, self.probe
         bank.num_labellings += 1
         return churn

@@ -120,7 +120,7 @@ class LabellingCallback(pl.Callback):
         if self.draft is not None:
             self.labeller.draft = Draft.from_state(module.label_bank, self.draft)
             self.draft = None
-        elif module.label_bank.num_labellings == 0:
+        elif module.label_bank.num_labellings == 0 and trainer.global_step == 0:
             with self.survival.stopping_before():
                 if self._give_first_labels(trainer, module):
                     self.survival.saving.save(trainer, module)
