@@ -25,8 +25,8 @@ def read(path: Path) -> Annotations:
     entries, annotations = read_published_json(path), Annotations()
     with as_published(path, TITLE, EXAMPLE):
         for entry in list(entries):
-            video, _, second = entry["file"].rpartition("_")
-            if not video or not second.isdigit():
+            recording, _, second = entry["file"].rpartition("_")
+            if not recording or not second.isdigit():
                 raise ValueError(f"the clip {entry['file']!r} has no second")
             boxes = annotations.clip(entry["bbox"])
             annotations.rows.append(
