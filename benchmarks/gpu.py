@@ -33,10 +33,10 @@ from selavi.atomic import write_text
 from selavi.augment import Augment
 from selavi.batch import ClipBatch
 from selavi.config import Config, load_config
-from selavi.loss import selavi_loss
 from selavi.model import SelaviModel
 from selavi.training.callbacks import Poison, Progress
 from selavi.training.module import SelaviModule
+from selavi.training.objectives.cross_entropy import selavi_loss
 from selavi.training.optim import make_optimizer
 from selavi.training.speed import synthetic_batch
 from selavi.training.trainer import make_trainer

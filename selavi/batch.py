@@ -95,8 +95,8 @@ class RowReader(Protocol):
         """(n,) bool a modality."""
         ...
 
-    def read_rows(self, rows: Tensor) -> ClipBatch:
-        """Some of them, by their rows (b,), as the pass gives them."""
+    def read_rows(self, rows: Tensor, draws: Tensor | None = None) -> ClipBatch:
+        """Any clips of the run, by their rows (b,), as the pass gives them, or with other numbers (b, NUM_DRAWS)."""
         ...
 
 

@@ -53,6 +53,17 @@ def all_sum(tensor: Tensor) -> Tensor:
     return total
 
 
+def sum_with_gradient(values: Tensor) -> Tensor:
+    """Add a tensor over all processes, for a loss that all of them compute from the sum.
+
+    Its gradient reaches only the own addend, times the number of processes: averaged over these, as gradients are, it
+    is the gradient of that loss.
+    """
+    if world_size() == 1:
+        return values
+    return all_sum(values.detach()) + world_size() * (values - values.detach())
+
+
 def take_from_first(tensors: Iterable[Tensor]) -> None:
     """Give tensors, in place, the values that they have on the first process."""
     if world_size() > 1:

@@ -67,18 +67,18 @@ class VectorLoader:
         rows = self.all_rows().numpy()
         return {name: torch.from_numpy(vectors.present[rows]) for name, vectors in self.vectors.items()}
 
-    def read_rows(self, rows: torch.Tensor) -> ClipBatch:
-        """Some of the clips of a pass, (b,) by their rows, as the pass gives them."""
+    def read_rows(self, rows: torch.Tensor, draws: torch.Tensor | None = None) -> ClipBatch:
+        """Any clips, (b,) by their rows, as the pass gives them, or with other numbers, (b, NUM_DRAWS)."""
         key = next(iter(self.sampler))
-        return self._read([key._replace(row=row) for row in rows.tolist()])
+        return self._read([key._replace(row=row) for row in rows.tolist()], None if draws is None else draws.numpy())
 
     def process_bytes(self) -> int:
         """Memory of loader processes: there are none."""
         return 0
 
-    def _read(self, keys: Sequence[ViewKey]) -> ClipBatch:
+    def _read(self, keys: Sequence[ViewKey], draws: np.ndarray | None = None) -> ClipBatch:
         rows = np.array([key.row for key in keys])
-        draws = self._draws(keys, rows)
+        draws = self._draws(keys, rows) if draws is None else draws
         inputs, present = {}, {}
         for name, vectors in self.vectors.items():
             view = draws[:, WHICH_ROW] if draws is not None else np.array([key.epoch for key in keys])

@@ -159,9 +159,9 @@ def _places(arguments: RefineArguments, run: "Run") -> "Places":
     """
     from selavi.labelling.bank import ids_of_bank
     from selavi.meter import say
-    from selavi.refining.places import make_places, named_head
+    from selavi.refining.places import make_places
     from selavi.refining.tables import read_answers
-    from selavi.results.naming import read_names
+    from selavi.results.naming import named_head, read_names
     from selavi.runs.folder import RunFolder
     from selavi.runs.launch import is_first
 

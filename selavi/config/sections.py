@@ -34,11 +34,18 @@ FIRST_OF_DOUBLES = Need("data.doubles=first", lambda config: config.data.doubles
 RECORDINGS = Need("recordings (still pictures and vectors have no seconds)", lambda config: clip_seconds(config) > 0)
 SHARDS_OF_A_URL = Need("prepared shards of a URL as data.root", lambda config: "://" in config.data.root)
 TRANSPORT = Need("labelling.method=transport", lambda config: config.labelling.method == "transport")
+RELABELS = Need(
+    "labelling.method=transport, kmeans or cliques", lambda config: LABELLING_METHODS[config.labelling.method].relabels
+)
+CLIQUES = Need("labelling.method=cliques", lambda config: config.labelling.method == "cliques")
+GIVEN = Need("labelling.method=given", lambda config: config.labelling.method == "given")
+CROSS_ENTROPY = Need("loss.kind=cross_entropy", lambda config: config.loss.kind == "cross_entropy")
+NEIGHBOURS = Need("loss.kind=neighbours", lambda config: config.loss.kind == "neighbours")
 VOTES_TOGETHER = Need("modalities that vote together", lambda config: len(config.label_sets[0].voters) > 1)
 FIRST_GIVEN = Need("labelling.first other than random", lambda config: config.labelling.first != "random")
 KEEPS_TABLES = Need(
-    "labelling.method=transport or labelling.first=crafted",
-    lambda config: TRANSPORT.holds(config) or config.labelling.first == "crafted",
+    "labelling.method=transport, given or none, or labelling.first=crafted",
+    lambda config: config.labelling_method.reads_scores or config.labelling.first == "crafted",
 )
 LOGGERS = ("csv", "tensorboard", "wandb", "mlflow")
 OWN_ENCODERS = Need("a training (a fine-tuning takes those of its run)", command="train")
@@ -332,23 +339,32 @@ class LabellingConfig:
     method: str = setting("transport")
     """transport: the heads' probabilities, with given cluster sizes; kmeans: K-means on the encoders' features, each
     standardised, of length 1 a clip and modality (DeepCluster, XDC); cluster sizes are free and clips of small
-    clusters weigh more in the loss.  The settings of sizes, sharpness and tolerance belong to transport."""
-    first: str = setting("crafted", path=True, earlier="random")
+    clusters weigh more in the loss; cliques: K tight groups of features, far apart, the other clips without a label
+    (CliqueCNN); given: the labels of a table, which nothing changes; none: no labels while training, for a loss that
+    needs none (loss.kind), and afterwards each clip's likeliest cluster.  The settings of sizes, sharpness and
+    tolerance belong to transport."""
+    table: str = setting("", path=True, needs=GIVEN)
+    """The labels to learn: a table (CSV, Parquet) with the columns id and cluster, and perhaps head; or the names.csv
+    in a run's folder: the clips that have a name by it.  Clips that are left out teach nothing, and get in the end what
+    the heads say."""
+    clique_size: int = setting(10, least=2, needs=CLIQUES)
+    """Clips of a clique; fewer where clips are fewer than this for each cluster, or too few lie near enough."""
+    first: str = setting("crafted", path=True, earlier="random", needs=RELABELS)
     """Labels that the encoders learn first.  crafted: heads on crafted features (edges, colours, timbre, rhythm) make
     them in a minute before the first step; where there are vectors alone, K-means on them, if it agrees with itself
     from different starts.  kmeans: K-means on the vectors, whether it agrees or not; random: the new heads label from
     the first step on, as published; else a table (CSV, Parquet) with the columns id and cluster, and perhaps head."""
-    first_share: float = setting(0.25, above=0, most=1, needs=FIRST_GIVEN)
+    first_share: float = setting(0.25, above=0, most=1, needs=(RELABELS, FIRST_GIVEN))
     """Share of the steps in which the first labels are learned; the labellings of that time are left out."""
-    first_learned: float = setting(0.2, least=0, below=1, needs=FIRST_GIVEN, earlier=0.0)
+    first_learned: float = setting(0.2, least=0, below=1, needs=(RELABELS, FIRST_GIVEN), earlier=0.0)
     """After that they are kept until every modality alone agrees with them so far, on clips as the labelling sees them:
     0 is what chance gives, 1 all of them.  Else one that has not learned them would spoil the labels for all; 0: they
     are not kept."""
-    first_most: float = setting(0.6, above=0, most=1, needs=FIRST_GIVEN)
+    first_most: float = setting(0.6, above=0, most=1, needs=(RELABELS, FIRST_GIVEN))
     """Share of the steps after which they are kept no longer, learned or not."""
-    num_labellings: int = setting(100, least=2)
+    num_labellings: int = setting(100, least=2, needs=RELABELS)
     """Points of the schedule; the last one falls on the end of training."""
-    power: float = setting(1.5, above=0)
+    power: float = setting(1.5, above=0, needs=RELABELS)
     """The i-th of n labellings happens after a share (i / (n - 1)) ** power of all steps."""
     sharpness: float = setting(20.0, above=0, needs=TRANSPORT)
     """The plan is proportional to exp(sharpness * weighted mean log-probability)."""
@@ -405,14 +421,28 @@ class LabellingConfig:
             for key, plain in (("size_strength", 0.0), ("fraction", 1.0)):
                 value = getattr(self, key)
                 require(value == plain, f"labelling.{key}", f"{plain:g} with labelling.method={self.method}", value)
+        if self.method == "given":
+            expected = "the path of a table with the columns id and cluster with labelling.method=given"
+            require(bool(self.table), "labelling.table", expected, repr(self.table))
 
 
 @dataclass
 class LossConfig:
-    """What the heads learn the labels by: cross-entropy (SeLaVi, eq. 4)."""
+    """What the heads learn: labels (SeLaVi, eq. 4), or something that needs none."""
 
+    kind: Literal["cross_entropy", "mutual_information", "neighbours"] = setting("cross_entropy")
+    """cross_entropy: with the clip's label; mutual_information: of the clusters that the modalities of a clip, or two
+    views of it, have (IIC); neighbours: a clip and one of the vectors nearest to its own have the same cluster, and the
+    clusters are used alike (SCAN).  The last two need labelling.method=none and at least 2 clips a step for each
+    cluster, better 4."""
+    neighbours: int = setting(20, least=1, needs=NEIGHBOURS)
+    """Nearest vectors of each clip of which a step draws one; at most as many as there are other clips."""
+    balance: float = setting(5.0, least=0, needs=NEIGHBOURS)
+    """Weight of the entropy of the clusters' mean probabilities, which keeps all of them in use."""
     reduce: Literal["sum", "mean"] = setting(
-        "sum", needs=Need("more than one modality", lambda config: len(config.branches) > 1), earlier="mean"
+        "sum",
+        needs=(CROSS_ENTROPY, Need("more than one modality", lambda config: len(config.branches) > 1)),
+        earlier="mean",
     )
     """Over modalities.  mean: published, with which M modalities train at 1/M of the learning rate of one alone; sum:
     each trains at the rate that optim.lr says."""
@@ -588,6 +618,7 @@ class Config:
             self.labelling.head_groups,
         )
         self._check_source()
+        self._check_loss()
         for name in (name for name, kind in kinds.items() if kind == "motion"):
             num_frames, key = self.section(name).num_frames, f"{name if name in own else section_of(name)}.num_frames"
             require(num_frames > 1, key, "2 or more for motion", num_frames)
@@ -611,6 +642,31 @@ class Config:
             together = f"concat ({method.title} on all features together)"
             sources = f"{together}, own, cross or a modality with labelling.method={self.labelling.method}"
             require(source != "joint", "labelling.source", sources, source)
+
+    def _check_loss(self) -> None:
+        kind, method = self.loss.kind, self.labelling.method
+        if kind == "cross_entropy":
+            given = f"{', '.join(name for name in LABELLING_METHODS if name != 'none')} with loss.kind=cross_entropy"
+            require(method != "none", "labelling.method", f"{given}, which learns labels", method)
+            return
+        require(method == "none", "labelling.method", f"none with loss.kind={kind}, which learns no labels", method)
+        sources = f"joint, own or concat with loss.kind={kind}, for which nobody labels"
+        require(self.labelling.source in ("joint", "own", "concat"), "labelling.source", sources, self.labelling.source)
+        others = [name for name, of_kind in self.kinds.items() if of_kind != "features"]
+        if kind == "neighbours" and others:
+            raise ValueError(
+                f"loss.kind=neighbours needs modalities of kind features, whose nearest clips are known, got "
+                f"{', '.join(others)}; `selavi embed` makes vectors of media (docs/features.md)"
+            )
+        if kind == "mutual_information" and not others and any(len(one.learners) == 1 for one in self.label_sets):
+            views = [self.section(name) for name in self.kinds]
+            require(
+                all(one.noise > 0 or one.drop > 0 for one in views),
+                "features.noise",
+                "above 0, or features.drop, where loss.kind=mutual_information compares two views of a clip, which "
+                "would be equal",
+                min(one.noise for one in views),
+            )
 
     @property
     def kinds(self) -> dict[str, str]:

@@ -86,6 +86,9 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "sdc": ("labelling.source=own", "labelling.method=kmeans"),
     "xdc": ("labelling.source=cross", "labelling.method=kmeans"),
     "cdc": ("labelling.source=concat", "labelling.method=kmeans"),
+    "cliquecnn": ("modalities=[video]", "labelling.method=cliques", "labelling.source=own"),
+    "owens": ("modalities={video: video, sound: statistics}", "labelling.source=sound", "labelling.method=kmeans"),
+    "iic": ("labelling.method=none", "loss.kind=mutual_information"),
 }
 """Settings that make a recipe of any configuration of video and audio; docs/method.md explains each."""
 

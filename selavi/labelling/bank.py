@@ -55,6 +55,7 @@ class LabelBank:
         probe: (H,) float64, of the last labelling of a finished model (selavi/labelling/probe.py); nan before it, and
             where each modality has labels of its own.
         num_labellings: so far.
+        given: (N, H) int32, labels of a table that no labelling changes, -1 for none; None where there are none such.
         keeps_first: whether its labels are the first ones that were given, and are kept until they are learned.
     """
 
@@ -66,6 +67,7 @@ class LabelBank:
         self.probe = torch.full((num_heads,), torch.nan, dtype=torch.float64)
         self.num_labellings = 0
         self.keeps_first = False
+        self.given: Tensor | None = None
 
     def __getitem__(self, index: Tensor) -> Tensor:
         """Pseudo-labels (B, H) int64 of some rows (B,), on their device.
@@ -77,10 +79,19 @@ class LabelBank:
             raise RuntimeError("the label bank was read before the first labelling")
         return self.labels[index.cpu()].long().to(index.device)
 
+    def read(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Pseudo-labels and weights, (B, H) each, of some rows (B,), on their device."""
+        return self[index], self.clip_weights(index)
+
     def clip_weights(self, index: Tensor) -> Tensor:
         """What some rows (B,) count in the loss of each head, (B, H) float32, on their device."""
         labels = self[index.cpu()].clamp(min=0)
         return self.weights.T.gather(0, labels).to(index.device)
+
+    def forget_guesses(self) -> None:
+        """Go back to the labels that were given, where there are such: a last labelling guesses for the other clips."""
+        if self.given is not None:
+            self.labels = self.given.clone()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything, fit for torch.load(weights_only=True)."""
@@ -91,6 +102,7 @@ class LabelBank:
             "probe": self.probe,
             "num_labellings": self.num_labellings,
             "keeps_first": self.keeps_first,
+            **({} if self.given is None else {"given": self.given}),
             **self.rule.tensors(),
         }
 
@@ -122,3 +134,4 @@ class LabelBank:
         self.probe = state.get("probe", self.probe).clone()  # earlier versions did not measure it
         self.num_labellings = state["num_labellings"]
         self.keeps_first = state.get("keeps_first", False)  # earlier versions gave them up at once
+        self.given = state.get("given")

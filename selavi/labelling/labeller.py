@@ -6,7 +6,7 @@ label sets, selavi/config/label_sets.py); `labelling.method` says how (selavi/la
     joint, transport    SeLaVi; of one modality SeLa      own, kmeans     DeepCluster (each modality alone)
     concat, transport   SeLa on concatenated features     cross, kmeans   XDC
     own, transport      a SeLa for each modality          concat, kmeans  XDC's variant on concatenated features
-    cross, transport    XDC with SeLa's labels
+    cross, transport    XDC with SeLa's labels          own, cliques    CliqueCNN
 """
 
 from __future__ import annotations
@@ -129,11 +129,12 @@ class Draft:
         self.labels[rows, column] = torch.where(labels < 0, guesses.to(labels.dtype), labels)
 
     def hand_over(self, bank: LabelBank) -> float:
-        """Make the labels those of the bank; return the share that changed, nan the first time."""
+        """Make the labels those of the bank; return the share of those before that changed, nan without any."""
         assert (self.labels >= -1).all(), "a clip was left without a label"
-        is_first = bank.num_labellings == 0
-        changed = torch.count_nonzero(self.labels != bank.labels).item()
-        churn = float("nan") if is_first else changed / self.labels.numel()
+        had = bank.labels >= 0
+        num_before = torch.count_nonzero(had).item()
+        changed = torch.count_nonzero((self.labels != bank.labels) & had).item()
+        churn = changed / num_before if num_before else float("nan")
         bank.labels, bank.rule, bank.probe = self.labels, self.rule, self.probe
         bank.num_labellings += 1
         return churn
@@ -276,13 +277,13 @@ class Labeller:
 
     def _aligns(self, label_set: LabelSet) -> bool:
         """Whether heads that vote together must come to name the same clusters first."""
-        reads_scores = self.config.labelling_method.reads_scores
-        return reads_scores and self.config.labelling.align_modalities and len(label_set.voters) > 1
+        has_plan = self.config.labelling_method.has_plan
+        return has_plan and self.config.labelling.align_modalities and len(label_set.voters) > 1
 
     def _equalises(self, label_set: LabelSet) -> bool:
         """Whether all voters are to have the same say."""
-        reads_scores = self.config.labelling_method.reads_scores
-        return reads_scores and self.config.labelling.votes == "equal" and len(label_set.voters) > 1
+        has_plan = self.config.labelling_method.has_plan
+        return has_plan and self.config.labelling.votes == "equal" and len(label_set.voters) > 1
 
     def _label(
         self, votes: Votes, label_set: LabelSet, heads: list[int], fraction: float, bank: LabelBank, draft: Draft

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import accumulate
+
+from selavi.config import Config
 
 
 def labelling_steps(total_steps: int, num_labellings: int, power: float = 1.5) -> list[int]:
@@ -63,6 +66,18 @@ def labelling_steps_of_parts(
         begin += length
         steps.append(begin)
     return steps
+
+
+def labelling_steps_of_run(config: Config, steps_per_epoch: int) -> list[int]:
+    """Steps at which the labels of a run are renewed; the last of each part is its end, after its last step.
+
+    A method that does not relabel labels at the ends alone; labels that are given stand at step 0.
+    """
+    parts, labelling = config.trainer.parts, config.labelling
+    if config.labelling_method.relabels:
+        return labelling_steps_of_parts(parts, steps_per_epoch, labelling.num_labellings, labelling.power)
+    ends = [steps_per_epoch * epochs for epochs in accumulate(parts)]
+    return [0, *ends] if labelling.method == "given" else ends
 
 
 def labelled_fraction(number: int, num_labellings: int, first: float) -> float:

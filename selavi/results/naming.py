@@ -167,6 +167,22 @@ def read_names(path: Path) -> Names:
     return Names(rows)
 
 
+def named_head(names: Names, num_heads: int) -> int:
+    """The head whose clusters were named: the one with the most decisions.
+
+    Raises:
+        UsageError: none of the run's heads has a cluster with a name.
+    """
+    counts = {head: len(names.of(head).name) for head in range(num_heads)}
+    best = max(counts, key=lambda head: (counts[head], -head))
+    if not counts[best]:
+        raise UsageError(
+            f"no cluster has a name in the names that were given, of heads 0 to {num_heads - 1}; name clusters on the "
+            "run's page, and save its names.csv"
+        )
+    return best
+
+
 def write_names(names: Names, path: Path) -> None:
     """Write a names.csv that read_names gives back row by row, whole or not at all."""
     text = io.StringIO(newline="")

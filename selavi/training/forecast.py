@@ -7,7 +7,7 @@ from typing import Literal
 
 from selavi.config import Config
 from selavi.labelling.methods import METHODS
-from selavi.labelling.schedule import labelling_steps_of_parts
+from selavi.labelling.schedule import labelling_steps_of_run
 from selavi.planning import Cost, Rates, cost_of
 from selavi.training.first.give import labellings_before
 from selavi.training.rehearsal import Rehearsal
@@ -149,7 +149,7 @@ def run_bytes(config: Config, clips: Clips, rehearsal: Rehearsal, steps_per_epoc
     """The run folder: three checkpoints while one is written, labels, manifest and metrics."""
     labels = clips.num_clips * (config.num_label_heads * _ROW_BYTES + clips.id_bytes)
     num_lines = config.trainer.all_epochs * steps_per_epoch / max(1, config.trainer.log_every_n_steps)
-    metrics = num_lines * _LOGGED_BYTES + len(_labelling_steps(config, steps_per_epoch)) * _LOGGED_LABELLING_BYTES
+    metrics = num_lines * _LOGGED_BYTES + len(labelling_steps_of_run(config, steps_per_epoch)) * _LOGGED_LABELLING_BYTES
     manifest = clips.num_files * MANIFEST_BYTES
     return 3 * checkpoint_bytes(config, clips, rehearsal) + labels + metrics + manifest
 
@@ -189,7 +189,7 @@ def time_lines(
         decoding_s: seconds of decoding media ahead; None where that is not done, or not known.
     """
     steps, cost = course.steps_per_epoch, measured_cost(config, clips, rehearsal, loader, course.world_size)
-    labellings = _labelling_steps(config, steps)
+    labellings = labelling_steps_of_run(config, steps)
     epochs = config.trainer.all_epochs - course.step / steps
     num_left = len(labellings) - max(course.num_labellings, _given_first(config, labellings, steps))
     rates = measured_rates(config, rehearsal, loader)
@@ -211,14 +211,11 @@ def time_lines(
     return lines
 
 
-def _labelling_steps(config: Config, steps_per_epoch: int) -> list[int]:
-    labelling = config.labelling
-    return labelling_steps_of_parts(config.trainer.parts, steps_per_epoch, labelling.num_labellings, labelling.power)
-
-
 def _given_first(config: Config, labellings: list[int], steps_per_epoch: int) -> int:
     """Labellings in whose place the first labels are learned."""
-    if config.labelling.first == "random":
+    if config.labelling.method == "given":
+        return 1
+    if config.labelling.first == "random" or not config.labelling_method.relabels:
         return 0
     part_steps = config.trainer.max_epochs * steps_per_epoch
     return labellings_before(labellings, config.labelling.first_share, part_steps)

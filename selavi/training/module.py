@@ -17,12 +17,13 @@ from selavi.config import Config, as_dict
 from selavi.distributed import world_size
 from selavi.labelling.bank import LabelBank
 from selavi.labelling.features import EncodedBlocks, EncodedRows, FeatureTable
-from selavi.loss import selavi_loss
 from selavi.model import SelaviModel
 from selavi.pretrained import load_encoders
 from selavi.randomness import mix
 from selavi.runs.checkpoint import Saved
 from selavi.runs.resume import check_settings_of
+from selavi.training.objectives import make_terms
+from selavi.training.objectives.term import Judged, Step
 from selavi.training.optim import lr_factor, make_optimizer, target_lr
 from selavi.training.seen import Seen
 
@@ -50,22 +51,33 @@ class SelaviModule(pl.LightningModule):
         if config.encoders.init:
             load_encoders(self.model, config, Path(config.encoders.init))
         self.augment = Augment(config)
+        self.terms = make_terms(config)
         self.changes: list[str] = []
         self.label_bank = LabelBank(ids, config.num_label_heads, config.heads.num_clusters)
 
     def training_step(self, batch: ClipBatch, _: int) -> dict[str, Tensor]:
-        """Cross-entropy of every head with the clip's pseudo-label; `mean_loss` is that of a modality, to be shown."""
-        labels, weights = self.label_bank[batch.index], self.label_bank.clip_weights(batch.index)
-        logits = self.model(self.augment(batch, random=True), batch.present)
-        reduce = self.config.loss.reduce
-        self.seen = Seen(batch, {name: values.detach() for name, values in logits.items()})
-        loss = selavi_loss(logits, labels, self.model.branch_present(batch.present), weights, reduce)
-        mean_loss = loss.detach() / (len(logits) if reduce == "sum" else 1)
+        """The terms of the loss, added; `mean_loss` is that of a modality, to be shown."""
+        judged = self.judge(batch)
+        self.seen = Seen(batch, {name: values.detach() for name, values in judged.logits.items()})
+        step = Step(batch, judged, lambda: self.label_bank.read(batch.index), self.judge)
+        losses = [term.loss(step) for term in self.terms]
+        loss, mean_loss = (torch.stack(values).sum() for values in zip(*losses, strict=True))
         self.log("train/loss", mean_loss)
         return {"loss": loss, "mean_loss": mean_loss}
 
+    def judge(self, batch: ClipBatch) -> Judged:
+        """What the heads say of clips in a random view."""
+        logits = self.model(self.augment(batch, random=True), batch.present)
+        return Judged(logits, self.model.branch_present(batch.present))
+
     def on_train_start(self) -> None:
-        """Set the optimiser anew: a checkpoint holds what the settings and the length of the training were then."""
+        """Let the terms of the loss look at the clips, and set the optimiser anew.
+
+        A checkpoint holds what the settings and the length of the training were then.
+        """
+        for term in self.terms:
+            if term.begin is not None:
+                term.begin(self.trainer.datamodule.labelling_loader(0))  # type: ignore[attr-defined]
         scheduler, optim = self.lr_schedulers(), self.config.optim
         assert isinstance(scheduler, LambdaLR)
         scheduler.base_lrs = [target_lr(optim, optim.batch_size * world_size())]

@@ -14,11 +14,11 @@ from selavi.batch import NUM_DRAWS, ClipBatch
 from selavi.config import Config
 from selavi.errors import UsageError
 from selavi.inference.device import best_device, chosen_precision
-from selavi.loss import selavi_loss
 from selavi.modalities import examples
 from selavi.model import SelaviModel
 from selavi.pretrained import load_encoders
 from selavi.randomness import mix
+from selavi.training.objectives.cross_entropy import selavi_loss
 from selavi.training.optim import make_optimizer
 
 

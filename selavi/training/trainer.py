@@ -22,6 +22,7 @@ from selavi.runs.checkpoint import read_checkpoint, write_checkpoint
 from selavi.runs.launch import require_all_take_part
 from selavi.runs.pulse import Pulse
 from selavi.training.loggers import make_loggers
+from selavi.training.objectives.batch_size import check_batch
 from selavi.wording import command
 
 LOST_TOUCH = r"lost touch|timed out|timeout|connection (closed|reset|refused)|socket|broken pipe|nccl|gloo"
@@ -34,8 +35,8 @@ def make_trainer(config: Config, callbacks: list[pl.Callback], kind: str = "labe
     """A Lightning trainer with our checkpoints, of a kind, and loggers, and without its own bar.
 
     Raises:
-        UsageError: this machine cannot do what the section `trainer` asks for, or more processes were started; see
-            make_loggers.
+        UsageError: this machine cannot do what the section `trainer` asks for, or more processes were started, or a
+            step has too few clips for the loss; see make_loggers.
     """
     settings, loggers = config.trainer, make_loggers(config)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
@@ -75,6 +76,8 @@ def make_trainer(config: Config, callbacks: list[pl.Callback], kind: str = "labe
             f"{command('doctor')} says what that is"
         ) from error
     require_all_take_part(trainer.world_size)
+    if kind == "label_bank":
+        check_batch(config, trainer.world_size)
     if isinstance(trainer.strategy, DDPStrategy):  # which `auto` may come to be; its own argument would need the choice
         trainer.strategy._timeout = timedelta(seconds=settings.timeout_s)
     if settings.sync_batchnorm and not synced and trainer.world_size > 1 and trainer.is_global_zero:

@@ -25,9 +25,7 @@ def begin(config: Config, votes: Votes) -> Callable[[HeadTask], HeadLabels]:
         NumericError: some features are not finite, on whichever rank.
     """
     clips, num_clusters = votes.clips, config.heads.num_clusters
-    unit = torch.cat([unit_features(clips.features[name][:], clips.present[name]) for name in votes.voters], 1)
-    if all_sum(unit.isfinite().logical_not().any().double()).item():
-        raise diverged("the encoders give features")
+    unit = unit_features_of(votes)
 
     def label(task: HeadTask) -> HeadLabels:
         if task.labels is None:
@@ -39,6 +37,19 @@ def begin(config: Config, votes: Votes) -> Callable[[HeadTask], HeadLabels]:
         return HeadLabels(result.labels, result.num_passes, result.converged)
 
     return label
+
+
+def unit_features_of(votes: Votes) -> Tensor:
+    """(n, D) each voter's features, standardised and of length 1, side by side.
+
+    Raises:
+        NumericError: some are not finite, on whichever rank.
+    """
+    clips = votes.clips
+    unit = torch.cat([unit_features(clips.features[name][:], clips.present[name]) for name in votes.voters], 1)
+    if all_sum(unit.isfinite().logical_not().any().double()).item():
+        raise diverged("the encoders give features")
+    return unit
 
 
 def weigh(labels: Tensor, num_clusters: int) -> Tensor:

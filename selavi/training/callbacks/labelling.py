@@ -16,7 +16,7 @@ from selavi.errors import UsageError
 from selavi.id_tables import IdTable
 from selavi.labelling.features import FeatureTable, collect_features
 from selavi.labelling.labeller import Draft, Labeller
-from selavi.labelling.schedule import labelling_steps_of_parts
+from selavi.labelling.schedule import labelling_steps_of_run
 from selavi.labelling.statistics import ClipStatistics
 from selavi.meter import say
 from selavi.scores.metrics import contingency_matrix, normalised_mutual_information, number_labels
@@ -90,6 +90,8 @@ class LabellingCallback(pl.Callback):
 
     def verdict(self) -> Verdict:
         """Whether the labels have settled, after the last labelling."""
+        if not self.config.labelling_method.relabels:
+            return Verdict("unknown", (self._no_verdict(),))
         return judge_training(
             self.churn,
             self.progress.smooth_loss,
@@ -99,18 +101,28 @@ class LabellingCallback(pl.Callback):
             max_epochs=self.config.trainer.all_epochs,
         )
 
+    def _no_verdict(self) -> str:
+        """Why it cannot be told whether the labels have settled, where nobody labels while training."""
+        labelling = self.config.labelling
+        if labelling.method == "given":
+            return f"The labels are those of {labelling.table}; clips that it leaves out have the heads' likeliest."
+        return (
+            "Whether the labels have settled cannot be told: they were made once, at the end "
+            f"(labelling.method=none with loss.kind={self.config.loss.kind})."
+        )
+
     def on_train_start(self, trainer: pl.Trainer, module: SelaviModule) -> None:
         """Fix the schedule; give the first labels, or let batch norm see some data before it is asked for features."""
-        parts, labelling = self.config.trainer.parts, self.config.labelling
-        self.steps = labelling_steps_of_parts(parts, module.steps_per_epoch, labelling.num_labellings, labelling.power)
-        self.last_epochs = set(accumulate(parts))
+        self.steps = labelling_steps_of_run(self.config, module.steps_per_epoch)
+        self.last_epochs = set(accumulate(self.config.trainer.parts))
+        module.label_bank.forget_guesses()
         memory = self.labeller.method.describe_memory(self.config, -(-len(module.label_bank.ids) // world_size()))
         if rank() == 0 and memory:
             say(memory)
         if self.draft is not None:
             self.labeller.draft = Draft.from_state(module.label_bank, self.draft)
             self.draft = None
-        elif module.label_bank.num_labellings == 0:
+        elif module.label_bank.num_labellings == 0 and trainer.global_step == 0:
             with self.survival.stopping_before():
                 if self._give_first_labels(trainer, module):
                     self.survival.saving.save(trainer, module)
@@ -203,7 +215,8 @@ class LabellingCallback(pl.Callback):
         if rank() == 0:
             shown = "" if nmi is None else f", nmi {nmi:.3f}"
             replaced = "labelling 1" if num_given == 1 else f"labellings 1 to {num_given}"
-            say(f"{first.text}{shown}; they are learned in place of {replaced} of {len(self.steps)}")
+            use = f"they are learned in place of {replaced} of {len(self.steps)}"
+            say(f"{first.text}{shown}; {use if self.config.labelling_method.relabels else 'nothing changes them'}")
         return True
 
     def _fits(self, module: SelaviModule, num_clips: int) -> bool:

@@ -17,6 +17,7 @@ from selavi.labelling.race import Race
 from selavi.meter import Meter, say
 from selavi.modalities import source_of
 from selavi.training.module import SelaviModule
+from selavi.training.objectives.batch_size import check_batch
 from selavi.wording import duration, speed
 
 LOST, LOST_AFTER = 0.98, 0.2
@@ -65,6 +66,9 @@ class Progress(pl.Callback):
             f"{' + '.join(map(str, config.trainer.parts))} epochs, "
             f"{f'on {device}, ' if device else ''}into {config.run_dir}"
         )
+        few = check_batch(config, world_size())
+        if few:
+            self.say(few)
 
     def on_train_start(self, trainer: pl.Trainer, module: SelaviModule) -> None:
         """Open the bar."""

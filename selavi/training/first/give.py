@@ -23,6 +23,7 @@ from selavi.labelling.bank import LabelBank
 from selavi.labelling.methods import METHODS
 from selavi.modalities import files_of, reads_media
 from selavi.training.first.clusters import cluster_vectors, heads_agreement
+from selavi.training.first.named import read_given
 from selavi.training.first.table import read_clusters, table_labels
 from selavi.training.first.teacher import Teacher
 from selavi.training.first.views import NUM_VIEWS, affordable_views, craft_views, passes_to_read
@@ -76,11 +77,15 @@ class Source:
 
 
 def read_first(config: Config) -> IdTable | None:
-    """The table that labelling.first names, if it does.
+    """The table that labelling.table or labelling.first names, if one does.
 
     Raises:
-        UsageError: as read_clusters, or it is kmeans and there are no vectors.
+        UsageError: as read_given or read_clusters, or labelling.first is kmeans and there are no vectors.
     """
+    if config.labelling.method == "given":
+        return read_given(Path(config.labelling.table))
+    if not config.labelling_method.relabels:
+        return None
     first = config.labelling.first
     if first == "kmeans" and not files_of(config):
         raise UsageError(
@@ -96,7 +101,9 @@ def labellings_before(steps: list[int], share: float, part_steps: int) -> int:
 
 
 def give_first_labels(config: Config, bank: LabelBank, source: Source, num_given: int) -> FirstLabels:
-    """Fill the bank as labelling.first says; with `random` it stays empty, and the first labelling fills it.
+    """Fill the bank as labelling.table or labelling.first says.
+
+    With `random` it stays empty, and the first labelling fills it; so it does where the method is none.
 
     Args:
         config: of the run.
@@ -108,6 +115,10 @@ def give_first_labels(config: Config, bank: LabelBank, source: Source, num_given
         UsageError: the table does not fit the run; see table_labels.
     """
     began, first = time.monotonic(), config.labelling.first
+    if config.labelling.method == "given":
+        return _give_for_good(config, bank, source)
+    if not config.labelling_method.relabels:
+        return FirstLabels("", given=False)
     if first == "random":
         return FirstLabels("", given=False)
     if first == "kmeans":
@@ -134,6 +145,16 @@ def give_first_labels(config: Config, bank: LabelBank, source: Source, num_given
     agreement = heads_agreement(config.label_sets, bank.labels)
     agree = "" if np.isnan(agreement) else f"; their heads agree to {agreement:.2f} (NMI)"
     return FirstLabels(f"first labels: {made} in {duration(seconds)}{agree}", True, seconds, agreement)
+
+
+def _give_for_good(config: Config, bank: LabelBank, source: Source) -> FirstLabels:
+    path = Path(config.labelling.table)
+    assert source.table is not None
+    num_clusters = config.heads.num_clusters
+    made = table_labels(source.table, f"labelling.table={path}", bank.ids, config.num_label_heads, num_clusters)
+    bank.labels, bank.given = made.labels, made.labels.clone()
+    bank.num_labellings = 1
+    return FirstLabels("; ".join([f"labels: those of {path}", *made.notes]), given=True)
 
 
 def _none_given(reason: str) -> FirstLabels:
@@ -178,7 +199,8 @@ def _from_vectors(config: Config, bank: LabelBank, source: Source) -> MadeLabels
 def _from_table(config: Config, bank: LabelBank, source: Source) -> MadeLabels:
     path = Path(config.labelling.first)
     assert source.table is not None
-    made = table_labels(source.table, path, bank.ids, config.num_label_heads, config.heads.num_clusters)
+    named = f"labelling.first={path}"
+    made = table_labels(source.table, named, bank.ids, config.num_label_heads, config.heads.num_clusters)
     return MadeLabels("; ".join([f"the clusters of {path}", *made.notes]), made.labels)
 
 

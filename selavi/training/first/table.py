@@ -43,12 +43,12 @@ def read_clusters(path: Path) -> IdTable:
     return read_table(path, ["id", "cluster"], ["head"])
 
 
-def table_labels(table: IdTable, path: Path, ids: Sequence[str], num_columns: int, num_clusters: int) -> TableLabels:
+def table_labels(table: IdTable, name: str, ids: Sequence[str], num_columns: int, num_clusters: int) -> TableLabels:
     """Labels of clips from a table of clusters; columns beyond the table's heads begin again at its first head.
 
     Args:
         table: of read_clusters.
-        path: of its file, for messages.
+        name: what messages call it, such as labelling.first=clusters.csv.
         ids: of N clips.
         num_columns: heads that learn, H.
         num_clusters: K.
@@ -60,25 +60,25 @@ def table_labels(table: IdTable, path: Path, ids: Sequence[str], num_columns: in
     filled = pc.is_valid(table["cluster"]).to_numpy()
     chosen = (match.place >= 0) & filled
     if not chosen.any():
-        raise _no_clip(table, path, ids, int(filled.sum()))
+        raise _no_clip(table, name, ids, int(filled.sum()))
     places = match.place[chosen]
     rows = table.columns.filter(pa.array(chosen))
-    heads, head_of_row = _heads(rows, path)
+    heads, head_of_row = _heads(rows, name)
     labels = np.full((len(ids), len(heads)), -1, dtype=np.int32)
     for number, head in enumerate(heads):
         of_head = head_of_row == number
         clusters = rows["cluster"].filter(pa.array(of_head))
-        labels[:, number] = _one_head(clusters, places[of_head], path, head, ids, num_clusters)
+        labels[:, number] = _one_head(clusters, places[of_head], name, head, ids, num_clusters)
     columns = np.arange(num_columns) % len(heads)
     return TableLabels(torch.from_numpy(labels[:, columns]), _notes(table, labels, chosen, heads, num_columns))
 
 
-def _heads(rows: pa.Table, path: Path) -> tuple[list[str], np.ndarray]:
+def _heads(rows: pa.Table, name: str) -> tuple[list[str], np.ndarray]:
     """Names of the heads in their order, and the number of that of each row."""
     if "head" not in rows.column_names:
         return [""], np.zeros(len(rows), np.int64)
     if rows["head"].null_count:
-        raise UsageError(f"{path}: {rows['head'].null_count} of {len(rows)} rows have no head; fill in the column head")
+        raise UsageError(f"{name}: {rows['head'].null_count} of {len(rows)} rows have no head; fill in the column head")
     encoded = rows["head"].combine_chunks().dictionary_encode()
     names = encoded.dictionary.to_pylist()
     order = sorted(range(len(names)), key=lambda number: _as_ordered(names[number]))
@@ -87,7 +87,7 @@ def _heads(rows: pa.Table, path: Path) -> tuple[list[str], np.ndarray]:
 
 
 def _one_head(
-    clusters: pa.ChunkedArray, places: np.ndarray, path: Path, head: str, ids: Sequence[str], num_clusters: int
+    clusters: pa.ChunkedArray, places: np.ndarray, called: str, head: str, ids: Sequence[str], num_clusters: int
 ) -> np.ndarray:
     """(N,) labels of one head; whole numbers below K stay as they are, other names are numbered in their order."""
     where = f" under head {head}" if head else ""
@@ -96,7 +96,7 @@ def _one_head(
     if not 2 <= len(names) <= num_clusters:
         advice = f"set heads.num_clusters={len(names)}, or merge clusters" if len(names) > 1 else "bring a clustering"
         raise UsageError(
-            f"labelling.first={path} has {len(names)} cluster{'s' * (len(names) > 1)}{where}, expected 2 to "
+            f"{called} has {len(names)} cluster{'s' * (len(names) > 1)}{where}, expected 2 to "
             f"heads.num_clusters={num_clusters}; {advice}"
         )
     own_numbers = {str(number): number for number in range(num_clusters)}
@@ -110,19 +110,19 @@ def _one_head(
         examples = ", ".join(repr(ids[place]) for place in differing[:NUM_EXAMPLES])
         advice = "" if head else ", or tell its heads apart in a column head"
         raise UsageError(
-            f"labelling.first={path} gives {len(differing)} clips more than one cluster{where}, such as {examples}: "
+            f"{called} gives {len(differing)} clips more than one cluster{where}, such as {examples}: "
             f"keep one row a clip{advice}"
         )
     return labels
 
 
-def _no_clip(table: IdTable, path: Path, ids: Sequence[str], num_filled: int) -> UsageError:
+def _no_clip(table: IdTable, name: str, ids: Sequence[str], num_filled: int) -> UsageError:
     if not num_filled:
-        return UsageError(f"labelling.first={path}: none of its {len(table)} rows has a cluster")
+        return UsageError(f"{name}: none of its {len(table)} rows has a cluster")
     hint = explain_missing(table["id"].drop_null().slice(0, 1000).to_pylist(), ids)
     examples = ", ".join(map(repr, table["id"].slice(0, NUM_EXAMPLES).to_pylist()))
     return UsageError(
-        f"labelling.first={path}: none of its {len(table)} rows names one of the {len(ids)} training clips; it has ids "
+        f"{name}: none of its {len(table)} rows names one of the {len(ids)} training clips; it has ids "
         f"such as {examples}, the run such as {ids[0]!r}{f'; {hint}' if hint else ''}; write the ids as the run does"
     )
 
@@ -131,9 +131,7 @@ def _notes(table: IdTable, labels: np.ndarray, chosen: np.ndarray, heads: list[s
     notes = list(table.notes)
     num_without = int((labels < 0).any(1).sum())
     if num_without:
-        notes.append(
-            f"{num_without} of {len(labels)} clips have no cluster there and learn none until labelling begins"
-        )
+        notes.append(f"{num_without} of {len(labels)} clips have no cluster there, and learn none before labelling")
     if not chosen.all():
         notes.append(f"{int((~chosen).sum())} of {len(chosen)} rows are of other clips, or without a cluster")
     if len(heads) not in (1, num_columns):

@@ -17,11 +17,11 @@ from selavi.encoders.encoder import Encoder
 from selavi.labelling.bank import LabelBank
 from selavi.labelling.features import FeatureTable, collect_features
 from selavi.labelling.labeller import Labeller
-from selavi.loss import selavi_loss
 from selavi.meter import Meter
 from selavi.model import SelaviModel
 from selavi.randomness import mix
 from selavi.training.first.views import CachedViews
+from selavi.training.objectives.cross_entropy import selavi_loss
 
 HIDDEN, WIDTH = 128, 64
 """Widths of the two layers on a modality's crafted features."""
@@ -202,11 +202,13 @@ def teacher_config(config: Config, names: list[str]) -> Config:
     source = config.labelling.source
     if source not in ("joint", "own", "cross", *names) and (source != "concat" or len(names) == 1):
         source = "joint"  # who labels has no crafted features, or there is nothing to join
+    method = config.labelling.method if config.labelling_method.relabels else "transport"
     return replace(
         config,
         modalities={name: config.kinds[name] for name in names},
         heads=replace(config.heads, dropout=0.0),
-        labelling=replace(config.labelling, source=source, fraction=1.0, votes="equal"),
+        labelling=replace(config.labelling, source=source, method=method, fraction=1.0, votes="equal"),
+        loss=replace(config.loss, kind="cross_entropy"),
     )
 
 

@@ -24,7 +24,7 @@ def idle(*overrides: str, path: Path | None = None, command: str = "train") -> s
         ),
         (
             [*KMEANS, "labelling.first=random", "labelling.memory_gb=1"],
-            "labelling.memory_gb needs labelling.method=transport or labelling.first=crafted",
+            "labelling.memory_gb needs labelling.method=transport, given or none, or labelling.first=crafted",
         ),
         (
             ["labelling.first=random", "labelling.first_share=0.5"],

@@ -79,4 +79,4 @@ def test_a_column_says_whose_head_it_is() -> None:
 def test_an_unknown_method_is_refused_with_those_that_there_are() -> None:
     with pytest.raises(UsageError, match=r"Invalid value 'magic', expected one of .*'transport', 'kmeans'"):
         load_config(None, ["labelling.method=magic"])
-    assert list(LABELLING_METHODS) == ["transport", "kmeans"]
+    assert list(LABELLING_METHODS) == ["transport", "kmeans", "cliques", "given", "none"]

@@ -64,7 +64,9 @@ def run(tools: Tools, names: list[str], seeds: list[int], config: Path, *setting
 def test_every_recipe_is_a_configuration() -> None:
     for name, settings in cp.RECIPES.items():
         config = load_config(None, list(settings))
-        assert (config.labelling.method == "kmeans") == (name in ("xdc", "sdc", "cdc") or "deepcluster" in name)
+        assert (config.labelling.method == "kmeans") == (
+            name in ("xdc", "sdc", "cdc", "owens") or "deepcluster" in name
+        )
         assert (len(config.label_sets) == 2) == (name in ("sela-both", "swapped", "sdc", "xdc"))
 
 

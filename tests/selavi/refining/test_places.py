@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selavi.errors import UsageError
-from selavi.refining.places import make_places, named_head, sizes_of
-from selavi.results.naming import HeadNames, Names
+from selavi.refining.places import make_places, sizes_of
+from selavi.results.naming import HeadNames, Names, named_head
 
 IDS = ["a", "b", "c", "d", "e", "f"]
 CLUSTERS = torch.tensor([0, 1, 2, 3, 4, 4])

@@ -13,7 +13,7 @@ IDS = ["a/1.mp4", "a/2.mp4", "b/1.mp4", "b/2.mp4"]
 def labels_of(text: str, tmp_path: Path, num_columns: int = 2, num_clusters: int = 3) -> TableLabels:
     path = tmp_path / "clusters.csv"
     path.write_text(text, encoding="utf-8")
-    return table_labels(read_clusters(path), path, IDS, num_columns, num_clusters)
+    return table_labels(read_clusters(path), f"labelling.first={path}", IDS, num_columns, num_clusters)
 
 
 def rows(*pairs: tuple[object, ...], header: str = "id,cluster") -> str:
@@ -40,7 +40,7 @@ def test_each_head_learns_its_own_of_an_exported_table(tmp_path: Path) -> None:
     path = tmp_path / "clusters.parquet"
     columns = {"id": IDS * 2, "head": [1] * 4 + [0] * 4, "cluster": [0, 0, 1, 1, 2, 1, 2, 1], "path": IDS * 2}
     pq.write_table(pa.table(columns), path)
-    made = table_labels(read_clusters(path), path, IDS, 2, 3)
+    made = table_labels(read_clusters(path), f"labelling.first={path}", IDS, 2, 3)
     assert made.labels.T.tolist() == [[2, 1, 2, 1], [0, 0, 1, 1]]
     assert made.notes == []
 
@@ -59,7 +59,7 @@ def test_clips_without_a_row_learn_nothing_and_are_counted(tmp_path: Path) -> No
     made = labels_of(rows((IDS[0], "x"), (IDS[3], "y"), (IDS[1], ""), ("other.mp4", "z")), tmp_path)
     assert made.labels[:, 0].tolist() == [0, -1, -1, 1]
     assert made.notes == [
-        "2 of 4 clips have no cluster there and learn none until labelling begins",
+        "2 of 4 clips have no cluster there, and learn none before labelling",
         "2 of 4 rows are of other clips, or without a cluster",
     ]
 

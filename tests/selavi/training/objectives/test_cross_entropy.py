@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from selavi.loss import multi_head_loss, selavi_loss
+from selavi.training.objectives.cross_entropy import multi_head_loss, selavi_loss
 
 H, B, K = 3, 6, 4
 

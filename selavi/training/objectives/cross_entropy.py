@@ -6,6 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from selavi.config import Config
+from selavi.training.objectives.term import Loss, Step, Term
+
 
 def multi_head_loss(logits: Tensor, labels: Tensor, present: Tensor, weights: Tensor | None = None) -> Tensor:
     """Mean cross-entropy of (H, B, K) logits with (B, H) pseudo-labels over the heads and the clips present (B,).
@@ -57,3 +60,16 @@ def selavi_loss(
         ]
     )
     return losses.mean() if reduce == "mean" else losses.sum()
+
+
+def make_term(config: Config) -> Term:
+    """Cross-entropy with the labels of the bank."""
+    reduce = config.loss.reduce
+
+    def loss(step: Step) -> Loss:
+        logits, present = step.judged
+        labels, weights = step.read_labels()
+        total = selavi_loss(logits, labels, present, weights, reduce)
+        return Loss(total, total.detach() / (len(logits) if reduce == "sum" else 1))
+
+    return Term(loss)
