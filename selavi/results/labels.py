@@ -15,7 +15,7 @@ from selavi.runs.folder import RunFolder
 
 _STATISTICS = ("confidence", "margin", "entropy", "modality_agreement")
 _ROWS_AT_ONCE = 1 << 17
-"""Of a block, which is read in two parts: with more rows, each of these would come with the ids of many others."""
+"""Rows of a block, which is read in two parts: with more, each part would come with the ids of many others."""
 
 
 def write_labels(
