@@ -31,7 +31,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "IIC, picture and sound": (NONE, "loss.kind=mutual_information", "optim.lr=1"),
     "IIC, two views": (NONE, "loss.kind=mutual_information", "labelling.source=concat", "optim.lr=1"),
     "CliqueCNN": (LAYER, "labelling.method=cliques", "labelling.source=concat", "labelling.first=random"),
-    "Owens": (LAYER, "labelling.method=kmeans", "labelling.source=audio", "labelling.first=random"),
+    "Owens": (LAYER, "labelling.method=kmeans", "labelling.source=sound", "labelling.first=random"),
     "labels of a tenth": (LAYER, "labelling.method=given", f"labelling.table={PLACE}/tenth.csv"),
 }
 
@@ -56,8 +56,8 @@ def learn(row: str, seed: int) -> dict[str, float]:
     """NMI of the chosen head, by split."""
     folder = PLACE / f"{row.replace(' ', '-').replace(',', '')}-seed{seed}"
     views = PLACE / "views"
-    words = ["--config", "features", "modalities={video: features, audio: features}", f"features.ids={views}/ids.csv"]
-    words += [f"{name}.file={views}/{name}.npy" for name in NAMES]
+    words = ["--config", "features", "modalities={picture: features, sound: features}", f"features.ids={views}/ids.csv"]
+    words += [f"picture.file={views}/video.npy", f"sound.file={views}/audio.npy"]
     words += ["features.views=true", f"heads.num_clusters={NUM_CLUSTERS}", f"trainer.max_epochs={NUM_EPOCHS}"]
     words += [f"labelling.num_labellings={NUM_EPOCHS}", f"seed={seed}", f"run_dir={folder}", "resume=auto"]
     run_tool(["tools/train.py", *words, *ROWS[row]], {})
