@@ -24,6 +24,7 @@ from torch import Tensor
 
 from selavi.config import Config
 from selavi.errors import UsageError
+from selavi.labelling.bank import ids_of_bank
 from selavi.labelling.rule import LabelRule
 from selavi.labelling.solver.kmeans import cluster, start_centres
 from selavi.labelling.solver.transport import assign
@@ -122,7 +123,7 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     for kind in ("linear", "mlp"):
         began = time.monotonic()
         of = replace(config, heads=replace(config.heads, kind=kind, num_heads=args.heads))
-        fitted = refit(of, model, encoded.augmented, bank["ids"], encoded.plain())
+        fitted = refit(of, model, encoded.augmented, ids_of_bank(bank), encoded.plain())
         seconds[kind] = round(time.monotonic() - began, 1)
         score_heads(f"refit, {kind} heads", fitted.model, encoded.even, fitted.bank.rule, of)
     return {

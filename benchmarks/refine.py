@@ -36,6 +36,7 @@ from datamodules.stores.opening import open_media
 from selavi.augment import Augment
 from selavi.commands.opening import open_run
 from selavi.inference.load import load_model
+from selavi.labelling.bank import ids_of_bank
 from selavi.model import SelaviModel
 from selavi.refining.kept_views import digest_of_views, keep_views, read_views
 from selavi.refining.places import NO_PLACE, Places
@@ -92,7 +93,7 @@ def read_case(folder: Path, root: Path) -> Case:
     return Case(
         run.config,
         model,
-        bank["ids"],
+        ids_of_bank(bank),
         bank["labels"][:, head].long(),
         _codes(rows["train"], names),
         _views(run.folder, run.config, loaders, model, augment, rows["train"]),

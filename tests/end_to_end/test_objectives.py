@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from selavi.labelling.bank import ids_of_bank
 from selavi.runs.checkpoint import read_checkpoint
 from selavi.runs.folder import RunFolder
 from selavi.scores.baselines import cluster_features, scale_features
@@ -116,7 +117,7 @@ def test_named_clusters_are_learned(arrays: Path, tmp_path: Path, capsys: pytest
     made = pq.read_table(first / "labels" / "train.parquet").to_pylist()
     cluster_of = {row["id"]: row["cluster"] for row in made if row["head"] == 1}
     bank = read_checkpoint(RunFolder(second).last_checkpoint)["label_bank"]
-    expected = [{0: 1, 2: 1, 1: 0}.get(cluster_of[one], -1) for one in bank["ids"]]  # cat, then dog
+    expected = [{0: 1, 2: 1, 1: 0}.get(cluster_of[one], -1) for one in ids_of_bank(bank)]  # cat, then dog
     assert bank["given"][:, 0].tolist() == expected
     assert "names of head 1: " in capsys.readouterr().err
     (tmp_path / "names.csv").write_text("\n".join(rows))

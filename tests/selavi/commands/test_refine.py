@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from selavi.labelling.bank import ids_of_bank
 from selavi.results.cluster_table import assignments, read_labels
 from selavi.results.naming import read_names
 from selavi.runs.checkpoint import REFITTED
@@ -19,7 +20,7 @@ def source(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     """A run of which somebody has named two clusters, moved one clip and confirmed another."""
     run = Path(shutil.copytree(finished_run, tmp_path_factory.mktemp("refine") / "run"))
     bank = load_run(run).checkpoint["label_bank"]
-    ids, clusters = bank["ids"], bank["labels"][:, 1].tolist()
+    ids, clusters = ids_of_bank(bank), bank["labels"][:, 1].tolist()
     first, second = sorted(set(clusters))[:2]
     moved, kept = clusters.index(second), clusters.index(first)
     lines = ["head,cluster,id,name,into,rejected", f"1,{first},,dog,,", f"1,{second},,cat,,", "0,0,,cow,,"]
@@ -49,7 +50,7 @@ def test_each_name_is_a_cluster_of_a_new_run(source: Path, refined: Path) -> Non
     assert run.config.heads.num_clusters == len(set(load_run(source).checkpoint["label_bank"]["labels"][:, 1].tolist()))
     answers = rows_of(refined / "answers.csv")
     assert {(row["name"], row["round"]) for row in answers} == {("dog", "1")} and len(answers) == 2
-    of_clip = dict(zip(run.checkpoint["label_bank"]["ids"], clusters[:, 0].tolist(), strict=True))
+    of_clip = dict(zip(ids_of_bank(run.checkpoint["label_bank"]), clusters[:, 0].tolist(), strict=True))
     assert all(of_clip[row["id"]] == 1 for row in answers)
     table = rows_of(refined / "refined.csv")
     assert len(table) == 32 and sum(row["asked"] == "answered" for row in table) == 2

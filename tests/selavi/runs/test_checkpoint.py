@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from selavi.errors import UsageError
-from selavi.labelling.bank import LabelBank
+from selavi.labelling.bank import LabelBank, ids_of_bank
 from selavi.runs.checkpoint import newest_checkpoint, not_finite, read_checkpoint, set_aside, write_checkpoint
 from selavi.runs.folder import RunFolder
 from selavi.training.trainer import AtomicCheckpointIO
@@ -32,7 +32,7 @@ def test_what_is_saved_is_read_back(tmp_path: Path, checkpoint: dict[str, Any]) 
     AtomicCheckpointIO().save_checkpoint(checkpoint, path)
     found = AtomicCheckpointIO().load_checkpoint(path)
     assert found["epoch"] == 4
-    assert found["label_bank"]["ids"] == ["a", "b"]
+    assert ids_of_bank(found["label_bank"]) == ["a", "b"]
     assert torch.equal(found["state_dict"]["weight"], checkpoint["state_dict"]["weight"])
     assert [file.name for file in path.parent.iterdir()] == ["last.ckpt"]
     AtomicCheckpointIO().remove_checkpoint(path)

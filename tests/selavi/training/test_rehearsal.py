@@ -8,7 +8,7 @@ import torch
 
 from selavi.config import Config
 from selavi.errors import UsageError
-from selavi.labelling.bank import LabelBank
+from selavi.labelling.bank import LabelBank, ids_of_bank
 from selavi.labelling.labeller import Labeller
 from selavi.runs.checkpoint import read_checkpoint, saved_bytes
 from selavi.runs.folder import RunFolder
@@ -61,7 +61,7 @@ def test_every_way_to_label_is_rehearsed(tiny: Tiny, settings: list[str], monkey
 
 def test_a_checkpoint_has_the_size_that_was_forecast(tiny: Tiny, finished_run: Path) -> None:
     saved = RunFolder(finished_run).last_checkpoint
-    ids = read_checkpoint(saved)["label_bank"]["ids"]
+    ids = ids_of_bank(read_checkpoint(saved)["label_bank"])
     clips = Clips(len(ids), 48, sum(map(len, ids)) / len(ids))
     measured = rehearsal.rehearse(tiny(), len(ids))
     assert checkpoint_bytes(tiny(), clips, measured) == pytest.approx(saved.stat().st_size, rel=0.1)
