@@ -106,7 +106,7 @@ random views of each clip, five linear heads of {NUM_CLUSTERS} clusters, {NUM_EP
 one layer of 256 numbers but for IIC, which learns single clips by heart with one. K-means clusters the features of a
 plain view. The head is chosen without labels. Owens: both learn the clusters of the sound's crafted features. Labels of
 a tenth: every tenth training clip has its true class. No setting was chosen by these figures but IIC's rate and layer,
-for which a few were tried.
+for which about ten were tried, and which are flattered by that.
 """
 
 
