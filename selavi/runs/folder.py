@@ -94,6 +94,10 @@ class RunFolder:
         """Evidence for the clusters of a head, of the clips of a split."""
         return self.path / "evidence" / f"{split}-h{head}.parquet"
 
+    def localisation(self, split: str, head: int) -> Path:
+        """How well that evidence agrees with boxes that people drew."""
+        return self.path / "localise" / f"{split}-h{head}.json"
+
     def assigned(self, name: str) -> Path:
         """Labels of new clips."""
         return self.assigned_sets / name

@@ -112,6 +112,7 @@ def test_a_script_is_known_by_its_name(
         ("probe", ["run"], {"run": Path("run")}),
         ("compare", ["--runs", "run"], {"runs": [Path("run")], "settings": []}),
         ("degrade", ["run"], {"runs": ["run"]}),
+        ("localise", ["run", "--annotations", "a.csv"], {"run": Path("run"), "annotations": Path("a.csv")}),
         ("convert", ["run"], {"weights": Path("run")}),
     ],
 )

@@ -1,0 +1,119 @@
+"""Does the evidence for a cluster lie on the thing that is seen, beside what needs no model?
+
+    python benchmarks/boxes.py runs/refine/avstamps-seed*   figures and page; a minute a run
+
+Runs on AV-stamps (row default of labels.py), whose boxes say where the cut-out picture lies in the tenth frame.
+`selavi localise` compares them with the maps of the head that is chosen without labels.  The set is not distributed.
+"""
+
+import argparse
+import csv
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import describe_machine, environment, markdown_table, publish
+from small_sets import find_sets
+
+from selavi.commands.localise import LocaliseArguments, localise
+
+OTHER = "another clip's map"
+SPLITS = ("train", "test")
+FRAME_S, SIDE = 9.5 / 12, 96
+"""The middle of the frame that the boxes are of, and pixels along each side of it."""
+FIGURES = {"pointing": "pointing", "mean_iou": "IoU", "success": "success", "area": "area", "pixel_precision": "pixels"}
+
+
+def write_boxes(set_folder: Path, split: str, path: Path) -> None:
+    """The set's own list of boxes as a table for `selavi localise`."""
+    with (set_folder / f"{split}.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "time_s", "x", "y", "w", "h"])
+        for row in rows:
+            writer.writerow([row["path"], FRAME_S, *(int(row[f"box_{edge}"]) / SIDE for edge in "xywh")])
+
+
+def measure(runs: Sequence[Path], set_folder: Path) -> list[dict[str, Any]]:
+    """A row for each run and split, with the figures of its maps and of each prior."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for split in SPLITS:
+            table = Path(folder) / f"{split}.csv"
+            write_boxes(set_folder, split, table)
+            for run in runs:
+                result = localise(LocaliseArguments(run, table, split=split, root=str(set_folder)))
+                figures = {name: asdict(row) for name, row in result.figures.items()}
+                about = {"row": run.name, "split": split, "head": result.head, "environment": environment(run)}
+                rows.append({**about, "figures": figures, "notes": list(result.notes)})
+    return rows
+
+
+def page(rows: Sequence[Mapping[str, Any]]) -> str:
+    """docs/results/boxes.md."""
+    parts = []
+    for split in SPLITS:
+        shown = [row for row in rows if row["split"] == split]
+        table = []
+        for name in shown[0]["figures"]:
+            cells = [[row["figures"][name][figure] for row in shown] for figure in FIGURES]
+            table.append([name, *map(_cell, cells)])
+        pictures = {row["figures"]["map"]["num_pictures"] for row in shown}
+        about = f"{', '.join(f'{count:,}' for count in pictures)} pictures, {len(shown)} runs"
+        parts.append(f"## {split.capitalize()} clips: {about}\n\n{markdown_table(['', *FIGURES.values()], table)}")
+    tables = "\n\n".join(parts)
+    return f"""# Evidence beside boxes
+
+{(__doc__ or "").split(chr(10) * 2)[0]}
+
+Runs on AV-stamps (row *default* of [labels.md](labels.md)): a cut-out picture moves over a background that does not,
+and a voice names it. The set's boxes say where it lies in one frame of each clip. The figures are those of
+[evidence.md](../evidence.md#beside-boxes-of-your-own); mean over the runs, and their range.
+
+{tables}
+
+{_conclusion(rows)}
+
+{describe_machine(rows)} By `python benchmarks/boxes.py`.
+"""
+
+
+def _conclusion(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What the tables say, with their figures."""
+
+    def pointing(name: str) -> str:
+        return " and ".join(
+            f"{np.mean([row['figures'][name]['pointing'] for row in rows if row['split'] == split]):.0%}"
+            for split in SPLITS
+        )
+
+    return (
+        f"The maps point into the box in {pointing('map')} of the pictures (training and test clips), another clip's "
+        f"map in {pointing(OTHER)}, the middle of the picture in {pointing('centre disc')}. Nothing but the thing moves "
+        f"here, so the change from frame to frame does in {pointing('frame difference')}, without any model. A map "
+        "says what part of the picture the model goes by; whoever wants to find things does better by looking for motion."
+    )
+
+
+def _cell(values: Sequence[float]) -> str:
+    low, high = f"{min(values):.2f}", f"{max(values):.2f}"
+    return f"{np.mean(values):.2f}" + ("" if low == high else f" ({low} to {high})")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+    args = parser.parse_args()
+    folders = find_sets(["av_stamps"])
+    if not folders:
+        return
+    rows = measure(args.runs, folders["av_stamps"])
+    publish("boxes", "Evidence beside boxes", rows, page(rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""Maps of evidence at annotated moments of clips, scored beside their priors."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from datamodules.index.annotations import Annotation, Annotations, read_annotations
+from datamodules.index.manifest import select_split, usable
+from datamodules.loading.sampling import ChosenWindow
+from datamodules.loading.views import ClipLoaders
+from datamodules.stores.opening import open_media
+from selavi.atomic import write_text
+from selavi.commands.localise import LocaliseArguments, LocaliseResult
+from selavi.commands.opening import open_run
+from selavi.errors import UsageError
+from selavi.ids import explain_missing
+from selavi.inference.device import best_device
+from selavi.inference.load import load_model
+from selavi.localisation import boxes, evidence
+from selavi.meter import follow
+from selavi.results.cluster_table import assignments, probe_of, read_labels
+from selavi.runs.folder import RunFolder
+from selavi.runs.record import Run
+from selavi.scores.boxes import beside_priors
+from selavi.scores.head_choice import choose_head
+
+VIDEO = "video"
+BATCH_SIZE = 16
+
+
+@dataclass(frozen=True)
+class _Moment:
+    """An annotated picture of a clip of the run."""
+
+    row: int
+    cluster: int
+    start_s: float
+    """Begin of the window around it."""
+    share: float
+    """What part of the window has passed when it is shown."""
+    truth: np.ndarray
+    """(SIDE, SIDE)."""
+
+
+def localise_run(arguments: LocaliseArguments) -> LocaliseResult:
+    """Read boxes and labels, compute the maps of the annotated clips, and score them.
+
+    Raises:
+        UsageError: the annotations cannot be read, none is of a clip of the split, or the clips have no labels yet.
+    """
+    run = open_run(arguments.run, arguments.root)
+    split = arguments.split or run.config.data.train_split
+    annotations = read_annotations(arguments.annotations, arguments.format)
+    training = read_labels(run.folder, run.config.data.train_split)
+    chosen = choose_head(assignments(training), probe=probe_of(training)).head
+    head = chosen if arguments.head == "chosen" else int(arguments.head)
+    if (names := evidence.explained_modalities(run.config, head)) and VIDEO not in names:
+        raise UsageError(f"head {head} reads {' and '.join(names)}, and boxes lie in pictures: choose another --head")
+    labels = read_labels(run.folder, split).filter(pc.field("head") == head)
+    clusters = dict(zip(labels["id"].to_pylist(), labels["cluster"].to_pylist(), strict=True))
+    rows = usable(select_split(run.manifest, split))
+    rows = rows.filter(pc.is_in(rows["id"], value_set=pa.array(clusters, pa.string())))
+    moments, notes = _moments(annotations, rows, clusters, run, arguments)
+    maps, frames, kept, num_bad = _look(run, rows, moments, head)
+    if num_bad:
+        notes.append(f"{num_bad} annotated pictures are of clips that cannot be decoded, and were left out")
+    if len(kept) < 2:
+        raise UsageError(f"{len(kept)} of {len(moments)} annotated pictures can be looked at: two are needed")
+    figures = beside_priors(maps, [moment.truth for moment in kept], "adaptive", frames)
+    path = RunFolder(run.folder).localisation(split, head)
+    record = {
+        "split": split,
+        "head": head,
+        "annotations": str(arguments.annotations),
+        "notes": notes,
+        "figures": {name: asdict(row) for name, row in figures.items()},
+    }
+    path.parent.mkdir(exist_ok=True)
+    write_text(path, json.dumps(record, indent=2) + "\n")
+    return LocaliseResult(figures, split, head, tuple(notes), path)
+
+
+def _moments(
+    annotations: Annotations, rows: pa.Table, clusters: dict[str, int], run: Run, arguments: LocaliseArguments
+) -> tuple[list[_Moment], list[str]]:
+    """The annotated pictures of a run's clips in which anything is to be seen, and what was left out."""
+    ids = rows["id"].to_pylist()
+    named = [annotation.name for annotation in annotations.rows]
+    places = boxes.places_of(named, ids)
+    if not (places >= 0).any():
+        hint = explain_missing(named, ids)
+        raise UsageError(
+            f"{arguments.annotations} names {len(named)} clips, such as {', '.join(map(repr, named[:2]))}, and none is "
+            f"among the {len(ids)} labelled ones of that split, such as {', '.join(map(repr, ids[:2]))}"
+            + (f": {hint}" if hint else "; --split chooses another one")
+        )
+    facts = rows.select(["duration_s", "height", "width"]).to_pylist()
+    moments, num_outside = [], 0
+    for annotation, place in zip(annotations.rows, places.tolist(), strict=True):
+        if place < 0:
+            continue
+        fact = facts[place]
+        truth = boxes.seen_square(annotation.truth, fact["height"], fact["width"])
+        if not (truth > 0).any():
+            num_outside += 1
+            continue
+        start_s, share = _window(annotation, fact["duration_s"], run.config.data.clip_s)
+        moments.append(_Moment(place, clusters[ids[place]], start_s, share, truth))
+    notes = annotations.notes()
+    if num_missing := int((places < 0).sum()):
+        notes.append(f"{num_missing} of {len(named)} annotated pictures are of no labelled clip of that split")
+    if num_outside:
+        notes.append(f"{num_outside} have nothing marked in the square in the middle, which is what the model sees")
+    return moments, notes
+
+
+def _window(annotation: Annotation, duration_s: float, clip_s: float) -> tuple[float, float]:
+    """Start of the window around a picture, and which share of it has passed then; the clip's middle by default."""
+    time_s = duration_s / 2 if annotation.time_s is None else annotation.time_s
+    start_s = min(max(time_s - clip_s / 2, 0.0), max(0.0, duration_s - clip_s))
+    return start_s, min(max((time_s - start_s) / clip_s, 0.0), 1.0)
+
+
+def _look(
+    run: Run, rows: pa.Table, moments: Sequence[_Moment], head: int
+) -> tuple[list[np.ndarray], list[np.ndarray], list[_Moment], int]:
+    """Maps and frames of the windows, the moments that they are of, and how many could not be decoded."""
+    config = run.config
+    together = tuple(config.kinds) if config.is_fused else (VIDEO,)
+    chosen = rows.take(pa.array([moment.row for moment in moments]))
+    windows = [[ChosenWindow(moment.start_s, together)] for moment in moments]
+    loaders = ClipLoaders(config, run.manifest, open_media(config, run.manifest, may_decode_ahead=False))
+    model, augment = load_model(run, best_device(config.trainer.accelerator))
+    maps, frames, kept = [], [], []
+    batches = loaders.window_loader(chosen, windows, BATCH_SIZE)
+    for batch in follow(batches, "maps", len(batches), "batches"):
+        numbers = batch.index.tolist()
+        targets = torch.tensor([moments[number].cluster for number in numbers])
+        of_batch = evidence.find_evidence(model, augment, batch, targets, head, config)[VIDEO]
+        for place, number in enumerate(numbers):
+            if batch.present[VIDEO][place]:
+                maps.append(boxes.map_at(of_batch[place].numpy(), moments[number].share))
+                frames.append(boxes.frames_of(batch.inputs[VIDEO][place].numpy()))
+                kept.append(moments[number])
+    return maps, frames, kept, len(moments) - len(kept)
