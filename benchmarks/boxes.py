@@ -93,9 +93,10 @@ def _conclusion(rows: Sequence[Mapping[str, Any]]) -> str:
 
     return (
         f"The maps point into the box in {pointing('map')} of the pictures (training and test clips), another clip's "
-        f"map in {pointing(OTHER)}, the middle of the picture in {pointing('centre disc')}. Nothing but the thing moves "
-        f"here, so the change from frame to frame does in {pointing('frame difference')}, without any model. A map "
-        "says what part of the picture the model goes by; whoever wants to find things does better by looking for motion."
+        f"map in {pointing(OTHER)}, the middle of the picture in {pointing('centre disc')}. Nothing but the thing "
+        f"moves here, so the change from frame to frame does in {pointing('frame difference')}, without any model. A "
+        "map says what part of the picture the model goes by; whoever wants to find things does better by looking for "
+        "motion."
     )
 
 
@@ -111,7 +112,7 @@ def main() -> None:
     folders = find_sets(["av_stamps"])
     if not folders:
         return
-    rows = measure(args.runs, folders["av_stamps"])
+    rows = measure(args.runs, next(iter(folders.values())))
     publish("boxes", "Evidence beside boxes", rows, page(rows))
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 HALF = 0.5
 """Share of the pixels that the literature's relative threshold always keeps, and the overlap that counts as success."""
+WHOLE = "whole picture"
 STEPS = np.linspace(0, 1, 21)
 """Overlaps at which the curve of successes is read for its area."""
 
@@ -128,9 +129,12 @@ def area_under_successes(overlaps: np.ndarray) -> float:
     return float(np.trapezoid([success(overlaps, step) for step in STEPS], STEPS))
 
 
-def is_pointed_at(values: np.ndarray, truth: np.ndarray) -> bool:
-    """Whether the largest value of a map (h, w), the first of equal ones, lies where the truth is above 0."""
-    return bool(truth.ravel()[int(values.argmax())] > 0)
+def pointing(values: np.ndarray, truth: np.ndarray) -> float:
+    """Share of the places with the largest value of a map (h, w), mostly one, where the truth is above 0.
+
+    A map that says the same everywhere has what chance gives: the truth's share of the picture.
+    """
+    return float((truth[values == values.max()] > 0).mean())
 
 
 def average_precision(scores: np.ndarray, is_true: np.ndarray, num_true: int | None = None) -> float:
@@ -216,7 +220,7 @@ def score_maps(maps: Sequence[np.ndarray], truths: Sequence[np.ndarray], thresho
         _mean(overlaps),
         success(overlaps),
         area_under_successes(overlaps) if kept else float("nan"),
-        _mean([float(is_pointed_at(values, truth)) for values, truth in kept]),
+        _mean([pointing(values, truth) for values, truth in kept]),
         _mean([pixel_average_precision(values, truth) for values, truth in kept]),
     )
 
@@ -321,6 +325,8 @@ def beside_priors(
 ) -> dict[str, Localisation]:
     """Figures of maps, and of what anybody could say without looking or listening, by name.
 
+    The whole picture predicts all of it, whatever the threshold.
+
     Args:
         maps: (h, w) each, all of one shape.
         truths: (h, w) each.
@@ -336,15 +342,16 @@ def beside_priors(
     rows = {
         "map": list(maps),
         "another clip's map": another_clips(maps),
-        "whole picture": [whole_picture(height, width)] * len(maps),
+        WHOLE: [whole_picture(height, width)] * len(maps),
         "centre disc": [centre_disc(height, width)] * len(maps),
     }
     if frames is not None:
         rows["frame difference"] = [frame_difference(of_clip) for of_clip in frames]
-    return {
-        name: score_maps(own, truths, universal_threshold(own, share) if threshold == "universal" else threshold)
-        for name, own in rows.items()
-    }
+    figures = {}
+    for name, own in rows.items():
+        of_row: float | str = universal_threshold(own, share) if threshold == "universal" else threshold
+        figures[name] = score_maps(own, truths, 0.0 if name == WHOLE else of_row)
+    return figures
 
 
 def _mask(values: np.ndarray, truth: np.ndarray, threshold: float | str) -> np.ndarray:

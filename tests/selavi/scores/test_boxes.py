@@ -143,11 +143,11 @@ def test_a_set_is_scored_picture_by_picture(seed: int, threshold: float | str) -
         size = {"relative": round(values.size / 2), "adaptive": (truth > 0).sum()}.get(threshold)  # type: ignore[call-overload]
         mask = values > threshold if size is None else boxes.hottest(values, size)
         overlaps.append(boxes.consensus_iou(mask, truth))
-        row, column = np.unravel_index(values.argmax(), values.shape)
-        hits.append(truth[row, column] > 0)
+        largest = [place for place in np.ndindex(values.shape) if values[place] == values.max()]
+        hits.append(np.mean([truth[place] > 0 for place in largest]))
     assert found.mean_iou == pytest.approx(np.mean(overlaps))
     assert found.success == np.mean(np.array(overlaps) >= 0.5)
-    assert found.pointing == np.mean(hits)
+    assert found.pointing == pytest.approx(np.mean(hits))
 
 
 def test_a_perfect_map_has_every_figure() -> None:
@@ -232,7 +232,7 @@ def test_each_row_is_scored_as_if_it_were_the_map(threshold: str) -> None:
     assert rows.keys() == own.keys()
     for name, values in own.items():
         limit = boxes.universal_threshold(values, 0.25) if threshold == "universal" else threshold
-        assert rows[name] == boxes.score_maps(values, truths, limit)
+        assert rows[name] == boxes.score_maps(values, truths, 0.0 if name == boxes.WHOLE else limit)
     assert "frame difference" not in boxes.beside_priors(maps, truths, threshold)
 
 
