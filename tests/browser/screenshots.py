@@ -44,6 +44,7 @@ SHOTS: dict[str, tuple[str, dict[str, Any], Callable[[Any], None]]] = {
     "gallery-cluster.png": ("#/cluster/1", DESKTOP, listen),
     "gallery-map.png": ("#/map", DESKTOP, nothing),
     "gallery-phone.png": ("#/", PHONE, nothing),
+    "gallery-phone-cluster.png": ("#/cluster/1", PHONE, listen),
     "gallery-dark.png": ("#/cluster/2", {**DESKTOP, "color_scheme": "dark"}, listen),
 }
 

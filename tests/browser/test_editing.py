@@ -120,6 +120,13 @@ def test_on_a_phone_clips_are_on_the_first_screen(visit: Visit, gallery: Path) -
     assert facts["y"] > box["y"]
 
 
+def test_on_a_phone_clusters_are_on_the_first_screen(visit: Visit, gallery: Path) -> None:
+    page = visit(gallery, viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    page.wait_for_selector("a.card")
+    box = page.locator("a.card").first.bounding_box()
+    assert box["y"] + 150 < 844, "of a card's picture, most"
+
+
 def test_the_index_says_what_to_do_first_and_next(visit: Visit, gallery: Path) -> None:
     page = visit(gallery)
     assert page.locator(".guide").inner_text().startswith("Begin with cluster ")
