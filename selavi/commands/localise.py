@@ -89,7 +89,7 @@ def show(result: LocaliseResult) -> None:
         cells = (f"{value:{width}.2f}" for value, width in zip(values, (9, 6, 8, 6, 7), strict=True))
         print(f"{name:20} {' '.join(cells)}")
     print(f"\n{verdict(result.figures)}")
-    print(f"figures: {result.path}", file=sys.stderr)
+    print(f"figures: {result.path}; what each is: docs/evidence.md", file=sys.stderr)
 
 
 def verdict(figures: "dict[str, Localisation]") -> str:

@@ -66,6 +66,7 @@ def kmeans_nmi(arrays: Path, split: str) -> float:
 
 
 @pytest.mark.end_to_end
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_it_trains_to_the_clusters_of_k_means_or_nearly(arrays: Path, tmp_path: Path, method: str) -> None:
     run = tmp_path / "run"
