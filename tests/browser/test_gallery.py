@@ -229,8 +229,10 @@ def test_evidence_lies_over_the_pictures_when_asked_for(visit: Visit, gallery: P
     )
     assert len(boxes) == 6  # frames and spectrogram of three tiles
     assert all(overlay == picture for overlay, picture in boxes)
+    assert "beside the thing" in page.locator(".hint").first.inner_text()
     page.keyboard.press("e")
     assert page.locator("img.overlay").count() == 0
+    assert "to hear it" in page.locator(".hint").first.inner_text()
 
 
 # Keys and access

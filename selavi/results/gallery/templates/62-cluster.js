@@ -7,6 +7,8 @@ const ROWS = [
   ["odd", "Odd ones out", "least like the others"],
 ];
 
+const EVIDENCE_WORDS = "What glows is what the model goes by; that is often beside the thing itself.";
+
 const clusterView = {
   number: 0,
   page: 0,
@@ -229,10 +231,13 @@ const clusterView = {
 
   rowsBar() {
     const switches = make("div", { class: "rows-bar" });
+    const words = make("p", { class: "quiet hint", "aria-live": "polite" });
+    const say = () => fillWith(words, evidence.shown && app.index.hasEvidence ? EVIDENCE_WORDS : hint);
     if (app.index.hasEvidence) {
       const toggle = button("Why this cluster", () => {
         evidence.toggle();
         toggle.setAttribute("aria-pressed", String(evidence.shown));
+        say();
       }, { class: "toggle", "aria-pressed": String(evidence.shown), title: "Show where in the picture and when in the sound the evidence lies (e)", id: "evidence" });
       toggle.prepend(icon("eye"));
       addTo(switches, toggle);
@@ -241,7 +246,8 @@ const clusterView = {
     let hint = `${act} a clip to hear it, its spectrogram to hear it from there${act === "Tap" ? "" : "; double click to see it large"}.`;
     if (app.index.words) hint = `${act} a clip to see all that is known of it.`;
     else if (app.index.pictures) hint = `${act} a picture to open it.`;
-    addTo(switches, make("p", { class: "quiet hint" }, hint));
+    say();
+    addTo(switches, words);
     return switches;
   },
 
