@@ -71,7 +71,8 @@ def localise_run(arguments: LocaliseArguments) -> LocaliseResult:
         notes.append(f"{num_bad} annotated pictures are of clips that cannot be decoded, and were left out")
     if len(kept) < 2:
         raise UsageError(f"{len(kept)} of {len(moments)} annotated pictures can be looked at: two are needed")
-    figures = beside_priors(maps, [moment.truth for moment in kept], "adaptive", frames)
+    moves = len(frames[0]) > 1  # runs may read one frame of each window
+    figures = beside_priors(maps, [moment.truth for moment in kept], "adaptive", frames if moves else None)
     path = RunFolder(run.folder).localisation(split, head)
     record = {
         "split": split,
