@@ -70,7 +70,6 @@ def _check(arguments: LocaliseArguments) -> None:
     from selavi.commands.checks import require, run_clips
 
     config, _ = run_clips(arguments.run, arguments.split)
-    require("video" in config.kinds, f"{arguments.run} was not trained on video: there is no picture to look at")
     names = ", ".join(FORMATS)
     require(arguments.format in FORMATS, f"--format {arguments.format}: there is no such format; there are {names}")
     fits = arguments.head == "chosen" or arguments.head in map(str, range(config.num_label_heads))

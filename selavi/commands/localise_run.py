@@ -29,7 +29,6 @@ from selavi.runs.record import Run
 from selavi.scores.boxes import beside_priors
 from selavi.scores.head_choice import choose_head
 
-VIDEO = "video"
 BATCH_SIZE = 16
 
 
@@ -59,8 +58,11 @@ def localise_run(arguments: LocaliseArguments) -> LocaliseResult:
     training = read_labels(run.folder, run.config.data.train_split)
     chosen = choose_head(assignments(training), probe=probe_of(training)).head
     head = chosen if arguments.head == "chosen" else int(arguments.head)
-    if (names := evidence.explained_modalities(run.config, head)) and VIDEO not in names:
-        raise UsageError(f"head {head} reads {' and '.join(names)}, and boxes lie in pictures: choose another --head")
+    if (names := evidence.explained_modalities(run.config, head)) and evidence.PICTURED not in names:
+        raise UsageError(
+            f"boxes lie in pictures, and head {head} reads {' and '.join(names)}: choose another --head, or a run that "
+            "was trained on video"
+        )
     labels = read_labels(run.folder, split).filter(pc.field("head") == head)
     clusters = dict(zip(labels["id"].to_pylist(), labels["cluster"].to_pylist(), strict=True))
     rows = usable(select_split(run.manifest, split))
@@ -132,7 +134,7 @@ def _look(
 ) -> tuple[list[np.ndarray], list[np.ndarray], list[_Moment], int]:
     """Maps and frames of the windows, the moments that they are of, and how many could not be decoded."""
     config = run.config
-    together = tuple(config.kinds) if config.is_fused else (VIDEO,)
+    together = tuple(config.kinds) if config.is_fused else (evidence.PICTURED,)
     chosen = rows.take(pa.array([moment.row for moment in moments]))
     windows = [[ChosenWindow(moment.start_s, together)] for moment in moments]
     loaders = ClipLoaders(config, run.manifest, open_media(config, run.manifest, may_decode_ahead=False))
@@ -142,10 +144,10 @@ def _look(
     for batch in follow(batches, "maps", len(batches), "batches"):
         numbers = batch.index.tolist()
         targets = torch.tensor([moments[number].cluster for number in numbers])
-        of_batch = evidence.find_evidence(model, augment, batch, targets, head, config)[VIDEO]
+        of_batch = evidence.find_evidence(model, augment, batch, targets, head, config)[evidence.PICTURED]
         for place, number in enumerate(numbers):
-            if batch.present[VIDEO][place]:
+            if batch.present[evidence.PICTURED][place]:
                 maps.append(boxes.map_at(of_batch[place].numpy(), moments[number].share))
-                frames.append(boxes.frames_of(batch.inputs[VIDEO][place].numpy()))
+                frames.append(boxes.frames_of(batch.inputs[evidence.PICTURED][place].numpy()))
                 kept.append(moments[number])
     return maps, frames, kept, len(moments) - len(kept)

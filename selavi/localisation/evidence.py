@@ -283,3 +283,5 @@ class _Layout(NamedTuple):
 _LAYOUTS = {"video": _Layout(_around_pictures, _pictures), "audio": _Layout(_all_over, _sound)}
 MAPPED = tuple(_LAYOUTS)
 """Modalities whose evidence can be shown."""
+PICTURED = MAPPED[0]
+"""The one of them whose maps lie in pictures."""
