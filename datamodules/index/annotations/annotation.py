@@ -1,7 +1,7 @@
 """What every parser of boxes and masks returns, and how its file is read."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,6 +85,23 @@ class Annotations:
             self.num_clipped += clipped != (left, top, right, bottom)
             kept.append(clipped)
         return tuple(kept)
+
+    def add_picture(
+        self, name: str, boxes: Sequence[Mapping[str, Any]], category: str, start_s: float | None = None
+    ) -> None:
+        """Add an annotation for each category of a picture's boxes, or one without boxes where it has none.
+
+        Args:
+            name: of the picture.
+            boxes: each with `normbox`, (x, y, width, height) as shares.
+            category: the key of a box's category.
+            start_s: of the clip.
+        """
+        categories = sorted({box[category] for box in boxes})
+        for one in categories or [None]:
+            own = [from_corner(box["normbox"]) for box in boxes if box[category] == one]
+            label = None if one is None else str(one)
+            self.rows.append(Annotation(name, start_s, people=(self.clip(own),), label=label))
 
     def notes(self) -> list[str]:
         """What was changed, a sentence each."""

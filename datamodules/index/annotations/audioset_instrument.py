@@ -6,11 +6,9 @@
 from pathlib import Path
 
 from datamodules.index.annotations.annotation import (
-    Annotation,
     AnnotationFormat,
     Annotations,
     as_published,
-    from_corner,
     read_published_json,
 )
 
@@ -24,11 +22,7 @@ def read(path: Path) -> Annotations:
     with as_published(path, TITLE, EXAMPLE):
         for name, entry in entries.items():
             second = float(name.rpartition("/")[2])
-            categories = sorted({str(box["category"]) for box in entry["bbox"]})
-            for category in (*categories, *(() if categories else (None,))):
-                own = [box["normbox"] for box in entry["bbox"] if str(box["category"]) == category]
-                boxes = annotations.clip([from_corner(box) for box in own])
-                annotations.rows.append(Annotation(name, second, people=(boxes,), label=category))
+            annotations.add_picture(name, entry["bbox"], "category", second)
     return annotations
 
 

@@ -6,11 +6,9 @@
 from pathlib import Path
 
 from datamodules.index.annotations.annotation import (
-    Annotation,
     AnnotationFormat,
     Annotations,
     as_published,
-    from_corner,
     read_published_json,
 )
 
@@ -23,12 +21,7 @@ def read(path: Path) -> Annotations:
     entries, annotations = read_published_json(path), Annotations()
     with as_published(path, TITLE, EXAMPLE):
         for name, entry in entries.items():
-            categories = sorted({int(box["category_id"]) for box in entry["bbox"]})
-            for category in (*categories, *(() if categories else (None,))):
-                own = [box["normbox"] for box in entry["bbox"] if int(box["category_id"]) == category]
-                boxes = annotations.clip([from_corner(box) for box in own])
-                label = None if category is None else str(category)
-                annotations.rows.append(Annotation(name, people=(boxes,), label=label))
+            annotations.add_picture(name, entry["bbox"], "category_id")
     return annotations
 
 
