@@ -12,6 +12,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from selavi.localisation.evidence import resize_positive
+
 SIDE = 64
 """Cells along each side of the square."""
 _SPELLINGS: tuple[Callable[[str], str], ...] = (
@@ -66,16 +68,10 @@ def map_at(maps: np.ndarray, share: float) -> np.ndarray:
         share: of the window that has passed at that moment, in [0, 1].
     """
     nearest = min(max(int(share * len(maps)), 0), len(maps) - 1)
-    positive = torch.from_numpy(np.ascontiguousarray(maps[nearest])).float().clamp(min=0)
-    return _resized(positive[None])[0].double().numpy()
+    return resize_positive(maps[nearest].astype(np.float32), SIDE, SIDE).astype(np.float64)
 
 
 def frames_of(frames: np.ndarray) -> np.ndarray:
     """(T, SIDE, SIDE, channels) float32: the frames of a window (T, h, w, channels) on the same cells."""
     planes = torch.from_numpy(np.ascontiguousarray(frames)).float().movedim(3, 1)
-    return _resized(planes.flatten(0, 1)).unflatten(0, planes.shape[:2]).movedim(1, 3).numpy()
-
-
-def _resized(planes: torch.Tensor) -> torch.Tensor:
-    """(n, h, w) -> (n, SIDE, SIDE)."""
-    return F.interpolate(planes[:, None], (SIDE, SIDE), mode="bilinear", align_corners=False)[:, 0]
+    return F.interpolate(planes, (SIDE, SIDE), mode="bilinear", align_corners=False).movedim(1, 3).numpy()

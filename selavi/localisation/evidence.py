@@ -239,7 +239,7 @@ def _pictures(maps: _Maps, duration_s: float, clip_s: float, frame: tuple[int, i
     for number, ((start_s, values), time_s) in enumerate(zip(maps, times_s, strict=True)):
         if values is not None:
             nearest = min(max(int((time_s - start_s) / clip_s * len(values)), 0), len(values) - 1)
-            square = _resize(values[nearest], side, side) * values[0].size
+            square = resize_positive(values[nearest], side, side) * values[0].size
             canvas[number, top : top + side, left : left + side] = square
     return canvas
 
@@ -253,13 +253,13 @@ def _sound(maps: _Maps, duration_s: float, clip_s: float, frame: tuple[int, int]
         inside = (at_s >= start_s - 1e-6) & (at_s < start_s + clip_s + 1e-6)
         count[inside] += 1
         if values is not None:
-            fine = _resize(values, BANDS, COLUMNS_PER_WINDOW) * values.size
+            fine = resize_positive(values, BANDS, COLUMNS_PER_WINDOW) * values.size
             column = ((at_s[inside] - start_s) / clip_s * COLUMNS_PER_WINDOW).astype(int)
             total[:, inside] += fine[:, np.clip(column, 0, COLUMNS_PER_WINDOW - 1)]
     return total / np.maximum(count, 1)
 
 
-def _resize(values: np.ndarray, height: int, width: int) -> np.ndarray:
+def resize_positive(values: np.ndarray, height: int, width: int) -> np.ndarray:
     """The positive part of a map, bilinear."""
     positive = torch.from_numpy(np.ascontiguousarray(values)).clamp(min=0)[None, None]
     return F.interpolate(positive, (height, width), mode="bilinear", align_corners=False)[0, 0].numpy()
