@@ -35,6 +35,7 @@ from datamodules.loading.views import ClipLoaders
 from datamodules.stores.opening import open_media
 from selavi.augment import Augment
 from selavi.commands.opening import open_run
+from selavi.commands.refine_encoders import train_encoders
 from selavi.inference.load import load_model
 from selavi.labelling.bank import ids_of_bank
 from selavi.model import SelaviModel
@@ -42,6 +43,7 @@ from selavi.refining.kept_views import digest_of_views, keep_views, read_views
 from selavi.refining.places import NO_PLACE, Places
 from selavi.refining.refine import Refined, refine
 from selavi.runs.folder import RunFolder
+from selavi.runs.record import Run
 from selavi.scores.head_choice import choose_head
 from selavi.training.first.views import CachedViews
 from selavi.training.refit import encode_plainly, encode_views
@@ -50,6 +52,8 @@ GOAL = 0.1
 BUDGET = (10, 30, 100, 300)
 SEEDS = (0, 1, 2)
 NUM_ROUNDS = 3
+EPOCHS = 15
+"""For which the encoders learn, where they do."""
 SPLITS = ("unseen", "training")
 WAYS = {"refined": "refined", "named": "names alone", "linear": "linear classifier"}
 STORE = RESULTS / "refine.json"
@@ -66,6 +70,7 @@ class Case:
         found: (M,) the chosen head's clusters of the unseen clips.
     """
 
+    run: Run
     config: Any
     model: SelaviModel
     ids: list[str]
@@ -91,6 +96,7 @@ def read_case(folder: Path, root: Path) -> Case:
     with torch.no_grad():
         joint = torch.stack([values[head].log_softmax(1) for values in model.logits(unseen).values()]).sum(0)
     return Case(
+        run,
         run.config,
         model,
         ids_of_bank(bank),
@@ -135,8 +141,25 @@ def _encode_unseen(loaders: ClipLoaders, model: SelaviModel, augment: Augment, r
     return {name: torch.cat(parts)[order] for name, parts in features.items()}
 
 
-def answer(case: Case, num_answers: int, seed: int) -> dict[str, float]:
-    """Let the person spend answers, and score what comes of it."""
+def with_encoders(case: Case, trained: Run) -> Case:
+    """The same clips and clusters, by the encoders of another run."""
+    model, augment = load_model(trained, torch.device("cpu"))
+    loaders = ClipLoaders(case.run.config, case.run.manifest, open_media(case.run.config, case.run.manifest))
+    rows = {split: usable(select_split(case.run.manifest, split)) for split in ("train", "test")}
+    unseen = _encode_unseen(loaders, model, augment, rows["test"])
+    views = _views(trained.folder, case.config, loaders, model, augment, rows["train"])
+    return replace(case, model=model, unseen=unseen, views=views)
+
+
+def answer(case: Case, num_answers: int, seed: int, encoders: Path | None) -> dict[str, float]:
+    """Let the person spend answers, and score what comes of it.
+
+    Args:
+        case: the run.
+        num_answers: what the person spends.
+        seed: of the heads, and of the clips that the classifier learns.
+        encoders: folder of the run in which the encoders learn, too; None: they do not.
+    """
     counts = torch.bincount(case.clusters, minlength=int(case.clusters.max()) + 1)
     looked_at = counts.argsort(descending=True, stable=True)[:num_answers].tolist()
     called = {
@@ -156,7 +179,13 @@ def answer(case: Case, num_answers: int, seed: int) -> dict[str, float]:
     if num_left:
         refined, places = _refine(case, called, answers, seed, 0)
     assert refined is not None
-    return _score(case, called, answers, refined, places) | _linear(case, num_answers, seed)
+    figures = _score(case, called, answers, refined, places) | _linear(case, num_answers, seed)
+    if encoders is None:
+        return figures
+    case = with_encoders(case, train_encoders(case.run, refined, places, case.ids, encoders, EPOCHS))
+    refined, places = _refine(case, called, answers, seed, 0)
+    learned = _score(case, called, answers, refined, places)
+    return figures | {f"encoders {split}": learned[f"refined {split}"] for split in SPLITS}
 
 
 def _places(case: Case, called: dict[int, int], answers: Tensor) -> Places:

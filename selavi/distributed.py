@@ -1,5 +1,6 @@
 """Sums and gathers over processes; on one process they change nothing.  The only user of torch.distributed."""
 
+import itertools
 import os
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
@@ -8,6 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+_MEETINGS = itertools.count()
 LONGEST_WAIT = timedelta(days=7)
 """Time that a process waits for one whose work is longer."""
 
@@ -25,11 +27,22 @@ def rank() -> int:
 def meet(environment: Mapping[str, str] = os.environ) -> None:
     """Go on when every process that torchrun has started has come here; one alone goes on at once.
 
-    Between meetings each works for itself: rank() is 0, and nothing is summed.
+    Between meetings each works for itself: rank() is 0, and nothing is summed.  Arrivals are counted in torchrun's own
+    store, under a name that no other meeting has: a group of processes can be made there only once, and training needs it.
     """
-    if int(environment.get("WORLD_SIZE") or 1) > 1:
-        dist.init_process_group("gloo", timeout=LONGEST_WAIT)
-        dist.barrier()
+    num_processes = int(environment.get("WORLD_SIZE") or 1)
+    if num_processes == 1:
+        return
+    store, _, _ = next(dist.rendezvous("env://", timeout=LONGEST_WAIT))
+    meeting = f"meeting {next(_MEETINGS)} of start {environment.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+    if store.add(f"{meeting}, here", 1) == num_processes:
+        store.set(f"{meeting}, all here", "")
+    store.wait([f"{meeting}, all here"], LONGEST_WAIT)
+
+
+def part() -> None:
+    """Let processes that trained together work each for itself."""
+    if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
 
 

@@ -8,7 +8,7 @@ can be named and refined in turn.
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +39,8 @@ class RefineArguments:
     """None: RUN/names.csv."""
     questions: int = NUM_QUESTIONS
     """Most clips to ask about next."""
+    encoders: int = 0
+    """Epochs for which the encoders learn, too; 0: they stay as they are."""
     out: Path | None = None
     """The new run's folder; None: beside the run, as new_folder names it."""
     root: str = ""
@@ -50,6 +52,8 @@ class RefineResult:
 
     run_dir: Path
     source: Path
+    encoders: Path
+    """The run of its encoders: the source, unless they learned, too."""
     num_clips: int
     num_changed: int
     """Clips that are in another place than their cluster was."""
@@ -67,6 +71,8 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--names", type=Path, metavar="FILE", help=about)
     about = f"most clips to ask about next, in questions.csv (default: {NUM_QUESTIONS})"
     parser.add_argument("--questions", type=int, default=NUM_QUESTIONS, metavar="N", help=about)
+    about = "let the encoders learn the names too, for this many epochs (default: they stay as they are)"
+    parser.add_argument("--encoders", type=int, default=0, metavar="EPOCHS", help=about)
     about = "folder of the new run (default: RUN-round1, or of a round N its next one)"
     parser.add_argument("--out", type=Path, metavar="FOLDER", help=about)
     parser.take_root()
@@ -83,7 +89,10 @@ def new_folder(run: Path) -> Path:
 def refine(arguments: RefineArguments) -> RefineResult | None:
     """Encode views of the training clips, learn the names, and write the new run at the end.
 
-    Of several processes of torchrun each encodes some views, and the first one does all else; the others return None.
+    Where the encoders learn, too, new heads learn the names once more, from views by the new encoders.
+
+    Of several processes of torchrun each encodes some views, all train encoders, and the first one does all else; the
+    others return None.
     """
     _check(arguments)
     from datamodules.index.manifest import select_split, usable
@@ -93,7 +102,7 @@ def refine(arguments: RefineArguments) -> RefineResult | None:
     from selavi.inference.device import best_device
     from selavi.inference.load import load_model
     from selavi.labelling.bank import ids_of_bank
-    from selavi.refining.refine import refine as learn
+    from selavi.refining.refine import refine as learn_places
     from selavi.refining.tables import write_answers, write_questions, write_refined
     from selavi.results.naming import write_names
     from selavi.runs.folder import RunFolder
@@ -107,10 +116,21 @@ def refine(arguments: RefineArguments) -> RefineResult | None:
     config = _new_config(run, len(places.names), out)
     model, _ = load_model(run, best_device(config.trainer.accelerator))
     bad = BadClips(ids, config.data.max_bad_fraction)
-    views = _views(run, model, rows, bad)
-    if views is None:
+
+    def learn(origin: "Run", model: "SelaviModel") -> "Refined | None":
+        views = _views(origin, model, rows, bad)
+        return None if views is None else learn_places(config, model, views, ids, places, arguments.questions)
+
+    origin, refined = run, learn(run, model)
+    if arguments.encoders:
+        from selavi.commands.refine_encoders import encoders_folder, train_encoders
+
+        trained = train_encoders(run, refined, places, ids, encoders_folder(out), arguments.encoders)
+        model, _ = load_model(trained, best_device(config.trainer.accelerator))
+        origin = replace(run, folder=trained.folder, checkpoint=trained.checkpoint)
+        refined = learn(origin, model)
+    if refined is None:
         return None
-    refined = learn(config, model, views, ids, places, arguments.questions)
     labels = refined.bank.labels[:, 0]
 
     def write_tables(files: RunFolder) -> None:
@@ -120,19 +140,21 @@ def refine(arguments: RefineArguments) -> RefineResult | None:
         write_questions(files.questions, places, refined, ids)
 
     verdict = write_new_run(
-        run,
+        origin,
         refined.config,
         refined,
         bad,
         began,
-        _sentences(run, places, refined),
+        _sentences(run, origin, places, refined),
         has_moved=bool(arguments.root),
         write_more=write_tables,
     )
     num_changed = int((labels != places.start).sum())
     num_unsure = int((~refined.is_sure).sum())
     seconds = time.monotonic() - began
-    return RefineResult(out, run.folder, len(ids), num_changed, num_unsure, len(refined.questions), seconds, verdict)
+    return RefineResult(
+        out, run.folder, origin.folder, len(ids), num_changed, num_unsure, len(refined.questions), seconds, verdict
+    )
 
 
 def _check(arguments: RefineArguments) -> None:
@@ -140,7 +162,7 @@ def _check(arguments: RefineArguments) -> None:
     from selavi.commands.checks import at_least, new_run_folder, require, run_clips
     from selavi.runs.folder import RunFolder
 
-    at_least(arguments, questions=0)
+    at_least(arguments, questions=0, encoders=0)
     config, _ = run_clips(arguments.run, None)
     source = config.labelling.source
     about = f"{arguments.run} has labelling.source={source}: each of its modalities has clusters of its own"
@@ -244,12 +266,14 @@ def _views(run: "Run", model: "SelaviModel", rows: "pa.Table", bad: "BadClips") 
     return views
 
 
-def _sentences(run: "Run", places: "Places", refined: "Refined") -> tuple[str, ...]:
+def _sentences(run: "Run", origin: "Run", places: "Places", refined: "Refined") -> tuple[str, ...]:
     """What is known of the new labels."""
     from selavi.refining.confidence import FEWEST_ANSWERS, FEWEST_CONFIRMED
 
     named = ", ".join(name for name in places.names if name)
     sentences = [f"Refined from {run.folder}: {named}."]
+    if origin is not run:
+        sentences.append(f"Its encoders learned the names too: {origin.folder}.")
     calibration, num_answers = refined.calibration, int(places.is_answered.sum())
     if calibration.num_answers:
         sentences.append(
@@ -286,7 +310,8 @@ def show(result: RefineResult | None) -> None:
             f"put them right on its page, and {command('refine', result.run_dir, '--names', 'names.csv')}",
             file=sys.stderr,
         )
-    print(f"      undo      remove {result.run_dir}", file=sys.stderr)
+    both = "" if result.encoders == result.source else f" and {result.encoders}"
+    print(f"      undo      remove {result.run_dir}{both}", file=sys.stderr)
 
 
 COMMAND = Command("refine", __doc__, RefineArguments, add_arguments, refine, show)

@@ -3,6 +3,7 @@
 answers.csv     id, cluster, name, round     clips that a person put somewhere, in all rounds so far
 refined.csv     id, name, ...                every clip: its name, or "unsure", and how sure that is
 questions.csv   id, name, confidence, margin clips to look at next
+lessons.csv     id, cluster, before, answer  in the run of a round's encoders: what each clip taught them
 """
 
 import csv
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from selavi.atomic import write_text
+from selavi.errors import UsageError
 from selavi.guarded.json_file import as_written
 from selavi.refining.places import Places
 from selavi.refining.refine import Refined
@@ -77,6 +79,35 @@ def write_questions(path: Path, places: Places, refined: Refined, ids: Sequence[
         for row in refined.questions.tolist()
     ]
     _write(path, ["id", "cluster", "name", "confidence", "margin"], lines)
+
+
+def write_lessons(path: Path, places: Places, refined: Refined, ids: Sequence[str]) -> None:
+    """Write the place of each clip where that is sure, for encoders to learn; a table that is there stays.
+
+    Raises:
+        UsageError: the table that is there came of other decisions.
+    """
+    before, answers = places.start.tolist(), places.answers.tolist()
+    decisions = [(clip_id, str(before[row]), str(answers[row])) for row, clip_id in enumerate(ids)]
+    if path.exists():
+        _require_same(path, decisions)
+        return
+    is_sure = (refined.is_sure | places.is_answered).tolist()
+    places_now = refined.bank.labels[:, 0].tolist()
+    clusters = [str(place) if sure else "" for place, sure in zip(places_now, is_sure, strict=True)]
+    lines = [(clip_id, cluster, *rest) for cluster, (clip_id, *rest) in zip(clusters, decisions, strict=True)]
+    _write(path, ["id", "cluster", "before", "answer"], lines)
+
+
+def _require_same(path: Path, decisions: Sequence[tuple[str, str, str]]) -> None:
+    advice = f"remove {path.parent}, whose encoders it taught"
+    with as_written(path, advice), path.open(encoding="utf-8", newline="") as file:
+        earlier = [(row["id"], row["before"], row["answer"]) for row in csv.DictReader(file)]
+    if earlier != decisions:
+        raise UsageError(
+            f"{path.parent} has encoders that learned other names than these; remove it, or name another folder "
+            "(--out FOLDER)"
+        )
 
 
 def _figure(value: float) -> str:

@@ -41,6 +41,7 @@ class RunFolder:
         self.refined = self.path / "refined.csv"
         self.questions = self.path / "questions.csv"
         self.views = self.path / "views"
+        self.lessons = self.path / "lessons.csv"
         self.gallery = self.path / "gallery"
         self.handover = self.path / "handover"
         self.assigned_sets = self.path / "assigned"

@@ -35,6 +35,15 @@ def share_of(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
     return 0, 1
 
 
+def trains_on_all(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """The settings with which all processes that torchrun has started train together; none of one alone."""
+    _, count = share_of(environment)
+    if count == 1:
+        return []
+    on_each = int(environment["LOCAL_WORLD_SIZE"])
+    return [f"trainer.devices={on_each}", f"trainer.num_nodes={count // on_each}"]
+
+
 def require_all_take_part(world_size: int, environment: Mapping[str, str] = os.environ) -> None:
     """Refuse a launch of which not all processes would train together: the others would train a run of their own.
 

@@ -82,6 +82,52 @@ def test_its_page_says_that_the_clusters_were_learned(source: Path, refined: Pat
         assert f'"how":"{how}"' in next((run / "gallery").rglob("index.js")).read_text().replace(": ", ":")
 
 
+@pytest.fixture(scope="module")
+def learned(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A round in which the encoders learned, too."""
+    out = tmp_path_factory.mktemp("learned") / "run"
+    assert refine.main([str(source), "--encoders", "2", "--questions", "3", "--out", str(out)]) == 0
+    return out
+
+
+def test_encoders_learn_the_sure_clips_and_heads_learn_again(source: Path, refined: Path, learned: Path) -> None:
+    trained = load_run(learned.with_name("run-encoders"))
+    sure = {row["id"]: row["cluster"] for row in rows_of(refined / "refined.csv") if row["name"] != "unsure"}
+    lessons = {row["id"]: row["cluster"] for row in rows_of(trained.folder / "lessons.csv")}
+    assert len(lessons) == 32 and {clip: cluster for clip, cluster in lessons.items() if cluster} == sure
+    encoder = "model.encoders.video."
+    weights = [
+        {name: values for name, values in run.checkpoint["state_dict"].items() if name.startswith(encoder)}
+        for run in (load_run(source), trained, load_run(learned))
+    ]
+    assert any(not values.equal(weights[1][name]) for name, values in weights[0].items())
+    assert all(values.equal(weights[2][name]) for name, values in weights[1].items())
+    assert load_run(learned).checkpoint[REFITTED] == str(trained.folder)
+    assert read_names(learned / "names.csv").rows == read_names(refined / "names.csv").rows
+    assert f"Its encoders learned the names too: {trained.folder}." in read_verdict(learned)
+    assert len(rows_of(learned / "refined.csv")) == 32
+    assert cluster_eval.main([str(learned), "--split", "test"]) == 0
+
+
+def test_a_round_with_encoders_goes_on_where_it_was_stopped(
+    source: Path, learned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(learned.with_name("run-encoders"), tmp_path / "run-encoders")
+    settings = tmp_path / "run-encoders" / "config.resolved.yaml"
+    settings.write_text(settings.read_text().replace(str(learned.parent), str(tmp_path)))
+    checkpoint = load_run(tmp_path / "run-encoders").folder / "checkpoints" / "last.ckpt"
+    before = checkpoint.stat().st_mtime_ns
+    assert refine.main([str(source), "--encoders", "2", "--questions", "3", "--out", str(tmp_path / "run")]) == 0
+    assert checkpoint.stat().st_mtime_ns == before
+    assert (tmp_path / "run" / "refined.csv").read_bytes() == (learned / "refined.csv").read_bytes()
+    shutil.rmtree(tmp_path / "run")
+    lines = (source / "names.csv").read_text().splitlines()
+    (tmp_path / "others.csv").write_text("\n".join(lines[:-1]) + "\n")
+    names = ("--names", str(tmp_path / "others.csv"))
+    assert refine.main([str(source), "--encoders", "2", *names, "--out", str(tmp_path / "run")]) == 2
+    assert f"{tmp_path / 'run-encoders'} has encoders that learned other names" in capsys.readouterr().err
+
+
 def test_a_round_that_is_there_stays(refined: Path, source: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert refine.main([str(source)]) == 2
     assert (
@@ -144,3 +190,17 @@ def test_two_processes_share_the_views_and_learn_the_same(
         assert (tmp_path / "run-round1" / name).read_bytes() == (refined / name).read_bytes()
     ours, theirs = (read_labels(folder, "train") for folder in (refined, tmp_path / "run-round1"))
     assert ours.equals(theirs)
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_encoders_together(repository: Path, source: Path, tmp_path: Path) -> None:
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    settings = ("--encoders", "1", "--out", str(tmp_path / "run"))
+    process = start(repository, source, *settings, tool="refine", launcher=launcher)
+    try:
+        _, error = process.communicate(timeout=240)
+    finally:
+        process.kill()
+    assert process.returncode == 0, error
+    assert error.count("done in") == 1
+    assert load_run(tmp_path / "run").checkpoint[REFITTED] == str(tmp_path / "run-encoders")
