@@ -231,9 +231,9 @@ def _best_possible(runs: Sequence[Run]) -> list[str]:
         by_rule.append(max(test) - split["test"]["chosen"]["nmi"])
         by_labels.append(max(test) - test[train.index(max(train))])
     return [
-        f"- Who knew the true labels of the training clips and took the head that is best on them would still "
-        f"lose {mean(by_labels):.3f} on the test clips, over the {len(splits)} runs with figures of every head, where the "
-        f"rule loses {mean(by_rule):.3f}: so much is the luck of few test clips."
+        f"- Who knew the true labels of the training clips and took the head that is best on them would still lose "
+        f"{mean(by_labels):.3f} on the test clips, over the {len(splits)} runs with figures of all heads; the rule "
+        f"loses {mean(by_rule):.3f}: so much is the luck of few test clips."
     ]
 
 
