@@ -28,7 +28,7 @@ def meet(environment: Mapping[str, str] = os.environ) -> None:
     """Go on when every process that torchrun has started has come here; one alone goes on at once.
 
     Between meetings each works for itself: rank() is 0, and nothing is summed.  Arrivals are counted in torchrun's own
-    store, under a name that no other meeting has: a group of processes can be made there only once, and training needs it.
+    store, each meeting under its own name: a group of processes can be made there only once, and training needs it.
     """
     num_processes = int(environment.get("WORLD_SIZE") or 1)
     if num_processes == 1:
