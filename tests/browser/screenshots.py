@@ -1,6 +1,6 @@
-"""Take the pictures of docs/images from a gallery.
+"""Take the pictures of docs/images from a gallery, and some of one whose run has no labels.
 
-PYTHONPATH=. python tests/browser/screenshots.py runs/demo/gallery docs/images
+PYTHONPATH=. python tests/browser/screenshots.py runs/demo/gallery docs/images --unlabelled runs/mine/gallery
 """
 
 import argparse
@@ -39,7 +39,9 @@ def nothing(page: Any) -> None:
     """Leave the page as it opens."""
 
 
-SHOTS: dict[str, tuple[str, dict[str, Any], Callable[[Any], None]]] = {
+Shots = dict[str, tuple[str, dict[str, Any], Callable[[Any], None]]]
+
+SHOTS: Shots = {
     "gallery.png": ("#/", DESKTOP, nothing),
     "gallery-cluster.png": ("#/cluster/1", DESKTOP, listen),
     "gallery-map.png": ("#/map", DESKTOP, nothing),
@@ -47,6 +49,7 @@ SHOTS: dict[str, tuple[str, dict[str, Any], Callable[[Any], None]]] = {
     "gallery-phone-cluster.png": ("#/cluster/1", PHONE, listen),
     "gallery-dark.png": ("#/cluster/2", {**DESKTOP, "color_scheme": "dark"}, listen),
 }
+UNLABELLED: Shots = {"gallery-unlabelled.png": ("#/", DESKTOP, nothing)}
 
 
 def shrink(png: bytes) -> bytes:
@@ -61,25 +64,33 @@ def shrink(png: bytes) -> bytes:
         image = image.resize((image.width * 9 // 10, image.height * 9 // 10), Image.Resampling.LANCZOS)
 
 
+def take(browser: Any, gallery: Path, shots: Shots, out: Path) -> None:
+    """Open a gallery's views one by one."""
+    for name, (route, settings, act) in shots.items():
+        page = browser.new_context(**settings).new_page()
+        page.goto((gallery / "index.html").resolve().as_uri())
+        page.wait_for_selector("a.card")
+        name_some(page)
+        page.goto(page.url.split("#")[0] + route)
+        page.wait_for_timeout(1200)
+        act(page)
+        with write_atomically(out / name) as temporary:
+            temporary.write_bytes(shrink(page.screenshot()))
+        page.context.close()
+
+
 def main() -> None:
-    """Open the gallery's views one by one."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Take all pictures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("gallery", type=Path)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--unlabelled", type=Path, help="gallery of a run without labels (default: no picture of one)")
     args = parser.parse_args()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
-        for name, (route, settings, act) in SHOTS.items():
-            page = browser.new_context(**settings).new_page()
-            page.goto((args.gallery / "index.html").resolve().as_uri())
-            page.wait_for_selector("a.card")
-            name_some(page)
-            page.goto(page.url.split("#")[0] + route)
-            page.wait_for_timeout(1200)
-            act(page)
-            with write_atomically(args.out / name) as temporary:
-                temporary.write_bytes(shrink(page.screenshot()))
-            page.context.close()
+        take(browser, args.gallery, SHOTS, args.out)
+        if args.unlabelled:
+            take(browser, args.unlabelled, UNLABELLED, args.out)
         browser.close()
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from selavi.labelling.bank import ids_of_bank
+from selavi.results.naming import read_names
 from selavi.runs.checkpoint import read_checkpoint
 from selavi.runs.folder import RunFolder
 from selavi.scores.baselines import cluster_features, scale_features
@@ -121,6 +122,7 @@ def test_named_clusters_are_learned(arrays: Path, tmp_path: Path, capsys: pytest
     expected = [{0: 1, 2: 1, 1: 0}.get(cluster_of[one], -1) for one in ids_of_bank(bank)]  # cat, then dog
     assert bank["given"][:, 0].tolist() == expected
     assert "names of head 1: " in capsys.readouterr().err
+    assert read_names(second / "names.csv").of(0).name == {0: "cat", 1: "dog"}
     (tmp_path / "names.csv").write_text("\n".join(rows))
     assert train.main(words(arrays, tmp_path / "third", "given", f"labelling.table={tmp_path}/names.csv")) == 2
     assert "name the names.csv in its run's folder" in capsys.readouterr().err

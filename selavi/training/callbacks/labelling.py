@@ -1,6 +1,6 @@
 """When the label bank is renewed, and what is said of it."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, islice
 from typing import Any
 
@@ -19,6 +19,8 @@ from selavi.labelling.labeller import Draft, Labeller
 from selavi.labelling.schedule import labelling_steps_of_run
 from selavi.labelling.statistics import ClipStatistics
 from selavi.meter import say
+from selavi.results.naming import Names, write_names
+from selavi.runs.folder import RunFolder
 from selavi.scores.metrics import contingency_matrix, normalised_mutual_information, number_labels
 from selavi.scores.verdict import Verdict, judge_training
 from selavi.training.callbacks.progress import Progress
@@ -217,7 +219,18 @@ class LabellingCallback(pl.Callback):
             replaced = "labelling 1" if num_given == 1 else f"labellings 1 to {num_given}"
             use = f"they are learned in place of {replaced} of {len(self.steps)}"
             say(f"{first.text}{shown}; {use if self.config.labelling_method.relabels else 'nothing changes them'}")
+            self._keep_names(first.names)
         return True
+
+    def _keep_names(self, given: Sequence[tuple[int, int, str]]) -> None:
+        """Write what the clusters were called in the table that they came from, for the page and for what follows."""
+        path = RunFolder(self.config.run_dir).names
+        if given and not path.exists():
+            rows = [
+                {"head": head, "cluster": cluster, "id": None, "name": name, "into": None, "rejected": False}
+                for head, cluster, name in given
+            ]
+            write_names(Names(rows), path)
 
     def _fits(self, module: SelaviModule, num_clips: int) -> bool:
         """Whether the features of so many clips are kept, and not encoded anew for each head."""

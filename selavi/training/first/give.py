@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +44,8 @@ class FirstLabels:
     seconds: float = 0.0
     agreement: float = float("nan")
     """Mean NMI of the heads of a label set with each other."""
+    names: Sequence[tuple[int, int, str]] = ()
+    """Head, cluster and name, where the labels came with names and stay."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,7 @@ def _give_for_good(config: Config, bank: LabelBank, source: Source) -> FirstLabe
     made = table_labels(source.table, f"labelling.table={path}", bank.ids, config.num_label_heads, num_clusters)
     bank.labels, bank.given = made.labels, made.labels.clone()
     bank.num_labellings = 1
-    return FirstLabels("; ".join([f"labels: those of {path}", *made.notes]), given=True)
+    return FirstLabels("; ".join([f"labels: those of {path}", *made.notes]), given=True, names=made.names)
 
 
 def _none_given(reason: str) -> FirstLabels:

@@ -27,6 +27,8 @@ class TableLabels:
     """(N, H) int32; -1 for a clip that the table does not name."""
     notes: list[str]
     """What was guessed or left out, a sentence each."""
+    names: list[tuple[int, int, str]]
+    """Head, cluster and the table's word for it, where that is not the cluster's number."""
 
 
 def read_clusters(path: Path) -> IdTable:
@@ -64,13 +66,15 @@ def table_labels(table: IdTable, name: str, ids: Sequence[str], num_columns: int
     places = match.place[chosen]
     rows = table.columns.filter(pa.array(chosen))
     heads, head_of_row = _heads(rows, name)
-    labels = np.full((len(ids), len(heads)), -1, dtype=np.int32)
+    labels, names = np.full((len(ids), len(heads)), -1, dtype=np.int32), list[tuple[int, int, str]]()
     for number, head in enumerate(heads):
         of_head = head_of_row == number
         clusters = rows["cluster"].filter(pa.array(of_head))
-        labels[:, number] = _one_head(clusters, places[of_head], name, head, ids, num_clusters)
+        labels[:, number], numbers = _one_head(clusters, places[of_head], name, head, ids, num_clusters)
+        if number < num_columns:
+            names += [(number, cluster, word) for word, cluster in numbers.items() if word != str(cluster)]
     columns = np.arange(num_columns) % len(heads)
-    return TableLabels(torch.from_numpy(labels[:, columns]), _notes(table, labels, chosen, heads, num_columns))
+    return TableLabels(torch.from_numpy(labels[:, columns]), _notes(table, labels, chosen, heads, num_columns), names)
 
 
 def _heads(rows: pa.Table, name: str) -> tuple[list[str], np.ndarray]:
@@ -88,8 +92,12 @@ def _heads(rows: pa.Table, name: str) -> tuple[list[str], np.ndarray]:
 
 def _one_head(
     clusters: pa.ChunkedArray, places: np.ndarray, called: str, head: str, ids: Sequence[str], num_clusters: int
-) -> np.ndarray:
-    """(N,) labels of one head; whole numbers below K stay as they are, other names are numbered in their order."""
+) -> tuple[np.ndarray, dict[str, int]]:
+    """(N,) labels of one head; whole numbers below K stay as they are, other names are numbered in their order.
+
+    Returns:
+        The labels, and the number of each name.
+    """
     where = f" under head {head}" if head else ""
     encoded = clusters.combine_chunks().dictionary_encode()
     names = encoded.dictionary.to_pylist()
@@ -113,7 +121,7 @@ def _one_head(
             f"{called} gives {len(differing)} clips more than one cluster{where}, such as {examples}: "
             f"keep one row a clip{advice}"
         )
-    return labels
+    return labels, {name: own_numbers[name] for name in names}
 
 
 def _no_clip(table: IdTable, name: str, ids: Sequence[str], num_filled: int) -> UsageError:
