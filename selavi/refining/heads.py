@@ -107,9 +107,10 @@ class NamedHeads(Teacher):
         self.bank.num_labellings += 1
         sizes = self.sizes * len(self.bank.ids)
         seen = torch.zeros_like(sizes)
+        everyone = self._votes(table)
         for head in range(self.config.heads.num_heads):
             fixed = self.is_fixed[:, head]
-            fixed = fixed | self._at_home(table, head, int((~fixed).sum() * self.share_in_doubt))
+            fixed = fixed | self._at_home(everyone, head, int((~fixed).sum() * self.share_in_doubt))
             labels = torch.where(self.is_fixed[:, head], self.places.answers, self.places.start)
             self.bank.labels[fixed, head] = labels[fixed].int()
             taken = torch.bincount(labels[fixed], minlength=len(sizes))
@@ -130,11 +131,11 @@ class NamedHeads(Teacher):
         self.sizes = (1 - SIZE_STEP) * self.sizes + SIZE_STEP * seen / seen.sum()
         self.model.train()
 
-    def _at_home(self, table: FeatureTable, head: int, num_in_doubt: int) -> Tensor:
+    def _at_home(self, votes: Votes, head: int, num_in_doubt: int) -> Tensor:
         """(N,) bool, all clips but the `num_in_doubt` of whose clusters the heads are least sure."""
         if num_in_doubt >= len(self.bank.ids) - len(self.answered):
             return torch.zeros(len(self.bank.ids), dtype=torch.bool)
-        votes, certainty = self._votes(table), torch.full((len(self.bank.ids),), torch.inf)
+        certainty = torch.full((len(self.bank.ids),), torch.inf)
         for rows, scores in votes.scores(head).blocks():
             clips = votes.clips.index[rows].cpu()
             certainty[clips] = scores.float().cpu().log_softmax(1).gather(1, self.places.start[clips, None])[:, 0]
