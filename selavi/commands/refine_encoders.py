@@ -25,7 +25,9 @@ def encoders_folder(out: Path) -> Path:
 def train_encoders(
     run: Run, refined: Refined | None, places: Places, ids: Sequence[str], folder: Path, epochs: int
 ) -> Run:
-    """Train a copy of the run's encoders on the clips whose place is sure, or finish what was begun in the folder.
+    """Train a copy of the run's encoders on the places of its clips, or finish what was begun in the folder.
+
+    Clips that are unsure teach as well: without them, few may be left.
 
     Args:
         run: whose encoders, and settings, they begin with.

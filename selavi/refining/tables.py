@@ -82,7 +82,7 @@ def write_questions(path: Path, places: Places, refined: Refined, ids: Sequence[
 
 
 def write_lessons(path: Path, places: Places, refined: Refined, ids: Sequence[str]) -> None:
-    """Write the place of each clip where that is sure, for encoders to learn; a table that is there stays.
+    """Write the place of each clip, for encoders to learn; a table that is there stays.
 
     Raises:
         UsageError: the table that is there came of other decisions.
@@ -92,9 +92,7 @@ def write_lessons(path: Path, places: Places, refined: Refined, ids: Sequence[st
     if path.exists():
         _require_same(path, decisions)
         return
-    is_sure = (refined.is_sure | places.is_answered).tolist()
-    places_now = refined.bank.labels[:, 0].tolist()
-    clusters = [str(place) if sure else "" for place, sure in zip(places_now, is_sure, strict=True)]
+    clusters = refined.bank.labels[:, 0].tolist()
     lines = [(clip_id, cluster, *rest) for cluster, (clip_id, *rest) in zip(clusters, decisions, strict=True)]
     _write(path, ["id", "cluster", "before", "answer"], lines)
 
