@@ -122,7 +122,7 @@ def page(rows: Sequence[Mapping[str, Any]]) -> str:
 {(__doc__ or "").strip().split(chr(10) * 2)[2]}
 
 Chance is 0.50. *Train* pairs show pictures and words of the training clips, *test* pairs others, in other languages.
-Runs: {len({row["row"] for row in rows})}, row *default* of [labels.md](labels.md). Beside it two rules that hear nothing.
+Runs: {len({row["row"] for row in rows})}, row *default* of [labels.md](labels.md), beside two rules that hear nothing.
 
 {markdown_table(header, table)}
 
