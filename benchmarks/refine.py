@@ -311,8 +311,10 @@ def _gains(results: Mapping[str, Mapping[str, float]]) -> str:
     lines = []
     for small_set in SETS.values():
         cases = [results[key] for seed in SEEDS if (key := f"{small_set.name}, 100, {seed}") in results]
-        words = [", ".join(_gain(case, way) for case in cases if f"{way} training" in case) for way in LEARNED]
-        lines.append(f"- {small_set.name}: {words[0]}{f'; with encoders {words[1]}' if words[1] else ''}")
+        words = [
+            ", with encoders ".join(_gain(case, way) for way in LEARNED if f"{way} training" in case) for case in cases
+        ]
+        lines.append(f"- {small_set.name}: {'; '.join(words)}")
     intro = (
         "Accuracy of the refined labels of training clips above the better of names alone and the classifier, seed by "
         f"seed (the goal was {GOAL:+.2f} on two of the three sets), with the accuracy in brackets:"
