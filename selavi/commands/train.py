@@ -125,9 +125,10 @@ def _train(config: "Config", config_path: Path | None, is_first: bool, may_chang
     progress = Progress(config, data.ids)
     saving = Saving(config)
     pulse = Pulse(config.run_dir)
-    survival = Survival(config, data.ids, saving, pulse)
+    poison = Poison(config, data.ids)
+    survival = Survival(config, data.ids, saving, pulse, poison)
     labelling = LabellingCallback(config, data.labels, progress, survival, first_table)
-    trainer = make_trainer(config, [labelling, progress, Poison(config, data.ids), survival, saving])
+    trainer = make_trainer(config, [labelling, progress, poison, survival, saving])
     module = SelaviModule(config, data.ids, data.steps_per_epoch(trainer.world_size), may_change)
     module.check_checkpoint(point.saved)
     if trainer.is_global_zero:
