@@ -87,7 +87,7 @@ def a_step(optimizer: SGD, weight: nn.Parameter, gradient: float, found_inf: flo
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_a_step_that_is_left_out_leaves_nothing_behind(momentum: float) -> None:
-    """Also the first one, before there is any momentum; in one form as in the other, to which a checkpoint may go back."""
+    """Also the first one, before there is any momentum, and where a checkpoint says that the other form is used."""
     weights = [nn.Parameter(torch.ones(5)) for _ in range(2)]
     skipping, plain = (SGD([weight], 0.1, momentum=momentum, weight_decay=0.01) for weight in weights)
     skipping.load_state_dict(plain.state_dict())
