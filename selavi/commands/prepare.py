@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from selavi.cli import Command, Parser
+from selavi.commands.copies import add_copy_to, copy_results, require_store
 from selavi.commands.sharing import add_task, describe_task
 from selavi.errors import UsageError
 from selavi.wording import command
@@ -44,6 +45,7 @@ class PrepareArguments:
     timeout_s: float = 600.0
     cache_dir: Path = Path(".selavi-cache")
     task: str | None = None
+    copy_to: str = ""
 
 
 @dataclass(frozen=True)
@@ -104,10 +106,21 @@ def add_arguments(parser: Parser) -> None:
     about = "folder where results are kept between scans (default: .selavi-cache)"
     parser.add_argument("--cache-dir", type=Path, metavar="FOLDER", help=about)
     add_task(parser)
+    add_copy_to(parser)
 
 
 def prepare(arguments: PrepareArguments) -> PrepareResult:
-    """Scan, join the list, re-encode all or a task's share."""
+    """Re-encode all clips, or a task's share of them; copy the set where it is whole."""
+    result = _prepare(arguments)
+    if arguments.copy_to and result.summary:
+        from datamodules.stores.shards import MARK
+
+        copy_results(arguments.out, arguments.copy_to, MARK)
+    return result
+
+
+def _prepare(arguments: PrepareArguments) -> PrepareResult:
+    """Scan, join the list, re-encode."""
     from datamodules.index.scan import LOCK
     from datamodules.stores.prepare import PrepareSettings, prepare_share
     from datamodules.stores.prepare import prepare as re_encode
@@ -170,6 +183,10 @@ def _check(arguments: PrepareArguments) -> None:
     from selavi.commands.checks import above_zero, at_least, list_file, output_folder
 
     above_zero(arguments, "timeout_s")
+    if arguments.copy_to:
+        require_store(arguments.copy_to)
+        if arguments.format != "shards":
+            raise UsageError("--copy-to is for --format shards: small files are read in a local folder alone")
     if arguments.stride_s and not arguments.cut_s:
         raise UsageError(f"--stride-s {arguments.stride_s:g} needs --cut-s: the length of a piece")
     if arguments.stride_s and arguments.shots:
