@@ -144,7 +144,8 @@ def measure(size: Size, config: Config, num_pairs: int) -> dict[str, Any]:
     manifest, media = prepare_data(config)
     data = ClipDataModule(config, manifest, media)
     progress, saving, pulse = Progress(config, data.ids), Saving(config), Pulse(config.run_dir)
-    survival, poison = Survival(config, data.ids, saving, pulse), Poison(config, data.ids)
+    poison = Poison(config, data.ids)
+    survival = Survival(config, data.ids, saving, pulse, poison)
     hooks = [timed(poison, "on_before_optimizer_step"), timed(survival, "on_train_batch_end")]
     saves = timed(saving, "save")
     switch = Switch([poison, survival], num_pairs)

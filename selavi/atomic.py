@@ -87,6 +87,20 @@ def hold(path: Path) -> IO[str] | None:
     return file
 
 
+def hold_together(path: Path) -> IO[str] | None:
+    """Take a lock file that others may take in the same way, but not by `hold`, until the returned file is closed.
+
+    None where a process has it alone.
+    """
+    file = path.open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
+
+
 def is_held(path: Path) -> bool:
     """Whether another process has a lock file that `hold` takes; nothing is written."""
     try:

@@ -53,8 +53,13 @@ class ClipBatch:
     """(B, NUM_DRAWS) float32."""
     errors: list[tuple[int, str]]
     """(index, reason) of clips of which something could not be decoded; that is not present."""
+    host_index: Tensor = None  # type: ignore[assignment]  # __post_init__ sets it
+    """(B,) int64, `index` where it was made: it stays there wherever the batch goes, so that tables of the host are
+    read without waiting for a device."""
 
     def __post_init__(self) -> None:
+        if self.host_index is None:
+            object.__setattr__(self, "host_index", self.index)
         _require_same_names(self.inputs, self.present)
         count = len(self.index)
         tensors = {"draws": self.draws, **self.inputs} | {f"present {n}": p for n, p in self.present.items()}
@@ -65,9 +70,9 @@ class ClipBatch:
     def __repr__(self) -> str:
         return f"ClipBatch(index=({len(self.index)},), {_shapes(self.inputs)}, errors={self.errors})"
 
-    def to(self, device: torch.device, non_blocking: bool = False) -> "ClipBatch":
-        """The same batch on a device (Lightning calls this)."""
-        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+    def to(self, device: torch.device) -> "ClipBatch":
+        """The same batch on a device (Lightning calls this); the host does not wait for the copies to a GPU."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=device.type == "cuda"))
 
     def pin_memory(self) -> "ClipBatch":
         """The same batch in memory that a GPU copies from by itself (torch's loader calls this)."""
@@ -80,6 +85,7 @@ class ClipBatch:
             {name: change(tensor) for name, tensor in self.present.items()},
             change(self.draws),
             self.errors,
+            self.host_index,
         )
 
 

@@ -17,7 +17,7 @@ LEAVES = {"errors", "atomic", "randomness", "ids", "filesystem", "memory", "sign
 ROWS: list[set[str]] = [
     LEAVES,
     {"guarded"},
-    {"batch", "media", "distributed", "tensor_files", "id_tables", "meter", "scores"},
+    {"batch", "media", "distributed", "tensor_files", "id_tables", "meter", "scores", "transfers"},
     {"modalities", "arrays"},
     {"config"},
     {"runs", "planning"},

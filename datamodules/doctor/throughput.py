@@ -403,7 +403,9 @@ def check_flow(flow: Flow, data: DataSpeed) -> list[Check]:
     return checks
 
 
-def make_flow(config: Config, data: DataSpeed, training: float, labelling: float, machine: Machine) -> Flow:
+def make_flow(
+    config: Config, data: DataSpeed, training: float, labelling: float, machine: Machine, num_passes: int
+) -> Flow:
     """Put the measurements together.
 
     Args:
@@ -412,9 +414,9 @@ def make_flow(config: Config, data: DataSpeed, training: float, labelling: float
         training: clips a second of one device.
         labelling: the same without gradient.
         machine: its devices share the cores.
+        num_passes: over the clips, to label them.
     """
-    labellings = config.labelling.num_labellings * config.labelling.head_groups
-    share = labellings / (labellings + config.trainer.max_epochs)
+    share = num_passes / (num_passes + config.trainer.all_epochs)
     cores = max(1, machine.cores // machine.processes)
     loader = min(data.loader, data.one * cores) if machine.processes > 1 else data.loader
     return Flow(loader, training, labelling, share, machine.on_gpu, config.data.num_workers, cores)

@@ -7,7 +7,6 @@ process holds it all.  Rows that were never probed have no duration.
 import json
 import logging
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence, Set
 from functools import partial
@@ -234,29 +233,3 @@ def default_out(run_dir: Path, paths: Sequence[str]) -> Path:
     """RUN/assigned/NAME, with the name of the first path."""
     first = paths[0].rstrip("/") if "://" in paths[0] else os.path.abspath(paths[0])
     return RunFolder(run_dir).assigned(Path(first).name.removesuffix(".parquet") or "root")
-
-
-def task_of(text: str | None, environment: Mapping[str, str]) -> tuple[int, int]:
-    """Which share of the shards this process takes: (number from 0, of how many).
-
-    Args:
-        text: `i/n`; None: the environment says, of a SLURM array and of torchrun, both together if there are both.
-        environment: of this process.
-
-    Raises:
-        UsageError: the text is something else.
-    """
-    if text is not None:
-        match = re.fullmatch(r"(\d+)/(\d+)", text)
-        if match is None or not int(match[1]) < int(match[2]):
-            raise UsageError(f"--task must be i/n with 0 <= i < n, such as 0/8 to 7/8, got {text!r}")
-        return int(match[1]), int(match[2])
-    number, count = 0, 1
-    if "SLURM_ARRAY_TASK_ID" in environment:
-        first, step = (int(environment.get(f"SLURM_ARRAY_TASK_{name}", d)) for name, d in (("MIN", 0), ("STEP", 1)))
-        number = (int(environment["SLURM_ARRAY_TASK_ID"]) - first) // step
-        count = int(environment["SLURM_ARRAY_TASK_COUNT"])
-        if number >= count:
-            raise UsageError("the SLURM array has gaps: submit a whole one, such as --array=0-31, or give --task i/n")
-    ranks = int(environment.get("WORLD_SIZE", 1))
-    return number * ranks + int(environment.get("RANK", 0)), count * ranks

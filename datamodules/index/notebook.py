@@ -6,6 +6,7 @@ all is known, the lines become a table.
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
@@ -16,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datamodules.processes import Failure, run_jobs
+from selavi.atomic import is_in_use, open_in_use
 from selavi.filesystem import PASSING
 from selavi.guarded.parquet import read_parquet, write_parquet
 from selavi.meter import follow
@@ -30,21 +32,27 @@ class Notebook:
 
     Args:
         folder: where they are kept.
-        name: of the facts, which begins the names of the two files.
+        name: of the facts, which begins the names of the files.
         about: what else they depend on: the folder of the media, settings, the version of what finds them.
         facts: their columns; `status` and `reason` among them.
+        task: which of several tasks writes here, and of how many; each has lines of its own, and reads those of all.
     """
 
-    def __init__(self, folder: Path, name: str, about: str, facts: Iterable[pa.Field]) -> None:
+    def __init__(
+        self, folder: Path, name: str, about: str, facts: Iterable[pa.Field], task: tuple[int, int] = (0, 1)
+    ) -> None:
         self.schema = pa.schema([*_KEY, *facts])
         stem = f"{name}-{blake2b(about.encode(), digest_size=6).hexdigest()}"
-        self.store, self.journal = folder / f"{stem}.parquet", folder / f"{stem}.jsonl"
+        number, count = task
+        of_task = f".{number}-of-{count}" if count > 1 else ""
+        self.store, self.journal = folder / f"{stem}.parquet", folder / f"{stem}{of_task}.jsonl"
+        self._journals = partial(folder.glob, f"{stem}*.jsonl")
 
     def read(self) -> pa.Table:
         """Everything that is known, the newest first."""
         tables = []
-        if self.journal.exists():
-            with self.journal.open(encoding="utf-8") as file:
+        for journal in sorted(self._journals(), key=lambda path: path.stat().st_mtime_ns):
+            with journal.open(encoding="utf-8") as file:
                 while lines := list(islice(file, _BLOCK)):
                     rows = [row for row in map(_parse, lines) if row]
                     tables.append(pa.Table.from_pylist(rows[::-1], schema=self.schema))
@@ -76,7 +84,7 @@ class Notebook:
         self.store.parent.mkdir(parents=True, exist_ok=True)
         outcomes = run_jobs(learn_of, _rows(files), workers=workers, deadline_s=deadline_s, memory_bytes=memory_bytes)
         ids, sizes, times = (files[name].combine_chunks() for name, _ in _KEY)
-        with self.journal.open("a", encoding="utf-8") as file:
+        with self.journal.open("a", encoding="utf-8") as file, open_in_use(self.journal):
             file.write("\n")  # the last line may be half a line
             for number, outcome in follow(outcomes, what, len(files)):
                 facts = (
@@ -99,10 +107,15 @@ class Notebook:
         return notes.take(pa.array(match(files, notes)))
 
     def settle(self, table: pa.Table) -> None:
-        """Let what is known of some files, with their keys, stand for everything that was written down."""
-        if self.journal.exists():
+        """Let what is known of some files, with their keys, stand for everything that was written down.
+
+        What a task is still writing stays.
+        """
+        journals = [journal for journal in self._journals() if not is_in_use(journal)]
+        if journals:
             write_parquet(table, self.store)
-            self.journal.unlink()
+        for journal in journals:
+            journal.unlink()
 
 
 def lasting(notes: pa.Table) -> pa.Table:

@@ -18,6 +18,7 @@ from datamodules.index.notebook import Notebook, lasting, match
 from datamodules.index.probing import probe_file
 from datamodules.index.suffixes import FILM_SUFFIXES, MEDIA_SUFFIXES, PICTURE_SUFFIXES, SOUND_SUFFIXES, suffixes_of
 from datamodules.index.walk import Walk
+from selavi.atomic import locked
 from selavi.errors import UsageError
 from selavi.filesystem import look, real_path
 from selavi.media import STILL_SUFFIXES
@@ -31,6 +32,8 @@ PROBE_MEMORY = 2 << 30
 _LISTED = ("id", "path", "split", "label", "start_s", "end_s", "bytes", "mtime_ns")
 _FOUND = [name for name in SCHEMA.names if name not in _LISTED]
 _OTHERS_KEY = b"other_suffixes"
+LOCK = "lock"
+"""In the folder of the results: who reads or replaces them."""
 
 log = logging.getLogger("selavi")
 
@@ -69,26 +72,99 @@ def scan(
     listing = list_media(root, allow_links, suffixes_of(pictures), layout)
     notebook = _notebook(root, cache_dir, pictures)
     notes = _read_notes(notebook)
+    todo = _to_probe(listing, notes, retry)
+    if len(todo):
+        _probe(notebook, listing, todo, root, workers, deadline_s, pictures)
+        notes = _read_notes(notebook)
+    table = _join(listing, notes, root)
+    notebook.settle(table)
+    return table
+
+
+def scan_share(
+    root: Path,
+    cache_dir: Path,
+    task: tuple[int, int],
+    workers: int = 0,
+    *,
+    deadline_s: float = 30.0,
+    allow_links: bool = False,
+    retry: bool = False,
+    layout: str = "auto",
+    pictures: bool = False,
+) -> tuple[pa.Table | None, int]:
+    """Probe one task's share of the files, every n-th of the list; tasks meet nowhere but in `cache_dir`.
+
+    Args:
+        root: see scan, as for the other arguments.
+        cache_dir: one folder for all tasks, where each writes lines of its own.
+        task: number from 0, of how many.
+        workers: processes.
+        deadline_s: seconds that one file may take.
+        allow_links: read what links to places outside of `root` lead to.
+        retry: probe files of the share again that could not be used.
+        layout: what the folders mean.
+        pictures: still pictures are looked for, not recordings.
+
+    Returns:
+        The manifest that `scan` would return, None while others have files to probe; how many files these are.
+
+    Raises:
+        UsageError: as scan.
+    """
+    require_media(root, allow_links, pictures)
+    root = real_path(root)
+    listing = list_media(root, allow_links, suffixes_of(pictures), layout)
+    notebook = _notebook(root, cache_dir, pictures, task)
+    with locked(cache_dir / LOCK):
+        notes = _read_notes(notebook)
+    number, count = task
+    todo = _to_probe(listing, notes, retry)
+    todo = todo[todo % count == number]
+    if len(todo):
+        _probe(notebook, listing, todo, root, workers, deadline_s, pictures)
+    with locked(cache_dir / LOCK):
+        notes = _read_notes(notebook)
+    missing = int(_is_new(listing, notes).sum())
+    return None if missing else _join(listing, notes, root), missing
+
+
+def _to_probe(listing: pa.Table, notes: pa.Table, retry: bool) -> np.ndarray:
+    """Rows of the files that are to be opened; says where some of them were before."""
     kept = notes.filter(pc.equal(notes["status"], "ok")) if retry else lasting(notes)
-    todo = np.flatnonzero((match(listing, kept) < 0) & pc.is_null(listing["status"]).to_numpy())
+    todo = np.flatnonzero(_is_new(listing, kept))
     again = int((match(listing.take(pa.array(todo)), notes) >= 0).sum())
     if again and not retry:
         log.warning(
             f"{again:,} files that could not be read the last time, for a reason that may pass, are tried again"
         )
-    if len(todo):
-        notebook.learn(
-            listing.select(["id", "bytes", "mtime_ns"]).take(pa.array(todo)),
-            partial(probe_file, str(root), pictures=pictures),
-            "scanning",
-            workers=workers,
-            deadline_s=deadline_s,
-            memory_bytes=PROBE_MEMORY,
-        )
-        notes = _read_notes(notebook)
-    table = _join(listing, notes, root)
-    notebook.settle(table)
-    return table
+    return todo
+
+
+def _probe(
+    notebook: Notebook,
+    listing: pa.Table,
+    rows: np.ndarray,
+    root: Path,
+    workers: int,
+    deadline_s: float,
+    pictures: bool,
+) -> None:
+    """Open some files of a list, and write down what they are like."""
+    notebook.learn(
+        listing.select(["id", "bytes", "mtime_ns"]).take(pa.array(rows)),
+        partial(probe_file, str(root), pictures=pictures),
+        "scanning",
+        workers=workers,
+        deadline_s=deadline_s,
+        memory_bytes=PROBE_MEMORY,
+    )
+
+
+def _is_new(listing: pa.Table, notes: pa.Table) -> np.ndarray:
+    """(n,) whether a file would have to be opened: there are no notes of it, and a look did not give its status."""
+    is_new: np.ndarray = (match(listing, notes) < 0) & pc.is_null(listing["status"]).to_numpy()
+    return is_new
 
 
 def recall(root: Path, listing: pa.Table, cache_dir: Path, pictures: bool = False) -> pa.Table | None:
@@ -104,8 +180,7 @@ def recall(root: Path, listing: pa.Table, cache_dir: Path, pictures: bool = Fals
         None where a file is new or has changed.
     """
     notes = _read_notes(_notebook(root, cache_dir, pictures))
-    is_new = (match(listing, notes) < 0) & pc.is_null(listing["status"]).to_numpy()
-    return None if is_new.any() else _join(listing, notes, root)
+    return None if _is_new(listing, notes).any() else _join(listing, notes, root)
 
 
 def holds_pictures_alone(root: Path, allow_links: bool = False) -> bool:
@@ -264,10 +339,10 @@ def _scattered(length: int, rows: np.ndarray, values: list[str | None]) -> pa.Ar
     return pa.array(values, pa.string()).take(pa.array(place, mask=place < 0))
 
 
-def _notebook(root: Path, cache_dir: Path, pictures: bool) -> Notebook:
+def _notebook(root: Path, cache_dir: Path, pictures: bool, task: tuple[int, int] = (0, 1)) -> Notebook:
     """The facts of the files below a folder that earlier scans have written down."""
     about = f"{root} {_PROBE_VERSION}{' pictures' if pictures else ''}"  # a GIF may be either
-    return Notebook(cache_dir, "scan", about, [SCHEMA.field(name) for name in _FOUND])
+    return Notebook(cache_dir, "scan", about, [SCHEMA.field(name) for name in _FOUND], task)
 
 
 def _read_notes(notebook: Notebook) -> pa.Table:

@@ -28,7 +28,7 @@ from datamodules.index.manifest import describe_bad, mark_unusable, usable, writ
 from datamodules.processes import Failure, run_jobs
 from datamodules.stores.cache import are_still
 from datamodules.stores.shards import FRAME, INDEX, MARK, VERSION, frames_name, pack_clip, tar_name, unpack_clip
-from selavi.atomic import hold, write_atomically, write_text
+from selavi.atomic import hold, hold_together, locked, write_atomically, write_text
 from selavi.errors import DataError, UsageError
 from selavi.filesystem import PASSING, real_path
 from selavi.guarded.json_file import read_json
@@ -135,13 +135,7 @@ def prepare(
             is full.
     """
     began = time.monotonic()
-    rows = usable(manifest).sort_by("id")
-    require_place(media_root(manifest), out)
-    if not len(rows):
-        raise UsageError(f"no file in {media_root(manifest)} can be used, so there is nothing to prepare")
-    if settings.format == "files" and are_still(rows).any():
-        raise UsageError("small video files cannot be made of still pictures: expected --format shards, got files")
-    out.mkdir(parents=True, exist_ok=True)
+    rows = _to_prepare(manifest, out, settings)
     lock = hold(out / LOCK)
     if lock is None:
         raise UsageError(f"{out} is being prepared by another process")
@@ -156,36 +150,144 @@ def prepare(
         if (out / MARK).exists():
             encoded = 0
         else:
-            try:
+            with _told_of_room(out):
                 if settings.format == "shards":
                     prepared: _Shards | _Files = _Shards(rows, out, settings)
                 else:
                     prepared = _Files(rows, out, settings, lasting)
                 encoded, faults = prepared.make(workers, deadline_s)
-            except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                    raise
-                raise UsageError(
-                    f"no space left for {out}; make room and run the same command again: it goes on from here"
-                ) from error
-            write_manifest(mark_unusable(prepared.manifest(manifest), faults), out / "manifest.parquet")
-            description = asdict(settings) | {"version": VERSION, "shard_bytes": prepared.shard_bytes()}
-            write_text(out / MARK, json.dumps(description, indent=1) + "\n")
-            shutil.rmtree(out / WORK, ignore_errors=True)
-        made = read_manifest(out / "manifest.parquet")
-        kept = pc.is_in(rows["id"], value_set=usable(made)["id"].combine_chunks())
-        lost = made.filter(pc.is_in(made["id"], value_set=rows["id"].filter(pc.invert(kept)).combine_chunks()))
-        if not len(usable(made)):
-            raise DataError(f"none of {len(rows):,} clips could be prepared: {describe_bad(made)}")
-        return PrepareSummary(
-            num_clips=int(pc.sum(kept).as_py()),
-            num_encoded=encoded,
-            bytes_in=_bytes_of_files(rows.filter(kept)),
-            bytes_out=sum(file.stat().st_size for file in out.rglob("*") if file.is_file()),
-            seconds=time.monotonic() - began,
-            faults={row["id"]: (row["status"], row["reason"]) for row in lost.to_pylist()},
-            pictures=bool(are_still(rows).all()),
-        )
+            _finish(manifest, out, settings, prepared, faults)
+        return _summary(rows, out, encoded, began)
+
+
+def prepare_share(
+    manifest: pa.Table,
+    out: Path,
+    settings: PrepareSettings,
+    task: tuple[int, int],
+    *,
+    workers: int = 0,
+    deadline_s: float = 600.0,
+) -> tuple[PrepareSummary | None, int]:
+    """Prepare one task's share of the shards, every n-th; tasks meet nowhere but in `out`.
+
+    A set that is finished stays as it is, whatever failed in passing: `prepare` tries that again.
+
+    Args:
+        manifest: see prepare, as for the other arguments; the same for all tasks.
+        out: one folder for all tasks.
+        settings: of shards.
+        task: number from 0, of how many.
+        workers: processes.
+        deadline_s: a clip that takes longer fails.
+
+    Returns:
+        The summary, None while other tasks are not done; how many these are.
+
+    Raises:
+        UsageError: as prepare; or another process is at work on the same task, or small files are asked for.
+    """
+    began = time.monotonic()
+    number, count = task
+    if settings.format != "shards":
+        raise UsageError("small files are made by one process: expected --format shards, or --task 0/1, got files")
+    rows = _to_prepare(manifest, out, settings)
+    marks = [out / WORK / f"task-{each}-of-{count}" for each in range(count)]
+    lock = hold_together(out / LOCK)
+    if lock is None:
+        raise UsageError(f"{out} is being prepared by another process, which does everything")
+    with lock:
+        encoded = 0
+        if not (out / MARK).exists():
+            shards = _Shards(rows, out, settings)
+            with locked(out / WORK / LOCK):
+                _begin(rows, out, settings)
+            with _owned(marks[number], f"task {number}/{count} of {out}"), _told_of_room(out):
+                encoded = shards.write(range(number, len(shards.shard_ends), count), workers, deadline_s)
+            with locked(out / WORK / LOCK):
+                num_missing = sum(not mark.exists() for mark in marks)
+                if num_missing and not (out / MARK).exists():
+                    return None, num_missing
+                if num_missing == 0:
+                    for half in out.glob(".*.tmp"):
+                        half.unlink(missing_ok=True)
+                    _finish(manifest, out, settings, shards, shards.collect())
+        _begin(rows, out, settings)
+        return _summary(rows, out, encoded, began), 0
+
+
+@contextmanager
+def _owned(mark: Path, what: str) -> Iterator[None]:
+    """Do a task that no other process does at the same time; the mark says that it was done."""
+    mark.parent.mkdir(exist_ok=True)
+    own = hold(mark.with_suffix(".lock"))
+    if own is None:
+        raise UsageError(f"another process is at work on {what}")
+    with own:
+        mark.unlink(missing_ok=True)
+        yield
+        mark.touch()
+
+
+def _to_prepare(manifest: pa.Table, out: Path, settings: PrepareSettings) -> pa.Table:
+    """The rows that are to be prepared, by id; makes the folder for them."""
+    rows = usable(manifest).sort_by("id")
+    require_place(media_root(manifest), out)
+    if not len(rows):
+        raise UsageError(f"no file in {media_root(manifest)} can be used, so there is nothing to prepare")
+    if settings.format == "files" and are_still(rows).any():
+        raise UsageError("small video files cannot be made of still pictures: expected --format shards, got files")
+    out.mkdir(parents=True, exist_ok=True)
+    return rows
+
+
+@contextmanager
+def _told_of_room(out: Path) -> Iterator[None]:
+    """Say what to do where the disk is full."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UsageError(
+            f"no space left for {out}; make room and run the same command again: it goes on from here"
+        ) from error
+
+
+def _finish(
+    manifest: pa.Table,
+    out: Path,
+    settings: PrepareSettings,
+    prepared: "_Shards | _Files",
+    faults: dict[str, tuple[str, str]],
+) -> None:
+    """Write the manifest of the prepared clips, and last the mark that says that all are there."""
+    write_manifest(mark_unusable(prepared.manifest(manifest), faults), out / "manifest.parquet")
+    description = asdict(settings) | {"version": VERSION, "shard_bytes": prepared.shard_bytes()}
+    write_text(out / MARK, json.dumps(description, indent=1) + "\n")
+    shutil.rmtree(out / WORK, ignore_errors=True)
+
+
+def _summary(rows: pa.Table, out: Path, encoded: int, began: float) -> PrepareSummary:
+    """What came of the rows of a finished set.
+
+    Raises:
+        DataError: nothing.
+    """
+    made = read_manifest(out / "manifest.parquet")
+    kept = pc.is_in(rows["id"], value_set=usable(made)["id"].combine_chunks())
+    lost = made.filter(pc.is_in(made["id"], value_set=rows["id"].filter(pc.invert(kept)).combine_chunks()))
+    if not len(usable(made)):
+        raise DataError(f"none of {len(rows):,} clips could be prepared: {describe_bad(made)}")
+    return PrepareSummary(
+        num_clips=int(pc.sum(kept).as_py()),
+        num_encoded=encoded,
+        bytes_in=_bytes_of_files(rows.filter(kept)),
+        bytes_out=sum(file.stat().st_size for file in out.rglob("*") if file.is_file()),
+        seconds=time.monotonic() - began,
+        faults={row["id"]: (row["status"], row["reason"]) for row in lost.to_pylist()},
+        pictures=bool(are_still(rows).all()),
+    )
 
 
 def describe_summary(summary: PrepareSummary, out: Path, settings: PrepareSettings) -> str:
@@ -309,9 +411,14 @@ class _Shards:
 
     def make(self, workers: int, deadline_s: float) -> tuple[int, dict[str, tuple[str, str]]]:
         """Write what is missing; returns how many clips were encoded and the faults of all."""
+        encoded = self.write(range(len(self.shard_ends)), workers, deadline_s)
+        return encoded, self.collect()
+
+    def write(self, shards: Iterable[int], workers: int, deadline_s: float) -> int:
+        """Write those of some shards that are not whole; returns how many clips were encoded."""
         (self.out / WORK).mkdir(exist_ok=True)
         starts = np.concatenate([[0], self.shard_ends[:-1]])
-        missing = [shard for shard in range(len(self.shard_ends)) if not self._is_whole(shard)]
+        missing = [shard for shard in shards if not self._is_whole(shard)]
         left = {shard: int(self.shard_ends[shard] - starts[shard]) for shard in missing}
         faults: dict[int, Failure] = {}
         todo = []
@@ -341,6 +448,10 @@ class _Shards:
             left[shard] -= 1
             if not left[shard]:
                 self._assemble(shard, range(starts[shard], self.shard_ends[shard]), faults)
+        return encoded
+
+    def collect(self) -> dict[str, tuple[str, str]]:
+        """Write the index of all shards, which are there; returns the faults of their clips."""
         tables = [read_parquet(self._index(shard)) for shard in range(len(self.shard_ends))]
         index = pa.concat_tables(tables)
         bad = {
@@ -349,7 +460,7 @@ class _Shards:
         }
         good = index.filter(pc.equal(index["status"], "ok")).select(INDEX.names).sort_by("id")
         write_parquet(good, self.out / "index.parquet")
-        return encoded, bad
+        return bad
 
     def manifest(self, manifest: pa.Table) -> pa.Table:
         """The manifest of the originals: paths still name them, so that a gallery can show them."""

@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selavi.augment.colours import Normalise, channels_first
-from selavi.augment.video import jitter_colour
+from selavi.augment.colours import ColourJitter, Normalise, channels_first
 from selavi.config import ImageConfig
 
 _LARGEST_BLUR = 0.01
@@ -39,6 +38,7 @@ class ImageAugmentation(nn.Module):
     def __init__(self, config: ImageConfig) -> None:
         super().__init__()
         self.config = config
+        self.jitter = ColourJitter(config.colour_jitter, config.greyscale)
         self.normalise = Normalise(config.mean, config.std, num_axes=2)
 
     def plain(self, values: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ class ImageAugmentation(nn.Module):
         config = self.config
         pictures = _cut(channels_first(values), place_of(config, draws), config.size)
         if config.colour_jitter > 0 or config.greyscale > 0:
-            pictures = jitter_colour(pictures[:, :, None], config.colour_jitter, config.greyscale, draws)[:, :, 0]
+            pictures = self.jitter(pictures[:, :, None], draws)[:, :, 0]
         if config.blur > 0:
             pictures = blur(pictures, draws["blur"] / config.blur)
         return self.normalise(pictures)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from selavi.cli import Command, Parser
+from selavi.commands.copies import add_copy_to, copy_results, require_store
 from selavi.commands.sharing import MOVED, add_paths, add_sharing, check_sharing
 from selavi.wording import command
 
@@ -40,6 +41,7 @@ class AssignArguments:
     stride_s: float = 0.0
     file: Sequence[str] = ()
     ids: Sequence[str] = ()
+    copy_to: str = ""
     root: str = ""
 
 
@@ -131,6 +133,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--timeline-media", choices=("link", "transcode"), help=about)
     about = "label nothing; merge the labels that are there, with the names of RUN/names.csv"
     parser.add_argument("--merge-only", action="store_true", help=about)
+    add_copy_to(parser)
     parser.take_root(MOVED)
 
 
@@ -139,7 +142,10 @@ def assign(arguments: AssignArguments) -> AssignResult:
     _check(arguments)
     from selavi.commands.assign_shards import assign_shards
 
-    return assign_shards(arguments)
+    result = assign_shards(arguments)
+    if arguments.copy_to and result.tables:
+        copy_results(result.out, arguments.copy_to, result.tables[0].name)
+    return result
 
 
 def _check(arguments: AssignArguments) -> None:
@@ -151,6 +157,8 @@ def _check(arguments: AssignArguments) -> None:
     from selavi.runs.folder import RunFolder
 
     check_sharing(arguments)
+    if arguments.copy_to:
+        require_store(arguments.copy_to)
     at_least(arguments, nearest=0)
     config = load_run_config(arguments.run)
     by_media = reads_media(config)

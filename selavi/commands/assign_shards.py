@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datamodules.index.new_clips import LOCK, SETTINGS, default_out, fix_list, list_clips, task_of
+from datamodules.index.new_clips import LOCK, SETTINGS, default_out, fix_list, list_clips
 from datamodules.index.vectors import list_vectors
 from datamodules.loading.new_clips import ClipList
 from datamodules.stores.new_vectors import by_name, open_new_files, state_of
@@ -34,6 +34,7 @@ from selavi.results.naming import read_names
 from selavi.results.timeline.files import segments_of, write_timelines
 from selavi.results.timeline.page import write_pages
 from selavi.runs.folder import RunFolder
+from selavi.runs.launch import task_of
 from selavi.runs.record import Run, load_run
 
 NUM_SPEAKING = 31

@@ -81,6 +81,7 @@ def _measure(config: "Config", report: "Report", torch: "Outcome", folder: Path,
     """Look at the machine, then measure data against model, and what helps."""
     from datamodules.doctor import throughput
     from datamodules.doctor.machine import check_machine, read_machine
+    from selavi.training.forecast import num_passes
     from selavi.training.speed import measure_faster, measure_model
 
     machine = read_machine(config, torch)
@@ -95,7 +96,8 @@ def _measure(config: "Config", report: "Report", torch: "Outcome", folder: Path,
     if sample is None:
         return
     data = throughput.measure_data(config, sample, folder, seconds / 4)
-    flow = throughput.make_flow(config, data, model.training, model.labelling, machine)
+    passes = num_passes(config, max(1, sample.num_files // config.optim.batch_size))
+    flow = throughput.make_flow(config, data, model.training, model.labelling, machine, passes)
     report.checks += throughput.check_flow(flow, data)
     report.measured |= {"data": asdict(data), "bottleneck": flow.bottleneck}
     trials = throughput.faster_data(config, sample, machine, folder, until_s) if flow.waits() else {}

@@ -38,6 +38,7 @@ from datamodules.loading.shared_memory import needed_bytes
 from datamodules.stores.opening import are_decoded_ahead
 from datamodules.synthetic import CLASSES
 from selavi.commands.checks import output_folder
+from selavi.commands.recipes import has_labellings_of_recipe
 from selavi.config import Config
 from selavi.errors import DataError, UsageError
 from selavi.filesystem import free_disk, on_one_disk
@@ -49,16 +50,19 @@ from selavi.runs.folder import RunFolder
 from selavi.runs.launch import require_one_process
 from selavi.runs.lifetime import require_free
 from selavi.runs.resume import check_settings_of, resume_point
-from selavi.training.first.give import read_first
+from selavi.training.first.give import crafted_for_first, read_first
 from selavi.training.forecast import (
     Clips,
     Course,
     Line,
     Room,
+    measured_cost,
     measured_rates,
     memory_lines,
+    num_passes,
     run_bytes,
     time_lines,
+    warn_of_labellings,
 )
 from selavi.training.rehearsal import Rehearsal, rehearse
 from selavi.training.trainer import make_trainer
@@ -70,7 +74,7 @@ _READ_S = 8.0
 """To measure how fast clips are read, and as long at most to measure how fast files are decoded ahead."""
 _DEMO_ID_BYTES = 25.0
 """Length of an id of the demo set, about."""
-_NOT_COUNTED = "the scan of the files, first labels, checkpoints, evaluation"
+_NOT_COUNTED = "the scan of the files, checkpoints, evaluation"
 
 
 @dataclass(frozen=True)
@@ -121,11 +125,12 @@ def as_table(lines: Sequence[Line]) -> list[str]:
     return text
 
 
-def dry_run(config: Config, words: Sequence[str]) -> DryRun:
+def dry_run(config: Config, config_path: Path | None, words: Sequence[str]) -> DryRun:
     """Find out what a training would need.
 
     Args:
         config: of the run.
+        config_path: the file that its settings come from, some of them.
         words: of the command that trains, behind `train`.
 
     Raises:
@@ -148,10 +153,12 @@ def dry_run(config: Config, words: Sequence[str]) -> DryRun:
     require_source(config)
     require_room_for_batches(config)
     with tempfile.TemporaryDirectory(prefix="selavi-dry-run-") as folder:
-        return _measure(config, words, point.saved, world_size, Path(folder))
+        return _measure(config, config_path, words, point.saved, world_size, Path(folder))
 
 
-def _measure(config: Config, words: Sequence[str], saved: Saved | None, world_size: int, folder: Path) -> DryRun:
+def _measure(
+    config: Config, config_path: Path | None, words: Sequence[str], saved: Saved | None, world_size: int, folder: Path
+) -> DryRun:
     say("dry run: looking at the files, then one step and one labelling block")
     # Shards of a URL are fetched to where the cache is; what an earlier scan knows is read from the run's own.
     beside = replace(config, data=replace(config.data, cache_dir=str(folder))) if "://" in config.data.root else config
@@ -166,13 +173,17 @@ def _measure(config: Config, words: Sequence[str], saved: Saved | None, world_si
     needed_gb = 0.0 if sample is None or sample.media is not None else cache_gb(config, sample)
     decodes = sample is not None and 0 < needed_gb <= config.data.cache_gb and not _is_decoded(config, sample)
     decoding = decoding_s(config, sample, _READ_S) if sample is not None and decodes else None
-    loader = _loader_rate(config, data, rehearsal, machine)
+    loader = _loader_rate(config, data, rehearsal, machine, course)
     lines = [
         *memory_lines(config, clips, rehearsal, _room(config, data, machine), world_size),
         *_disk_lines(config, clips, rehearsal, course, needed_gb if decodes else 0.0),
         *time_lines(config, clips, rehearsal, course, loader, decoding),
     ]
     notes += _notes(config, course, sample, needed_gb, decodes, decoding)
+    cost = measured_cost(config, clips, rehearsal, loader, world_size)
+    warning = warn_of_labellings(config, course.steps_per_epoch, cost)
+    if warning and saved is None and not has_labellings_of_recipe(config, config_path):
+        notes.append(warning)
     return DryRun(lines, notes, command("train", *words))
 
 
@@ -245,12 +256,15 @@ def _is_decoded(config: Config, sample: SampledFiles) -> bool:
     return sample.is_all and are_decoded_ahead(config, sample.manifest)
 
 
-def _loader_rate(config: Config, data: DataSpeed | None, rehearsal: Rehearsal, machine: Machine) -> float:
+def _loader_rate(
+    config: Config, data: DataSpeed | None, rehearsal: Rehearsal, machine: Machine, course: Course
+) -> float:
     """Clips a second that one device gets; inf where there are none to measure."""
     if data is None:
         return float("inf")
     rates = measured_rates(config, rehearsal, data.loader)
-    return make_flow(config, data, rates.training, rates.labelling, machine).loader
+    passes = num_passes(config, course.steps_per_epoch)
+    return make_flow(config, data, rates.training, rates.labelling, machine, passes).loader
 
 
 def _room(config: Config, data: DataSpeed | None, machine: Machine) -> Room:
@@ -310,6 +324,8 @@ def _notes(
             f"data.cache_gb: up to {needed} more, mapped, show as memory in use, and are given back when needed"
         )
     not_counted = [_NOT_COUNTED]
+    if config.labelling.first != "random" and not crafted_for_first(config):
+        not_counted.insert(0, "first labels")
     if sample is None:
         not_counted.insert(0, "generating the demo set, decoding and reading it")
     if decodes and decoding is None:

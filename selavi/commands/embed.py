@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from selavi.cli import Command, Parser
+from selavi.commands.copies import add_copy_to, copy_results, require_store
 from selavi.commands.sharing import MOVED, add_paths, add_sharing, check_sharing
 from selavi.wording import command
 
@@ -38,6 +39,7 @@ class EmbedArguments:
     allow_links: bool = False
     layout: str = "auto"
     settings: Sequence[str] = ()
+    copy_to: str = ""
     root: str = ""
 
 
@@ -88,6 +90,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--dtype", choices=("float32", "float16"), help=about)
     add_sharing(parser, shard="clips that are kept at a time", limit="data.max_bad_fraction")
     parser.add_note("Settings such as data.clip_s=2 or video.size=224 may stand anywhere, unless a run has its own.")
+    add_copy_to(parser)
     parser.take_scattered_settings("--with")
     parser.take_root(MOVED)
 
@@ -97,7 +100,10 @@ def embed(arguments: EmbedArguments) -> EmbedResult:
     config = _check(arguments)
     from selavi.commands.embed_shards import embed_shards
 
-    return embed_shards(arguments, config)
+    result = embed_shards(arguments, config)
+    if arguments.copy_to and result.shapes:
+        copy_results(result.out, arguments.copy_to, "ids.csv")
+    return result
 
 
 def _check(arguments: EmbedArguments) -> "Config":
@@ -106,6 +112,8 @@ def _check(arguments: EmbedArguments) -> "Config":
     from selavi.modalities import files_of
 
     check_sharing(arguments)
+    if arguments.copy_to:
+        require_store(arguments.copy_to)
     require(arguments.paths, "expected files or folders of clips")
     config = _settings_of(arguments)
     require(not files_of(config), f"--with {arguments.encoder}: vectors are made of media, not of other vectors")

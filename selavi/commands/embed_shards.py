@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from datamodules.index.new_clips import LOCK, fix_list, list_clips, task_of
+from datamodules.index.new_clips import LOCK, fix_list, list_clips
 from datamodules.loading.new_clips import ClipList
 from datamodules.stores.new_vectors import state_of
 from selavi.atomic import locked
@@ -35,6 +35,7 @@ from selavi.inference.embedding import (
 from selavi.inference.load import load_model
 from selavi.labelling.rule import LabelRule
 from selavi.modalities import reads_sound
+from selavi.runs.launch import task_of
 from selavi.runs.record import load_run
 
 SETTINGS = "embed.json"

@@ -247,6 +247,7 @@ def _look(usual: Config, run: Path) -> pa.Table:
             cache_dir=data.cache_dir,
             out=RunFolder(run).manifest,
             pictures=reads_stills(usual),
+            task="0/1",
         )
     )
     manifest = read_manifest(result.manifest)

@@ -1,15 +1,20 @@
 """Re-encode a folder of media once, so that training reads it fast: as tar shards, or as small files."""
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from selavi.cli import Command, Parser
+from selavi.commands.copies import add_copy_to, copy_results, require_store
+from selavi.commands.sharing import add_task, describe_task
 from selavi.errors import UsageError
 from selavi.wording import command
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from datamodules.stores.prepare import PrepareSettings, PrepareSummary
 
 LEAST_PIECE_S, LONGEST_SHOT_S = 1.0, 10.0
@@ -39,6 +44,8 @@ class PrepareArguments:
     workers: int = 0
     timeout_s: float = 600.0
     cache_dir: Path = Path(".selavi-cache")
+    task: str | None = None
+    copy_to: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,11 +54,20 @@ class PrepareResult:
 
     out: Path
     settings: "PrepareSettings"
-    summary: "PrepareSummary"
+    summary: "PrepareSummary | None"
+    """None: other tasks are not done."""
+    task: tuple[int, int] = (0, 1)
+    """Which this was, of how many."""
+    num_missing: int = 0
+    """Tasks that are not done."""
 
 
 def add_arguments(parser: Parser) -> None:
     """Describe the command line."""
+    parser.add_note(
+        "Many processes can share the shards, with --task i/n, in a SLURM array or under torchrun; they need one "
+        "--cache-dir. See docs/prepared.md."
+    )
     words = ("/data/vggsound", "/data/vggsound-shards", "--size", "144", "--workers", "16")
     parser.add_example(command("prepare", *words))
     parser.add_argument("root", type=Path, metavar="ROOT", help="folder of media files; nothing in it is changed")
@@ -89,17 +105,27 @@ def add_arguments(parser: Parser) -> None:
     )
     about = "folder where results are kept between scans (default: .selavi-cache)"
     parser.add_argument("--cache-dir", type=Path, metavar="FOLDER", help=about)
+    add_task(parser)
+    add_copy_to(parser)
 
 
 def prepare(arguments: PrepareArguments) -> PrepareResult:
+    """Re-encode all clips, or a task's share of them; copy the set where it is whole."""
+    result = _prepare(arguments)
+    if arguments.copy_to and result.summary:
+        from datamodules.stores.shards import MARK
+
+        copy_results(arguments.out, arguments.copy_to, MARK)
+    return result
+
+
+def _prepare(arguments: PrepareArguments) -> PrepareResult:
     """Scan, join the list, re-encode."""
-    from datamodules.index.cut import cut_evenly, cut_into_shots
-    from datamodules.index.layout import describe_layout
-    from datamodules.index.scan import holds_pictures_alone, other_suffixes, scan
-    from datamodules.index.sources import apply_list
-    from datamodules.index.suffixes import suffixes_of
-    from datamodules.stores.prepare import PrepareSettings
+    from datamodules.index.scan import LOCK
+    from datamodules.stores.prepare import PrepareSettings, prepare_share
     from datamodules.stores.prepare import prepare as re_encode
+    from selavi.atomic import locked
+    from selavi.runs.launch import task_of
 
     settings = PrepareSettings(
         arguments.format,
@@ -111,6 +137,26 @@ def prepare(arguments: PrepareArguments) -> PrepareResult:
         arguments.shard_mb,
     )
     _check(arguments)
+    task, workers = task_of(arguments.task, os.environ), arguments.workers
+    if task[1] == 1:
+        manifest = _list(arguments)
+        summary = re_encode(manifest, arguments.out, settings, workers=workers, deadline_s=arguments.timeout_s)
+        return PrepareResult(arguments.out, settings, summary)
+    with locked(arguments.cache_dir / LOCK):  # the first task looks into what no scan has seen, for all of them
+        manifest = _list(arguments)
+    limit_s = arguments.timeout_s
+    of_share = prepare_share(manifest, arguments.out, settings, task, workers=workers, deadline_s=limit_s)
+    return PrepareResult(arguments.out, settings, of_share[0], task, of_share[1])
+
+
+def _list(arguments: PrepareArguments) -> "pa.Table":
+    """The clips that are to be prepared; says what they are."""
+    from datamodules.index.cut import cut_evenly, cut_into_shots
+    from datamodules.index.layout import describe_layout
+    from datamodules.index.scan import holds_pictures_alone, other_suffixes, scan
+    from datamodules.index.sources import apply_list
+    from datamodules.index.suffixes import suffixes_of
+
     pictures = arguments.pictures or holds_pictures_alone(arguments.root)
     cache_dir, workers = arguments.cache_dir, arguments.workers
     manifest = scan(arguments.root, cache_dir, workers, layout=arguments.layout, pictures=pictures)
@@ -128,8 +174,7 @@ def prepare(arguments: PrepareArguments) -> PrepareResult:
         manifest, about_cut = cut_evenly(manifest, cut_s, arguments.stride_s or cut_s, min(cut_s, LEAST_PIECE_S))
     lines = (*describe_layout(manifest), other_suffixes(manifest, suffixes_of(pictures)), about_list, about_cut)
     print(*filter(None, lines), sep="\n", file=sys.stderr)
-    summary = re_encode(manifest, arguments.out, settings, workers=arguments.workers, deadline_s=arguments.timeout_s)
-    return PrepareResult(arguments.out, settings, summary)
+    return manifest
 
 
 def _check(arguments: PrepareArguments) -> None:
@@ -138,6 +183,10 @@ def _check(arguments: PrepareArguments) -> None:
     from selavi.commands.checks import above_zero, at_least, list_file, output_folder
 
     above_zero(arguments, "timeout_s")
+    if arguments.copy_to:
+        require_store(arguments.copy_to)
+        if arguments.format != "shards":
+            raise UsageError("--copy-to is for --format shards: small files are read in a local folder alone")
     if arguments.stride_s and not arguments.cut_s:
         raise UsageError(f"--stride-s {arguments.stride_s:g} needs --cut-s: the length of a piece")
     if arguments.stride_s and arguments.shots:
@@ -155,6 +204,10 @@ def show(result: PrepareResult) -> None:
     """Say what came out."""
     from datamodules.stores.prepare import describe_summary
 
+    if result.summary is None:
+        missing = f"{result.num_missing} of {result.task[1]} tasks are still to end"
+        print(describe_task(result.task, missing, f"finishes {result.out}"), file=sys.stderr)
+        return
     print(describe_summary(result.summary, result.out, result.settings), file=sys.stderr)
 
 

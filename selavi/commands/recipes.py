@@ -1,6 +1,10 @@
 """The recipes that selavi brings: the YAML files of configs/ in a checkout, of selavi/recipes/ in a wheel."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from selavi.config import Config
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _IN_WHEEL = _PACKAGE / "recipes"
@@ -21,3 +25,21 @@ def find_recipe(path: Path) -> Path:
     from selavi.config import find_config
 
     return find_config(path, RECIPES)
+
+
+def has_labellings_of_recipe(config: "Config", path: Path | None) -> bool:
+    """Whether a run makes no more labellings for its epochs than the recipe that its settings come from.
+
+    Args:
+        config: of the run.
+        path: the file of its settings; None: those of the run that it goes on with.
+    """
+    from selavi.config import load_config
+
+    if path is None:
+        return True
+    if path.resolve().parent != RECIPES.resolve():
+        return False
+    recipe = load_config(path, [])
+    a_run, of_recipe = config.labelling.num_labellings, recipe.labelling.num_labellings
+    return a_run * recipe.trainer.max_epochs <= of_recipe * config.trainer.max_epochs

@@ -1,15 +1,19 @@
 """Look into every media file of a folder; write a manifest, and a report of the files that cannot be used, and why."""
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from selavi.cli import Command, Parser
+from selavi.commands.sharing import add_task, describe_task
 from selavi.errors import UsageError
 from selavi.wording import command
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from selavi.config import DataConfig
 
 
@@ -31,11 +35,12 @@ class ScanArguments:
     near_doubles: bool = False
     cache_dir: str = ".selavi-cache"
     out: Path = Path("manifest.parquet")
+    task: str | None = None
 
 
 @dataclass(frozen=True)
 class ScanResult:
-    """What was written, and the report as text."""
+    """What was written, and the report as text; nothing yet where other tasks still have files to look into."""
 
     manifest: Path
     report: Path
@@ -47,13 +52,18 @@ class ScanResult:
     root: str
     recipe: str
     """Configuration file to begin with."""
+    task: tuple[int, int] = (0, 1)
+    """Which this was, of how many."""
+    num_missing: int = 0
+    """Files that other tasks have to look into."""
 
 
 def add_arguments(parser: Parser) -> None:
     """Describe the command line."""
     parser.add_note(
         "Nothing is written into ROOT. An interrupted scan continues where it stopped when you start it again, and "
-        "training with the same --cache-dir does not look into any file twice."
+        "training with the same --cache-dir does not look into any file twice. Many processes can share the files, "
+        "with --task i/n, in a SLURM array or under torchrun; they need one --cache-dir. See docs/data.md."
     )
     parser.add_example(command("scan", "/my/videos"))
     parser.add_argument("root", type="path", metavar="ROOT", help="folder of media files")
@@ -84,38 +94,59 @@ def add_arguments(parser: Parser) -> None:
         "manifest to write, with triage.md, and doubles.csv where there are some, beside it (default: manifest.parquet)"
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help=about)
+    add_task(parser)
 
 
 def scan(arguments: ScanArguments) -> ScanResult:
-    """Scan, judge, write the manifest and the report."""
-    from datamodules.index.doubles import describe_doubles, doubles_table, find_doubles
-    from datamodules.index.layout import describe_layout
-    from datamodules.index.manifest import judge, write_manifest
-    from datamodules.index.scan import holds_pictures_alone, other_suffixes, require_media
+    """Look into the files, or into a task's share of them; write the manifest and the report where all are done."""
+    from datamodules.index.scan import LOCK, holds_pictures_alone, require_media, scan_share
     from datamodules.index.scan import scan as scan_files
-    from datamodules.index.sources import apply_list, describe_list
-    from datamodules.index.suffixes import suffixes_of
-    from datamodules.index.triage import triage
-    from selavi.atomic import locked, write_text
-    from selavi.modalities import MODALITIES
-    from selavi.results.cluster_table import write_table
+    from selavi.atomic import locked
+    from selavi.runs.launch import task_of
 
     data = _checked_settings(arguments)
+    task = task_of(arguments.task, os.environ)
+    if task[1] > 1 and arguments.near_doubles:
+        raise UsageError(
+            "--near-doubles decodes every file, and is not shared: scan in tasks first, then once more with "
+            "--near-doubles --task 0/1"
+        )
     root = Path(data.root)
     cache_dir = Path(data.cache_dir)
     pictures = arguments.pictures or holds_pictures_alone(root, arguments.allow_links)
     require_media(root, arguments.allow_links, pictures)
-    with locked(cache_dir / "lock"):
-        manifest = scan_files(
-            root,
-            cache_dir,
-            arguments.workers,
-            deadline_s=arguments.timeout_s,
-            allow_links=arguments.allow_links,
-            retry=arguments.retry,
-            layout=arguments.layout,
-            pictures=pictures,
-        )
+    how: dict[str, Any] = {
+        "deadline_s": arguments.timeout_s,
+        "allow_links": arguments.allow_links,
+        "retry": arguments.retry,
+        "layout": arguments.layout,
+        "pictures": pictures,
+    }
+    if task[1] == 1:
+        with locked(cache_dir / LOCK):
+            manifest = scan_files(root, cache_dir, arguments.workers, **how)
+        return _write(manifest, arguments, pictures)
+    manifest, num_missing = scan_share(root, cache_dir, task, arguments.workers, **how)
+    if manifest is None:
+        return ScanResult(arguments.out, arguments.out, None, "", (), arguments.root, "", task, num_missing)
+    with locked(cache_dir / LOCK):  # two tasks may end at once
+        return _write(manifest, arguments, pictures)
+
+
+def _write(manifest: "pa.Table", arguments: ScanArguments, pictures: bool) -> ScanResult:
+    """Judge the files, write the manifest and the report."""
+    from datamodules.index.doubles import describe_doubles, doubles_table, find_doubles
+    from datamodules.index.layout import describe_layout
+    from datamodules.index.manifest import judge, write_manifest
+    from datamodules.index.scan import other_suffixes
+    from datamodules.index.sources import apply_list, describe_list
+    from datamodules.index.suffixes import suffixes_of
+    from datamodules.index.triage import triage
+    from selavi.atomic import write_text
+    from selavi.modalities import MODALITIES
+    from selavi.results.cluster_table import write_table
+
+    cache_dir = Path(arguments.cache_dir)
     manifest, about_list = apply_list(manifest, arguments.list, arguments.source)
     clip_s = 0.0 if pictures else arguments.clip_s
     policy = arguments.audio_policy
@@ -172,6 +203,10 @@ def _checked_settings(arguments: ScanArguments) -> "DataConfig":
 
 def show(result: ScanResult) -> None:
     """Print the report, where it is, and what to do next."""
+    if result.num_missing:
+        missing = f"{result.num_missing:,} files in {result.root} are still to be looked into"
+        print(describe_task(result.task, missing, f"writes {result.manifest}"), file=sys.stderr)
+        return
     print(result.text)
     print(f"manifest: {result.manifest}\nreport: {result.report}", file=sys.stderr)
     if result.doubles:

@@ -37,8 +37,7 @@ def add_sharing(parser: Parser, *, shard: str, limit: str) -> None:
         limit: where the largest share of unusable files comes from by default.
     """
     parser.add_argument("--shard-clips", type=int, metavar="N", help=f"{shard} (default: 1000)")
-    about = "work on share i of n, counted from 0 (default: as a SLURM array or torchrun says, otherwise everything)"
-    parser.add_argument("--task", metavar="i/n", help=about)
+    add_task(parser)
     about = "number of processes that decode; 0: decode in this process (default: one for each core)"
     parser.add_argument("--workers", type=int, metavar="N", help=about)
     about = f"largest share of unusable files; more end with exit code 3 (default: {limit})"
@@ -46,6 +45,27 @@ def add_sharing(parser: Parser, *, shard: str, limit: str) -> None:
     parser.add_argument("--allow-links", action="store_true", help="follow links that lead out of a folder")
     about = "what the folders below a PATH mean (data.layout; default: recognised by their names)"
     parser.add_argument("--layout", choices=("auto", "classes", "splits", "flat"), help=about)
+
+
+def add_task(parser: Parser) -> None:
+    """Which share of the work."""
+    about = "work on share i of n, counted from 0 (default: as a SLURM array or torchrun says, otherwise everything)"
+    parser.add_argument("--task", metavar="i/n", help=about)
+
+
+def describe_task(task: tuple[int, int], missing: str, last: str) -> str:
+    """What is said where a task has done its share, and others have not.
+
+    Args:
+        task: number from 0, of how many.
+        missing: what is still to come, in words.
+        last: what the task that ends last does.
+    """
+    number, count = task
+    return (
+        f"task {number}/{count} is done: {missing}; the task that ends last {last}. Where no other task is left, the "
+        "same command with --task 0/1 does what is missing"
+    )
 
 
 def check_sharing(arguments: SharedArguments) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from selavi.cli import Command, Parser
-from selavi.commands.recipes import RECIPES, find_recipe, recipe_names
+from selavi.commands.recipes import RECIPES, find_recipe, has_labellings_of_recipe, recipe_names
 from selavi.errors import UsageError
 from selavi.filesystem import user_path
 from selavi.wording import command, duration
@@ -74,9 +74,9 @@ def run(arguments: TrainArguments) -> "TrainResult | DryRun":
 
     from selavi.commands.dry_run import dry_run
 
-    config, _ = _settings(arguments)
+    config, path = _settings(arguments)
     words = () if arguments.config == DEMO else ("--config", str(arguments.config))
-    return dry_run(config, (*words, *arguments.overrides))
+    return dry_run(config, path, (*words, *arguments.overrides))
 
 
 def train(arguments: TrainArguments) -> TrainResult:
@@ -104,6 +104,7 @@ def _train(config: "Config", config_path: Path | None, is_first: bool, may_chang
     from selavi.runs.resume import resume_point
     from selavi.training.callbacks import LabellingCallback, Poison, Progress, Saving, Survival
     from selavi.training.first.give import read_first
+    from selavi.training.forecast import warn_of_labellings
     from selavi.training.module import SelaviModule
     from selavi.training.trainer import fit, make_trainer
 
@@ -125,9 +126,10 @@ def _train(config: "Config", config_path: Path | None, is_first: bool, may_chang
     progress = Progress(config, data.ids)
     saving = Saving(config)
     pulse = Pulse(config.run_dir)
-    survival = Survival(config, data.ids, saving, pulse)
+    poison = Poison(config, data.ids)
+    survival = Survival(config, data.ids, saving, pulse, poison)
     labelling = LabellingCallback(config, data.labels, progress, survival, first_table)
-    trainer = make_trainer(config, [labelling, progress, Poison(config, data.ids), survival, saving])
+    trainer = make_trainer(config, [labelling, progress, poison, survival, saving])
     module = SelaviModule(config, data.ids, data.steps_per_epoch(trainer.world_size), may_change)
     module.check_checkpoint(point.saved)
     if trainer.is_global_zero:
@@ -136,6 +138,9 @@ def _train(config: "Config", config_path: Path | None, is_first: bool, may_chang
         if point.saved is not None and module.changes:
             note_changes(run_dir, point.saved.content["global_step"], module.changes)
         progress.announce(point.checkpoint, describe_bad(manifest))
+        warning = warn_of_labellings(config, module.steps_per_epoch)
+        if warning and point.checkpoint is None and not has_labellings_of_recipe(config, config_path):
+            progress.say(warning)
     checkpoint = point.checkpoint
     del point  # the checkpoint that it holds would stay in memory for the whole training
     with survival.watching():

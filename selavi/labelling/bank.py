@@ -11,6 +11,7 @@ from torch import Tensor
 from selavi.errors import UsageError
 from selavi.ids import ClipIds, describe_changes
 from selavi.labelling.rule import LabelRule
+from selavi.transfers import send
 
 
 def probe_of_bank(state: Mapping[str, Any]) -> np.ndarray | None:
@@ -79,9 +80,9 @@ class LabelBank:
             raise RuntimeError("the label bank was read before the first labelling")
         return self.labels[index.cpu()].long().to(index.device)
 
-    def read(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Pseudo-labels and weights, (B, H) each, of some rows (B,), on their device."""
-        return self[index], self.clip_weights(index)
+    def read(self, index: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Pseudo-labels and weights, (B, H) each, of some rows (B,) on the host, which does not wait for the device."""
+        return send(self[index], device), send(self.clip_weights(index), device)
 
     def clip_weights(self, index: Tensor) -> Tensor:
         """What some rows (B,) count in the loss of each head, (B, H) float32, on their device."""

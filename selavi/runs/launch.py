@@ -1,6 +1,7 @@
 """What launched this process, and which of several it is, until they have met; then see selavi.distributed."""
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 
 from selavi.errors import UsageError
@@ -42,6 +43,32 @@ def trains_on_all(environment: Mapping[str, str] = os.environ) -> list[str]:
         return []
     on_each = int(environment["LOCAL_WORLD_SIZE"])
     return [f"trainer.devices={on_each}", f"trainer.num_nodes={count // on_each}"]
+
+
+def task_of(text: str | None, environment: Mapping[str, str]) -> tuple[int, int]:
+    """Which share of work that needs no messages this process takes: (number from 0, of how many).
+
+    Args:
+        text: `i/n`; None: the environment says, of a SLURM array and of torchrun, both together if there are both.
+        environment: of this process.
+
+    Raises:
+        UsageError: the text is something else.
+    """
+    if text is not None:
+        match = re.fullmatch(r"(\d+)/(\d+)", text)
+        if match is None or not int(match[1]) < int(match[2]):
+            raise UsageError(f"--task must be i/n with 0 <= i < n, such as 0/8 to 7/8, got {text!r}")
+        return int(match[1]), int(match[2])
+    number, count = 0, 1
+    if "SLURM_ARRAY_TASK_ID" in environment:
+        first, step = (int(environment.get(f"SLURM_ARRAY_TASK_{name}", d)) for name, d in (("MIN", 0), ("STEP", 1)))
+        number = (int(environment["SLURM_ARRAY_TASK_ID"]) - first) // step
+        count = int(environment["SLURM_ARRAY_TASK_COUNT"])
+        if number >= count:
+            raise UsageError("the SLURM array has gaps: submit a whole one, such as --array=0-31, or give --task i/n")
+    ranks = int(environment.get("WORLD_SIZE", 1))
+    return number * ranks + int(environment.get("RANK", 0)), count * ranks
 
 
 def require_all_take_part(world_size: int, environment: Mapping[str, str] = os.environ) -> None:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
-from torch.optim import SGD
+from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from selavi.atomic import write_atomically, write_text
@@ -32,7 +32,7 @@ from selavi.runs.checkpoint import Saved, read_checkpoint, save_tensors
 from selavi.runs.folder import RunFolder
 from selavi.runs.record import Run
 from selavi.runs.resume import check_same_settings
-from selavi.training.optim import lr_factor, target_lr
+from selavi.training.optim import limit_gradient, lr_factor, target_lr
 from selavi.training.seen import Seen
 
 KIND = "classifier"
@@ -129,6 +129,12 @@ class FinetuneModule(pl.LightningModule):
         loss = (losses * decoded).sum() / decoded.sum().clamp(min=1)
         self.log("train/loss", loss)
         return loss
+
+    def configure_gradient_clipping(
+        self, optimizer: Optimizer, gradient_clip_val: Any = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Limit the norm of the gradient."""
+        limit_gradient(optimizer, gradient_clip_val)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """SGD, the encoder at a share of the classifier's rate; warm-up, then a drop at each milestone."""

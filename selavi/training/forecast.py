@@ -1,18 +1,24 @@
 """What a run will need, from what a rehearsal measured: memory, disk and time.  Numbers in, numbers out."""
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from selavi.config import Config
 from selavi.labelling.methods import METHODS
 from selavi.labelling.schedule import labelling_steps_of_run
-from selavi.planning import Cost, Rates, cost_of
-from selavi.training.first.give import labellings_before
+from selavi.planning import FEWEST_LABELLINGS, Cost, Rates, cost_of
+from selavi.training.first.give import crafted_for_first, labellings_before, views_and_passes
 from selavi.training.rehearsal import Rehearsal
 from selavi.wording import byte_size, duration, speed
 
+MOST_FOR_LABELS = 1 / 3
+"""Share of a run's work above which labels are said to take much of it."""
+PASS_WORK = 1 / 3
+"""Epochs that a pass over the clips without gradient counts as, where nothing is measured: a backward pass computes
+twice as much as a forward one."""
 MANIFEST_BYTES = 250
 """Memory for a row of a manifest, the id among it."""
 _SAVED_ID_BYTES = 4
@@ -189,9 +195,8 @@ def time_lines(
         decoding_s: seconds of decoding media ahead; None where that is not done, or not known.
     """
     steps, cost = course.steps_per_epoch, measured_cost(config, clips, rehearsal, loader, course.world_size)
-    labellings = labelling_steps_of_run(config, steps)
     epochs = config.trainer.all_epochs - course.step / steps
-    num_left = len(labellings) - max(course.num_labellings, _given_first(config, labellings, steps))
+    num_left = num_relabellings(config, steps, course.num_labellings)
     rates = measured_rates(config, rehearsal, loader)
     turns = "while the model works" if rates.at_once else "taking turns with the model"
     reading = "reading clips not counted" if math.isinf(loader) else f"{speed(loader)} clips/s are read, {turns}"
@@ -205,20 +210,86 @@ def time_lines(
     if decoding_s is not None:
         lines.append(Line("time", "decoding ahead", decoding_s, "estimated from a few files"))
     total_s = epochs * cost.epoch_s + num_left * cost.labelling_s + (decoding_s or 0.0)
+    if rehearsal.craft_s and not course.step:
+        first = _first_labels(config, clips, rehearsal, course.world_size, loader)
+        lines.append(first)
+        total_s += first.needs
     what = "what is left" if course.step else "all of it"
     length = f"{epochs:.4g} {'epoch' if epochs == 1 else 'epochs'}, {num_left} labellings"
     lines.append(Line("time", what, total_s, f"estimated: {length}"))
     return lines
 
 
-def _given_first(config: Config, labellings: list[int], steps_per_epoch: int) -> int:
-    """Labellings in whose place the first labels are learned."""
-    if config.labelling.method == "given":
-        return 1
-    if config.labelling.first == "random" or not config.labelling_method.relabels:
-        return 0
-    part_steps = config.trainer.max_epochs * steps_per_epoch
-    return labellings_before(labellings, config.labelling.first_share, part_steps)
+def _first_labels(config: Config, clips: Clips, rehearsal: Rehearsal, world_size: int, loader: float) -> Line:
+    """The crafted features that first labels are made of."""
+    num_rows = _share(clips, world_size)
+    num_views, num_passes = views_and_passes(config, crafted_for_first(config), num_rows)
+    seconds = num_rows * (num_passes / loader + num_views * rehearsal.craft_s / rehearsal.encode_clips)
+    how = f"estimated: {num_passes} passes over the clips for {num_views} views of each; the heads on them not counted"
+    return Line("time", "first labels", seconds, how)
+
+
+def num_relabellings(config: Config, steps_per_epoch: int, num_done: int = 0) -> int:
+    """Labellings that a run makes itself, without those in whose place the first labels are learned.
+
+    Args:
+        config: of the run.
+        steps_per_epoch: optimiser steps.
+        num_done: labellings that it has behind it.
+    """
+    steps, labelling = labelling_steps_of_run(config, steps_per_epoch), config.labelling
+    num_given = 0
+    if labelling.method == "given":
+        num_given = 1
+    elif labelling.first != "random" and config.labelling_method.relabels:
+        num_given = labellings_before(steps, labelling.first_share, config.trainer.max_epochs * steps_per_epoch)
+    return len(steps) - max(num_done, num_given)
+
+
+def num_passes(config: Config, steps_per_epoch: int) -> int:
+    """How often a run reads all clips to label them, the crafted features of first labels included."""
+    crafted = crafted_for_first(config)
+    first = views_and_passes(config, crafted, 1)[1] if crafted else 0
+    return first + config.labelling.head_groups * num_relabellings(config, steps_per_epoch)
+
+
+def labelling_share(config: Config, steps_per_epoch: int, cost: Cost | None = None) -> float:
+    """Share of a run's work that goes into labels.
+
+    Args:
+        config: of the run.
+        steps_per_epoch: optimiser steps.
+        cost: as measured; None: a pass over the clips counts as PASS_WORK epochs.
+    """
+    a_pass = PASS_WORK if cost is None else cost.labelling_s / config.labelling.head_groups / cost.epoch_s
+    labels = a_pass * num_passes(config, steps_per_epoch)
+    return labels / (labels + config.trainer.all_epochs)
+
+
+def warn_of_labellings(config: Config, steps_per_epoch: int, cost: Cost | None = None) -> str:
+    """What to say where labels take more than MOST_FOR_LABELS of a run's work, with the setting that helps.
+
+    Empty where they do not, where fewer labellings are not worth a training, or none follow from the settings.  For the
+    arguments see labelling_share.
+    """
+    settings, epochs = config.labelling, config.trainer.all_epochs
+    share = labelling_share(config, steps_per_epoch, cost)
+    fewest = FEWEST_LABELLINGS
+    if share <= MOST_FOR_LABELS or settings.num_labellings <= fewest or not config.labelling_method.relabels:
+        return ""
+
+    def share_with(num_labellings: int) -> float:
+        fewer = replace(config, labelling=replace(settings, num_labellings=num_labellings))
+        return labelling_share(fewer, steps_per_epoch, cost)
+
+    fitting = bisect_right(range(fewest, settings.num_labellings), MOST_FOR_LABELS, key=share_with)
+    number = fewest + max(0, fitting - 1)
+    how = "as measured" if cost else "by count: a pass without gradient as a third of an epoch"
+    return (
+        f"warning: {share:.0%} of this training goes into labels ({how}), {num_passes(config, steps_per_epoch)} passes "
+        f"over the clips beside {epochs} epochs; labelling.num_labellings={settings.num_labellings} does not follow "
+        f"them. labelling.num_labellings={number} makes it {share_with(number):.0%}"
+    )
 
 
 def _share(clips: Clips, world_size: int) -> int:

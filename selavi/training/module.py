@@ -24,7 +24,7 @@ from selavi.runs.checkpoint import Saved
 from selavi.runs.resume import check_settings_of
 from selavi.training.objectives import make_terms
 from selavi.training.objectives.term import Judged, Step
-from selavi.training.optim import lr_factor, make_optimizer, target_lr
+from selavi.training.optim import limit_gradient, lr_factor, make_optimizer, target_lr
 from selavi.training.seen import Seen
 
 MOST_ROWS = 1024
@@ -59,7 +59,7 @@ class SelaviModule(pl.LightningModule):
         """The terms of the loss, added; `mean_loss` is that of a modality, to be shown."""
         judged = self.judge(batch)
         self.seen = Seen(batch, {name: values.detach() for name, values in judged.logits.items()})
-        step = Step(batch, judged, lambda: self.label_bank.read(batch.index), self.judge)
+        step = Step(batch, judged, lambda: self.label_bank.read(batch.host_index, self.device), self.judge)
         losses = [term.loss(step) for term in self.terms]
         loss, mean_loss = (torch.stack(values).sum() for values in zip(*losses, strict=True))
         self.log("train/loss", mean_loss)
@@ -124,6 +124,12 @@ class SelaviModule(pl.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"},
         }
+
+    def configure_gradient_clipping(
+        self, optimizer: Optimizer, gradient_clip_val: Any = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Limit the norm of the gradient."""
+        limit_gradient(optimizer, gradient_clip_val)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the label bank and the settings, all of plain types."""

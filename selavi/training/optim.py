@@ -5,8 +5,9 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 
+import torch
 from torch import nn
-from torch.optim import SGD
+from torch.optim import SGD, Optimizer
 
 from selavi.config import OptimConfig
 
@@ -15,6 +16,27 @@ def make_optimizer(model: nn.Module, config: OptimConfig, clips_per_step: int) -
     """SGD without Nesterov; the target rate is lr for every `lr_clips` clips of a step (Goyal et al., 1706.02677)."""
     lr = target_lr(config, clips_per_step)
     return SGD(model.parameters(), lr, momentum=config.momentum, weight_decay=config.weight_decay)
+
+
+def make_skippable(optimizer: Optimizer) -> None:
+    """Let SGD leave a step out where its `found_inf` is 1: a number on the device, which the host need not read.
+
+    The fused form looks at that.  What the optimiser remembers begins as zeros, which is the same as none: a first step
+    that is left out would leave memory behind that nothing has been written to.
+    """
+    for group in optimizer.param_groups:
+        group["fused"], group["foreach"] = True, False  # checkpoints of earlier versions say otherwise
+        for parameter in group["params"] if group["momentum"] else []:
+            state = optimizer.state[parameter]
+            if state.get("momentum_buffer") is None:
+                state["momentum_buffer"] = torch.zeros_like(parameter)
+
+
+def limit_gradient(optimizer: Optimizer, largest: float | None) -> None:
+    """Scale the gradient to a norm of at most `largest`, as Lightning does, which refuses fused optimisers."""
+    if largest is not None:
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        torch.nn.utils.clip_grad_norm_(parameters, largest)
 
 
 def target_lr(config: OptimConfig, clips_per_step: int) -> float:

@@ -15,6 +15,7 @@ from selavi.labelling.memory import BLOCK_ROWS
 from selavi.memory import memory_now, peak_memory
 from selavi.randomness import mix
 from selavi.runs.checkpoint import saved_bytes
+from selavi.training.first.give import crafted_for_first
 from selavi.training.speed import Trial, synthetic_batch
 
 _NOISE = 0.5
@@ -48,6 +49,8 @@ class Rehearsal:
     """Memory of the GPU that this process can have."""
     checkpoint_bytes: int
     """A checkpoint, but for what it holds of each clip."""
+    craft_s: float = 0.0
+    """Crafted features of one view of `encode_clips` clips; 0 where no first labels are made of them."""
 
 
 def rehearse(config: Config, num_clips: int) -> Rehearsal:
@@ -68,6 +71,7 @@ def rehearse(config: Config, num_clips: int) -> Rehearsal:
         step_s = _second_time(trial.step, synthetic_batch(config, config.optim.batch_size))
         trial.model.eval()
         encode_s = _second_time(trial.encode, synthetic_batch(config, encode_clips))
+        craft_s = _craft(trial, encode_clips)
         kept = torch.cuda.memory_allocated() if on_gpu else 0
         solve_s = _label_block(trial, block_clips)
     return Rehearsal(
@@ -85,6 +89,7 @@ def rehearse(config: Config, num_clips: int) -> Rehearsal:
         gpu_kept_bytes=kept,
         gpu_bytes=torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved() if on_gpu else 0,
         checkpoint_bytes=_checkpoint_bytes(trial),
+        craft_s=craft_s,
     )
 
 
@@ -94,6 +99,19 @@ def _second_time(part: Callable[[ClipBatch], None], batch: ClipBatch) -> float:
     began_s = time.monotonic()
     part(batch)
     return time.monotonic() - began_s
+
+
+def _craft(trial: Trial, num_clips: int) -> float:
+    """Seconds of the crafted features of one view of some clips; 0 where the run needs none."""
+    crafted = crafted_for_first(trial.config)
+
+    def craft(batch: ClipBatch) -> None:
+        inputs = trial.augment(batch.to(trial.device), random=True)
+        for name, encoder in crafted.items():
+            encoder(inputs[name]).cpu()
+
+    with torch.no_grad():
+        return _second_time(craft, synthetic_batch(trial.config, num_clips)) if crafted else 0.0
 
 
 def _label_block(trial: Trial, num_clips: int) -> float:

@@ -80,6 +80,8 @@ def make_trainer(config: Config, callbacks: list[pl.Callback], kind: str = "labe
         check_batch(config, trainer.world_size)
     if isinstance(trainer.strategy, DDPStrategy):  # which `auto` may come to be; its own argument would need the choice
         trainer.strategy._timeout = timedelta(seconds=settings.timeout_s)
+    # Each step begins with a message between the processes and a read of it; callbacks.Survival does that at its end.
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = _do_nothing  # type: ignore[method-assign]
     if settings.sync_batchnorm and not synced and trainer.world_size > 1 and trainer.is_global_zero:
         log.warning("each process normalises its own batches: torch has SyncBatchNorm for GPUs only")
     return trainer
@@ -106,6 +108,10 @@ def fit(
             f"lost touch with {whose} ({text[:150]}): it has ended, or it hangs, or the network does. Go on with "
             "resume=auto from the last checkpoint; trainer.timeout_s is how long a process is waited for"
         ) from error
+
+
+def _do_nothing() -> None:
+    pass
 
 
 class AtomicCheckpointIO(CheckpointIO):

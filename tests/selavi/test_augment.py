@@ -15,7 +15,8 @@ from selavi.augment.audio import (
     shift_pitch,
     standardise,
 )
-from selavi.augment.video import VideoAugmentation, crop_resize, jitter_colour
+from selavi.augment.colours import ColourJitter
+from selavi.augment.video import VideoAugmentation, crop_resize
 from selavi.batch import NUM_DRAWS, ClipBatch
 from selavi.config import AudioConfig, Config, VideoConfig
 
@@ -222,23 +223,23 @@ def colours() -> Tensor:
 
 
 def test_no_strength_leaves_the_colours(colours: Tensor) -> None:
-    torch.testing.assert_close(jitter_colour(colours, 0.0, 0.0, draws(2, value=0.9)), colours, atol=0.05, rtol=0)
-    torch.testing.assert_close(jitter_colour(colours, 0.5, 0.0, draws(2)), colours, atol=0.05, rtol=0)
+    torch.testing.assert_close(ColourJitter(0.0, 0.0)(colours, draws(2, value=0.9)), colours, atol=0.05, rtol=0)
+    torch.testing.assert_close(ColourJitter(0.5, 0.0)(colours, draws(2)), colours, atol=0.05, rtol=0)
 
 
 def test_greyscale_is_the_luma_in_every_channel(colours: Tensor) -> None:
-    grey = jitter_colour(colours, 0.0, 0.5, draws(2, greyscale=0.4))
+    grey = ColourJitter(0.0, 0.5)(colours, draws(2, greyscale=0.4))
     luma = 0.299 * colours[:, 0] + 0.587 * colours[:, 1] + 0.114 * colours[:, 2]
     for channel in range(3):
         torch.testing.assert_close(grey[:, channel], luma, atol=0.1, rtol=0)
-    kept = jitter_colour(colours, 0.0, 0.5, draws(2, greyscale=0.6))
+    kept = ColourJitter(0.0, 0.5)(colours, draws(2, greyscale=0.6))
     torch.testing.assert_close(kept, colours, atol=0.05, rtol=0)
 
 
 def test_brightness_scales_and_contrast_keeps_the_mean(colours: Tensor) -> None:
-    dark = jitter_colour(colours, 0.4, 0.0, draws(2, brightness=0.0))
+    dark = ColourJitter(0.4, 0.0)(colours, draws(2, brightness=0.0))
     torch.testing.assert_close(dark, 0.6 * colours, atol=0.05, rtol=0)
-    soft = jitter_colour(colours, 0.4, 0.0, draws(2, contrast=0.0))
+    soft = ColourJitter(0.4, 0.0)(colours, draws(2, contrast=0.0))
     torch.testing.assert_close(soft.mean((1, 2, 3, 4)), colours.mean((1, 2, 3, 4)), atol=0.05, rtol=0)
     torch.testing.assert_close(soft.std((2, 3, 4)), 0.6 * colours.std((2, 3, 4)), atol=0.05, rtol=0)
 
@@ -246,11 +247,11 @@ def test_brightness_scales_and_contrast_keeps_the_mean(colours: Tensor) -> None:
 def test_the_hue_turns_and_grey_stays_grey() -> None:
     red = torch.zeros(1, 3, 1, 2, 2)
     red[:, 0] = 200
-    turned = jitter_colour(red, 0.8, 0.0, draws(1, hue=1.0))
+    turned = ColourJitter(0.8, 0.0)(red, draws(1, hue=1.0))
     assert turned[0, 1:].max() > 30 > 0
     luma = torch.tensor([0.299, 0.587, 0.114])
     grey = torch.full((1, 3, 1, 2, 2), 120.0)
-    torch.testing.assert_close(jitter_colour(grey, 0.8, 0.0, draws(1, hue=1.0)), grey, atol=0.2, rtol=0)
+    torch.testing.assert_close(ColourJitter(0.8, 0.0)(grey, draws(1, hue=1.0)), grey, atol=0.2, rtol=0)
     assert turned.min() >= 0 and turned.max() <= 255
     assert (luma @ turned[0, :, 0, 0, 0]).item() == pytest.approx((luma @ red[0, :, 0, 0, 0]).item(), rel=0.25)
 

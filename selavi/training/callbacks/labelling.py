@@ -144,6 +144,7 @@ class LabellingCallback(pl.Callback):
 
     def _relabel(self, trainer: pl.Trainer, module: SelaviModule, last: bool = False) -> None:
         """Renew the bank; where a signal stops that, the run goes on behind the heads that are labelled."""
+        self.survival.settle(trainer, module)
         with self.survival.saving_before(trainer, module):
             self._relabel_at_once(trainer, module, last)
 

@@ -1,4 +1,4 @@
-"""Gradients that are not finite: noticed before they reach the weights, with the clips that they come from."""
+"""Gradients that are not finite: they never reach the weights, and the clips that they come from are named."""
 
 import csv
 import json
@@ -16,7 +16,9 @@ from selavi.config import Config
 from selavi.distributed import gather_rows, rank
 from selavi.errors import NumericError
 from selavi.runs.folder import RunFolder
+from selavi.training.optim import make_skippable
 from selavi.training.seen import Seen
+from selavi.transfers import LateReading
 from selavi.wording import command
 
 NAMED = 5
@@ -26,9 +28,10 @@ NAMED = 5
 class Poison(pl.Callback):
     """Stops a run whose gradient is not finite, or leaves the batch out, as `trainer.on_nan` says.
 
-    The gradient is that of all processes, so all of them see the fault in the same step.  The weights are as they were
-    before it.  RUN/poison/step-N.json has the clips of the batch, what their inputs are like, and whose logits are not
-    finite.
+    The gradient is that of all processes, so all of them see the fault in the same step.  The device looks at it and
+    leaves the step out, so that the weights are as they were before; the host reads of it a step later, for it would
+    keep the device waiting otherwise.  Whoever needs to know at once calls `settle`.  RUN/poison/step-N.json has the
+    clips of the batch, what their inputs are like, and whose logits are not finite.
 
     Args:
         config: the whole configuration.
@@ -39,6 +42,7 @@ class Poison(pl.Callback):
         self.config, self.ids = config, ids
         self.num_skipped = 0
         self.buffers: list[Tensor] = []
+        self.reading = LateReading()
 
     def state_dict(self) -> dict[str, Any]:
         """How many batches the run has left out."""
@@ -48,25 +52,43 @@ class Poison(pl.Callback):
         """Take it up."""
         self.num_skipped = state_dict["num_skipped"]
 
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Let the device leave steps out."""
+        make_skippable(trainer.optimizers[0])
+
     def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: ClipBatch, _: int) -> None:
         """Remember the statistics of batch norm, which a poisoned batch changes before its gradient is known."""
         if self.config.trainer.on_nan == "skip":
             self.buffers = [values.clone() for values in module.buffers()]
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, module: pl.LightningModule, optimizer: Any) -> None:
-        """Look at the gradient.
-
-        Raises:
-            NumericError: it is not finite, and the batch is not to be left out, or too many were.
-        """
+        """Look at the gradient; see settle for what the step before may raise."""
+        self.settle()
         # Of the optimiser's own list: to walk through the modules for it takes as long as the norm.
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        if not gradients or torch.nn.utils.get_total_norm(gradients).isfinite():
+        if not gradients:
             return
-        path = RunFolder(self.config.run_dir).poison(trainer.global_step)
-        culprits = self._write(module.seen, trainer.global_step, path)  # type: ignore[arg-type]
-        fault = f"the gradient is not finite at step {trainer.global_step}: {describe(culprits)} ({path} has the batch)"
+        is_poisoned = ~torch.nn.utils.get_total_norm(gradients).isfinite()
+        optimizer.found_inf = is_poisoned.float()  # by the name that torch's fused optimisers look for
+        if self.config.trainer.on_nan == "skip":
+            for values, before in zip(module.buffers(), self.buffers, strict=True):
+                values.copy_(torch.where(is_poisoned, before, values))
+        self.reading.begin(is_poisoned[None], (trainer.global_step, module.seen))
+
+    def settle(self) -> None:
+        """Wait for what the device has found in the last step; every rank must come here.
+
+        Raises:
+            NumericError: its gradient is not finite, and the batch is not to be left out, or too many were.
+        """
+        read = self.reading.end()
+        if read is None or not read[0][0]:
+            return
+        step, seen = read[1]
+        path = RunFolder(self.config.run_dir).poison(step)
+        culprits = self._write(seen, step, path)
+        fault = f"the gradient is not finite at step {step}: {describe(culprits)} ({path} has the batch)"
         settings = self.config.trainer
         if settings.on_nan == "stop":
             raise NumericError(
@@ -78,12 +100,8 @@ class Poison(pl.Callback):
             raise NumericError(
                 f"{fault}; {settings.max_skipped} batches were left out before, and trainer.max_skipped allows no more"
             )
-        for parameter in module.parameters():
-            parameter.grad = None  # the optimiser passes over it, momentum included
-        for values, before in zip(module.buffers(), self.buffers, strict=True):
-            values.copy_(before)
         if rank() == 0:
-            self._list(trainer.global_step, culprits)
+            self._list(step, culprits)
 
     def _write(self, seen: Seen, step: int, path: Path) -> list[str]:
         """Write what is known of the batch of all processes; return the ids of the clips with faulty logits."""

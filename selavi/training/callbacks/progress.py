@@ -18,6 +18,7 @@ from selavi.meter import Meter, say
 from selavi.modalities import source_of
 from selavi.training.module import SelaviModule
 from selavi.training.objectives.batch_size import check_batch
+from selavi.transfers import LateReading
 from selavi.wording import duration, speed
 
 LOST, LOST_AFTER = 0.98, 0.2
@@ -43,9 +44,11 @@ class Progress(pl.Callback):
         self.empty_was_said = False
         self.losers: set[str] = set()
         self.random_labellings = 0
+        self.reading = LateReading()
 
     def state_dict(self) -> dict[str, Any]:
         """The loss, which the verdict of a run speaks of."""
+        self._take_loss()
         return {"smooth_loss": self.smooth_loss}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -79,26 +82,34 @@ class Progress(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: SelaviModule, outputs: Any, batch: ClipBatch, _: int
     ) -> None:
-        """Advance the bar."""
-        loss = float(outputs.get("mean_loss", outputs["loss"]))
-        if np.isfinite(loss):  # else the batch was left out
-            self.smooth_loss = loss if np.isnan(self.smooth_loss) else 0.95 * self.smooth_loss + 0.05 * loss
+        """Advance the bar; it shows the loss up to the step before, so that nobody waits for this one's."""
+        self._take_loss()
+        self.reading.begin(outputs.get("mean_loss", outputs["loss"])[None], None)
         if self.meter is not None:
             steps_per_s = self.meter.pace.rate
             words = [f"epoch {trainer.current_epoch + 1}"]
             if steps_per_s is not None:
                 words.append(f"{speed(steps_per_s * self.config.optim.batch_size * world_size())} clips/s")
-            words.append(f"loss {self.smooth_loss:.3f}")
+            if np.isfinite(self.smooth_loss):
+                words.append(f"loss {self.smooth_loss:.3f}")
             self.meter.advance(note=", ".join(words), later_s=self.labellings_left_s)
 
     def on_train_end(self, trainer: pl.Trainer, module: SelaviModule) -> None:
-        """Close the bar."""
+        """Close the bar, with the last loss."""
+        self._take_loss()
         if self.meter is not None:
             self.meter.close()
 
     def on_exception(self, trainer: pl.Trainer, module: SelaviModule, exception: BaseException) -> None:
         """Close the bar."""
         self.on_train_end(trainer, module)
+
+    def _take_loss(self) -> None:
+        """Count the loss of the last step."""
+        read = self.reading.end()
+        if read is not None and np.isfinite(read[0][0]):  # else the batch was left out
+            loss = read[0][0]
+            self.smooth_loss = loss if np.isnan(self.smooth_loss) else 0.95 * self.smooth_loss + 0.05 * loss
 
     def labelled(self, report: LabellingReport, nmi: float | None, planned: int, trained: float) -> None:
         """Print what a labelling did; those ahead will take as long, and no step's time counts it.

@@ -2,16 +2,17 @@
 
 import csv
 import json
-import math
 import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from torch import Tensor
 
 from selavi.batch import ClipBatch
 from selavi.config import Config
@@ -20,8 +21,9 @@ from selavi.errors import DataError, Interrupted, NumericError
 from selavi.filesystem import may_pass, why_gone
 from selavi.runs.folder import RunFolder
 from selavi.runs.pulse import Pulse
-from selavi.training.callbacks.poison import halve_rate
+from selavi.training.callbacks.poison import Poison, halve_rate
 from selavi.training.callbacks.saving import Saving
+from selavi.transfers import LateReading, send
 
 WATCHED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
@@ -33,25 +35,48 @@ class Stopped(Exception):
         self.number = number
 
 
+@dataclass(frozen=True)
+class Wants:
+    """What the end of a step asks for."""
+
+    stop: bool = False
+    save: bool = False
+
+    @property
+    def any(self) -> bool:
+        """Whether there is anything to do."""
+        return self.stop or self.save
+
+    def __or__(self, other: "Wants") -> "Wants":
+        return Wants(self.stop or other.stop, self.save or other.save)
+
+
 class Survival(pl.Callback):
     """Ends a run where it must end, with a checkpoint of all that was done.
 
-    SIGTERM, SIGUSR1 and the keyboard end it after the current step.  The moment one comes it is acknowledged on
-    standard error; a second one ends the process at once, and the last checkpoint stays.  In a labelling, a single
-    process stops at the next batch, several after the pass over the clips: they must all stop at the same place.
+    SIGTERM, SIGUSR1 and the keyboard end it after the current step; where several processes train together, after the
+    next one, for the flags of a step, which they add in one sum, are read while the next is under way.  The moment one
+    comes it is acknowledged on standard error; a second one ends the process at once, and the last checkpoint stays.
+    In a labelling, a single process stops at the next batch, several after the pass over the clips: they must all stop
+    at the same place.
 
     Clips that could not be decoded, by any process, are listed in RUN/bad_clips.csv, and end it when they are too many.
     Several processes tell one another of theirs after each step, and after each pass of a labelling.
+
+    What only the device knows of a step, whether its loss and its gradient are finite, is read a step later, too; but
+    nothing is saved, and no epoch and no labelling begins or ends, before it was.
 
     Args:
         config: the whole configuration.
         ids: ids of the training clips; a batch's `index` counts them.
         saving: writes the checkpoints.
         pulse: says that this process is alive.
+        poison: looks at the gradients.
     """
 
-    def __init__(self, config: Config, ids: Sequence[str], saving: Saving, pulse: Pulse) -> None:
-        self.config, self.ids, self.saving, self.pulse = config, ids, saving, pulse
+    def __init__(self, config: Config, ids: Sequence[str], saving: Saving, pulse: Pulse, poison: Poison) -> None:
+        self.config, self.ids, self.saving, self.pulse, self.poison = config, ids, saving, pulse, poison
+        self.reading = LateReading()
         self.faults: dict[int, str] = {}
         self.new_faults: dict[int, str] = {}
         self.received = 0
@@ -92,25 +117,63 @@ class Survival(pl.Callback):
         """All ranks save or stop at the same step, for whatever befell any of them."""
         self.pulse.beat()
         self.note_errors(batch)
-        is_faulty = self.config.trainer.on_nan == "stop" and not math.isfinite(float(outputs["loss"]))
-        flags = torch.tensor(
-            [self.received, is_faulty, self.saving.is_due(), len(self.new_faults)],
-            dtype=torch.float32,
-            device=module.device,
-        )
-        received, num_faulty, is_due, num_bad = all_sum(flags).tolist()
+        wants = self._read(module.device)
+        self._begin_reading(trainer, module, outputs["loss"])
+        if world_size() == 1:  # nobody else needs to hear of it
+            wants |= self._own_wants()
+        if wants.any or trainer.is_last_batch:
+            self._act(trainer, module, wants)
+
+    def settle(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Wait for what the last step was like, and save or stop where that asks for it; every rank must come here.
+
+        Raises:
+            NumericError: its loss or its gradient is not finite.
+            Interrupted: a signal had come.
+        """
+        self._act(trainer, module, Wants())
+
+    def _act(self, trainer: pl.Trainer, module: pl.LightningModule, wants: Wants) -> None:
+        """Do what is wanted, once it is certain that the last step was sound."""
+        self.poison.settle()
+        wants |= self._read(module.device)
+        if wants.any:
+            self.saving.save(trainer, module)
+        if wants.stop:
+            raise self._interrupted(self.received, trainer)
+
+    def _own_wants(self) -> Wants:
+        """What this process wants."""
+        return Wants(bool(self.received), self.saving.is_due())
+
+    def _begin_reading(self, trainer: pl.Trainer, module: pl.LightningModule, loss: Tensor) -> None:
+        """Start to read this step's flags, of all processes, and whether this one's loss is finite."""
+        is_faulty = ~loss.detach().isfinite() & (self.config.trainer.on_nan == "stop")
+        own = is_faulty.float()[None]
+        wants = self._own_wants()
+        flags = torch.tensor([wants.stop, wants.save, len(self.new_faults)], dtype=torch.float32)
+        total = all_sum(torch.cat([own, send(flags, module.device)]))
+        self.reading.begin(torch.cat([own, total]), trainer.global_step)
+
+    def _read(self, device: torch.device) -> Wants:
+        """What the processes wanted at the end of the step whose flags are under way; nothing where none are.
+
+        Raises:
+            NumericError: a loss of that step is not finite.
+            DataError: too many clips could not be decoded.
+        """
+        read = self.reading.end()
+        if read is None:
+            return Wants()
+        (is_faulty, num_faulty, stop, save, num_bad), step = read
         if num_bad:
-            self._count_errors(module.device)
+            self._count_errors(device)
         if num_faulty:  # though the gradient was finite; see Poison
             whose = "" if is_faulty else ", in another process"
             raise NumericError(
-                f"the loss is not finite at step {trainer.global_step}{whose}; lower optim.lr: "
-                f"{halve_rate(self.config)}"
+                f"the loss is not finite at step {step}{whose}; lower optim.lr: {halve_rate(self.config)}"
             )
-        if received or is_due:
-            self.saving.save(trainer, module)
-        if received:
-            raise self._interrupted(self.received, trainer)
+        return Wants(bool(stop), bool(save))
 
     @contextmanager
     def saving_before(self, trainer: pl.Trainer, module: pl.LightningModule) -> Iterator[None]:

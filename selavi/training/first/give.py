@@ -78,6 +78,21 @@ class Source:
     stop: Callable[[], None]
 
 
+def crafted_for_first(config: Config) -> Mapping[str, Encoder]:
+    """The crafted features that heads make a run's first labels of; empty where these are made otherwise, or not."""
+    if config.labelling.first != "crafted" or not config.labelling_method.relabels or not reads_media(config):
+        return {}
+    crafted = crafted_features(config)
+    return {} if _why_random(config, crafted) else crafted
+
+
+def views_and_passes(config: Config, crafted: Mapping[str, Encoder], clips_a_rank: int) -> tuple[int, int]:
+    """Views of each clip that first labels are made of, and how often the clips are read for them."""
+    num_views = affordable_views(clips_a_rank, crafted, config.labelling.memory_gb)
+    passes_of_run = config.trainer.max_epochs + config.labelling.num_labellings * config.labelling.head_groups
+    return num_views, passes_to_read(passes_of_run, num_views)
+
+
 def read_first(config: Config) -> IdTable | None:
     """The table that labelling.table or labelling.first names, if one does.
 
@@ -174,10 +189,7 @@ def _why_random(config: Config, crafted: Mapping[str, Encoder]) -> str:
 
 
 def _from_teacher(config: Config, bank: LabelBank, source: Source, crafted: Mapping[str, Encoder]) -> str:
-    clips_a_rank = -(-len(bank.ids) // world_size())
-    num_views = affordable_views(clips_a_rank, crafted, config.labelling.memory_gb)
-    passes_of_run = config.trainer.max_epochs + config.labelling.num_labellings * config.labelling.head_groups
-    num_passes = passes_to_read(passes_of_run, num_views)
+    num_views, num_passes = views_and_passes(config, crafted, -(-len(bank.ids) // world_size()))
     views = craft_views(crafted, len(bank.ids), num_views, num_passes, source.read, source.augment, source.device)
     teacher = Teacher(config, views, bank.ids, source.device, source.stop)
     learned = teacher.train()

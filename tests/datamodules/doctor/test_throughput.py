@@ -54,8 +54,8 @@ def test_without_loader_processes_beside_a_gpu_data_and_model_take_turns() -> No
 
 def test_several_devices_share_the_cores() -> None:
     config = Config()
-    one = make_flow(config, SLOW, 1.0, 1.0, MACHINE)
-    four = make_flow(config, SLOW, 1.0, 1.0, replace(MACHINE, processes=4))
+    one = make_flow(config, SLOW, 1.0, 1.0, MACHINE, 200)
+    four = make_flow(config, SLOW, 1.0, 1.0, replace(MACHINE, processes=4), 200)
     assert (one.cores, one.loader) == (8, 40.0)
     assert (four.cores, four.loader) == (2, 20.0)
     assert one.share == pytest.approx(200 / 400)  # 100 labellings of 2 groups, 200 epochs

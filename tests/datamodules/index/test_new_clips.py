@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
-from datamodules.index.new_clips import fix_list, list_clips, task_of
+from datamodules.index.new_clips import fix_list, list_clips
 from selavi.config import Config
 from selavi.errors import UsageError
+from selavi.runs.launch import task_of
 
 Tiny = Callable[..., Config]
 BOTH = ["video", "audio"]

@@ -13,6 +13,8 @@ from datamodules.doctor import throughput
 from datamodules.index.scan import scan
 from selavi.atomic import hold
 from selavi.commands import dry_run
+from selavi.commands.recipes import find_recipe, has_labellings_of_recipe
+from selavi.config import load_config
 from selavi.runs.folder import RunFolder
 from tools import train
 
@@ -71,8 +73,32 @@ def test_a_run_is_tried_and_nothing_is_written(dry: Dry, tmp_path: Path, tiny_ya
     assert re.search(r"epoch of 4 steps .*estimated: \S+ clips/s are read, taking turns with the model", text)
     assert re.search(r"labelling .*32 clips x 2 heads, from 32 x 1", text)
     assert re.search(r"all of it .*estimated: 2 epochs, 4 labellings", text)
-    assert "not counted: the scan of the files, first labels, checkpoints, evaluation" in text
+    assert "not counted: the scan of the files, checkpoints, evaluation" in text
     assert f"Next: python tools/train.py --config {tiny_yaml} run_dir=run {' '.join(settings)}\n" in text
+
+
+def test_labellings_that_take_much_of_the_work_are_named_before_the_training(
+    dry: Dry, fit: Callable[..., int], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = ("labelling.num_labellings=60", "trainer.max_epochs=4")
+    code, text = dry(*words, "labelling.first=crafted")
+    assert code == 0, text
+    assert re.search(r"warning: \d\d% of this training goes into labels \(as measured\)", text)
+    assert re.search(r"first labels +.+ estimated: 2 passes over the clips for 8 views of each", text)
+    settings = ("labelling.method=none", "loss.kind=mutual_information", "heads.num_clusters=2")
+    assert "goes into labels" not in dry(*settings)[1]
+    assert fit(tmp_path / "other", *words, "trainer.max_epochs=1") == 0
+    said = capfd.readouterr().err
+    assert said.index("of this training goes into labels (by count") < said.index("labelling 1/")
+
+
+def test_a_recipe_has_the_labellings_that_it_was_measured_with() -> None:
+    demo = find_recipe(Path("demo"))
+    fewer = ["trainer.max_epochs=9", "labelling.num_labellings=20"]
+    assert has_labellings_of_recipe(load_config(demo, []), demo)
+    assert has_labellings_of_recipe(load_config(demo, fewer), demo)
+    assert not has_labellings_of_recipe(load_config(demo, ["trainer.max_epochs=9"]), demo)
+    assert not has_labellings_of_recipe(load_config(demo, []), Path("mine.yaml"))
 
 
 def test_columns_are_aligned(dry: Dry) -> None:

@@ -19,7 +19,7 @@ from selavi.runs.folder import RunFolder
 from selavi.runs.pulse import Pulse
 from selavi.runs.resume import check_same_settings
 from selavi.scores.metrics import number_labels
-from selavi.training.callbacks import Progress, Survival, survival
+from selavi.training.callbacks import Poison, Progress, Survival, survival
 from selavi.training.callbacks.labelling import mean_nmi
 from selavi.training.callbacks.survival import Stopped
 
@@ -49,7 +49,8 @@ def saves() -> Saves:
 def stop(tiny: Tiny, tmp_path: Path, saves: Saves) -> Survival:
     """Handlers installed, and given back afterwards."""
     config = tiny(f"run_dir={tmp_path / 'run'}")
-    watched = Survival(config, [str(number) for number in range(9)], saves, Pulse(config.run_dir))  # type: ignore[arg-type]
+    ids = [str(number) for number in range(9)]
+    watched = Survival(config, ids, saves, Pulse(config.run_dir), Poison(config, ids))  # type: ignore[arg-type]
     with watched.watching():
         yield watched  # type: ignore[misc]
 
@@ -86,7 +87,7 @@ def test_clips_that_may_be_well_by_now_do_not_count_in_the_next_part(stop: Survi
 def test_a_training_in_a_thread_leaves_the_signals_alone(tiny: Tiny) -> None:
     """Python lets the main thread alone set handlers; a server or a notebook may train in another one."""
     config = tiny()
-    watched = Survival(config, ["a"], Saves(), Pulse(config.run_dir))  # type: ignore[arg-type]
+    watched = Survival(config, ["a"], Saves(), Pulse(config.run_dir), Poison(config, ["a"]))  # type: ignore[arg-type]
     before = signal.getsignal(signal.SIGTERM)
 
     def train() -> None:
@@ -139,38 +140,64 @@ def batch() -> ClipBatch:
 
 def after_step(stop: Survival, batch: ClipBatch, loss: float = 0.5) -> None:
     """The hook at the end of a step."""
-    trainer, module = SimpleNamespace(global_step=7), SimpleNamespace(device=CPU)
+    trainer, module = SimpleNamespace(global_step=7, is_last_batch=False), SimpleNamespace(device=CPU)
     stop.on_train_batch_end(trainer, module, {"loss": torch.tensor(loss)}, batch, 0)  # type: ignore[arg-type]
 
 
 def test_one_sum_a_step_tells_all_processes_of_signals_losses_and_when_to_save(
     stop: Survival, saves: Saves, batch: ClipBatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whichever process has the fault: here it is another one."""
+    """Whichever process has the fault: here it is another one.  They hear of it at the end of the next step."""
     sums: list[torch.Tensor] = []
-    other = torch.zeros(4)
+    quiet = other = torch.zeros(4)
 
     def all_sum(flags: torch.Tensor) -> torch.Tensor:
         sums.append(flags)
         return flags + other
 
+    monkeypatch.setattr(survival, "world_size", lambda: 2)
     monkeypatch.setattr(survival, "all_sum", all_sum)
     after_step(stop, batch)
     assert len(sums) == 1 and saves.steps == []
-    other = torch.tensor([0.0, 0.0, 1.0, 0.0])
+    other = torch.tensor([0.0, 0.0, 1.0, 0.0])  # it wants to save
     after_step(stop, batch)
-    assert saves.steps == [7]
-    other = torch.tensor([0.0, 1.0, 1.0, 0.0])
+    assert saves.steps == []
+    other = quiet
+    after_step(stop, batch)
+    assert saves.steps == [7] and len(sums) == 3
+    other = torch.tensor([1.0, 0.0, 1.0, 0.0])  # and its loss is not finite
+    after_step(stop, batch)
     with pytest.raises(NumericError, match=r"the loss is not finite at step 7, in another process; lower optim\.lr"):
         after_step(stop, batch)
-    other = torch.zeros(4)
+    other = quiet
+    after_step(stop, batch, float("nan"))
     with pytest.raises(NumericError, match=r"the loss is not finite at step 7; lower optim\.lr: .*--change optim"):
-        after_step(stop, batch, float("nan"))
+        after_step(stop, batch)
     assert saves.steps == [7]  # what is not finite is not saved
-    other = torch.tensor([15.0, 0.0, 0.0, 0.0])
+    other = torch.tensor([0.0, 1.0, 0.0, 0.0])  # a signal has come
+    after_step(stop, batch)
+    other = quiet
     with pytest.raises(Interrupted, match="7 steps of it are kept"):
         after_step(stop, batch)
     assert saves.steps == [7, 7]
+
+
+@pytest.mark.parametrize("is_last", [False, True])
+def test_nothing_is_saved_behind_a_step_whose_loss_is_not_finite(
+    stop: Survival, saves: Saves, batch: ClipBatch, is_last: bool
+) -> None:
+    """The loss is read late, but no later than the next checkpoint, or the end of the epoch."""
+    trainer = SimpleNamespace(global_step=7, is_last_batch=is_last)
+    saves.due = not is_last
+    with pytest.raises(NumericError, match="the loss is not finite at step 7;"):
+        stop.on_train_batch_end(trainer, SimpleNamespace(device=CPU), {"loss": torch.tensor(torch.nan)}, batch, 0)  # type: ignore[arg-type]
+    assert saves.steps == []
+
+
+def test_a_labelling_begins_behind_a_step_that_was_sound(stop: Survival, batch: ClipBatch) -> None:
+    after_step(stop, batch, float("inf"))
+    with pytest.raises(NumericError, match="the loss is not finite at step 7;"):
+        stop.settle(SimpleNamespace(global_step=7), SimpleNamespace(device=CPU))  # type: ignore[arg-type]
 
 
 def test_clips_that_cannot_be_decoded_are_listed_once_and_end_the_run_when_they_are_many(

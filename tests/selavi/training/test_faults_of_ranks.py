@@ -21,21 +21,22 @@ from selavi.batch import ClipBatch
 from selavi.config import load_config
 from selavi.errors import DataError
 from selavi.runs.pulse import Pulse
-from selavi.training.callbacks import Survival
+from selavi.training.callbacks import Poison, Survival
 
 folder, allowed, rank = sys.argv[1], sys.argv[2], int(sys.argv[3])
 dist.init_process_group("gloo", rank=rank, world_size=2, timeout=timedelta(seconds=60))
 config = load_config(None, [f"run_dir={folder}", f"data.max_bad_fraction={allowed}"])
 cpu = torch.device("cpu")
 saving = SimpleNamespace(is_due=lambda: False)
-survival = Survival(config, [f"clip {number}" for number in range(10)], saving, Pulse(folder))
+ids = [f"clip {number}" for number in range(10)]
+survival = Survival(config, ids, saving, Pulse(folder), Poison(config, ids))
 
 def batch(*rows):
     errors = [(row, f"corrupt: by {rank}, \\u00fcber, 'a\\nb'") for row in rows]
     return ClipBatch(torch.arange(2), {}, {}, torch.zeros(2, 0), errors)
 
 def step(*rows):
-    trainer, module = SimpleNamespace(global_step=7), SimpleNamespace(device=cpu)
+    trainer, module = SimpleNamespace(global_step=7, is_last_batch=True), SimpleNamespace(device=cpu)
     survival.on_train_batch_end(trainer, module, {"loss": torch.tensor(0.5)}, batch(*rows), 0)
 
 first, second = rank == 0, rank == 1
@@ -81,6 +82,7 @@ module = SimpleNamespace(parameters=lambda: [weight], buffers=list, seen=Seen(ba
 poison = Poison(load_config(None, [f"run_dir={folder}"]), [f"clip {number}" for number in range(4)])
 try:
     poison.on_before_optimizer_step(SimpleNamespace(global_step=7), module, torch.optim.SGD([weight], 1.0))
+    poison.settle()
 except NumericError as error:
     print(error)
 dist.destroy_process_group()

@@ -2,11 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from selavi.config import Config
+from datamodules.clips import ClipDataModule
+from selavi.config import Config, load_config
 from selavi.labelling.schedule import labelling_steps_of_parts
+from selavi.planning import Cost
 from selavi.training import forecast
 from selavi.training.forecast import Clips, Course, Line, Room
 from selavi.training.rehearsal import Rehearsal
@@ -90,6 +93,71 @@ def test_labellings_in_the_time_of_the_first_labels_are_left_out(tiny: Tiny) -> 
     num_left = len(steps) - sum(step < 0.25 * 25_000 for step in steps)
     how = times(config, CLIPS, Course(12_500, 1))["all of it"].how
     assert f"{num_left} labellings" in how and num_left < len(steps)
+
+
+def test_first_labels_of_crafted_features_are_counted_until_the_first_step(tiny: Tiny) -> None:
+    rehearsal = replace(REHEARSAL, craft_s=0.1)
+    config = tiny("labelling.first=crafted")
+    fresh, begun = (
+        by_name(forecast.time_lines(config, CLIPS, rehearsal, Course(12_500, 1, step=step), 100.0, None))
+        for step in (0, 1)
+    )
+    needs = 100_000 * (2 / 100.0 + 8 * 0.1 / 16)  # two passes over the clips, eight views of each
+    assert fresh["first labels"].needs == pytest.approx(needs)
+    parts = times(config, CLIPS, Course(12_500, 1))["all of it"].needs
+    assert fresh["all of it"].needs == pytest.approx(parts + needs)
+    assert "first labels" not in begun
+
+
+def test_the_passes_that_are_counted_are_those_that_a_run_makes(
+    tiny: Tiny, fit: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of the first labels have numbers below 0."""
+    passes: list[int] = []
+    labelling_loader = ClipDataModule.labelling_loader
+
+    def note(self: ClipDataModule, number: int) -> object:
+        passes.append(number)
+        return labelling_loader(self, number)
+
+    monkeypatch.setattr(ClipDataModule, "labelling_loader", note)
+    words = ("labelling.first=crafted", "labelling.num_labellings=6")
+    assert fit(tmp_path / "run", *words) == 0
+    assert len(passes) == forecast.num_passes(tiny(*words), 4)
+    assert sum(number < 0 for number in passes) == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "share", "number"),
+    [
+        (["labelling.first=random"], 0.77, 15),  # 200 passes, a third of an epoch each, beside 20 epochs
+        (["labelling.first=crafted"], 0.67, 24),
+        (["labelling.first=random", "labelling.head_groups=1"], 0.625, 30),
+    ],
+)
+def test_labellings_that_do_not_follow_the_epochs_are_named_with_the_setting_that_helps(
+    settings: list[str], share: float, number: int
+) -> None:
+    config = load_config(None, ["trainer.max_epochs=20", *settings])
+    warning = forecast.warn_of_labellings(config, 1000)
+    assert forecast.labelling_share(config, 1000) == pytest.approx(share, abs=0.005)
+    assert "labelling.num_labellings=100 does not follow them" in warning
+    assert f"labelling.num_labellings={number} makes it 3" in warning
+    for count, fits in ((number, True), (number + 1, False)):
+        fewer = replace(config, labelling=replace(config.labelling, num_labellings=count))
+        assert (forecast.labelling_share(fewer, 1000) <= 1 / 3) == fits
+
+
+def test_labellings_that_follow_the_epochs_or_cannot_be_fewer_are_not_named() -> None:
+    short = ["trainer.max_epochs=20", "labelling.first=random"]
+    assert not forecast.warn_of_labellings(load_config(None, []), 1000)
+    few = load_config(None, ["trainer.max_epochs=2", "labelling.num_labellings=10"])
+    assert forecast.labelling_share(few, 1000) > 1 / 3 and not forecast.warn_of_labellings(few, 1000)
+    never = load_config(None, [*short, "labelling.method=none", "loss.kind=mutual_information"])
+    assert not forecast.warn_of_labellings(never, 1000)
+    assert not forecast.warn_of_labellings(load_config(None, short), 1000, Cost(epoch_s=1.0, labelling_s=1e-3))
+    measured = forecast.warn_of_labellings(load_config(None, short), 1000, Cost(epoch_s=10.0, labelling_s=10.0))
+    assert "83% of this training goes into labels (as measured), 200 passes" in measured
 
 
 @pytest.mark.parametrize("method", ["transport", "kmeans"])

@@ -2,9 +2,11 @@ from itertools import pairwise
 
 import pytest
 import torch
+from torch import nn
+from torch.optim import SGD
 
 from selavi.config import OptimConfig
-from selavi.training.optim import lr_factor, make_optimizer, target_lr
+from selavi.training.optim import limit_gradient, lr_factor, make_optimizer, make_skippable, target_lr
 
 STEPS = 100  # an epoch
 
@@ -75,3 +77,35 @@ def test_each_added_part_begins_at_the_target_without_warm_up() -> None:
     assert factor(6 * STEPS) == pytest.approx(0, abs=1e-12)
     constant = lr_factor(OptimConfig(), 640, STEPS, [2, 3])
     assert constant(2 * STEPS) == 1  # the first part was shorter than its warm-up
+
+
+def a_step(optimizer: SGD, weight: nn.Parameter, gradient: float, found_inf: float) -> None:
+    weight.grad = torch.full_like(weight, gradient)
+    optimizer.found_inf = torch.tensor(found_inf)  # type: ignore[attr-defined]
+    optimizer.step()
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_a_step_that_is_left_out_leaves_nothing_behind(momentum: float) -> None:
+    """Also the first one, before there is any momentum, and where a checkpoint says that the other form is used."""
+    weights = [nn.Parameter(torch.ones(5)) for _ in range(2)]
+    skipping, plain = (SGD([weight], 0.1, momentum=momentum, weight_decay=0.01) for weight in weights)
+    skipping.load_state_dict(plain.state_dict())
+    make_skippable(skipping)
+    a_step(skipping, weights[0], float("nan"), 1.0)
+    assert torch.equal(weights[0], torch.ones(5))
+    for gradient in (2.0, -1.0, 0.5):
+        a_step(skipping, weights[0], gradient, 0.0)
+        a_step(skipping, weights[0], float("inf"), 1.0)
+        weights[1].grad = torch.full_like(weights[1], gradient)
+        plain.step()
+    torch.testing.assert_close(weights[0], weights[1])
+
+
+def test_the_gradient_is_limited() -> None:
+    weight = nn.Parameter(torch.zeros(4))
+    weight.grad = torch.full_like(weight, 3.0)
+    limit_gradient(SGD([weight], 0.1), None)
+    assert weight.grad.norm() == 6
+    limit_gradient(SGD([weight], 0.1), 1.5)
+    torch.testing.assert_close(weight.grad.norm(), torch.tensor(1.5), atol=1e-5, rtol=0)
