@@ -101,8 +101,14 @@ def hold_together(path: Path) -> IO[str] | None:
     return file
 
 
+def claim(file: IO[str]) -> None:
+    """Let is_held say of a file that is open to be written, until it is closed, that somebody has it."""
+    with suppress(BlockingIOError):  # then somebody else has it
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 def is_held(path: Path) -> bool:
-    """Whether another process has a lock file that `hold` takes; nothing is written."""
+    """Whether another process has a file that `hold` or `claim` takes; nothing is written."""
     try:
         with path.open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datamodules.processes import Failure, run_jobs
-from selavi.atomic import is_in_use, open_in_use
+from selavi.atomic import claim, is_held
 from selavi.filesystem import PASSING
 from selavi.guarded.parquet import read_parquet, write_parquet
 from selavi.meter import follow
@@ -84,7 +84,8 @@ class Notebook:
         self.store.parent.mkdir(parents=True, exist_ok=True)
         outcomes = run_jobs(learn_of, _rows(files), workers=workers, deadline_s=deadline_s, memory_bytes=memory_bytes)
         ids, sizes, times = (files[name].combine_chunks() for name, _ in _KEY)
-        with self.journal.open("a", encoding="utf-8") as file, open_in_use(self.journal):
+        with self.journal.open("a", encoding="utf-8") as file:
+            claim(file)
             file.write("\n")  # the last line may be half a line
             for number, outcome in follow(outcomes, what, len(files)):
                 facts = (
@@ -111,7 +112,7 @@ class Notebook:
 
         What a task is still writing stays.
         """
-        journals = [journal for journal in self._journals() if not is_in_use(journal)]
+        journals = [journal for journal in self._journals() if not is_held(journal)]
         if journals:
             write_parquet(table, self.store)
         for journal in journals:

@@ -60,7 +60,7 @@ def copy_results(folder: Path, url: str, last: str) -> None:
             # Without a transaction, a file that is left in the middle becomes an object of half its length.
             with files.transaction, (folder / path).open("rb") as source, files.open(target, "wb") as copy:
                 shutil.copyfileobj(source, copy, 1 << 24)
-    except (OSError, ValueError, NotImplementedError) as error:
+    except Exception as error:  # each kind of store has exceptions of its own
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise UsageError(
             f"the results in {folder} are whole, but {url} does not take them ({reason}); the same command copies them"

@@ -12,7 +12,7 @@ import pytest
 from datamodules import processes
 from datamodules.index import notebook
 from datamodules.stores import prepare as preparing
-from selavi.atomic import hold, hold_together
+from selavi.atomic import claim, hold, hold_together
 from tools import assign, prepare, scan
 
 SIZES = ["--size", "32", "--sample-rate", "8000", "--shard-mb", "1"]
@@ -95,8 +95,13 @@ def test_a_scan_in_tasks_writes_what_one_process_writes(
         patch.setenv("SLURM_ARRAY_TASK_COUNT", "2")
         as_task(patch, 1, count=2)
         scanned("broken")  # the other task is never started
-    assert len(list((tmp_path / "cache-broken").glob("scan-*.jsonl"))) == 1
-    assert scanned("broken", "--task", "0/1") == whole
+    [lines] = (tmp_path / "cache-broken").glob("scan-*.jsonl")
+    with lines.open("a") as written:  # by a task that is still at work: nobody takes its lines away
+        claim(written)
+        assert scanned("broken", "--task", "0/1") == whole
+        assert lines.exists()
+    (folder / "new.mp4").write_bytes(b"")
+    scanned("broken", "--task", "0/1")
     assert not list((tmp_path / "cache-broken").glob("scan-*.jsonl"))
 
 
