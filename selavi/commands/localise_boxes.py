@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from datamodules.processes import run_jobs
 from datamodules.stores.opening import open_prepared
 from datamodules.stores.shards import ShardReader
+from selavi.commands.checks import own_folders
 from selavi.commands.evidence import evidence_for
 from selavi.commands.localise import LocaliseArguments, WrittenBoxes
 from selavi.commands.prepared_clips import read_shard_pictures
@@ -54,6 +55,7 @@ def write_boxes(arguments: LocaliseArguments, run: Run, split: str, head: int, w
         UsageError: a clip is not among the labelled ones, or nothing is left.
     """
     files = RunFolder(run.folder)
+    own_folders(run.folder, [files.boxes_handover, *files.boxes_handover.glob("*")])
     table = cluster_table(read_labels(run.folder, split), run.manifest, head)
     table = _chosen(table, arguments.clips, split)
     names = read_names(files.names) if files.names.exists() else Names([])

@@ -54,6 +54,8 @@ def hand_over_boxes(
 ) -> dict[str, Path]:
     """Write a folder for each format beside the pictures, images.csv (which clip each is of) and README.txt.
 
+    What earlier hand-overs wrote for other formats goes: it would speak of pictures that are no longer there.
+
     Args:
         pictures: in the order in which tools shall show them.
         formats: names of BOX_FORMATS.
@@ -70,6 +72,9 @@ def hand_over_boxes(
         raise UsageError(f"unknown formats {', '.join(unknown)}: expected some of {', '.join(BOX_FORMATS)}")
     if not pictures:
         raise UsageError(f"no box to hand over. {note}")
+    for name in BOX_FORMATS:
+        if name not in formats:
+            Folder.clear(folder.path / name)
     opened, instructions = {}, []
     for name in dict.fromkeys(formats):
         with Folder.opened(folder.path / name) as own:

@@ -10,8 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from datamodules.clips import judge_for
 from datamodules.index.annotations import read_annotations
+from datamodules.index.scan import scan
+from datamodules.stores.opening import open_prepared
+from datamodules.stores.prepare import PrepareSettings, prepare
 from selavi.commands.localise import OWN, LocaliseArguments, localise, verdict
+from selavi.config import load_config
 from selavi.errors import UsageError
 from selavi.results.boxes import BOX_SCHEMA
 from selavi.results.cluster_table import read_labels
@@ -147,3 +152,37 @@ def test_what_cannot_be_done_is_refused(
     assert tool.main([str(run), *words]) == 2
     assert re.search(said, capsys.readouterr().err)
     assert not (run / "localise").exists()
+
+
+def test_pictures_come_from_shards_too(run: Path, demo_set: Path, cache_dir: Path, tmp_path: Path) -> None:
+    """The run as if it had been trained on shards, whose pictures are half as large as those of the recordings."""
+    shards = tmp_path / "shards"
+    prepare(scan(demo_set, cache_dir, 1), shards, PrepareSettings("shards", 32, 0, 0, 8000, 95, 256), workers=1)
+    settings = run / "config.resolved.yaml"
+    settings.write_text(settings.read_text().replace(f"root: {demo_set}", f"root: {shards}"))
+    opened = open_prepared(load_config(settings))
+    assert opened is not None
+    pq.write_table(judge_for(load_config(settings), opened[0]), run / "manifest.parquet")
+    clips = sorted(set(read_labels(run, "train")["id"].to_pylist()))[:2]
+    assert tool.main([str(run), *clips, "--head", "0", "--to", "labelstudio"]) == 0
+    out = run / "localise" / "handover"
+    tasks = json.loads((out / "labelstudio" / "tasks.json").read_text())
+    rows = pq.read_table(run / "localise" / "train-h0.parquet").to_pylist()
+    assert [task["data"]["id"] for task in tasks] == [row["id"] for row in rows]
+    for task, row in zip(tasks, rows, strict=True):
+        [result] = task["predictions"][0]["result"]
+        with Image.open(out / task["data"]["image"].split("=", 1)[1]) as picture:
+            assert picture.size == (result["original_width"], result["original_height"]) == (32, 32)
+        assert result["value"]["x"] == pytest.approx(100 * row["x0"] / row["width"], abs=1e-3)
+
+
+def test_a_hand_over_does_not_follow_a_link_out_of_the_run(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (run / "localise").mkdir()
+    (run / "localise" / "handover").symlink_to(mine)
+    assert tool.main([str(run), "--to", "coco"]) == 2
+    assert "is a link out of the run folder" in capsys.readouterr().err
+    assert not list(mine.iterdir())

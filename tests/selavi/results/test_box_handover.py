@@ -178,6 +178,10 @@ def test_a_second_hand_over_removes_what_the_first_wrote(tmp_path: Path) -> None
     hand(PICTURES[:2], ["yolo"], out)
     assert len(list((out / "images").rglob("*.jpg"))) == len(list((out / "yolo" / "labels").rglob("*.txt"))) == 2
     assert (out / "yolo" / "mine.txt").read_text() == "kept"
+    (out / "cvat").mkdir()
+    hand(PICTURES[:2], ["coco"], out)
+    assert not list((out / "yolo").rglob("*.jpg")) and not (out / "yolo" / "data.yaml").exists()
+    assert (out / "yolo" / "mine.txt").exists() and not list((out / "cvat").iterdir())
 
 
 def test_a_file_in_the_way_an_unknown_format_and_no_box_are_refused(tmp_path: Path) -> None:
