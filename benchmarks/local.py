@@ -229,8 +229,8 @@ def _conclusion(result: Mapping[str, Any]) -> str:
     moving = result["priors"]["frame difference"][1]
     return (
         f"With another seed the same settings point at what moves in {' and in '.join(spans)} of the clips, where the "
-        f"change from frame to frame does in {moving:.2f}. The heads may say one class wherever there is nothing, "
-        "which class depends on the seed, and clips of that class then have no map."
+        f"change from frame to frame does in {moving:.2f}. A guess, not measured: the heads may say one class wherever "
+        "there is nothing, which class depends on the seed, and clips of that class then have no map."
     )
 
 

@@ -54,7 +54,7 @@ class Folder:
     @classmethod
     def clear(cls, path: Path) -> None:
         """Remove what earlier hand-overs wrote into a folder, if they did."""
-        if (path / _RECORD).exists():
+        if cls(path)._known:
             with cls.opened(path):
                 pass
 
