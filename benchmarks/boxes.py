@@ -47,9 +47,10 @@ def measure(runs: Sequence[Path], set_folder: Path) -> list[dict[str, Any]]:
             write_boxes(set_folder, split, table)
             for run in runs:
                 result = localise(LocaliseArguments(run, table, split=split, root=str(set_folder)))
-                figures = {name: asdict(row) for name, row in result.figures.items()}
+                assert result.measured is not None  # there are annotations
+                figures = {name: asdict(row) for name, row in result.measured.figures.items()}
                 about = {"row": run.name, "split": split, "head": result.head, "environment": environment(run)}
-                rows.append({**about, "figures": figures, "notes": list(result.notes)})
+                rows.append({**about, "figures": figures, "notes": list(result.measured.notes)})
     return rows
 
 

@@ -45,8 +45,8 @@ KEPT = 0.2
 """Share of the picture or the spectrogram that is covered, or that alone is kept."""
 
 
-def drawn(look: str, nuisances: Any) -> np.ndarray:
-    """(T, h, w) bool: where the generator draws anything before the background."""
+def drawn(look: str, nuisances: Any, moving: bool = False) -> np.ndarray:
+    """(T, h, w) bool: where the generator draws anything before the background, or only what moves."""
     plain = {
         "background_colour": (0, 0, 0),
         "gradient": (0, 0),
@@ -54,12 +54,12 @@ def drawn(look: str, nuisances: Any) -> np.ndarray:
         "grain": 0.0,
         "brightness": 1.0,
     }
-    white = {"object_colour": (1, 1, 1), "accent_colour": (1, 1, 1)}
+    white = {"object_colour": (1, 1, 1), "accent_colour": (0, 0, 0) if moving else (1, 1, 1)}
     return draw_frames(look, dataclasses.replace(nuisances, **plain, **white))[..., 0] > 127
 
 
 def truths(
-    config: Config, manifest: pa.Table, rows: pa.Table
+    config: Config, manifest: pa.Table, rows: pa.Table, moving: bool = False
 ) -> Callable[[ClipBatch, Mapping[str, torch.Tensor]], dict[str, np.ndarray]]:
     """A function: batch, inputs -> bool arrays, (B, T, h, w) drawn and (B, F, T') within SINCE_S of a strike."""
     seed = json.loads((media_root(manifest) / "dataset.json").read_text(encoding="utf-8"))["seed"]
@@ -74,7 +74,7 @@ def truths(
             start_s = (durations_s[row] - clip_s) / 2
             times_s = start_s + np.arange(config.video.num_frames) * clip_s / config.video.num_frames
             shown = np.minimum((times_s * FPS + 1e-6).astype(int), nuisances.num_frames - 1)
-            truth["video"].append(drawn(label.split("_")[0], nuisances)[shown])
+            truth["video"].append(drawn(label.split("_")[0], nuisances, moving)[shown])
             columns_s = start_s + (np.arange(inputs["audio"].shape[3]) + 0.5) * config.audio.hop_s
             since_s = (nuisances.phase + nuisances.rate_hz * columns_s) % 1 / nuisances.rate_hz
             struck = label.split("_")[1] in STRUCK

@@ -5,6 +5,7 @@ Each function raises UsageError.
 
 import math
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from datamodules.index.manifest import select_split, usable
 from datamodules.index.sources import SOURCES, read_list
 from selavi.config import Config, load_run_config
 from selavi.errors import UsageError
+from selavi.filesystem import Enclosure, real_path
 from selavi.runs.folder import RunFolder
 from selavi.runs.manifest import read_manifest
 from selavi.wording import command
@@ -63,6 +65,17 @@ def run_folder_to_write(folder: Path) -> None:
     can_write = not os.path.isdir(folder) or os.access(folder, os.W_OK)
     about = f"{folder} can only be read, and results go into it: copy the run to a place that can be written, and name "
     require(can_write, f"{about}the copy; its media may stay where they are")
+
+
+def own_folders(folder: Path, places: Iterable[Path]) -> None:
+    """Places in the folder of a run where files of earlier calls are removed: none is a link out of it."""
+    enclosure = Enclosure(folder)
+    for place in places:
+        require(
+            not enclosure.leads_out(os.path.abspath(place)),
+            f"{place} is a link out of the run folder, to {real_path(place)}, where files would be removed: make it a "
+            "folder, or move the whole run and link that",
+        )
 
 
 def run_clips(folder: Path, split: str | None, labelled: bool = False) -> tuple[Config, pa.Table]:

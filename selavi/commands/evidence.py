@@ -42,14 +42,19 @@ def evidence_for(run_folder: Path, split: str, head: int, clip_ids: list[str], r
     if unknown:
         raise UsageError(f"{run_folder} has no label of head {head} for {len(unknown)} clips, such as {unknown[0]!r}")
     path = evidence_path(run_folder, split, head)
-    checkpoint = RunFolder(run_folder).last_checkpoint.stat()
-    with EvidenceWriter(path, f"{checkpoint.st_size} {checkpoint.st_mtime_ns}") as writer:
+    with EvidenceWriter(path, checkpoint_key(run_folder)) as writer:
         missing = {
             clip_id: clusters[clip_id] for clip_id in clip_ids if writer.clusters.get(clip_id) != clusters[clip_id]
         }
         if missing:
             _compute(open_run(run_folder, root), split, head, missing, writer)
     return path
+
+
+def checkpoint_key(run_folder: Path) -> str:
+    """Names the state of a run that evidence is computed from."""
+    checkpoint = RunFolder(run_folder).last_checkpoint.stat()
+    return f"{checkpoint.st_size} {checkpoint.st_mtime_ns}"
 
 
 def _compute(run: Run, split: str, head: int, clusters: dict[str, int], writer: EvidenceWriter) -> None:

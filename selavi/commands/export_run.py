@@ -1,6 +1,5 @@
 """Write the tables, the page and what is handed over of one run."""
 
-import os
 from pathlib import Path
 from typing import Literal
 
@@ -11,12 +10,12 @@ import pyarrow.compute as pc
 from datamodules.index.moved import at_root
 from datamodules.stores.opening import open_media
 from selavi.atomic import hold, next_free
+from selavi.commands.checks import own_folders
 from selavi.commands.export import ExportArguments, ExportResult
 from selavi.commands.features import features_of
 from selavi.commands.gallery import GalleryContent, write_run_gallery
 from selavi.config import Config, load_run_config
 from selavi.errors import UsageError
-from selavi.filesystem import Enclosure, real_path
 from selavi.modalities import reads_media
 from selavi.results.cluster_table import assignments, cluster_table, probe_of, read_labels, write_cluster_table
 from selavi.results.gallery.columns import Columns, read_columns
@@ -33,7 +32,9 @@ _NEED_FEATURES = {"features", "embedding-atlas", "spotlight"}
 def export_run(arguments: ExportArguments) -> ExportResult:
     """Join labels, manifest and names, write the tables, then the gallery."""
     folder = arguments.run
-    _require_own_folders(RunFolder(folder))
+    files = RunFolder(folder)
+    written = [files.gallery / name for name in ("", "data", "media", "thumbs", "evidence")]
+    own_folders(folder, [*written, files.handover, *files.handover.glob("*")])
     manifest = read_manifest(RunFolder(folder).manifest)
     config, manifest = at_root(load_run_config(folder), manifest, arguments.root)
     has_media = reads_media(config) and arguments.media != "none"
@@ -99,18 +100,6 @@ def _own_columns(arguments: ExportArguments, ids: pa.Array) -> Columns | None:
         return None
     page = RunFolder(arguments.run).gallery
     return read_columns(arguments.table, arguments.columns, arguments.picture, pa.chunked_array([ids]), page)
-
-
-def _require_own_folders(run: RunFolder) -> None:
-    """Refuse links out of the run folder in places where an export removes what earlier ones left."""
-    enclosure = Enclosure(run.path)
-    written = [run.gallery / name for name in ("", "data", "media", "thumbs", "evidence")]
-    for place in [*written, run.handover, *run.handover.glob("*")]:
-        if enclosure.leads_out(os.path.abspath(place)):
-            raise UsageError(
-                f"{place} is a link out of the run folder, to {real_path(place)}, where an export would remove files: "
-                "make it a folder, or move the whole run and link that"
-            )
 
 
 def _scanned(clips: pa.Table) -> dict[str, tuple[int, int]]:

@@ -1,7 +1,11 @@
-"""Measure whether the evidence for a clip's cluster lies where people drew boxes, beside what needs no model."""
+"""Say where in the picture the evidence for a clip's cluster lies: a box a clip and moment, as a table and for tools.
+
+With --annotations: measure whether the evidence lies where people drew boxes, beside what needs no model.
+"""
 
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,35 +22,74 @@ OWN = "map"
 
 @dataclass(frozen=True)
 class LocaliseArguments:
-    """Whose maps, and what they are compared with."""
+    """Whose maps, and what is made of them."""
 
     run: Path
-    annotations: Path
+    annotations: Path | None = None
+    """What the maps are compared with; None: nothing is measured."""
     format: str = "table"
     split: str | None = None
     """None: the training split."""
     head: str = "chosen"
     root: str = ""
+    clips: Sequence[str] = ()
+    """Whose boxes are written; none: those of all."""
+    to: Sequence[str] = ()
+    """Tools that the boxes are handed over to."""
+
+    @property
+    def writes_boxes(self) -> bool:
+        """Whether boxes are asked for, and not figures alone."""
+        return self.annotations is None or bool(self.clips or self.to)
 
 
 @dataclass(frozen=True)
-class LocaliseResult:
+class Measured:
     """Figures of the maps and of each prior, and the file that holds them."""
 
     figures: "dict[str, Localisation]"
-    split: str
-    head: int
     notes: tuple[str, ...]
     """What was changed or left out of the annotations."""
     path: Path
 
 
+@dataclass(frozen=True)
+class WrittenBoxes:
+    """The table of boxes, and what was handed over."""
+
+    path: Path
+    num_boxes: int
+    num_clips: int
+    handed: dict[str, Path]
+    """By format, what to open."""
+    notes: tuple[str, ...]
+    """What was left out."""
+
+
+@dataclass(frozen=True)
+class LocaliseResult:
+    """What was measured and written of a head's maps."""
+
+    split: str
+    head: int
+    measured: Measured | None
+    boxes: WrittenBoxes | None
+    worth: str
+    """What is known of how well the maps point, in words."""
+
+
 def add_arguments(parser: Parser) -> None:
     """Describe the command line."""
-    parser.add_example(command("localise", "runs/mine", "--annotations", "boxes.csv", "--split", "test"))
+    measure = command("localise", "runs/mine", "--annotations", "boxes.csv", "--split", "test")
+    parser.add_example(command("localise", "runs/mine", "--to", "coco", "cvat"), measure)
     parser.add_argument("run", type=Path, metavar="RUN", help="run folder, such as runs/demo")
-    about = "boxes or masks that people drew: a table with the columns id, time_s, x, y, w, h and perhaps label"
-    parser.add_argument("--annotations", type=Path, required=True, metavar="FILE", help=f"{about}, or of --format")
+    about = "clips whose boxes are written, by id, with or without suffix and folders (default: all of the split)"
+    parser.add_argument("clips", nargs="*", metavar="CLIP", help=about)
+    about = "also write RUN/localise/handover/FORMAT, with the pictures: coco, yolo, cvat, labelstudio"
+    parser.add_argument("--to", nargs="+", metavar="FORMAT", help=about)
+    about = "measure instead: boxes or masks that people drew, as a table with the columns id, time_s, x, y, w, h and "
+    about += "perhaps label, or of --format; with clips or --to, do both"
+    parser.add_argument("--annotations", type=Path, metavar="FILE", help=about)
     about = "table (default), vggss, flickr_soundnet, music, audioset_instrument, avsbench or coco"
     parser.add_argument("--format", metavar="NAME", help=f"how the annotations are written: {about}")
     about = "clips to look at, which must have labels (default: the training split)"
@@ -57,7 +100,7 @@ def add_arguments(parser: Parser) -> None:
 
 
 def localise(arguments: LocaliseArguments) -> LocaliseResult:
-    """Compare the maps of annotated clips with the boxes; see selavi/commands/localise_run.py."""
+    """Measure and write what is asked for; see selavi/commands/localise_run.py."""
     _check(arguments)
     from selavi.commands.localise_run import localise_run
 
@@ -67,28 +110,47 @@ def localise(arguments: LocaliseArguments) -> LocaliseResult:
 def _check(arguments: LocaliseArguments) -> None:
     """Refuse what cannot be done; imports no torch."""
     from datamodules.index.annotations import FORMATS
-    from selavi.commands.checks import require, run_clips
+    from selavi.commands.checks import require, run_clips, run_folder_to_write
+    from selavi.results.handover.boxes import BOX_FORMATS
 
+    for name in arguments.to:
+        require(name in BOX_FORMATS, f"--to {name}: expected some of {', '.join(BOX_FORMATS)}")
     config, _ = run_clips(arguments.run, arguments.split)
     names = ", ".join(FORMATS)
     require(arguments.format in FORMATS, f"--format {arguments.format}: there is no such format; there are {names}")
     fits = arguments.head == "chosen" or arguments.head in map(str, range(config.num_label_heads))
     require(fits, f"--head {arguments.head}: the run has heads 0 to {config.num_label_heads - 1}")
+    run_folder_to_write(arguments.run)
 
 
 def show(result: LocaliseResult) -> None:
-    """Print the table, what it says, and where it is."""
-    for note in result.notes:
+    """Print the table of figures, what it says, and what was written."""
+    if measured := result.measured:
+        _show_figures(measured, result)
+    if boxes := result.boxes:
+        for note in boxes.notes:
+            print(note, file=sys.stderr)
+        print(f"{boxes.num_boxes} boxes in {boxes.num_clips} clips of split {result.split}, head {result.head}")
+        print(f"boxes: {boxes.path}", file=sys.stderr)
+        for name, path in boxes.handed.items():
+            print(f"{name}: {path}", file=sys.stderr)
+        if boxes.handed:
+            readme = next(iter(boxes.handed.values())).parents[1] / "README.txt"
+            print(f"how to open them: {readme}", file=sys.stderr)
+    print(f"\n{result.worth}")
+
+
+def _show_figures(measured: Measured, result: LocaliseResult) -> None:
+    for note in measured.notes:
         print(note, file=sys.stderr)
-    own = result.figures[OWN]
+    own = measured.figures[OWN]
     print(f"evidence of head {result.head} in {own.num_pictures} annotated pictures of split {result.split}\n")
     print(f"{'':20} {'pointing':>9} {'IoU':>6} {'success':>8} {'area':>6} {'pixels':>7}")
-    for name, figures in result.figures.items():
+    for name, figures in measured.figures.items():
         values = (figures.pointing, figures.mean_iou, figures.success, figures.area, figures.pixel_precision)
         cells = (f"{value:{width}.2f}" for value, width in zip(values, (9, 6, 8, 6, 7), strict=True))
         print(f"{name:20} {' '.join(cells)}")
-    print(f"\n{verdict(result.figures)}")
-    print(f"figures: {result.path}; what each is: docs/evidence.md", file=sys.stderr)
+    print(f"figures: {measured.path}; what each is: docs/evidence.md", file=sys.stderr)
 
 
 def verdict(figures: "dict[str, Localisation]") -> str:

@@ -1,8 +1,9 @@
-"""Maps of evidence at annotated moments of clips, scored beside their priors."""
+"""Maps of evidence at annotated moments of clips, scored beside their priors; and boxes of any clips."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -15,9 +16,12 @@ from datamodules.loading.sampling import ChosenWindow
 from datamodules.loading.views import ClipLoaders
 from datamodules.stores.opening import open_media
 from selavi.atomic import write_text
-from selavi.commands.localise import LocaliseArguments, LocaliseResult
+from selavi.commands.evidence import checkpoint_key
+from selavi.commands.localise import OWN, LocaliseArguments, LocaliseResult, Measured, verdict
+from selavi.commands.localise_boxes import write_boxes
 from selavi.commands.opening import open_run
 from selavi.errors import UsageError
+from selavi.guarded.json_file import as_written, read_json
 from selavi.ids import explain_missing
 from selavi.inference.device import best_device
 from selavi.inference.load import load_model
@@ -30,6 +34,7 @@ from selavi.scores.boxes import beside_priors
 from selavi.scores.head_choice import choose_head
 
 BATCH_SIZE = 16
+_AGAIN = "remove it, and measure again"
 
 
 @dataclass(frozen=True)
@@ -47,14 +52,14 @@ class _Moment:
 
 
 def localise_run(arguments: LocaliseArguments) -> LocaliseResult:
-    """Read boxes and labels, compute the maps of the annotated clips, and score them.
+    """Measure, where there are annotations, and write boxes, where they are asked for.
 
     Raises:
-        UsageError: the annotations cannot be read, none is of a clip of the split, or the clips have no labels yet.
+        UsageError: the annotations cannot be read, none is of a clip of the split, the clips have no labels yet, or one
+            that is named is not among them.
     """
     run = open_run(arguments.run, arguments.root)
     split = arguments.split or run.config.data.train_split
-    annotations = read_annotations(arguments.annotations, arguments.format)
     training = read_labels(run.folder, run.config.data.train_split)
     chosen = choose_head(assignments(training), probe=probe_of(training)).head
     head = chosen if arguments.head == "chosen" else int(arguments.head)
@@ -63,11 +68,22 @@ def localise_run(arguments: LocaliseArguments) -> LocaliseResult:
             f"boxes lie in pictures, and head {head} reads {' and '.join(names)}: choose another --head, or a run that "
             "was trained on video"
         )
+    measured = None
+    if arguments.annotations is not None:
+        measured = _measure(arguments.annotations, arguments.format, run, split, head)
+    worth = _worth(run, split, head)
+    boxes = write_boxes(arguments, run, split, head, worth) if arguments.writes_boxes else None
+    return LocaliseResult(split, head, measured, boxes, worth)
+
+
+def _measure(annotated: Path, format_name: str, run: Run, split: str, head: int) -> Measured:
+    """Compute the maps of the annotated clips, score them beside their priors, and write the figures down."""
+    annotations = read_annotations(annotated, format_name)
     labels = read_labels(run.folder, split).filter(pc.field("head") == head)
     clusters = dict(zip(labels["id"].to_pylist(), labels["cluster"].to_pylist(), strict=True))
     rows = usable(select_split(run.manifest, split))
     rows = rows.filter(pc.is_in(rows["id"], value_set=pa.array(clusters, pa.string())))
-    moments, notes = _moments(annotations, rows, clusters, run, arguments)
+    moments, notes = _moments(annotations, rows, clusters, run, annotated)
     maps, frames, kept, num_bad = _look(run, rows, moments, head)
     if num_bad:
         notes.append(f"{num_bad} annotated pictures are of clips that cannot be decoded, and were left out")
@@ -79,17 +95,40 @@ def localise_run(arguments: LocaliseArguments) -> LocaliseResult:
     record = {
         "split": split,
         "head": head,
-        "annotations": str(arguments.annotations),
+        "annotations": str(annotated),
+        "checkpoint": checkpoint_key(run.folder),
         "notes": notes,
         "figures": {name: asdict(row) for name, row in figures.items()},
+        "verdict": verdict(figures),
     }
     path.parent.mkdir(exist_ok=True)
     write_text(path, json.dumps(record, indent=2) + "\n")
-    return LocaliseResult(figures, split, head, tuple(notes), path)
+    return Measured(figures, tuple(notes), path)
+
+
+def _worth(run: Run, split: str, head: int) -> str:
+    """What was measured of the maps of a head, in words: of this split, else of another one."""
+    files = RunFolder(run.folder)
+    here = files.localisation(split, head)
+    others = sorted(path for path in here.parent.glob(f"*-h{head}.json") if path != here)
+    for path in [here, *others]:
+        if not path.exists():
+            continue
+        record = read_json(path, _AGAIN)
+        with as_written(path, _AGAIN):
+            if record.get("checkpoint") == checkpoint_key(run.folder):
+                num_pictures = record["figures"][OWN]["num_pictures"]
+                return (
+                    f"measured on {num_pictures:,} annotated pictures of split {record['split']}: {record['verdict']}"
+                )
+    return (
+        "nobody has measured whether these maps point at things. Where we did, they mostly did no better than the "
+        "middle of the picture (docs/evidence.md); `--annotations` with some boxes of yours says how well they do here"
+    )
 
 
 def _moments(
-    annotations: Annotations, rows: pa.Table, clusters: dict[str, int], run: Run, arguments: LocaliseArguments
+    annotations: Annotations, rows: pa.Table, clusters: dict[str, int], run: Run, annotated: Path
 ) -> tuple[list[_Moment], list[str]]:
     """The annotated pictures of a run's clips in which anything is to be seen, and what was left out."""
     ids = rows["id"].to_pylist()
@@ -98,7 +137,7 @@ def _moments(
     if not (places >= 0).any():
         hint = explain_missing(named, ids)
         raise UsageError(
-            f"{arguments.annotations} names {len(named)} clips, such as {', '.join(map(repr, named[:2]))}, and none is "
+            f"{annotated} names {len(named)} clips, such as {', '.join(map(repr, named[:2]))}, and none is "
             f"among the {len(ids)} labelled ones of that split, such as {', '.join(map(repr, ids[:2]))}"
             + (f": {hint}" if hint else "; --split chooses another one")
         )

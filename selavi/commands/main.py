@@ -37,7 +37,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "probe": "measure what the features are worth with frozen encoders",
         "compare": "compare recipes, runs or arrays of features over several seeds",
         "degrade": "measure how well clusters hold when picture or sound is degraded",
-        "localise": "measure whether evidence lies where people drew boxes, beside priors",
+        "localise": "put boxes around evidence, or measure it beside boxes that people drew",
     },
     "weights": {
         "convert": "write weights for other programs: safetensors, torch.export, ONNX",

@@ -10,6 +10,7 @@ from selavi.atomic import write_atomically
 from selavi.media import encode_clip, encode_jpeg
 from selavi.results.gallery.media import MediaJob
 from selavi.results.gallery.thumbnails import Geometry, ThumbnailJob, times_of
+from selavi.results.handover.pictures import PictureJob
 
 _FRAMES_AT_ONCE = 64
 
@@ -36,6 +37,19 @@ def read_shard(
         changed = resample_poly(sound.astype(np.float32), rate // common, stored // common)
         sound = np.clip(np.rint(changed), -32768, 32767).astype(np.int16)
     return frames, sound
+
+
+def read_shard_pictures(job: PictureJob, *, reader: ShardReader) -> Sequence[np.ndarray]:
+    """Read pictures of a clip, as large as they are stored.
+
+    Args:
+        job: whose row is that of the reader.
+        reader: of the clips.
+
+    Raises:
+        MediaError: the clip is not in the shards, or cannot be read.
+    """
+    return list(reader.frames_at(job.row, job.times_s))
 
 
 def write_shard(job: MediaJob, *, reader: ShardReader) -> str:

@@ -99,6 +99,15 @@ class RunFolder:
         """How well that evidence agrees with boxes that people drew."""
         return self.path / "localise" / f"{split}-h{head}.json"
 
+    def boxes(self, split: str, head: int) -> Path:
+        """What that evidence points at: a box a clip and moment."""
+        return self.path / "localise" / f"{split}-h{head}.parquet"
+
+    @property
+    def boxes_handover(self) -> Path:
+        """Those boxes and their pictures, for other tools."""
+        return self.path / "localise" / "handover"
+
     def assigned(self, name: str) -> Path:
         """Labels of new clips."""
         return self.assigned_sets / name

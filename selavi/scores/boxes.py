@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import ndimage
 
 HALF = 0.5
-"""Share of the pixels that the literature's relative threshold always keeps, and the overlap that counts as success."""
+"""Share of the pixels that the literature's relative threshold always keeps, the overlap that counts as success, and
+the share of a map's maximum that what it points at exceeds."""
 WHOLE = "whole picture"
 STEPS = np.linspace(0, 1, 21)
 """Overlaps at which the curve of successes is read for its area."""
@@ -56,6 +58,46 @@ def consensus(masks: Sequence[np.ndarray], needed: int = 2) -> np.ndarray:
         raise ValueError(f"expected masks (h, w) of one shape, got {[mask.shape for mask in masks]}")
     share: np.ndarray = np.minimum(np.sum([mask != 0 for mask in masks], 0) / needed, 1.0)
     return share
+
+
+@dataclass(frozen=True)
+class PointedBox:
+    """What a map points at."""
+
+    box: tuple[float, float, float, float]
+    """(x1, y1, x2, y2), as shares."""
+    share: float
+    """Share of the map's positive values that lies in the box, in (0, 1]."""
+
+
+def box_of_map(values: np.ndarray, least: float = HALF) -> PointedBox | None:
+    """The smallest box around the largest connected part of a map above a share of its maximum.
+
+    Cells are connected by their sides.  Of parts of equal size the one with the larger sum counts.
+
+    Args:
+        values: (h, w) map; what is not positive counts as 0.
+        least: share of the maximum, in [0, 1).
+
+    Returns:
+        None where nothing is positive.
+
+    Raises:
+        ValueError: values that are not finite, or not (h, w).
+    """
+    if values.ndim != 2 or not np.isfinite(values).all():
+        raise ValueError(f"expected a finite map (h, w), got {values.shape} with {np.isfinite(values).sum()} finite")
+    positive = np.maximum(values, 0).astype(np.float64)
+    if not positive.any():
+        return None
+    parts, num_parts = ndimage.label(positive > least * positive.max())
+    numbers = np.arange(1, num_parts + 1)
+    sizes = np.bincount(parts.ravel(), minlength=num_parts + 1)[1:]
+    largest = int(numbers[np.lexsort((ndimage.sum_labels(positive, parts, numbers), sizes))[-1]])
+    rows, columns = ndimage.find_objects(parts, largest)[largest - 1]
+    height, width = values.shape
+    box = (columns.start / width, rows.start / height, columns.stop / width, rows.stop / height)
+    return PointedBox(box, float(positive[rows, columns].sum() / positive.sum()))
 
 
 def hottest(values: np.ndarray, count: int) -> np.ndarray:

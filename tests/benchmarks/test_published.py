@@ -25,6 +25,7 @@ MODULES = (
     "labels_page",
     "labels",
     "refine",
+    "local",
 )
 
 
@@ -38,6 +39,11 @@ def test_the_page_shows_the_results(benchmarks: dict[str, ModuleType], name: str
 
 def test_the_page_on_answers_shows_the_results(benchmarks: dict[str, ModuleType]) -> None:
     assert (ROOT / "docs" / "results" / "refine.md").read_text(encoding="utf-8") == benchmarks["refine"].page()
+
+
+def test_the_page_on_local_heads_shows_the_results(benchmarks: dict[str, ModuleType]) -> None:
+    result = json.loads((ROOT / "benchmarks" / "results" / "local.json").read_text(encoding="utf-8"))
+    assert (ROOT / "docs" / "results" / "local.md").read_text(encoding="utf-8") == benchmarks["local"].page(result)
 
 
 def test_the_page_on_evidence_quotes_the_results(benchmarks: dict[str, ModuleType]) -> None:

@@ -51,6 +51,13 @@ class Folder:
         folder._known = folder._claimed
         folder._write_record()
 
+    @classmethod
+    def clear(cls, path: Path) -> None:
+        """Remove what earlier hand-overs wrote into a folder, if they did."""
+        if cls(path)._known:
+            with cls.opened(path):
+                pass
+
     def claim(self, names: Iterable[str]) -> None:
         """Say which files will be written.
 

@@ -1,13 +1,24 @@
-"""`selavi localise`: maps beside boxes and priors, what is left out is told, and faults say what to change."""
+"""`selavi localise`: maps beside boxes and priors, boxes as a table and for tools; faults say what to change."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
+from datamodules.clips import judge_for
+from datamodules.index.annotations import read_annotations
+from datamodules.index.scan import scan
+from datamodules.stores.opening import open_prepared
+from datamodules.stores.prepare import PrepareSettings, prepare
 from selavi.commands.localise import OWN, LocaliseArguments, localise, verdict
+from selavi.config import load_config
 from selavi.errors import UsageError
+from selavi.results.boxes import BOX_SCHEMA
 from selavi.results.cluster_table import read_labels
 from selavi.scores.boxes import Localisation
 from tools import localise as tool
@@ -47,7 +58,9 @@ def test_the_whole_picture_is_pointed_at_by_everything(
 
 def test_a_map_is_scored_at_its_own_clip(run: Path, tmp_path: Path) -> None:
     lines = [f"{{{number}}},1.0,0.5,0.5,0.3,0.4" for number in range(4)]
-    figures = localise(LocaliseArguments(run, boxes_of(run, lines, tmp_path))).figures
+    result = localise(LocaliseArguments(run, boxes_of(run, lines, tmp_path)))
+    assert result.measured is not None and result.boxes is None
+    figures = result.measured.figures
     area = figures["whole picture"].pixel_precision
     assert area == pytest.approx(0.3 * 0.4, abs=0.02)
     assert all(0 <= row.mean_iou < 1 and row.num_pictures == 4 for row in figures.values())
@@ -69,3 +82,107 @@ def test_the_verdict_compares_with_the_best_prior(own: float, prior: float, said
 
     text = verdict({OWN: row(own), "centre disc": row(prior), "whole picture": row(0.1)})
     assert said in text and "centre disc" in text
+
+
+def test_boxes_of_all_clips_lie_in_their_pictures(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert tool.main([str(run), "--head", "1"]) == 0
+    printed, _ = capsys.readouterr()
+    assert "nobody has measured whether these maps point" in printed
+    table = pq.read_table(run / "localise" / "train-h1.parquet")
+    assert table.schema.equals(BOX_SCHEMA)
+    labels = read_labels(run, "train").filter(pc.field("head") == 1)
+    clusters = dict(zip(labels["id"].to_pylist(), labels["cluster"].to_pylist(), strict=True))
+    rows = table.to_pylist()
+    assert f"{len(rows)} boxes in {len(clusters)} clips" in printed
+    assert rows and {row["id"] for row in rows} <= set(clusters)
+    for row in rows:
+        assert (row["width"], row["height"]) == (64, 64) and row["cluster"] == clusters[row["id"]]
+        assert 0 <= row["x0"] < row["x1"] <= 64 and 0 <= row["y0"] < row["y1"] <= 64
+        assert 0 < row["score"] <= 1 and row["peak"] > 0
+    times = [row["time_s"] for row in rows if row["id"] == rows[0]["id"]]
+    assert times == sorted(set(times)) and len(times) <= 4
+
+
+def test_boxes_are_handed_over_with_names_and_what_was_measured(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    annotated = boxes_of(run, [f"{{{number}}},1.0,0.2,0.2,0.5,0.5" for number in range(4)], tmp_path)
+    labels = read_labels(run, "train").filter(pc.field("head") == 0).sort_by("id").to_pylist()
+    first, second, third = labels[:3]
+    others = {row["cluster"] for row in labels} - {first["cluster"]}
+    (run / "names.csv").write_text(
+        "head,cluster,id,name,into,rejected\n"
+        f"0,{first['cluster']},,a ball,,\n"
+        f"0,{second['cluster']},{second['id']},,,1\n"
+        f"0,{third['cluster']},{third['id']},,{max(others) + 100},\n"
+    )
+    clips = [row["id"] for row in (first, second, third)]
+    words = [str(run), *clips, "--head", "0", "--annotations", str(annotated), "--to", "coco", "yolo"]
+    assert tool.main(words) == 0
+    printed, told = capsys.readouterr()
+    assert "1 rejected clips are left out" in told and "1 clips that a person moved" in told
+    assert "measured on 4 annotated pictures of split train: the maps point into a box" in printed
+    out = run / "localise" / "handover"
+    assert "Measured on 4 annotated pictures" in (out / "README.txt").read_text()
+    content = json.loads((out / "coco" / "annotations.json").read_text())
+    assert [entry["name"] for entry in content["categories"]] == ["a ball"]
+    assert {entry["clip_id"] for entry in content["images"]} == {first["id"]}
+    for image in content["images"]:
+        with Image.open(out / "images" / image["file_name"]) as picture:
+            assert picture.size == (image["width"], image["height"]) == (64, 64)
+    table = pq.read_table(run / "localise" / "train-h0.parquet").to_pylist()
+    assert [row["name"] for row in table] == ["a ball"] * len(table)
+    assert [[row["x0"], row["y0"], row["x1"] - row["x0"], row["y1"] - row["y0"]] for row in table] == [
+        pytest.approx(entry["bbox"], abs=1e-5) for entry in content["annotations"]
+    ]
+    assert len(read_annotations(out / "coco" / "annotations.json", "coco").rows) == len(table)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nobody.mp4"], r"1 of 1 clips, such as 'nobody\.mp4', are not among the \d+ labelled ones of split train"),
+        (["--to", "voc"], "--to voc: expected some of coco, yolo, cvat, labelstudio"),
+        (["--split", "elsewhere"], "no file in split 'elsewhere'"),
+    ],
+)
+def test_what_cannot_be_done_is_refused(
+    run: Path, words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tool.main([str(run), *words]) == 2
+    assert re.search(said, capsys.readouterr().err)
+    assert not (run / "localise").exists()
+
+
+def test_pictures_come_from_shards_too(run: Path, demo_set: Path, cache_dir: Path, tmp_path: Path) -> None:
+    """The run as if it had been trained on shards, whose pictures are half as large as those of the recordings."""
+    shards = tmp_path / "shards"
+    prepare(scan(demo_set, cache_dir, 1), shards, PrepareSettings("shards", 32, 0, 0, 8000, 95, 256), workers=1)
+    settings = run / "config.resolved.yaml"
+    settings.write_text(settings.read_text().replace(f"root: {demo_set}", f"root: {shards}"))
+    opened = open_prepared(load_config(settings))
+    assert opened is not None
+    pq.write_table(judge_for(load_config(settings), opened[0]), run / "manifest.parquet")
+    clips = sorted(set(read_labels(run, "train")["id"].to_pylist()))[:2]
+    assert tool.main([str(run), *clips, "--head", "0", "--to", "labelstudio"]) == 0
+    out = run / "localise" / "handover"
+    tasks = json.loads((out / "labelstudio" / "tasks.json").read_text())
+    rows = pq.read_table(run / "localise" / "train-h0.parquet").to_pylist()
+    assert [task["data"]["id"] for task in tasks] == [row["id"] for row in rows]
+    for task, row in zip(tasks, rows, strict=True):
+        [result] = task["predictions"][0]["result"]
+        with Image.open(out / task["data"]["image"].split("=", 1)[1]) as picture:
+            assert picture.size == (result["original_width"], result["original_height"]) == (32, 32)
+        assert result["value"]["x"] == pytest.approx(100 * row["x0"] / row["width"], abs=1e-3)
+
+
+def test_a_hand_over_does_not_follow_a_link_out_of_the_run(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (run / "localise").mkdir()
+    (run / "localise" / "handover").symlink_to(mine)
+    assert tool.main([str(run), "--to", "coco"]) == 2
+    assert "is a link out of the run folder" in capsys.readouterr().err
+    assert not list(mine.iterdir())

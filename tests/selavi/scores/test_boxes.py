@@ -54,6 +54,57 @@ def test_a_corrupt_edge_is_clipped() -> None:
     assert boxes.clip_box((-2.9e16, 0.25, 0.5, 1.25)) == (0.0, 0.25, 0.5, 1.0)
 
 
+def parts_of(mask: np.ndarray) -> list[set[tuple[int, int]]]:
+    """Connected parts, by walking from cell to cell."""
+    left = {(int(row), int(column)) for row, column in np.argwhere(mask)}
+    parts = []
+    while left:
+        part, edge = set(), [left.pop()]
+        while edge:
+            row, column = edge.pop()
+            part.add((row, column))
+            near = {(row + 1, column), (row - 1, column), (row, column + 1), (row, column - 1)} & left
+            left -= near
+            edge += near
+        parts.append(part)
+    return parts
+
+
+@given(SEEDS)
+def test_a_map_points_at_its_largest_part_above_half_of_its_maximum(seed: int) -> None:
+    values = drawn(seed)[0] - 0.2
+    pointed = boxes.box_of_map(values)
+    if values.max() <= 0:
+        assert pointed is None
+        return
+    assert pointed is not None
+    parts = parts_of(values > values.max() / 2)
+    sizes = [(len(part), sum(values[cell] for cell in part)) for part in parts]
+    height, width = values.shape
+    around = []
+    for part, size in zip(parts, sizes, strict=True):
+        if size >= (max(sizes)[0], max(sizes)[1] - 1e-9):
+            rows, columns = zip(*part, strict=True)
+            left, top, right, bottom = min(columns), min(rows), max(columns) + 1, max(rows) + 1
+            around.append((left / width, top / height, right / width, bottom / height))
+    assert pointed.box in around
+    inside = boxes.box_mask([pointed.box], height, width)
+    assert pointed.share == pytest.approx(values.clip(0)[inside].sum() / values.clip(0).sum())
+
+
+@given(SEEDS, st.integers(-20, 20))
+def test_a_box_does_not_depend_on_the_unit_of_a_map(seed: int, exponent: int) -> None:
+    values = drawn(seed)[0]
+    one, other = boxes.box_of_map(values), boxes.box_of_map(values * 2.0**exponent)
+    assert (one and one.box) == (other and other.box)
+
+
+@pytest.mark.parametrize("values", [np.zeros((2, 2, 2)), np.array([[0.0, math.nan]]), np.array([[math.inf]])])
+def test_a_box_of_what_is_no_map_is_refused(values: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=r"expected a finite map \(h, w\)"):
+        boxes.box_of_map(values)
+
+
 @given(SEEDS)
 def test_thresholds_keep_what_they_say(seed: int) -> None:
     values, truth = drawn(seed)

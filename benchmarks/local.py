@@ -1,0 +1,264 @@
+"""Can heads on single places of the picture be trained to point at things?  Small trials; so far: not reliably.
+
+    python benchmarks/local.py --demo data/demo     what is missing of TRIES; a minute or two of one core each
+    python benchmarks/local.py --page               write docs/results/local.md again
+
+A video encoder of the demo's size is trained alone, on the true classes in place of clusters (which on the demo set
+agree with them), with heads on its features and heads on the maps of one of its stages.  The logits of the latter are
+pooled over places by a soft maximum, so that one place must carry the evidence.
+"""
+
+import argparse
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from common import RESULTS, ROOT, machine, markdown_table, show_page
+from evidence import centre, frame_difference, truths
+from torch import Tensor, nn
+
+from datamodules.clips import prepare_data
+from datamodules.index.manifest import select_split, usable
+from datamodules.loading.views import ClipLoaders
+from datamodules.stores.opening import open_media
+from datamodules.synthetic import CLASSES
+from selavi.atomic import write_text
+from selavi.augment import Augment
+from selavi.augment.draws import named
+from selavi.batch import NUM_DRAWS
+from selavi.config import load_config
+from selavi.encoders.r2plus1d import R2Plus1D
+from selavi.heads import make_heads
+from selavi.scores.boxes import pointing
+
+WIDTH, DEPTH, HEADS, BATCH, RATE, EPOCHS, VIEWS = 8, 10, 2, 32, 0.1, 8, 4
+EACH, MEAN, WINDOW = "each picture", "the mean picture", "the window"
+LARGEST = "max"
+TRIES: list[dict[str, Any]] = [
+    {"stage": 1, "hidden": 64, "r": 4, "pooled": EACH, "seed": 0},
+    {"stage": 1, "hidden": 64, "r": 4, "pooled": EACH, "seed": 1},
+    {"stage": 1, "hidden": 64, "r": 4, "pooled": WINDOW, "seed": 0},
+    {"stage": 1, "hidden": 64, "r": 4, "pooled": WINDOW, "seed": 1},
+    {"stage": 4, "hidden": 0, "r": 4, "pooled": MEAN, "seed": 0},
+    {"stage": 2, "hidden": 64, "r": 4, "pooled": EACH, "seed": 0},
+    {"stage": 1, "hidden": 64, "r": 4, "pooled": EACH, "seed": 1, "centred": True},
+    {"stage": 1, "hidden": 64, "r": 1, "pooled": EACH, "seed": 0},
+    {"stage": 1, "hidden": 64, "r": 4, "pooled": EACH, "seed": 1, "sparse": 0.3},
+    {"stage": 1, "hidden": 64, "r": LARGEST, "pooled": WINDOW, "seed": 0},
+    {"stage": 3, "hidden": 0, "r": 4, "pooled": MEAN, "seed": 0},
+    {"stage": 1, "hidden": 0, "r": 4, "pooled": MEAN, "seed": 0},
+]
+"""Most telling first.  centred: the mean over places is taken off each class's logits before they are pooled; sparse:
+weight of the mean absolute logit, so that a place without evidence says nothing."""
+PRIORS = {"centre": centre, "frame difference": frame_difference}
+
+
+class Network(nn.Module):
+    """The demo's video encoder, heads on its features, and heads on the maps of one stage."""
+
+    def __init__(self, stage: int, hidden: int) -> None:
+        super().__init__()
+        self.encoder = R2Plus1D(WIDTH, DEPTH)
+        channels = WIDTH << (stage - 1)
+        self.stage = stage
+        self.heads = make_heads("mlp", HEADS, self.encoder.num_features, len(CLASSES), 0.0)
+        first = [nn.Conv3d(channels, hidden, 1), nn.BatchNorm3d(hidden), nn.ReLU()] if hidden else []
+        self.local = nn.Sequential(*first, nn.Conv3d(hidden or channels, HEADS * len(CLASSES), 1))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 3, T, h, w) -> (H, B, K), and (B, H, K, T', h', w')."""
+        x = self.encoder.stem(x.contiguous(memory_format=torch.channels_last_3d))
+        for number, name in enumerate(self.encoder.stages, 1):
+            x = self.encoder.get_submodule(name)(x)
+            if number == self.stage:
+                local = self.local(x).unflatten(1, (HEADS, len(CLASSES)))
+        return self.heads(x.mean((2, 3, 4))), local
+
+
+def pool(logits: Tensor, r: float | str, pooled: str) -> Tensor:
+    """(B, H, K, T, h, w) -> (B, H, K): a soft maximum, as `pooled` says."""
+
+    def soft(values: Tensor, axes: tuple[int, ...]) -> Tensor:
+        if isinstance(r, str):
+            return values.amax(axes)
+        return (torch.logsumexp(r * values, axes) - math.log(math.prod(values.shape[axis] for axis in axes))) / r
+
+    if pooled == WINDOW:
+        return soft(logits, (3, 4, 5))
+    return soft(logits.mean(3), (3, 4)) if pooled == MEAN else soft(logits, (4, 5)).mean(3)
+
+
+class Clips:
+    """The demo set, decoded: VIEWS passes over the training clips, and the test clips with what is drawn where."""
+
+    def __init__(self, demo: Path) -> None:
+        config = load_config(ROOT / "configs" / "demo.yaml", [f"data.root={demo}"])
+        manifest, *_ = prepare_data(config)
+        loaders = ClipLoaders(config, manifest, open_media(config, manifest))
+        self.augment = Augment(config).modalities["video"]
+        rows = usable(select_split(manifest, "train"))
+        self.classes = torch.tensor([CLASSES.index(label) for label in rows["label"].to_pylist()])
+        loader = loaders.training_loader(rows)
+        self.views = [list(loader) for _ in range(VIEWS)]
+        loader, rows = loaders.evaluation_loader("test")
+        labels = rows["label"].to_pylist()
+        whole = Augment(config)
+        self.truths: dict[str, list[np.ndarray]] = {"drawn": [], "moving": []}
+        makers = {name: truths(config, manifest, rows, name == "moving") for name in self.truths}
+        inputs, numbers = [], []
+        for batch in loader:
+            plain = whole(batch, random=False)
+            for name, make in makers.items():
+                self.truths[name] += list(make(batch, plain)["video"])
+            inputs.append(plain["video"])
+            numbers += batch.index.tolist()
+        self.inputs = torch.cat(inputs)
+        self.test_classes = torch.tensor([CLASSES.index(labels[number]) for number in numbers])
+
+    def batches(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """Augmented clips and their classes."""
+        for epoch in range(EPOCHS):
+            view = self.views[epoch % VIEWS]
+            index = torch.cat([batch.index for batch in view])
+            video = torch.cat([batch.inputs["video"] for batch in view])
+            for rows in torch.randperm(len(index), generator=generator).split(BATCH):
+                if len(rows) == BATCH:
+                    draws = named(torch.rand(BATCH, NUM_DRAWS, generator=generator), self.augment.draws)
+                    yield self.augment.random(video[rows], draws), self.classes[index[rows]]
+
+    def share_hit(self, maps: Tensor) -> list[float]:
+        """Of the test clips, those whose map (B, T, h, w) is largest on anything drawn, and on what moves."""
+        fine = enlarge(maps, self.truths["drawn"][0].shape, self.inputs.shape[2:]).flatten(1).numpy()
+        shares = []
+        for truth in self.truths.values():
+            hits = [pointing(values, one.ravel()) for values, one in zip(fine, truth, strict=True) if one.any()]
+            shares.append(round(float(np.mean(hits)), 3))
+        return shares
+
+
+def enlarge(maps: Tensor, size: Sequence[int], inputs: Sequence[int]) -> Tensor:
+    """(B, T, h, w) at another size, trilinear; position i of a map lies at i x stride, where its filters are."""
+    axes = []
+    for count, fine, full in zip(maps.shape[1:], size, inputs, strict=True):
+        stride = 2 ** round(math.log2(full / count))
+        at = ((torch.arange(fine) + 0.5) * full / fine - 0.5) / stride
+        axes.append(at.clamp(0, count - 1) / max(1, count - 1) * 2 - 1)
+    t, y, x = torch.meshgrid(*axes, indexing="ij")
+    places = torch.stack([x, y, t], -1).expand(len(maps), -1, -1, -1, -1)
+    return F.grid_sample(maps[:, None], places, align_corners=True)[:, 0]
+
+
+def attempt(clips: Clips, settings: Mapping[str, Any]) -> dict[str, list[float]]:
+    """Train one network and read its maps in two ways."""
+    torch.manual_seed(settings["seed"])
+    generator = torch.Generator().manual_seed(settings["seed"])
+    network = Network(settings["stage"], settings["hidden"])
+    optimiser = torch.optim.SGD(network.parameters(), RATE, momentum=0.9, weight_decay=1e-5)
+    an_epoch = len(clips.classes) // BATCH
+    steps = EPOCHS * an_epoch
+    for step, (video, classes) in enumerate(clips.batches(generator)):
+        rate = min(1, (step + 1) / an_epoch) * 0.5 * (1 + math.cos(math.pi * step / steps))
+        optimiser.param_groups[0]["lr"] = RATE * rate
+        logits, local = network(video)
+        targets = classes.repeat(HEADS)
+        if settings.get("centred"):
+            local = local - local.mean((4, 5), keepdim=True)
+        pooled = pool(local, settings["r"], settings["pooled"]).transpose(0, 1)
+        loss = F.cross_entropy(logits.flatten(0, 1), targets) + F.cross_entropy(pooled.flatten(0, 1), targets)
+        loss = loss + settings.get("sparse", 0.0) * (local - local.mean(2, keepdim=True)).abs().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    network.eval()
+    with torch.no_grad():
+        local = torch.cat([network(part)[1] for part in clips.inputs.split(60)])
+    own = torch.arange(len(local)), slice(None), clips.test_classes
+    logit = (local - local.mean(2, keepdim=True))[own].mean(1)
+    said = local.log_softmax(2)
+    everywhere = said.exp().mean((3, 4, 5), keepdim=True).log()
+    information = (said.exp() * (said - everywhere)).sum(2).mean(1)
+    smooth = F.avg_pool2d(information, 3, 1, 1, count_include_pad=False)
+    return {"logit": clips.share_hit(logit), "information": clips.share_hit(smooth)}
+
+
+def page(result: Mapping[str, Any]) -> str:
+    """docs/results/local.md."""
+    rows = []
+    for entry in result["tries"]:
+        more = ["centred"] * bool(entry.get("centred")) + ["sparse"] * bool(entry.get("sparse"))
+        about = [str(entry[name]) for name in ("stage", "places", "hidden", "r", "pooled", "seed")]
+        rows.append([*about, ", ".join(more), _pair(entry["logit"]), _pair(entry["information"])])
+    rows += [[f"no model: {name}", *[""] * 6, _pair(pair), ""] for name, pair in result["priors"].items()]
+    header = ["stage", "places a side", "hidden", "r", "pooled over", "seed", "", "class's logit", "information"]
+    found = result["machine"]
+    return f"""# Heads on single places of the picture
+
+Can maps be trained to point at things? A head on each place of a map, whose logits are pooled by a soft maximum,
+(1 / r) ln mean exp(r z), must find the class somewhere. Trials on the demo set: a video encoder of its size, trained
+alone for {EPOCHS} epochs on the true classes, two heads. *Places*: along each side of the map that is read; *hidden*:
+numbers of a layer between the map and the heads; pooled over the places of *each picture* (and then the mean), of *the
+mean picture*, or of all pictures of *the window*. *Centred*: each class's mean over places is taken off first;
+*sparse*: places are charged for what they say.
+
+Figures: share of the {result["clips"]} test clips whose map is largest **on anything drawn / on what moves**. *Class's
+logit*: that of the clip's class less the mean of all; *information*: the Kullback-Leibler divergence of what a place
+says from what all places say together, mean over 3 x 3 places.
+
+{markdown_table(header, rows)}
+
+{_conclusion(result)}
+
+`loss.local`, a setting that would train such heads in every run, was therefore left out.
+
+Measured on {found["processor"]}, {found["cores"]} cores. By `python benchmarks/local.py`.
+"""
+
+
+def _conclusion(result: Mapping[str, Any]) -> str:
+    """What the table says: the same settings with other seeds differ by more than settings do."""
+    by_setting: dict[str, list[float]] = {}
+    for entry in result["tries"]:
+        about = {name: entry[name] for name in entry if name in ("stage", "hidden", "r", "pooled", "centred", "sparse")}
+        by_setting.setdefault(json.dumps(about), []).append(entry["information"][1])
+    spans = [f"{min(values):.2f} to {max(values):.2f}" for values in by_setting.values() if len(values) > 1]
+    moving = result["priors"]["frame difference"][1]
+    return (
+        f"With another seed the same settings point at what moves in {' and in '.join(spans)} of the clips, where the "
+        f"change from frame to frame does in {moving:.2f}. A guess, not measured: the heads may say one class wherever "
+        "there is nothing, which class depends on the seed, and clips of that class then have no map."
+    )
+
+
+def _pair(values: Sequence[float]) -> str:
+    return f"{values[0]:.2f} / {values[1]:.2f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--demo", type=Path, help="folder of the demo set (make demo)")
+    parser.add_argument("--most", type=int, default=len(TRIES), metavar="N", help="end after so many tries")
+    parser.add_argument("--page", action="store_true", help="only write the page")
+    args = parser.parse_args()
+    path = RESULTS / "local.json"
+    result = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"tries": []}
+    if not args.page:
+        torch.set_num_threads(1)
+        clips = Clips(args.demo.absolute())
+        result |= {"machine": machine(), "clips": len(clips.inputs)}
+        result["priors"] = {name: clips.share_hit(prior({"video": clips.inputs})) for name, prior in PRIORS.items()}
+        missing = [one for one in TRIES if not any(one.items() <= entry.items() for entry in result["tries"])]
+        for settings in missing[: args.most]:
+            places = clips.inputs.shape[3] >> settings["stage"]
+            result["tries"].append({**settings, "places": places, **attempt(clips, settings)})
+            print(json.dumps(result["tries"][-1]), flush=True)
+            write_text(path, json.dumps(result, indent=1) + "\n")
+    show_page("local", page(result), is_trial=False)
+
+
+if __name__ == "__main__":
+    main()
