@@ -24,12 +24,13 @@ MODULES = (
     "two_nodes",
     "labels_page",
     "labels",
+    "pairs",
     "refine",
     "local",
 )
 
 
-@pytest.mark.parametrize("name", ["demo", "evidence", "small_sets", "recipes", "gallery"])
+@pytest.mark.parametrize("name", ["demo", "evidence", "small_sets", "recipes", "gallery", "pairs"])
 def test_the_page_shows_the_results(benchmarks: dict[str, ModuleType], name: str) -> None:
     if not (ROOT / "benchmarks" / "results" / f"{name}.json").exists():
         pytest.skip(f"not measured yet: python benchmarks/{name}.py")
