@@ -189,7 +189,8 @@ def show(result: "TrainResult | DryRun") -> None:
         return
     if not result.reports:
         return
-    steps = next_steps(str(result.run_dir))
+    refit = f"\n      refit     {command('refit', result.run_dir)}   (new heads in minutes, often better labels)"
+    steps = next_steps(str(result.run_dir)) + refit
     if not result.num_clips:
         longer = command("train", result.run_dir, "--more", "10")
         print(f"{result.run_dir} is finished; nothing to train ({longer} trains it longer).{steps}", file=sys.stderr)
