@@ -103,10 +103,12 @@ def export(folder: Path, num_clips: int, num_clusters: int) -> None:
     from selavi.commands.gallery_workers import pool
 
     names = [f"{number:06d}.mp4" for number in range(num_clips)]
-    facts = {"width": 320, "height": 240, "duration_s": float(SECONDS), "audio_state": "ok", "bytes": 1, "mtime_ns": 1}
+    facts = {"width": 320, "height": 240, "duration_s": float(SECONDS), "audio_state": "ok"}
+    stats = [(folder / "media" / name).stat() for name in names]
     clips = pa.table(
         {"id": names, "path": names, "start_s": np.zeros(num_clips), "label": pa.nulls(num_clips, pa.string())}
         | {name: [value] * num_clips for name, value in facts.items()}
+        | {"bytes": [stat.st_size for stat in stats], "mtime_ns": [stat.st_mtime_ns for stat in stats]}
     )
     sure = np.linspace(1, 0.1, num_clips).astype(np.float32)
     heads = [Head(0, (np.arange(num_clips) % num_clusters).astype(np.int32), sure, sure, 1 - sure, sure)]

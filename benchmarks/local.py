@@ -48,27 +48,38 @@ TRIES: list[dict[str, Any]] = [
     {"stage": 2, "hidden": 64, "r": 4, "pooled": EACH, "seed": 0},
     {"stage": 1, "hidden": 64, "r": 4, "pooled": EACH, "seed": 1, "centred": True},
     {"stage": 1, "hidden": 64, "r": 1, "pooled": EACH, "seed": 0},
+    {"stage": 1, "hidden": 64, "r": 4, "pooled": EACH, "seed": 0, "normalised": True},
+    {"stage": 1, "hidden": 64, "r": 1, "pooled": EACH, "seed": 1},
+    {"stage": 1, "hidden": 64, "r": 4, "pooled": EACH, "seed": 1, "normalised": True},
+    {"stage": 1, "hidden": 64, "r": 4, "pooled": EACH, "seed": 2, "normalised": True},
+    {"stage": 1, "hidden": 64, "r": 0.3, "pooled": EACH, "seed": 0},
+    {"stage": 1, "hidden": 64, "r": 0.3, "pooled": EACH, "seed": 1},
+    {"stage": 1, "hidden": 64, "r": 1, "pooled": EACH, "seed": 2},
+    {"stage": 1, "hidden": 64, "r": 1, "pooled": EACH, "seed": 0, "normalised": True},
     {"stage": 1, "hidden": 64, "r": 4, "pooled": EACH, "seed": 1, "sparse": 0.3},
     {"stage": 1, "hidden": 64, "r": LARGEST, "pooled": WINDOW, "seed": 0},
     {"stage": 3, "hidden": 0, "r": 4, "pooled": MEAN, "seed": 0},
     {"stage": 1, "hidden": 0, "r": 4, "pooled": MEAN, "seed": 0},
 ]
 """Most telling first.  centred: the mean over places is taken off each class's logits before they are pooled; sparse:
-weight of the mean absolute logit, so that a place without evidence says nothing."""
+weight of the mean absolute logit, so that a place without evidence says nothing; normalised: each class's logits have
+mean 0 and deviation 1 over the places of a batch, so that none is what most places say."""
 PRIORS = {"centre": centre, "frame difference": frame_difference}
 
 
 class Network(nn.Module):
     """The demo's video encoder, heads on its features, and heads on the maps of one stage."""
 
-    def __init__(self, stage: int, hidden: int) -> None:
+    def __init__(self, stage: int, hidden: int, normalised: bool) -> None:
         super().__init__()
         self.encoder = R2Plus1D(WIDTH, DEPTH)
         channels = WIDTH << (stage - 1)
         self.stage = stage
         self.heads = make_heads("mlp", HEADS, self.encoder.num_features, len(CLASSES), 0.0)
         first = [nn.Conv3d(channels, hidden, 1), nn.BatchNorm3d(hidden), nn.ReLU()] if hidden else []
-        self.local = nn.Sequential(*first, nn.Conv3d(hidden or channels, HEADS * len(CLASSES), 1))
+        outputs = HEADS * len(CLASSES)
+        last = [nn.BatchNorm3d(outputs, affine=False)] if normalised else []
+        self.local = nn.Sequential(*first, nn.Conv3d(hidden or channels, outputs, 1), *last)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, T, h, w) -> (H, B, K), and (B, H, K, T', h', w')."""
@@ -157,7 +168,7 @@ def attempt(clips: Clips, settings: Mapping[str, Any]) -> dict[str, list[float]]
     """Train one network and read its maps in two ways."""
     torch.manual_seed(settings["seed"])
     generator = torch.Generator().manual_seed(settings["seed"])
-    network = Network(settings["stage"], settings["hidden"])
+    network = Network(settings["stage"], settings["hidden"], settings.get("normalised", False))
     optimiser = torch.optim.SGD(network.parameters(), RATE, momentum=0.9, weight_decay=1e-5)
     an_epoch = len(clips.classes) // BATCH
     steps = EPOCHS * an_epoch
@@ -190,7 +201,7 @@ def page(result: Mapping[str, Any]) -> str:
     """docs/results/local.md."""
     rows = []
     for entry in result["tries"]:
-        more = ["centred"] * bool(entry.get("centred")) + ["sparse"] * bool(entry.get("sparse"))
+        more = [name for name in ("centred", "sparse", "normalised") if entry.get(name)]
         about = [str(entry[name]) for name in ("stage", "places", "hidden", "r", "pooled", "seed")]
         rows.append([*about, ", ".join(more), _pair(entry["logit"]), _pair(entry["information"])])
     rows += [[f"no model: {name}", *[""] * 6, _pair(pair), ""] for name, pair in result["priors"].items()]
@@ -223,7 +234,7 @@ def _conclusion(result: Mapping[str, Any]) -> str:
     """What the table says: the same settings with other seeds differ by more than settings do."""
     by_setting: dict[str, list[float]] = {}
     for entry in result["tries"]:
-        about = {name: entry[name] for name in entry if name in ("stage", "hidden", "r", "pooled", "centred", "sparse")}
+        about = {name: entry[name] for name in entry if name not in ("seed", "places", "logit", "information")}
         by_setting.setdefault(json.dumps(about), []).append(entry["information"][1])
     spans = [f"{min(values):.2f} to {max(values):.2f}" for values in by_setting.values() if len(values) > 1]
     moving = result["priors"]["frame difference"][1]

@@ -16,6 +16,9 @@ from selavi.runs.folder import RunFolder
 from selavi.runs.launch import trains_on_all
 from selavi.runs.record import Run
 
+WARMUP_SHARE = 0.1
+"""Most of the epochs over which the rate rises: that of the run is meant for many more."""
+
 
 def encoders_folder(out: Path) -> Path:
     """The run of a round's encoders: beside the round's own."""
@@ -51,7 +54,8 @@ def train_encoders(
     settings = [f"run_dir={folder}", "resume=auto", f"data.root={run.config.data.root}", f"encoders.init={run.folder}"]
     settings += ["labelling.method=given", f"labelling.table={files.lessons}", "labelling.source=joint"]
     settings += [f"heads.num_clusters={len(places.names)}", f"trainer.max_epochs={epochs}", "trainer.more_epochs=[]"]
-    settings += trains_on_all()
+    warmup = min(run.config.optim.warmup_epochs, WARMUP_SHARE * epochs)
+    settings += [f"optim.warmup_epochs={warmup}", *trains_on_all()]
     train(TrainArguments(RunFolder(run.folder).settings, settings))
     part()
     return open_run(folder, run.config.data.root)
