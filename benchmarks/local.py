@@ -239,9 +239,10 @@ def _conclusion(result: Mapping[str, Any]) -> str:
     spans = [f"{min(values):.2f} to {max(values):.2f}" for values in by_setting.values() if len(values) > 1]
     moving = result["priors"]["frame difference"][1]
     return (
-        f"With another seed the same settings point at what moves in {' and in '.join(spans)} of the clips, where the "
-        f"change from frame to frame does in {moving:.2f}. A guess, not measured: the heads may say one class wherever "
-        "there is nothing, which class depends on the seed, and clips of that class then have no map."
+        "With another seed the same settings point at what moves in quite another share of the clips: "
+        f"{', '.join(spans)} in the settings that were tried with several. The change from frame to frame does in "
+        f"{moving:.2f}. A guess, not measured: the heads may say one class wherever there is nothing, which class depends "
+        "on the seed, and clips of that class then have no map."
     )
 
 
