@@ -241,8 +241,8 @@ def _conclusion(result: Mapping[str, Any]) -> str:
     return (
         "With another seed the same settings point at what moves in quite another share of the clips: "
         f"{', '.join(spans)} in the settings that were tried with several. The change from frame to frame does in "
-        f"{moving:.2f}. A guess, not measured: the heads may say one class wherever there is nothing, which class depends "
-        "on the seed, and clips of that class then have no map."
+        f"{moving:.2f}. A guess, not measured: the heads may say one class wherever there is nothing, which class "
+        "depends on the seed, and clips of that class then have no map."
     )
 
 
