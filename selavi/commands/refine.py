@@ -1,8 +1,8 @@
 """Learn what was named: heads on the encoders of a run that know the names of its names.csv.
 
 Each name becomes a cluster of a new run, and each cluster without a name stays one.  Clips that were moved are answers
-and stay where they were put; all others are labelled again.  The encoders stay as they are, or a copy of them learns the
-names, too (--encoders).  The run that it comes from stays as it is, and the new one can be named and refined in turn.
+and stay where they were put; all others are labelled again.  The encoders stay as they are, or a copy of them learns
+the names, too (--encoders).  The run that it comes from stays as it is, and the new one can be named and refined in turn.
 """
 
 import sys
