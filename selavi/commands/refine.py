@@ -2,7 +2,8 @@
 
 Each name becomes a cluster of a new run, and each cluster without a name stays one.  Clips that were moved are answers
 and stay where they were put; all others are labelled again.  The encoders stay as they are, or a copy of them learns
-the names, too (--encoders).  The run that it comes from stays as it is, and the new one can be named and refined in turn.
+the names, too (--encoders).  The run that it comes from stays as it is, and the new one can be named and refined
+in turn.
 """
 
 import sys
