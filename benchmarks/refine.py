@@ -56,6 +56,7 @@ NUM_ROUNDS = 3
 EPOCHS = 15
 """For which the encoders learn, where they do."""
 SPLITS = ("unseen", "training")
+SPLITS_READ = ("train", "test")
 WAYS = {"refined": "refined", "encoders": "with encoders", "named": "names alone", "linear": "linear classifier"}
 LEARNED = ("refined", "encoders")
 STORE = RESULTS / "refine.json"
@@ -88,13 +89,11 @@ class Case:
 def read_case(folder: Path, root: Path) -> Case:
     """Read a run and encode its clips; eight views of the training clips are kept in the run."""
     run = open_run(folder, str(root))
-    model, augment = load_model(run, torch.device("cpu"))
-    loaders = ClipLoaders(run.config, run.manifest, open_media(run.config, run.manifest))
-    rows = {split: usable(select_split(run.manifest, split)) for split in ("train", "test")}
-    names = sorted(set(rows["train"]["label"].to_pylist()))
+    train, test = (rows_of(run, split) for split in SPLITS_READ)
+    names = sorted(set(train["label"].to_pylist()))
     bank = run.checkpoint["label_bank"]
     head = choose_head(bank["labels"].numpy(), probe=bank["probe"].numpy()).head
-    unseen = _encode_unseen(loaders, model, augment, rows["test"])
+    model, views, unseen = encode(run, run)
     with torch.no_grad():
         joint = torch.stack([values[head].log_softmax(1) for values in model.logits(unseen).values()]).sum(0)
     return Case(
@@ -103,13 +102,27 @@ def read_case(folder: Path, root: Path) -> Case:
         model,
         ids_of_bank(bank),
         bank["labels"][:, head].long(),
-        _codes(rows["train"], names),
-        _views(run.folder, run.config, loaders, model, augment, rows["train"]),
+        _codes(train, names),
+        views,
         unseen,
-        _codes(rows["test"], names),
+        _codes(test, names),
         joint.argmax(1).numpy(),
         names,
     )
+
+
+def rows_of(run: Run, split: str) -> pa.Table:
+    """The usable clips of a split."""
+    return usable(select_split(run.manifest, split))
+
+
+def encode(run: Run, origin: Run) -> tuple[SelaviModel, CachedViews, dict[str, Tensor]]:
+    """The model of `origin`, views of the run's training clips by its encoders, and features of the unseen ones."""
+    model, augment = load_model(origin, torch.device("cpu"))
+    loaders = ClipLoaders(run.config, run.manifest, open_media(run.config, run.manifest))
+    train, test = (rows_of(run, split) for split in SPLITS_READ)
+    unseen = _encode_unseen(loaders, model, augment, test)
+    return model, _views(origin.folder, run.config, loaders, model, augment, train), unseen
 
 
 def _codes(rows: pa.Table, names: Sequence[str]) -> np.ndarray:
@@ -143,16 +156,6 @@ def _encode_unseen(loaders: ClipLoaders, model: SelaviModel, augment: Augment, r
     return {name: torch.cat(parts)[order] for name, parts in features.items()}
 
 
-def with_encoders(case: Case, trained: Run) -> Case:
-    """The same clips and clusters, by the encoders of another run."""
-    model, augment = load_model(trained, torch.device("cpu"))
-    loaders = ClipLoaders(case.run.config, case.run.manifest, open_media(case.run.config, case.run.manifest))
-    rows = {split: usable(select_split(case.run.manifest, split)) for split in ("train", "test")}
-    unseen = _encode_unseen(loaders, model, augment, rows["test"])
-    views = _views(trained.folder, case.config, loaders, model, augment, rows["train"])
-    return replace(case, model=model, unseen=unseen, views=views)
-
-
 def answer(case: Case, num_answers: int, seed: int, encoders: Path | None) -> dict[str, float]:
     """Let the person spend answers, and score what comes of it.
 
@@ -184,7 +187,9 @@ def answer(case: Case, num_answers: int, seed: int, encoders: Path | None) -> di
     figures = _score(case, called, answers, refined, places) | _linear(case, num_answers, seed)
     if encoders is None:
         return figures
-    case = with_encoders(case, train_encoders(case.run, refined, places, case.ids, encoders, EPOCHS))
+    trained = train_encoders(case.run, refined, places, case.ids, encoders, EPOCHS)
+    model, views, unseen = encode(case.run, trained)
+    case = replace(case, model=model, views=views, unseen=unseen)
     refined, places = _refine(case, called, answers, seed, 0)
     learned = _score(case, called, answers, refined, places)
     return figures | {f"encoders {split}": learned[f"refined {split}"] for split in SPLITS}

@@ -75,11 +75,8 @@ def hold(path: Path) -> IO[str] | None:
 
     None where another process has it; `holder` says which.
     """
-    file = path.open("a+")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
+    file = _lock_at_once(path, fcntl.LOCK_EX)
+    if file is None:
         return None
     file.truncate(0)
     file.write(f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
@@ -92,9 +89,14 @@ def hold_together(path: Path) -> IO[str] | None:
 
     None where a process has it alone.
     """
+    return _lock_at_once(path, fcntl.LOCK_SH)
+
+
+def _lock_at_once(path: Path, kind: int) -> IO[str] | None:
+    """Take a lock of fcntl.flock; None where that would mean to wait."""
     file = path.open("a+")
     try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         file.close()
         return None

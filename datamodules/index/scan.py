@@ -67,9 +67,7 @@ def scan(
     Raises:
         UsageError: the folder does not exist or holds no media file; there is no such layout.
     """
-    require_media(root, allow_links, pictures)
-    root = real_path(root)
-    listing = list_media(root, allow_links, suffixes_of(pictures), layout)
+    root, listing = _listed(root, allow_links, layout, pictures)
     notebook = _notebook(root, cache_dir, pictures)
     notes = _read_notes(notebook)
     todo = _to_probe(listing, notes, retry)
@@ -112,9 +110,7 @@ def scan_share(
     Raises:
         UsageError: as scan.
     """
-    require_media(root, allow_links, pictures)
-    root = real_path(root)
-    listing = list_media(root, allow_links, suffixes_of(pictures), layout)
+    root, listing = _listed(root, allow_links, layout, pictures)
     notebook = _notebook(root, cache_dir, pictures, task)
     with locked(cache_dir / LOCK):
         notes = _read_notes(notebook)
@@ -127,6 +123,13 @@ def scan_share(
         notes = _read_notes(notebook)
     missing = int(_is_new(listing, notes).sum())
     return None if missing else _join(listing, notes, root), missing
+
+
+def _listed(root: Path, allow_links: bool, layout: str, pictures: bool) -> tuple[Path, pa.Table]:
+    """The folder without links in its path, and the media files that it holds."""
+    require_media(root, allow_links, pictures)
+    root = real_path(root)
+    return root, list_media(root, allow_links, suffixes_of(pictures), layout)
 
 
 def _to_probe(listing: pa.Table, notes: pa.Table, retry: bool) -> np.ndarray:
