@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from selavi.errors import UsageError
-from selavi.results.naming import REJECTED, HeadNames, Names
+from selavi.results.naming import REJECTED, HeadNames, Names, decision
 
 NO_PLACE = -1
 
@@ -62,16 +62,11 @@ class Places:
             ids: of the N clips.
             clusters: (N,) the place that each clip has come to.
         """
-        about_clusters = [(place, None, name, False) for place, name in enumerate(self.names) if name]
-        about_clusters += [(place, None, "", True) for place, rejected in enumerate(self.rejected) if rejected]
+        about_clusters = [decision(0, place, name) for place, name in enumerate(self.names) if name]
+        about_clusters += [decision(0, place, rejected=True) for place, away in enumerate(self.rejected) if away]
         away = self.turned_away.nonzero()[:, 0].tolist()
-        about_clips = [(int(clusters[row]), ids[row], "", True) for row in away]
-        return Names(
-            [
-                {"head": 0, "cluster": cluster, "id": clip_id, "name": name, "into": None, "rejected": rejected}
-                for cluster, clip_id, name, rejected in (*about_clusters, *about_clips)
-            ]
-        )
+        about_clips = [decision(0, int(clusters[row]), clip_id=ids[row], rejected=True) for row in away]
+        return Names(about_clusters + about_clips)
 
 
 def make_places(decisions: HeadNames, ids: Sequence[str], clusters: Tensor, answered: Collection[str] = ()) -> Places:

@@ -183,6 +183,13 @@ def named_head(names: Names, num_heads: int) -> int:
     return best
 
 
+def decision(
+    head: int, cluster: int, name: str = "", *, clip_id: str | None = None, rejected: bool = False
+) -> dict[str, Any]:
+    """A row of Names about a cluster, or about one of its clips, that merges and moves nothing."""
+    return {"head": head, "cluster": cluster, "id": clip_id, "name": name, "into": None, "rejected": rejected}
+
+
 def write_names(names: Names, path: Path) -> None:
     """Write a names.csv that read_names gives back row by row, whole or not at all."""
     text = io.StringIO(newline="")

@@ -19,7 +19,7 @@ from selavi.labelling.labeller import Draft, Labeller
 from selavi.labelling.schedule import labelling_steps_of_run
 from selavi.labelling.statistics import ClipStatistics
 from selavi.meter import say
-from selavi.results.naming import Names, write_names
+from selavi.results.naming import Names, decision, write_names
 from selavi.runs.folder import RunFolder
 from selavi.scores.metrics import contingency_matrix, normalised_mutual_information, number_labels
 from selavi.scores.verdict import Verdict, judge_training
@@ -227,11 +227,7 @@ class LabellingCallback(pl.Callback):
         """Write what the clusters were called in the table that they came from, for the page and for what follows."""
         path = RunFolder(self.config.run_dir).names
         if given and not path.exists():
-            rows = [
-                {"head": head, "cluster": cluster, "id": None, "name": name, "into": None, "rejected": False}
-                for head, cluster, name in given
-            ]
-            write_names(Names(rows), path)
+            write_names(Names([decision(*one) for one in given]), path)
 
     def _fits(self, module: SelaviModule, num_clips: int) -> bool:
         """Whether the features of so many clips are kept, and not encoded anew for each head."""
