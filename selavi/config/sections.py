@@ -366,6 +366,10 @@ class LabellingConfig:
     """Points of the schedule; the last one falls on the end of training."""
     power: float = setting(1.5, above=0, needs=RELABELS)
     """The i-th of n labellings happens after a share (i / (n - 1)) ** power of all steps."""
+    features: Literal["fresh", "kept"] = setting("fresh", needs=RELABELS)
+    """What a labelling reads.  fresh: a pass over all clips, with the encoders as they are (published); kept: the
+    features that the training steps have made since, at most an epoch old, so that no clip is read or encoded to be
+    labelled; the first labellings, before an epoch is over, and the last one are fresh."""
     sharpness: float = setting(20.0, above=0, needs=TRANSPORT)
     """The plan is proportional to exp(sharpness * weighted mean log-probability)."""
     tol: float = setting(1e-6, above=0, below=2, needs=TRANSPORT)

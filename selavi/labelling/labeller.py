@@ -128,6 +128,10 @@ class Draft:
         labels = self.labels[rows, column]
         self.labels[rows, column] = torch.where(labels < 0, guesses.to(labels.dtype), labels)
 
+    def keep_unseen(self, bank: LabelBank) -> None:
+        """Leave clips whose features have not come the labels that they have."""
+        self.labels = torch.where(self.labels == -2, bank.labels, self.labels)
+
     def hand_over(self, bank: LabelBank) -> float:
         """Make the labels those of the bank; return the share of those before that changed, nan without any."""
         assert (self.labels >= -1).all(), "a clip was left without a label"
@@ -194,6 +198,8 @@ class Labeller:
             )
             draft.num_groups += 1
             draft.seconds += time.monotonic() - began
+        if settings.features == "kept":
+            draft.keep_unseen(bank)
         churn = draft.hand_over(bank)
         bank.keeps_first = draft.keeps_first
         self.draft = None

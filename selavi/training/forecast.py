@@ -4,6 +4,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Literal
 
 from selavi.config import Config
@@ -237,20 +238,33 @@ def num_relabellings(config: Config, steps_per_epoch: int, num_done: int = 0) ->
         steps_per_epoch: optimiser steps.
         num_done: labellings that it has behind it.
     """
+    return len(_relabelling_steps(config, steps_per_epoch, num_done))
+
+
+def num_fresh_labellings(config: Config, steps_per_epoch: int, num_done: int = 0) -> int:
+    """Those of num_relabellings that read all clips, and not the features that the training steps have made."""
+    steps = _relabelling_steps(config, steps_per_epoch, num_done)
+    if config.labelling.features == "fresh":
+        return len(steps)
+    ends = {steps_per_epoch * epochs for epochs in accumulate(config.trainer.parts)}
+    return sum(step < steps_per_epoch or step in ends for step in steps)
+
+
+def _relabelling_steps(config: Config, steps_per_epoch: int, num_done: int) -> list[int]:
     steps, labelling = labelling_steps_of_run(config, steps_per_epoch), config.labelling
     num_given = 0
     if labelling.method == "given":
         num_given = 1
     elif labelling.first != "random" and config.labelling_method.relabels:
         num_given = labellings_before(steps, labelling.first_share, config.trainer.max_epochs * steps_per_epoch)
-    return len(steps) - max(num_done, num_given)
+    return steps[max(num_done, num_given) :]
 
 
 def num_passes(config: Config, steps_per_epoch: int) -> int:
     """How often a run reads all clips to label them, the crafted features of first labels included."""
     crafted = crafted_for_first(config)
     first = views_and_passes(config, crafted, 1)[1] if crafted else 0
-    return first + config.labelling.head_groups * num_relabellings(config, steps_per_epoch)
+    return first + config.labelling.head_groups * num_fresh_labellings(config, steps_per_epoch)
 
 
 def labelling_share(config: Config, steps_per_epoch: int, cost: Cost | None = None) -> float:
