@@ -22,6 +22,7 @@ from selavi.pretrained import load_encoders
 from selavi.randomness import mix
 from selavi.runs.checkpoint import Saved
 from selavi.runs.resume import check_settings_of
+from selavi.training.compiled import Compiled
 from selavi.training.objectives import make_terms
 from selavi.training.objectives.term import Judged, Step
 from selavi.training.optim import limit_gradient, lr_factor, make_optimizer, target_lr
@@ -50,6 +51,9 @@ class SelaviModule(pl.LightningModule):
             self.model = SelaviModel(config)
         if config.encoders.init:
             load_encoders(self.model, config, Path(config.encoders.init))
+        self.encode_step = self.model.features
+        if config.trainer.compile:
+            self.encode_step = Compiled(self.model.features, "the encoders")
         self.augment = Augment(config)
         self.terms = make_terms(config)
         self.changes: list[str] = []
@@ -72,7 +76,7 @@ class SelaviModule(pl.LightningModule):
 
     def features_of(self, batch: ClipBatch) -> dict[str, Tensor]:
         """(B, D) a branch, of clips in a random view."""
-        return self.model.join(self.model.features(self.augment(batch, random=True)), batch.present)[0]
+        return self.model.join(self.encode_step(self.augment(batch, random=True)), batch.present)[0]
 
     def judge_features(self, features: Mapping[str, Tensor], batch: ClipBatch) -> Judged:
         """What the heads say of the features of clips."""
