@@ -53,7 +53,10 @@ def add_on_ray(parser: Parser) -> None:
         "cluster of RAY_ADDRESS, else the one that runs on this machine, else one that is started for this command"
     )
     parser.add_argument("--on", metavar="ray://HOST:PORT", help=about)
-    about = f"with --on: into how many tasks the work is divided (default: {SHARES} for each that is done at once)"
+    about = (
+        f"with --on: into how many tasks the work is divided (default: {SHARES} for each that is done at once); a task "
+    )
+    about += "gets as many CPUs as --workers says"
     parser.add_argument("--ray-tasks", type=int, metavar="N", help=about)
 
 
@@ -104,11 +107,8 @@ def share_on_ray(
         limits = limits_of(ray.nodes(), cpus, takes_gpu)
         _require_seen(ray, limits, folders)
         count = arguments.ray_tasks or SHARES * limits.at_once
-        each_has = f"{limits.cpus} CPUs and {limits.gpus} GPUs each"
-        print(
-            f"{arguments.on}: {count} tasks, {limits.at_once} at once, {each_has}; machines for them: {len(limits.nodes)}",
-            file=sys.stderr,
-        )
+        about = f"{count} tasks, {limits.at_once} at once, {limits.cpus} CPUs and {limits.gpus} GPUs each"
+        print(f"{arguments.on}: {about}; machines for them: {len(limits.nodes)}", file=sys.stderr)
         workers = limits.cpus if cpus is None else arguments.workers
         own = replace(arguments, on="", ray_tasks=0, workers=workers)
         results = _do_tasks(ray, name, [replace(own, task=f"{each}/{count}") for each in range(count)], limits)
@@ -166,7 +166,7 @@ def _connected(on: str) -> Iterator[Any]:
         try:
             ray.init(None if on == "ray" else on, logging_level=logging.WARNING)
         except Exception as error:  # of many kinds, by what of the way there is missing
-            raise UsageError(f"--on {on}: no Ray cluster answers there ({_first_line(error)})") from error
+            raise UsageError(f"--on {on}: there is no Ray cluster to connect to ({_lines(error)[0]})") from error
         if in_main:
             signal.signal(signal.SIGTERM, stop)  # Ray's own handler ends this process at once
         yield ray
@@ -204,7 +204,7 @@ def _require_seen(ray: Any, limits: Limits, folders: Sequence[Path]) -> None:
                 version, missing = ray.get(answer)
             except ray.exceptions.RayError as error:
                 raise UsageError(
-                    f"{name} cannot run selavi ({_first_line(error)}): install selavi {__version__} in the environment "
+                    f"{name} cannot run selavi ({_lines(error)[-1]}): install selavi {__version__} in the environment "
                     "of its Ray"
                 ) from error
             if version != __version__:
@@ -236,8 +236,9 @@ def _do_tasks(ray: Any, name: str, tasks: Sequence[Any], limits: Limits) -> list
             meter.advance()
     except BaseException:
         for one in pending:
-            ray.cancel(one)
-        ray.wait(pending, num_returns=len(pending), timeout=_CANCEL_S)
+            ray.cancel(one)  # as Ctrl-C does
+        if pending:
+            ray.wait(pending, num_returns=len(pending), timeout=_CANCEL_S)
         print(f"{name}: what is finished is kept: the same command goes on", file=sys.stderr)
         raise
     finally:
@@ -254,8 +255,8 @@ def _result_of(ray: Any, ended: Any) -> Any:
         raise
     except ray.exceptions.RayError as error:
         raise UsageError(
-            f"a task's process died {RETRIES + 1} times ({_first_line(error)}); where memory is short, fewer --workers "
-            "need less"
+            f"Ray has given up a task ({_lines(error)[0]}), of which it starts a process that dies {RETRIES} times more; "
+            "where memory is short, fewer --workers need less"
         ) from error
 
 
@@ -272,6 +273,7 @@ def _do(name: str, arguments: Any, folder: str) -> Any:
     return find_command(name).run(arguments)
 
 
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300] if lines else type(error).__name__
+def _lines(error: BaseException) -> list[str]:
+    """What an error says, of Ray's with the traceback of another machine; at least one line."""
+    lines = [line.strip()[:300] for line in str(error).splitlines() if line.strip()]
+    return lines or [type(error).__name__]

@@ -221,6 +221,9 @@ def encoder():
         os.kill(os.getpid(), signal.SIGKILL)
     return encode
 
+def dies():
+    os.kill(os.getpid(), signal.SIGKILL)
+
 def fails():
     raise OSError(f"no weights for process {os.getpid()}")
 """
@@ -243,6 +246,8 @@ def test_a_task_whose_process_dies_is_started_again(
     capfd.readouterr()
     assert embed.main([*shared, "--with", "dying:fails", "--out", "never"]) == 2
     assert "error: --with dying:fails: OSError: no weights for process" in capfd.readouterr().err
+    assert embed.main([*shared, "--with", "dying:dies", "--out", "never", "--ray-tasks", "1"]) == 2
+    assert "error: Ray has given up a task (The worker died" in capfd.readouterr().err
 
 
 @pytest.mark.slow
@@ -265,7 +270,7 @@ def test_a_cluster_that_does_not_answer_is_a_line(media: Path, tmp_path: Path, c
         port = free.getsockname()[1]
     words = [str(media), "--out", str(tmp_path / "m.parquet"), "--on", f"ray://127.0.0.1:{port}"]
     assert scan.main(words) == 2
-    assert f"--on ray://127.0.0.1:{port}: no Ray cluster answers there" in capfd.readouterr().err
+    assert f"--on ray://127.0.0.1:{port}: there is no Ray cluster to connect to" in capfd.readouterr().err
 
 
 @pytest.mark.slow
