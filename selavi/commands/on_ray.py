@@ -53,10 +53,8 @@ def add_on_ray(parser: Parser) -> None:
         "cluster of RAY_ADDRESS, else the one that runs on this machine, else one that is started for this command"
     )
     parser.add_argument("--on", metavar="ray://HOST:PORT", help=about)
-    about = (
-        f"with --on: into how many tasks the work is divided (default: {SHARES} for each that is done at once); a task "
-    )
-    about += "gets as many CPUs as --workers says"
+    about = "with --on: into how many tasks, of as many CPUs as --workers says, the work is divided (default: "
+    about += f"{SHARES} for each that is done at once)"
     parser.add_argument("--ray-tasks", type=int, metavar="N", help=about)
 
 
@@ -136,12 +134,13 @@ def limits_of(nodes: Sequence[dict[str, Any]], cpus: int | None, takes_gpu: bool
     able, gpus = with_gpus or alive, int(bool(with_gpus))
     sizes = [(int(node["Resources"]["CPU"]), int(node["Resources"].get("GPU", 0))) for node in able]
     if cpus is None:
-        each = [num_cpus // (num_gpus if gpus else 1) for num_cpus, num_gpus in sizes]
-        cpus = max(1, min([MOST_CPUS, *each]))
-    room = [min([num_cpus // cpus, *([num_gpus] if gpus else [])]) for num_cpus, num_gpus in sizes]
+        shares = [num_cpus // (num_gpus if gpus else 1) for num_cpus, num_gpus in sizes]
+        cpus = max(1, min([MOST_CPUS, *shares]))
+    room = [min(num_cpus // cpus, num_gpus if gpus else num_cpus) for num_cpus, num_gpus in sizes]
     if not any(room):
         most = max((num_cpus for num_cpus, _ in sizes), default=0)
-        raise UsageError(f"a task needs {cpus} processors, and the machines of the cluster have at most {most}")
+        about = f"a task needs {cpus} CPUs, and no machine of the cluster has more than {most}: give fewer --workers"
+        raise UsageError(about)
     names = [f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})" for node in able]
     fitting = {node["NodeID"]: name for node, name, has_room in zip(able, names, room, strict=True) if has_room}
     return Limits(cpus, gpus, sum(room), fitting)
@@ -255,8 +254,8 @@ def _result_of(ray: Any, ended: Any) -> Any:
         raise
     except ray.exceptions.RayError as error:
         raise UsageError(
-            f"Ray has given up a task ({_lines(error)[0]}), of which it starts a process that dies {RETRIES} times more; "
-            "where memory is short, fewer --workers need less"
+            f"Ray has given up a task ({_lines(error)[0]}), which it starts {RETRIES} times again where its process dies. "
+            "If memory is short: fewer --workers need less"
         ) from error
 
 

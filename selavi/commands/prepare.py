@@ -153,10 +153,10 @@ def _prepare(arguments: PrepareArguments) -> PrepareResult:
     with locked(arguments.cache_dir / LOCK):  # the first task looks into what no scan has seen, for all of them
         manifest = _list(arguments)
     limit_s = arguments.timeout_s
-    summary, num_missing, num_encoded = prepare_share(
+    of_share, num_missing, num_encoded = prepare_share(
         manifest, arguments.out, settings, task, workers=workers, deadline_s=limit_s
     )
-    return PrepareResult(arguments.out, settings, summary, task, num_missing, num_encoded)
+    return PrepareResult(arguments.out, settings, of_share, task, num_missing, num_encoded)
 
 
 def _prepare_on_ray(arguments: PrepareArguments) -> PrepareResult:

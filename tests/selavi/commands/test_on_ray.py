@@ -50,7 +50,7 @@ def test_a_task_that_encodes_has_a_gpu_where_there_are_any() -> None:
 
 @pytest.mark.parametrize(("nodes", "most"), [([node(4), node(8)], 8), ([], 0)])
 def test_more_processors_than_a_machine_has_are_refused(nodes: list[dict[str, Any]], most: int) -> None:
-    with pytest.raises(UsageError, match=f"needs 9 processors, and the machines of the cluster have at most {most}"):
+    with pytest.raises(UsageError, match=f"needs 9 CPUs, and no machine of the cluster has more than {most}: give"):
         on_ray.limits_of(nodes, 9, takes_gpu=False)
 
 
