@@ -29,6 +29,7 @@ SHARES = 4
 """Tasks for each that the cluster does at once, so that no machine waits long for another at the end."""
 MOST_CPUS = 16
 """Processors of a task, unless it is said how many."""
+_CONNECTS = 3
 _CANCEL_S = 60.0
 _EXPECTED = (UsageError, DataError, NumericError, OSError, MemoryError)
 """Faults of a task that are said as if they had come about here; others are crashes."""
@@ -111,7 +112,7 @@ def share_on_ray(
         own = replace(arguments, on="", ray_tasks=0, workers=workers)
         results = _do_tasks(ray, name, [replace(own, task=f"{each}/{count}") for each in range(count)], limits)
         if all(result.num_missing for result in results):
-            # A shared folder may show late what other machines have written, so that no task saw everything.
+            # A shared folder may show late what other machines have written; then no task saw everything.
             results += _do_tasks(ray, name, [replace(own, task="0/1")], limits)
         results.sort(key=lambda result: result.num_missing == 0)
         return [*results[:-1], replace(results[-1], task=(0, 1))]
@@ -162,10 +163,7 @@ def _connected(on: str) -> Iterator[Any]:
     in_main = threading.current_thread() is threading.main_thread()
     stop = signal.getsignal(signal.SIGTERM)
     try:
-        try:
-            ray.init(None if on == "ray" else on, logging_level=logging.WARNING)
-        except Exception as error:  # of many kinds, by what of the way there is missing
-            raise UsageError(f"--on {on}: there is no Ray cluster to connect to ({_lines(error)[0]})") from error
+        _connect(ray, on)
         if in_main:
             signal.signal(signal.SIGTERM, stop)  # Ray's own handler ends this process at once
         yield ray
@@ -173,6 +171,20 @@ def _connected(on: str) -> Iterator[Any]:
         ray.shutdown()
         if in_main:
             signal.signal(signal.SIGTERM, stop)
+
+
+def _connect(ray: Any, on: str) -> None:
+    for num_left in reversed(range(_CONNECTS)):
+        try:
+            ray.init(None if on == "ray" else on, logging_level=logging.WARNING)
+            return
+        except Exception as error:  # of many kinds, by what of the way there is missing
+            ray.shutdown()
+            # A cluster starts a process for each ray://, and now and then that dies at once: then another may live.
+            if num_left and isinstance(error, ConnectionAbortedError):
+                continue
+            words = " ".join(_lines(error))[:300]
+            raise UsageError(f"--on {on}: there is no Ray cluster to connect to ({words})") from error
 
 
 def _require_seen(ray: Any, limits: Limits, folders: Sequence[Path]) -> None:
@@ -183,22 +195,17 @@ def _require_seen(ray: Any, limits: Limits, folders: Sequence[Path]) -> None:
     """
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+    look, places = ray.remote(_look), {os.getcwd(): Path.cwd()}
     with ExitStack() as files:
         for folder in folders:
             folder.mkdir(parents=True, exist_ok=True)
-        made = [
-            files.enter_context(tempfile.NamedTemporaryFile(dir=folder, prefix=".selavi-", suffix=".tmp")).name
-            for folder in folders
-        ]
-        places = [os.getcwd(), *map(os.path.abspath, made)]
-        look = ray.remote(_look)
-        answers = {
-            name: look.options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
-                places
-            )
-            for node, name in limits.nodes.items()
-        }
-        for name, answer in answers.items():
+            file = files.enter_context(tempfile.NamedTemporaryFile(dir=folder, prefix=".selavi-", suffix=".tmp"))
+            places[os.path.abspath(file.name)] = folder.absolute()
+        asked = []
+        for node, name in limits.nodes.items():
+            there = NodeAffinitySchedulingStrategy(node, soft=False)
+            asked.append((name, look.options(num_cpus=0, scheduling_strategy=there).remote(list(places))))
+        for name, answer in asked:
             try:
                 version, missing = ray.get(answer)
             except ray.exceptions.RayError as error:
@@ -209,11 +216,9 @@ def _require_seen(ray: Any, limits: Limits, folders: Sequence[Path]) -> None:
             if version != __version__:
                 raise UsageError(f"{name} has selavi {version}, and here is {__version__}: install the same on all")
             if missing:
-                number = places.index(missing[0])
-                unseen = folders[number - 1].absolute() if number else Path.cwd()
                 raise UsageError(
-                    f"{name} does not see {unseen} as it is here: work, and let results go, in a folder that all "
-                    "machines of the cluster share under one path (--copy-to then copies results elsewhere)"
+                    f"{name} does not see {places[missing[0]]} as it is here: work, and let results go, in a folder "
+                    "that all machines of the cluster share under one path (--copy-to then copies results elsewhere)"
                 )
 
 
@@ -254,8 +259,8 @@ def _result_of(ray: Any, ended: Any) -> Any:
         raise
     except ray.exceptions.RayError as error:
         raise UsageError(
-            f"Ray has given up a task ({_lines(error)[0]}), which it starts {RETRIES} times again where its process dies. "
-            "If memory is short: fewer --workers need less"
+            f"Ray has given up a task ({_lines(error)[0]}), which it starts {RETRIES} times again where its process "
+            "dies. If memory is short: fewer --workers need less"
         ) from error
 
 
