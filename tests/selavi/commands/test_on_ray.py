@@ -282,9 +282,10 @@ def test_a_command_that_is_stopped_goes_on(
     words = [str(demo_set), "--cache-dir", str(tmp_path / "cache"), *SIZES]
     assert prepare.main([words[0], str(whole), *words[1:], "--workers", "1"]) == 0
     shared = [sys.executable, str(repository / "tools" / "prepare.py"), words[0], str(out), *words[1:], "--on", "ray"]
+    shared += ["--ray-tasks", "3"]
     stopped = subprocess.Popen(shared, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
     until_s = time.monotonic() + 120
-    while not list(out.glob("parts/task-?-of-8")):
+    while not list(out.glob("parts/task-?-of-3")):
         assert stopped.poll() is None and time.monotonic() < until_s
         time.sleep(0.05)
     os.kill(stopped.pid, number)
