@@ -30,7 +30,9 @@ SHARES = 4
 MOST_CPUS = 16
 """Processors of a task, unless it is said how many."""
 _CONNECTS = 3
+"""How often a connection is tried whose other end dies."""
 _CANCEL_S = 60.0
+"""Seconds that tasks which shall end have for it."""
 _EXPECTED = (UsageError, DataError, NumericError, OSError, MemoryError)
 """Faults of a task that are said as if they had come about here; others are crashes."""
 
@@ -74,7 +76,9 @@ def check_on_ray(arguments: Any) -> None:
     if arguments.ray_tasks < 0:
         raise UsageError(f"--ray-tasks must be at least 1, or 0 for the default, got {arguments.ray_tasks}")
     if arguments.task is not None or task_of(None, os.environ)[1] > 1:
-        raise UsageError("--on divides the work by itself: run the command once, without --task, srun or torchrun")
+        raise UsageError(
+            "--on divides the work by itself: run the command once, without --task, outside of a SLURM array and of torchrun"
+        )
     try:
         import ray  # noqa: F401
     except ImportError as error:
@@ -203,8 +207,8 @@ def _require_seen(ray: Any, limits: Limits, folders: Sequence[Path]) -> None:
             places[os.path.abspath(file.name)] = folder.absolute()
         asked = []
         for node, name in limits.nodes.items():
-            there = NodeAffinitySchedulingStrategy(node, soft=False)
-            asked.append((name, look.options(num_cpus=0, scheduling_strategy=there).remote(list(places))))
+            place = NodeAffinitySchedulingStrategy(node, soft=False)
+            asked.append((name, look.options(num_cpus=0, scheduling_strategy=place).remote(list(places))))
         for name, answer in asked:
             try:
                 version, missing = ray.get(answer)
