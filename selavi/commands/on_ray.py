@@ -76,9 +76,8 @@ def check_on_ray(arguments: Any) -> None:
     if arguments.ray_tasks < 0:
         raise UsageError(f"--ray-tasks must be at least 1, or 0 for the default, got {arguments.ray_tasks}")
     if arguments.task is not None or task_of(None, os.environ)[1] > 1:
-        raise UsageError(
-            "--on divides the work by itself: run the command once, without --task, outside of a SLURM array and of torchrun"
-        )
+        alone = "run the command once, without --task, outside of a SLURM array and of torchrun"
+        raise UsageError(f"--on divides the work by itself: {alone}")
     try:
         import ray  # noqa: F401
     except ImportError as error:

@@ -242,8 +242,8 @@ def test_a_task_whose_process_dies_is_started_again(
         assert (tmp_path / "shared" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     capfd.readouterr()
     bad = [str(media), *shared[1:], "--max-bad-fraction", "0.1"]
-    assert embed.main([*bad, "--with", "dying:encoder", "--out", "bad"]) == 3  # is a fault in words, not tried again
-    assert "data.max_bad_fraction" in capfd.readouterr().err
+    assert embed.main([*bad, "--with", "dying:encoder", "--out", "bad"]) == 3
+    assert "--max-bad-fraction 0.1 allows 0" in capfd.readouterr().err
     assert embed.main([*shared, "--with", "dying:dies", "--out", "never", "--ray-tasks", "1"]) == 2
     assert "error: Ray has given up a task (The worker died" in capfd.readouterr().err
 
