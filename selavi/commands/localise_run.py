@@ -164,8 +164,7 @@ def _moments(
 def _window(annotation: Annotation, duration_s: float, clip_s: float) -> tuple[float, float]:
     """Start of the window around a picture, and which share of it has passed then; the clip's middle by default."""
     time_s = duration_s / 2 if annotation.time_s is None else annotation.time_s
-    start_s = min(max(time_s - clip_s / 2, 0.0), max(0.0, duration_s - clip_s))
-    return start_s, min(max((time_s - start_s) / clip_s, 0.0), 1.0)
+    return evidence.window_around(time_s, duration_s, clip_s)
 
 
 def _look(

@@ -62,6 +62,12 @@ def thumbnail_times(duration_s: float) -> np.ndarray:
     return (np.arange(NUM_FRAMES) + 0.5) * duration_s / NUM_FRAMES
 
 
+def window_around(time_s: float, duration_s: float, clip_s: float) -> tuple[float, float]:
+    """Start of the window around a moment of a recording, as far as it goes; and which share of it has passed then."""
+    start_s = min(max(time_s - clip_s / 2, 0.0), max(0.0, duration_s - clip_s))
+    return start_s, min(max((time_s - start_s) / clip_s, 0.0), 1.0)
+
+
 def explained_modalities(config: Config, head: int) -> list[str]:
     """The modalities that a head of the label bank reads and whose evidence can be shown.
 
@@ -165,6 +171,15 @@ def _positions(encoder: nn.Module, stages: Sequence[nn.Module], inputs: Tensor, 
     return chosen, outputs[chosen].detach().clone()
 
 
+def map_of_stage(name: str, encoder: nn.Module, inputs: Tensor, stage: int = -1) -> Tensor:
+    """(B, C, [T,] ., .): what a stage of a modality's encoder gives, the last one by default.
+
+    Raises:
+        UsageError: the encoder names no stages.
+    """
+    return _positions(encoder, [_stages(name, encoder)[stage]], inputs, 0)[1]
+
+
 def _finish(later: Sequence[nn.Module], place: Tensor) -> Tensor:
     """From the output of a stage through those behind it to the features (B, D)."""
     for stage in later:
@@ -217,8 +232,7 @@ _Maps = list[tuple[float, np.ndarray | None]]
 
 def _around_pictures(duration_s: float, clip_s: float) -> list[float]:
     """Starts of windows around the times of the thumbnail, as far as the recording goes."""
-    room_s = max(0.0, duration_s - clip_s)
-    return [min(max(time_s - clip_s / 2, 0.0), room_s) for time_s in thumbnail_times(duration_s)]
+    return [window_around(time_s, duration_s, clip_s)[0] for time_s in thumbnail_times(duration_s).tolist()]
 
 
 def _all_over(duration_s: float, clip_s: float) -> list[float]:

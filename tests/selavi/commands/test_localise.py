@@ -1,6 +1,7 @@
 """`selavi localise`: maps beside boxes and priors, boxes as a table and for tools; faults say what to change."""
 
 import json
+import math
 import re
 import shutil
 from pathlib import Path
@@ -99,6 +100,8 @@ def test_boxes_of_all_clips_lie_in_their_pictures(run: Path, capsys: pytest.Capt
         assert (row["width"], row["height"]) == (64, 64) and row["cluster"] == clusters[row["id"]]
         assert 0 <= row["x0"] < row["x1"] <= 64 and 0 <= row["y0"] < row["y1"] <= 64
         assert 0 < row["score"] <= 1 and row["peak"] > 0
+        assert math.isfinite(row["sounding"])
+    assert len({row["sounding"] for row in rows}) > 1
     times = [row["time_s"] for row in rows if row["id"] == rows[0]["id"]]
     assert times == sorted(set(times)) and len(times) <= 4
 
@@ -138,9 +141,28 @@ def test_boxes_are_handed_over_with_names_and_what_was_measured(
     assert len(read_annotations(out / "coco" / "annotations.json", "coco").rows) == len(table)
 
 
+def test_segments_are_the_same_again_and_no_more_than_pictures(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clips = sorted(set(read_labels(run, "train")["id"].to_pylist()))[:3]
+    path = run / "localise" / "train-h0.parquet"
+    segments = []
+    for _ in range(2):
+        assert tool.main([str(run), *clips, "--head", "0", "--segments", "3"]) == 0
+        segments.append(pq.read_table(path)["segment"].to_pylist())
+    assert segments[0] == segments[1]
+    sizes = [segments[0].count(number) for number in range(3)]
+    assert sizes == sorted(sizes, reverse=True) and min(sizes) > 0 and sum(sizes) == len(segments[0])
+    capsys.readouterr()
+    assert tool.main([str(run), *clips, "--head", "0", "--segments", "13"]) == 2
+    assert f"13 segments of {len(segments[0])} pictures with evidence" in capsys.readouterr().err
+    assert pq.read_table(path)["segment"].to_pylist() == segments[0]
+    assert tool.main([str(run), *clips, "--head", "0"]) == 0
+    assert "segment" not in pq.read_table(path).column_names
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["--segments", "1"], "--segments 1: expected 2 or more"),
         (["nobody.mp4"], r"1 of 1 clips, such as 'nobody\.mp4', are not among the \d+ labelled ones of split train"),
         (["--to", "voc"], "--to voc: expected some of coco, yolo, cvat, labelstudio"),
         (["--split", "elsewhere"], "no file in split 'elsewhere'"),
