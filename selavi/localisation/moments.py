@@ -83,7 +83,7 @@ def shown_features(
     seen = augment.plain({PICTURED: batch.inputs[PICTURED]})[PICTURED]
     last = map_of_stage(PICTURED, model.encoders[PICTURED], seen).float().cpu()
     positions = _at(last.movedim(2, 1), shares)
-    weights = F.adaptive_avg_pool2d(_at(maps, shares).clamp(min=0), positions.shape[-2:])[:, None]
+    weights = F.adaptive_avg_pool2d(_at(maps, shares).clamp(min=0), (positions.shape[2], positions.shape[3]))[:, None]
     inside = (positions * weights).sum((2, 3)) / weights.sum((2, 3))
     return inside, positions.mean((2, 3))
 
