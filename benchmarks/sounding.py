@@ -4,7 +4,7 @@
 
 The middle window of each clip of the demo set's test split, under the head that is chosen without labels.  Each clip is
 asked twice, with its own sound and with another one in its place: silence, white noise as loud as the clip's own sound
-(by its root mean square), or the sound of a clip whose class sounds different.  The larger `sounding` should be the own.
+(by its root mean square), or the sound of a clip whose class sounds different.  The own should have the larger value.
 """
 
 import argparse
@@ -133,16 +133,16 @@ def page(rows: Sequence[Mapping[str, Any]]) -> str:
 
 {second}
 
-{rows[0]["clips"]} clips, {len({row["row"] for row in rows})} runs (seeds); mean over the runs, and their range. A clip's
-own sound counts as true, so half of what is ranked is: the prior of AP is 0.50, and that of max-F1, which calls every
-sound the own, 2/3. The clusters of these runs are nearly the set's classes. *Score* is the column `sounding` ([evidence.md](../evidence.md#boxes)); *log-probability* is
-by how much the sound raises the logarithm of the sound head's probability of the cluster instead.
+{rows[0]["clips"]} clips, {len({row["row"] for row in rows})} runs (seeds), whose clusters are nearly the set's classes;
+mean over the runs, and their range. A clip's own sound counts as true, so half of what is ranked is: the prior of AP is
+0.50, and that of max-F1, which calls every sound the own, 2/3. *Score* is the column `sounding`
+([evidence.md](../evidence.md#boxes)); *log-probability* is by how much the sound raises the logarithm of the sound
+head's probability of the cluster instead.
 
 {markdown_table(header, table)}
 
-`sounding` is above 0, which is what silence has, for {above} of the clips' own sounds. Noise is no class, so the sound
-heads were never taught what to say of it: the logarithm of the probability, which one wrong guess with certainty
-decides, tells it apart worse than the score does. That is why the column is the score.
+`sounding` is above 0, which is what silence has, for {above} of the clips' own sounds. The column is the score, which
+has the unit of `peak`; the logarithm of the probability, which was measured beside it, tells noise apart worse.
 
 {describe_machine(rows)} By `python benchmarks/sounding.py`.
 """
