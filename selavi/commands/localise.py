@@ -87,7 +87,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("run", type=Path, metavar="RUN", help="run folder, such as runs/demo")
     about = "clips whose boxes are written, by id, with or without suffix and folders (default: all of the split)"
     parser.add_argument("clips", nargs="*", metavar="CLIP", help=about)
-    about = "also write RUN/localise/handover/FORMAT, with the pictures: coco, yolo, cvat, labelstudio"
+    about = "also write RUN/localise/handover/FORMAT, with the pictures: coco, yolo, cvat, labelstudio, fiftyone"
     parser.add_argument("--to", nargs="+", metavar="FORMAT", help=about)
     about = "also sort the pictures into K groups, by K-means over features inside the maps: the column `segment`"
     parser.add_argument("--segments", type=int, metavar="K", help=about)

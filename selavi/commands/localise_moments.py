@@ -51,10 +51,10 @@ def look_at_moments(
     """
     config = run.config
     heard = heard_modalities(config, head)
-    wanted = {*heard, *([evidence.PICTURED] if with_features else [])}
-    if not wanted or not moments:
+    modalities = {*heard, *([evidence.PICTURED] if with_features else [])}
+    if not modalities or not moments:
         return MomentFacts(*(np.full(shape, np.nan, np.float32) for shape in (len(moments), *[(len(moments), 0)] * 2)))
-    together = tuple(name for name in config.kinds if name in wanted or config.is_fused)
+    together = tuple(name for name in config.kinds if name in modalities or config.is_fused)
     by_clip: dict[str, list[int]] = {}
     for number, moment in enumerate(moments):
         by_clip.setdefault(moment["id"], []).append(number)

@@ -164,7 +164,7 @@ def test_segments_are_the_same_again_and_no_more_than_pictures(run: Path, capsys
     [
         (["--segments", "1"], "--segments 1: expected 2 or more"),
         (["nobody.mp4"], r"1 of 1 clips, such as 'nobody\.mp4', are not among the \d+ labelled ones of split train"),
-        (["--to", "voc"], "--to voc: expected some of coco, yolo, cvat, labelstudio"),
+        (["--to", "voc"], "--to voc: expected some of coco, yolo, cvat, labelstudio, fiftyone"),
         (["--split", "elsewhere"], "no file in split 'elsewhere'"),
     ],
 )
