@@ -37,6 +37,8 @@ that lies in the box; peak, the largest evidence in the picture (what a map of t
 the clip's cluster, its name (null without one) and how confident its label is; sounding, by how much the sound around
 the moment raises the cluster's score above what silence gives (null without sound).  `segment` follows where segments
 were asked for."""
+KEY = b"selavi_key"
+"""In the schema's metadata: names the checkpoint that the evidence came from; files of earlier versions lack it."""
 SEGMENT = pa.field("segment", pa.int32())
 """Which of K groups of pictures alike a row is in; null where its picture could not be read again."""
 

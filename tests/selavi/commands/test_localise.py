@@ -6,6 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
@@ -22,6 +23,8 @@ from selavi.errors import UsageError
 from selavi.results.boxes import BOX_SCHEMA
 from selavi.results.cluster_table import read_labels
 from selavi.scores.boxes import Localisation
+from tests.selavi.results.gallery.test_data import read_call
+from tools import export_clusters as export_tool
 from tools import localise as tool
 
 PRIORS = ["another clip's map", "whole picture", "centre disc", "frame difference"]
@@ -157,6 +160,27 @@ def test_segments_are_the_same_again_and_no_more_than_pictures(run: Path, capsys
     assert pq.read_table(path)["segment"].to_pylist() == segments[0]
     assert tool.main([str(run), *clips, "--head", "0"]) == 0
     assert "segment" not in pq.read_table(path).column_names
+
+
+def test_the_gallery_shows_the_boxes_that_are_still_of_the_run(run: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def shown() -> list[object]:
+        assert export_tool.main([str(run), "--head", "0", "--map", "none", "--evidence", "0"]) == 0
+        files = sorted((run / "gallery" / "data" / "h0").glob("c*.js"))
+        return [boxes for path in files for boxes in read_call(path)[1][1].get("boxes", []) if boxes]
+
+    assert shown() == []
+    clips = sorted(set(read_labels(run, "train")["id"].to_pylist()))[:3]
+    assert tool.main([str(run), *clips, "--head", "0"]) == 0
+    path = run / "localise" / "train-h0.parquet"
+    table = pq.read_table(path)
+    caplog.clear()
+    assert len(shown()) == 3 and "boxes" not in caplog.text
+    old = table.drop_columns(["sounding"]).replace_schema_metadata(None)  # as earlier versions wrote them
+    other = pa.array([100, *table["cluster"].to_pylist()[1:]], pa.int32())
+    pq.write_table(old.set_column(old.schema.get_field_index("cluster"), "cluster", other), path)
+    assert len(shown()) == 3 and f"1 of {len(table)} boxes" in caplog.text
+    pq.write_table(table.replace_schema_metadata({"selavi_key": "another checkpoint"}), path)
+    assert shown() == [] and f"{len(table)} of {len(table)} boxes" in caplog.text
 
 
 @pytest.mark.parametrize(
