@@ -39,7 +39,7 @@ class PictureNames:
     evidence: np.ndarray
     """(N,) bytes; shown under the chosen head."""
     boxes: PlacedBoxes | None = None
-    """Of N clips, shown with the evidence; None where the run has no boxes."""
+    """N of them, shown with the evidence; None where the run has no boxes."""
 
 
 def encode(value: Any) -> str:
