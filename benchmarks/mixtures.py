@@ -32,7 +32,7 @@ from selavi.commands.opening import open_run
 from selavi.config import Config
 from selavi.inference.load import load_model
 from selavi.localisation.boxes import SIDE
-from selavi.localisation.evidence import PICTURED, find_evidence, resize_positive, score_of
+from selavi.localisation.evidence import PICTURED, find_evidence, input_shape, resize_positive, score_of
 from selavi.model import SelaviModel
 from selavi.randomness import mix
 
@@ -101,9 +101,9 @@ def picks(values: np.ndarray) -> tuple[int, int]:
     return int(2 * (row >= height // 2) + (column >= width // 2)), int(quarters(values).argmax())
 
 
-def flat_map(values: np.ndarray) -> np.ndarray:
-    """(SIDE, SIDE) mean over time of what is positive in a map (T, h, w)."""
-    return resize_positive(np.maximum(values, 0).mean(0), SIDE, SIDE)
+def flat_map(values: np.ndarray, seen: Sequence[int]) -> np.ndarray:
+    """(SIDE, SIDE) mean over time of what is positive in a map (T, h, w) of an input (T, h, w)."""
+    return resize_positive(np.maximum(values, 0).mean(0), seen[1:], SIDE, SIDE)
 
 
 def weighted_evidence(
@@ -162,7 +162,7 @@ def measure(path: Path) -> dict[str, Any]:
     mixtures = tile(frames, partners([Path(name).parts[-2] for name in rows["path"].to_pylist()], ids))
     model, augment = load_model(run)
     column, own = config.head_of_column(head)[1], clusters_of(run, head, ids)
-    num_named = 0
+    seen, num_named = input_shape(config, PICTURED), 0
     right: dict[str, list[bool]] = {rule: [] for rule in RULES}
     for begin in range(0, len(ids), BATCH_SIZE):
         numbers = torch.arange(begin, min(begin + BATCH_SIZE, len(ids)))
@@ -188,7 +188,7 @@ def measure(path: Path) -> dict[str, Any]:
         for place, number in enumerate(numbers.tolist()):
             mixture = mixtures[number].numpy()
             change = np.abs(np.diff(mixture.astype(np.float64), axis=0)).mean((0, 3))
-            flat = {name: flat_map(values[place].numpy()) for name, values in maps.items()} | {CHANGED: change}
+            flat = {name: flat_map(values[place].numpy(), seen) for name, values in maps.items()} | {CHANGED: change}
             chosen = {COVERED: covered[place], LOUDEST: loudest_motion(mixture, sounds[number].numpy())}
             for name, values in flat.items():
                 chosen[f"{name}: hottest place"], chosen[f"{name}: most of it"] = picks(values)

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from datamodules.stores.opening import open_prepared
-from selavi.commands.evidence import checkpoint_key, evidence_for
+from selavi.commands.evidence import evidence_for, evidence_key
 from selavi.commands.export import ExportArguments
 from selavi.commands.gallery_workers import pool
 from selavi.commands.prepared_clips import read_shard, write_shard
@@ -126,7 +126,7 @@ def _boxes(run_dir: Path, content: GalleryContent) -> pa.Table | None:
     clusters = next(head.cluster for head in content.heads if head.head == content.head)
     final = content.names.final_cluster(content.head, clusters)
     current = current_boxes(table, content.clips, clusters, final)
-    if key is not None and key != checkpoint_key(run_dir).encode():
+    if key is not None and key != evidence_key(run_dir).encode():
         current = current.slice(0, 0)
     if num_left := len(table) - len(current):
         log.warning(f"{num_left} of {len(table)} boxes in {path} are of an earlier state of the run: {advice}")

@@ -14,7 +14,7 @@ from datamodules.processes import run_jobs
 from datamodules.stores.opening import open_prepared
 from datamodules.stores.shards import ShardReader
 from selavi.commands.checks import own_folders
-from selavi.commands.evidence import checkpoint_key, evidence_for
+from selavi.commands.evidence import evidence_for, evidence_key
 from selavi.commands.localise import LocaliseArguments, WrittenBoxes
 from selavi.commands.localise_moments import look_at_moments
 from selavi.commands.prepared_clips import read_shard_pictures
@@ -74,7 +74,7 @@ def write_boxes(arguments: LocaliseArguments, run: Run, split: str, head: int, w
     boxes = box_table(rows)
     notes = _notes(len(kept) - len(clips), num_rejected, num_moved, len(clips) - _num_clips(boxes, boxless), boxless)
     target = files.boxes(split, head)
-    write_parquet(boxes.replace_schema_metadata({KEY: checkpoint_key(run.folder)}), target)
+    write_parquet(boxes.replace_schema_metadata({KEY: evidence_key(run.folder)}), target)
     handed: dict[str, Path] = {}
     if arguments.to:
         handed, more = _hand_over(arguments, run, boxes, clips, files.boxes_handover, [*notes, worth])

@@ -10,7 +10,7 @@ from torch import Tensor
 from selavi.augment import Augment
 from selavi.batch import ClipBatch
 from selavi.config import Config
-from selavi.localisation.evidence import PICTURED, map_of_stage, score_of
+from selavi.localisation.evidence import PICTURED, map_of_stage, nearest_position, score_of
 from selavi.modalities import reads_sound
 from selavi.model import SelaviModel
 
@@ -82,13 +82,15 @@ def shown_features(
     batch = batch.to(next(model.parameters()).device)
     seen = augment.plain({PICTURED: batch.inputs[PICTURED]})[PICTURED]
     last = map_of_stage(PICTURED, model.encoders[PICTURED], seen).float().cpu()
-    positions = _at(last.movedim(2, 1), shares)
-    weights = F.adaptive_avg_pool2d(_at(maps, shares).clamp(min=0), (positions.shape[2], positions.shape[3]))[:, None]
+    num_frames = seen.shape[2]
+    positions = _at(last.movedim(2, 1), shares, num_frames)
+    shown = _at(maps, shares, num_frames).clamp(min=0)
+    weights = F.adaptive_avg_pool2d(shown, (positions.shape[2], positions.shape[3]))[:, None]
     inside = (positions * weights).sum((2, 3)) / weights.sum((2, 3))
     return inside, positions.mean((2, 3))
 
 
-def _at(values: Tensor, shares: Tensor) -> Tensor:
+def _at(values: Tensor, shares: Tensor, num_frames: int) -> Tensor:
     """(B, T, ...) -> (B, ...): the position in time next to the moment of each window."""
-    nearest = (shares * values.shape[1]).long().clamp(0, values.shape[1] - 1)
+    nearest = [nearest_position(share, values.shape[1], num_frames) for share in shares.tolist()]
     return values[torch.arange(len(values)), nearest]

@@ -73,7 +73,9 @@ def test_priors_point_at_what_they_stand_for(benchmarks: dict[str, ModuleType]) 
     heard = (audio[:, 0] > 0).numpy()
     inputs = {"video": video, "audio": audio}
     hits = {
-        name: float(evidence._place(prior(inputs), {"video": truth, "audio": heard}[modality])[0, 0])
+        name: float(
+            evidence._place(prior(inputs), inputs[modality].shape[2:], {"video": truth, "audio": heard}[modality])[0, 0]
+        )
         for name, (modality, prior) in evidence.PRIORS.items()
     }
     # Of the first and last frame one neighbour is there, and where the square was, or will be, has changed as much.
