@@ -44,7 +44,8 @@ def measure(path: Path) -> dict[str, Any]:
     }
     evidence = read_evidence(evidence_for(path, SPLIT, head, ids))
     moments = list(box_rows(evidence, clips, PICTURED, []))
-    facts = look_at_moments(run, SPLIT, head, moments, with_features=True)
+    labelled = {clip_id: clip["cluster"] for clip_id, clip in clips.items()}
+    facts = look_at_moments(run, SPLIT, head, moments, labelled, with_features=True)
     truth = np.array([classes[moment["id"]] for moment in moments])
     num_segments = len(set(classes.values()))
     groups = {

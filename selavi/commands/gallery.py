@@ -29,6 +29,7 @@ from selavi.results.gallery.select import Head, Places
 from selavi.results.naming import Names
 from selavi.runs.folder import RunFolder
 from selavi.runs.manifest import media_root
+from selavi.wording import command
 
 log = logging.getLogger("selavi")
 _FIGURES = {"nmi": "NMI", "ari": "ARI", "accuracy": "Accuracy", "purity": "Purity", "n": "Clips scored"}
@@ -119,7 +120,8 @@ def _boxes(run_dir: Path, content: GalleryContent) -> pa.Table | None:
     path = RunFolder(run_dir).boxes(content.split, content.head)
     if not path.exists():
         return None
-    advice = "write it again with `selavi localise`"
+    again = command("localise", run_dir, "--split", content.split, "--head", str(content.head))
+    advice = f"write it again: {again}"
     with ParquetReader(path, advice=advice) as file:
         key = (file.schema.metadata or {}).get(KEY)
     table = read_parquet(path, COLUMNS, advice=advice)

@@ -16,7 +16,7 @@ from datamodules.stores.shards import ShardReader
 from selavi.commands.checks import own_folders
 from selavi.commands.evidence import evidence_for, evidence_key
 from selavi.commands.localise import LocaliseArguments, WrittenBoxes
-from selavi.commands.localise_moments import look_at_moments
+from selavi.commands.localise_moments import MomentFacts, look_at_moments
 from selavi.commands.prepared_clips import read_shard_pictures
 from selavi.errors import UsageError
 from selavi.guarded.parquet import write_parquet
@@ -70,7 +70,9 @@ def write_boxes(arguments: LocaliseArguments, run: Run, split: str, head: int, w
     boxless: list[str] = []
     shown = (one for one in read_evidence(path) if one.id in clips)
     rows = list(box_rows(follow(shown, "boxes", len(clips), "clips"), clips, evidence.PICTURED, boxless))
-    _add_moments(rows, run, split, head, arguments.segments)
+    labelled = dict(zip(table["id"].to_pylist(), table["cluster"].to_pylist(), strict=True))
+    facts = look_at_moments(run, split, head, rows, labelled, with_features=arguments.segments > 0)
+    _add_facts(rows, facts, arguments.segments, run.config.seed)
     boxes = box_table(rows)
     notes = _notes(len(kept) - len(clips), num_rejected, num_moved, len(clips) - _num_clips(boxes, boxless), boxless)
     target = files.boxes(split, head)
@@ -82,17 +84,16 @@ def write_boxes(arguments: LocaliseArguments, run: Run, split: str, head: int, w
     return WrittenBoxes(target, len(boxes), len(clips), handed, tuple(notes))
 
 
-def _add_moments(rows: list[dict[str, Any]], run: Run, split: str, head: int, num_segments: int) -> None:
+def _add_facts(rows: list[dict[str, Any]], facts: MomentFacts, num_segments: int, seed: int) -> None:
     """Add to rows of boxes what the windows around their moments say.
 
     Raises:
         UsageError: there are more segments than pictures.
     """
-    facts = look_at_moments(run, split, head, rows, with_features=num_segments > 0)
     for row, sounding in zip(rows, facts.sounding.tolist(), strict=True):
         row["sounding"] = None if math.isnan(sounding) else sounding
     if num_segments:
-        for row, segment in zip(rows, segments_of(facts.inside, num_segments, run.config.seed).tolist(), strict=True):
+        for row, segment in zip(rows, segments_of(facts.inside, num_segments, seed).tolist(), strict=True):
             row[SEGMENT.name] = None if segment < 0 else segment
 
 

@@ -13,15 +13,13 @@ from datamodules.index.manifest import select_split
 from datamodules.loading.sampling import ChosenWindow
 from datamodules.loading.views import ClipLoaders
 from datamodules.stores.opening import open_media
+from selavi.commands.evidence import BATCH_SIZE
 from selavi.inference.device import best_device
 from selavi.inference.load import load_model
 from selavi.localisation import evidence
 from selavi.localisation.moments import heard_modalities, shown_features, sounding
 from selavi.meter import follow
 from selavi.runs.record import Run
-
-BATCH_SIZE = 16
-"""Windows, with the gradients of half an encoder."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,13 @@ class MomentFacts:
 
 
 def look_at_moments(
-    run: Run, split: str, head: int, moments: Sequence[Mapping[str, Any]], *, with_features: bool
+    run: Run,
+    split: str,
+    head: int,
+    moments: Sequence[Mapping[str, Any]],
+    labelled: Mapping[str, int],
+    *,
+    with_features: bool,
 ) -> MomentFacts:
     """Read the window around each moment.
 
@@ -46,7 +50,8 @@ def look_at_moments(
         run: whose model listens and looks.
         split: of the clips.
         head: column of the label bank.
-        moments: n rows, each with id, time_s and cluster.
+        moments: n rows, each with id and time_s.
+        labelled: cluster of each clip, by id, as it was labelled: evidence is for that one, whatever it is called now.
         with_features: whether the pictures are looked at too.
     """
     config = run.config
@@ -69,7 +74,7 @@ def look_at_moments(
     starts = iter(placed)
     windows = [[ChosenWindow(next(starts)[0], together) for _ in numbers] for numbers in by_clip.values()]
     shares = torch.tensor([share for _, share in placed])
-    clusters = torch.tensor([moments[number]["cluster"] for number in order])
+    clusters = torch.tensor([labelled[moments[number]["id"]] for number in order])
     loaders = ClipLoaders(config, run.manifest, open_media(config, run.manifest, may_decode_ahead=False))
     model, augment = load_model(run, best_device(config.trainer.accelerator))
     num_channels = model.num_features[evidence.PICTURED] if with_features else 0

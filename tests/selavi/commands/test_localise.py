@@ -144,6 +144,20 @@ def test_boxes_are_handed_over_with_names_and_what_was_measured(
     assert len(read_annotations(out / "coco" / "annotations.json", "coco").rows) == len(table)
 
 
+def test_what_is_heard_is_for_the_cluster_that_was_labelled(run: Path) -> None:
+    """A cluster that is merged into one that the model never had sounds as it did before."""
+    clip = read_labels(run, "train").filter(pc.field("head") == 0).sort_by("id").to_pylist()[0]
+    path = run / "localise" / "train-h0.parquet"
+    tables = []
+    for names in ("", f"0,{clip['cluster']},,,500,\n"):
+        (run / "names.csv").write_text("head,cluster,id,name,into,rejected\n" + names)
+        assert tool.main([str(run), clip["id"], "--head", "0", "--segments", "2"]) == 0
+        tables.append(pq.read_table(path))
+    assert set(tables[1]["cluster"].to_pylist()) == {500}
+    for name in ("sounding", "segment", "x0"):
+        assert tables[0][name].to_pylist() == tables[1][name].to_pylist()
+
+
 def test_segments_are_the_same_again_and_no_more_than_pictures(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     clips = sorted(set(read_labels(run, "train")["id"].to_pylist()))[:3]
     path = run / "localise" / "train-h0.parquet"
