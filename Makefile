@@ -45,6 +45,7 @@ test: $(DEV_READY) ## Run the tests
 	$(PYTEST)
 
 test-slow: $(DEV_READY) ## Run the long tests: sweeps, whole programs killed or trained to the end
+	$(RUN) -m pip install --quiet --editable '.[ray]'
 	$(PYTEST) -m slow
 
 test-browser: $(DEV_READY) ## Open the gallery in Chromium (found on the path, or SELAVI_CHROMIUM=...) and try all of it

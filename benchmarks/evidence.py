@@ -130,7 +130,7 @@ def measure_priors(config: Config, manifest: pa.Table, split: str) -> list[dict[
         inputs = augment(batch, random=False)
         truth = truth_of(batch, inputs)
         for name, (modality, prior) in PRIORS.items():
-            figures = _place(prior(inputs), truth[modality])
+            figures = _place(prior(inputs), inputs[modality].shape[2:], truth[modality])
             found.setdefault(name, []).append(figures)
     made = {key: environment()[key] for key in ("python", "versions", "git_commit")} | {"device": "cpu"}
     result = []
@@ -147,10 +147,12 @@ def _shifted(number: int) -> np.ndarray:
     return np.roll(np.arange(number), number // 2 + 1)
 
 
-def _place(maps: torch.Tensor, truth: np.ndarray) -> np.ndarray:
-    """(5, B), the first five of _FIGURES; NaN where there is no truth (a swelling sound has no moment)."""
-    mode = "trilinear" if maps.ndim == 4 else "bilinear"
-    on_truth = F.interpolate(maps.clamp(min=0)[:, None], truth.shape[1:], mode=mode)[:, 0].flatten(1).numpy()
+def _place(maps: torch.Tensor, seen: Sequence[int], truth: np.ndarray) -> np.ndarray:
+    """(5, B), the first five of _FIGURES, of maps of an input of shape `seen`.
+
+    NaN where there is no truth (a swelling sound has no moment).
+    """
+    on_truth = evidence.enlarge(maps.clamp(min=0).numpy(), seen, truth.shape[1:]).reshape(len(maps), -1)
     flat = truth.reshape(len(truth), -1)
     area = np.where(flat.any(1), flat.mean(1), np.nan)
     columns = []
@@ -213,8 +215,7 @@ def _judge(
 ) -> np.ndarray:  # fmt: skip
     """(9, B), in the order of _FIGURES; NaN where there is no truth (a swelling sound has no moment)."""
     x = inputs[modality]
-    mode = "trilinear" if x.ndim == 5 else "bilinear"
-    on_input = F.interpolate(maps.clamp(min=0)[:, None], x.shape[2:], mode=mode)
+    on_input = torch.from_numpy(evidence.enlarge(maps.clamp(min=0).numpy(), x.shape[2:], x.shape[2:]))[:, None]
 
     def log_probability(changed: torch.Tensor) -> np.ndarray:
         with torch.no_grad():
@@ -232,7 +233,7 @@ def _judge(
         kept = np.exp(log_probability(torch.where(top, x, blank)))
         columns.append((loss, kept))
     own, other = columns
-    return np.concatenate([_place(maps, truth), np.stack([own[0], other[0], own[1], other[1]])])
+    return np.concatenate([_place(maps, x.shape[2:], truth), np.stack([own[0], other[0], own[1], other[1]])])
 
 
 def page(runs: Sequence[Mapping[str, Any]]) -> str:

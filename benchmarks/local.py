@@ -34,6 +34,7 @@ from selavi.batch import NUM_DRAWS
 from selavi.config import load_config
 from selavi.encoders.r2plus1d import R2Plus1D
 from selavi.heads import make_heads
+from selavi.localisation.evidence import enlarge
 from selavi.scores.boxes import pointing
 
 WIDTH, DEPTH, HEADS, BATCH, RATE, EPOCHS, VIEWS = 8, 10, 2, 32, 0.1, 8, 4
@@ -144,24 +145,13 @@ class Clips:
 
     def share_hit(self, maps: Tensor) -> list[float]:
         """Of the test clips, those whose map (B, T, h, w) is largest on anything drawn, and on what moves."""
-        fine = enlarge(maps, self.truths["drawn"][0].shape, self.inputs.shape[2:]).flatten(1).numpy()
+        size = self.truths["drawn"][0].shape
+        fine = enlarge(maps.numpy(), self.inputs.shape[2:], size).reshape(len(maps), -1)
         shares = []
         for truth in self.truths.values():
             hits = [pointing(values, one.ravel()) for values, one in zip(fine, truth, strict=True) if one.any()]
             shares.append(round(float(np.mean(hits)), 3))
         return shares
-
-
-def enlarge(maps: Tensor, size: Sequence[int], inputs: Sequence[int]) -> Tensor:
-    """(B, T, h, w) at another size, trilinear; position i of a map lies at i x stride, where its filters are."""
-    axes = []
-    for count, fine, full in zip(maps.shape[1:], size, inputs, strict=True):
-        stride = 2 ** round(math.log2(full / count))
-        at = ((torch.arange(fine) + 0.5) * full / fine - 0.5) / stride
-        axes.append(at.clamp(0, count - 1) / max(1, count - 1) * 2 - 1)
-    t, y, x = torch.meshgrid(*axes, indexing="ij")
-    places = torch.stack([x, y, t], -1).expand(len(maps), -1, -1, -1, -1)
-    return F.grid_sample(maps[:, None], places, align_corners=True)[:, 0]
 
 
 def attempt(clips: Clips, settings: Mapping[str, Any]) -> dict[str, list[float]]:

@@ -26,7 +26,7 @@ from selavi.commands.opening import open_run
 from selavi.inference.load import load_model
 from selavi.localisation.boxes import SIDE as CELLS
 from selavi.localisation.boxes import map_at
-from selavi.localisation.evidence import PICTURED, find_evidence
+from selavi.localisation.evidence import PICTURED, find_evidence, input_shape
 from selavi.runs.record import Run, on_other_clips
 from selavi.scores.head_choice import choose_head
 
@@ -58,6 +58,7 @@ def look(run: Run, root: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     model, augment = load_model(run, torch.device("cpu"))
     bank = run.checkpoint["label_bank"]
     head = choose_head(bank["labels"].numpy(), probe=bank["probe"].numpy()).head
+    seen = input_shape(run.config, PICTURED)
     share = (FRAME_S - (CLIP_S - config.data.clip_s) / 2) / config.data.clip_s
     paths = rows["path"].to_pylist()
     for batch in ClipLoaders(config, manifest, media).view_loader(rows):
@@ -68,7 +69,9 @@ def look(run: Run, root: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
         frames = batch.inputs[PICTURED].float()
         changes = (frames - frames.median(1, keepdim=True).values).abs().mean(4)
         for place, number in enumerate(batch.index.tolist()):
-            yield Path(paths[number]).name, map_at(maps[place].numpy(), share), map_at(changes[place].numpy(), share)
+            change = changes[place].numpy()
+            shown = map_at(maps[place].numpy(), seen, share), map_at(change, change.shape, share)
+            yield (Path(paths[number]).name, *shown)
 
 
 def judge(named: np.ndarray, other: np.ndarray, evidence: np.ndarray, change: np.ndarray) -> dict[str, bool]:

@@ -43,6 +43,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "pytorch_lightning": ("selavi/training/", "datamodules/clips.py"),
     "lightning": (),  # the same library under a second name
     "tqdm": ("selavi/meter.py",),
+    "ray": ("selavi/commands/on_ray.py",),
     "pyarrow.parquet": ("selavi/guarded/", "selavi/results/handover/"),  # hand-over writes, for others to read
     "jinja2": PAGES,
     "markupsafe": PAGES,

@@ -168,7 +168,7 @@ def prepare_share(
     *,
     workers: int = 0,
     deadline_s: float = 600.0,
-) -> tuple[PrepareSummary | None, int]:
+) -> tuple[PrepareSummary | None, int, int]:
     """Prepare one task's share of the shards, every n-th; tasks meet nowhere but in `out`.
 
     A set that is finished stays as it is, whatever failed in passing: `prepare` tries that again.
@@ -182,7 +182,7 @@ def prepare_share(
         deadline_s: a clip that takes longer fails.
 
     Returns:
-        The summary, None while other tasks are not done; how many these are.
+        The summary, None while other tasks are not done; how many these are; how many clips were encoded now.
 
     Raises:
         UsageError: as prepare; or another process is at work on the same task, or small files are asked for.
@@ -207,13 +207,13 @@ def prepare_share(
             with locked(out / WORK / LOCK):
                 num_missing = sum(not mark.exists() for mark in marks)
                 if num_missing and not (out / MARK).exists():
-                    return None, num_missing
+                    return None, num_missing, encoded
                 if num_missing == 0:
                     for half in out.glob(".*.tmp"):
                         half.unlink(missing_ok=True)
                     _finish(manifest, out, settings, shards, shards.collect())
         _begin(rows, out, settings)
-        return _summary(rows, out, encoded, began), 0
+        return _summary(rows, out, encoded, began), 0, encoded
 
 
 @contextmanager

@@ -4,14 +4,18 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from selavi.cli import Command, Parser
 from selavi.commands.copies import add_copy_to, copy_results, require_store
+from selavi.commands.on_ray import share_on_ray
 from selavi.commands.sharing import MOVED, add_paths, add_sharing, check_sharing
 from selavi.wording import command
+
+if TYPE_CHECKING:
+    from selavi.config import Config
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,8 @@ class AssignArguments:
     features: bool = False
     shard_clips: int = 1000
     task: str | None = None
+    on: str = ""
+    ray_tasks: int = 0
     workers: int | None = None
     max_bad_fraction: float | None = None
     allow_links: bool = False
@@ -85,7 +91,7 @@ def add_arguments(parser: Parser) -> None:
     """Describe the command line."""
     parser.add_note(
         "If it is stopped or killed, the same command continues where it stopped. Many processes can share the work, "
-        "with --task i/n, in a SLURM array or under torchrun; see docs/assign.md."
+        "with --task i/n, in a SLURM array, under torchrun or on Ray; see docs/assign.md."
     )
     parser.add_example(command("assign", "runs/mine", "/my/new/videos"))
     files = ("--file", "one=new.npy", "--ids", "one=ids.txt")
@@ -139,17 +145,37 @@ def add_arguments(parser: Parser) -> None:
 
 def assign(arguments: AssignArguments) -> AssignResult:
     """Label this task's shards, those that are not there yet; merge where all are there."""
-    _check(arguments)
-    from selavi.commands.assign_shards import assign_shards
+    config = _check(arguments)
+    if arguments.on:
+        own, out = replace(arguments, copy_to=""), output_of(arguments, config)
+        cpus = None if arguments.workers is None else max(1, arguments.workers)
+        takes_gpu = config.trainer.accelerator != "cpu"
+        result: AssignResult = share_on_ray("assign", own, [out], cpus=cpus, takes_gpu=takes_gpu)[-1]
+    else:
+        from selavi.commands.assign_shards import assign_shards
 
-    result = assign_shards(arguments)
+        result = assign_shards(arguments)
     if arguments.copy_to and result.tables:
         copy_results(result.out, arguments.copy_to, result.tables[0].name)
     return result
 
 
-def _check(arguments: AssignArguments) -> None:
-    """Refuse what cannot be done; which heads judge is checked with the run's labels.  Imports no torch."""
+def output_of(arguments: AssignArguments, config: "Config") -> Path:
+    """The folder for the results."""
+    from datamodules.index.new_clips import default_out
+    from datamodules.stores.new_vectors import by_name
+    from selavi.modalities import files_of
+
+    files = by_name(arguments.file, "file", files_of(config))
+    return arguments.out or default_out(arguments.run, [*arguments.paths, *files.values()])
+
+
+def _check(arguments: AssignArguments) -> "Config":
+    """Refuse what cannot be done; which heads judge is checked with the run's labels.  Imports no torch.
+
+    Returns:
+        The settings of the run.
+    """
     from selavi.commands.checks import at_least, output_folder, require
     from selavi.config import load_run_config
     from selavi.modalities import reads_media
@@ -176,8 +202,10 @@ def _check(arguments: AssignArguments) -> None:
     for path in arguments.paths if not arguments.root else ():
         require("://" in path or os.path.lexists(path), f"{path}: no such file or folder")
     output_folder("--out", arguments.out or RunFolder(arguments.run).assigned_sets)
+    require(not (arguments.on and arguments.merge_only), "--merge-only labels nothing: leave out --on")
     if RunFolder(arguments.run).names.exists():
         read_names(RunFolder(arguments.run).names)
+    return config
 
 
 def _check_timeline(arguments: AssignArguments, config: Any) -> None:

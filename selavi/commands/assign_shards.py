@@ -11,14 +11,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datamodules.index.new_clips import LOCK, SETTINGS, default_out, fix_list, list_clips
+from datamodules.index.new_clips import LOCK, SETTINGS, fix_list, list_clips
 from datamodules.index.vectors import list_vectors
 from datamodules.loading.new_clips import ClipList
 from datamodules.stores.new_vectors import by_name, open_new_files, state_of
 from datamodules.stores.vectors import describe_files
 from selavi.arrays import Vectors
 from selavi.atomic import locked
-from selavi.commands.assign import AssignArguments, AssignResult, Timelines
+from selavi.commands.assign import AssignArguments, AssignResult, Timelines, output_of
 from selavi.commands.shard_work import do_shards
 from selavi.config import Config
 from selavi.errors import UsageError
@@ -48,7 +48,7 @@ def assign_shards(arguments: AssignArguments) -> AssignResult:
     run = replace(run, config=_as_pieces(run.config, arguments)) if arguments.timeline else run
     config = run.config
     new_files = by_name(arguments.file, "file", files_of(config))
-    out = arguments.out or default_out(arguments.run, [*arguments.paths, *new_files.values()])
+    out = output_of(arguments, config)
     modalities = assigned.choose_modalities(arguments.modalities, config)
     counted = {name: file for name, file in new_files.items() if name in modalities}
     vectors: dict[str, Vectors] = {}

@@ -4,12 +4,13 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from selavi.cli import Command, Parser
 from selavi.commands.copies import add_copy_to, copy_results, require_store
+from selavi.commands.on_ray import share_on_ray
 from selavi.commands.sharing import MOVED, add_paths, add_sharing, check_sharing
 from selavi.wording import command
 
@@ -34,6 +35,8 @@ class EmbedArguments:
     dtype: str = "float32"
     shard_clips: int = 1000
     task: str | None = None
+    on: str = ""
+    ray_tasks: int = 0
     workers: int | None = None
     max_bad_fraction: float | None = None
     allow_links: bool = False
@@ -64,7 +67,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_note(
         "Writes OUT/NAME.npy for each modality, and OUT/ids.csv with the id of each row; docs/features.md says how to "
         "train on them. If it is stopped or killed, the same command continues where it stopped; many processes can "
-        "share the work, with --task i/n, in a SLURM array or under torchrun."
+        "share the work, with --task i/n, in a SLURM array, under torchrun or on Ray."
     )
     parser.add_example(
         command("embed", "/my/videos", "--with", "crafted", "--out", "vectors"),
@@ -98,9 +101,15 @@ def add_arguments(parser: Parser) -> None:
 def embed(arguments: EmbedArguments) -> EmbedResult:
     """Encode this task's shards, those that are not there yet; put them together where all are there."""
     config = _check(arguments)
-    from selavi.commands.embed_shards import embed_shards
+    if arguments.on:
+        own = replace(arguments, copy_to="")
+        cpus = None if arguments.workers is None else max(1, arguments.workers)
+        takes_gpu = config.trainer.accelerator != "cpu"
+        result: EmbedResult = share_on_ray("embed", own, [arguments.out], cpus=cpus, takes_gpu=takes_gpu)[-1]
+    else:
+        from selavi.commands.embed_shards import embed_shards
 
-    result = embed_shards(arguments, config)
+        result = embed_shards(arguments, config)
     if arguments.copy_to and result.shapes:
         copy_results(result.out, arguments.copy_to, "ids.csv")
     return result

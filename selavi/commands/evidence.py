@@ -25,6 +25,8 @@ from selavi.runs.folder import RunFolder
 from selavi.runs.record import Run
 
 log = logging.getLogger("selavi")
+MAPS = "maps 2"
+"""1: positions were shown half a stride to the right and below of where their filters are."""
 BATCH_SIZE = 16  # windows, with the gradients of half an encoder
 
 
@@ -42,7 +44,7 @@ def evidence_for(run_folder: Path, split: str, head: int, clip_ids: list[str], r
     if unknown:
         raise UsageError(f"{run_folder} has no label of head {head} for {len(unknown)} clips, such as {unknown[0]!r}")
     path = evidence_path(run_folder, split, head)
-    with EvidenceWriter(path, checkpoint_key(run_folder)) as writer:
+    with EvidenceWriter(path, evidence_key(run_folder)) as writer:
         missing = {
             clip_id: clusters[clip_id] for clip_id in clip_ids if writer.clusters.get(clip_id) != clusters[clip_id]
         }
@@ -51,10 +53,10 @@ def evidence_for(run_folder: Path, split: str, head: int, clip_ids: list[str], r
     return path
 
 
-def checkpoint_key(run_folder: Path) -> str:
-    """Names the state of a run that evidence is computed from."""
+def evidence_key(run_folder: Path) -> str:
+    """Names what evidence is computed from: the state of a run, and how maps are laid out (MAPS)."""
     checkpoint = RunFolder(run_folder).last_checkpoint.stat()
-    return f"{checkpoint.st_size} {checkpoint.st_mtime_ns}"
+    return f"{checkpoint.st_size} {checkpoint.st_mtime_ns} {MAPS}"
 
 
 def _compute(run: Run, split: str, head: int, clusters: dict[str, int], writer: EvidenceWriter) -> None:
@@ -65,6 +67,7 @@ def _compute(run: Run, split: str, head: int, clusters: dict[str, int], writer: 
     rows = rows.filter(pc.is_in(rows["id"], value_set=pa.array(clusters, pa.string())))
     clips = rows.select(["id", "duration_s", "height", "width"]).to_pylist()
     explained = evidence.explained_modalities(config, head)
+    seen = {name: evidence.input_shape(config, name) for name in explained}
     plans = [evidence.plan_windows(clip["duration_s"], clip_s, explained) for clip in clips]
     together = tuple(config.kinds) if config.is_fused else None  # read by one head
     windows = [[ChosenWindow(place.start_s, together or (place.modality,)) for place in plan] for plan in plans]
@@ -74,8 +77,8 @@ def _compute(run: Run, split: str, head: int, clusters: dict[str, int], writer: 
         placed = [(place, next(maps).get(place.modality)) for place in plan]
         if any(values is not None for _, values in placed):
             size = (clip["height"], clip["width"])
-            entry = evidence.assemble(clip["id"], clusters[clip["id"]], clip["duration_s"], clip_s, size, placed)
-            writer.add(entry)
+            cluster, duration_s = clusters[clip["id"]], clip["duration_s"]
+            writer.add(evidence.assemble(clip["id"], cluster, duration_s, clip_s, size, placed, seen))
     for row, reason in list(errors.items())[:1]:
         log.warning(f"{len(errors)} of {len(clips)} clips lack evidence; the first, {clips[row]['id']}: {reason}")
 

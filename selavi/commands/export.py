@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from selavi.cli import Command, Parser
+from selavi.commands.copies import add_copy_to, copy_results, require_store
 from selavi.wording import command
 
 
@@ -28,6 +29,7 @@ class ExportArguments:
     columns: Sequence[str] = ()
     picture: str = ""
     root: str = ""
+    copy_to: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--columns", nargs="+", metavar="NAME", help=about)
     about = "column of --table with files of pictures, from the table's folder, that stand for clips without media"
     parser.add_argument("--picture", metavar="NAME", help=about)
+    add_copy_to(parser)
     parser.take_root()
 
 
@@ -96,7 +99,10 @@ def export(arguments: ExportArguments) -> ExportResult:
     _check(arguments)
     from selavi.commands.export_run import export_run
 
-    return export_run(arguments)
+    result = export_run(arguments)
+    if arguments.copy_to:
+        copy_results(result.page.parent, arguments.copy_to, result.page.name)
+    return result
 
 
 def _check(arguments: ExportArguments) -> None:
@@ -120,6 +126,10 @@ def _check(arguments: ExportArguments) -> None:
     is_shown = bool(arguments.columns or arguments.picture)
     require(bool(arguments.table) == is_shown, "--table FILE and --columns NAME (or --picture NAME) belong together")
     config, _ = run_clips(arguments.run, arguments.split)
+    if arguments.copy_to:
+        require_store(arguments.copy_to)
+        links = reads_media(config) and arguments.media == "link"
+        require(not links, "--copy-to: the page would link to files of this machine: say --media copy or transcode")
     if not reads_media(config):
         _require_no_media(arguments, f"{arguments.run} was trained on vectors alone, so it has no recordings")
     elif arguments.media == "none":

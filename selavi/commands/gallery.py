@@ -10,22 +10,26 @@ import numpy as np
 import pyarrow as pa
 
 from datamodules.stores.opening import open_prepared
-from selavi.commands.evidence import evidence_for
+from selavi.commands.evidence import evidence_for, evidence_key
 from selavi.commands.export import ExportArguments
 from selavi.commands.gallery_workers import pool
 from selavi.commands.prepared_clips import read_shard, write_shard
 from selavi.config import Config
 from selavi.errors import DataError, UsageError
 from selavi.guarded.json_file import as_written, read_json
+from selavi.guarded.parquet import ParquetReader, read_parquet
 from selavi.localisation.files import read_faded
 from selavi.modalities import Request, reads_media, request_of_media
+from selavi.results.boxes import KEY
 from selavi.results.evidence import Evidence
+from selavi.results.gallery.boxes import COLUMNS, current_boxes
 from selavi.results.gallery.build import AboutRun, GalleryReport, MediaSource, write_gallery
 from selavi.results.gallery.columns import Columns
 from selavi.results.gallery.select import Head, Places
 from selavi.results.naming import Names
 from selavi.runs.folder import RunFolder
 from selavi.runs.manifest import media_root
+from selavi.wording import command
 
 log = logging.getLogger("selavi")
 _FIGURES = {"nmi": "NMI", "ari": "ARI", "accuracy": "Accuracy", "purity": "Purity", "n": "Clips scored"}
@@ -66,6 +70,7 @@ def write_run_gallery(arguments: ExportArguments, content: GalleryContent) -> Ga
         method=arguments.map,
         explain=explain if has_evidence else None,
         num_explained=arguments.evidence,
+        boxes=_boxes(arguments.run, content) if reads_media(content.config) and arguments.media != "none" else None,
         columns=content.columns,
         run_jobs=pool(content.config.data.scan_workers),
     )
@@ -108,6 +113,26 @@ def _evidence(run_dir: Path, root: str, split: str, head: int, ids: list[str]) -
         log.warning(f"no evidence: {error}")
         return
     yield from read_faded(path)
+
+
+def _boxes(run_dir: Path, content: GalleryContent) -> pa.Table | None:
+    """What `selavi localise` wrote of the chosen head; nothing, with a word about it, where that is of other labels."""
+    path = RunFolder(run_dir).boxes(content.split, content.head)
+    if not path.exists():
+        return None
+    again = command("localise", run_dir, "--split", content.split, "--head", str(content.head))
+    advice = f"write it again: {again}"
+    with ParquetReader(path, advice=advice) as file:
+        key = (file.schema.metadata or {}).get(KEY)
+    table = read_parquet(path, COLUMNS, advice=advice)
+    clusters = next(head.cluster for head in content.heads if head.head == content.head)
+    final = content.names.final_cluster(content.head, clusters)
+    current = current_boxes(table, content.clips, clusters, final)
+    if key is not None and key != evidence_key(run_dir).encode():
+        current = current.slice(0, 0)
+    if num_left := len(table) - len(current):
+        log.warning(f"{num_left} of {len(table)} boxes in {path} are of an earlier state of the run: {advice}")
+    return current if len(current) else None
 
 
 def _source(arguments: ExportArguments, content: GalleryContent) -> MediaSource:

@@ -36,11 +36,13 @@ class LocaliseArguments:
     """Whose boxes are written; none: those of all."""
     to: Sequence[str] = ()
     """Tools that the boxes are handed over to."""
+    segments: int = 0
+    """Groups that the pictures are sorted into by what the maps show; 0: they are not."""
 
     @property
     def writes_boxes(self) -> bool:
         """Whether boxes are asked for, and not figures alone."""
-        return self.annotations is None or bool(self.clips or self.to)
+        return self.annotations is None or bool(self.clips or self.to or self.segments)
 
 
 @dataclass(frozen=True)
@@ -85,10 +87,12 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("run", type=Path, metavar="RUN", help="run folder, such as runs/demo")
     about = "clips whose boxes are written, by id, with or without suffix and folders (default: all of the split)"
     parser.add_argument("clips", nargs="*", metavar="CLIP", help=about)
-    about = "also write RUN/localise/handover/FORMAT, with the pictures: coco, yolo, cvat, labelstudio"
+    about = "also write RUN/localise/handover/FORMAT, with the pictures: coco, yolo, cvat, labelstudio, fiftyone"
     parser.add_argument("--to", nargs="+", metavar="FORMAT", help=about)
+    about = "also sort the pictures into K groups, by K-means over features inside the maps: the column `segment`"
+    parser.add_argument("--segments", type=int, metavar="K", help=about)
     about = "measure instead: boxes or masks that people drew, as a table with the columns id, time_s, x, y, w, h and "
-    about += "perhaps label, or of --format; with clips or --to, do both"
+    about += "perhaps label, or of --format; with clips, --to or --segments, do both"
     parser.add_argument("--annotations", type=Path, metavar="FILE", help=about)
     about = "table (default), vggss, flickr_soundnet, music, audioset_instrument, avsbench or coco"
     parser.add_argument("--format", metavar="NAME", help=f"how the annotations are written: {about}")
@@ -115,6 +119,8 @@ def _check(arguments: LocaliseArguments) -> None:
 
     for name in arguments.to:
         require(name in BOX_FORMATS, f"--to {name}: expected some of {', '.join(BOX_FORMATS)}")
+    segments = arguments.segments
+    require(segments == 0 or segments >= 2, f"--segments {segments}: expected 2 or more, or nothing")
     config, _ = run_clips(arguments.run, arguments.split)
     names = ", ".join(FORMATS)
     require(arguments.format in FORMATS, f"--format {arguments.format}: there is no such format; there are {names}")

@@ -1,5 +1,6 @@
 """Boxes that the maps of a run's clips point at: a table, and what other tools open."""
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,8 +14,9 @@ from datamodules.processes import run_jobs
 from datamodules.stores.opening import open_prepared
 from datamodules.stores.shards import ShardReader
 from selavi.commands.checks import own_folders
-from selavi.commands.evidence import evidence_for
+from selavi.commands.evidence import evidence_for, evidence_key
 from selavi.commands.localise import LocaliseArguments, WrittenBoxes
+from selavi.commands.localise_moments import MomentFacts, look_at_moments
 from selavi.commands.prepared_clips import read_shard_pictures
 from selavi.errors import UsageError
 from selavi.guarded.parquet import write_parquet
@@ -24,7 +26,7 @@ from selavi.localisation.boxes import places_of
 from selavi.localisation.files import read_evidence
 from selavi.meter import follow
 from selavi.modalities import Request
-from selavi.results.boxes import box_rows, box_table, explained_clips
+from selavi.results.boxes import KEY, SEGMENT, box_rows, box_table, explained_clips, segments_of
 from selavi.results.cluster_table import cluster_table, read_labels
 from selavi.results.gallery.media import PRESENT, locate
 from selavi.results.handover.boxes import IMAGES, BoxedPicture, hand_over_boxes
@@ -52,7 +54,7 @@ def write_boxes(arguments: LocaliseArguments, run: Run, split: str, head: int, w
         worth: what is known of how well the maps point.
 
     Raises:
-        UsageError: a clip is not among the labelled ones, or nothing is left.
+        UsageError: a clip is not among the labelled ones, nothing is left, or there are more segments than pictures.
     """
     files = RunFolder(run.folder)
     own_folders(run.folder, [files.boxes_handover, *files.boxes_handover.glob("*")])
@@ -68,15 +70,31 @@ def write_boxes(arguments: LocaliseArguments, run: Run, split: str, head: int, w
     boxless: list[str] = []
     shown = (one for one in read_evidence(path) if one.id in clips)
     rows = list(box_rows(follow(shown, "boxes", len(clips), "clips"), clips, evidence.PICTURED, boxless))
+    labelled = dict(zip(table["id"].to_pylist(), table["cluster"].to_pylist(), strict=True))
+    facts = look_at_moments(run, split, head, rows, labelled, with_features=arguments.segments > 0)
+    _add_facts(rows, facts, arguments.segments, run.config.seed)
     boxes = box_table(rows)
     notes = _notes(len(kept) - len(clips), num_rejected, num_moved, len(clips) - _num_clips(boxes, boxless), boxless)
     target = files.boxes(split, head)
-    write_parquet(boxes, target)
+    write_parquet(boxes.replace_schema_metadata({KEY: evidence_key(run.folder)}), target)
     handed: dict[str, Path] = {}
     if arguments.to:
         handed, more = _hand_over(arguments, run, boxes, clips, files.boxes_handover, [*notes, worth])
         notes += more
     return WrittenBoxes(target, len(boxes), len(clips), handed, tuple(notes))
+
+
+def _add_facts(rows: list[dict[str, Any]], facts: MomentFacts, num_segments: int, seed: int) -> None:
+    """Add to rows of boxes what the windows around their moments say.
+
+    Raises:
+        UsageError: there are more segments than pictures.
+    """
+    for row, sounding in zip(rows, facts.sounding.tolist(), strict=True):
+        row["sounding"] = None if math.isnan(sounding) else sounding
+    if num_segments:
+        for row, segment in zip(rows, segments_of(facts.inside, num_segments, seed).tolist(), strict=True):
+            row[SEGMENT.name] = None if segment < 0 else segment
 
 
 def _chosen(table: pa.Table, named: Sequence[str], split: str) -> pa.Table:

@@ -16,7 +16,7 @@ from datamodules.loading.sampling import ChosenWindow
 from datamodules.loading.views import ClipLoaders
 from datamodules.stores.opening import open_media
 from selavi.atomic import write_text
-from selavi.commands.evidence import checkpoint_key
+from selavi.commands.evidence import evidence_key
 from selavi.commands.localise import OWN, LocaliseArguments, LocaliseResult, Measured, verdict
 from selavi.commands.localise_boxes import write_boxes
 from selavi.commands.opening import open_run
@@ -96,7 +96,7 @@ def _measure(annotated: Path, format_name: str, run: Run, split: str, head: int)
         "split": split,
         "head": head,
         "annotations": str(annotated),
-        "checkpoint": checkpoint_key(run.folder),
+        "checkpoint": evidence_key(run.folder),
         "notes": notes,
         "figures": {name: asdict(row) for name, row in figures.items()},
         "verdict": verdict(figures),
@@ -116,7 +116,7 @@ def _worth(run: Run, split: str, head: int) -> str:
             continue
         record = read_json(path, _AGAIN)
         with as_written(path, _AGAIN):
-            if record.get("checkpoint") == checkpoint_key(run.folder):
+            if record.get("checkpoint") == evidence_key(run.folder):
                 num_pictures = record["figures"][OWN]["num_pictures"]
                 return (
                     f"measured on {num_pictures:,} annotated pictures of split {record['split']}: {record['verdict']}"
@@ -164,8 +164,7 @@ def _moments(
 def _window(annotation: Annotation, duration_s: float, clip_s: float) -> tuple[float, float]:
     """Start of the window around a picture, and which share of it has passed then; the clip's middle by default."""
     time_s = duration_s / 2 if annotation.time_s is None else annotation.time_s
-    start_s = min(max(time_s - clip_s / 2, 0.0), max(0.0, duration_s - clip_s))
-    return start_s, min(max((time_s - start_s) / clip_s, 0.0), 1.0)
+    return evidence.window_around(time_s, duration_s, clip_s)
 
 
 def _look(
@@ -178,6 +177,7 @@ def _look(
     windows = [[ChosenWindow(moment.start_s, together)] for moment in moments]
     loaders = ClipLoaders(config, run.manifest, open_media(config, run.manifest, may_decode_ahead=False))
     model, augment = load_model(run, best_device(config.trainer.accelerator))
+    seen = evidence.input_shape(config, evidence.PICTURED)
     maps, frames, kept = [], [], []
     batches = loaders.window_loader(chosen, windows, BATCH_SIZE)
     for batch in follow(batches, "maps", len(batches), "batches"):
@@ -186,7 +186,7 @@ def _look(
         of_batch = evidence.find_evidence(model, augment, batch, targets, head, config)[evidence.PICTURED]
         for place, number in enumerate(numbers):
             if batch.present[evidence.PICTURED][place]:
-                maps.append(boxes.map_at(of_batch[place].numpy(), moments[number].share))
+                maps.append(boxes.map_at(of_batch[place].numpy(), seen, moments[number].share))
                 frames.append(boxes.frames_of(batch.inputs[evidence.PICTURED][place].numpy()))
                 kept.append(moments[number])
     return maps, frames, kept, len(moments) - len(kept)

@@ -2,12 +2,14 @@
 
 import os
 import sys
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from selavi.cli import Command, Parser
 from selavi.commands.copies import add_copy_to, copy_results, require_store
+from selavi.commands.on_ray import check_on_ray, share_on_ray
 from selavi.commands.sharing import add_task, describe_task
 from selavi.errors import UsageError
 from selavi.wording import command
@@ -45,6 +47,8 @@ class PrepareArguments:
     timeout_s: float = 600.0
     cache_dir: Path = Path(".selavi-cache")
     task: str | None = None
+    on: str = ""
+    ray_tasks: int = 0
     copy_to: str = ""
 
 
@@ -60,13 +64,15 @@ class PrepareResult:
     """Which this was, of how many."""
     num_missing: int = 0
     """Tasks that are not done."""
+    num_encoded: int = 0
+    """Clips that this task has encoded, where there are several."""
 
 
 def add_arguments(parser: Parser) -> None:
     """Describe the command line."""
     parser.add_note(
-        "Many processes can share the shards, with --task i/n, in a SLURM array or under torchrun; they need one "
-        "--cache-dir. See docs/prepared.md."
+        "Many processes can share the shards, with --task i/n, in a SLURM array, under torchrun or on Ray; they need "
+        "one --cache-dir. See docs/prepared.md."
     )
     words = ("/data/vggsound", "/data/vggsound-shards", "--size", "144", "--workers", "16")
     parser.add_example(command("prepare", *words))
@@ -137,6 +143,8 @@ def _prepare(arguments: PrepareArguments) -> PrepareResult:
         arguments.shard_mb,
     )
     _check(arguments)
+    if arguments.on:
+        return _prepare_on_ray(arguments)
     task, workers = task_of(arguments.task, os.environ), arguments.workers
     if task[1] == 1:
         manifest = _list(arguments)
@@ -145,8 +153,23 @@ def _prepare(arguments: PrepareArguments) -> PrepareResult:
     with locked(arguments.cache_dir / LOCK):  # the first task looks into what no scan has seen, for all of them
         manifest = _list(arguments)
     limit_s = arguments.timeout_s
-    of_share = prepare_share(manifest, arguments.out, settings, task, workers=workers, deadline_s=limit_s)
-    return PrepareResult(arguments.out, settings, of_share[0], task, of_share[1])
+    of_share, num_missing, num_encoded = prepare_share(
+        manifest, arguments.out, settings, task, workers=workers, deadline_s=limit_s
+    )
+    return PrepareResult(arguments.out, settings, of_share, task, num_missing, num_encoded)
+
+
+def _prepare_on_ray(arguments: PrepareArguments) -> PrepareResult:
+    """Let a Ray cluster re-encode; the summary is of all tasks."""
+    began = time.monotonic()
+    folders = [arguments.cache_dir, arguments.out]
+    own = replace(arguments, copy_to="")
+    results = share_on_ray("prepare", own, folders, cpus=arguments.workers or None)
+    num_encoded = sum(result.num_encoded for result in results)
+    whole: PrepareResult = results[-1]
+    assert whole.summary is not None
+    summary = replace(whole.summary, num_encoded=num_encoded, seconds=time.monotonic() - began)
+    return replace(whole, summary=summary, num_encoded=num_encoded)
 
 
 def _list(arguments: PrepareArguments) -> "pa.Table":
@@ -183,6 +206,9 @@ def _check(arguments: PrepareArguments) -> None:
     from selavi.commands.checks import above_zero, at_least, list_file, output_folder
 
     above_zero(arguments, "timeout_s")
+    check_on_ray(arguments)
+    if arguments.on and arguments.format != "shards":
+        raise UsageError("--on is for --format shards: small files are made by one process")
     if arguments.copy_to:
         require_store(arguments.copy_to)
         if arguments.format != "shards":

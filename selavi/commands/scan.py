@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selavi.cli import Command, Parser
+from selavi.commands.on_ray import check_on_ray, share_on_ray
 from selavi.commands.sharing import add_task, describe_task
 from selavi.errors import UsageError
 from selavi.wording import command
@@ -36,6 +37,8 @@ class ScanArguments:
     cache_dir: str = ".selavi-cache"
     out: Path = Path("manifest.parquet")
     task: str | None = None
+    on: str = ""
+    ray_tasks: int = 0
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_note(
         "Nothing is written into ROOT. An interrupted scan continues where it stopped when you start it again, and "
         "training with the same --cache-dir does not look into any file twice. Many processes can share the files, "
-        "with --task i/n, in a SLURM array or under torchrun; they need one --cache-dir. See docs/data.md."
+        "with --task i/n, in a SLURM array, under torchrun or on Ray; they need one --cache-dir. See docs/data.md."
     )
     parser.add_example(command("scan", "/my/videos"))
     parser.add_argument("root", type="path", metavar="ROOT", help="folder of media files")
@@ -106,11 +109,15 @@ def scan(arguments: ScanArguments) -> ScanResult:
 
     data = _checked_settings(arguments)
     task = task_of(arguments.task, os.environ)
-    if task[1] > 1 and arguments.near_doubles:
+    if arguments.near_doubles and (task[1] > 1 or arguments.on):
         raise UsageError(
             "--near-doubles decodes every file, and is not shared: scan in tasks first, then once more with "
             "--near-doubles --task 0/1"
         )
+    if arguments.on:
+        folders = [Path(arguments.cache_dir), arguments.out.parent]
+        result: ScanResult = share_on_ray("scan", arguments, folders, cpus=arguments.workers or None)[-1]
+        return result
     root = Path(data.root)
     cache_dir = Path(data.cache_dir)
     pictures = arguments.pictures or holds_pictures_alone(root, arguments.allow_links)
@@ -195,6 +202,7 @@ def _checked_settings(arguments: ScanArguments) -> "DataConfig":
     fits = policy in ("require", "mask", "zeros")
     require(fits, f"--audio-policy must be require, mask or zeros, got {policy!r}")
     at_least(arguments, workers=0)
+    check_on_ray(arguments)
     require(not arguments.out.is_dir(), f"--out {arguments.out} is a folder; name the file to write")
     output_folder("--out", arguments.out.parent)
     list_file(arguments.list, arguments.source)

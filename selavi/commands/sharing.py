@@ -6,6 +6,7 @@ Imports no torch.
 from typing import Protocol
 
 from selavi.cli import Parser
+from selavi.commands.on_ray import add_on_ray, check_on_ray
 from selavi.wording import command
 
 MOVED = (
@@ -51,6 +52,7 @@ def add_task(parser: Parser) -> None:
     """Which share of the work."""
     about = "work on share i of n, counted from 0 (default: as a SLURM array or torchrun says, otherwise everything)"
     parser.add_argument("--task", metavar="i/n", help=about)
+    add_on_ray(parser)
 
 
 def describe_task(task: tuple[int, int], missing: str, last: str) -> str:
@@ -76,6 +78,7 @@ def check_sharing(arguments: SharedArguments) -> None:
     """
     from selavi.commands.checks import at_least, require
 
+    check_on_ray(arguments)
     at_least(arguments, views=1, shard_clips=1, workers=0)
     fraction = arguments.max_bad_fraction
     require(fraction is None or 0 <= fraction <= 1, f"--max-bad-fraction must be in [0, 1], got {fraction}")

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from selavi.localisation.evidence import resize_positive
+from selavi.localisation.evidence import nearest_position, resize_positive
 
 SIDE = 64
 """Cells along each side of the square."""
@@ -60,15 +60,16 @@ def seen_square(truth: Callable[[int, int], np.ndarray], height: int, width: int
     return truth(rows, columns)[top : top + SIDE, left : left + SIDE]
 
 
-def map_at(maps: np.ndarray, share: float) -> np.ndarray:
+def map_at(maps: np.ndarray, seen: Sequence[int], share: float) -> np.ndarray:
     """(SIDE, SIDE) float64: what is positive of a map of a window (T, h, w), at a moment of it, bilinear.
 
     Args:
         maps: (T, h, w).
+        seen: (T, h, w) of the encoder's input, as selavi.localisation.evidence.input_shape gives it.
         share: of the window that has passed at that moment, in [0, 1].
     """
-    nearest = min(max(int(share * len(maps)), 0), len(maps) - 1)
-    return resize_positive(maps[nearest].astype(np.float32), SIDE, SIDE).astype(np.float64)
+    nearest = nearest_position(share, len(maps), seen[0])
+    return resize_positive(maps[nearest], seen[1:], SIDE, SIDE).astype(np.float64)
 
 
 def frames_of(frames: np.ndarray) -> np.ndarray:

@@ -12,12 +12,11 @@ Axes: B windows of a batch, K clusters, F mel bands, T time.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selavi.augment import Augment
@@ -25,6 +24,7 @@ from selavi.batch import ClipBatch
 from selavi.config import Config
 from selavi.encoders.encoder import Encoder
 from selavi.errors import UsageError
+from selavi.modalities import kind_of
 from selavi.model import SelaviModel
 from selavi.results.evidence import Evidence, EvidenceMap
 
@@ -60,6 +60,12 @@ def plan_windows(duration_s: float, clip_s: float, modalities: Sequence[str]) ->
 def thumbnail_times(duration_s: float) -> np.ndarray:
     """(4,) times of a thumbnail's pictures: (i + 0.5) / 4 of the recording."""
     return (np.arange(NUM_FRAMES) + 0.5) * duration_s / NUM_FRAMES
+
+
+def window_around(time_s: float, duration_s: float, clip_s: float) -> tuple[float, float]:
+    """Start of the window around a moment of a recording, as far as it goes; and which share of it has passed then."""
+    start_s = min(max(time_s - clip_s / 2, 0.0), max(0.0, duration_s - clip_s))
+    return start_s, min(max((time_s - start_s) / clip_s, 0.0), 1.0)
 
 
 def explained_modalities(config: Config, head: int) -> list[str]:
@@ -165,6 +171,15 @@ def _positions(encoder: nn.Module, stages: Sequence[nn.Module], inputs: Tensor, 
     return chosen, outputs[chosen].detach().clone()
 
 
+def map_of_stage(name: str, encoder: nn.Module, inputs: Tensor, stage: int = -1) -> Tensor:
+    """(B, C, [T,] ., .): what a stage of a modality's encoder gives, the last one by default.
+
+    Raises:
+        UsageError: the encoder names no stages.
+    """
+    return _positions(encoder, [_stages(name, encoder)[stage]], inputs, 0)[1]
+
+
 def _finish(later: Sequence[nn.Module], place: Tensor) -> Tensor:
     """From the output of a stage through those behind it to the features (B, D)."""
     for stage in later:
@@ -191,6 +206,7 @@ def assemble(
     clip_s: float,
     frame: tuple[int, int],
     maps: Sequence[tuple[Place, np.ndarray | None]],
+    seen: Mapping[str, Sequence[int]],
 ) -> Evidence:
     """Put the maps of a clip's windows together.
 
@@ -202,12 +218,13 @@ def assemble(
         frame: height and width of the picture, in any unit.
         maps: of every window that plan_windows named, in its order: (T, h, w) of the picture, (F, T) of the sound;
             None for a window that lacks it.
+        seen: input_shape of each modality that has maps.
     """
     laid_out = {}
     for name, layout in _LAYOUTS.items():
         windows = [(place.start_s, values) for place, values in maps if place.modality == name]
         if any(values is not None for _, values in windows):
-            laid_out[name] = _as_levels(layout.assemble(windows, duration_s, clip_s, frame))
+            laid_out[name] = _as_levels(layout.assemble(windows, seen[name], duration_s, clip_s, frame))
     return Evidence(clip_id, cluster, 0.0, thumbnail_times(duration_s), laid_out)
 
 
@@ -217,8 +234,7 @@ _Maps = list[tuple[float, np.ndarray | None]]
 
 def _around_pictures(duration_s: float, clip_s: float) -> list[float]:
     """Starts of windows around the times of the thumbnail, as far as the recording goes."""
-    room_s = max(0.0, duration_s - clip_s)
-    return [min(max(time_s - clip_s / 2, 0.0), room_s) for time_s in thumbnail_times(duration_s)]
+    return [window_around(time_s, duration_s, clip_s)[0] for time_s in thumbnail_times(duration_s).tolist()]
 
 
 def _all_over(duration_s: float, clip_s: float) -> list[float]:
@@ -228,7 +244,7 @@ def _all_over(duration_s: float, clip_s: float) -> list[float]:
     return [room_s * i / max(1, count - 1) for i in range(count)]
 
 
-def _pictures(maps: _Maps, duration_s: float, clip_s: float, frame: tuple[int, int]) -> np.ndarray:
+def _pictures(maps: _Maps, seen: Sequence[int], duration_s: float, clip_s: float, frame: tuple[int, int]) -> np.ndarray:
     """(4, h, w): of each window the position in time next to the picture's, on the square in the frame's middle."""
     times_s = thumbnail_times(duration_s)
     ratio = max(frame) / max(1, min(frame))
@@ -238,13 +254,13 @@ def _pictures(maps: _Maps, duration_s: float, clip_s: float, frame: tuple[int, i
     top, left = (height - side) // 2, (width - side) // 2
     for number, ((start_s, values), time_s) in enumerate(zip(maps, times_s, strict=True)):
         if values is not None:
-            nearest = min(max(int((time_s - start_s) / clip_s * len(values)), 0), len(values) - 1)
-            square = resize_positive(values[nearest], side, side) * values[0].size
+            nearest = nearest_position((time_s - start_s) / clip_s, len(values), seen[0])
+            square = resize_positive(values[nearest], seen[1:], side, side) * values[0].size
             canvas[number, top : top + side, left : left + side] = square
     return canvas
 
 
-def _sound(maps: _Maps, duration_s: float, clip_s: float, frame: tuple[int, int]) -> np.ndarray:
+def _sound(maps: _Maps, seen: Sequence[int], duration_s: float, clip_s: float, frame: tuple[int, int]) -> np.ndarray:
     """(bands, columns): each column the mean of the windows that it lies in."""
     num_columns = min(MOST_COLUMNS, max(1, round(COLUMNS_PER_WINDOW * duration_s / clip_s)))
     at_s = (np.arange(num_columns) + 0.5) * duration_s / num_columns
@@ -253,16 +269,66 @@ def _sound(maps: _Maps, duration_s: float, clip_s: float, frame: tuple[int, int]
         inside = (at_s >= start_s - 1e-6) & (at_s < start_s + clip_s + 1e-6)
         count[inside] += 1
         if values is not None:
-            fine = resize_positive(values, BANDS, COLUMNS_PER_WINDOW) * values.size
+            fine = resize_positive(values, seen, BANDS, COLUMNS_PER_WINDOW) * values.size
             column = ((at_s[inside] - start_s) / clip_s * COLUMNS_PER_WINDOW).astype(int)
             total[:, inside] += fine[:, np.clip(column, 0, COLUMNS_PER_WINDOW - 1)]
     return total / np.maximum(count, 1)
 
 
-def resize_positive(values: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The positive part of a map, bilinear."""
-    positive = torch.from_numpy(np.ascontiguousarray(values)).clamp(min=0)[None, None]
-    return F.interpolate(positive, (height, width), mode="bilinear", align_corners=False)[0, 0].numpy()
+def resize_positive(values: np.ndarray, seen: Sequence[int], height: int, width: int) -> np.ndarray:
+    """(height, width) float32: the positive part of a map (h, w), bilinear; `seen` is as enlarge has it."""
+    return enlarge(np.maximum(values, 0), seen, (height, width))
+
+
+def enlarge(values: np.ndarray, seen: Sequence[int], size: Sequence[int]) -> np.ndarray:
+    """Bring maps to another size, linear along each axis, their positions where their filters are centred.
+
+        the encoder's input   0 1 2 3 4 5 6 7 8 9 10 11     stride 4: kernels are odd and padded by half their width,
+        positions             0       1       2             so position i is centred on pixel 4 i, not on 4 i + 1.5,
+        not                     0       1        2          the middle of the four pixels that it would cover
+
+    Args:
+        values: (..., as many axes as `seen` has) maps.
+        seen: length of each axis in the encoder's input (input_shape).
+        size: of each axis in the result, which covers all of the input.
+
+    Returns:
+        (..., *size) float32.
+    """
+    resized = values.astype(np.float64)
+    for axis, (full, fine) in enumerate(zip(seen, size, strict=True), -len(seen)):
+        weights = _weights(values.shape[axis], full, fine)
+        resized = np.moveaxis(np.moveaxis(resized, axis, -1) @ weights.T, -1, axis)
+    return resized.astype(np.float32)
+
+
+def nearest_position(share: float, count: int, full: int) -> int:
+    """The position in time of a map, of `count`, whose filters are centred next to a moment of a window.
+
+    Args:
+        share: of the window that has passed, in [0, 1]; input i of `full` stands for [i, i + 1) / full.
+        count: positions of the map.
+        full: frames of the encoder's input.
+    """
+    at = (share * full - 0.5) / _stride(count, full)
+    return min(max(math.floor(at + 0.5), 0), count - 1)
+
+
+def _weights(count: int, full: int, fine: int) -> np.ndarray:
+    """(fine, count): what each of `count` positions gives to places that divide `full` inputs evenly."""
+    at = ((np.arange(fine) + 0.5) * full / fine - 0.5) / _stride(count, full)
+    return np.stack([np.interp(at, np.arange(count), one) for one in np.eye(count)], 1)
+
+
+def _stride(count: int, full: int) -> int:
+    """Inputs from one position to the next: the encoders halve, so that count = ceil(full / 2^n)."""
+    return 2 ** max(0, math.ceil(math.log2(full / count)))
+
+
+def input_shape(config: Config, name: str) -> tuple[int, ...]:
+    """What positions of a modality's maps lie on: (T, h, w) frames and pixels, (F, T') bands and columns."""
+    blank = torch.from_numpy(kind_of(config, name).blank(config.seen_by(name)))
+    return tuple(Augment(config).plain({name: blank[None]})[name].shape[2:])
 
 
 def _as_levels(values: np.ndarray) -> EvidenceMap:
@@ -276,8 +342,8 @@ class _Layout(NamedTuple):
 
     starts_s: Callable[[float, float], list[float]]
     """(duration, length of a window) -> starts of the windows to look at."""
-    assemble: Callable[[_Maps, float, float, tuple[int, int]], np.ndarray]
-    """(maps of these windows, duration, length of a window, frame) -> one map."""
+    assemble: Callable[[_Maps, Sequence[int], float, float, tuple[int, int]], np.ndarray]
+    """(maps of these windows, input_shape, duration, length of a window, frame) -> one map."""
 
 
 _LAYOUTS = {"video": _Layout(_around_pictures, _pictures), "audio": _Layout(_all_over, _sound)}

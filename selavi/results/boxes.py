@@ -7,8 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from selavi.errors import UsageError
 from selavi.results.evidence import Evidence
 from selavi.results.naming import REJECTED, Names, apply_names
+from selavi.scores.baselines import cluster_features, scale_features
 from selavi.scores.boxes import box_of_map
 
 BOX_SCHEMA = pa.schema(
@@ -26,12 +28,19 @@ BOX_SCHEMA = pa.schema(
         pa.field("cluster", pa.int32(), nullable=False),
         pa.field("name", pa.string()),
         pa.field("confidence", pa.float32(), nullable=False),
+        pa.field("sounding", pa.float32()),
     ]
 )
 """Column by column: id of the clip, and the moment in it (seconds from its beginning); left, upper, right and lower
 edge, in pixels of the picture as it is shown, whose width and height follow; score, the share of the picture's evidence
 that lies in the box; peak, the largest evidence in the picture (what a map of the clip stands for: docs/evidence.md);
-the clip's cluster, its name (null without one) and how confident its label is."""
+the clip's cluster, its name (null without one) and how confident its label is; sounding, by how much the sound around
+the moment raises the cluster's score above what silence gives (null without sound).  `segment` follows where segments
+were asked for."""
+KEY = b"selavi_key"
+"""In the schema's metadata: names the checkpoint that the evidence came from; files of earlier versions lack it."""
+SEGMENT = pa.field("segment", pa.int32())
+"""Which of K groups of pictures alike a row is in; null where its picture could not be read again."""
 
 
 def explained_clips(table: pa.Table, names: Names, head: int) -> tuple[pa.Table, int, int]:
@@ -97,9 +106,36 @@ def box_rows(
             }
 
 
+def segments_of(features: np.ndarray, num_segments: int, seed: int) -> np.ndarray:
+    """Group pictures by K-means on their standardised features, the best of ten starts.
+
+    Args:
+        features: (n, C); rows that are not finite are left out.
+        num_segments: K.
+        seed: of the starts.
+
+    Returns:
+        (n,) int64, numbered by size, the largest 0; -1 for a row that is left out.
+
+    Raises:
+        UsageError: K is larger than the number of rows that are not left out.
+    """
+    is_there = np.isfinite(features).all(1)
+    if num_segments > is_there.sum():
+        raise UsageError(
+            f"{num_segments} segments of {is_there.sum()} pictures with evidence: take fewer segments, or more clips"
+        )
+    groups = cluster_features(scale_features(features[is_there], "standardise"), num_segments, seed=seed)
+    by_size = np.argsort(-np.bincount(groups, minlength=num_segments), kind="stable")
+    segments = np.full(len(features), -1)
+    segments[is_there] = np.argsort(by_size)[groups]
+    return segments
+
+
 def box_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """Rows of BOX_SCHEMA as a table, sorted by id and time."""
-    table = pa.Table.from_pylist([dict(row) for row in rows], schema=BOX_SCHEMA)
+    """Rows of BOX_SCHEMA, and perhaps segments, as a table, sorted by id and time."""
+    schema = BOX_SCHEMA.append(SEGMENT) if rows and SEGMENT.name in rows[0] else BOX_SCHEMA
+    table = pa.Table.from_pylist([dict(row) for row in rows], schema=schema)
     return table.sort_by([("id", "ascending"), ("time_s", "ascending")])
 
 

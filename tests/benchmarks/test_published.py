@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 
@@ -27,10 +28,15 @@ MODULES = (
     "pairs",
     "refine",
     "local",
+    "sounding",
+    "mixtures",
+    "segments",
 )
 
 
-@pytest.mark.parametrize("name", ["demo", "evidence", "small_sets", "recipes", "gallery", "pairs"])
+@pytest.mark.parametrize(
+    "name", ["demo", "evidence", "small_sets", "recipes", "gallery", "pairs", "sounding", "mixtures", "segments"]
+)
 def test_the_page_shows_the_results(benchmarks: dict[str, ModuleType], name: str) -> None:
     if not (ROOT / "benchmarks" / "results" / f"{name}.json").exists():
         pytest.skip(f"not measured yet: python benchmarks/{name}.py")
@@ -67,7 +73,9 @@ def test_priors_point_at_what_they_stand_for(benchmarks: dict[str, ModuleType]) 
     heard = (audio[:, 0] > 0).numpy()
     inputs = {"video": video, "audio": audio}
     hits = {
-        name: float(evidence._place(prior(inputs), {"video": truth, "audio": heard}[modality])[0, 0])
+        name: float(
+            evidence._place(prior(inputs), inputs[modality].shape[2:], {"video": truth, "audio": heard}[modality])[0, 0]
+        )
         for name, (modality, prior) in evidence.PRIORS.items()
     }
     # Of the first and last frame one neighbour is there, and where the square was, or will be, has changed as much.
@@ -196,3 +204,36 @@ def test_a_table_of_recipes_that_is_still_filling_can_be_shown(benchmarks: dict[
     assert "Joint labels beat swapped ones (XDC): train NMI higher in 1 of 1 seeds, by +0.200 on average" in page
     assert "K-means on the features of the same encoders: train NMI higher in 2 of 2 seeds, by +0.350" in page
     assert "AV-digits" not in page.split("## AV-objects")[1]
+
+
+def test_mixtures_show_four_scenes_and_the_quarter_is_that_of_the_one_that_sounds(
+    benchmarks: dict[str, ModuleType],
+) -> None:
+    mixtures = benchmarks["mixtures"]
+    classes = ["ball_thud", "pendulum_bell", "clapper_tick", "fan_hum", "rain_rush", "ball_bell", "fan_rush"]
+    others = mixtures.partners(classes, [str(number) for number in range(len(classes))])
+    for row, three in enumerate(others.tolist()):
+        parts = [classes[one].split("_") for one in (row, *three)]
+        assert len({look for look, _ in parts}) == len({sound for _, sound in parts}) == 4
+    frames = torch.arange(7)[:, None, None, None, None].expand(7, 2, 8, 8, 3).to(torch.uint8)
+    for row, mixture in enumerate(mixtures.tile(frames, others)):
+        shown = [mixture[:, top : top + 4, left : left + 4].unique().tolist() for top in (0, 4) for left in (0, 4)]
+        assert shown[row % 4] == [row]
+        assert sorted(one for quarter in shown for one in quarter) == sorted([row, *others[row].tolist()])
+    values = np.zeros((6, 6))
+    values[4, 0], values[:3, 3:] = 2, 1
+    assert mixtures.picks(values) == (2, 1)
+
+
+def test_the_loudest_motion_goes_with_the_sound(benchmarks: dict[str, ModuleType]) -> None:
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 30, (6, 8, 8, 3))
+    frames[3, 4:, :4] += 200  # one flash in the third quarter, when it is loud
+    loud = np.repeat([10, 10, 200, 200, 10, 10], 50) * rng.choice([-1, 1], 300)
+    assert benchmarks["mixtures"].loudest_motion(frames.astype(np.uint8), loud.astype(np.int16)) == 2
+
+
+def test_the_interval_is_wilsons(benchmarks: dict[str, ModuleType]) -> None:
+    """Bounds p at which the share lies 1.96 standard errors of p away (Wilson 1927)."""
+    for bound in benchmarks["mixtures"].wilson(0.3, 240):
+        assert abs(0.3 - bound) / np.sqrt(bound * (1 - bound) / 240) == pytest.approx(1.959964)

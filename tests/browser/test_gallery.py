@@ -235,6 +235,35 @@ def test_evidence_lies_over_the_pictures_when_asked_for(visit: Visit, gallery: P
     assert "to hear it" in page.locator(".hint").first.inner_text()
 
 
+def test_boxes_lie_on_their_pictures_and_follow_the_evidence_switch(visit: Visit, gallery: Path) -> None:
+    page = visit(gallery)
+    page.evaluate("app.index.hasBoxes = true")
+    go_to(page, "#/cluster/0")
+    page.wait_for_selector(".row.odd button.tile")
+    # The second picture of a thumbnail is what a tile shows: its left half, from the upper edge to the middle.
+    page.evaluate(
+        "shownTiles.slice(0, 3).forEach(({ clip }) => {"
+        " const { width, height } = app.index.tile; clip.boxes = [[width, 0, width / 2, height / 2]]; })"
+    )
+    assert page.locator("svg.boxes").count() == 0
+    page.keyboard.press("e")
+    assert page.locator(".tile svg.boxes rect").count() == 3
+    places = page.evaluate(
+        "((tile) => ['.frame', '.boxes rect'].map((each) => {"
+        " const { x, y, width, height } = tile.querySelector(each).getBoundingClientRect();"
+        " return [x, y, width, height]; }))(shownTiles[0].element)"
+    )
+    (x, y, width, height), box = places
+    assert box == pytest.approx([x, y, width / 2, height / 2], abs=2)
+    assert "around its largest hot part" in page.locator(".hint").first.inner_text()
+    tiles(page).first.focus()
+    assert page.locator(".whole-strip rect").count() == 1
+    page.keyboard.press(" ")
+    assert page.locator(".large-strip rect").count() == 1
+    page.keyboard.press("e")
+    assert page.locator("svg.boxes").count() == 0
+
+
 # Keys and access
 
 

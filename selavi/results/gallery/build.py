@@ -18,6 +18,7 @@ from selavi.results.evidence import Evidence
 from selavi.results.gallery import compare_data, data
 from selavi.results.gallery import media as links
 from selavi.results.gallery.alike import ask_other_heads, find_pairs
+from selavi.results.gallery.boxes import place_boxes
 from selavi.results.gallery.columns import Columns
 from selavi.results.gallery.layout import Method, place_points, points_of
 from selavi.results.gallery.near import nearest_clips, rows_to_search
@@ -144,6 +145,7 @@ def write_gallery(
     method: Method = "pca",
     explain: Callable[[list[str]], Iterable[Evidence]] | None = None,
     num_explained: int = 4,
+    boxes: pa.Table | None = None,
     columns: Columns | None = None,
     run_jobs: RunJobs = in_process,
 ) -> GalleryReport:
@@ -163,6 +165,7 @@ def write_gallery(
         method: of the map.
         explain: gives the evidence for clips, by id, under the chosen head.
         num_explained: the most typical clips of each of its clusters that are explained.
+        boxes: boxes.COLUMNS, what evidence points at under the chosen head, of any clips; None where there are none.
         columns: what a table says of the clips.
         run_jobs: runs the jobs.
 
@@ -176,7 +179,8 @@ def write_gallery(
     writer = _Writer(out_dir, clips, heads, about, source, run_jobs, selector, columns, show_all=places is None)
     thumbnails = writer.make_thumbnails()
     overlays = writer.draw_overlays(explain, num_explained)
-    pictures = data.PictureNames(thumbnails, overlays)
+    placed = [] if boxes is None else place_boxes(boxes, writer.clips, writer.geometry)
+    pictures = data.PictureNames(thumbnails, overlays, placed if any(placed) else None)
     writer.write_comparisons()
     writer.write_members(pictures, writer.take_media())
     writer.write_search_and_labels()
@@ -468,6 +472,7 @@ class _Writer:
             "hasMap": self.has_map,
             "noMap": self.report.no_map,
             "hasEvidence": bool((pictures.evidence != b"").any()),
+            "hasBoxes": pictures.boxes is not None,
             "columns": list(self.columns.names) if self.columns else [],
             "words": self.source.is_empty,
             "membersPart": data.PART,

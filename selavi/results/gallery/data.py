@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from selavi.atomic import write_text
+from selavi.results.gallery.boxes import PlacedBoxes
 from selavi.results.gallery.columns import Columns
 from selavi.results.gallery.select import Cluster, Head, HeadClusters
 
@@ -37,6 +38,8 @@ class PictureNames:
     """(N,) bytes."""
     evidence: np.ndarray
     """(N,) bytes; shown under the chosen head."""
+    boxes: PlacedBoxes | None = None
+    """N of them, shown with the evidence; None where the run has no boxes."""
 
 
 def encode(value: Any) -> str:
@@ -77,9 +80,9 @@ def write_members(
         clusters: its clusters.
         cluster: one of them.
         clips: of select.arrange.
-        pictures: thumbnails and evidence of the clips.
+        pictures: thumbnails, evidence and boxes of the clips.
         media_of: links.
-        with_evidence: whether the evidence is this head's.
+        with_evidence: whether evidence and boxes are this head's.
         own_columns: what a table says of the clips.
         kept: (N,) of alike.OtherHeads; None where there is one head.
     """
@@ -108,6 +111,7 @@ def write_members(
             "kind": kinds,
             "thumb": _urls("thumbs", pictures.thumbnails[rows], "jpg"),
             "evidence": evidence,
+            **({"boxes": [pictures.boxes[row] for row in rows]} if with_evidence and pictures.boxes else {}),
         }
 
     files = []

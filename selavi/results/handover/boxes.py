@@ -236,11 +236,37 @@ def _labelstudio_task(one: BoxedPicture) -> dict[str, Any]:
     }
 
 
+def fiftyone(pictures: Sequence[BoxedPicture], folder: Folder) -> Path:
+    """FiftyOneImageDetectionDataset: labels.json, by picture (its path below images/ without suffix), with `classes`.
+
+    A box is its upper left corner, width and height as shares of the picture.  `confidence` is the score.
+    """
+    numbers = {name: number for number, name in enumerate(_categories(pictures))}
+    labels: dict[str, list[dict[str, Any]]] = {}
+    for one in pictures:
+        left, top, right, bottom = one.box
+        shares = (left / one.width, top / one.height, (right - left) / one.width, (bottom - top) / one.height)
+        detection = {
+            "label": numbers[one.category],
+            "bounding_box": [_round(share) for share in shares],
+            "confidence": _round(one.score),
+            "attributes": {
+                "clip_id": one.id,
+                "time_s": one.time_s,
+                "cluster": one.cluster,
+                "label_confidence": _round(one.confidence),
+            },
+        }
+        labels.setdefault(one.file.removeprefix(f"{IMAGES}/").removesuffix(".jpg"), []).append(detection)
+    return _write_json(folder, "labels.json", {"classes": list(numbers), "labels": labels})
+
+
 BOX_FORMATS: dict[str, Callable[[Sequence[BoxedPicture], Folder], Path]] = {
     "coco": coco,
     "yolo": yolo,
     "cvat": cvat,
     "labelstudio": labelstudio,
+    "fiftyone": fiftyone,
 }
 """By name, which is the folder's too: (pictures, folder) -> what to open."""
 
@@ -256,6 +282,8 @@ def _how_to_open(name: str, folder: Path) -> str:
         "labelstudio": "LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true "
         f"LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={shlex.quote(str(real_path(folder)))} label-studio start; "
         "then config.xml as labelling interface, a local storage of that folder, and import tasks.json",
+        "fiftyone": "in Python: fiftyone.Dataset.from_dir(dataset_type=fiftyone.types.FiftyOneImageDetectionDataset, "
+        f"data_path={str(images)!r}, labels_path={str(path / 'labels.json')!r})",
     }[name]
 
 

@@ -11,7 +11,7 @@ import pytest
 from datamodules.stores.shards import open_shards
 from selavi.commands.copies import copy_results, require_store
 from selavi.errors import UsageError
-from tools import assign, embed, prepare
+from tools import assign, embed, export_clusters, prepare
 
 
 @pytest.fixture
@@ -125,3 +125,17 @@ def test_shards_go_to_a_store_from_which_they_are_read(
     assert manifest["id"].equals(open_shards(str(out), cache, 1)[0]["id"])
     assert prepare.main([*words, "--format", "files", "--copy-to", "memory://bucket/set"]) == 2
     assert "--copy-to is for --format shards" in capsys.readouterr().err
+
+
+def test_the_page_goes_to_a_store_with_all_that_it_shows(
+    finished_run: Path, memory: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [str(finished_run), "--map", "none", "--copy-to", "memory://bucket/page"]
+    assert export_clusters.main(words) == 2
+    assert "--copy-to: the page would link to files of this machine" in capsys.readouterr().err
+    assert export_clusters.main([*words, "--media", "copy", "--clips", "2", "--evidence", "0"]) == 0
+    gallery = finished_run / "gallery"
+    kept = {path.relative_to(gallery).as_posix() for path in gallery.rglob("*") if path.is_file()}
+    there = {path.removeprefix("/bucket/page/") for path in memory.find("/bucket/page")}
+    assert there == {path for path in kept if not path.startswith(".") and not path.endswith(".lock")}
+    assert any(path.endswith(".mp4") for path in there) and "index.html" in there

@@ -1,10 +1,12 @@
 """`selavi localise`: maps beside boxes and priors, boxes as a table and for tools; faults say what to change."""
 
 import json
+import math
 import re
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
@@ -21,6 +23,8 @@ from selavi.errors import UsageError
 from selavi.results.boxes import BOX_SCHEMA
 from selavi.results.cluster_table import read_labels
 from selavi.scores.boxes import Localisation
+from tests.selavi.results.gallery.test_data import read_call
+from tools import export_clusters as export_tool
 from tools import localise as tool
 
 PRIORS = ["another clip's map", "whole picture", "centre disc", "frame difference"]
@@ -99,6 +103,8 @@ def test_boxes_of_all_clips_lie_in_their_pictures(run: Path, capsys: pytest.Capt
         assert (row["width"], row["height"]) == (64, 64) and row["cluster"] == clusters[row["id"]]
         assert 0 <= row["x0"] < row["x1"] <= 64 and 0 <= row["y0"] < row["y1"] <= 64
         assert 0 < row["score"] <= 1 and row["peak"] > 0
+        assert math.isfinite(row["sounding"])
+    assert len({row["sounding"] for row in rows}) > 1
     times = [row["time_s"] for row in rows if row["id"] == rows[0]["id"]]
     assert times == sorted(set(times)) and len(times) <= 4
 
@@ -138,11 +144,65 @@ def test_boxes_are_handed_over_with_names_and_what_was_measured(
     assert len(read_annotations(out / "coco" / "annotations.json", "coco").rows) == len(table)
 
 
+def test_what_is_heard_is_for_the_cluster_that_was_labelled(run: Path) -> None:
+    """A cluster that is merged into one that the model never had sounds as it did before."""
+    clip = read_labels(run, "train").filter(pc.field("head") == 0).sort_by("id").to_pylist()[0]
+    path = run / "localise" / "train-h0.parquet"
+    tables = []
+    for names in ("", f"0,{clip['cluster']},,,500,\n"):
+        (run / "names.csv").write_text("head,cluster,id,name,into,rejected\n" + names)
+        assert tool.main([str(run), clip["id"], "--head", "0", "--segments", "2"]) == 0
+        tables.append(pq.read_table(path))
+    assert set(tables[1]["cluster"].to_pylist()) == {500}
+    for name in ("sounding", "segment", "x0"):
+        assert tables[0][name].to_pylist() == tables[1][name].to_pylist()
+
+
+def test_segments_are_the_same_again_and_no_more_than_pictures(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clips = sorted(set(read_labels(run, "train")["id"].to_pylist()))[:3]
+    path = run / "localise" / "train-h0.parquet"
+    segments = []
+    for _ in range(2):
+        assert tool.main([str(run), *clips, "--head", "0", "--segments", "3"]) == 0
+        segments.append(pq.read_table(path)["segment"].to_pylist())
+    assert segments[0] == segments[1]
+    sizes = [segments[0].count(number) for number in range(3)]
+    assert sizes == sorted(sizes, reverse=True) and min(sizes) > 0 and sum(sizes) == len(segments[0])
+    capsys.readouterr()
+    assert tool.main([str(run), *clips, "--head", "0", "--segments", "13"]) == 2
+    assert f"13 segments of {len(segments[0])} pictures with evidence" in capsys.readouterr().err
+    assert pq.read_table(path)["segment"].to_pylist() == segments[0]
+    assert tool.main([str(run), *clips, "--head", "0"]) == 0
+    assert "segment" not in pq.read_table(path).column_names
+
+
+def test_the_gallery_shows_the_boxes_that_are_still_of_the_run(run: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def shown() -> list[object]:
+        assert export_tool.main([str(run), "--head", "0", "--map", "none", "--evidence", "0"]) == 0
+        files = sorted((run / "gallery" / "data" / "h0").glob("c*.js"))
+        return [boxes for path in files for boxes in read_call(path)[1][1].get("boxes", []) if boxes]
+
+    assert shown() == []
+    clips = sorted(set(read_labels(run, "train")["id"].to_pylist()))[:3]
+    assert tool.main([str(run), *clips, "--head", "0"]) == 0
+    path = run / "localise" / "train-h0.parquet"
+    table = pq.read_table(path)
+    caplog.clear()
+    assert len(shown()) == 3 and "boxes" not in caplog.text
+    old = table.drop_columns(["sounding"]).replace_schema_metadata(None)  # as earlier versions wrote them
+    other = pa.array([100, *table["cluster"].to_pylist()[1:]], pa.int32())
+    pq.write_table(old.set_column(old.schema.get_field_index("cluster"), "cluster", other), path)
+    assert len(shown()) == 3 and f"1 of {len(table)} boxes" in caplog.text
+    pq.write_table(table.replace_schema_metadata({"selavi_key": "another checkpoint"}), path)
+    assert shown() == [] and f"{len(table)} of {len(table)} boxes" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["--segments", "1"], "--segments 1: expected 2 or more"),
         (["nobody.mp4"], r"1 of 1 clips, such as 'nobody\.mp4', are not among the \d+ labelled ones of split train"),
-        (["--to", "voc"], "--to voc: expected some of coco, yolo, cvat, labelstudio"),
+        (["--to", "voc"], "--to voc: expected some of coco, yolo, cvat, labelstudio, fiftyone"),
         (["--split", "elsewhere"], "no file in split 'elsewhere'"),
     ],
 )

@@ -45,7 +45,7 @@ def test_what_lies_outside_of_the_square_is_not_there() -> None:
 def test_a_map_is_that_of_the_moment(share: float, frame: int) -> None:
     maps = np.full((4, 7, 7), -1.0)
     maps[frame, 3, 3] = 2.0
-    shown = map_at(maps, share)
+    shown = map_at(maps, (4, 7, 7), share)
     assert shown.shape == (SIDE, SIDE) and shown.max() > 1 and shown.min() == 0
     assert np.unravel_index(shown.argmax(), shown.shape) in [(y, x) for y in range(27, 37) for x in range(27, 37)]
 

@@ -32,6 +32,9 @@ from selavi.model import SelaviModel
 from selavi.results.cluster_table import read_labels
 from selavi.results.evidence import Evidence, EvidenceMap
 
+SEEN = {"video": (2, 8, 8), "audio": (8, 8)}
+"""Inputs as large as the maps."""
+
 
 def make(config: Config, num_clips: int = 3) -> tuple[SelaviModel, Augment, ClipBatch]:
     """A model with random weights and batch norms that are not the identity, and clips of noise."""
@@ -143,7 +146,7 @@ def test_evidence_lies_where_it_was_found() -> None:
     sound = np.zeros((8, 8), np.float32)
     sound[6, :4] = 5.0
     maps = [(place, spot if place.modality == "video" else np.zeros((8, 8), np.float32)) for place in places[:-1]]
-    found = assemble("a", 4, 2.0, 1.0, (90, 160), [*maps, (places[-1], sound)])
+    found = assemble("a", 4, 2.0, 1.0, (90, 160), [*maps, (places[-1], sound)], SEEN)
     seen, heard = found.maps["video"].levels, found.maps["audio"].levels
     assert seen.shape == (4, 32, 57) and heard.shape == (32, 64)
     left = (57 - 32) // 2
@@ -162,17 +165,57 @@ def test_the_position_in_time_next_to_the_picture_is_shown() -> None:
     """The first picture of a short recording is shown early in its window, the last one late."""
     maps = np.zeros((2, 8, 8), np.float32)
     maps[0, 1, 1], maps[1, 6, 6] = 1.0, 1.0
-    found = assemble("a", 0, 1.0, 1.0, (8, 8), [(place, maps) for place in plan_windows(1.0, 1.0, ["video"])])
+    found = assemble("a", 0, 1.0, 1.0, (8, 8), [(place, maps) for place in plan_windows(1.0, 1.0, ["video"])], SEEN)
     assert found.maps.keys() == {"video"}
     where = [np.unravel_index(each.argmax(), each.shape) for each in found.maps["video"].levels]
     assert all(max(at) < 16 for at in where[:2]) and all(min(at) > 16 for at in where[2:])
+
+
+@pytest.mark.parametrize("size", [48, 44, 64])
+def test_a_position_is_shown_where_its_filters_are(tiny: Callable[..., Config], size: int) -> None:
+    """The pixels that a position answers to lie around the place where the enlarged map shows it."""
+    config = tiny(f"video.size={size}", f"video.decode_size={size}", "video.num_frames=4")
+    model, augment, batch = make(config, 1)
+    stages = evidence._stages("video", model.encoders["video"])
+    for parameter in model.parameters():
+        parameter.data.abs_().add_(1e-3)  # nothing cancels, and no unit is cut off
+    inputs = augment(batch, random=False)["video"].abs().requires_grad_()
+    number, values = evidence._positions(model.encoders["video"], stages, inputs, 6)
+    assert number == 2 and values.shape[-1] < size // 6
+    outputs: list[torch.Tensor] = []
+    stages[number].register_forward_hook(lambda _, __, output: outputs.append(output))
+    model.encoders["video"](inputs)
+    across = torch.arange(size).float()
+    for y, x in ((2, 3), (3, 2)):
+        (gradient,) = torch.autograd.grad(outputs[0][0, :, 0, y, x].sum(), inputs, retain_graph=True)
+        reach = gradient[0].abs().sum((0, 1))
+        seen = [float((reach.sum(axis) * across).sum() / reach.sum()) for axis in (1, 0)]
+        spot = np.zeros(values.shape[-2:])
+        spot[y, x] = 1
+        fine = evidence.enlarge(spot, (size, size), (size, size))
+        assert np.unravel_index(fine.argmax(), fine.shape) == (8 * y, 8 * x)
+        assert seen == pytest.approx([8 * y, 8 * x], abs=1.5)  # what filters reach ends at the border
+    assert evidence.input_shape(config, "video") == inputs.shape[2:]
+
+
+def test_maps_of_another_size_lie_at_the_same_places() -> None:
+    ramp = np.arange(0, 48, 4.0)[None] + np.arange(0, 48, 4.0)[:, None]  # each position says its pixel
+    fine = evidence.enlarge(ramp, (48, 48), (48, 48))
+    inner = np.arange(45.0)
+    np.testing.assert_allclose(fine[:45, :45], inner[:, None] + inner, atol=1e-4)
+    assert (fine[45:] == fine[44]).all()  # beyond the last position
+    same = np.random.default_rng(0).random((2, 5, 7))
+    np.testing.assert_allclose(evidence.enlarge(same, (5, 7), (5, 7)), same, atol=1e-6)
+    assert evidence.enlarge(same, (2, 5, 7), (4, 10, 14)).shape == (4, 10, 14)
+    assert [evidence.nearest_position(share, 3, 6) for share in (0, 0.2, 0.26, 0.5, 0.7, 1)] == [0, 0, 1, 1, 2, 2]
+    assert evidence.nearest_position(0.9, 1, 6) == 0 and evidence.nearest_position(0.99, 6, 6) == 5
 
 
 def some(clip_id: str, cluster: int = 0) -> Evidence:
     value = int(clip_id) % 250
     places = plan_windows(2.0, 1.0, ["audio"])
     maps: list[tuple[Place, np.ndarray | None]] = [(p, np.full((4, 4), 1.0 + value, np.float32)) for p in places]
-    return assemble(clip_id, cluster, 2.0, 1.0, (10, 10), maps)
+    return assemble(clip_id, cluster, 2.0, 1.0, (10, 10), maps, {"audio": (4, 4)})
 
 
 def test_files_go_round_and_grow(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Boxes for other tools: each format, read back by its public description, gives the boxes that were handed over."""
 
 import csv
+import glob
 import json
 import math
 from collections.abc import Callable
@@ -126,11 +127,35 @@ def read_labelstudio(path: Path) -> list[Row]:
     return rows
 
 
+def read_fiftyone(path: Path) -> list[Row]:
+    """By docs.voxel51.com/user_guide/import_datasets, FiftyOneImageDetectionDataset.
+
+    Pictures by their relative path without suffix, classes by number, corner and size as shares; data_path and
+    labels_path are given.
+    """
+    content = json.loads(path.read_text())
+    assert content.keys() == {"classes", "labels"} and len(set(content["classes"])) == len(content["classes"])
+    data_path = path.parents[1] / "images"
+    rows = []
+    for name, detections in content["labels"].items():
+        (picture,) = data_path.glob(f"{glob.escape(name)}.*")
+        (detection,) = detections
+        assert detection.keys() == {"label", "bounding_box", "confidence", "attributes"}
+        assert detection["confidence"] == 0.5 and detection["attributes"]["label_confidence"] == 0.25
+        assert detection["attributes"]["clip_id"] == picture.read_bytes().decode()
+        x, y, width, height = detection["bounding_box"]
+        assert all(0 <= share <= 1 for share in (x, y, width, height))
+        edges = (x * 640, y * 360, (x + width) * 640, (y + height) * 360)
+        rows.append((str(picture.relative_to(data_path)), content["classes"][detection["label"]], edges))
+    return rows
+
+
 READERS: dict[str, Callable[[Path], list[Row]]] = {
     "coco": read_coco,
     "yolo": read_yolo,
     "cvat": read_cvat,
     "labelstudio": read_labelstudio,
+    "fiftyone": read_fiftyone,
 }
 CUT = {"y" * 70 + "1": "y" * 64, "y" * 70 + "2": "y" * 60 + " (2)"}
 """CVAT's labels have 64 letters."""
@@ -189,7 +214,9 @@ def test_a_file_in_the_way_an_unknown_format_and_no_box_are_refused(tmp_path: Pa
     (tmp_path / "out" / "coco" / "annotations.json").write_text("mine")
     with pytest.raises(UsageError, match=r"annotations\.json exists and was not written by a hand-over"):
         hand(PICTURES, ["coco"], tmp_path / "out")
-    with pytest.raises(UsageError, match="unknown formats voc: expected some of coco, yolo, cvat, labelstudio"):
+    with pytest.raises(
+        UsageError, match="unknown formats voc: expected some of coco, yolo, cvat, labelstudio, fiftyone"
+    ):
         hand(PICTURES, ["voc"], tmp_path / "other")
     with pytest.raises(UsageError, match="no box to hand over"):
         hand([], ["coco"], tmp_path / "third")

@@ -6,7 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from selavi.results.boxes import BOX_SCHEMA, box_rows, box_table, explained_clips
+from selavi.errors import UsageError
+from selavi.results.boxes import BOX_SCHEMA, box_rows, box_table, explained_clips, segments_of
 from selavi.results.cluster_table import CLUSTER_SCHEMA
 from selavi.results.evidence import Evidence, EvidenceMap
 from selavi.results.naming import Names
@@ -64,3 +65,15 @@ def test_boxes_are_in_pixels_of_the_picture() -> None:
 def test_clips_that_are_not_asked_for_are_passed_over() -> None:
     evidence = Evidence("a", 3, 0.0, np.array([0.5]), {"video": EvidenceMap(np.ones((1, 4, 4), np.uint8), 1.0)})
     assert list(box_rows([evidence], {}, "video", [])) == []
+
+
+def test_segments_are_groups_of_pictures_alike_the_largest_first() -> None:
+    rng = np.random.default_rng(0)
+    truth = np.repeat([2, 0, 1], [4, 9, 6])
+    features = rng.normal(0, 0.1, (19, 5)) + 3 * rng.normal(size=(3, 5))[truth]
+    features[7] = np.nan
+    segments = segments_of(features * [1, 1e3, 1e-3, 1, 1], 3, seed=1)
+    assert segments[7] == -1
+    assert np.delete(segments, 7).tolist() == np.delete(truth, 7).tolist()
+    with pytest.raises(UsageError, match="19 segments of 18 pictures"):
+        segments_of(features, 19, seed=1)

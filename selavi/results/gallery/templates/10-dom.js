@@ -23,16 +23,15 @@ const make = (tag, properties, ...children) => {
   return element;
 };
 
-const icon = (name) => {
-  const space = "http://www.w3.org/2000/svg";
-  const svg = document.createElementNS(space, "svg");
-  const use = document.createElementNS(space, "use");
-  use.setAttribute("href", `#icon-${name}`);
-  svg.setAttribute("class", "icon");
-  svg.setAttribute("aria-hidden", "true");
-  svg.append(use);
-  return svg;
+/** shape("rect", {x: 1, class: "a"}, child): an element of a drawing, all of it attributes. */
+const shape = (tag, attributes, ...children) => {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  addTo(element, ...children);
+  return element;
 };
+
+const icon = (name) => shape("svg", { class: "icon", "aria-hidden": "true" }, shape("use", { href: `#icon-${name}` }));
 
 const button = (label, onclick, properties, ...children) =>
   make("button", { type: "button", onclick, ...properties }, ...(children.length ? children : [label]));

@@ -69,7 +69,7 @@ const loadPart = async (cluster, part) => {
 };
 
 const COLUMNS = [
-  "id", "row", "path", "label", "confidence", "margin", "entropy", "agreement", "heads", "start", "duration", "media", "playable", "kind", "thumb", "evidence", "texts", "picture",
+  "id", "row", "path", "label", "confidence", "margin", "entropy", "agreement", "heads", "start", "duration", "media", "playable", "kind", "thumb", "evidence", "boxes", "texts", "picture",
 ];
 
 /** One clip, from the columns of a data file; `number` counts from 1 within its cluster, most confident first. */

@@ -9,6 +9,18 @@ const tileKey = (clip) => `${clip.cluster}/${clip.id}`;
 const picture = (src, part, alt) =>
   make("img", { class: part, src, alt, loading: "lazy", decoding: "async", draggable: false });
 
+/** The boxes that a clip's evidence points at, drawn on the whole of its thumbnail; null where there are none. */
+const boxesOf = (clip, part) => {
+  if (!clip.boxes) return null;
+  const { tile } = app.index;
+  const size = `0 0 ${4 * tile.width} ${tile.height + tile.spectrogram}`;
+  const edges = clip.boxes.map(([x, y, width, height]) => shape("rect", { x, y, width, height }));
+  return shape("svg", { class: `${part} boxes`, viewBox: size, preserveAspectRatio: "none", "aria-hidden": "true" }, edges);
+};
+
+/** Whether there is anything to show of why a clip is in its cluster. */
+const isExplained = (clip) => Boolean(clip.evidence || clip.boxes);
+
 /** What the columns of the user's table say of a clip. */
 const ownTexts = (clip) => (clip.texts ?? []).filter((text) => text !== null && text !== "");
 
@@ -144,7 +156,7 @@ class Tile {
     dock.inspect(this);
   }
 
-  /** Selection, edits and the evidence overlay as they are now. */
+  /** Selection, edits, evidence and boxes as they are now. */
   refresh() {
     const { clip, element } = this;
     const chosen = selection.has(tileKey(clip));
@@ -164,6 +176,8 @@ class Tile {
     if (overlay && !element.querySelector("img.overlay"))
       for (const [place, part] of [[this.frame, "picture"], [this.sound, "wave"]])
         place.querySelector("img")?.after(picture(clip.evidence, `${part} overlay`, ""));
+    element.querySelector("svg.boxes")?.remove();
+    if (evidence.shown && clip.boxes) [...this.frame.querySelectorAll("img")].at(-1)?.after(boxesOf(clip, "picture"));
   }
 }
 

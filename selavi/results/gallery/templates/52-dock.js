@@ -42,6 +42,7 @@ const dock = {
           { class: "whole-strip" },
           make("img", { src: clip.thumb, alt: "" }),
           evidence.shown && clip.evidence ? make("img", { class: "whole-overlay", src: clip.evidence, alt: "" }) : null,
+          evidence.shown ? boxesOf(clip, "whole-overlay") : null,
         )
       : null;
     const end = clip.duration === null || clip.duration === undefined ? "" : ` to ${decimals(clip.start + clip.duration)} s`;

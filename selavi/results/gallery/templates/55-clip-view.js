@@ -424,10 +424,10 @@ const clipView = {
   showEvidence() {
     const { clip } = this;
     this.evidence.replaceChildren();
-    if (!clip.evidence) return;
+    if (!isExplained(clip)) return;
     const toggle = button("Why this cluster", () => evidence.toggle(), { class: "toggle", "aria-pressed": String(evidence.shown), title: "Where in the picture and when in the sound the evidence lies (e)", "aria-keyshortcuts": "e" });
     toggle.prepend(icon("eye"));
-    const strip = make("span", { class: "large-strip" }, make("img", { src: clip.thumb, alt: "Four frames and the spectrogram" }), make("img", { src: clip.evidence, alt: "Where the evidence lies" }));
+    const strip = make("span", { class: "large-strip" }, make("img", { src: clip.thumb, alt: "Four frames and the spectrogram" }), clip.evidence ? make("img", { src: clip.evidence, alt: "Where the evidence lies" }) : null, boxesOf(clip, "whole-overlay"));
     addTo(this.evidence, toggle, evidence.shown && clip.thumb ? strip : null);
   },
 
@@ -544,7 +544,7 @@ const clipView = {
       l: () => this.change({ loop: !this.settings.loop }),
       c: () => this.clip && this.copyPath(),
       x: () => this.clip && this.select(),
-      e: () => this.clip?.evidence && evidence.toggle(),
+      e: () => this.clip && isExplained(this.clip) && evidence.toggle(),
       m: () => player.toggleMute(),
       u: () => names.undo(),
       U: () => names.redo(),

@@ -7,6 +7,7 @@ const ROWS = [
   ["odd", "Odd ones out", "least like the others"],
 ];
 
+const BOX_WORDS = "The box is around its largest hot part.";
 const EVIDENCE_WORDS = "What glows is what the model goes by; that is often beside the thing itself.";
 
 const clusterView = {
@@ -232,8 +233,9 @@ const clusterView = {
   rowsBar() {
     const switches = make("div", { class: "rows-bar" });
     const words = make("p", { class: "quiet hint", "aria-live": "polite" });
-    const say = () => fillWith(words, evidence.shown && app.index.hasEvidence ? EVIDENCE_WORDS : hint);
-    if (app.index.hasEvidence) {
+    const why = present([app.index.hasEvidence && EVIDENCE_WORDS, app.index.hasBoxes && BOX_WORDS]).join(" ");
+    const say = () => fillWith(words, evidence.shown && why ? why : hint);
+    if (why) {
       const toggle = button("Why this cluster", () => {
         evidence.toggle();
         toggle.setAttribute("aria-pressed", String(evidence.shown));

@@ -139,7 +139,7 @@ const start = (index) => {
   root.setProperty("--tile-height", tile.height);
   root.setProperty("--sound-height", tile.spectrogram);
   root.setProperty("--total-height", (tile.frames ? tile.height : 0) + tile.spectrogram);
-  evidence.shown = index.hasEvidence && storage.read("selavi.evidence") === true;
+  evidence.shown = (index.hasEvidence || index.hasBoxes) && storage.read("selavi.evidence") === true;
   names.start();
   names.listeners.add(refreshAll);
   chooseHead(index.chosenHead);

@@ -134,6 +134,19 @@ def test_evidence_is_drawn_for_the_chosen_head(media: Path, tmp_path: Path) -> N
     assert not index["hasEvidence"] and not list((tmp_path / "evidence").rglob("*.png"))
 
 
+def test_boxes_are_those_of_the_chosen_head(media: Path, tmp_path: Path) -> None:
+    boxes = pa.table({"id": ["mute.mp4"], "time_s": [1.9], "x0": [12.0], "y0": [0.0], "x1": [48.0], "y1": [16.0]})
+    for name, value in (("width", 48), ("height", 32), ("cluster", 1)):
+        boxes = boxes.append_column(name, pa.array([value], pa.int32()))
+    _, index = build(tmp_path, media, boxes=boxes)
+    assert index["hasBoxes"] and not index["hasEvidence"]
+    content = members(tmp_path, 1)
+    assert dict(zip(content["id"], content["boxes"], strict=True))["mute.mp4"] == [[2 * 180 + 45, 0, 135, 60]]
+    assert content["boxes"].count(None) == 2 and members(tmp_path, 0)["boxes"] == [None, None]
+    _, index = build(tmp_path, media, boxes=boxes.slice(0, 0))
+    assert not index["hasBoxes"] and "boxes" not in members(tmp_path, 1)
+
+
 def test_the_key_is_that_of_run_split_and_clusters(media: Path, tmp_path: Path) -> None:
     first = build(tmp_path, media)[1]["key"]
     assert build(tmp_path, media)[1]["key"] == first
