@@ -107,7 +107,7 @@ def plan(
     slug = "labels_fast" if fast else "labels"
     planned = []
     for seed in seeds:
-        for name in (row for row in ROWS if row in rows and not (fast and row == "kept-longer")):
+        for name in (row for row in ROWS if row in rows):
             for small_set in (SETS[key] for key in sets):
                 overrides = (
                     f"data.root=${small_set.variable}",
