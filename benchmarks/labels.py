@@ -61,17 +61,13 @@ ROWS = {
     **RIVALS,
     "default-random": RANDOM,
     "kept": "labelling.features=kept",
-    "kept-longer": "labelling.features=kept",  # and LONGER
     "before": BEFORE,
     **{f"{name}-random": f"{changes} {RANDOM}" for name, changes in RIVALS.items()},
     "published-fast-rate": AS_PUBLISHED,
     "xdc-before": f"{RIVALS['xdc']} {BEFORE}",
     "cdc-before": f"{RIVALS['cdc']} {BEFORE}",
 }
-EPOCHS_FOR_PASSES = {"avobjects": 86, "avdigits": 97, "avstamps": 98}
 BUDGETS = {"avobjects": ("trainer.max_epochs=40", "labelling.num_labellings=40"), "avdigits": (), "avstamps": ()}
-# What the passes of the default would have cost, spent on training: as many clips are encoded.
-LONGER = {name: (f"trainer.max_epochs={n}", f"labelling.num_labellings={n}") for name, n in EPOCHS_FOR_PASSES.items()}
 # About two minutes of one core a run: for choosing between settings, never for reporting.
 FAST = (
     "video.num_frames=1 video.decode_size=32 video.size=24 audio.sample_rate=8000 audio.num_mels=32 audio.num_fft=256 "
@@ -116,7 +112,6 @@ def plan(
                     *BUDGETS[small_set.folder],
                     *(_instrument(small_set) if fast else ()),
                     *ROWS[name].split(),
-                    *(LONGER[small_set.folder] if name == "kept-longer" else ()),
                     *more,
                 )
                 title = f"{small_set.folder}-{name}-seed{seed}"
