@@ -323,7 +323,8 @@ def warn_of_labellings(config: Config, steps_per_epoch: int, cost: Cost | None =
     return (
         f"warning: {share:.0%} of this training goes into labels ({how}), {num_passes(config, steps_per_epoch)} passes "
         f"over the clips beside {epochs} epochs; labelling.num_labellings={settings.num_labellings} does not follow "
-        f"them. labelling.num_labellings={number} makes it {share_with(number):.0%}"
+        f"them. labelling.num_labellings={number} makes it {share_with(number):.0%}; "
+        "labelling.features=kept labels from what the training steps make, with hardly a pass"
     )
 
 
