@@ -11,6 +11,7 @@ Newton's method converges in a few reads of all rows from near the optimum.  Thr
 
 - potentials of an earlier labelling.
 
+Where a cluster is so far from all clips that its mass does not answer to its potential, steps grow until it does.
 Where scores are mild and clips few, scaling with Anderson's mixing needs fewer reads; where Newton makes no progress,
 plain scaling is slow and sure.
 """
