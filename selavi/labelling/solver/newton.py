@@ -11,6 +11,7 @@ Newton's method converges in a few reads of all rows from near the optimum.  Thr
 
 - potentials of an earlier labelling.
 
+Where a cluster is so far from all clips that its mass does not answer to its potential, steps grow until it does.
 Where scores are mild and clips few, scaling with Anderson's mixing needs fewer reads; where Newton makes no progress,
 plain scaling is slow and sure.
 """
@@ -70,6 +71,10 @@ class Tuning:
     """How far a cluster goes that nothing holds; a longer Newton step is cut to this, ..."""
     step_spreads: float = 0.5
     """... or to this many spreads of the scaled scores, where clips are many."""
+    straight: float = 0.7
+    """A slope that keeps this share of itself over a step is straight: the next step may be twice as long, ..."""
+    least_step_range: float = 1.0
+    """... and halves the way to where one overshot, down to this."""
     many_rows_per_cluster: int = 4
     """Rows a cluster from which clips are many."""
     chord_error: float = 3e-3
@@ -338,6 +343,8 @@ class NewtonRun:
         damping: added to the Hessian's diagonal, in units of the masses; 0 where steps are good.
         curved: the last sums at this sharpness that came with a Hessian.
         is_slow: whether a step with an earlier Hessian gained less than a digit.
+        stretch: longest step, in units of the usual one.
+        room: from where the last step began to where one overshot (nats); inf where none did.
     """
 
     def __init__(self, search: Search, potentials: Tensor, sharpness: float, *, is_warm: bool) -> None:
@@ -349,6 +356,7 @@ class NewtonRun:
         self.damping = 0.0
         self.curved: Sums | None = None
         self.is_slow = False
+        self.stretch, self.room = 1.0, math.inf
         self.largest_error = 0.0
         self.num_backtracks = 0
         self.num_singular = 0
@@ -373,6 +381,7 @@ class NewtonRun:
                     return
                 self._back_up(sums)
             else:
+                self._learn_length(sums)
                 step = self._next_step(sums)
                 if step is None:
                     return
@@ -411,6 +420,7 @@ class NewtonRun:
         """Change the sharpness, and the potentials in proportion to it."""
         self.potentials = self.dual.proportional(potentials, sharpness / self.sharpness)
         self.sharpness, self.step = sharpness, None
+        self.stretch, self.room = min(1.0, self.stretch), math.inf
 
     def _slope_here(self, sums: Sums) -> float:
         assert self.step is not None
@@ -434,10 +444,30 @@ class NewtonRun:
         self.num_backtracks += 1
         secant = abs(self.slope) / (abs(self.slope) + self._slope_here(sums))
         fraction = min(max(secant, 0.1), 0.7)
+        self.stretch, self.room = min(1.0, self.stretch) * fraction, _length(self.step)
         self.potentials = self.potentials - (1 - fraction) * self.step
         self.step = fraction * self.step
         self.slope *= fraction
         self.damping = max(4 * self.damping, 1e-8)
+
+    def _learn_length(self, sums: Sums) -> None:
+        """How far the next step may go, from what became of the last one.
+
+        Where no clip wavers about a cluster, its mass does not answer to its potential until the next clip comes over,
+        which may be thousands of nats away.  Steps along a straight slope become longer until one overshoots, and then
+        halve what is left of the way:
+        """
+        #   mass                              ┌──────
+        #   of the     target  ─ ─ ─ ─ ─ ─ ─ ─│─ ─ ─
+        #   cluster   ──●─●───●───────●───●─●─┘  ●
+        #               1 2   3       4   6 7    5: overshot
+        if self.step is None:
+            return
+        if self._slope_here(sums) < self.tuning.straight * self.slope:
+            self.stretch *= 2
+            self.room -= _length(self.step)
+        else:
+            self.stretch, self.room = min(1.0, 2 * self.stretch), math.inf
 
     def _next_step(self, sums: Sums) -> Tensor | None:
         """The Newton step from here, with more damping where the system is singular; None where that does not help."""
@@ -445,7 +475,8 @@ class NewtonRun:
         if self.step is not None:  # it was a good one
             self.num_backtracks = 0
             self.damping = self.damping / 10 if self.damping > 1e-12 else 0.0
-        reach = self.tuning.max_step_range if self.search.has_few_rows() else self._longest_step()
+        usual = self.tuning.max_step_range if self.search.has_few_rows() else self._usual_length()
+        reach = usual * max(1.0, self.stretch)
         step = self.search.equation.solve(sums, self.damping, self.curved, reach)
         while step is None and self.num_singular < self.tuning.max_singular:
             self.num_singular += 1
@@ -455,7 +486,7 @@ class NewtonRun:
 
     def _take(self, step: Tensor, sums: Sums) -> None:
         """Go on to the next stage if the step is short; else go at most as far as the quadratic model holds."""
-        length = (step.max() - step.min()).item()
+        length = _length(step)
         if not self._is_final() and length <= self.tuning.advance_range:
             ratio = self.tuning.hard_ratio if self.search.is_hard() else self.tuning.sharpness_ratio
             self._go_to(self.potentials + step, min(self.dual.sharpness, self.sharpness * ratio))
@@ -476,9 +507,15 @@ class NewtonRun:
         """
         cut = (step - step.median()).clamp(-longest / 2, longest / 2)
         falls = (sums.gradient @ cut).item() < 0
-        return cut if falls else step * (longest / (step.max() - step.min()).item())
+        return cut if falls else step * (longest / _length(step))
 
     def _longest_step(self) -> float:
+        """How far the next step may go, by what became of the last ones."""
+        usual = self._usual_length()
+        longest = max(usual * self.stretch, min(usual, self.tuning.max_step_range))
+        return min(longest, max(0.5 * self.room, self.tuning.least_step_range))
+
+    def _usual_length(self) -> float:
         """Over which the dual is near its quadratic model: a few nats, or with many clips a part of their spread."""
         tuning, dual = self.tuning, self.dual
         longest = tuning.max_step_range
@@ -486,3 +523,8 @@ class NewtonRun:
             longest = max(longest, tuning.step_spreads * dual.overview.spread * self.sharpness / dual.sharpness)
         # A relaxed target changes by as many nats as the potentials do in units of size_strength.
         return min(longest, tuning.max_step_range * dual.size_strength) if dual.relaxed.any() else longest
+
+
+def _length(step: Tensor) -> float:
+    """Range of a step, in nats."""
+    return (step.max() - step.min()).item()

@@ -28,7 +28,9 @@ MAX_SAMPLE_BYTES = 256 << 20
 
 BLOCK_ELEMENTS = 1 << 18  # float64 entries held at a time on a CPU: 2 MiB, about a core's cache
 GPU_BLOCK_ELEMENTS = 1 << 25  # entries held at a time on a GPU: 128 MiB of float32
-_FLOOR = {torch.float64: -700.0, torch.float32: -87.0}  # exp() of less would be denormal or 0
+# exp() of less would be denormal or 0; in float64 so would the product of two, which takes a matrix product many times
+# as long.
+_FLOOR = {torch.float64: -350.0, torch.float32: -87.0}
 # Nats below a row's best at which a cluster counts as forbidden: float64 could not resolve its potential.
 _NEVER = 1e12
 

@@ -419,6 +419,14 @@ def test_hard_scores_of_few_clips_a_cluster_take_few_passes(seed: int) -> None:
     assert (warm.labels == assign(moved, marginal).labels).all()
 
 
+@pytest.mark.parametrize("seed", [4, 7, 13])
+def test_clusters_that_no_clip_is_near_are_reached(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    scores = torch.from_numpy(1.5 * rng.standard_t(2, (1500, 25))).float().log_softmax(1)
+    found = assign(scores, torch.from_numpy(rng.dirichlet(np.ones(25))), max_passes=60)
+    assert found.converged, found.reason  # with steps of one length: 77 passes, more than 200, 53
+
+
 @pytest.mark.parametrize("spread", [0.01, 0.1, 1.0, 3.0])
 @pytest.mark.parametrize("kind", [DenseTable, FusedTable])
 def test_many_clusters_need_no_matrix(kind: type, spread: float, monkeypatch: pytest.MonkeyPatch) -> None:
