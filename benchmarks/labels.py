@@ -40,8 +40,8 @@ from small_sets import SETS, SmallSet, find_sets
 from selavi.config import SETTINGS, Config, load_config, load_run_config
 from selavi.errors import UsageError
 from selavi.evaluation.compare import RECIPES
-from selavi.labelling.schedule import labelling_steps_of_parts
 from selavi.scores.metrics import evaluate_clusters
+from selavi.training.forecast import num_fresh_labellings
 
 CONFIG = "configs/small.yaml"
 RANDOM = "labelling.first=random"
@@ -60,6 +60,7 @@ ROWS = {
     "published": f"{AS_PUBLISHED} {PUBLISHED_RATE}",
     **RIVALS,
     "default-random": RANDOM,
+    "kept": "labelling.features=kept",
     "before": BEFORE,
     **{f"{name}-random": f"{changes} {RANDOM}" for name, changes in RIVALS.items()},
     "published-fast-rate": AS_PUBLISHED,
@@ -141,7 +142,8 @@ def settings_of(config: Config) -> dict[str, Any]:
 def encoded_clips(config: Config, num_clips: int) -> dict[str, int]:
     """How many clips the encoders read: in steps of training, and without gradients for labels.
 
-    A labelling reads every clip once for each group of heads, from another view.  Before the first one some batches
+    A labelling reads every clip once for each group of heads, from another view, unless the features of the training
+    steps are kept for it.  Before the first one some batches
     update the batch-norm statistics.  First labels that are given stand for the labellings of their time, and for that:
     the features that they are made of are no encoder's and do not count.
 
@@ -151,14 +153,13 @@ def encoded_clips(config: Config, num_clips: int) -> dict[str, int]:
     """
     optim, labelling, trainer = config.optim, config.labelling, config.trainer
     steps_per_epoch = num_clips // optim.batch_size
-    steps = labelling_steps_of_parts(trainer.parts, steps_per_epoch, labelling.num_labellings, labelling.power)
-    num_given, warm_up = 0, min(labelling.warmup_batches, max(1, num_clips // labelling.batch_size))
-    if labelling.first != "random":
-        end = labelling.first_share * trainer.max_epochs * steps_per_epoch
-        num_given, warm_up = max(1, sum(step < end for step in steps)), 0
+    warm_up = 0
+    if labelling.first == "random":
+        warm_up = min(labelling.warmup_batches, max(1, num_clips // labelling.batch_size))
+    num_passes = labelling.head_groups * num_fresh_labellings(config, steps_per_epoch)
     return {
         "training": trainer.all_epochs * steps_per_epoch * optim.batch_size,
-        "labelling": (len(steps) - num_given) * labelling.head_groups * num_clips + warm_up * labelling.batch_size,
+        "labelling": num_passes * num_clips + warm_up * labelling.batch_size,
     }
 
 

@@ -227,7 +227,7 @@ def _reading(machine: MachineFacts, base: Config, decoded_gb: float, remarks: li
 
 
 def cost_of(rates: Rates, config: Config, num_clips: int, solving_s: float, num_devices: int = 1) -> Cost:
-    """What an epoch and a labelling take.
+    """What an epoch and a labelling take; one from features that are kept reads and encodes no clip.
 
     Args:
         rates: as measured.
@@ -238,7 +238,8 @@ def cost_of(rates: Rates, config: Config, num_clips: int, solving_s: float, num_
     """
     per_step = config.optim.batch_size * num_devices
     of_an_epoch = num_clips // per_step * config.optim.batch_size
-    of_a_labelling = config.labelling.head_groups * math.ceil(num_clips / num_devices)
+    num_passes = config.labelling.head_groups if config.labelling.features == "fresh" else 0
+    of_a_labelling = num_passes * math.ceil(num_clips / num_devices)
     return Cost(
         epoch_s=of_an_epoch * rates.clip_s(rates.training),
         labelling_s=of_a_labelling * rates.clip_s(rates.labelling) + solving_s,

@@ -366,6 +366,10 @@ class Flow:
         clip_s = self.rates.clip_s
         return (1 - self.share) * clip_s(self.training) + self.share * clip_s(self.labelling)
 
+    def trained_clip_s(self) -> float:
+        """Seconds for a clip that is trained on, with what goes into labels meanwhile."""
+        return self.clip_s() / (1 - self.share)
+
     def waits(self) -> bool:
         """Whether the data take more of the time than the model."""
         return 1 / self.loader > self.model_s()
@@ -416,25 +420,37 @@ def make_flow(
         machine: its devices share the cores.
         num_passes: over the clips, to label them.
     """
-    share = num_passes / (num_passes + config.trainer.all_epochs)
+    share = share_of_labels(config, num_passes)
     cores = max(1, machine.cores // machine.processes)
     loader = min(data.loader, data.one * cores) if machine.processes > 1 else data.loader
     return Flow(loader, training, labelling, share, machine.on_gpu, config.data.num_workers, cores)
 
 
+def share_of_labels(config: Config, num_passes: int) -> float:
+    """Part of the clips that a run reads which is read for labels, in so many passes."""
+    return num_passes / (num_passes + config.trainer.all_epochs)
+
+
 def faster_flows(
-    flow: Flow, data: DataSpeed, trials: Mapping[str, float], models: Mapping[str, tuple[float, float]]
+    flow: Flow,
+    data: DataSpeed,
+    trials: Mapping[str, float],
+    models: Mapping[str, tuple[float, float]],
+    kept_share: float | None = None,
 ) -> dict[str, Flow]:
-    """What the run would be like with more loader processes, and with what was tried.
+    """What the run would be like with more loader processes, fewer passes, and with what was tried.
 
     Args:
         flow: as it is.
         data: of measure_data.
         trials: change -> clips a second of one process; as many work as now, as well together as now.
         models: change -> clips a second of training and of labelling.
+        kept_share: labelling's part of the clips with labelling.features=kept; None where that is no change.
     """
     flows = {change: replace(flow, loader=flow.loader * rate / data.one) for change, rate in trials.items()}
     flows |= {change: replace(flow, training=one, labelling=two) for change, (one, two) in models.items()}
+    if kept_share is not None:
+        flows["labelling.features=kept"] = replace(flow, share=kept_share)
     if flow.workers < flow.cores:
         of_one = flow.loader / flow.workers if flow.workers else data.one
         flows[f"data.num_workers={flow.cores}"] = replace(flow, loader=of_one * flow.cores, workers=flow.cores)
@@ -443,5 +459,8 @@ def faster_flows(
 
 def rank_advice(flow: Flow, changed: Mapping[str, Flow]) -> list[Advice]:
     """Changes that make a run at least 5 % faster, the best first."""
-    advice = [Advice(change, flow.clip_s() / new.clip_s(), 1 / new.clip_s()) for change, new in changed.items()]
+    advice = [
+        Advice(change, flow.trained_clip_s() / new.trained_clip_s(), 1 / new.clip_s())
+        for change, new in changed.items()
+    ]
     return sorted((change for change in advice if change.gain >= 1.05), key=lambda change: -change.gain)

@@ -5,7 +5,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,13 +96,19 @@ def _measure(config: "Config", report: "Report", torch: "Outcome", folder: Path,
     if sample is None:
         return
     data = throughput.measure_data(config, sample, folder, seconds / 4)
-    passes = num_passes(config, max(1, sample.num_files // config.optim.batch_size))
+    steps_per_epoch = max(1, sample.num_files // config.optim.batch_size)
+    passes = num_passes(config, steps_per_epoch)
     flow = throughput.make_flow(config, data, model.training, model.labelling, machine, passes)
     report.checks += throughput.check_flow(flow, data)
     report.measured |= {"data": asdict(data), "bottleneck": flow.bottleneck}
     trials = throughput.faster_data(config, sample, machine, folder, until_s) if flow.waits() else {}
     models = {} if flow.waits() else measure_faster(config, model, seconds / 4)
-    report.advice = throughput.rank_advice(flow, throughput.faster_flows(flow, data, trials, models))
+    kept_share = None
+    if config.labelling_method.relabels and config.labelling.features == "fresh":
+        kept = replace(config, labelling=replace(config.labelling, features="kept"))
+        kept_share = throughput.share_of_labels(kept, num_passes(kept, steps_per_epoch))
+    changed = throughput.faster_flows(flow, data, trials, models, kept_share)
+    report.advice = throughput.rank_advice(flow, changed)
 
 
 def show(result: DoctorResult) -> None:

@@ -366,6 +366,10 @@ class LabellingConfig:
     """Points of the schedule; the last one falls on the end of training."""
     power: float = setting(1.5, above=0, needs=RELABELS)
     """The i-th of n labellings happens after a share (i / (n - 1)) ** power of all steps."""
+    features: Literal["fresh", "kept"] = setting("fresh", needs=RELABELS)
+    """What a labelling reads.  fresh: a pass over all clips, with the encoders as they are (published); kept: the
+    features that the training steps have made since, at most an epoch old, so that no clip is read or encoded to be
+    labelled; the first labellings, before an epoch is over, and the last one are fresh."""
     sharpness: float = setting(20.0, above=0, needs=TRANSPORT)
     """The plan is proportional to exp(sharpness * weighted mean log-probability)."""
     tol: float = setting(1e-6, above=0, below=2, needs=TRANSPORT)
@@ -500,6 +504,9 @@ class TrainerConfig:
     )
     """32-true: float32; bf16-mixed: bfloat16 where it is safe; auto: that on a GPU which computes in bfloat16 itself
     (NVIDIA since Ampere), float32 elsewhere."""
+    compile: bool = setting(False, free="told", needs=OWN_ENCODERS)
+    """Whether torch compiles the encoders for the steps of training, which takes a minute or two before the first one;
+    where it cannot, they run as they are.  Numbers differ in their last digits."""
     gradient_clip_val: float | None = setting(None, above=0, free="told")
     """Largest norm of the gradient; null: no limit."""
     sync_batchnorm: bool = setting(True)

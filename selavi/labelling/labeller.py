@@ -58,6 +58,8 @@ class LabellingReport:
     """Whether the labels that were given first are kept, because a modality has not learned them yet."""
     least_learned: float = float("nan")
     """How far that one agrees with them: 0 by chance, 1 for all of them; nan where nobody asked."""
+    num_unseen: int = 0
+    """Clips that kept their labels because no step of this epoch and the one before had them."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,12 @@ class Draft:
         labels = self.labels[rows, column]
         self.labels[rows, column] = torch.where(labels < 0, guesses.to(labels.dtype), labels)
 
+    def keep_unseen(self, bank: LabelBank) -> int:
+        """Leave clips whose features have not come the labels that they have; return how many clips that are."""
+        is_unseen = self.labels == -2
+        self.labels = torch.where(is_unseen, bank.labels, self.labels)
+        return int(is_unseen.any(1).sum())
+
     def hand_over(self, bank: LabelBank) -> float:
         """Make the labels those of the bank; return the share of those before that changed, nan without any."""
         assert (self.labels >= -1).all(), "a clip was left without a label"
@@ -194,13 +202,14 @@ class Labeller:
             )
             draft.num_groups += 1
             draft.seconds += time.monotonic() - began
+        num_unseen = draft.keep_unseen(bank) if settings.features == "kept" else 0
         churn = draft.hand_over(bank)
         bank.keeps_first = draft.keeps_first
         self.draft = None
         if self.method.weigh is not None:
             bank.weights = self.method.weigh(bank.labels, self.config.heads.num_clusters)
         kept = draft.statistics if statistics else None
-        return _report(number, draft, churn), None if kept is None else ClipStatistics(*kept)
+        return _report(number, draft, churn, num_unseen), None if kept is None else ClipStatistics(*kept)
 
     def _label_group(
         self,
@@ -365,7 +374,7 @@ def _num_used(labels: Tensor) -> int:
     return int(torch.count_nonzero(torch.bincount(labels + 1)[1:]))
 
 
-def _report(number: int, draft: Draft, churn: float) -> LabellingReport:
+def _report(number: int, draft: Draft, churn: float, num_unseen: int) -> LabellingReport:
     errors = [head.marginal_error for head in draft.heads if head.marginal_error is not None]
     return LabellingReport(
         number=number,
@@ -378,4 +387,5 @@ def _report(number: int, draft: Draft, churn: float) -> LabellingReport:
         race=mean_race([head.race for head in draft.heads]),
         keeps_first=draft.keeps_first,
         least_learned=draft.least_learned,
+        num_unseen=num_unseen,
     )

@@ -4,6 +4,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Literal
 
 from selavi.config import Config
@@ -106,8 +107,9 @@ def memory_lines(config: Config, clips: Clips, rehearsal: Rehearsal, room: Room,
     of_labelling, bank = labelling_bytes(config, clips, rehearsal, world_size), bank_bytes(config, clips)
     num_loaders = 2 * config.data.num_workers  # training and labelling have loaders of their own
     loaders = num_loaders * room.process_bytes + room.batch_bytes
+    kept = step_features_bytes(config, clips, rehearsal, world_size)
     in_memory = 0.0 if rehearsal.on_gpu else of_labelling
-    own = max(rehearsal.peak_bytes, rehearsal.kept_bytes + in_memory)
+    own = max(rehearsal.peak_bytes, rehearsal.kept_bytes + in_memory) + (0.0 if rehearsal.on_gpu else kept)
     step = f"a step of {config.optim.batch_size} clips on {rehearsal.device}"
     lines = [Line("memory", "training process", rehearsal.peak_bytes, f"measured: peak, {step}")]
     if num_loaders:
@@ -117,12 +119,15 @@ def memory_lines(config: Config, clips: Clips, rehearsal: Rehearsal, room: Room,
     lines.append(Line("memory", "label bank", bank, f"estimated: {columns}, and the manifest"))
     table = f"{_share(clips, world_size):,} clips x {config.heads.num_clusters} clusters, and features"
     lines.append(Line("memory", "labelling, by head", of_labelling, f"estimated: {table}"))
+    if kept:
+        how = f"estimated: two epochs of {_share(clips, world_size):,} clips"
+        lines.append(Line("memory", "features of the steps", kept, how))
     advice = "lower optim.batch_size, labelling.batch_size, labelling.memory_gb or data.num_workers"
     together = room.processes * (own + bank + loaders)
     named = "all of it" if room.processes == 1 else f"all of {room.processes} processes here"
     lines.append(Line("memory", named, together, "at its peak: not all of it at a time", room.memory, advice))
     if rehearsal.on_gpu:
-        peak = max(rehearsal.gpu_peak_bytes, rehearsal.gpu_kept_bytes + of_labelling)
+        peak = max(rehearsal.gpu_peak_bytes, rehearsal.gpu_kept_bytes + of_labelling) + kept
         advice = "lower optim.batch_size, labelling.batch_size or labelling.memory_gb, or trainer.precision=bf16-mixed"
         lines.append(Line("memory", "GPU", peak, f"measured: peak, {step}", rehearsal.gpu_bytes, advice))
     return lines
@@ -134,6 +139,13 @@ def labelling_bytes(config: Config, clips: Clips, rehearsal: Rehearsal, world_si
     features = 4.0 * num_rows * rehearsal.num_features
     tables = METHODS[config.labelling.method].memory_bytes(config, num_rows, rehearsal.num_features)
     return features + max(features, tables)
+
+
+def step_features_bytes(config: Config, clips: Clips, rehearsal: Rehearsal, world_size: int) -> float:
+    """What a process keeps of its steps for the labellings: the features of two epochs."""
+    if config.labelling.features == "fresh":
+        return 0.0
+    return 2 * 4.0 * _share(clips, world_size) * rehearsal.num_features
 
 
 def bank_bytes(config: Config, clips: Clips) -> float:
@@ -169,6 +181,12 @@ def measured_cost(config: Config, clips: Clips, rehearsal: Rehearsal, loader: fl
     return cost_of(measured_rates(config, rehearsal, loader), config, clips.num_clips, solving_s, world_size)
 
 
+def fresh_cost(config: Config, clips: Clips, rehearsal: Rehearsal, loader: float, world_size: int) -> Cost:
+    """Seconds of an epoch, and of a labelling that reads all clips."""
+    fresh = replace(config, labelling=replace(config.labelling, features="fresh"))
+    return measured_cost(fresh, clips, rehearsal, loader, world_size)
+
+
 def measured_rates(config: Config, rehearsal: Rehearsal, loader: float) -> Rates:
     """Clips a second of one device, and of its loader (inf: not known)."""
     training = config.optim.batch_size / rehearsal.step_s
@@ -197,19 +215,22 @@ def time_lines(
     steps, cost = course.steps_per_epoch, measured_cost(config, clips, rehearsal, loader, course.world_size)
     epochs = config.trainer.all_epochs - course.step / steps
     num_left = num_relabellings(config, steps, course.num_labellings)
+    num_fresh = num_fresh_labellings(config, steps, course.num_labellings)
+    reading_s = fresh_cost(config, clips, rehearsal, loader, course.world_size).labelling_s - cost.labelling_s
     rates = measured_rates(config, rehearsal, loader)
     turns = "while the model works" if rates.at_once else "taking turns with the model"
     reading = "reading clips not counted" if math.isinf(loader) else f"{speed(loader)} clips/s are read, {turns}"
     block = f"{clips.num_clips:,} clips x {config.heads.num_heads} heads, from {rehearsal.block_clips:,} x 1"
     step = f"measured: on {rehearsal.device}, without reading"
+    and_reading = ", and reading" if config.labelling.features == "fresh" else ""
     lines = [
         Line("time", f"step of {config.optim.batch_size} clips", rehearsal.step_s, step),
         Line("time", f"epoch of {steps:,} steps", cost.epoch_s, f"estimated: {reading}"),
-        Line("time", "labelling", cost.labelling_s, f"estimated: {block}, and reading"),
+        Line("time", "labelling", cost.labelling_s, f"estimated: {block}{and_reading}"),
     ]
     if decoding_s is not None:
         lines.append(Line("time", "decoding ahead", decoding_s, "estimated from a few files"))
-    total_s = epochs * cost.epoch_s + num_left * cost.labelling_s + (decoding_s or 0.0)
+    total_s = epochs * cost.epoch_s + num_left * cost.labelling_s + num_fresh * reading_s + (decoding_s or 0.0)
     if rehearsal.craft_s and not course.step:
         first = _first_labels(config, clips, rehearsal, course.world_size, loader)
         lines.append(first)
@@ -237,20 +258,33 @@ def num_relabellings(config: Config, steps_per_epoch: int, num_done: int = 0) ->
         steps_per_epoch: optimiser steps.
         num_done: labellings that it has behind it.
     """
+    return len(_relabelling_steps(config, steps_per_epoch, num_done))
+
+
+def num_fresh_labellings(config: Config, steps_per_epoch: int, num_done: int = 0) -> int:
+    """Those of num_relabellings that read all clips, and not the features that the training steps have made."""
+    steps = _relabelling_steps(config, steps_per_epoch, num_done)
+    if config.labelling.features == "fresh":
+        return len(steps)
+    ends = {steps_per_epoch * epochs for epochs in accumulate(config.trainer.parts)}
+    return sum(step < steps_per_epoch or step in ends for step in steps)
+
+
+def _relabelling_steps(config: Config, steps_per_epoch: int, num_done: int) -> list[int]:
     steps, labelling = labelling_steps_of_run(config, steps_per_epoch), config.labelling
     num_given = 0
     if labelling.method == "given":
         num_given = 1
     elif labelling.first != "random" and config.labelling_method.relabels:
         num_given = labellings_before(steps, labelling.first_share, config.trainer.max_epochs * steps_per_epoch)
-    return len(steps) - max(num_done, num_given)
+    return steps[max(num_done, num_given) :]
 
 
 def num_passes(config: Config, steps_per_epoch: int) -> int:
     """How often a run reads all clips to label them, the crafted features of first labels included."""
     crafted = crafted_for_first(config)
     first = views_and_passes(config, crafted, 1)[1] if crafted else 0
-    return first + config.labelling.head_groups * num_relabellings(config, steps_per_epoch)
+    return first + config.labelling.head_groups * num_fresh_labellings(config, steps_per_epoch)
 
 
 def labelling_share(config: Config, steps_per_epoch: int, cost: Cost | None = None) -> float:
@@ -269,13 +303,14 @@ def labelling_share(config: Config, steps_per_epoch: int, cost: Cost | None = No
 def warn_of_labellings(config: Config, steps_per_epoch: int, cost: Cost | None = None) -> str:
     """What to say where labels take more than MOST_FOR_LABELS of a run's work, with the setting that helps.
 
-    Empty where they do not, where fewer labellings are not worth a training, or none follow from the settings.  For the
-    arguments see labelling_share.
+    Empty where they do not or read nothing, where fewer labellings are not worth a training, or none follow from the
+    settings.  For the arguments see labelling_share.
     """
     settings, epochs = config.labelling, config.trainer.all_epochs
     share = labelling_share(config, steps_per_epoch, cost)
     fewest = FEWEST_LABELLINGS
-    if share <= MOST_FOR_LABELS or settings.num_labellings <= fewest or not config.labelling_method.relabels:
+    is_cheap = share <= MOST_FOR_LABELS or settings.features == "kept"
+    if is_cheap or settings.num_labellings <= fewest or not config.labelling_method.relabels:
         return ""
 
     def share_with(num_labellings: int) -> float:
@@ -288,7 +323,8 @@ def warn_of_labellings(config: Config, steps_per_epoch: int, cost: Cost | None =
     return (
         f"warning: {share:.0%} of this training goes into labels ({how}), {num_passes(config, steps_per_epoch)} passes "
         f"over the clips beside {epochs} epochs; labelling.num_labellings={settings.num_labellings} does not follow "
-        f"them. labelling.num_labellings={number} makes it {share_with(number):.0%}"
+        f"them. labelling.num_labellings={number} makes it {share_with(number):.0%}; "
+        "labelling.features=kept labels from what the training steps make, with hardly a pass"
     )
 
 

@@ -22,6 +22,7 @@ from selavi.pretrained import load_encoders
 from selavi.randomness import mix
 from selavi.runs.checkpoint import Saved
 from selavi.runs.resume import check_settings_of
+from selavi.training.compiled import Compiled
 from selavi.training.objectives import make_terms
 from selavi.training.objectives.term import Judged, Step
 from selavi.training.optim import limit_gradient, lr_factor, make_optimizer, target_lr
@@ -50,6 +51,9 @@ class SelaviModule(pl.LightningModule):
             self.model = SelaviModel(config)
         if config.encoders.init:
             load_encoders(self.model, config, Path(config.encoders.init))
+        self.encode_step = self.model.features
+        if config.trainer.compile:
+            self.encode_step = Compiled(self.model.features, "the encoders")
         self.augment = Augment(config)
         self.terms = make_terms(config)
         self.changes: list[str] = []
@@ -57,8 +61,9 @@ class SelaviModule(pl.LightningModule):
 
     def training_step(self, batch: ClipBatch, _: int) -> dict[str, Tensor]:
         """The terms of the loss, added; `mean_loss` is that of a modality, to be shown."""
-        judged = self.judge(batch)
-        self.seen = Seen(batch, {name: values.detach() for name, values in judged.logits.items()})
+        features = self.features_of(batch)
+        judged = self.judge_features(features, batch)
+        self.seen = Seen(batch, _detached(judged.logits), _detached(features), judged.present)
         step = Step(batch, judged, lambda: self.label_bank.read(batch.host_index, self.device), self.judge)
         losses = [term.loss(step) for term in self.terms]
         loss, mean_loss = (torch.stack(values).sum() for values in zip(*losses, strict=True))
@@ -67,8 +72,15 @@ class SelaviModule(pl.LightningModule):
 
     def judge(self, batch: ClipBatch) -> Judged:
         """What the heads say of clips in a random view."""
-        logits = self.model(self.augment(batch, random=True), batch.present)
-        return Judged(logits, self.model.branch_present(batch.present))
+        return self.judge_features(self.features_of(batch), batch)
+
+    def features_of(self, batch: ClipBatch) -> dict[str, Tensor]:
+        """(B, D) a branch, of clips in a random view."""
+        return self.model.join(self.encode_step(self.augment(batch, random=True)), batch.present)[0]
+
+    def judge_features(self, features: Mapping[str, Tensor], batch: ClipBatch) -> Judged:
+        """What the heads say of the features of clips."""
+        return Judged(self.model.logits(features), self.model.branch_present(batch.present))
 
     def on_train_start(self) -> None:
         """Let the terms of the loss look at the clips, and set the optimiser anew.
@@ -145,3 +157,7 @@ class SelaviModule(pl.LightningModule):
         """Take up the label bank; refuse a checkpoint of another configuration, or one that was refitted."""
         self.changes = check_settings_of(checkpoint, self.config, self.may_change)
         self.label_bank.load_state_dict(checkpoint["label_bank"])
+
+
+def _detached(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: values.detach() for name, values in tensors.items()}

@@ -1,7 +1,7 @@
 """What a training step saw, for those who look at what became of it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -15,3 +15,7 @@ class Seen:
     batch: ClipBatch
     logits: Mapping[str, Tensor]
     """(H, B, K) a branch."""
+    features: Mapping[str, Tensor] = field(default_factory=dict)
+    """(B, D) a branch, where they are kept."""
+    present: Mapping[str, Tensor] = field(default_factory=dict)
+    """(B,) bool a branch."""

@@ -15,6 +15,7 @@ from selavi.distributed import rank, take_from_first, world_size
 from selavi.errors import UsageError
 from selavi.id_tables import IdTable
 from selavi.labelling.features import FeatureTable, collect_features
+from selavi.labelling.kept import KeptFeatures
 from selavi.labelling.labeller import Draft, Labeller
 from selavi.labelling.schedule import labelling_steps_of_run
 from selavi.labelling.statistics import ClipStatistics
@@ -58,6 +59,7 @@ class LabellingCallback(pl.Callback):
         self.draft: dict[str, Any] | None = None
         self.churn: list[float] = []
         self.used_clusters = 0.0
+        self.kept: KeptFeatures | None = None
 
     def state_dict(self) -> dict[str, Any]:
         """What a finished run writes down, so that one that ends after its last checkpoint can do so later.
@@ -117,6 +119,9 @@ class LabellingCallback(pl.Callback):
         """Fix the schedule; give the first labels, or let batch norm see some data before it is asked for features."""
         self.steps = labelling_steps_of_run(self.config, module.steps_per_epoch)
         self.last_epochs = set(accumulate(self.config.trainer.parts))
+        if self.config.labelling.features == "kept":
+            num_clips = module.steps_per_epoch * self.config.optim.batch_size
+            self.kept = KeptFeatures(module.model.branch_features, num_clips, module.device)
         module.label_bank.forget_guesses()
         memory = self.labeller.method.describe_memory(self.config, -(-len(module.label_bank.ids) // world_size()))
         if rank() == 0 and memory:
@@ -131,11 +136,23 @@ class LabellingCallback(pl.Callback):
                 else:
                     self._warm_up_batch_norm(trainer, module)
 
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: SelaviModule) -> None:
+        """Features of the epoch before are old from now on."""
+        if self.kept is not None:
+            self.kept.begin_epoch()
+
     def on_train_batch_start(self, trainer: pl.Trainer, module: SelaviModule, batch: ClipBatch, _: int) -> None:
         """Label before the step that the schedule names."""
         done = module.label_bank.num_labellings
         if done < len(self.steps) and trainer.global_step >= self.steps[done]:
             self._relabel(trainer, module)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: SelaviModule, outputs: Any, batch: ClipBatch, _: int
+    ) -> None:
+        """Keep what the step made of its clips."""
+        if self.kept is not None:
+            self.kept.note(batch.index, module.seen.features, module.seen.present)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: SelaviModule) -> None:
         """After a part's last epoch, before its checkpoint: labels of the finished model, with their confidence."""
@@ -155,6 +172,8 @@ class LabellingCallback(pl.Callback):
 
         def collect(pass_number: int) -> FeatureTable:
             self.survival.save_if_due(trainer, module)
+            if self.kept is not None and self.kept.is_whole() and not last:
+                return self.kept.table()
             loader = trainer.datamodule.labelling_loader(pass_number)  # type: ignore[attr-defined]
             if isinstance(loader, RowReader) and not self._fits(module, len(loader.all_rows())):
                 return module.encode_rows(loader, random=not last)

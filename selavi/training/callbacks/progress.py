@@ -129,13 +129,14 @@ class Progress(pl.Callback):
             wrong = "" if report.converged else ", NOT CONVERGED"
             error = "" if report.marginal_error is None else f", marginal error {report.marginal_error:.1e}"
             done = f"{report.num_passes} passes{error}{wrong}"
+            unseen = f", {report.num_unseen} clips left as they are" if report.num_unseen else ""
             if report.keeps_first:
                 needed = self.config.labelling.first_learned
                 done = f"the first labels are kept, learned to {report.least_learned:.2f} of {needed:g} by one modality"
             self.say(
                 f"labelling {report.number + 1}/{planned}: {done}, "
                 f"{report.used_clusters:.1f}/{self.config.heads.num_clusters}"
-                f" clusters used{churn}{labels}, {duration(report.seconds)}"
+                f" clusters used{churn}{labels}{unseen}, {duration(report.seconds)}"
             )
             if len(report.race.modalities) > 1:
                 self.say(f"  {describe_race(report.race, self.config.heads.num_clusters)}")

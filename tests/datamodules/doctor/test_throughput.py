@@ -44,6 +44,12 @@ def test_a_change_gains_no_more_than_the_model_lets_it() -> None:
     assert rank_advice(fast, faster_flows(fast, SLOW, {}, {"bf16": (3200.0, 9600.0)}))[0].gain == pytest.approx(2)
 
 
+def test_fewer_passes_for_labels_make_each_clip_that_is_trained_on_faster() -> None:
+    [advice] = rank_advice(FLOW, faster_flows(replace(FLOW, workers=8), SLOW, {}, {}, kept_share=0.2))
+    assert advice.change == "labelling.features=kept"
+    assert advice.gain == pytest.approx(0.8 / 0.5)  # the data give as many clips a second as before
+
+
 def test_without_loader_processes_beside_a_gpu_data_and_model_take_turns() -> None:
     turns = replace(FLOW, loader=10.0, workers=0)
     assert turns.clip_s() == pytest.approx(0.1 + turns.model_s())
