@@ -48,6 +48,7 @@ def test_clips_are_read_before_an_epoch_is_over_and_at_the_end(fit: Fit, tmp_pat
     assert (bank(tmp_path / "run") >= 0).all()
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_labels_with_any_number_of_workers(fit: Fit, tmp_path: Path) -> None:
     for workers in (0, 2):
         settings = (*SETTINGS, "labelling.features=kept", f"data.num_workers={workers}")
