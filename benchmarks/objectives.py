@@ -162,8 +162,9 @@ each clip, five linear heads of as many clusters as there are classes, {NUM_EPOC
 the same budget for all. One layer of 256 numbers but for IIC, which learns single clips by heart with one. K-means
 clusters the features of a plain view. The head is chosen without labels. Owens: both learn the clusters of the sound's
 crafted features. Labels of a tenth: every tenth training clip has its true class. SeLaVi begins, as it does by default,
-with the clusters of K-means where these agree from different starts; the others begin at random. No setting was chosen by these
-figures but IIC's rate and layer, for which about ten were tried on the demo set, and which are flattered by that there.
+with the clusters of K-means where these agree from different starts; the others begin at random. No setting was chosen
+by these figures but IIC's rate and layer, for which about ten were tried on the demo set, and which are flattered by
+that there.
 
 What the sets are is told in [small_sets.md](small_sets.md) and [labels.md](labels.md): picture and sound are paired by
 class only but in the demo set, and AV-stamps is judged on its training clips. Encoders that are trained find far more
