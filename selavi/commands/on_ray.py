@@ -20,7 +20,6 @@ from typing import Any
 from selavi import __version__
 from selavi.cli import Parser
 from selavi.errors import DataError, NumericError, UsageError
-from selavi.meter import Meter
 from selavi.runs.launch import task_of
 
 RETRIES = 3
@@ -232,6 +231,8 @@ def _do_tasks(ray: Any, name: str, tasks: Sequence[Any], limits: Limits) -> list
         UsageError: a process died again and again.
         Exception: what a task raises.
     """
+    from selavi.meter import Meter
+
     do = ray.remote(_do)
     limit = {"num_cpus": limits.cpus, "num_gpus": limits.gpus, "max_retries": RETRIES}
     pending = [do.options(name=f"{name} {task.task}", **limit).remote(name, task, os.getcwd()) for task in tasks]

@@ -20,19 +20,19 @@ def poison(patch: pytest.MonkeyPatch, *steps: int) -> list[str]:
     culprits: list[str] = []
 
     def step(self: SelaviModule, batch, number: int) -> object:  # type: ignore[no-untyped-def]
-        forward = type(self.model).forward
+        judge = type(self.model).logits
         if self.global_step not in steps:
             return training_step(self, batch, number)
         culprits.append(self.label_bank.ids[int(batch.index[1])])
 
         def poisoned(model, *others: object) -> dict[str, torch.Tensor]:  # type: ignore[no-untyped-def]
-            logits = forward(model, *others)
+            logits = judge(model, *others)
             factors = torch.ones(logits["audio"].shape[1]).index_fill(0, torch.tensor([1]), float("inf"))
             logits["audio"] = logits["audio"] * factors[:, None]
             return logits
 
         with pytest.MonkeyPatch.context() as inner:
-            inner.setattr(type(self.model), "forward", poisoned)
+            inner.setattr(type(self.model), "logits", poisoned)
             return training_step(self, batch, number)
 
     patch.setattr(SelaviModule, "training_step", step)

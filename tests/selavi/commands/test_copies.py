@@ -1,5 +1,6 @@
 """Results in object stores: one in memory, and a local folder."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -128,13 +129,14 @@ def test_shards_go_to_a_store_from_which_they_are_read(
 
 
 def test_the_page_goes_to_a_store_with_all_that_it_shows(
-    finished_run: Path, memory: Any, capsys: pytest.CaptureFixture[str]
+    finished_run: Path, memory: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = [str(finished_run), "--map", "none", "--copy-to", "memory://bucket/page"]
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    words = [str(run), "--map", "none", "--copy-to", "memory://bucket/page"]
     assert export_clusters.main(words) == 2
     assert "--copy-to: the page would link to files of this machine" in capsys.readouterr().err
     assert export_clusters.main([*words, "--media", "copy", "--clips", "2", "--evidence", "0"]) == 0
-    gallery = finished_run / "gallery"
+    gallery = run / "gallery"
     kept = {path.relative_to(gallery).as_posix() for path in gallery.rglob("*") if path.is_file()}
     there = {path.removeprefix("/bucket/page/") for path in memory.find("/bucket/page")}
     assert there == {path for path in kept if not path.startswith(".") and not path.endswith(".lock")}
