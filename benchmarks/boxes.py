@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import describe_machine, environment, markdown_table, publish
+from common import describe_machine, environment, markdown_table, mean_and_range, publish
 from small_sets import find_sets
 
 from selavi.commands.localise import LocaliseArguments, localise
@@ -62,7 +62,7 @@ def page(rows: Sequence[Mapping[str, Any]]) -> str:
         table = []
         for name in shown[0]["figures"]:
             cells = [[row["figures"][name][figure] for row in shown] for figure in FIGURES]
-            table.append([name, *map(_cell, cells)])
+            table.append([name, *map(mean_and_range, cells)])
         pictures = {row["figures"]["map"]["num_pictures"] for row in shown}
         about = f"{', '.join(f'{count:,}' for count in pictures)} pictures, {len(shown)} runs"
         parts.append(f"## {split.capitalize()} clips: {about}\n\n{markdown_table(['', *FIGURES.values()], table)}")
@@ -99,11 +99,6 @@ def _conclusion(rows: Sequence[Mapping[str, Any]]) -> str:
         "map says what part of the picture the model goes by; whoever wants to find things does better by looking for "
         "motion."
     )
-
-
-def _cell(values: Sequence[float]) -> str:
-    low, high = f"{min(values):.2f}", f"{max(values):.2f}"
-    return f"{np.mean(values):.2f}" + ("" if low == high else f" ({low} to {high})")
 
 
 def main() -> None:

@@ -219,6 +219,12 @@ def spread(values: Sequence[float]) -> str:
     return each if len(values) == 1 else f"{each} (mean {mean(values):.3f})"
 
 
+def mean_and_range(values: Sequence[float]) -> str:
+    """0.93 (0.90 to 0.95), two digits; the mean alone where all are alike."""
+    low, high = f"{min(values):.2f}", f"{max(values):.2f}"
+    return f"{mean(values):.2f}" + ("" if low == high else f" ({low} to {high})")
+
+
 def run_tool(arguments: Sequence[str], folders: Mapping[str, Path]) -> None:
     """Run a tool from the repository's root; $NAMES in its arguments stand for folders.
 

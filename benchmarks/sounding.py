@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import describe_machine, environment, markdown_table, publish
+from common import describe_machine, environment, markdown_table, mean_and_range, publish
 
 from datamodules.loading.views import ClipLoaders
 from selavi.batch import ClipBatch
@@ -120,12 +120,14 @@ def page(rows: Sequence[Mapping[str, Any]]) -> str:
     for measure_name in (SCORE, LOG_PROBABILITY):
         for other in OTHERS:
             shown = [row for row in rows if row["measure"] == measure_name and row["other"] == other]
-            cells = [_cell([row[key] for row in shown]) for key in ("average_precision", "largest_f1")]
-            medians = [_cell([row[key] for row in shown]) for key in ("own_median", "other_median")]
+            cells = [mean_and_range([row[key] for row in shown]) for key in ("average_precision", "largest_f1")]
+            medians = [mean_and_range([row[key] for row in shown]) for key in ("own_median", "other_median")]
             table.append([f"{measure_name}: {other}", *cells, *medians])
     table.append(["prior: every sound is the own", "0.50", "0.67", "-", "-"])
     header = ["own sound against", "AP", "max-F1", "median of the own", "median of the other"]
-    above = _cell([row["own_above_zero"] for row in rows if row["measure"] == SCORE and row["other"] == OTHERS[0]])
+    above = mean_and_range(
+        [row["own_above_zero"] for row in rows if row["measure"] == SCORE and row["other"] == OTHERS[0]]
+    )
     first, _, second = (__doc__ or "").strip().split("\n\n")
     return f"""# The own sound, or another one
 
@@ -146,11 +148,6 @@ has the unit of `peak`; the logarithm of the probability, which was measured bes
 
 {describe_machine(rows)} By `python benchmarks/sounding.py`.
 """
-
-
-def _cell(values: Sequence[float]) -> str:
-    low, high = f"{min(values):.2f}", f"{max(values):.2f}"
-    return f"{np.mean(values):.2f}" + ("" if low == high else f" ({low} to {high})")
 
 
 def main() -> None:
