@@ -212,9 +212,10 @@ def fix_list(out: Path, settings: Mapping[str, Any], make: Callable[[], pa.Table
 def _require_place(out: Path, file: str) -> None:
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is a file; give a folder")
-    if out.is_dir() and not (out / file).exists():
+    if out.is_dir():
+        # Other tasks may begin in it now: whatever else is there comes after the file, for which is looked last.
         others = sorted(name for name in os.listdir(out) if name not in (LOCK, LIST) and not name.endswith(".tmp"))
-        if others:
+        if others and not (out / file).exists():
             raise UsageError(f"--out {out} was not made by this tool: it holds {others[0]}; give another folder")
 
 

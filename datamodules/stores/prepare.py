@@ -342,7 +342,9 @@ def require_place(root: Path, out: Path) -> None:
         )
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file; choose a folder")
-    if out.is_dir() and any(out.iterdir()) and not (out / PLAN).exists() and not set(os.listdir(out)) <= {LOCK, CLIPS}:
+    # Other tasks may begin in it now: whatever else is there comes after PLAN, for which is looked last.
+    others = {name for name in os.listdir(out) if not name.endswith(".tmp")} - {LOCK, CLIPS} if out.is_dir() else set()
+    if others and not (out / PLAN).exists():
         raise UsageError(f"{out} is not empty, and was not made by this tool; choose an empty folder")
 
 

@@ -5,6 +5,7 @@ how their results are put together is the command's own: the task that ends last
 process.
 """
 
+import _thread
 import logging
 import os
 import signal
@@ -12,7 +13,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,10 @@ MOST_CPUS = 16
 """Processors of a task, unless it is said how many."""
 _CONNECTS = 3
 """How often a connection is tried whose other end dies."""
-_CANCEL_S = 60.0
+_STOP_S = 60.0
 """Seconds that tasks which shall end have for it."""
+_LOOK_S = 0.5
+"""Seconds between two looks of a task whether it shall end."""
 _EXPECTED = (UsageError, DataError, NumericError, OSError, MemoryError)
 """Faults of a task that are said as if they had come about here; others are crashes."""
 
@@ -92,7 +95,8 @@ def share_on_ray(
     Args:
         name: of the command, whose result has num_missing.
         arguments: of the command, checked; with on, ray_tasks, task and workers.
-        folders: in which the tasks meet; made where they are not there.
+        folders: in which the tasks meet; made where they are not there. The first may hold a file whose name ends in
+            .tmp while they work.
         cpus: processors of a task; None: those that a machine of the cluster has, and as many decode.
         takes_gpu: a task gets a GPU where the cluster has any.
 
@@ -112,10 +116,11 @@ def share_on_ray(
         print(f"{arguments.on}: {about}; machines for them: {len(limits.nodes)}", file=sys.stderr)
         workers = limits.cpus if cpus is None else arguments.workers
         own = replace(arguments, on="", ray_tasks=0, workers=workers)
-        results = _do_tasks(ray, name, [replace(own, task=f"{each}/{count}") for each in range(count)], limits)
+        shares = [replace(own, task=f"{each}/{count}") for each in range(count)]
+        results = _do_tasks(ray, name, shares, limits, folders[0])
         if all(result.num_missing for result in results):
             # A shared folder may show late what other machines have written; then no task saw everything.
-            results += _do_tasks(ray, name, [replace(own, task="0/1")], limits)
+            results += _do_tasks(ray, name, [replace(own, task="0/1")], limits, folders[0])
         results.sort(key=lambda result: result.num_missing == 0)
         return [*results[:-1], replace(results[-1], task=(0, 1))]
 
@@ -201,8 +206,7 @@ def _require_seen(ray: Any, limits: Limits, folders: Sequence[Path]) -> None:
     with ExitStack() as files:
         for folder in folders:
             folder.mkdir(parents=True, exist_ok=True)
-            file = files.enter_context(tempfile.NamedTemporaryFile(dir=folder, prefix=".selavi-", suffix=".tmp"))
-            places[os.path.abspath(file.name)] = folder.absolute()
+            places[os.path.abspath(files.enter_context(_own_file(folder)))] = folder.absolute()
         asked = []
         for node, name in limits.nodes.items():
             place = NodeAffinitySchedulingStrategy(node, soft=False)
@@ -224,8 +228,24 @@ def _require_seen(ray: Any, limits: Limits, folders: Sequence[Path]) -> None:
                 )
 
 
-def _do_tasks(ray: Any, name: str, tasks: Sequence[Any], limits: Limits) -> list[Any]:
+@contextmanager
+def _own_file(folder: Path) -> Iterator[str]:
+    """The path of an empty file that is there until the block ends."""
+    number, path = tempfile.mkstemp(dir=folder, prefix=".selavi-", suffix=".tmp")
+    os.close(number)
+    try:
+        yield path
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+
+
+def _do_tasks(ray: Any, name: str, tasks: Sequence[Any], limits: Limits, folder: Path) -> list[Any]:
     """Do tasks; returns their results as they end.
+
+    Tasks that shall end before are not cancelled, since Ray ends this process where it cancels one that ends just then
+    (ray-project/ray, pull request 54738): they end by themselves where a file is gone that is in `folder` for as long
+    as somebody waits for them.
 
     Raises:
         UsageError: a process died again and again.
@@ -235,18 +255,18 @@ def _do_tasks(ray: Any, name: str, tasks: Sequence[Any], limits: Limits) -> list
 
     do = ray.remote(_do)
     limit = {"num_cpus": limits.cpus, "num_gpus": limits.gpus, "max_retries": RETRIES}
-    pending = [do.options(name=f"{name} {task.task}", **limit).remote(name, task, os.getcwd()) for task in tasks]
-    meter, results = Meter(name, len(pending), "tasks"), []
+    meter, results, pending = Meter(name, len(tasks), "tasks"), [], []
     try:
-        while pending:
-            ended, pending = ray.wait(pending)
-            results += [_result_of(ray, one) for one in ended]
-            meter.advance()
+        with _own_file(folder) as awaited:
+            words = (os.getcwd(), os.path.abspath(awaited))
+            pending = [do.options(name=f"{name} {task.task}", **limit).remote(name, task, *words) for task in tasks]
+            while pending:
+                ended, pending = ray.wait(pending)
+                results += [_result_of(ray, one) for one in ended]
+                meter.advance()
     except BaseException:
-        for one in pending:
-            ray.cancel(one)  # as Ctrl-C does
         if pending:
-            ray.wait(pending, num_returns=len(pending), timeout=_CANCEL_S)
+            ray.wait(pending, num_returns=len(pending), timeout=_STOP_S)
         print(f"{name}: what is finished is kept: the same command goes on", file=sys.stderr)
         raise
     finally:
@@ -273,12 +293,55 @@ def _look(places: Sequence[str]) -> tuple[str, list[str]]:
     return __version__, [place for place in places if not os.path.exists(place)]
 
 
-def _do(name: str, arguments: Any, folder: str) -> Any:
-    """On a machine of the cluster: a task of a command, as if it had been typed in a folder."""
+def _do(name: str, arguments: Any, folder: str, awaited: str) -> Any:
+    """On a machine of the cluster: a task of a command, as if it had been typed in a folder.
+
+    Returns:
+        Its result; None where `awaited` was gone before it had one.
+    """
     from selavi.commands.main import find_command
 
     os.chdir(folder)
-    return find_command(name).run(arguments)
+    try:
+        with _interrupted_without(awaited):
+            return find_command(name).run(arguments)
+    except KeyboardInterrupt:
+        return None
+
+
+@contextmanager
+def _interrupted_without(path: str) -> Iterator[None]:
+    """Raise KeyboardInterrupt in the block, in the main thread, as soon as there is no file of this path."""
+    if _is_gone(path):
+        raise KeyboardInterrupt
+    ended, lock = threading.Event(), threading.Lock()
+
+    def watch() -> None:
+        while not ended.wait(_LOOK_S):
+            if _is_gone(path):
+                with lock:
+                    if not ended.is_set():
+                        _thread.interrupt_main()
+                return
+
+    thread = threading.Thread(target=watch, name="awaited", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        with lock:
+            ended.set()
+        thread.join()
+
+
+def _is_gone(path: str) -> bool:
+    try:
+        os.stat(path)
+    except FileNotFoundError:
+        return True
+    except OSError:  # a shared folder that does not answer now
+        return False
+    return False
 
 
 def _lines(error: BaseException) -> list[str]:

@@ -4,13 +4,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from itertools import combinations_with_replacement
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from datamodules import processes
-from datamodules.index import notebook
+from datamodules.index import new_clips, notebook
 from datamodules.stores import prepare as preparing
 from selavi.atomic import claim, hold, hold_together
 from tools import assign, prepare, scan
@@ -206,3 +207,36 @@ def test_tasks_at_the_same_time(folder: Path, tmp_path: Path, repository: Path) 
         finish(*(run("prepare", folder, tmp_path / f"shards-{name}", *cache, *SIZES, task=task) for task in tasks))
     for kind in ("manifest", "shards"):
         assert files_of(tmp_path / f"{kind}-shared") == files_of(tmp_path / f"{kind}-whole")
+
+
+PREPARED = [".prepare.parquet.1.tmp", "prepare.parquet", ".prepare.json.1.tmp", "prepare.json", "parts", "000000.tar"]
+LISTED = [".manifest.parquet.1.tmp", "manifest.parquet", ".embed.json.1.tmp", "embed.json", "parts", "video.npy"]
+
+
+@pytest.mark.parametrize("kind", ["prepare", "list"])
+@pytest.mark.parametrize(("before", "between", "after"), list(combinations_with_replacement(range(7), 3)))
+def test_a_folder_in_which_another_task_begins_is_its_own(
+    kind: str, before: int, between: int, after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other task has written so much at first, so much when the names are listed, and so much thereafter."""
+    out, names = tmp_path / "out", PREPARED if kind == "prepare" else LISTED
+    out.mkdir()
+    (out / ("prepare.lock" if kind == "prepare" else new_clips.LOCK)).touch()
+
+    def has_written(number: int) -> None:
+        for name in names[:number]:
+            if not name.endswith(".tmp") or name == names[number - 1]:
+                (out / name).touch()
+
+    def listed(path: Path, read: Callable[[Path], list[str]] = os.listdir) -> list[str]:
+        has_written(between)
+        found = read(path)
+        has_written(after)
+        return found
+
+    has_written(before)
+    monkeypatch.setattr(os, "listdir", listed)
+    if kind == "prepare":
+        preparing.require_place(tmp_path / "media", out)
+    else:
+        new_clips._require_place(out, "embed.json")

@@ -1,16 +1,19 @@
 """Scan, prepare, assign and embed on a Ray cluster of two nodes: the bytes of one process, whatever dies."""
 
+import errno
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -134,7 +137,7 @@ def test_the_result_is_that_of_a_task_that_saw_everything(missing: list[int], mo
 
     done: list[list[str]] = []
 
-    def do_tasks(ray: Any, name: str, tasks: list[SomeArguments], limits: on_ray.Limits) -> list[SomeResult]:
+    def do_tasks(ray: Any, name: str, tasks: list[SomeArguments], *_: Any) -> list[SomeResult]:
         assert {(task.on, task.workers) for task in tasks} == {("", 4)}
         done.append([str(task.task) for task in tasks])
         return [SomeResult(0)] if len(tasks) == 1 else list(map(SomeResult, missing))
@@ -142,10 +145,33 @@ def test_the_result_is_that_of_a_task_that_saw_everything(missing: list[int], mo
     monkeypatch.setattr(on_ray, "_connected", connected)
     monkeypatch.setattr(on_ray, "_require_seen", lambda *_: None)
     monkeypatch.setattr(on_ray, "_do_tasks", do_tasks)
-    results = on_ray.share_on_ray("scan", SomeArguments(), [], cpus=None)
+    results = on_ray.share_on_ray("scan", SomeArguments(), [Path("cache")], cpus=None)
     assert results[-1] == SomeResult(0, (0, 1))
     assert done[0] == ["0/4", "1/4", "2/4", "3/4"]
     assert done[1:] == ([] if 0 in missing else [["0/1"]])
+
+
+def test_a_task_ends_where_nobody_waits_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(on_ray, "_LOOK_S", 0.01)
+    awaited = tmp_path / "awaited"
+    awaited.touch()
+    with on_ray._interrupted_without(str(awaited)):
+        time.sleep(0.05)
+    with pytest.raises(KeyboardInterrupt), on_ray._interrupted_without(str(awaited)):
+        awaited.unlink()
+        time.sleep(20)
+    began = []
+    with pytest.raises(KeyboardInterrupt), on_ray._interrupted_without(str(awaited)):
+        began.append("never")
+    assert not began
+    assert not [thread for thread in threading.enumerate() if thread.name == "awaited"]
+    nowhere = OSError(errno.EIO, "a folder that does not answer")
+    awaited.touch()
+    with on_ray._interrupted_without(str(awaited)):
+        with monkeypatch.context() as patch:
+            patch.setattr(on_ray.os, "stat", Mock(side_effect=nowhere))
+            time.sleep(0.05)
+        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
@@ -290,6 +316,7 @@ def test_a_command_that_is_stopped_goes_on(
     said = stopped.communicate(timeout=120)[1]
     assert stopped.returncode == code, said
     assert "prepare: what is finished is kept: the same command goes on" in said
+    assert not list(tmp_path.rglob(".selavi-*"))
     assert not (out / "shards.json").exists()
     again = subprocess.run(shared, stderr=subprocess.PIPE, text=True, cwd=tmp_path, check=False)
     assert again.returncode == 0, again.stderr
