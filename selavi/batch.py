@@ -78,6 +78,26 @@ class ClipBatch:
         """The same batch in memory that a GPU copies from by itself (torch's loader calls this)."""
         return self._each(Tensor.pin_memory)
 
+    def split(self, num_clips: int | None) -> list["ClipBatch"]:
+        """Batches of so many clips each, the last of what is left; None: this one."""
+        if num_clips is None or num_clips >= len(self.index):
+            return [self]
+        parts = []
+        for begin in range(0, len(self.index), num_clips):
+            rows = slice(begin, begin + num_clips)
+            here = set(self.host_index[rows].tolist()) if self.errors else set()
+            parts.append(
+                ClipBatch(
+                    self.index[rows],
+                    {name: tensor[rows] for name, tensor in self.inputs.items()},
+                    {name: tensor[rows] for name, tensor in self.present.items()},
+                    self.draws[rows],
+                    [error for error in self.errors if error[0] in here],
+                    self.host_index[rows],
+                )
+            )
+        return parts
+
     def _each(self, change: Callable[[Tensor], Tensor]) -> "ClipBatch":
         return ClipBatch(
             change(self.index),

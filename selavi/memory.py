@@ -27,7 +27,8 @@ def explain_memory(error: BaseException) -> str | None:
     return (
         f"{place} is full{f': {said}' if said else ''}. What may help: close other programs; lower "
         "labelling.memory_gb, labelling.batch_size, data.cache_gb or data.num_workers, with which a run goes on "
-        "(resume=auto); or lower optim.batch_size, in a new run_dir. Whatever was there before is as it was"
+        "(resume=auto); or encode fewer clips of a step at a time (--change optim.micro_batch=N). Whatever was there "
+        "before is as it was"
     )
 
 

@@ -461,6 +461,10 @@ class OptimConfig:
 
     batch_size: int = setting(16, least=2, why="batch norm")
     """Clips a step on one device."""
+    micro_batch: int | None = setting(None, least=2, why="batch norm", free="told")
+    """Clips of a step that are encoded at a time, and whose gradients are then added (gradient accumulation), where
+    memory does not hold those of all of them; a divisor of `batch_size`.  Batch norm sees only these together; null:
+    all."""
     lr: float = setting(0.01, above=0, free="told")
     """Learning rate for a step of `lr_clips` clips; a step of n clips uses lr * n / lr_clips."""
     lr_clips: int = setting(16, least=1)
@@ -480,6 +484,9 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         check_limits(self)
+        if self.micro_batch is not None:
+            expected = f"a divisor of optim.batch_size = {self.batch_size}"
+            require(self.batch_size % self.micro_batch == 0, "optim.micro_batch", expected, self.micro_batch)
 
 
 @dataclass

@@ -32,8 +32,9 @@ from selavi.runs.checkpoint import Saved, read_checkpoint, save_tensors
 from selavi.runs.folder import RunFolder
 from selavi.runs.record import Run
 from selavi.runs.resume import check_same_settings
+from selavi.training.micro_batches import MicroBatched
 from selavi.training.optim import limit_gradient, lr_factor, target_lr
-from selavi.training.seen import Seen
+from selavi.training.seen import Seen, join_seen
 
 KIND = "classifier"
 """What tells our checkpoints from others."""
@@ -89,7 +90,7 @@ def holding_out(config: Config) -> dict[str, Any]:
     return {"fraction": settings.validation_fraction, "seed": config.seed, "group": settings.group}
 
 
-class FinetuneModule(pl.LightningModule):
+class FinetuneModule(MicroBatched):
     """An encoder and a linear classifier on its features; plain cross-entropy with the clips' labels.
 
     Args:
@@ -122,11 +123,17 @@ class FinetuneModule(pl.LightningModule):
 
     def training_step(self, batch: ClipBatch, _: int) -> Tensor:
         """Mean cross-entropy over the clips that could be decoded."""
-        logits = self.logits(batch, random=True)
-        self.seen = Seen(batch, {self.modality: logits.detach()[None]})
-        losses = F.cross_entropy(logits, self.targets[batch.index], reduction="none")
-        decoded = batch.present[self.modality].to(losses)
-        loss = (losses * decoded).sum() / decoded.sum().clamp(min=1)
+        parts: list[Seen] = []
+
+        def loss_of(part: ClipBatch) -> Tensor:
+            logits = self.logits(part, random=True)
+            parts.append(Seen(part, {self.modality: logits.detach()[None]}))
+            losses = F.cross_entropy(logits, self.targets[part.index], reduction="none")
+            decoded = part.present[self.modality].to(losses)
+            return (losses * decoded).sum() / decoded.sum().clamp(min=1)
+
+        loss = self.accumulate(batch, loss_of)
+        self.seen = join_seen(batch, parts)
         self.log("train/loss", loss)
         return loss
 

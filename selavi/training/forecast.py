@@ -110,7 +110,8 @@ def memory_lines(config: Config, clips: Clips, rehearsal: Rehearsal, room: Room,
     kept = step_features_bytes(config, clips, rehearsal, world_size)
     in_memory = 0.0 if rehearsal.on_gpu else of_labelling
     own = max(rehearsal.peak_bytes, rehearsal.kept_bytes + in_memory) + (0.0 if rehearsal.on_gpu else kept)
-    step = f"a step of {config.optim.batch_size} clips on {rehearsal.device}"
+    at_a_time = f", {config.optim.micro_batch} at a time" if config.optim.micro_batch else ""
+    step = f"a step of {config.optim.batch_size} clips{at_a_time} on {rehearsal.device}"
     lines = [Line("memory", "training process", rehearsal.peak_bytes, f"measured: peak, {step}")]
     if num_loaders:
         how = f"measured: {byte_size(room.process_bytes)} a process; and batches in shared memory"
@@ -122,13 +123,14 @@ def memory_lines(config: Config, clips: Clips, rehearsal: Rehearsal, room: Room,
     if kept:
         how = f"estimated: two epochs of {_share(clips, world_size):,} clips"
         lines.append(Line("memory", "features of the steps", kept, how))
-    advice = "lower optim.batch_size, labelling.batch_size, labelling.memory_gb or data.num_workers"
+    advice = "set or lower optim.micro_batch, lower labelling.batch_size, labelling.memory_gb or data.num_workers"
     together = room.processes * (own + bank + loaders)
     named = "all of it" if room.processes == 1 else f"all of {room.processes} processes here"
     lines.append(Line("memory", named, together, "at its peak: not all of it at a time", room.memory, advice))
     if rehearsal.on_gpu:
         peak = max(rehearsal.gpu_peak_bytes, rehearsal.gpu_kept_bytes + of_labelling) + kept
-        advice = "lower optim.batch_size, labelling.batch_size or labelling.memory_gb, or trainer.precision=bf16-mixed"
+        advice = "set optim.micro_batch (fewer clips of a step at a time) or trainer.precision=bf16-mixed, or lower "
+        advice += "labelling.batch_size or labelling.memory_gb"
         lines.append(Line("memory", "GPU", peak, f"measured: peak, {step}", rehearsal.gpu_bytes, advice))
     return lines
 

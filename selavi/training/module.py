@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
@@ -23,16 +22,17 @@ from selavi.randomness import mix
 from selavi.runs.checkpoint import Saved
 from selavi.runs.resume import check_settings_of
 from selavi.training.compiled import Compiled
+from selavi.training.micro_batches import MicroBatched
 from selavi.training.objectives import make_terms
 from selavi.training.objectives.term import Judged, Step
 from selavi.training.optim import limit_gradient, lr_factor, make_optimizer, target_lr
-from selavi.training.seen import Seen
+from selavi.training.seen import Seen, join_seen
 
 MOST_ROWS = 1024
 """Clips that are encoded at once where a table is read by blocks."""
 
 
-class SelaviModule(pl.LightningModule):
+class SelaviModule(MicroBatched):
     """Trains both modalities' heads on the labels of the bank.
 
     Args:
@@ -61,12 +61,21 @@ class SelaviModule(pl.LightningModule):
 
     def training_step(self, batch: ClipBatch, _: int) -> dict[str, Tensor]:
         """The terms of the loss, added; `mean_loss` is that of a modality, to be shown."""
-        features = self.features_of(batch)
-        judged = self.judge_features(features, batch)
-        self.seen = Seen(batch, _detached(judged.logits), _detached(features), judged.present)
-        step = Step(batch, judged, lambda: self.label_bank.read(batch.host_index, self.device), self.judge)
-        losses = [term.loss(step) for term in self.terms]
-        loss, mean_loss = (torch.stack(values).sum() for values in zip(*losses, strict=True))
+        parts: list[Seen] = []
+        shown: list[Tensor] = []
+
+        def loss_of(part: ClipBatch) -> Tensor:
+            features = self.features_of(part)
+            judged = self.judge_features(features, part)
+            parts.append(Seen(part, _detached(judged.logits), _detached(features), judged.present))
+            step = Step(part, judged, lambda: self.label_bank.read(part.host_index, self.device), self.judge)
+            losses = [term.loss(step) for term in self.terms]
+            loss, mean_loss = (torch.stack(values).sum() for values in zip(*losses, strict=True))
+            shown.append(mean_loss)
+            return loss
+
+        loss, mean_loss = self.accumulate(batch, loss_of), torch.stack(shown).mean()
+        self.seen = join_seen(batch, parts)
         self.log("train/loss", mean_loss)
         return {"loss": loss, "mean_loss": mean_loss}
 

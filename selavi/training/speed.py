@@ -71,12 +71,13 @@ class Trial:
         """A training step."""
         batch = batch.to(self.device)
         num_heads, clip = self.config.num_label_heads, self.config.trainer.gradient_clip_val
-        labels = torch.zeros(len(batch.index), num_heads, dtype=torch.int64, device=self.device)
-        with self.precision():
-            logits = self.model(self.augment(batch, random=True), batch.present)
-            loss = selavi_loss(logits, labels, self.model.branch_present(batch.present))
         self.optimizer.zero_grad()
-        loss.backward()
+        for part in batch.split(self.config.optim.micro_batch):
+            labels = torch.zeros(len(part.index), num_heads, dtype=torch.int64, device=self.device)
+            with self.precision():
+                logits = self.model(self.augment(part, random=True), part.present)
+                loss = selavi_loss(logits, labels, self.model.branch_present(part.present))
+            loss.backward()
         if clip is not None:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), clip)
         self.optimizer.step()
@@ -101,8 +102,8 @@ class Trial:
         except torch.OutOfMemoryError as error:
             raise UsageError(
                 f"the run's batches do not fit in the memory of {self.device_name}; lower optim.batch_size="
-                f"{self.config.optim.batch_size} and labelling.batch_size={self.config.labelling.batch_size}, or take "
-                "trainer.precision=bf16-mixed"
+                f"{self.config.optim.batch_size} or set optim.micro_batch, lower labelling.batch_size="
+                f"{self.config.labelling.batch_size}, or take trainer.precision=bf16-mixed"
             ) from error
 
     def _wait(self) -> None:

@@ -21,15 +21,17 @@ def check_batch(config: Config, world_size: int) -> str:
     kind, num_clusters = config.loss.kind, config.heads.num_clusters
     if kind == "cross_entropy":
         return ""
-    num_clips = config.optim.batch_size * world_size
-    where = f"a step has {num_clips} clips" + (f" on {world_size} devices" if world_size > 1 else "")
+    setting = "optim.batch_size" if config.optim.micro_batch is None else "optim.micro_batch"
+    num_clips = (config.optim.micro_batch or config.optim.batch_size) * world_size
+    what = "a step" if config.optim.micro_batch is None else "a micro-batch of a step"
+    where = f"{what} has {num_clips} clips" + (f" on {world_size} devices" if world_size > 1 else "")
     needed, better = (-(-share * num_clusters // world_size) for share in (LEAST, ENOUGH))
     figures = f"loss.kind={kind} counts how {num_clusters} clusters are used over them"
     if num_clips < LEAST * num_clusters:
         raise UsageError(
             f"{where}, and {figures}: expected at least {LEAST} for each cluster, better {ENOUGH}; set "
-            f"optim.batch_size={needed} or more, or lower heads.num_clusters"
+            f"{setting}={needed} or more, or lower heads.num_clusters"
         )
     if num_clips < ENOUGH * num_clusters:
-        return f"{where}, which is few: {figures}; optim.batch_size={better} would be better"
+        return f"{where}, which is few: {figures}; {setting}={better} would be better"
     return ""
