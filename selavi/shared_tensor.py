@@ -26,6 +26,7 @@ from torch import Tensor
 from selavi.distributed import gather_rows, message_device, rank, world_size
 
 _PROCESSES = Path("/proc")
+_NAME = "selavi-shared"
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def _make_memory(num_bytes: int) -> int | None:
     if make is None:
         return None
     with suppress(OSError):
-        number = make("selavi")
+        number = make(_NAME)
         os.ftruncate(number, num_bytes)
         return number
     return None
@@ -97,8 +98,11 @@ def _make_memory(num_bytes: int) -> int | None:
 
 def _map(process: int, number: int, num_bytes: int) -> mmap.mmap | None:
     """An open file of a process in memory, mapped; None where it cannot be."""
+    path = _PROCESSES / str(process) / "fd" / str(number)
     try:
-        with (_PROCESSES / str(process) / "fd" / str(number)).open("r+b") as file:
+        if _NAME not in str(path.readlink()):  # another process has that number where /proc is that of others
+            return None
+        with path.open("r+b") as file:
             return mmap.mmap(file.fileno(), num_bytes)
     except (OSError, ValueError):  # mmap's, where it is of another size
         return None

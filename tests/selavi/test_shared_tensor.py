@@ -36,12 +36,12 @@ if rank == 0:
 shared_tensor.wait_for_all()
 
 def is_mapped():
-    return "memfd:selavi" in Path("/proc/self/maps").read_text()
+    return "memfd:selavi-shared" in Path("/proc/self/maps").read_text()
 
 said = {"first": first, "then": shared.values[1, 2].item(), "writes": shared.is_writer, "mapped": is_mapped()}
 del shared
 links = [os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
-print(json.dumps(said | {"gone": not is_mapped() and not any("memfd:selavi" in link for link in links)}))
+print(json.dumps(said | {"gone": not is_mapped() and not any("memfd:selavi-shared" in link for link in links)}))
 dist.barrier()
 dist.destroy_process_group()
 """
