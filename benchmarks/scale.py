@@ -468,12 +468,15 @@ def node(size: Mapping[str, Any]) -> str:
     """What a machine with RANKS_A_NODE of RANKS ranks holds."""
     clips, cells = size["clips"], size["clips"] * NUM_HEADS
     mapped = median(size["sections"]["loader"]["now"]["mapped_bytes"])
+    read = median(size["sections"]["checkpoint"]["now"]["read_peak"])
     lines = [
         ["columns of the clips and their ids, mapped", "once", mapped],
         ["label bank, int32", "once", 4 * cells],
         ["draft of the next labelling, while it is made", "once", 4 * cells],
         ["statistics of the last labelling, a mapped file where they are many", "first rank", 16 * cells],
         ["people's labels as numbers", f"{RANKS_A_NODE} ranks", 4 * clips * RANKS_A_NODE],
+        ["for moments: a checkpoint that a run goes on from", f"{RANKS_A_NODE} ranks", read * RANKS_A_NODE],
+        ["for moments: first labels of a table or of K-means", f"{RANKS_A_NODE} ranks", 4 * cells * RANKS_A_NODE],
     ]
     rows = [[what, who, f"{num_bytes / 2**30:.2f} GiB"] for what, who, num_bytes in lines]
     return f"{clips:,} clips:\n\n{markdown_table(['', 'held by', 'a machine'], rows)}"
@@ -522,10 +525,10 @@ come on top; they are divided among all ranks.
 {nodes}
 
 Pages of the two mapped files need no memory while nobody reads them: the system writes them to the disk and takes
-their room when it is needed. Nothing else is above 1 GiB a machine at ten million clips but what lasts for moments: on
-each rank whose labels begin with those of a table or of K-means, 0.37 GiB until the ranks share them, and on each rank
-that goes on from a checkpoint, the checkpoint while it is read ("memory to read it" above; after a last labelling also
-its statistics). *Together* above counts a page that several ranks have once.
+their room when it is needed. Nothing else that lasts is above 1 GiB a machine at ten million clips. For moments, while
+a run begins and has no features yet, each rank has labels of its own: those of a checkpoint, which after a last
+labelling also has its statistics, or the first ones. What ranks send one another of a head, 8 bytes a clip a few times
+over, lies on the GPUs, and without them in memory. *Together* above counts a page that several ranks have once.
 
 An assignment that aligns the heads of two modalities is solved by one rank a head, {ranks} heads at a time.
 
