@@ -5,12 +5,16 @@
     python benchmarks/scale.py --clips 20000 --rounds 1        a trial; printed, not published
 
 Every section runs in a process of its own, on made-up clips of which no file exists.  Peak memory is that of the
-process (VmHWM) less what it had when the section began.  With --before, both checkouts take turns in each round.
+process (VmHWM) less what it had when the section began.  With --before, both checkouts take turns in each round.  The
+section `ranks` starts the processes of one machine; a page that several of them have counts once (Pss).
 """
 
 import argparse
+import ctypes
+import inspect
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -27,8 +31,10 @@ STORE = RESULTS / "scale.json"
 MILLION, LARGE = 1_000_000, 10_000_000
 NUM_HEADS, NUM_CLUSTERS, NUM_NAMES = 10, 400, 400
 RANKS, RANKS_A_NODE = 64, 8
-AT_TEN_MILLION = ("loader", "checkpoint", "bookkeeping", "nmi")
+AT_TEN_MILLION = ("loader", "checkpoint", "bookkeeping", "ranks", "last_statistics", "nmi")
 """Sections that fit into the memory of this machine at ten million clips; the tables have a hundred million rows."""
+NOW_ALONE = ("ranks",)
+"""Of these, sections that do not fit by the code of an earlier commit, of which each rank has its own labels."""
 MANY_CLUSTERS = 2000
 """Of the alignment: with a few hundred it takes no time at all."""
 
@@ -219,8 +225,107 @@ def bookkeeping(num_clips: int, work: Path) -> Figures:
         draft.labels.copy_(labels)
     draft.heads = [labeller.HeadReport(1, 0.0, True, Race({}, None))]
     with clock.part("end"):
-        labeller._report(1, draft, draft.hand_over(bank))
+        counted = [0] if "num_unseen" in inspect.signature(labeller._report).parameters else []  # since there is this
+        labeller._report(1, draft, draft.hand_over(bank), *counted)
     return clock.figures
+
+
+def ranks(num_clips: int, work: Path) -> Figures:
+    """What the RANKS_A_NODE ranks of a machine have of the labels and of the draft of the next ones, together."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    environment = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    words = [sys.executable, str(Path(__file__).resolve()), "--clips", str(num_clips), "--work", str(work)]
+    processes = [subprocess.Popen([*words, "--rank", str(rank)], env=environment) for rank in range(RANKS_A_NODE)]
+    codes = [process.wait() for process in processes]
+    if any(codes):
+        sys.exit(f"ranks ended with {codes}")
+    figures = [json.loads((work / f"rank{rank}.json").read_text(encoding="utf-8")) for rank in range(RANKS_A_NODE)]
+    together = {name: sum(each[name] for each in figures) for name in ("labels_bytes", "draft_bytes")}
+    return together | {name: max(each[name] for each in figures) for name in ("draft_s", "end_s")}
+
+
+def one_rank(rank: int, num_clips: int, work: Path) -> None:
+    """A rank of `ranks`: it has labels, makes a draft of the next ones with the others, and hands it over."""
+    import torch
+    import torch.distributed as dist
+
+    from selavi.distributed import gather_rows
+    from selavi.labelling import labeller
+    from selavi.labelling.bank import LabelBank
+
+    dist.init_process_group("gloo", rank=rank, world_size=RANKS_A_NODE)
+    own = torch.arange(rank, num_clips, RANKS_A_NODE)
+    figures: Figures = {}
+
+    def label(draft: Any, shift: int) -> None:
+        gather = getattr(draft, "gather", gather_rows)  # which takes them to the one that writes, since there is this
+        rows = gather(own)
+        draft.note_collected(rows, list(range(NUM_HEADS)))
+        for head in range(NUM_HEADS):
+            draft.put(rows, head, gather((own * (head + 1) + shift) % NUM_CLUSTERS))
+
+    def together() -> int:
+        dist.barrier()
+        held = _held()
+        dist.barrier()
+        return held
+
+    trial = LabelBank([""] * num_clips, NUM_HEADS, NUM_CLUSTERS)
+    draft = labeller.Draft(trial)
+    label(draft, 0)
+    draft.hand_over(trial)
+    ids = trial.ids  # those of a run are mapped
+    del draft, trial  # messages have their buffers now
+    first = together()
+    bank = LabelBank(ids, NUM_HEADS, NUM_CLUSTERS)
+    bank.ids = ids  # earlier ones had a list of their own
+    draft = labeller.Draft(bank)
+    label(draft, 0)
+    draft.hand_over(bank)
+    del draft
+    labelled = together()
+    figures["labels_bytes"] = labelled - first
+    began = time.perf_counter()
+    draft = labeller.Draft(bank)
+    label(draft, 1)
+    figures["draft_s"] = time.perf_counter() - began
+    figures["draft_bytes"] = together() - labelled
+    began = time.perf_counter()
+    assert draft.hand_over(bank) == 1.0
+    figures["end_s"] = time.perf_counter() - began
+    (work / f"rank{rank}.json").write_text(json.dumps(figures), encoding="utf-8")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def _held() -> int:
+    """Bytes of this process, what it could give back given back; of a page that n processes have, an n-th."""
+    ctypes.CDLL(None).malloc_trim(0)
+    lines = Path("/proc/self/smaps_rollup").read_text(encoding="ascii", errors="replace").splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+
+
+def last_statistics(num_clips: int, work: Path) -> Figures:
+    """Statistics of a last labelling, filled head by head: memory that is not a file's."""
+    import torch
+
+    from selavi.labelling import labeller
+    from selavi.labelling.bank import LabelBank
+
+    bank = LabelBank([""] * num_clips, NUM_HEADS, NUM_CLUSTERS)
+    if "statistics_in" not in inspect.signature(labeller.Draft.__init__).parameters:
+        return {}  # the relabelling made them, in memory
+    before, clock = _memory("RssAnon"), Clock()
+    with clock.part("fill"):
+        draft: Any = labeller.Draft(bank, work)
+        rows, values = torch.arange(num_clips), torch.rand(4, num_clips)
+        for head in range(NUM_HEADS):
+            draft.statistics[:, rows, head] = values
+    del rows, values
+    draft.labels = None  # those of the bank, which this is not about
+    return {"fill_s": clock.figures["fill_s"], "anonymous_bytes": max(0, _memory("RssAnon") - before)}
 
 
 def nmi(num_clips: int, work: Path) -> Figures:
@@ -264,6 +369,8 @@ SECTIONS: dict[str, Callable[[int, Path], Figures]] = {
         read_labels,
         cluster_table,
         bookkeeping,
+        ranks,
+        last_statistics,
         nmi,
         alignment,
     )
@@ -287,6 +394,8 @@ def measure(num_clips: int, sections: Sequence[str], rounds: int, checkouts: Map
     for number in range(rounds):
         for section in sections:
             for name, checkout in checkouts.items():
+                if num_clips >= LARGE and name == "before" and section in NOW_ALONE:
+                    continue
                 figures = run_section(section, num_clips, checkout)
                 print(f"round {number + 1}, {num_clips:,} clips, {section}, {name}: {figures}", file=sys.stderr)
                 of_section = kept.setdefault(section, {}).setdefault(name, {})
@@ -314,6 +423,12 @@ ROWS = (
     ("cluster table: written as Parquet", "cluster_table", "write_s"),
     ("a labelling's draft: memory", "bookkeeping", "draft_peak"),
     ("a labelling's end: churn, used clusters", "bookkeeping", "end_s"),
+    ("8 ranks of a machine: their labels, together", "ranks", "labels_bytes"),
+    ("8 ranks of a machine: a draft of the next ones, together", "ranks", "draft_bytes"),
+    ("8 ranks on the two cores here: a draft gathered and written", "ranks", "draft_s"),
+    ("8 ranks on the two cores here: a labelling's end", "ranks", "end_s"),
+    ("statistics of a last labelling: memory that is not a file's", "last_statistics", "anonymous_bytes"),
+    ("statistics of a last labelling: written", "last_statistics", "fill_s"),
     ("NMI with people's labels, of all heads", "nmi", "nmi_s"),
     ("people's labels: memory", "nmi", "labels_peak"),
     ("alignment of a head, 400 clusters", "alignment", "few_s"),
@@ -328,7 +443,7 @@ def tables(result: Mapping[str, Any]) -> str:
     for size in result["sizes"]:
         names = list(next(iter(size["sections"].values())))
         rows = [
-            [words, *(shown_time(size["sections"][section][name], key) for name in names)]
+            [words, *(shown_time(size["sections"][section].get(name, {}), key) for name in names)]
             for words, section, key in ROWS
             if section in size["sections"]
         ]
@@ -353,12 +468,15 @@ def node(size: Mapping[str, Any]) -> str:
     """What a machine with RANKS_A_NODE of RANKS ranks holds."""
     clips, cells = size["clips"], size["clips"] * NUM_HEADS
     mapped = median(size["sections"]["loader"]["now"]["mapped_bytes"])
+    read = median(size["sections"]["checkpoint"]["now"]["read_peak"])
     lines = [
         ["columns of the clips and their ids, mapped", "once", mapped],
-        ["label bank, int32", f"{RANKS_A_NODE} ranks", 4 * cells * RANKS_A_NODE],
-        ["draft of the next labelling, while it is made", f"{RANKS_A_NODE} ranks", 4 * cells * RANKS_A_NODE],
-        ["statistics of the last labelling", "first rank", 16 * cells],
+        ["label bank, int32", "once", 4 * cells],
+        ["draft of the next labelling, while it is made", "once", 4 * cells],
+        ["statistics of the last labelling, a mapped file where they are many", "first rank", 16 * cells],
         ["people's labels as numbers", f"{RANKS_A_NODE} ranks", 4 * clips * RANKS_A_NODE],
+        ["for moments: a checkpoint that a run goes on from", f"{RANKS_A_NODE} ranks", read * RANKS_A_NODE],
+        ["for moments: first labels of a table or of K-means", f"{RANKS_A_NODE} ranks", 4 * cells * RANKS_A_NODE],
     ]
     rows = [[what, who, f"{num_bytes / 2**30:.2f} GiB"] for what, who, num_bytes in lines]
     return f"{clips:,} clips:\n\n{markdown_table(['', 'held by', 'a machine'], rows)}"
@@ -406,8 +524,11 @@ come on top; they are divided among all ranks.
 
 {nodes}
 
-At ten million clips the label bank and the draft are above 1 GiB a machine, as each rank has its own. Pages of the
-mapped file that nobody reads need no memory.
+Pages of the two mapped files need no memory while nobody reads them: the system writes them to the disk and takes
+their room when it is needed. Nothing else that lasts is above 1 GiB a machine at ten million clips. For moments, while
+a run begins and has no features yet, each rank has labels of its own: those of a checkpoint, which after a last
+labelling also has its statistics, or the first ones. What ranks send one another of a head, 8 bytes a clip a few times
+over, lies on the GPUs, and without them in memory. *Together* above counts a page that several ranks have once.
 
 An assignment that aligns the heads of two modalities is solved by one rank a head, {ranks} heads at a time.
 
@@ -422,11 +543,15 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=0, help="a trial with so many clips")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--sections", nargs="*", choices=SECTIONS, default=list(SECTIONS), help="with --clips")
-    parser.add_argument("--again", nargs="+", choices=SECTIONS, default=[], help="these of a million clips alone")
+    parser.add_argument("--again", nargs="+", choices=SECTIONS, default=[], help="these alone, of all numbers")
     parser.add_argument("--page", action="store_true", help="write the page again from kept figures")
     parser.add_argument("--section", choices=SECTIONS, help=argparse.SUPPRESS)
+    parser.add_argument("--rank", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.rank is not None:
+        one_rank(arguments.rank, arguments.clips, arguments.work)
+        return
     if arguments.section:
         print(json.dumps(SECTIONS[arguments.section](arguments.clips, arguments.work)))
         return
@@ -441,6 +566,13 @@ def main() -> None:
         return
     about: dict[str, Any] = {"python": sys.version.split()[0], "versions": versions(), "git_commit": commit_of(ROOT)}
     about |= {"machine": machine(), "device": "cpu"}
+    if arguments.again:
+        kept = json.loads(STORE.read_text(encoding="utf-8"))
+        for size in kept["sizes"]:
+            fit = [section for section in arguments.again if size["clips"] == MILLION or section in AT_TEN_MILLION]
+            size["sections"] |= measure(size["clips"], fit, size["rounds"], checkouts)
+            keep(kept | {"environment": about})
+        return
     words = [Path(word).name if "/" in word else word for word in sys.argv[1:]]
     result: dict[str, Any] = {
         "date": time.strftime("%Y-%m-%d"),
@@ -450,11 +582,6 @@ def main() -> None:
         "environment": about,
         "sizes": [],
     }
-    if arguments.again:
-        kept = json.loads(STORE.read_text(encoding="utf-8"))
-        kept["sizes"][0]["sections"] |= measure(MILLION, arguments.again, arguments.rounds, checkouts)
-        keep(kept | {"environment": about})
-        return
     for num_clips, sections, rounds in ((MILLION, tuple(SECTIONS), arguments.rounds), (LARGE, AT_TEN_MILLION, 1)):
         measured = measure(num_clips, sections, rounds, checkouts)
         result["sizes"].append({"clips": num_clips, "rounds": rounds, "sections": measured})

@@ -24,6 +24,13 @@ def rank() -> int:
     return dist.get_rank() if world_size() > 1 else 0
 
 
+def message_device() -> torch.device:
+    """Where a tensor must lie that is sent to the other processes."""
+    if world_size() > 1 and "nccl" in dist.get_backend():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
+
+
 def meet(environment: Mapping[str, str] = os.environ) -> None:
     """Go on when every process that torchrun has started has come here; one alone goes on at once.
 

@@ -18,7 +18,7 @@ ROWS: list[set[str]] = [
     LEAVES,
     {"guarded"},
     {"batch", "media", "distributed", "tensor_files", "id_tables", "meter", "scores", "transfers"},
-    {"modalities", "arrays"},
+    {"modalities", "arrays", "shared_tensor"},
     {"config"},
     {"runs", "planning"},
     {"encoders", "augment", "heads", "labelling"},

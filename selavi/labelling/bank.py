@@ -11,6 +11,7 @@ from torch import Tensor
 from selavi.errors import UsageError
 from selavi.ids import ClipIds, describe_changes
 from selavi.labelling.rule import LabelRule
+from selavi.shared_tensor import share
 from selavi.transfers import send
 
 
@@ -50,19 +51,21 @@ class LabelBank:
 
     Attributes:
         ids: (N,) of the clips.
-        labels: (N, H) int32; -1 for none.
+        labels: (N, H) int32; -1 for none.  Several processes may hold them together: a labelling puts others in their
+            place, and nobody writes into them.
         rule: that of the last labelling, for the scores of these heads.
         weights: (H, K) float32, what a clip of each cluster counts in the loss.
         probe: (H,) float64, of the last labelling of a finished model (selavi/labelling/probe.py); nan before it, and
             where each modality has labels of its own.
         num_labellings: so far.
-        given: (N, H) int32, labels of a table that no labelling changes, -1 for none; None where there are none such.
+        given: (N, H) int32, labels of a table that no labelling changes, -1 for none, and not written into either; None
+            where there are none such.
         keeps_first: whether its labels are the first ones that were given, and are kept until they are learned.
     """
 
     def __init__(self, ids: Sequence[str], num_heads: int, num_clusters: int) -> None:
         self.ids = ClipIds(ids)
-        self.labels = torch.full((len(ids), num_heads), -1, dtype=torch.int32)
+        self.labels = torch.tensor(-1, dtype=torch.int32).expand(len(ids), num_heads)  # takes no memory
         self.rule = LabelRule.plain(num_heads, num_clusters)
         self.weights = torch.ones(num_heads, num_clusters)
         self.probe = torch.full((num_heads,), torch.nan, dtype=torch.float64)
@@ -92,7 +95,14 @@ class LabelBank:
     def forget_guesses(self) -> None:
         """Go back to the labels that were given, where there are such: a last labelling guesses for the other clips."""
         if self.given is not None:
-            self.labels = self.given.clone()
+            self.labels = self.given
+
+    def share(self) -> None:
+        """Hold the labels together with the other processes of this machine, which have the same; all must come."""
+        is_given = self.labels is self.given
+        self.labels = share(self.labels).values
+        if self.given is not None:
+            self.given = self.labels if is_given else share(self.given).values
 
     def state_dict(self) -> dict[str, Any]:
         """Everything, fit for torch.load(weights_only=True)."""

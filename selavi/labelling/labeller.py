@@ -12,9 +12,10 @@ label sets, selavi/config/label_sets.py); `labelling.method` says how (selavi/la
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,9 +33,12 @@ from selavi.labelling.probe import probe_scores
 from selavi.labelling.race import Race, mean_race, measure_race
 from selavi.labelling.rule import LabelRule
 from selavi.labelling.schedule import labelled_fraction
-from selavi.labelling.statistics import ClipStatistics, describe_votes
+from selavi.labelling.statistics import ClipStatistics, describe_votes, empty_statistics
 from selavi.labelling.votes import HeadLogits, Votes
 from selavi.randomness import mix
+from selavi.shared_tensor import share, wait_for_all
+
+_BLOCK_ROWS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -75,16 +79,27 @@ class HeadReport:
 class Draft:
     """Labels, rule and statistics of a labelling under way, of all ranks' clips; the bank is as it was until the end.
 
-    A label is -2 until the clip's features have come, then -1 until somebody labels it.
+    A label is -2 until the clip's features have come, then -1 until somebody labels it.  The processes of a machine
+    hold the labels together, and one of them writes: every process makes, takes up and hands over a draft, and what
+    `gather` gives the others is empty.
     """
 
-    def __init__(self, bank: LabelBank, statistics: bool = False) -> None:
-        self.labels = torch.full_like(bank.labels, -2)
+    def __init__(self, bank: LabelBank, statistics_in: Path | None = None) -> None:
+        """Begin.
+
+        Args:
+            bank: of the clips and heads.
+            statistics_in: of a last labelling, the run's folder: where large statistics lie.
+        """
+        shared = share(torch.tensor(-2, dtype=bank.labels.dtype).expand(bank.labels.shape))
+        self.labels, self._writes = shared.values, shared.is_writer
         self.rule = deepcopy(bank.rule)
         self.probe = torch.full_like(bank.probe, torch.nan)
-        # (4, N, H), of a last labelling, which the first process alone keeps: it writes them down.
-        keeps = statistics and rank() == 0
-        self.statistics = torch.full((4, *bank.labels.shape), torch.nan) if keeps else None
+        # (4, N, H), which the first process alone keeps: it writes them down.
+        self.statistics: Tensor | None = None
+        if statistics_in is not None and rank() == 0:
+            num_clips, num_heads = bank.labels.shape
+            self.statistics = empty_statistics(num_clips, num_heads, statistics_in)
         self.heads: list[HeadReport] = []
         self.num_groups = 0  # of heads, that are done
         self.keeps_first = False
@@ -106,16 +121,24 @@ class Draft:
         }
 
     @classmethod
-    def from_state(cls, bank: LabelBank, state: Mapping[str, Any]) -> Draft:
-        """Take up a saved draft."""
-        draft = cls(bank)
-        draft.labels, draft.probe = state["labels"], state["probe"]
-        draft.statistics = state["statistics"] if rank() == 0 else None
+    def from_state(cls, bank: LabelBank, state: Mapping[str, Any], folder: Path) -> Draft:
+        """Take up a saved draft; `folder` is the run's."""
+        draft = cls(bank, None if state["statistics"] is None else folder)
+        if draft._writes:
+            draft.labels.copy_(state["labels"])
+        draft.probe = state["probe"]
+        if draft.statistics is not None:
+            draft.statistics.copy_(state["statistics"])
         draft.rule = LabelRule.from_tensors(state)
         draft.heads = [HeadReport(**head | {"race": Race.from_dict(head["race"])}) for head in state["heads"]]
         draft.num_groups, draft.seconds = state["num_groups"], state["seconds"]
         draft.keeps_first, draft.least_learned = state["keeps_first"], state["least_learned"]
         return draft
+
+    def gather(self, values: Tensor) -> Tensor:
+        """The (n, ...) values of all ranks, on the host, if this process writes them down; if not, none of them."""
+        every = gather_rows(values)
+        return (every if self._writes else every[:0]).cpu()
 
     def note_collected(self, rows: Tensor, columns: list[int]) -> None:
         """Note that the features of some clips have come, for some columns."""
@@ -130,22 +153,39 @@ class Draft:
         labels = self.labels[rows, column]
         self.labels[rows, column] = torch.where(labels < 0, guesses.to(labels.dtype), labels)
 
+    def keep(self, columns: list[int], bank: LabelBank) -> None:
+        """Leave all clips the labels that they have in some columns."""
+        if self._writes:
+            for column in columns:
+                self.labels[:, column] = bank.labels[:, column]
+
     def keep_unseen(self, bank: LabelBank) -> int:
         """Leave clips whose features have not come the labels that they have; return how many clips that are."""
-        is_unseen = self.labels == -2
-        self.labels = torch.where(is_unseen, bank.labels, self.labels)
-        return int(is_unseen.any(1).sum())
+        wait_for_all()
+        num_unseen = sum(int((some == -2).any(1).sum()) for some in self.labels.split(_BLOCK_ROWS))
+        wait_for_all()  # with the count
+        if self._writes:
+            for new, old in self._beside(bank):
+                new.copy_(torch.where(new == -2, old, new))
+        return num_unseen
 
     def hand_over(self, bank: LabelBank) -> float:
         """Make the labels those of the bank; return the share of those before that changed, nan without any."""
-        assert (self.labels >= -1).all(), "a clip was left without a label"
-        had = bank.labels >= 0
-        num_before = torch.count_nonzero(had).item()
-        changed = torch.count_nonzero((self.labels != bank.labels) & had).item()
-        churn = changed / num_before if num_before else float("nan")
+        wait_for_all()
+        num_before, num_changed = 0, 0
+        for new, old in self._beside(bank):
+            assert (new >= -1).all(), "a clip was left without a label"
+            had = old >= 0
+            num_before += int(torch.count_nonzero(had))
+            num_changed += int(torch.count_nonzero((new != old) & had))
+        churn = num_changed / num_before if num_before else float("nan")
         bank.labels, bank.rule, bank.probe = self.labels, self.rule, self.probe
         bank.num_labellings += 1
         return churn
+
+    def _beside(self, bank: LabelBank) -> Iterator[tuple[Tensor, Tensor]]:
+        """Blocks of the labels, (n, H), and of those of the bank: what is made of all at once takes as much again."""
+        return zip(self.labels.split(_BLOCK_ROWS), bank.labels.split(_BLOCK_ROWS), strict=True)
 
 
 class Labeller:
@@ -191,7 +231,7 @@ class Labeller:
         """
         number, settings = bank.num_labellings, self.config.labelling
         fraction = 1.0 if statistics else labelled_fraction(number, settings.num_labellings, settings.fraction)
-        draft = self.draft = self.draft or Draft(bank, statistics)
+        draft = self.draft = self.draft or Draft(bank, Path(self.config.run_dir) if statistics else None)
         groups = self.head_groups(number)
         while draft.num_groups < len(groups):
             began = time.monotonic()
@@ -224,7 +264,7 @@ class Labeller:
         statistics: bool,
     ) -> None:
         """Label every clip under some heads; see relabel."""
-        rows = gather_rows(clips.index).cpu()
+        rows = draft.gather(clips.index)
         if bank.num_labellings == 0 and any(map(self._aligns, self.config.label_sets)):
             # All branches at once: under cross a head votes in several sets.
             together = make_label_sets("joint", self.config.branches, self.config.heads.num_heads)[0]
@@ -243,6 +283,7 @@ class Labeller:
                 votes = self._votes(clips, label_set, draft, head_logits)
                 self._describe(votes, label_set, heads, draft)
             if self.config.has_comparable_heads:
+                wait_for_all()
                 labels = draft.labels[clips.index.cpu()][:, heads].long()
                 draft.probe[heads] = probe_scores(clips, labels, self.config.heads.num_clusters)
 
@@ -280,7 +321,7 @@ class Labeller:
             draft.least_learned = _least_learned(races, bank.labels[:, columns])
             draft.keeps_first = draft.least_learned < self.config.labelling.first_learned
         if draft.keeps_first:
-            draft.labels[:, columns] = bank.labels[:, columns]
+            draft.keep(columns, bank)
             draft.heads += [HeadReport(0, None, True, race) for race in races]
         return draft.keeps_first
 
@@ -299,7 +340,7 @@ class Labeller:
     ) -> list[HeadLabels]:
         """Label the clips that a voting set can judge, under some heads."""
         index = votes.clips.index.cpu()
-        rows = gather_rows(votes.clips.index).cpu()
+        rows = draft.gather(votes.clips.index)
         label_head = self.method.begin(self.config, votes)
         is_first = bank.num_labellings == 0
         results = []
@@ -315,7 +356,7 @@ class Labeller:
             if self._equalises(label_set):
                 votes.equalise(head)
             result = label_head(task)
-            draft.put(rows, column, gather_rows(result.labels).cpu())
+            draft.put(rows, column, draft.gather(result.labels))
             if result.potentials is not None:
                 draft.rule.potentials[voting_column] = result.potentials.cpu()
             results.append(result)
@@ -323,16 +364,16 @@ class Labeller:
 
     def _describe(self, votes: Votes, label_set: LabelSet, heads: list[int], draft: Draft) -> None:
         """Add what a voting set says of every clip, and its guess for each clip that nobody labels."""
-        rows = gather_rows(votes.clips.index).cpu()
+        rows = draft.gather(votes.clips.index)
         for head in heads:
             column = label_set.voting_columns[head]
             likeliest, statistics = describe_votes(
                 votes, head, draft.rule.potentials[column], self.config.plan_sharpness
             )
-            gathered = gather_rows(statistics.T).T.cpu()
+            gathered = draft.gather(statistics.T).T
             if draft.statistics is not None:
                 draft.statistics[:, rows, column] = gathered
-            draft.fill(rows, column, gather_rows(likeliest).cpu())
+            draft.fill(rows, column, draft.gather(likeliest))
 
 
 def _least_learned(races: list[Race], labels: Tensor) -> float:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import mmap
+import os
+import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from selavi.labelling.solver.transport import row_statistics
 from selavi.labelling.votes import Votes
+
+_NUM_STATISTICS = 4
+_LARGE = 1 << 26
+"""Bytes from which on statistics lie in a file."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +35,24 @@ class ClipStatistics:
     """Entropy of the row, in nats."""
     modality_agreement: Tensor
     """Overlap of the modalities' probabilities, sum_k min over them of p_k; nan where a clip has one only."""
+
+
+def empty_statistics(num_clips: int, num_heads: int, folder: Path) -> Tensor:
+    """Room for the statistics of N clips under H heads, (4, N, H) float32, all nan.
+
+    Large ones lie in a file without a name in `folder`, whose pages leave the memory when it is needed, and which is
+    gone when nobody has it; in memory where the folder cannot have such a file.
+    """
+    shape = (num_heads, _NUM_STATISTICS, num_clips)  # a head at a time is written
+    num_bytes = 4 * num_heads * _NUM_STATISTICS * num_clips
+    statistics = None
+    if num_bytes >= _LARGE:
+        with suppress(OSError), tempfile.TemporaryFile(dir=folder) as file:
+            os.posix_fallocate(file.fileno(), 0, num_bytes)  # else a disk that gets full would end the process
+            statistics = torch.frombuffer(mmap.mmap(file.fileno(), num_bytes), dtype=torch.float32).view(shape)
+    if statistics is None:
+        statistics = torch.empty(shape)
+    return statistics.fill_(torch.nan).permute(1, 2, 0)
 
 
 def describe_votes(votes: Votes, head: int, potentials: Tensor, sharpness: float) -> tuple[Tensor, Tensor]:

@@ -75,7 +75,8 @@ def refine(
     answers, margins = places.answers, said.margin
     bank = LabelBank(ids, config.heads.num_heads, config.heads.num_clusters)
     labels = torch.where(said.likeliest == NO_PLACE, places.start, said.likeliest)
-    bank.labels[:] = torch.where(answers == NO_PLACE, labels, answers)[:, None].int()
+    labels = torch.where(answers == NO_PLACE, labels, answers).int()
+    bank.labels = labels[:, None].repeat(1, config.heads.num_heads)
     bank.num_labellings = 1
     may_ask = (answers == NO_PLACE) & ~places.turned_away & margins.isfinite()
     questions = choose_questions(said.features, margins, may_ask, num_questions, config.seed)

@@ -124,7 +124,7 @@ def memory_lines(config: Config, clips: Clips, rehearsal: Rehearsal, room: Room,
         how = f"estimated: two epochs of {_share(clips, world_size):,} clips"
         lines.append(Line("memory", "features of the steps", kept, how))
     advice = "set or lower optim.micro_batch, lower labelling.batch_size, labelling.memory_gb or data.num_workers"
-    together = room.processes * (own + bank + loaders)
+    together = room.processes * (own + loaders) + bank
     named = "all of it" if room.processes == 1 else f"all of {room.processes} processes here"
     lines.append(Line("memory", named, together, "at its peak: not all of it at a time", room.memory, advice))
     if rehearsal.on_gpu:
@@ -151,9 +151,9 @@ def step_features_bytes(config: Config, clips: Clips, rehearsal: Rehearsal, worl
 
 
 def bank_bytes(config: Config, clips: Clips) -> float:
-    """The label bank, a draft of the next one and its statistics, and the manifest with the ids, in the first process.
+    """The label bank, a draft of the next one and its statistics, and the manifest with the ids, on one machine.
 
-    Statistics are its own; the manifest is mapped, so others of the machine share it.
+    Its processes have them together.  Pages of the manifest, and of many statistics, lie in files and may leave memory.
     """
     columns = config.num_label_heads * (2 * _LABEL_BYTES + _STATISTICS_BYTES)
     return clips.num_clips * columns + clips.num_files * MANIFEST_BYTES
@@ -166,12 +166,13 @@ def checkpoint_bytes(config: Config, clips: Clips, rehearsal: Rehearsal) -> floa
 
 
 def run_bytes(config: Config, clips: Clips, rehearsal: Rehearsal, steps_per_epoch: int) -> float:
-    """The run folder: three checkpoints while one is written, labels, manifest and metrics."""
+    """The run folder: three checkpoints while one is written, labels, their statistics, manifest and metrics."""
+    statistics = clips.num_clips * config.num_label_heads * _STATISTICS_BYTES
     labels = clips.num_clips * (config.num_label_heads * _ROW_BYTES + clips.id_bytes)
     num_lines = config.trainer.all_epochs * steps_per_epoch / max(1, config.trainer.log_every_n_steps)
     metrics = num_lines * _LOGGED_BYTES + len(labelling_steps_of_run(config, steps_per_epoch)) * _LOGGED_LABELLING_BYTES
     manifest = clips.num_files * MANIFEST_BYTES
-    return 3 * checkpoint_bytes(config, clips, rehearsal) + labels + metrics + manifest
+    return 3 * checkpoint_bytes(config, clips, rehearsal) + labels + statistics + metrics + manifest
 
 
 def measured_cost(config: Config, clips: Clips, rehearsal: Rehearsal, loader: float, world_size: int) -> Cost:

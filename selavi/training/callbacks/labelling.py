@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from selavi.config import Config
 from selavi.distributed import rank, take_from_first, world_size
 from selavi.errors import UsageError
 from selavi.id_tables import IdTable
+from selavi.labelling.bank import LabelBank
 from selavi.labelling.features import FeatureTable, collect_features
 from selavi.labelling.kept import KeptFeatures
 from selavi.labelling.labeller import Draft, Labeller
@@ -74,7 +76,8 @@ class LabellingCallback(pl.Callback):
         """Take it up."""
         self.churn, self.used_clusters = list(state_dict["churn"]), state_dict["used_clusters"]
         statistics = state_dict["statistics"]
-        self.statistics = None if statistics is None else ClipStatistics(**statistics)
+        # Those of the first process, which alone had them and alone writes them down.
+        self.statistics = None if statistics is None or rank() else ClipStatistics(**statistics)
         self.draft = state_dict.get("draft")  # earlier versions began a labelling anew
 
     def final_statistics(self) -> ClipStatistics:
@@ -127,7 +130,7 @@ class LabellingCallback(pl.Callback):
         if rank() == 0 and memory:
             say(memory)
         if self.draft is not None:
-            self.labeller.draft = Draft.from_state(module.label_bank, self.draft)
+            self.labeller.draft = Draft.from_state(module.label_bank, self.draft, Path(self.config.run_dir))
             self.draft = None
         elif module.label_bank.num_labellings == 0 and trainer.global_step == 0:
             with self.survival.stopping_before():
@@ -135,6 +138,7 @@ class LabellingCallback(pl.Callback):
                     self.survival.saving.save(trainer, module)
                 else:
                     self._warm_up_batch_norm(trainer, module)
+        module.label_bank.share()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: SelaviModule) -> None:
         """Features of the epoch before are old from now on."""
@@ -195,7 +199,7 @@ class LabellingCallback(pl.Callback):
         module.train()
         self.churn.append(report.churn)
         self.used_clusters = report.used_clusters
-        nmi = None if self.human_labels is None else mean_nmi(self.human_labels, module.label_bank.labels)
+        nmi = self._nmi(module.label_bank)
         metrics = {
             "labelling/passes": report.num_passes,
             "labelling/marginal_error": report.marginal_error,
@@ -229,7 +233,7 @@ class LabellingCallback(pl.Callback):
             if rank() == 0 and first.text:
                 say(first.text)
             return False
-        nmi = None if self.human_labels is None else mean_nmi(self.human_labels, bank.labels)
+        nmi = self._nmi(bank)
         metrics = {"first/seconds": first.seconds, "first/agreement": first.agreement, "first/nmi": nmi}
         for logger in trainer.loggers:
             numbers = {name: value for name, value in metrics.items() if value is not None and not np.isnan(value)}
@@ -241,6 +245,10 @@ class LabellingCallback(pl.Callback):
             say(f"{first.text}{shown}; {use if self.config.labelling_method.relabels else 'nothing changes them'}")
             self._keep_names(first.names)
         return True
+
+    def _nmi(self, bank: LabelBank) -> float | None:
+        """With people's labels, where there are some, in the process that says it."""
+        return None if self.human_labels is None or rank() else mean_nmi(self.human_labels, bank.labels)
 
     def _keep_names(self, given: Sequence[tuple[int, int, str]]) -> None:
         """Write what the clusters were called in the table that they came from, for the page and for what follows."""

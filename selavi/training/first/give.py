@@ -169,7 +169,7 @@ def _give_for_good(config: Config, bank: LabelBank, source: Source) -> FirstLabe
     assert source.table is not None
     num_clusters = config.heads.num_clusters
     made = table_labels(source.table, f"labelling.table={path}", bank.ids, config.num_label_heads, num_clusters)
-    bank.labels, bank.given = made.labels, made.labels.clone()
+    bank.labels = bank.given = made.labels
     bank.num_labellings = 1
     return FirstLabels("; ".join([f"labels: those of {path}", *made.notes]), given=True, names=made.names)
 

@@ -1,5 +1,7 @@
 """The labels that were given first are kept until every modality has learned them."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -68,7 +70,7 @@ def test_what_one_that_always_says_the_same_would_get_is_chance() -> None:
     assert not report.keeps_first and report.least_learned == 1.0  # one cluster holds all: nothing can be learned
 
 
-def test_it_is_kept_with_bank_and_draft() -> None:
+def test_it_is_kept_with_bank_and_draft(tmp_path: Path) -> None:
     bank = LabelBank(["a", "b"], H, K)
     bank.keeps_first = True
     other = LabelBank(["a", "b"], H, K)
@@ -79,5 +81,5 @@ def test_it_is_kept_with_bank_and_draft() -> None:
     assert not other.keeps_first
     draft = Draft(bank)
     draft.keeps_first, draft.least_learned = True, 0.1
-    again = Draft.from_state(bank, draft.state_dict())
+    again = Draft.from_state(bank, draft.state_dict(), tmp_path)
     assert again.keeps_first and again.least_learned == 0.1

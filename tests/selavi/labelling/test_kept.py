@@ -90,7 +90,7 @@ def test_what_is_not_finite_counts_as_missing() -> None:
 
 def test_clips_of_no_step_keep_their_labels() -> None:
     bank = LabelBank(["a", "b", "c"], 2, 3)
-    bank.labels[:] = torch.tensor([[0, 1], [1, 2], [2, 0]])
+    bank.labels = torch.tensor([[0, 1], [1, 2], [2, 0]], dtype=torch.int32)
     draft = Draft(bank)
     draft.note_collected(torch.tensor([0, 2]), [0, 1])
     for column in range(2):

@@ -1,4 +1,5 @@
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -253,15 +254,15 @@ def test_each_process_aligns_other_heads_and_all_have_the_same_order(monkeypatch
 
 
 def test_statistics_take_memory_in_a_last_labelling_of_the_first_process_alone(
-    bank: LabelBank, monkeypatch: pytest.MonkeyPatch
+    bank: LabelBank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert labeller.Draft(bank).statistics is None
-    assert labeller.Draft(bank, statistics=True).statistics.shape == (4, N, 4)
-    saved = labeller.Draft(bank, statistics=True).state_dict()
-    assert labeller.Draft.from_state(bank, saved).statistics.shape == (4, N, 4)
+    assert labeller.Draft(bank, tmp_path).statistics.shape == (4, N, 4)
+    saved = labeller.Draft(bank, tmp_path).state_dict()
+    assert labeller.Draft.from_state(bank, saved, tmp_path).statistics.shape == (4, N, 4)
     monkeypatch.setattr(labeller, "rank", lambda: 1)
-    assert labeller.Draft(bank, statistics=True).statistics is None
-    assert labeller.Draft.from_state(bank, saved).statistics is None
+    assert labeller.Draft(bank, tmp_path).statistics is None
+    assert labeller.Draft.from_state(bank, saved, tmp_path).statistics is None
 
 
 def sizes(bank: LabelBank) -> list[list[int]]:

@@ -38,6 +38,8 @@ for step in range(2):
     module.optimizer_zero_grad(0, 0, torch.optim.SGD(module.parameters(), 0.1))
     together(batch_of(rank, step)).backward()
     torch.save(module.layer.weight.grad, f"{sys.argv[2]}/{rank}-{step}.pt")
+dist.barrier()
+del together
 dist.destroy_process_group()
 """
 NUM_CLIPS = 6
