@@ -89,7 +89,7 @@ def test_a_batch_may_be_left_out(
 def test_what_may_change_is_told(fit: Train, finished_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train.main([str(finished_run), "--change", "heads.num_clusters=9"]) == 2
     assert (
-        "heads.num_clusters cannot be changed; a run may go on with others of data.list, optim.lr"
+        "heads.num_clusters cannot be changed; a run may go on with others of data.list, optim.micro_batch, optim.lr"
         in capsys.readouterr().err
     )
     assert train.main([str(finished_run), "--change"]) == 2

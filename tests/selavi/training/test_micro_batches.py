@@ -113,7 +113,8 @@ def test_a_step_sees_its_clips_in_their_order(tiny: Callable[..., Config]) -> No
     for change in ("optim.micro_batch=null", "optim.micro_batch=4"):
         config = tiny(change)
         module = SelaviModule(config, [str(number) for number in range(8)], 1).eval()
-        module.label_bank.labels[:], module.label_bank.num_labellings = 0, 1
+        module.label_bank.labels = torch.zeros(8, config.num_label_heads, dtype=torch.int32)
+        module.label_bank.num_labellings = 1
         module.log = lambda *_, **__: None  # type: ignore[method-assign]
         batch = synthetic_batch(config, 8)
         module.training_step(batch, 0)["loss"].backward()
