@@ -100,9 +100,9 @@ def _conclusion(rows: Sequence[Mapping[str, Any]]) -> str:
     return (
         f"Evidence points into the box in {pointing(f'evidence: {OWN}')} of the pictures (training and test clips), "
         f"another clip's in {pointing(f'evidence: {OTHER}')}; windows in {pointing(f'windows: {OWN}')}, another clip's "
-        f"in {pointing(f'windows: {OTHER}')}; the middle of the picture in {pointing('centre disc')}. Nothing but the thing "
-        f"moves here, so the change from frame to frame does in {pointing('frame difference')}, without any model. A "
-        "map says what part of the picture the model goes by; whoever wants to find things does better by looking for "
+        f"in {pointing(f'windows: {OTHER}')}; the middle of the picture in {pointing('centre disc')}. Nothing but the "
+        f"thing moves here, so the change from frame to frame does in {pointing('frame difference')}, without any "
+        "model. A map says what part of the picture the model goes by; whoever wants to find things does better by looking for "
         "motion."
     )
 

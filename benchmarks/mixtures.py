@@ -285,21 +285,21 @@ over the frames that the model sees.
 the mean of the runs over so many mixtures.
 
 **The aim of {TARGET:.0%} is {said}.** The best read-out of the model is *{best}*, {reached:.0%}; the best without a
-model is *{prior}*, {without:.0%}. The sound head names the clip's own cluster in {named:.0%} of the mixtures, since most
-sounds belong to two classes; so it is better to weight all clusters by what is heard than to take one. Weighted so, most
-of the evidence lies in the right quarter in {evidence:.0%}, most of what windows show in {windows:.0%}; told the clip's
-cluster, in {known:.0%} and {known_windows:.0%}. In training, these models never saw two scenes at once: the evidence in
-the picture as a whole says little then, but a window shows one scene alone.
+model is *{prior}*, {without:.0%}. The sound head names the clip's own cluster in {named:.0%} of the mixtures, since
+most sounds belong to two classes; so windows do better where all clusters are weighted by what is heard. Weighted so,
+most of the evidence lies in the right quarter in {evidence:.0%}, most of what windows show in {windows:.0%}; told the
+clip's cluster, in {known:.0%} and {known_windows:.0%}. In training, these models never saw two scenes at once: the
+evidence in the picture as a whole says little then, but a window may show one scene alone.
 
 ## Which windows
 
-A window is {WINDOW:.0%} of the picture's side, and there are {PER_SIDE} x {PER_SIDE}, half a window apart; they do not fall on
-the quarters. Before this choice, on the same mixtures, also windows of a quarter, a third, a half and two thirds of the
-side and several of these at once were tried, and besides the score (the cluster's logit less the mean of all) the
-probability of what is heard, its logarithm and the expected log-probability. A third, two fifths and a half were within
-a few points of each other, a quarter and two thirds clearly worse; of the formulas, the expected log-probability was
-worse and the others alike. Two fifths was taken because it also does as well as any on the clips themselves, and with
-fewer encodings than two sizes. These trials are not kept as figures.
+A window is {WINDOW:.0%} of the picture's side, and there are {PER_SIDE} x {PER_SIDE}, half a window apart; the quarters
+do not begin or end where windows do. Before this choice, on these mixtures and on the clips themselves, also windows of
+a quarter, a third, a half and two thirds of the side and several of these at once were tried, and besides the score
+(the cluster's logit less the mean of all) the probability of what is heard, its logarithm and the expected
+log-probability. On the mixtures, windows of a third, two fifths and a half of the side did about equally well, those
+of a quarter and of two thirds worse; the expected log-probability did worse than the other formulas. On the clips
+themselves, windows of a half found what is drawn less often than smaller ones.
 
 {describe_machine(rows)} By `python benchmarks/mixtures.py`.
 """
