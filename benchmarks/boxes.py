@@ -102,8 +102,8 @@ def _conclusion(rows: Sequence[Mapping[str, Any]]) -> str:
         f"another clip's in {pointing(f'evidence: {OTHER}')}; windows in {pointing(f'windows: {OWN}')}, another clip's "
         f"in {pointing(f'windows: {OTHER}')}; the middle of the picture in {pointing('centre disc')}. Nothing but the "
         f"thing moves here, so the change from frame to frame does in {pointing('frame difference')}, without any "
-        "model. A map says what part of the picture the model goes by; whoever wants to find things does better by looking for "
-        "motion."
+        "model. A map says what part of the picture the model goes by; whoever wants to find things does better by "
+        "looking for motion."
     )
 
 

@@ -293,8 +293,8 @@ evidence in the picture as a whole says little then, but a window may show one s
 
 ## Which windows
 
-A window is {WINDOW:.0%} of the picture's side, and there are {PER_SIDE} x {PER_SIDE}, half a window apart; the quarters
-do not begin or end where windows do. Before this choice, on these mixtures and on the clips themselves, also windows of
+A window is {WINDOW:.0%} of the picture's side, and there are {PER_SIDE} x {PER_SIDE}, half a window apart; none ends
+in the middle of the picture, where the quarters do. Before this choice, on these mixtures and on the clips themselves, also windows of
 a quarter, a third, a half and two thirds of the side and several of these at once were tried, and besides the score
 (the cluster's logit less the mean of all) the probability of what is heard, its logarithm and the expected
 log-probability. On the mixtures, windows of a third, two fifths and a half of the side did about equally well, those

@@ -6,7 +6,8 @@ AV-stamps has clips in which two cut-out pictures of different classes move and 
 where both lie in the tenth frame.  The sound alone says which cluster it is, by the head that is chosen without labels.
 The evidence for that cluster in the picture is compared between the two boxes: by what they hold of it on average, and
 by which of them has its largest value.  So are the windows for it (`selavi localise --maps windows`), and those for
-every cluster, each weighted by the probability that the sound gives it.  The set is not distributed.
+every cluster, each weighted by the probability that the sound gives it; both are taken from their least value, since
+they may be negative in both boxes.  The set is not distributed.
 """
 
 import argparse
@@ -71,9 +72,10 @@ def look(run: Run, root: Path) -> Iterator[tuple[str, dict[str, np.ndarray], np.
             heard = model.logits(features)[HEARD][head].softmax(1)
         named = heard.argmax(1)
         weights = {WINDOWS: F.one_hot(named, heard.shape[1]), EXPECTED: heard}
+        of_windows = window_maps(model, augment, batch, weights, head, run.config)
         maps = {
             EVIDENCE: find_evidence(model, augment, batch, named, head, run.config)[PICTURED],
-            **window_maps(model, augment, batch, weights, head, run.config),
+            **{name: values - values.amin((1, 2, 3), keepdim=True) for name, values in of_windows.items()},
         }
         frames = batch.inputs[PICTURED].float()
         changes = (frames - frames.median(1, keepdim=True).values).abs().mean(4)

@@ -198,8 +198,8 @@ def test_the_gallery_shows_the_boxes_that_are_still_of_the_run(run: Path, caplog
     assert shown() == [] and f"{len(table)} of {len(table)} boxes" in caplog.text
 
 
-def test_boxes_by_windows_are_of_their_own_maps(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each kind has its own maps, boxes say which they are of, and what was measured of one kind is not said of another."""
+def test_each_kind_has_its_own_maps(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Boxes say which maps they are of, and what was measured of one kind is not said of another."""
     clips = sorted(set(read_labels(run, "train")["id"].to_pylist()))[:4]
     annotated = boxes_of(run, [f"{{{number}}},1.0,0.2,0.2,0.5,0.5" for number in range(4)], tmp_path)
     words = [str(run), *clips, "--head", "0", "--segments", "2"]
