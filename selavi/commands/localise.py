@@ -39,7 +39,7 @@ class LocaliseArguments:
     to: Sequence[str] = ()
     """Tools that the boxes are handed over to."""
     maps: str = MAPS[0]
-    """Of which kind they are."""
+    """The kind of the maps."""
     segments: int = 0
     """Groups that the pictures are sorted into by what the maps show; 0: they are not."""
 
