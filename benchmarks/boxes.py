@@ -1,9 +1,10 @@
 """Does the evidence for a cluster lie on the thing that is seen, beside what needs no model?
 
-    python benchmarks/boxes.py runs/refine/avstamps-seed*   figures and page; a minute a run
+    python benchmarks/boxes.py runs/refine/avstamps-seed*   figures and page; four minutes a run
 
 Runs on AV-stamps (row default of labels.py), whose boxes say where the cut-out picture lies in the tenth frame.
-`selavi localise` compares them with the maps of the head that is chosen without labels.  The set is not distributed.
+`selavi localise` compares them with the maps of the head that is chosen without labels, of both kinds (`--maps`).  The
+set is not distributed.
 """
 
 import argparse
@@ -18,7 +19,7 @@ import numpy as np
 from common import describe_machine, environment, markdown_table, mean_and_range, publish
 from small_sets import find_sets
 
-from selavi.commands.localise import LocaliseArguments, localise
+from selavi.commands.localise import MAPS, OWN, LocaliseArguments, localise
 
 OTHER = "another clip's map"
 SPLITS = ("train", "test")
@@ -46,9 +47,13 @@ def measure(runs: Sequence[Path], set_folder: Path) -> list[dict[str, Any]]:
             table = Path(folder) / f"{split}.csv"
             write_boxes(set_folder, split, table)
             for run in runs:
-                result = localise(LocaliseArguments(run, table, split=split, root=str(set_folder)))
-                assert result.measured is not None  # there are annotations
-                figures = {name: asdict(row) for name, row in result.measured.figures.items()}
+                figures: dict[str, dict[str, Any]] = {}
+                for maps in MAPS:
+                    result = localise(LocaliseArguments(run, table, split=split, root=str(set_folder), maps=maps))
+                    assert result.measured is not None  # there are annotations
+                    of_kind = {name: asdict(row) for name, row in result.measured.figures.items()}
+                    own = {f"{maps}: {name}": of_kind.pop(name) for name in (OWN, OTHER)}
+                    figures = {**figures, **own, **of_kind}
                 about = {"row": run.name, "split": split, "head": result.head, "environment": environment(run)}
                 rows.append({**about, "figures": figures, "notes": list(result.measured.notes)})
     return rows
@@ -60,10 +65,10 @@ def page(rows: Sequence[Mapping[str, Any]]) -> str:
     for split in SPLITS:
         shown = [row for row in rows if row["split"] == split]
         table = []
-        for name in shown[0]["figures"]:
+        for name in sorted(shown[0]["figures"], key=lambda name: ":" not in name):  # maps, then what needs no model
             cells = [[row["figures"][name][figure] for row in shown] for figure in FIGURES]
             table.append([name, *map(mean_and_range, cells)])
-        pictures = {row["figures"]["map"]["num_pictures"] for row in shown}
+        pictures = {row["figures"]["whole picture"]["num_pictures"] for row in shown}
         about = f"{', '.join(f'{count:,}' for count in pictures)} pictures, {len(shown)} runs"
         parts.append(f"## {split.capitalize()} clips: {about}\n\n{markdown_table(['', *FIGURES.values()], table)}")
     tables = "\n\n".join(parts)
@@ -73,7 +78,7 @@ def page(rows: Sequence[Mapping[str, Any]]) -> str:
 
 Runs on AV-stamps (row *default* of [labels.md](labels.md)): a cut-out picture moves over a background that does not,
 and a voice names it. The set's boxes say where it lies in one frame of each clip. The figures are those of
-[evidence.md](../evidence.md#beside-boxes-of-your-own); mean over the runs, and their range.
+[evidence.md](../evidence.md#beside-boxes-of-your-own), of both kinds of maps; mean over the runs, and their range.
 
 {tables}
 
@@ -93,11 +98,12 @@ def _conclusion(rows: Sequence[Mapping[str, Any]]) -> str:
         )
 
     return (
-        f"The maps point into the box in {pointing('map')} of the pictures (training and test clips), another clip's "
-        f"map in {pointing(OTHER)}, the middle of the picture in {pointing('centre disc')}. Nothing but the thing "
-        f"moves here, so the change from frame to frame does in {pointing('frame difference')}, without any model. A "
-        "map says what part of the picture the model goes by; whoever wants to find things does better by looking for "
-        "motion."
+        f"Evidence points into the box in {pointing(f'evidence: {OWN}')} of the pictures (training and test clips), "
+        f"another clip's in {pointing(f'evidence: {OTHER}')}; windows in {pointing(f'windows: {OWN}')}, another clip's "
+        f"in {pointing(f'windows: {OTHER}')}; the middle of the picture in {pointing('centre disc')}. Nothing but the "
+        f"thing moves here, so the change from frame to frame does in {pointing('frame difference')}, without any "
+        "model. A map says what part of the picture the model goes by; whoever wants to find things does better by "
+        "looking for motion."
     )
 
 

@@ -13,6 +13,7 @@ import dataclasses
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from selavi.batch import ClipBatch
 from selavi.config import Config, load_config
 from selavi.inference.load import load_model
 from selavi.localisation import evidence
+from selavi.localisation.windows import find_in_windows
 from selavi.randomness import mix
 from selavi.results.cluster_table import read_labels
 from selavi.runs.lifetime import environment
@@ -41,6 +43,8 @@ STRUCK = ("thud", "bell", "tick")
 """Sounds with a moment; hum and rush swell."""
 SINCE_S = 0.15
 """What counts as the moment of a struck sound: from the event on."""
+SHOWN = f"{evidence.MIN_POSITIONS} positions a side"
+"""The row of the maps that the gallery shows."""
 KEPT = 0.2
 """Share of the picture or the spectrogram that is covered, or that alone is kept."""
 
@@ -167,7 +171,7 @@ def _place(maps: torch.Tensor, seen: Sequence[int], truth: np.ndarray) -> np.nda
 
 
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """One row a setting of MIN_POSITIONS and a modality."""
+    """One row a setting of MIN_POSITIONS and a modality, and one for windows of the picture."""
     run = load_run(args.run)
     config = run.config
     model, augment = load_model(run)
@@ -177,14 +181,18 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     loader, rows = ClipLoaders(config, run.manifest).evaluation_loader(args.split)
     ids = rows["id"].to_pylist()
     truth_of = truths(config, run.manifest, rows)
-    wanted = {"the last map": 1, f"{evidence.MIN_POSITIONS} positions a side": evidence.MIN_POSITIONS}
+    wanted: dict[str, Callable[..., dict[str, torch.Tensor]]] = {
+        "the last map": partial(evidence.find_evidence, min_positions=1),
+        SHOWN: evidence.find_evidence,
+        "windows": find_in_windows,
+    }
     found: dict[tuple[str, str], list[np.ndarray]] = {}
     for batch in loader:
         chosen = torch.tensor([clusters[ids[row]] for row in batch.index.tolist()])
         inputs = augment(batch, random=False)
         truth = truth_of(batch, inputs)
-        for name, minimum in wanted.items():
-            maps = evidence.find_evidence(model, augment, batch, chosen, args.head, config, min_positions=minimum)
+        for name, find in wanted.items():
+            maps = find(model, augment, batch, chosen, args.head, config)
             for modality, values in maps.items():
                 figures = _judge(model, inputs, batch.present, modality, values, truth[modality], chosen, args.head)
                 found.setdefault((name, modality), []).append(figures)
@@ -247,7 +255,8 @@ def page(runs: Sequence[Mapping[str, Any]]) -> str:
         return markdown_table(header, cells)
 
     models = [run for run in runs if not run.get("prior")]
-    video, audio = ([run for run in models if run["modality"] == name][-1] for name in ("video", "audio"))
+    shown_maps = {run["modality"]: run for run in models if run["map"] == SHOWN}
+    video, audio = shown_maps["video"], shown_maps["audio"]
     priors = {run["map"].removeprefix("no model: "): run for run in runs if run.get("prior")}
     middle, moving, loudest = (priors[name] for name in ("centre", "frame difference", "loudest"))
     unlike = priors["difference from the median frame"]
@@ -259,7 +268,8 @@ under head {head}, one window each. The generator knows where it draws (everythi
 hardly moves) and when it strikes; *inside* means there. "Of another clip" is the map of some other clip in place of the
 clip's own, which lies as centrally and is as smooth. The rows "no model" are priors that need no training: the *centre*
 of the picture; the absolute *frame difference* to both neighbours and the *difference from the median frame* of the
-clip, both as the mean over 5 x 5 pixels; the place where the spectrogram is *loudest*. *Covered*: by how much the
+clip, both as the mean over 5 x 5 pixels; the place where the spectrogram is *loudest*. *Windows* are those of
+`selavi localise --maps windows`. *Covered*: by how much the
 logarithm of the modality's probability of the cluster falls when the fifth of the input with the most evidence is
 replaced by the input's mean. *Kept*: the probability when only that fifth is left.
 
@@ -276,7 +286,7 @@ columns.
 
 ## What this shows
 
-Of the maps that the gallery shows (the second rows):
+Of the maps that the gallery shows (*{SHOWN}*):
 
 - Picture: the hottest place lies on something drawn in {video["hit"]:.0%} of the clips, with another clip's map in
   {video["hit_other"]:.0%}. **Without any model** the middle of the picture does so in {middle["hit"]:.0%}, the place

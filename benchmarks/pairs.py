@@ -1,11 +1,13 @@
 """Of two things in a picture, does the evidence lie on the one that is named?
 
-    python benchmarks/pairs.py runs/refine/avstamps-seed*   figures and page; a minute a run
+    python benchmarks/pairs.py runs/refine/avstamps-seed*   figures and page; two minutes a run
 
 AV-stamps has clips in which two cut-out pictures of different classes move and a voice names one of them; the set says
 where both lie in the tenth frame.  The sound alone says which cluster it is, by the head that is chosen without labels.
 The evidence for that cluster in the picture is compared between the two boxes: by what they hold of it on average, and
-by which of them has its largest value.  The set is not distributed.
+by which of them has its largest value.  So are the windows for it (`selavi localise --maps windows`), and those for
+every cluster, each weighted by the probability that the sound gives it; both are taken from their least value, since
+they may be negative in both boxes.  The set is not distributed.
 """
 
 import argparse
@@ -16,7 +18,9 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from common import describe_machine, environment, markdown_table, publish
+from mixtures import window_maps
 from small_sets import find_sets
 
 from datamodules.clips import prepare_data
@@ -34,8 +38,9 @@ FRAME_S, CLIP_S, SIDE = 9.5 / 12, 1.5, 96
 """The middle of the frame that the boxes are of, the length of a clip, and pixels along each side of a picture."""
 HEARD = "audio"
 MATERIALS = ("train", "test")
-MEAN, LARGEST, CENTRE, MOVED = "evidence, mean", "evidence, largest", "nearer to the middle", "changes more"
-RULES = (MEAN, LARGEST, CENTRE, MOVED)
+EVIDENCE, WINDOWS, EXPECTED = "evidence", "windows", "windows, by probability"
+CENTRE, MOVED = "nearer to the middle", "changes more"
+RULES = (*(f"{name}, {rule}" for name in (EVIDENCE, WINDOWS, EXPECTED) for rule in ("mean", "largest")), CENTRE, MOVED)
 NUM_DRAWS = 10_000
 
 
@@ -50,8 +55,8 @@ def boxes_of(row: Mapping[str, str]) -> list[np.ndarray]:
     return masks
 
 
-def look(run: Run, root: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """File name, evidence (CELLS, CELLS) for the sound's cluster, and how much each pixel changes, of each clip."""
+def look(run: Run, root: Path) -> Iterator[tuple[str, dict[str, np.ndarray], np.ndarray]]:
+    """File name, maps (CELLS, CELLS) for what is heard, and how much each pixel changes, of each clip."""
     config = on_other_clips(run, [f"data.root={root}", "data.layout=flat"])
     manifest, media = prepare_data(config)
     rows = usable(manifest)
@@ -64,17 +69,23 @@ def look(run: Run, root: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     for batch in ClipLoaders(config, manifest, media).view_loader(rows):
         with torch.no_grad():
             features = model.features(augment(batch, random=False))
-            clusters = model.logits(features)[HEARD][head].argmax(1)
-        maps = find_evidence(model, augment, batch, clusters, head, run.config)[PICTURED]
+            heard = model.logits(features)[HEARD][head].softmax(1)
+        named = heard.argmax(1)
+        weights = {WINDOWS: F.one_hot(named, heard.shape[1]), EXPECTED: heard}
+        of_windows = window_maps(model, augment, batch, weights, head, run.config)
+        maps = {
+            EVIDENCE: find_evidence(model, augment, batch, named, head, run.config)[PICTURED],
+            **{name: values - values.amin((1, 2, 3), keepdim=True) for name, values in of_windows.items()},
+        }
         frames = batch.inputs[PICTURED].float()
         changes = (frames - frames.median(1, keepdim=True).values).abs().mean(4)
         for place, number in enumerate(batch.index.tolist()):
             change = changes[place].numpy()
-            shown = map_at(maps[place].numpy(), seen, share), map_at(change, change.shape, share)
-            yield (Path(paths[number]).name, *shown)
+            shown = {name: map_at(values[place].numpy(), seen, share) for name, values in maps.items()}
+            yield Path(paths[number]).name, shown, map_at(change, change.shape, share)
 
 
-def judge(named: np.ndarray, other: np.ndarray, evidence: np.ndarray, change: np.ndarray) -> dict[str, bool]:
+def judge(named: np.ndarray, other: np.ndarray, maps: Mapping[str, np.ndarray], change: np.ndarray) -> dict[str, bool]:
     """Which rule picks the thing that is named; of equal values none does."""
     grid = np.stack(np.meshgrid(np.arange(CELLS), np.arange(CELLS), indexing="ij"), 2) - (CELLS - 1) / 2
 
@@ -82,8 +93,8 @@ def judge(named: np.ndarray, other: np.ndarray, evidence: np.ndarray, change: np
         return float(np.linalg.norm(grid[mask].mean(0)))
 
     return {
-        MEAN: bool(evidence[named].mean() > evidence[other].mean()),
-        LARGEST: bool(evidence[named].max() > evidence[other].max()),
+        **{f"{name}, mean": bool(values[named].mean() > values[other].mean()) for name, values in maps.items()},
+        **{f"{name}, largest": bool(values[named].max() > values[other].max()) for name, values in maps.items()},
         CENTRE: distance(named) < distance(other),
         MOVED: bool(change[named].mean() > change[other].mean()),
     }
@@ -97,8 +108,7 @@ def measure(runs: Sequence[Path], set_folder: Path) -> list[dict[str, Any]]:
     for path in runs:
         run = open_run(path, str(set_folder))
         judged = {
-            name: judge(*boxes_of(pairs[name]), evidence, change)
-            for name, evidence, change in look(run, set_folder / "pairs")
+            name: judge(*boxes_of(pairs[name]), maps, change) for name, maps, change in look(run, set_folder / "pairs")
         }
         for material in MATERIALS:
             names = sorted(name for name in judged if pairs[name]["material"] == material)

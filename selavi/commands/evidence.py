@@ -1,4 +1,4 @@
-"""Evidence for the clips of a gallery."""
+"""Maps of clips, for boxes and the gallery: evidence, or another kind."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -19,19 +19,20 @@ from selavi.inference.device import best_device
 from selavi.inference.load import load_model
 from selavi.localisation import evidence
 from selavi.localisation.files import EvidenceWriter, evidence_path
+from selavi.localisation.maps import MAP_KINDS, MapKind
 from selavi.meter import follow
 from selavi.results.cluster_table import read_labels
 from selavi.runs.folder import RunFolder
 from selavi.runs.record import Run
 
 log = logging.getLogger("selavi")
-MAPS = "maps 2"
-"""1: positions were shown half a stride to the right and below of where their filters are."""
 BATCH_SIZE = 16  # windows, with the gradients of half an encoder
 
 
-def evidence_for(run_folder: Path, split: str, head: int, clip_ids: list[str], root: str = "") -> Path:
-    """Find the evidence for the clusters of clips under a head; what RUN/evidence/SPLIT-hH.parquet has is kept.
+def evidence_for(
+    run_folder: Path, split: str, head: int, clip_ids: list[str], root: str = "", maps: str = "evidence"
+) -> Path:
+    """Find the maps for the clusters of clips under a head; what RUN/MAPS/SPLIT-hH.parquet has is kept.
 
     Clips that cannot be decoded get no row.
 
@@ -43,44 +44,45 @@ def evidence_for(run_folder: Path, split: str, head: int, clip_ids: list[str], r
     unknown = [clip_id for clip_id in clip_ids if clip_id not in clusters]
     if unknown:
         raise UsageError(f"{run_folder} has no label of head {head} for {len(unknown)} clips, such as {unknown[0]!r}")
-    path = evidence_path(run_folder, split, head)
-    with EvidenceWriter(path, evidence_key(run_folder)) as writer:
+    path = evidence_path(run_folder, split, head, maps)
+    with EvidenceWriter(path, evidence_key(run_folder, maps)) as writer:
         missing = {
             clip_id: clusters[clip_id] for clip_id in clip_ids if writer.clusters.get(clip_id) != clusters[clip_id]
         }
         if missing:
-            _compute(open_run(run_folder, root), split, head, missing, writer)
+            _compute(open_run(run_folder, root), split, head, missing, writer, maps)
     return path
 
 
-def evidence_key(run_folder: Path) -> str:
-    """Names what evidence is computed from: the state of a run, and how maps are laid out (MAPS)."""
+def evidence_key(run_folder: Path, maps: str = "evidence") -> str:
+    """Names what maps are computed from: the state of a run, and how a kind of maps is made."""
     checkpoint = RunFolder(run_folder).last_checkpoint.stat()
-    return f"{checkpoint.st_size} {checkpoint.st_mtime_ns} {MAPS}"
+    return f"{checkpoint.st_size} {checkpoint.st_mtime_ns} {MAP_KINDS[maps].version}"
 
 
-def _compute(run: Run, split: str, head: int, clusters: dict[str, int], writer: EvidenceWriter) -> None:
-    """Add the evidence for clips, given with their clusters, under a head."""
+def _compute(run: Run, split: str, head: int, clusters: dict[str, int], writer: EvidenceWriter, maps: str) -> None:
+    """Add the maps of clips, given with their clusters, under a head."""
     config = run.config
     clip_s = config.data.clip_s
     rows = usable(select_split(run.manifest, split))
     rows = rows.filter(pc.is_in(rows["id"], value_set=pa.array(clusters, pa.string())))
     clips = rows.select(["id", "duration_s", "height", "width"]).to_pylist()
-    explained = evidence.explained_modalities(config, head)
+    kind = MAP_KINDS[maps]
+    explained = kind.modalities(config, head)
     seen = {name: evidence.input_shape(config, name) for name in explained}
     plans = [evidence.plan_windows(clip["duration_s"], clip_s, explained) for clip in clips]
     together = tuple(config.kinds) if config.is_fused else None  # read by one head
     windows = [[ChosenWindow(place.start_s, together or (place.modality,)) for place in plan] for plan in plans]
     errors: dict[int, str] = {}
-    maps = _maps(run, rows, windows, head, [clusters[clip["id"]] for clip in clips], errors)
-    for clip, plan in follow(zip(clips, plans, strict=True), f"evidence of head {head}", len(clips), "clips"):
-        placed = [(place, next(maps).get(place.modality)) for place in plan]
+    of_windows = _maps(run, rows, windows, head, [clusters[clip["id"]] for clip in clips], kind, errors)
+    for clip, plan in follow(zip(clips, plans, strict=True), f"{maps} of head {head}", len(clips), "clips"):
+        placed = [(place, next(of_windows).get(place.modality)) for place in plan]
         if any(values is not None for _, values in placed):
             size = (clip["height"], clip["width"])
             cluster, duration_s = clusters[clip["id"]], clip["duration_s"]
             writer.add(evidence.assemble(clip["id"], cluster, duration_s, clip_s, size, placed, seen))
     for row, reason in list(errors.items())[:1]:
-        log.warning(f"{len(errors)} of {len(clips)} clips lack evidence; the first, {clips[row]['id']}: {reason}")
+        log.warning(f"{len(errors)} of {len(clips)} clips have no maps; the first, {clips[row]['id']}: {reason}")
 
 
 def _maps(
@@ -89,6 +91,7 @@ def _maps(
     windows: Sequence[Sequence[ChosenWindow]],
     head: int,
     clusters: Sequence[int],
+    kind: MapKind,
     errors: dict[int, str],
 ) -> Iterator[dict[str, np.ndarray]]:
     """Compute the maps of every window in turn, for the modalities that it has.
@@ -99,6 +102,7 @@ def _maps(
         windows: of each of the N clips.
         head: whose clusters are explained.
         clusters: of the N clips.
+        kind: of the maps.
         errors: takes the reasons for clips that cannot be decoded, by row.
     """
     config = run.config
@@ -107,6 +111,6 @@ def _maps(
     for batch in loaders.window_loader(rows, windows, BATCH_SIZE):
         errors.update(batch.errors)
         targets = torch.tensor([clusters[row] for row in batch.index.tolist()])
-        maps = evidence.find_evidence(model, augment, batch, targets, head, config)
+        maps = kind.find(model, augment, batch, targets, head, config)
         for number in range(len(targets)):
             yield {name: values[number].numpy() for name, values in maps.items() if batch.present[name][number]}

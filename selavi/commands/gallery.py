@@ -19,6 +19,7 @@ from selavi.errors import DataError, UsageError
 from selavi.guarded.json_file import as_written, read_json
 from selavi.guarded.parquet import ParquetReader, read_parquet
 from selavi.localisation.files import read_faded
+from selavi.localisation.maps import MAP_KINDS
 from selavi.modalities import Request, reads_media, request_of_media
 from selavi.results.boxes import KEY
 from selavi.results.evidence import Evidence
@@ -128,7 +129,7 @@ def _boxes(run_dir: Path, content: GalleryContent) -> pa.Table | None:
     clusters = next(head.cluster for head in content.heads if head.head == content.head)
     final = content.names.final_cluster(content.head, clusters)
     current = current_boxes(table, content.clips, clusters, final)
-    if key is not None and key != evidence_key(run_dir).encode():
+    if key is not None and key.decode() not in [evidence_key(run_dir, maps) for maps in MAP_KINDS]:
         current = current.slice(0, 0)
     if num_left := len(table) - len(current):
         log.warning(f"{num_left} of {len(table)} boxes in {path} are of an earlier state of the run: {advice}")

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 OWN = "map"
 """The row of the run's own maps."""
+MAPS = ("evidence", "windows")
+"""Kinds of maps: keys of selavi.localisation.maps.MAP_KINDS, which needs torch."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class LocaliseArguments:
     """Whose boxes are written; none: those of all."""
     to: Sequence[str] = ()
     """Tools that the boxes are handed over to."""
+    maps: str = MAPS[0]
+    """The kind of the maps."""
     segments: int = 0
     """Groups that the pictures are sorted into by what the maps show; 0: they are not."""
 
@@ -74,6 +78,7 @@ class LocaliseResult:
 
     split: str
     head: int
+    maps: str
     measured: Measured | None
     boxes: WrittenBoxes | None
     worth: str
@@ -96,6 +101,9 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--annotations", type=Path, metavar="FILE", help=about)
     about = "table (default), vggss, flickr_soundnet, music, audioset_instrument, avsbench or coco"
     parser.add_argument("--format", metavar="NAME", help=f"how the annotations are written: {about}")
+    about = "evidence (default): what the model goes by in the picture as it is; or windows: which of 16 parts of the "
+    about += "picture look like the cluster, better where several things are in one picture; 16 encodings a moment"
+    parser.add_argument("--maps", metavar="NAME", help=about)
     about = "clips to look at, which must have labels (default: the training split)"
     parser.add_argument("--split", metavar="NAME", help=about)
     about = "head whose clusters are explained (default: the one chosen without labels)"
@@ -119,6 +127,7 @@ def _check(arguments: LocaliseArguments) -> None:
 
     for name in arguments.to:
         require(name in BOX_FORMATS, f"--to {name}: expected some of {', '.join(BOX_FORMATS)}")
+    require(arguments.maps in MAPS, f"--maps {arguments.maps}: there is no such kind; there are {', '.join(MAPS)}")
     segments = arguments.segments
     require(segments == 0 or segments >= 2, f"--segments {segments}: expected 2 or more, or nothing")
     config, _ = run_clips(arguments.run, arguments.split)
@@ -136,7 +145,8 @@ def show(result: LocaliseResult) -> None:
     if boxes := result.boxes:
         for note in boxes.notes:
             print(note, file=sys.stderr)
-        print(f"{boxes.num_boxes} boxes in {boxes.num_clips} clips of split {result.split}, head {result.head}")
+        about = f"split {result.split}, head {result.head}, by {result.maps}"
+        print(f"{boxes.num_boxes} boxes in {boxes.num_clips} clips of {about}")
         print(f"boxes: {boxes.path}", file=sys.stderr)
         for name, path in boxes.handed.items():
             print(f"{name}: {path}", file=sys.stderr)
@@ -150,7 +160,7 @@ def _show_figures(measured: Measured, result: LocaliseResult) -> None:
     for note in measured.notes:
         print(note, file=sys.stderr)
     own = measured.figures[OWN]
-    print(f"evidence of head {result.head} in {own.num_pictures} annotated pictures of split {result.split}\n")
+    print(f"{result.maps} of head {result.head} in {own.num_pictures} annotated pictures of split {result.split}\n")
     print(f"{'':20} {'pointing':>9} {'IoU':>6} {'success':>8} {'area':>6} {'pixels':>7}")
     for name, figures in measured.figures.items():
         values = (figures.pointing, figures.mean_iou, figures.success, figures.area, figures.pixel_precision)

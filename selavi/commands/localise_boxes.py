@@ -66,17 +66,19 @@ def write_boxes(arguments: LocaliseArguments, run: Run, split: str, head: int, w
         raise UsageError(f"none of {len(table)} clips is left: {num_rejected} are rejected and {num_moved} were moved")
     facts = _facts_of(run.manifest, kept["id"])
     clips = {clip["id"]: clip for clip in _joined(kept, facts) if clip["width"]}
-    path = evidence_for(run.folder, split, head, list(clips), arguments.root)
+    path = evidence_for(run.folder, split, head, list(clips), arguments.root, arguments.maps)
     boxless: list[str] = []
     shown = (one for one in read_evidence(path) if one.id in clips)
     rows = list(box_rows(follow(shown, "boxes", len(clips), "clips"), clips, evidence.PICTURED, boxless))
     labelled = dict(zip(table["id"].to_pylist(), table["cluster"].to_pylist(), strict=True))
-    facts = look_at_moments(run, split, head, rows, labelled, with_features=arguments.segments > 0)
+    facts = look_at_moments(run, split, head, rows, labelled, maps=arguments.maps, with_features=arguments.segments > 0)
     _add_facts(rows, facts, arguments.segments, run.config.seed)
+    for row in rows:
+        row["maps"] = arguments.maps
     boxes = box_table(rows)
     notes = _notes(len(kept) - len(clips), num_rejected, num_moved, len(clips) - _num_clips(boxes, boxless), boxless)
     target = files.boxes(split, head)
-    write_parquet(boxes.replace_schema_metadata({KEY: evidence_key(run.folder)}), target)
+    write_parquet(boxes.replace_schema_metadata({KEY: evidence_key(run.folder, arguments.maps)}), target)
     handed: dict[str, Path] = {}
     if arguments.to:
         handed, more = _hand_over(arguments, run, boxes, clips, files.boxes_handover, [*notes, worth])
@@ -164,7 +166,7 @@ def _hand_over(
             for clip_id, of_clip in sizes.items()
             for row, name, size in zip(by_clip[clip_id], files[clip_id], of_clip, strict=True)
         ]
-        about = f"{len(pictures)} boxes in pictures of {len(sizes)} clips."
+        about = f"{len(pictures)} boxes in pictures of {len(sizes)} clips, around what maps of {arguments.maps} show."
         note = "\n".join([about, *(f"{text[0].upper()}{text[1:]}." for text in (*left_out, *notes))])
         opened = hand_over_boxes(pictures, arguments.to, folder, note)
     return opened, left_out

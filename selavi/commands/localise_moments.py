@@ -17,6 +17,7 @@ from selavi.commands.evidence import BATCH_SIZE
 from selavi.inference.device import best_device
 from selavi.inference.load import load_model
 from selavi.localisation import evidence
+from selavi.localisation.maps import MAP_KINDS
 from selavi.localisation.moments import heard_modalities, shown_features, sounding
 from selavi.meter import follow
 from selavi.runs.record import Run
@@ -42,6 +43,7 @@ def look_at_moments(
     moments: Sequence[Mapping[str, Any]],
     labelled: Mapping[str, int],
     *,
+    maps: str,
     with_features: bool,
 ) -> MomentFacts:
     """Read the window around each moment.
@@ -52,6 +54,7 @@ def look_at_moments(
         head: column of the label bank.
         moments: n rows, each with id and time_s.
         labelled: cluster of each clip, by id, as it was labelled: evidence is for that one, whatever it is called now.
+        maps: their kind, where the pictures are looked at.
         with_features: whether the pictures are looked at too.
     """
     config = run.config
@@ -87,9 +90,9 @@ def look_at_moments(
         begin, numbers = here.stop, order[here]
         sounds[numbers] = sounding(model, augment, batch, clusters[here], head, config).numpy()
         if with_features:
-            maps = evidence.find_evidence(model, augment, batch, clusters[here], head, config)[evidence.PICTURED]
+            shown_maps = MAP_KINDS[maps].find(model, augment, batch, clusters[here], head, config)[evidence.PICTURED]
             has_picture = batch.present[evidence.PICTURED].numpy()
-            shown = shown_features(model, augment, batch, maps, shares[here])
+            shown = shown_features(model, augment, batch, shown_maps, shares[here])
             for target, values in zip((inside, whole), shown, strict=True):
                 target[numbers] = np.where(has_picture[:, None], values.numpy(), np.nan)
     return MomentFacts(sounds, inside, whole)

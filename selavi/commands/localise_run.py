@@ -26,6 +26,7 @@ from selavi.ids import explain_missing
 from selavi.inference.device import best_device
 from selavi.inference.load import load_model
 from selavi.localisation import boxes, evidence
+from selavi.localisation.maps import MAP_KINDS
 from selavi.meter import follow
 from selavi.results.cluster_table import assignments, probe_of, read_labels
 from selavi.runs.folder import RunFolder
@@ -70,33 +71,34 @@ def localise_run(arguments: LocaliseArguments) -> LocaliseResult:
         )
     measured = None
     if arguments.annotations is not None:
-        measured = _measure(arguments.annotations, arguments.format, run, split, head)
-    worth = _worth(run, split, head)
+        measured = _measure(arguments, arguments.annotations, run, split, head)
+    worth = _worth(run, split, head, arguments.maps)
     boxes = write_boxes(arguments, run, split, head, worth) if arguments.writes_boxes else None
-    return LocaliseResult(split, head, measured, boxes, worth)
+    return LocaliseResult(split, head, arguments.maps, measured, boxes, worth)
 
 
-def _measure(annotated: Path, format_name: str, run: Run, split: str, head: int) -> Measured:
+def _measure(arguments: LocaliseArguments, annotated: Path, run: Run, split: str, head: int) -> Measured:
     """Compute the maps of the annotated clips, score them beside their priors, and write the figures down."""
-    annotations = read_annotations(annotated, format_name)
+    annotations = read_annotations(annotated, arguments.format)
     labels = read_labels(run.folder, split).filter(pc.field("head") == head)
     clusters = dict(zip(labels["id"].to_pylist(), labels["cluster"].to_pylist(), strict=True))
     rows = usable(select_split(run.manifest, split))
     rows = rows.filter(pc.is_in(rows["id"], value_set=pa.array(clusters, pa.string())))
     moments, notes = _moments(annotations, rows, clusters, run, annotated)
-    maps, frames, kept, num_bad = _look(run, rows, moments, head)
+    maps, frames, kept, num_bad = _look(run, rows, moments, head, arguments.maps)
     if num_bad:
         notes.append(f"{num_bad} annotated pictures are of clips that cannot be decoded, and were left out")
     if len(kept) < 2:
         raise UsageError(f"{len(kept)} of {len(moments)} annotated pictures can be looked at: two are needed")
     moves = len(frames[0]) > 1  # runs may read one frame of each window
     figures = beside_priors(maps, [moment.truth for moment in kept], "adaptive", frames if moves else None)
-    path = RunFolder(run.folder).localisation(split, head)
+    path = RunFolder(run.folder).localisation(split, head, arguments.maps)
     record = {
         "split": split,
         "head": head,
+        "maps": arguments.maps,
         "annotations": str(annotated),
-        "checkpoint": evidence_key(run.folder),
+        "checkpoint": evidence_key(run.folder, arguments.maps),
         "notes": notes,
         "figures": {name: asdict(row) for name, row in figures.items()},
         "verdict": verdict(figures),
@@ -106,17 +108,17 @@ def _measure(annotated: Path, format_name: str, run: Run, split: str, head: int)
     return Measured(figures, tuple(notes), path)
 
 
-def _worth(run: Run, split: str, head: int) -> str:
-    """What was measured of the maps of a head, in words: of this split, else of another one."""
+def _worth(run: Run, split: str, head: int, maps: str) -> str:
+    """What was measured of a head's maps of a kind, in words: of this split, else of another one."""
     files = RunFolder(run.folder)
-    here = files.localisation(split, head)
-    others = sorted(path for path in here.parent.glob(f"*-h{head}.json") if path != here)
+    here = files.localisation(split, head, maps)
+    others = sorted(path for path in here.parent.glob(files.localisation("*", head, maps).name) if path != here)
     for path in [here, *others]:
         if not path.exists():
             continue
         record = read_json(path, _AGAIN)
         with as_written(path, _AGAIN):
-            if record.get("checkpoint") == evidence_key(run.folder):
+            if record.get("checkpoint") == evidence_key(run.folder, maps):
                 num_pictures = record["figures"][OWN]["num_pictures"]
                 return (
                     f"measured on {num_pictures:,} annotated pictures of split {record['split']}: {record['verdict']}"
@@ -168,7 +170,7 @@ def _window(annotation: Annotation, duration_s: float, clip_s: float) -> tuple[f
 
 
 def _look(
-    run: Run, rows: pa.Table, moments: Sequence[_Moment], head: int
+    run: Run, rows: pa.Table, moments: Sequence[_Moment], head: int, kind: str
 ) -> tuple[list[np.ndarray], list[np.ndarray], list[_Moment], int]:
     """Maps and frames of the windows, the moments that they are of, and how many could not be decoded."""
     config = run.config
@@ -183,7 +185,7 @@ def _look(
     for batch in follow(batches, "maps", len(batches), "batches"):
         numbers = batch.index.tolist()
         targets = torch.tensor([moments[number].cluster for number in numbers])
-        of_batch = evidence.find_evidence(model, augment, batch, targets, head, config)[evidence.PICTURED]
+        of_batch = MAP_KINDS[kind].find(model, augment, batch, targets, head, config)[evidence.PICTURED]
         for place, number in enumerate(numbers):
             if batch.present[evidence.PICTURED][place]:
                 maps.append(boxes.map_at(of_batch[place].numpy(), seen, moments[number].share))

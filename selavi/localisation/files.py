@@ -1,4 +1,4 @@
-"""RUN/evidence/SPLIT-hH.parquet: evidence of clips, written and read."""
+"""RUN/evidence/SPLIT-hH.parquet: evidence of clips, written and read; maps of another kind in RUN/KIND."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -32,9 +32,9 @@ for _name in MAPPED:
     SCHEMA = SCHEMA.append(pa.field(f"{_name}_peak", pa.float32()))
 
 
-def evidence_path(run_dir: Path, split: str, head: int) -> Path:
-    """RUN/evidence/SPLIT-hH.parquet."""
-    return RunFolder(run_dir).evidence(split, head)
+def evidence_path(run_dir: Path, split: str, head: int, maps: str = "evidence") -> Path:
+    """RUN/evidence/SPLIT-hH.parquet, or RUN/KIND/SPLIT-hH.parquet for maps of another kind."""
+    return RunFolder(run_dir).evidence(split, head, maps)
 
 
 def read_evidence(path: Path) -> Iterator[Evidence]:

@@ -29,13 +29,15 @@ BOX_SCHEMA = pa.schema(
         pa.field("name", pa.string()),
         pa.field("confidence", pa.float32(), nullable=False),
         pa.field("sounding", pa.float32()),
+        pa.field("maps", pa.string(), nullable=False),
     ]
 )
 """Column by column: id of the clip, and the moment in it (seconds from its beginning); left, upper, right and lower
 edge, in pixels of the picture as it is shown, whose width and height follow; score, the share of the picture's evidence
 that lies in the box; peak, the largest evidence in the picture (what a map of the clip stands for: docs/evidence.md);
 the clip's cluster, its name (null without one) and how confident its label is; sounding, by how much the sound around
-the moment raises the cluster's score above what silence gives (null without sound).  `segment` follows where segments
+the moment raises the cluster's score above what silence gives (null without sound); maps, the kind of map that the box
+was put around.  `segment` follows where segments
 were asked for."""
 KEY = b"selavi_key"
 """In the schema's metadata: names the checkpoint that the evidence came from; files of earlier versions lack it."""

@@ -91,16 +91,17 @@ class RunFolder:
         """The batch of a step whose gradient was not finite."""
         return self.path / "poison" / f"step-{step}.json"
 
-    def evidence(self, split: str, head: int) -> Path:
-        """Evidence for the clusters of a head, of the clips of a split."""
-        return self.path / "evidence" / f"{split}-h{head}.parquet"
+    def evidence(self, split: str, head: int, maps: str = "evidence") -> Path:
+        """Maps of a kind, for the clusters of a head, of the clips of a split."""
+        return self.path / maps / f"{split}-h{head}.parquet"
 
-    def localisation(self, split: str, head: int) -> Path:
-        """How well that evidence agrees with boxes that people drew."""
-        return self.path / "localise" / f"{split}-h{head}.json"
+    def localisation(self, split: str, head: int, maps: str = "evidence") -> Path:
+        """How well those maps agree with boxes that people drew."""
+        of_kind = "" if maps == "evidence" else f"-{maps}"
+        return self.path / "localise" / f"{split}-h{head}{of_kind}.json"
 
     def boxes(self, split: str, head: int) -> Path:
-        """What that evidence points at: a box a clip and moment."""
+        """What maps point at, of the kind that was asked for last: a box a clip and moment."""
         return self.path / "localise" / f"{split}-h{head}.parquet"
 
     @property

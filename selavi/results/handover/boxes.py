@@ -124,7 +124,7 @@ def coco(pictures: Sequence[BoxedPicture], folder: Folder) -> Path:
         )
     categories = [{"id": number, "name": name, "supercategory": ""} for name, number in numbers.items()]
     content = {
-        "info": {"description": "boxes that evidence for clusters points at"},
+        "info": {"description": "boxes that maps for clusters point at"},
         "licenses": [],
         "images": images,
         "annotations": annotations,

@@ -184,12 +184,13 @@ def test_the_gallery_shows_the_boxes_that_are_still_of_the_run(run: Path, caplog
 
     assert shown() == []
     clips = sorted(set(read_labels(run, "train")["id"].to_pylist()))[:3]
-    assert tool.main([str(run), *clips, "--head", "0"]) == 0
     path = run / "localise" / "train-h0.parquet"
-    table = pq.read_table(path)
-    caplog.clear()
-    assert len(shown()) == 3 and "boxes" not in caplog.text
-    old = table.drop_columns(["sounding"]).replace_schema_metadata(None)  # as earlier versions wrote them
+    for maps in ("windows", "evidence"):
+        assert tool.main([str(run), *clips, "--head", "0", "--maps", maps]) == 0
+        table = pq.read_table(path)
+        caplog.clear()
+        assert len(shown()) == len(set(table["id"].to_pylist())) > 0 and "boxes" not in caplog.text
+    old = table.drop_columns(["sounding", "maps"]).replace_schema_metadata(None)  # as earlier versions wrote them
     other = pa.array([100, *table["cluster"].to_pylist()[1:]], pa.int32())
     pq.write_table(old.set_column(old.schema.get_field_index("cluster"), "cluster", other), path)
     assert len(shown()) == 3 and f"1 of {len(table)} boxes" in caplog.text
@@ -197,9 +198,40 @@ def test_the_gallery_shows_the_boxes_that_are_still_of_the_run(run: Path, caplog
     assert shown() == [] and f"{len(table)} of {len(table)} boxes" in caplog.text
 
 
+def test_each_kind_has_its_own_maps(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Boxes say which maps they are of, and what was measured of one kind is not said of another."""
+    clips = sorted(set(read_labels(run, "train")["id"].to_pylist()))[:4]
+    annotated = boxes_of(run, [f"{{{number}}},1.0,0.2,0.2,0.5,0.5" for number in range(4)], tmp_path)
+    words = [str(run), *clips, "--head", "0", "--segments", "2"]
+    stored = {maps: run / maps / "train-h0.parquet" for maps in ("evidence", "windows")}
+    tables = {}
+    for maps, path in stored.items():
+        capsys.readouterr()
+        assert tool.main([*words, "--maps", maps]) == 0
+        printed = capsys.readouterr().out
+        assert f"head 0, by {maps}" in printed and "nobody has measured whether these maps" in printed
+        tables[maps] = pq.read_table(run / "localise" / "train-h0.parquet").to_pylist()
+        assert {row["maps"] for row in tables[maps]} == {maps}
+        assert tool.main([*words, "--maps", maps, "--annotations", str(annotated)]) == 0
+        assert f"{maps} of head 0 in 4 annotated pictures" in capsys.readouterr().out
+        assert pq.read_table(path).num_rows == 4
+    assert (run / "localise" / "train-h0.json").exists() and (run / "localise" / "train-h0-windows.json").exists()
+    assert [row["x0"] for row in tables["evidence"]] != [row["x0"] for row in tables["windows"]]
+    both = [{(row["id"], row["time_s"]): row["sounding"] for row in table} for table in tables.values()]
+    shared = both[0].keys() & both[1].keys()
+    assert shared and all(both[0][key] == pytest.approx(both[1][key], abs=1e-4) for key in shared)
+    windows = pq.read_table(stored["windows"])
+    assert windows["audio"].null_count == len(windows)
+    shutil.copy(stored["evidence"], stored["windows"])  # maps of another kind are not taken for windows
+    assert tool.main([*words, "--maps", "windows"]) == 0
+    assert pq.read_table(stored["windows"]).equals(windows)
+    assert pq.read_table(run / "localise" / "train-h0.parquet").to_pylist() == tables["windows"]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["--maps", "heat"], "--maps heat: there is no such kind; there are evidence, windows"),
         (["--segments", "1"], "--segments 1: expected 2 or more"),
         (["nobody.mp4"], r"1 of 1 clips, such as 'nobody\.mp4', are not among the \d+ labelled ones of split train"),
         (["--to", "voc"], "--to voc: expected some of coco, yolo, cvat, labelstudio, fiftyone"),

@@ -1,0 +1,31 @@
+"""The kinds of maps that say where a cluster lies, by their names."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+from selavi.augment import Augment
+from selavi.batch import ClipBatch
+from selavi.config import Config
+from selavi.localisation.evidence import PICTURED, explained_modalities, find_evidence
+from selavi.localisation.windows import find_in_windows
+from selavi.model import SelaviModel
+
+
+class MapKind(NamedTuple):
+    """How maps of one kind are made."""
+
+    version: str
+    """Differs from one kind to another, and from one version to the next whose maps differ."""
+    find: Callable[[SelaviModel, Augment, ClipBatch, Tensor, int, Config], dict[str, Tensor]]
+    """model, augment, B windows of time, their clusters (B,), head, config -> (B, T, h, w) a modality or (B, F, T)."""
+    modalities: Callable[[Config, int], Sequence[str]]
+    """config, head -> those that have maps."""
+
+
+MAP_KINDS = {
+    "evidence": MapKind("maps 2", find_evidence, explained_modalities),
+    "windows": MapKind("windows 1", find_in_windows, lambda config, head: (PICTURED,)),
+}
+"""`maps 1` of the evidence showed positions half a stride to the right and below of where their filters are."""
