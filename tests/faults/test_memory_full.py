@@ -54,6 +54,6 @@ def test_a_training_without_memory_says_what_to_change_and_goes_on(
     assert "Traceback" not in error
     [line] = [line for line in error.splitlines() if line.startswith("error: ")]
     assert line.startswith(f"error: {said}")
-    assert "labelling.memory_gb" in line and "optim.batch_size" in line and "data.cache_gb" in line
+    assert "labelling.memory_gb" in line and "optim.micro_batch=N" in line and "data.cache_gb" in line
     assert fit_short(folder, "resume=auto") == 0
     assert_same_run(folder, short_run)

@@ -40,7 +40,7 @@ def test_a_command_without_memory_ends_with_one_line(
     assert run_tool(action) == 2  # type: ignore[arg-type]
     error = capsys.readouterr().err
     assert error.startswith(f"error: memory is full: {asked} more were asked for, ")
-    assert re.search(r", \d+\.\d GB are free\. What may help: .* labelling\.memory_gb.* optim\.batch_size", error)
+    assert re.search(r", \d+\.\d GB are free\. What may help: .* labelling\.memory_gb.* optim\.micro_batch=N", error)
     assert error.count("\n") == 1
 
 

@@ -291,4 +291,4 @@ def test_a_table_that_no_memory_holds_is_named(dry: Dry, monkeypatch: pytest.Mon
     monkeypatch.setattr(dry_run, "memory_now", lambda: 0)
     code, text = dry()
     assert code == 2
-    assert re.search(r"all of it needs \S+ [MG]B of memory, 10 MB are free: lower optim\.batch_size", text)
+    assert re.search(r"all of it needs \S+ [MG]B of memory, 10 MB are free: set or lower optim\.micro_batch", text)
