@@ -15,7 +15,7 @@ class MicroBatched(pl.LightningModule):
     """A module whose training_step takes `optim.micro_batch` clips at a time; batch norm sees only these together.
 
     Lightning sets gradients to zero between training_step and its backward pass.  Here that is the backward pass of the
-    last micro-batch, before which those of the others have been: for them it is done earlier.
+    last micro-batch, before which those of the others have been: so it is done before the first.
     """
 
     config: Config
@@ -26,19 +26,14 @@ class MicroBatched(pl.LightningModule):
         Between processes nothing is exchanged before the last: the backward passes inside of training_step come before
         DistributedDataParallel listens to gradients.
         """
-        parts = batch.split(self.config.optim.micro_batch)
-        if len(parts) == 1:
-            return loss_of(batch)
         self.zero_grad()
-        earlier = []
-        for part in parts[:-1]:
-            loss = loss_of(part) / len(parts)
+        parts = batch.split(self.config.optim.micro_batch)
+        loss = loss_of(parts[0]) / len(parts)
+        for part in parts[1:]:
             with torch.autocast(loss.device.type, enabled=False):
                 loss.backward()
-            earlier.append(loss.detach())
-        return torch.stack(earlier).sum() + loss_of(parts[-1]) / len(parts)
+            loss = loss.detach() + loss_of(part) / len(parts)
+        return loss
 
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:
-        """See above."""
-        if self.config.optim.micro_batch in (None, self.config.optim.batch_size):
-            optimizer.zero_grad()
+        """Do nothing: see above."""
