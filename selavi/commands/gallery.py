@@ -13,6 +13,7 @@ from datamodules.stores.opening import open_prepared
 from selavi.commands.evidence import evidence_for, evidence_key
 from selavi.commands.export import ExportArguments
 from selavi.commands.gallery_workers import pool
+from selavi.commands.localise import MAPS
 from selavi.commands.prepared_clips import read_shard, write_shard
 from selavi.config import Config
 from selavi.errors import DataError, UsageError
@@ -59,6 +60,8 @@ class GalleryContent:
 def write_run_gallery(arguments: ExportArguments, content: GalleryContent) -> GalleryReport:
     """Write RUN/gallery."""
     explain = partial(_evidence, arguments.run, arguments.root, content.split, content.head)
+    shows_boxes = reads_media(content.config) and arguments.media != "none"
+    boxes, box_maps = _boxes(arguments.run, content) if shows_boxes else (None, MAPS[0])
     has_evidence = arguments.evidence and reads_media(content.config) and arguments.media != "none"
     return write_gallery(
         RunFolder(arguments.run).gallery,
@@ -71,7 +74,8 @@ def write_run_gallery(arguments: ExportArguments, content: GalleryContent) -> Ga
         method=arguments.map,
         explain=explain if has_evidence else None,
         num_explained=arguments.evidence,
-        boxes=_boxes(arguments.run, content) if reads_media(content.config) and arguments.media != "none" else None,
+        boxes=boxes,
+        box_maps=box_maps,
         columns=content.columns,
         run_jobs=pool(content.config.data.scan_workers),
     )
@@ -116,11 +120,14 @@ def _evidence(run_dir: Path, root: str, split: str, head: int, ids: list[str]) -
     yield from read_faded(path)
 
 
-def _boxes(run_dir: Path, content: GalleryContent) -> pa.Table | None:
-    """What `selavi localise` wrote of the chosen head; nothing, with a word about it, where that is of other labels."""
+def _boxes(run_dir: Path, content: GalleryContent) -> tuple[pa.Table | None, str]:
+    """What `selavi localise` wrote of the chosen head, and the kind of maps that it is of.
+
+    Nothing, with a word about it, where it is of other labels.
+    """
     path = RunFolder(run_dir).boxes(content.split, content.head)
     if not path.exists():
-        return None
+        return None, MAPS[0]
     again = command("localise", run_dir, "--split", content.split, "--head", str(content.head))
     advice = f"write it again: {again}"
     with ParquetReader(path, advice=advice) as file:
@@ -129,11 +136,12 @@ def _boxes(run_dir: Path, content: GalleryContent) -> pa.Table | None:
     clusters = next(head.cluster for head in content.heads if head.head == content.head)
     final = content.names.final_cluster(content.head, clusters)
     current = current_boxes(table, content.clips, clusters, final)
-    if key is not None and key.decode() not in [evidence_key(run_dir, maps) for maps in MAP_KINDS]:
+    kinds = {evidence_key(run_dir, maps): maps for maps in MAP_KINDS}
+    if key is not None and key.decode() not in kinds:
         current = current.slice(0, 0)
     if num_left := len(table) - len(current):
         log.warning(f"{num_left} of {len(table)} boxes in {path} are of an earlier state of the run: {advice}")
-    return current if len(current) else None
+    return current if len(current) else None, MAPS[0] if key is None else kinds.get(key.decode(), MAPS[0])
 
 
 def _source(arguments: ExportArguments, content: GalleryContent) -> MediaSource:

@@ -235,6 +235,18 @@ def test_evidence_lies_over_the_pictures_when_asked_for(visit: Visit, gallery: P
     assert "to hear it" in page.locator(".hint").first.inner_text()
 
 
+@pytest.mark.parametrize(
+    ("maps", "words"), [("evidence", "around its largest hot part"), ("windows", "when each is looked at by itself")]
+)
+def test_boxes_say_which_maps_they_are_of(visit: Visit, gallery: Path, maps: str, words: str) -> None:
+    page = visit(gallery)
+    page.evaluate("(maps) => { app.index.hasBoxes = true; app.index.boxMaps = maps; }", maps)
+    go_to(page, "#/cluster/0")
+    page.wait_for_selector(".row.odd button.tile")
+    page.keyboard.press("e")
+    assert words in page.locator(".hint").first.inner_text()
+
+
 def test_boxes_lie_on_their_pictures_and_follow_the_evidence_switch(visit: Visit, gallery: Path) -> None:
     page = visit(gallery)
     page.evaluate("app.index.hasBoxes = true")

@@ -146,6 +146,7 @@ def write_gallery(
     explain: Callable[[list[str]], Iterable[Evidence]] | None = None,
     num_explained: int = 4,
     boxes: pa.Table | None = None,
+    box_maps: str = "evidence",
     columns: Columns | None = None,
     run_jobs: RunJobs = in_process,
 ) -> GalleryReport:
@@ -165,7 +166,8 @@ def write_gallery(
         method: of the map.
         explain: gives the evidence for clips, by id, under the chosen head.
         num_explained: the most typical clips of each of its clusters that are explained.
-        boxes: boxes.COLUMNS, what evidence points at under the chosen head, of any clips; None where there are none.
+        boxes: boxes.COLUMNS, what maps point at under the chosen head, of any clips; None where there are none.
+        box_maps: the kind of these maps, evidence or windows.
         columns: what a table says of the clips.
         run_jobs: runs the jobs.
 
@@ -180,7 +182,7 @@ def write_gallery(
     thumbnails = writer.make_thumbnails()
     overlays = writer.draw_overlays(explain, num_explained)
     placed = [] if boxes is None else place_boxes(boxes, writer.clips, writer.geometry)
-    pictures = data.PictureNames(thumbnails, overlays, placed if any(placed) else None)
+    pictures = data.PictureNames(thumbnails, overlays, placed if any(placed) else None, box_maps)
     writer.write_comparisons()
     writer.write_members(pictures, writer.take_media())
     writer.write_search_and_labels()
@@ -473,6 +475,7 @@ class _Writer:
             "noMap": self.report.no_map,
             "hasEvidence": bool((pictures.evidence != b"").any()),
             "hasBoxes": pictures.boxes is not None,
+            "boxMaps": pictures.box_maps,
             "columns": list(self.columns.names) if self.columns else [],
             "words": self.source.is_empty,
             "membersPart": data.PART,

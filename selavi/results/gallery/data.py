@@ -40,6 +40,8 @@ class PictureNames:
     """(N,) bytes; shown under the chosen head."""
     boxes: PlacedBoxes | None = None
     """N of them, shown with the evidence; None where the run has no boxes."""
+    box_maps: str = "evidence"
+    """The kind of maps that the boxes are of."""
 
 
 def encode(value: Any) -> str:

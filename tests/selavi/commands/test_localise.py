@@ -190,6 +190,7 @@ def test_the_gallery_shows_the_boxes_that_are_still_of_the_run(run: Path, caplog
         table = pq.read_table(path)
         caplog.clear()
         assert len(shown()) == len(set(table["id"].to_pylist())) > 0 and "boxes" not in caplog.text
+        assert read_call(run / "gallery" / "data" / "index.js")[1][0]["boxMaps"] == maps
     old = table.drop_columns(["sounding", "maps"]).replace_schema_metadata(None)  # as earlier versions wrote them
     other = pa.array([100, *table["cluster"].to_pylist()[1:]], pa.int32())
     pq.write_table(old.set_column(old.schema.get_field_index("cluster"), "cluster", other), path)

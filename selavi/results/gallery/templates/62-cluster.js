@@ -7,7 +7,10 @@ const ROWS = [
   ["odd", "Odd ones out", "least like the others"],
 ];
 
-const BOX_WORDS = "The box is around its largest hot part.";
+const BOX_WORDS = {
+  evidence: "The box is around its largest hot part.",
+  windows: "The box is around the parts of the picture that look most like the cluster when each is looked at by itself.",
+};
 const EVIDENCE_WORDS = "What glows is what the model goes by; that is often beside the thing itself.";
 
 const clusterView = {
@@ -233,7 +236,8 @@ const clusterView = {
   rowsBar() {
     const switches = make("div", { class: "rows-bar" });
     const words = make("p", { class: "quiet hint", "aria-live": "polite" });
-    const why = present([app.index.hasEvidence && EVIDENCE_WORDS, app.index.hasBoxes && BOX_WORDS]).join(" ");
+    const { hasEvidence, hasBoxes, boxMaps } = app.index;
+    const why = present([hasEvidence && EVIDENCE_WORDS, hasBoxes && BOX_WORDS[boxMaps]]).join(" ");
     const say = () => fillWith(words, evidence.shown && why ? why : hint);
     if (why) {
       const toggle = button("Why this cluster", () => {
