@@ -297,28 +297,52 @@ def test_a_cluster_that_does_not_answer_is_a_line(media: Path, tmp_path: Path, c
     assert f"--on ray://127.0.0.1:{port}: there is no Ray cluster to connect to" in capfd.readouterr().err
 
 
+ALL_WAIT_BUT_ONE = """
+import pathlib, time
+
+def encoder():
+    go, waits = pathlib.Path("go"), False
+    try:
+        pathlib.Path("one").touch(exist_ok=False)
+    except FileExistsError:
+        waits = True
+
+    def encode(frames):
+        while waits and not go.exists():
+            time.sleep(0.05)
+        with open("encoded.txt", "a") as file:
+            file.write("clip\\n" * len(frames))
+        return frames.mean((3, 4)).flatten(1)
+    return encode
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
 def test_a_command_that_is_stopped_goes_on(
     number: signal.Signals, code: int, cluster: str, demo_set: Path, tmp_path: Path, repository: Path
 ) -> None:
-    whole, out = tmp_path / "whole", tmp_path / "shared"
-    words = [str(demo_set), "--cache-dir", str(tmp_path / "cache"), *SIZES]
-    assert prepare.main([words[0], str(whole), *words[1:], "--workers", "1"]) == 0
-    shared = [sys.executable, str(repository / "tools" / "prepare.py"), words[0], str(out), *words[1:], "--on", "ray"]
-    shared += ["--ray-tasks", "3"]
+    (tmp_path / "waiting.py").write_text(ALL_WAIT_BUT_ONE)
+    out, encoded = tmp_path / "shared", tmp_path / "encoded.txt"
+    words = [sys.executable, str(repository / "tools" / "embed.py"), str(demo_set / "test"), "--with"]
+    words += ["waiting:encoder", "--shard-clips", "3", "data.clip_s=1", "video.num_frames=2", "video.size=32"]
+    words += ["video.decode_size=32", f"data.cache_dir={tmp_path}/cache"]
+    shared = [*words, "--out", str(out), "--on", "ray", "--ray-tasks", "3"]
     stopped = subprocess.Popen(shared, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
     until_s = time.monotonic() + 120
-    while not list(out.glob("parts/task-?-of-3")):
+    while len(list(out.glob("parts/*.parquet"))) < 2:  # the shards of the one
         assert stopped.poll() is None and time.monotonic() < until_s
         time.sleep(0.05)
     os.kill(stopped.pid, number)
     said = stopped.communicate(timeout=120)[1]
     assert stopped.returncode == code, said
-    assert "prepare: what is finished is kept: the same command goes on" in said
-    assert not list(tmp_path.rglob(".selavi-*"))
-    assert not (out / "shards.json").exists()
+    assert "embed: what is finished is kept: the same command goes on" in said
+    assert not list(tmp_path.rglob(".selavi-*")) and not (out / "ids.csv").exists()
+    (tmp_path / "go").touch()
     again = subprocess.run(shared, stderr=subprocess.PIPE, text=True, cwd=tmp_path, check=False)
     assert again.returncode == 0, again.stderr
-    assert "48 of them encoded now" not in again.stderr and "48 clips in" in again.stderr
-    assert files_of(out) == files_of(whole)
+    assert "16 clips have vectors" in again.stderr and len(encoded.read_text().split()) == 16  # each once
+    whole = [*words, "--out", str(tmp_path / "whole"), "--workers", "1"]
+    assert subprocess.run(whole, cwd=tmp_path, check=False).returncode == 0
+    for name in ("video.npy", "ids.csv"):
+        assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
