@@ -64,7 +64,6 @@ class ClipDataModule(pl.LightningDataModule):
         self.manifest = self._mapped(manifest)
         self.loaders = ClipLoaders(config, self.manifest, media)
         self.train_rows = self._mapped(usable(select_split(self.manifest, config.data.train_split)))
-        self._labelling: tuple[Batches, AllSampler] | None = None
         if reads_media(config):
             require_room_for_batches(config)
 
@@ -91,15 +90,20 @@ class ClipDataModule(pl.LightningDataModule):
         """
         return steps_per_epoch(self.config, len(self.train_rows), world_size)
 
+    @cached_property
+    def _both(self) -> tuple[Batches, Batches, AllSampler]:
+        """For training and for labelling, which never read at the same time: they share loader processes."""
+        processes = self.loaders.processes()
+        training = self.loaders.training_loader(self.train_rows, processes)
+        return training, *self.loaders.labelling_loader(self.train_rows, processes)
+
     def train_dataloader(self) -> Batches:
         """Random views in random order, whole batches only, as many on every rank."""
-        return self.loaders.training_loader(self.train_rows)
+        return self._both[0]
 
     def labelling_loader(self, pass_number: int) -> Batches:
         """One random view of every training clip of this rank, in order; another view for each pass number."""
-        if self._labelling is None:
-            self._labelling = self.loaders.labelling_loader(self.train_rows)
-        loader, sampler = self._labelling
+        _, loader, sampler = self._both
         sampler.set_epoch(pass_number)
         return loader
 
@@ -131,7 +135,7 @@ def require_room_for_batches(config: Config) -> None:
 
 
 def bytes_of_batches(config: Config) -> int:
-    """Bytes of a batch of each loader: both have some in flight when a labelling comes in the middle of an epoch."""
+    """Bytes of a batch of each loader: those of an epoch wait while a labelling comes in the middle of it."""
     return (config.optim.batch_size + config.labelling.batch_size) * num_bytes(config)
 
 

@@ -110,7 +110,7 @@ def _check_cores(machine: Machine, config: Config) -> Check:
 
 
 def _check_memory(machine: Machine, config: Config) -> Check:
-    needed = machine.processes * (2 * config.data.num_workers * _WORKER_BYTES + _MODEL_BYTES)
+    needed = machine.processes * (config.data.num_workers * _WORKER_BYTES + _MODEL_BYTES)
     text = f"{_gb(machine.memory_bytes)} free"
     if machine.memory_bytes >= needed:
         return Check("machine", "memory", "ok", text)
@@ -120,7 +120,7 @@ def _check_memory(machine: Machine, config: Config) -> Check:
 
 
 def _check_shared_memory(machine: Machine, config: Config) -> Check:
-    """Training and labelling have loaders of their own; in a labelling the batches of both are in memory."""
+    """In a labelling, the batches of an epoch that it interrupts are in memory, too."""
     workers = config.data.num_workers
     batch_bytes = (config.optim.batch_size + config.labelling.batch_size) * num_bytes(config)
     needed = machine.processes * needed_bytes(batch_bytes, workers)
@@ -147,7 +147,7 @@ def _check_disk(machine: Machine, config: Config) -> Check:
 
 
 def _check_open_files(machine: Machine, config: Config) -> Check:
-    needed = 256 + 2 * config.data.num_workers * _FILES_A_WORKER
+    needed = 256 + config.data.num_workers * _FILES_A_WORKER
     text = f"{machine.open_files} for a process"
     if machine.open_files >= needed:
         return Check("machine", "open files", "ok", text)

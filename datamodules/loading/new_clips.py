@@ -20,6 +20,7 @@ from datamodules.loading.loader import Loader
 from datamodules.loading.sampling import RowSampler, ViewKey, even_view, random_view
 from datamodules.loading.shared_memory import require_shared_memory
 from datamodules.loading.vector_loader import VectorLoader
+from datamodules.loading.workers import LoaderProcesses
 from datamodules.stores.files import FileReader
 from datamodules.stores.neighbours import NeighbourReader, has_pieces
 from datamodules.stores.reader import ClipReader, Facts
@@ -353,8 +354,6 @@ class ClipList:
             sampler,
             batch_size,
             clip_bytes=num_bytes(self.config),
-            num_workers=num_workers,
-            timeout_s=self.config.data.timeout_s,
-            pin_memory=pin_memory,
+            processes=LoaderProcesses(num_workers, timeout_s=self.config.data.timeout_s, pin_memory=pin_memory),
             block=size,
         )

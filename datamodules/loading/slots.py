@@ -8,13 +8,12 @@ batch goes the usual way of torch.
 """
 
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch.utils.data import Sampler
 
 from datamodules.loading.mapped import by_pieces, from_pieces
 from datamodules.loading.sampling import ViewKey
@@ -28,6 +27,9 @@ class Order:
     """What a loader process shall make."""
 
     keys: Sequence[ViewKey]
+    """Without any there is nothing to make."""
+    source: int
+    """Number of the dataset."""
     slot: int | None
     """Where to put it; None: in memory of its own."""
 
@@ -67,15 +69,19 @@ class Slots:
         self.in_flight: set[int] = set()
         _POOLS[id(self)] = self
 
-    def orders(self, batches: Iterable[Sequence[ViewKey]]) -> Iterator[Order]:
-        """Give each batch of a pass a slot as far as there are any; no batch of an earlier pass is on its way then."""
-        self.free += self.in_flight  # of a pass that was left in the middle
-        self.in_flight.clear()
-        for keys in batches:
-            slot = self.free.pop() if self.free else None
-            if slot is not None:
-                self.in_flight.add(slot)
-            yield Order(keys, slot)
+    def take(self) -> int | None:
+        """A slot for a batch; None where none is free."""
+        if not self.free:
+            return None
+        slot = self.free.pop()
+        self.in_flight.add(slot)
+        return slot
+
+    def give_back(self, slot: int | None) -> None:
+        """A slot whose batch was not made; nothing happens where it has arrived, or there was none."""
+        if slot in self.in_flight:
+            self.in_flight.remove(slot)
+            self.free.append(slot)
 
     def open(self, filled: Filled) -> ClipBatch:
         """Tensors that lie in a slot, which is free again when the last of them is gone."""
@@ -98,44 +104,30 @@ class ClipSource(Protocol):
 
 
 class OrderedBatches:
-    """A dataset as a loader process has it, with the slots.
+    """Datasets as a loader process has them, with the slots of each."""
 
-    Args:
-        dataset: gives clips.
-        slots: None: every batch has memory of its own.
-    """
-
-    def __init__(self, dataset: ClipSource, slots: Slots | None) -> None:
-        self.dataset = dataset
-        self.pool, self.memory = id(slots), slots.memory if slots is not None else None
+    def __init__(self, datasets: Sequence[ClipSource], slots: Sequence[Slots]) -> None:
+        self.datasets = datasets
+        self.pools, self.memories = [id(pool) for pool in slots], [pool.memory for pool in slots]
 
     def __getstate__(self) -> dict[str, Any]:
-        stream, pieces = by_pieces(self.dataset)
-        return {"dataset": stream, "pieces": pieces, "pool": self.pool, "memory": self.memory}
+        stream, pieces = by_pieces(self.datasets)
+        return {"datasets": stream, "pieces": pieces, "pools": self.pools, "memories": self.memories}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.dataset = from_pieces(state["dataset"], state["pieces"])
-        self.pool, self.memory = state["pool"], state["memory"]
+        self.datasets = from_pieces(state["datasets"], state["pieces"])
+        self.pools, self.memories = state["pools"], state["memories"]
 
-    def __getitems__(self, order: Order) -> ClipBatch | Filled:
+    def __getitems__(self, order: Order) -> ClipBatch | Filled | None:
         """Make a batch; torch calls this."""
-        clips = (self.dataset[key] for key in order.keys)
+        if not order.keys:
+            return None
+        dataset = self.datasets[order.source]
+        clips = (dataset[key] for key in order.keys)
         if order.slot is None:
             return collate(clips, len(order.keys))
-        assert self.memory is not None
-        batch = collate(clips, len(order.keys), self.memory[order.slot])
+        batch = collate(clips, len(order.keys), self.memories[order.source][order.slot])
         inputs = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in batch.inputs.items()}
         present = {name: values.numpy() for name, values in batch.present.items()}
-        return Filled(self.pool, order.slot, inputs, batch.index.numpy(), present, batch.draws.numpy(), batch.errors)
-
-
-class Orders(Sampler[Order]):
-    """Orders of a pass for OrderedBatches."""
-
-    def __init__(self, batches: Iterable[Sequence[ViewKey]], slots: Slots | None) -> None:
-        self.batches, self.slots = batches, slots
-
-    def __iter__(self) -> Iterator[Order]:
-        if self.slots is None:
-            return (Order(keys, None) for keys in self.batches)
-        return self.slots.orders(self.batches)
+        index, draws = batch.index.numpy(), batch.draws.numpy()
+        return Filled(self.pools[order.source], order.slot, inputs, index, present, draws, batch.errors)

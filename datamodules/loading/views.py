@@ -13,6 +13,7 @@ from datamodules.loading.mapped import in_file
 from datamodules.loading.sampling import AllSampler, ChosenWindow, Endless, TrainSampler, WindowSampler
 from datamodules.loading.shared_memory import require_shared_memory
 from datamodules.loading.vector_loader import VectorLoader
+from datamodules.loading.workers import LoaderProcesses
 from datamodules.stores.neighbours import NeighbourReader, has_pieces
 from datamodules.stores.opening import Media
 from datamodules.stores.reader import ClipReader
@@ -40,12 +41,22 @@ class ClipLoaders:
         self.config, self.manifest, self.media = config, manifest, media
         self.files = open_files(config)
 
-    def training_loader(self, rows: pa.Table) -> Batches:
-        """Random views in random order, whole batches only, as many on every rank."""
+    def processes(self) -> LoaderProcesses:
+        """Loader processes, for one loader or several of the same rows."""
+        data, pin_memory = self.config.data, self.config.trainer.accelerator != "cpu"
+        return LoaderProcesses(data.num_workers, timeout_s=data.timeout_s, pin_memory=pin_memory)
+
+    def training_loader(self, rows: pa.Table, processes: LoaderProcesses | None = None) -> Batches:
+        """Random views in random order, whole batches only, as many on every rank.
+
+        Args:
+            rows: of the manifest, usable.
+            processes: make the batches; None: the loader has some of its own.
+        """
         batch_size = self.config.optim.batch_size
         reader = self._reader(rows)
         sampler = self._train_sampler(rows, reader, batch_size)
-        return self._loader(self._dataset(rows, reader), sampler, batch_size)
+        return self._loader(self._dataset(rows, reader), sampler, batch_size, processes=processes)
 
     def endless_loader(self, rows: pa.Table, batch_size: int) -> Batches:
         """As training_loader, epoch after epoch without an end or a pause: for measuring.
@@ -58,15 +69,19 @@ class ClipLoaders:
         sampler = Endless(self._train_sampler(rows, reader, 1))
         return self._loader(self._dataset(rows, reader), sampler, batch_size)
 
-    def labelling_loader(self, rows: pa.Table) -> tuple[Batches, AllSampler]:
+    def labelling_loader(self, rows: pa.Table, processes: LoaderProcesses | None = None) -> tuple[Batches, AllSampler]:
         """One random view of every row of this rank, in order, and the sampler, which is told the number of the pass.
 
         Another view comes for each number.
+
+        Args:
+            rows: of the manifest, usable.
+            processes: make the batches; None: the loader has some of its own.
         """
         reader = self._pass_reader(rows)
         sampler = AllSampler(len(rows), rank(), world_size(), "label", shards=_order(reader))
         dataset = self._dataset(rows, reader)
-        return self._loader(dataset, sampler, self.config.labelling.batch_size), sampler
+        return self._loader(dataset, sampler, self.config.labelling.batch_size, processes=processes), sampler
 
     def evaluation_loader(self, split: str, num_views: int = 1, num_crops: int = 1) -> tuple[Batches, pa.Table]:
         """The usable rows of a split, and their views as view_loader gives them."""
@@ -134,19 +149,18 @@ class ClipLoaders:
         sampler: TrainSampler | Endless | AllSampler | WindowSampler,
         batch_size: int,
         block: int = 0,
+        processes: LoaderProcesses | None = None,
     ) -> Batches:
         if not reads_media(self.config):
             ids = dataset.columns["id"]
             return VectorLoader(ids, dataset.vectors, self.config.seed, sampler, batch_size, block)
-        num_workers = self.config.data.num_workers
+        data = self.config.data
         return Loader(
-            in_file(dataset, Path(self.config.data.cache_dir)) if num_workers else dataset,
+            in_file(dataset, Path(data.cache_dir)) if data.num_workers else dataset,
             sampler,
             batch_size,
             clip_bytes=num_bytes(self.config),
-            num_workers=num_workers,
-            timeout_s=self.config.data.timeout_s,
-            pin_memory=self.config.trainer.accelerator != "cpu",
+            processes=processes or self.processes(),
             block=block,
         )
 

@@ -105,7 +105,7 @@ def memory_lines(config: Config, clips: Clips, rehearsal: Rehearsal, room: Room,
         world_size: processes of the run on all machines.
     """
     of_labelling, bank = labelling_bytes(config, clips, rehearsal, world_size), bank_bytes(config, clips)
-    num_loaders = 2 * config.data.num_workers  # training and labelling have loaders of their own
+    num_loaders = config.data.num_workers
     loaders = num_loaders * room.process_bytes + room.batch_bytes
     kept = step_features_bytes(config, clips, rehearsal, world_size)
     in_memory = 0.0 if rehearsal.on_gpu else of_labelling

@@ -276,6 +276,7 @@ class LabellingCallback(pl.Callback):
         batches = islice(self._labelling_batches(trainer, 0), min(labelling.warmup_batches, max(1, whole)))
         module.train()
         torch.manual_seed(self.config.seed)
+        torch.empty((), dtype=torch.int64).random_()  # as loaders once did: the labels of a seed stay what they were
         with torch.no_grad(), trainer.precision_plugin.forward_context():
             for _, features, _ in module.encode(batches, random=True):
                 module.model.logits(features)

@@ -15,6 +15,7 @@ from datamodules.index.scan import scan
 from datamodules.loading.dataset import ClipDataset
 from datamodules.loading.loader import Loader
 from datamodules.loading.sampling import ViewKey
+from datamodules.loading.workers import LoaderProcesses
 from datamodules.stores.cache import DecodedCache, build_cache
 from selavi.batch import NUM_DRAWS, ClipBatch
 from selavi.config import Config
@@ -158,10 +159,8 @@ def test_flipped_bytes_are_the_same_faults_whatever_the_workers(tiny: Tiny, demo
     dataset, keys = ClipDataset(rows, tiny()), [ViewKey(row, "train", 0) for row in range(12)]
 
     def load(workers: int) -> list[ClipBatch]:
-        size = num_bytes(tiny())
-        return list(
-            Loader(copy(dataset), keys, 4, clip_bytes=size, num_workers=workers, timeout_s=30, pin_memory=False)
-        )  # type: ignore[arg-type]
+        processes = LoaderProcesses(workers, timeout_s=30, pin_memory=False)
+        return list(Loader(copy(dataset), keys, 4, clip_bytes=num_bytes(tiny()), processes=processes))  # type: ignore[arg-type]
 
     alone = load(0)
     faulty = {row for batch in alone for row, _ in batch.errors}

@@ -15,11 +15,12 @@ import pytest
 import torch
 
 from datamodules.clips import ClipDataModule, prepare_data
-from datamodules.loading import loader as loader_module
+from datamodules.loading import workers as workers_module
 from datamodules.loading.dataset import ClipDataset
-from datamodules.loading.loader import Loader, WatchedReader
+from datamodules.loading.loader import Loader
 from datamodules.loading.sampling import AllSampler
 from datamodules.loading.shared_memory import require_shared_memory
+from datamodules.loading.workers import LoaderProcesses, WatchedReader
 from datamodules.stores.files import FileReader
 from selavi.batch import ClipBatch
 from selavi.config import Config
@@ -36,18 +37,17 @@ Tiny = Callable[..., Config]
 @pytest.fixture
 def make(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Loader]:
     """A loader of the 32 training clips in order, eight a batch, in two processes, with a treacherous reader."""
-    monkeypatch.setattr(loader_module, "POLL_S", 1.0)
-    monkeypatch.setattr(loader_module, "WALL_FACTOR", 1)
+    monkeypatch.setattr(workers_module, "POLL_S", 1.0)
+    monkeypatch.setattr(workers_module, "WALL_FACTOR", 1)
     config = tiny("data.cache_gb=0")
     rows = ClipDataModule(config, *prepare_data(config)).train_rows
 
     def build(**treason: object) -> Loader:
         reader = Treacherous(FileReader(rows, 1.0), **treason)  # type: ignore[arg-type]
         sampler = AllSampler(len(rows), 0, 1, "label")
-        workers = 2 if treason else 0
         dataset = ClipDataset(rows, config, reader)  # type: ignore[arg-type]
-        clip_bytes = num_bytes(config)
-        return Loader(dataset, sampler, 8, clip_bytes=clip_bytes, num_workers=workers, timeout_s=1.0, pin_memory=False)
+        processes = LoaderProcesses(2 if treason else 0, timeout_s=1.0, pin_memory=False)
+        return Loader(dataset, sampler, 8, clip_bytes=num_bytes(config), processes=processes)
 
     return build
 
@@ -81,7 +81,7 @@ def test_a_clip_that_hangs_is_given_up_and_the_pass_goes_on(
 def test_a_clip_that_takes_too_much_of_the_processor_is_given_up(
     make: Callable[..., Loader], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loader_module, "WALL_FACTOR", 1000)
+    monkeypatch.setattr(workers_module, "WALL_FACTOR", 1000)
     assert list(errors(list(make(hangs=13, busy=True)))) == [13]
 
 
@@ -90,13 +90,13 @@ def test_a_clip_that_waits_for_the_processor_is_not(
 ) -> None:
     """Time in which a process does not run, because the machine is busy, is not its own."""
     loader = make(hangs=-2)
-    loader.watched.now[:] = torch.tensor([5.0, time.monotonic() - 60, 0.0], dtype=torch.float64)
+    loader.processes.now[:] = torch.tensor([5.0, time.monotonic() - 60, 0.0], dtype=torch.float64)
     processes = [SimpleNamespace(pid=os.getpid(), is_alive=lambda: True, exitcode=None)] * 2
-    monkeypatch.setattr(loader, "_processes", lambda: processes)
-    loader.watched.now[:, 2] = time.process_time()
-    assert [lost.row for lost in loader._lost()] == [5, 5]
-    monkeypatch.setattr(loader_module, "WALL_FACTOR", 1000)
-    assert loader._lost() == []
+    monkeypatch.setattr(loader.processes, "_processes", lambda: processes)
+    loader.processes.now[:, 2] = time.process_time()
+    assert [lost.row for lost in loader.processes._lost()] == [5, 5]
+    monkeypatch.setattr(workers_module, "WALL_FACTOR", 1000)
+    assert loader.processes._lost() == []
 
 
 def test_one_death_is_forgiven(make: Callable[..., Loader], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -111,7 +111,7 @@ def test_a_death_between_two_passes_is_forgiven(make: Callable[..., Loader], cap
     """The next pass waits for the processes of the one before, and is told there that one is gone."""
     loader = make(hangs=-2)
     first = list(loader)
-    for process in loader._processes():
+    for process in loader.processes._processes():
         process.kill()
         process.join()
     assert_same(list(loader), first)
@@ -122,11 +122,11 @@ def test_a_death_between_two_passes_is_forgiven(make: Callable[..., Loader], cap
 def test_processes_that_are_busy_with_an_abandoned_pass_do_not_end_the_next(
     make: Callable[..., Loader], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loader_module, "WALL_FACTOR", 1000)
+    monkeypatch.setattr(workers_module, "WALL_FACTOR", 1000)
     loader = make(hangs=29)
     next(iter(loader))
     time.sleep(0.5)  # until a process is at clip 29
-    monkeypatch.setattr(loader.watched.reader, "hangs", -2)
+    monkeypatch.setattr(loader.dataset.reader.reader, "hangs", -2)
     assert_same(list(loader), list(make()))
 
 
@@ -140,7 +140,7 @@ def test_a_clip_that_kills_twice_is_given_up(make: Callable[..., Loader]) -> Non
 @pytest.mark.slow
 def test_two_deaths_at_different_clips_end_the_run(make: Callable[..., Loader], tmp_path: Path) -> None:
     loader = make(dies=(3, 20))
-    loader.watched.reader = Once(loader.watched.reader, {3: tmp_path / "3"})
+    loader.dataset.reader.reader = Once(loader.dataset.reader.reader, {3: tmp_path / "3"})
     with pytest.raises(RuntimeError) as caught:
         list(loader)
     told = f"was killed by SIGKILL at clip {loader.dataset.id_of(20)}; it is the second time in this pass"
@@ -150,7 +150,7 @@ def test_two_deaths_at_different_clips_end_the_run(make: Callable[..., Loader], 
 
 def test_errors_of_the_code_are_not_taken_for_a_lost_process(make: Callable[..., Loader]) -> None:
     loader = make(hangs=-2)
-    loader.watched.given_up = {5: ()}  # type: ignore[dict-item]
+    loader.processes.given_up[5] = ()  # type: ignore[assignment]
     with pytest.raises(TypeError, match="MediaError"):
         list(loader)
 
@@ -174,8 +174,8 @@ def test_too_little_shared_memory_is_told_before_a_run(tiny: Tiny, monkeypatch: 
 
 
 def test_a_batch_that_gets_lost_ends_the_run(make: Callable[..., Loader], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loader_module, "IDLE_S", 2.0)
-    monkeypatch.setattr(loader_module, "_as_it_is", unsendable)
+    monkeypatch.setattr(workers_module, "IDLE_S", 2.0)
+    monkeypatch.setattr(workers_module, "_as_it_is", unsendable)
     with pytest.raises(RuntimeError, match="batch 0 of this pass did not arrive though all loader processes wait"):
         list(make(dies=()))
 
@@ -280,8 +280,8 @@ def test_a_clip_that_fails_is_not_taken_for_one_that_hangs(monkeypatch: pytest.M
             seen.append(watched.now[1].tolist())
             raise MediaError(Path("a.mp4"), "corrupt", "why")
 
-    watched = WatchedReader(Failing(), 2)  # type: ignore[arg-type]
-    monkeypatch.setattr(loader_module, "get_worker_info", lambda: SimpleNamespace(id=1))
+    watched = WatchedReader(Failing(), torch.full((2, 3), -1.0, dtype=torch.float64), {})  # type: ignore[arg-type]
+    monkeypatch.setattr(workers_module, "get_worker_info", lambda: SimpleNamespace(id=1))
     with pytest.raises(MediaError, match="why"):
         watched.read(7, Window(0.0, 1.0), Request(1, 16))
     assert seen[0][0] == 7 and seen[0][1] <= time.monotonic()

@@ -49,14 +49,15 @@ def test_what_is_sent_to_a_loader_process_does_not_grow_with_the_clips(tiny: Tin
     sent = []
     for num_clips in (30_000, 120_000):
         loader = ClipDataModule(config, manifest(num_clips, tmp_path)).train_dataloader()
-        dataset = loader.dataset
-        dataset.reader = dataset.reader.reader  # without what says which clip is being read, which needs a new process
-        stream = ForkingPickler.dumps(OrderedBatches(dataset, None))
+        datasets = loader.processes._datasets
+        for dataset in datasets:
+            dataset.reader = dataset.reader.reader  # without what says which clip is read, which needs a new process
+        stream = ForkingPickler.dumps(OrderedBatches(datasets, []))
         sent.append(len(stream))
-        there = pickle.loads(stream).dataset
-        assert there.id_of(num_clips - 1) == f"train/class/{num_clips - 1:07}.mp4"
-        assert there.reader.path(7) == tmp_path / "train/class/0000007.mp4"
-        assert int(there.reader.mtimes_ns[num_clips - 1]) == num_clips
+        for there in pickle.loads(stream).datasets:
+            assert there.id_of(num_clips - 1) == f"train/class/{num_clips - 1:07}.mp4"
+            assert there.reader.path(7) == tmp_path / "train/class/0000007.mp4"
+            assert int(there.reader.mtimes_ns[num_clips - 1]) == num_clips
     assert max(sent) < mapped.ENOUGH  # a copy of the columns has 40 times as much
 
 

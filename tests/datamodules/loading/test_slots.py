@@ -8,7 +8,8 @@ from datamodules.loading.dataset import ClipDataset
 from datamodules.loading.loader import Loader
 from datamodules.loading.sampling import AllSampler, ViewKey
 from datamodules.loading.shared_memory import IN_USE, PREFETCH
-from datamodules.loading.slots import Filled, OrderedBatches, Slots
+from datamodules.loading.slots import Filled, Order, OrderedBatches, Slots
+from datamodules.loading.workers import LoaderProcesses
 from datamodules.stores.cache import DecodedCache
 from selavi.batch import NUM_DRAWS, ClipBatch, DecodedClip
 from selavi.config import Config
@@ -34,8 +35,8 @@ def keys(*rows: int) -> list[ViewKey]:
 
 
 def fill(slots: Slots, *batches: list[ViewKey]) -> Iterator[ClipBatch | Filled]:
-    dataset = OrderedBatches(Numbered(), slots)
-    return (dataset.__getitems__(order) for order in slots.orders(batches))
+    dataset = OrderedBatches([Numbered()], [slots])
+    return (dataset.__getitems__(Order(batch, 0, slots.take())) for batch in batches)  # type: ignore[misc]
 
 
 def assert_rows(batch: ClipBatch, *rows: int) -> None:
@@ -73,16 +74,6 @@ def test_without_a_free_slot_a_batch_has_memory_of_its_own() -> None:
         assert_rows(batch, *rows)
 
 
-def test_slots_of_a_pass_that_was_left_come_back() -> None:
-    slots = Slots(2, 2 * CLIP_BYTES)
-    unread = list(fill(slots, keys(0, 1), keys(2, 3)))
-    assert len(unread) == 2 and not slots.free and slots.in_flight == {0, 1}
-    (filled,) = fill(slots, keys(4, 5))
-    assert isinstance(filled, Filled)
-    assert_rows(filled.open(), 4, 5)
-    assert sorted(slots.free) == [0, 1] and not slots.in_flight
-
-
 def test_a_pinned_batch_gives_its_slot_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.Tensor, "pin_memory", torch.Tensor.clone)
     slots = Slots(1, 2 * CLIP_BYTES)
@@ -102,21 +93,40 @@ def loader(tiny: Tiny) -> Loader:
     dataset = ClipDataset(data.train_rows, config, data.media.select(data.train_rows))
     sampler = AllSampler(32, 0, 1, "label")
     clip_bytes = num_bytes(config)
-    return Loader(dataset, sampler, 2, clip_bytes=clip_bytes, num_workers=2, timeout_s=30, pin_memory=False)
+    return Loader(
+        dataset, sampler, 2, clip_bytes=clip_bytes, processes=LoaderProcesses(2, timeout_s=30, pin_memory=False)
+    )
 
 
 def test_a_pass_needs_no_more_slots_than_there_are(loader: Loader) -> None:
     low = []
     for batch in loader:
-        slots = loader._slots
-        assert slots is not None
+        (slots,) = loader.processes._book.slots
         begin, end = slots.memory.data_ptr(), slots.memory.data_ptr() + slots.memory.nbytes
         assert all(begin <= tensor.data_ptr() < end for tensor in batch.inputs.values())
         low.append(len(slots.free))
-    assert slots is not None and len(slots.memory) == 2 * PREFETCH + IN_USE
+    assert len(slots.memory) == 2 * PREFETCH + IN_USE
     assert min(low) == 1  # what is worked on, and all that are on their way; the next has arrived when it is asked for
     del batch
     assert len(slots.free) == len(slots.memory)
+
+
+def test_two_loaders_share_processes_in_the_middle_of_a_pass(tiny: Tiny) -> None:
+    """Of a run, in which labellings come in the middle of an epoch; nothing is read twice, nothing differs."""
+    alone, shared = (ClipDataModule(config, *prepare_data(config)) for config in (tiny(), tiny("data.num_workers=2")))
+    state = torch.get_rng_state()
+    training, due = iter(shared.train_dataloader()), list(alone.train_dataloader())
+    seen = [next(training)]
+    labelling = list(shared.labelling_loader(3))
+    processes = shared.train_dataloader().processes  # type: ignore[union-attr]
+    assert processes is shared.labelling_loader(3).processes and len(processes._processes()) == 2  # type: ignore[union-attr]
+    seen += training
+    assert torch.equal(torch.get_rng_state(), state)
+    for ours, theirs in ((seen, due), (labelling, list(alone.labelling_loader(3)))):
+        assert len(ours) == len(theirs) > 1
+        for one, other in zip(ours, theirs, strict=True):
+            assert torch.equal(one.index, other.index) and torch.equal(one.draws, other.draws)
+            assert all(torch.equal(one.inputs[name], tensor) for name, tensor in other.inputs.items())
 
 
 def test_batches_that_are_kept_stay_as_they_are(loader: Loader) -> None:

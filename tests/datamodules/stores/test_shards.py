@@ -20,6 +20,7 @@ from datamodules.index.scan import scan
 from datamodules.loading.dataset import ClipDataset
 from datamodules.loading.loader import Loader
 from datamodules.loading.sampling import TrainSampler, ViewKey
+from datamodules.loading.workers import LoaderProcesses
 from datamodules.stores.files import FileReader
 from datamodules.stores.opening import open_media
 from datamodules.stores.prepare import PrepareSettings, prepare
@@ -228,8 +229,8 @@ def test_a_reader_crosses_process_borders(shards: Path, rows: pa.Table, tmp_path
 
 
 def batches(dataset: ClipDataset, keys: list[ViewKey], workers: int) -> list[ClipBatch]:
-    size = num_bytes(dataset.config)
-    return list(Loader(copy(dataset), keys, 8, clip_bytes=size, num_workers=workers, timeout_s=30, pin_memory=False))  # type: ignore[arg-type]
+    size, processes = num_bytes(dataset.config), LoaderProcesses(workers, timeout_s=30, pin_memory=False)
+    return list(Loader(copy(dataset), keys, 8, clip_bytes=size, processes=processes))  # type: ignore[arg-type]
 
 
 @pytest.mark.slow

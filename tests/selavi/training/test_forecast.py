@@ -179,11 +179,11 @@ def test_the_budget_of_scores_bounds_a_labelling(tiny: Tiny) -> None:
     assert forecast.labelling_bytes(bound, CLIPS, REHEARSAL, 1) < forecast.labelling_bytes(free, CLIPS, REHEARSAL, 1)
 
 
-def test_loaders_count_twice_and_for_every_process_of_this_machine(tiny: Tiny) -> None:
+def test_loaders_count_for_every_process_of_this_machine(tiny: Tiny) -> None:
     config = tiny("data.num_workers=4")
     room = replace(ROOM, process_bytes=3 * 10**8, batch_bytes=10**8)
     one = by_name(forecast.memory_lines(config, CLIPS, ON_GPU, room, 4))
-    assert one["8 loader processes"].needs == pytest.approx(8 * 3e8 + 1e8)
+    assert one["4 loader processes"].needs == pytest.approx(4 * 3e8 + 1e8)
     two = by_name(forecast.memory_lines(config, CLIPS, ON_GPU, replace(room, processes=2), 4))
     needed, bank = two["all of 2 processes here"].needs, one["label bank"].needs
     assert needed == pytest.approx(2 * one["all of it"].needs - bank)  # which they hold together
