@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 import torch.nn.functional as F
 from common import ROOT, describe_machine, load_runs, machine, markdown_table, publish
@@ -34,7 +33,7 @@ from selavi.inference.load import load_model
 from selavi.localisation import evidence
 from selavi.localisation.windows import find_in_windows
 from selavi.randomness import mix
-from selavi.results.cluster_table import read_labels
+from selavi.results.labels import read_labels
 from selavi.runs.lifetime import environment
 from selavi.runs.manifest import media_root
 from selavi.runs.record import load_run
@@ -175,9 +174,7 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     run = load_run(args.run)
     config = run.config
     model, augment = load_model(run)
-    labels = read_labels(args.run, args.split)
-    labels = labels.filter(pc.equal(labels["head"], args.head))
-    clusters = dict(zip(labels["id"].to_pylist(), labels["cluster"].to_pylist(), strict=True))
+    clusters = read_labels(args.run, args.split).cluster_of(args.head)
     loader, rows = ClipLoaders(config, run.manifest).evaluation_loader(args.split)
     ids = rows["id"].to_pylist()
     truth_of = truths(config, run.manifest, rows)

@@ -25,7 +25,7 @@ from small_sets import SETS, find_sets
 
 from selavi.atomic import write_text
 from selavi.media import decode_sound
-from selavi.results.cluster_table import read_labels
+from selavi.results.labels import read_labels
 from selavi.runs.manifest import read_manifest
 from selavi.scores.metrics import contingency_matrix, normalised_mutual_information
 
@@ -97,10 +97,8 @@ def learn(row: str, seed: int, root: Path) -> dict[str, Any]:
 def clusters_of(run_dir: Path, split: str) -> dict[str, int]:
     """Cluster of each clip under the chosen head, by its name without the suffix."""
     chosen = json.loads((run_dir / "eval" / f"metrics_{split}.json").read_text(encoding="utf-8"))["chosen"]
-    table = read_labels(run_dir, split)
-    table = table.filter(pc.equal(table["head"], int(chosen["head"])))
-    names = [str(Path(name).with_suffix("")) for name in table["id"].to_pylist()]
-    return dict(zip(names, table["cluster"].to_pylist(), strict=True))
+    clusters = read_labels(run_dir, split).cluster_of(int(chosen["head"]))
+    return {str(Path(clip_id).with_suffix("")): cluster for clip_id, cluster in clusters.items()}
 
 
 def agreement(one: dict[str, int], other: dict[str, Any]) -> float:

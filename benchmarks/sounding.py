@@ -23,7 +23,7 @@ from selavi.commands.opening import open_run
 from selavi.inference.load import load_model
 from selavi.localisation.moments import sounding
 from selavi.randomness import mix
-from selavi.results.cluster_table import assignments, probe_of, read_labels
+from selavi.results.labels import read_labels
 from selavi.runs.record import Run
 from selavi.scores.boxes import average_precision, largest_f1
 from selavi.scores.head_choice import choose_head
@@ -36,14 +36,12 @@ SCORE, LOG_PROBABILITY = "score (the column)", "log-probability"
 def chosen_head(run: Run) -> int:
     """The head that is chosen without labels."""
     training = read_labels(run.folder, run.config.data.train_split)
-    return choose_head(assignments(training), probe=probe_of(training)).head
+    return choose_head(training.clusters, probe=training.probe).head
 
 
 def clusters_of(run: Run, head: int, ids: Sequence[str]) -> torch.Tensor:
     """(N,) clusters of the clips of the split under a head."""
-    labels = read_labels(run.folder, SPLIT)
-    labels = labels.filter(np.asarray(labels["head"]) == head)
-    clusters = dict(zip(labels["id"].to_pylist(), labels["cluster"].to_pylist(), strict=True))
+    clusters = read_labels(run.folder, SPLIT).cluster_of(head)
     return torch.tensor([clusters[clip_id] for clip_id in ids])
 
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from selavi.config import Config, as_dict
-from selavi.results.cluster_table import CLUSTER_SCHEMA, write_cluster_table
+from selavi.results.cluster_table import CLUSTER_SCHEMA, write_cluster_tables
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ["README.md", *(path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "docs").glob("*.md")))]
@@ -22,7 +22,7 @@ def test_the_python_examples_run(beside_videos: Path, capsys: pytest.CaptureFixt
         | {"id": name, "path": name, "confidence": sure, "name": None, "label": None}
         for name, sure in (("a.mp4", 0.95), ("b.mp4", 0.5))
     ]
-    write_cluster_table(pa.Table.from_pylist(rows, CLUSTER_SCHEMA), beside_videos / "runs" / "demo")
+    write_cluster_tables([pa.Table.from_pylist(rows, CLUSTER_SCHEMA)], beside_videos / "runs" / "demo")
     examples = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len(examples) == 3
     for example in examples:

@@ -97,7 +97,7 @@ def _check(arguments: EvaluateArguments) -> None:
     import numpy as np
 
     from selavi.commands.checks import at_least, output_folder, require, run_clips, run_folder_to_write
-    from selavi.results.cluster_table import agreement_of_modalities
+    from selavi.results.labels import agreement_of_modalities
     from selavi.runs.folder import RunFolder
 
     at_least(arguments, views=1)

@@ -28,8 +28,7 @@ from selavi.labelling.probe import probe_scores
 from selavi.labelling.rule import LabelRule
 from selavi.meter import say
 from selavi.model import SelaviModel
-from selavi.results.cluster_table import agreement_of_modalities
-from selavi.results.labels import write_labels
+from selavi.results.labels import agreement_of_modalities, write_labels
 from selavi.runs.record import Run, read_verdict
 from selavi.scores.head_choice import choose_head
 from selavi.scores.num_clusters import MAX_CLIPS, suggest_k

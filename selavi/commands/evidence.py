@@ -21,7 +21,7 @@ from selavi.localisation import evidence
 from selavi.localisation.files import EvidenceWriter, evidence_path
 from selavi.localisation.maps import MAP_KINDS, MapKind
 from selavi.meter import follow
-from selavi.results.cluster_table import read_labels
+from selavi.results.labels import read_labels
 from selavi.runs.folder import RunFolder
 from selavi.runs.record import Run
 
@@ -39,8 +39,7 @@ def evidence_for(
     Raises:
         UsageError: the folder is no run, or clips or head are not in its labels.
     """
-    labels = read_labels(run_folder, split).filter(pc.field("head") == head)
-    clusters = dict(zip(labels["id"].to_pylist(), labels["cluster"].to_pylist(), strict=True))
+    clusters = read_labels(run_folder, split).cluster_of(head)
     unknown = [clip_id for clip_id in clip_ids if clip_id not in clusters]
     if unknown:
         raise UsageError(f"{run_folder} has no label of head {head} for {len(unknown)} clips, such as {unknown[0]!r}")

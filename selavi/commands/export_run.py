@@ -17,10 +17,11 @@ from selavi.commands.gallery import GalleryContent, write_run_gallery
 from selavi.config import Config, load_run_config
 from selavi.errors import UsageError
 from selavi.modalities import reads_media
-from selavi.results.cluster_table import assignments, cluster_table, probe_of, read_labels, write_cluster_table
+from selavi.results.cluster_table import ClusterTables, write_cluster_tables
 from selavi.results.gallery.columns import Columns, read_columns
 from selavi.results.gallery.select import arrange
 from selavi.results.handover import hand_over
+from selavi.results.labels import read_labels
 from selavi.results.naming import Names, apply_names, read_names, write_names
 from selavi.runs.folder import RunFolder
 from selavi.runs.manifest import media_root, read_manifest
@@ -43,21 +44,22 @@ def export_run(arguments: ExportArguments) -> ExportResult:
     split = arguments.split or config.data.train_split
     labels = read_labels(folder, split)
     training = read_labels(folder, config.data.train_split)
-    choice = choose_head(assignments(training), probe=probe_of(training))
+    choice = choose_head(training.clusters, probe=training.probe)
     head = int(arguments.head) if arguments.head.isdigit() else choice.head
     try:
-        table = cluster_table(labels, manifest, None if arguments.head == "all" else head)
+        of_heads = ClusterTables(labels, manifest)
     except ValueError as error:
         raise UsageError(str(error)) from error
-    ids = pc.unique(labels["id"])
-    columns = _own_columns(arguments, ids.take(pc.array_sort_indices(ids)))
+    labels.of_head(head)  # before anything is written
+    columns = _own_columns(arguments, labels.ids.take(pc.array_sort_indices(labels.ids)))
     lock = hold(folder / ".export.lock")
     if lock is None:
         raise UsageError(f"another process exports {folder}; wait for it")
     with lock:
         names = _adopt_names(RunFolder(folder).names, arguments.names)
-        table = apply_names(table, names)
-        tables = write_cluster_table(table, folder, spreadsheet_safe=arguments.spreadsheet_safe)
+        heads_told = range(labels.clusters.shape[1]) if arguments.head == "all" else [head]
+        named = (apply_names(of_heads.of_head(number), names) for number in heads_told)
+        tables = write_cluster_tables(named, folder, spreadsheet_safe=arguments.spreadsheet_safe)
         clips, heads = arrange(labels, manifest)
         needs_features = arguments.map != "none" or set(arguments.to) & _NEED_FEATURES
         features: dict[str, np.ndarray] = {}
@@ -73,7 +75,7 @@ def export_run(arguments: ExportArguments) -> ExportResult:
         if arguments.to:
             link: Literal["relative", "copy"] = "copy" if arguments.media == "copy" else "relative"
             hand_over(
-                table.filter(pc.equal(table["head"], head)),
+                apply_names(of_heads.of_head(head), names),
                 arguments.to,
                 RunFolder(folder).handover,
                 media_root=media_root(manifest) if has_media else None,

@@ -27,12 +27,13 @@ from selavi.localisation.files import read_evidence
 from selavi.meter import follow
 from selavi.modalities import Request
 from selavi.results.boxes import KEY, SEGMENT, box_rows, box_table, explained_clips, segments_of
-from selavi.results.cluster_table import cluster_table, read_labels
+from selavi.results.cluster_table import ClusterTables
 from selavi.results.gallery.media import PRESENT, locate
 from selavi.results.handover.boxes import IMAGES, BoxedPicture, hand_over_boxes
 from selavi.results.handover.clips import name_classes
 from selavi.results.handover.folder import Folder, file_name
 from selavi.results.handover.pictures import PictureJob, PictureSize, read_pictures, write_pictures
+from selavi.results.labels import read_labels
 from selavi.results.naming import Names, read_names
 from selavi.runs.folder import RunFolder
 from selavi.runs.manifest import media_root
@@ -58,7 +59,7 @@ def write_boxes(arguments: LocaliseArguments, run: Run, split: str, head: int, w
     """
     files = RunFolder(run.folder)
     own_folders(run.folder, [files.boxes_handover, *files.boxes_handover.glob("*")])
-    table = cluster_table(read_labels(run.folder, split), run.manifest, head)
+    table = ClusterTables(read_labels(run.folder, split), run.manifest).of_head(head)
     table = _chosen(table, arguments.clips, split)
     names = read_names(files.names) if files.names.exists() else Names([])
     kept, num_rejected, num_moved = explained_clips(table, names, head)

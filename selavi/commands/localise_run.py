@@ -28,7 +28,7 @@ from selavi.inference.load import load_model
 from selavi.localisation import boxes, evidence
 from selavi.localisation.maps import MAP_KINDS
 from selavi.meter import follow
-from selavi.results.cluster_table import assignments, probe_of, read_labels
+from selavi.results.labels import read_labels
 from selavi.runs.folder import RunFolder
 from selavi.runs.record import Run
 from selavi.scores.boxes import beside_priors
@@ -62,7 +62,7 @@ def localise_run(arguments: LocaliseArguments) -> LocaliseResult:
     run = open_run(arguments.run, arguments.root)
     split = arguments.split or run.config.data.train_split
     training = read_labels(run.folder, run.config.data.train_split)
-    chosen = choose_head(assignments(training), probe=probe_of(training)).head
+    chosen = choose_head(training.clusters, probe=training.probe).head
     head = chosen if arguments.head == "chosen" else int(arguments.head)
     if (names := evidence.explained_modalities(run.config, head)) and evidence.PICTURED not in names:
         raise UsageError(
@@ -80,8 +80,7 @@ def localise_run(arguments: LocaliseArguments) -> LocaliseResult:
 def _measure(arguments: LocaliseArguments, annotated: Path, run: Run, split: str, head: int) -> Measured:
     """Compute the maps of the annotated clips, score them beside their priors, and write the figures down."""
     annotations = read_annotations(annotated, arguments.format)
-    labels = read_labels(run.folder, split).filter(pc.field("head") == head)
-    clusters = dict(zip(labels["id"].to_pylist(), labels["cluster"].to_pylist(), strict=True))
+    clusters = read_labels(run.folder, split).cluster_of(head)
     rows = usable(select_split(run.manifest, split))
     rows = rows.filter(pc.is_in(rows["id"], value_set=pa.array(clusters, pa.string())))
     moments, notes = _moments(annotations, rows, clusters, run, annotated)

@@ -24,7 +24,7 @@ from selavi.evaluation.compare import (
     read_id_labels,
 )
 from selavi.id_tables import read_ids
-from selavi.results.cluster_table import assignments, probe_of, read_labels
+from selavi.results.labels import read_labels
 from selavi.runs.folder import RunFolder
 from selavi.scores.baselines import scale_features
 from selavi.scores.head_choice import choose_head
@@ -135,10 +135,9 @@ def _modalities(paths: Mapping[str, Path], ids: Path) -> list[str]:
 def _row(name: str, seed: int, run_dir: Path, config: Config, ids: pa.ChunkedArray, labels: pa.ChunkedArray) -> Row:
     """Scores of the head that is chosen without labels, and beside them the best head's and the mean of all."""
     table = read_labels(run_dir, config.data.train_split)
-    clusters = assignments(table)
-    head = choose_head(clusters, probe=probe_of(table)).head
-    trained = pc.unique(table["id"])
-    ordered = labels.take(pc.index_in(trained, value_set=ids.combine_chunks()))
+    clusters = table.clusters
+    head = choose_head(clusters, probe=table.probe).head
+    ordered = labels.take(pc.index_in(table.ids, value_set=ids.cast(pa.large_string()).combine_chunks()))
     is_labelled = ordered.is_valid().to_numpy(zero_copy_only=False)
     named, num_clusters = ordered.drop_null().to_pylist(), config.heads.num_clusters
     scores = [

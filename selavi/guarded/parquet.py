@@ -120,7 +120,10 @@ class ParquetReader:
                 )
             self.schema = schema.with_metadata(texts or None)
             in_pages = [field.name for field in schema if _is_text(field.type)]
-            self._file = pq.ParquetFile(source, read_dictionary=in_pages, page_checksum_verification=True)
+            ahead = not isinstance(source, Path)  # of what is far away; of a file here it would keep all in memory
+            self._file = pq.ParquetFile(
+                source, read_dictionary=in_pages, page_checksum_verification=True, pre_buffer=ahead
+            )
         self.num_rows: int = self._file.metadata.num_rows
         self.num_row_groups: int = self._file.metadata.num_row_groups
 

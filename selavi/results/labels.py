@@ -2,29 +2,93 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-from torch import Tensor
+import pyarrow.compute as pc
 
-from selavi.guarded.parquet import parquet_writer
+from selavi.errors import UsageError
+from selavi.guarded.json_file import as_written
+from selavi.guarded.parquet import ParquetReader, parquet_writer
 from selavi.ids import ClipIds
-from selavi.results.cluster_table import LABEL_SCHEMA as LABEL_SCHEMA
 from selavi.runs.folder import RunFolder
+from selavi.wording import command
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LABEL_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("head", pa.int32()),
+        ("cluster", pa.int32()),
+        ("confidence", pa.float32()),
+        ("margin", pa.float32()),
+        ("entropy", pa.float32()),
+        ("modality_agreement", pa.float32()),
+    ]
+)
+"""RUN/labels/SPLIT.parquet: a row for each head of each clip."""
 
 _STATISTICS = ("confidence", "margin", "entropy", "modality_agreement")
+_KEYS = ("id", "head", "cluster")
+_INCOMPLETE = "expected a row for each head of each clip, in order"
+_AGAIN = "make the labels again: measure this split, or train with resume=auto without status.json"
 _ROWS_AT_ONCE = 1 << 17
 """Rows of a block, which is read in two parts: with more, each part would come with the ids of many others."""
+
+
+@dataclass(frozen=True)
+class SplitLabels:
+    """The clusters of N clips under H heads, and how sure they are."""
+
+    ids: pa.Array
+    """(N,) large_string, each once."""
+    clusters: np.ndarray
+    """(N, H) int32."""
+    statistics: Mapping[str, np.ndarray]
+    """confidence, margin, entropy and modality_agreement, (N, H) float32 each, as far as the file has them; what is
+    unknown is nan."""
+    probe: np.ndarray | None
+    """(H,) probe scores of the heads, of training clips; None in what earlier versions wrote."""
+
+    def of_head(self, head: int) -> dict[str, np.ndarray]:
+        """The clusters of one head and all statistics, (N,) each.
+
+        Raises:
+            UsageError: there is no such head, or a statistic is not there.
+        """
+        self._require(head)
+        missing = [name for name in _STATISTICS if name not in self.statistics]
+        if missing:
+            raise UsageError(f"the labels lack the columns {', '.join(missing)}: {_AGAIN}")
+        return {"cluster": self.clusters[:, head]} | {name: self.statistics[name][:, head] for name in _STATISTICS}
+
+    def cluster_of(self, head: int) -> dict[str, int]:
+        """Id of each clip -> its cluster under a head.
+
+        Raises:
+            UsageError: there is no such head.
+        """
+        self._require(head)
+        return dict(zip(self.ids.to_pylist(), self.clusters[:, head].tolist(), strict=True))
+
+    def _require(self, head: int) -> None:
+        num_heads = self.clusters.shape[1]
+        if not 0 <= head < num_heads:
+            raise UsageError(f"expected one of the heads 0 to {num_heads - 1}, got {head}")
 
 
 def write_labels(
     run_dir: Path,
     split: str,
     ids: Sequence[str],
-    labels: Tensor,
-    statistics: Mapping[str, Tensor],
-    probe: Tensor | None = None,
+    labels: "Tensor",
+    statistics: Mapping[str, "Tensor"],
+    probe: "Tensor | None" = None,
 ) -> Path:
     """Write RUN/labels/SPLIT.parquet: one row for each clip and head; what is unknown (nan) is null.
 
@@ -50,7 +114,7 @@ def write_labels(
     return path
 
 
-def _columns(ids: ClipIds, labels: Tensor, statistics: Mapping[str, Tensor]) -> dict[str, pa.Array]:
+def _columns(ids: ClipIds, labels: "Tensor", statistics: Mapping[str, "Tensor"]) -> dict[str, pa.Array]:
     """The columns of LABEL_SCHEMA for n clips: labels (n, H), statistics (n, H) each."""
     num_clips, num_heads = labels.shape
     rows = pa.array(np.repeat(np.arange(num_clips), num_heads))
@@ -64,3 +128,62 @@ def _columns(ids: ClipIds, labels: Tensor, statistics: Mapping[str, Tensor]) -> 
             for name, values in statistics.items()
         },
     }
+
+
+def read_labels(run_dir: Path, split: str) -> SplitLabels:
+    """Read RUN/labels/SPLIT.parquet.
+
+    Raises:
+        UsageError: there is none, and the message says how to make it; or it is damaged.
+    """
+    path = RunFolder(run_dir).labels(split)
+    if not path.exists():
+        splits = ", ".join(sorted(file.stem for file in path.parent.glob("*.parquet"))) or "none"
+        raise UsageError(
+            f"{run_dir} has no labels of split {split!r} (found: {splits}); labels of the training clips "
+            f"appear when training ends, others with {command('evaluate', run_dir, '--split', split)}"
+        )
+    with as_written(path, _AGAIN), ParquetReader(path, advice=_AGAIN) as file:
+        return _read(file)
+
+
+def _read(file: ParquetReader) -> SplitLabels:
+    """Take the labels out of a file, block by block: texts of a clip's id come once, and not for each head."""
+    names = [field.name for field in LABEL_SCHEMA if field.name in (*_KEYS, *file.schema.names)]
+    num_heads = 1 + max((pc.max(batch["head"]).as_py() or 0 for batch in file.batches(["head"])), default=0)
+    if not file.num_rows or num_heads < 1 or file.num_rows % num_heads:
+        raise ValueError(_INCOMPLETE)
+    kinds = {name: np.int32 if name == "cluster" else np.float32 for name in names if name not in ("id", "head")}
+    numbers = {name: np.empty(file.num_rows, kind) for name, kind in kinds.items()}
+    ids, at, last = [], 0, None
+    for batch in file.batches(names):
+        columns = {name: batch[name].cast(LABEL_SCHEMA.field(name).type) for name in names}
+        for name in _KEYS:
+            if columns[name].null_count:
+                raise ValueError(f"rows without {name}")
+        texts, rows = columns["id"], slice(at, at + len(batch))
+        heads = np.arange(rows.start, rows.stop) % num_heads
+        if (columns["head"].to_numpy() != heads).any():
+            raise ValueError(_INCOMPLETE)
+        repeats = pc.equal(texts[1:], texts[:-1]).to_numpy(zero_copy_only=False)
+        if (np.append(texts[0] == last, repeats) != (heads > 0)).any():
+            raise ValueError("expected all heads to have the same clips, each of them once")
+        ids.append(texts.filter(pa.array(heads == 0)).cast(pa.large_string()))
+        for name, values in numbers.items():
+            values[rows] = columns[name].to_numpy(zero_copy_only=False)
+        at, last = rows.stop, texts[-1]
+    clips = pa.concat_arrays(ids)
+    in_order = pc.all(pc.less(clips[:-1], clips[1:]), min_count=0).as_py()  # as a scan gives them
+    if not in_order and pc.count_distinct(clips).as_py() < len(clips):
+        raise ValueError("expected each clip once")
+    of_heads = {name: values.reshape(-1, num_heads) for name, values in numbers.items()}
+    probe = (file.schema.metadata or {}).get(b"probe")
+    kept = None if probe is None else np.array(json.loads(probe), dtype=np.float64)
+    return SplitLabels(clips, of_heads.pop("cluster"), of_heads, kept)
+
+
+def agreement_of_modalities(run_dir: Path, split: str) -> np.ndarray | None:
+    """(N, H) modality_agreement of RUN/labels/SPLIT.parquet, NaN for a clip with one modality; None without a file."""
+    if not RunFolder(run_dir).labels(split).exists():
+        return None
+    return read_labels(run_dir, split).statistics["modality_agreement"]

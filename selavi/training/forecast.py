@@ -115,7 +115,8 @@ def memory_lines(config: Config, clips: Clips, rehearsal: Rehearsal, room: Room,
     lines = [Line("memory", "training process", rehearsal.peak_bytes, f"measured: peak, {step}")]
     if num_loaders:
         how = f"measured: {byte_size(room.process_bytes)} a process; and batches in shared memory"
-        lines.append(Line("memory", f"{num_loaders} loader processes", loaders, how))
+        several = "es" if num_loaders > 1 else ""
+        lines.append(Line("memory", f"{num_loaders} loader process{several}", loaders, how))
     columns = f"{clips.num_clips:,} clips x {config.num_label_heads} heads"
     lines.append(Line("memory", "label bank", bank, f"estimated: {columns}, and the manifest"))
     table = f"{_share(clips, world_size):,} clips x {config.heads.num_clusters} clusters, and features"

@@ -13,6 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy.sparse import csr_matrix
 
+from selavi.results.labels import SplitLabels
+
 BLOCK = 65_536
 """Rows of features that are taken at once."""
 NUM_NEAREST = 6
@@ -110,11 +112,11 @@ class HeadClusters:
         return self.order[cluster.start : cluster.start + cluster.size]
 
 
-def arrange(labels: pa.Table, manifest: pa.Table) -> tuple[pa.Table, list[Head]]:
+def arrange(labels: SplitLabels, manifest: pa.Table) -> tuple[pa.Table, list[Head]]:
     """Bring labels and manifest into columns of N clips, sorted by id.
 
     Args:
-        labels: RUN/labels/SPLIT.parquet: one row a clip and head, every head with the same clips.
+        labels: of a split.
         manifest: of the run.
 
     Returns:
@@ -122,30 +124,20 @@ def arrange(labels: pa.Table, manifest: pa.Table) -> tuple[pa.Table, list[Head]]
         manifest has it), and the heads by number.
 
     Raises:
-        ValueError: a clip is not in the manifest, or the heads do not have the same clips.
+        ValueError: a clip is not in the manifest.
     """
-    coded = labels["id"].combine_chunks().dictionary_encode()
-    names, codes = coded.dictionary, coded.indices.to_numpy()
-    by_id = pc.sort_indices(names).to_numpy()
-    place = np.empty(len(names), np.int64)
-    place[by_id] = np.arange(len(names))
-    order = np.lexsort((place[codes], labels["head"].to_numpy()))
-    ids = names.take(pa.array(by_id))
+    order = pc.array_sort_indices(labels.ids)
+    ids, by_id = labels.ids.take(order).cast(pa.string()), order.to_numpy()
     rows = pc.index_in(ids, value_set=manifest["id"].combine_chunks())
-    numbers = np.unique(labels["head"].to_numpy())
-    if rows.null_count or len(order) != len(numbers) * len(ids):
-        raise ValueError(
-            f"expected every head to have the same clips, all of them in the manifest; got {len(order)} rows of "
-            f"{len(numbers)} heads and {len(ids)} clips, {rows.null_count} of which are not in the manifest"
-        )
+    if rows.null_count:
+        raise ValueError(f"expected all clips in the manifest; {rows.null_count} of {len(ids)} are not there")
     columns_there = [*_FACTS, *({"fps"} & set(manifest.column_names))]
     facts = {name: manifest[name].take(rows).combine_chunks() for name in columns_there}
-    clips = pa.table({"id": ids, **facts})
-    columns = {
-        name: labels[name].to_numpy()[order].reshape(len(numbers), -1)
-        for name in ("cluster", "confidence", "margin", "entropy", "modality_agreement")
-    }
-    return clips, [Head(int(number), *(column[i] for column in columns.values())) for i, number in enumerate(numbers)]
+
+    def head(number: int) -> Head:
+        return Head(number, *(values[by_id] for values in labels.of_head(number).values()))
+
+    return pa.table({"id": ids, **facts}), [head(number) for number in range(labels.clusters.shape[1])]
 
 
 class Selector:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from selavi.errors import UsageError
 from selavi.id_tables import IdTable, choose_delimiter, open_table, read_table
-from selavi.results.cluster_table import read_labels
+from selavi.results.labels import read_labels
 from selavi.results.naming import REJECTED, HeadNames, named_head, read_names
 from selavi.runs.folder import RunFolder
 
@@ -59,15 +58,15 @@ def named_clips(path: Path) -> IdTable:
             f"{path.parent}/labels, where there is nothing: name the names.csv in its run's folder, or a table of your "
             "own with the columns id and cluster"
         )
-    labels = pa.concat_tables([read_labels(path.parent, file.stem) for file in files])
-    head = named_head(names, pc.max(labels["head"]).as_py() + 1)
-    of_head = labels.filter(pc.equal(labels["head"], head))
-    ids, clusters = of_head["id"].to_pylist(), of_head["cluster"].to_pylist()
+    splits = [read_labels(path.parent, file.stem) for file in files]
+    head = named_head(names, max(labels.clusters.shape[1] for labels in splits))
+    clusters = {clip_id: cluster for labels in splits for clip_id, cluster in labels.cluster_of(head).items()}
     decisions = names.of(head)
-    called = [_name_of(clip_id, cluster, decisions, path) for clip_id, cluster in zip(ids, clusters, strict=True)]
+    called = [_name_of(clip_id, cluster, decisions, path) for clip_id, cluster in clusters.items()]
     is_named = [bool(name) for name in called]
-    columns = pa.table({"id": pa.array(ids, pa.large_string()), "cluster": pa.array(called, pa.large_string())})
-    notes = [f"names of head {head}: {sum(is_named)} of {len(ids)} clips have one"]
+    ids = pa.array(clusters, pa.large_string())
+    columns = pa.table({"id": ids, "cluster": pa.array(called, pa.large_string())})
+    notes = [f"names of head {head}: {sum(is_named)} of {len(clusters)} clips have one"]
     return IdTable(columns.filter(pa.array(is_named)), notes)
 
 

@@ -140,7 +140,7 @@ def test_several_devices_follow_from_the_settings(dry: Dry) -> None:
 def test_a_loader_process_is_measured(dry: Dry) -> None:
     code, text = dry("data.num_workers=1", "data.cache_gb=0")
     assert code == 0
-    assert re.search(r"2 loader processes +\d.* measured: [\d.]+ [MG]B a process", text), text
+    assert re.search(r"1 loader process +\d.* measured: [\d.]+ [MG]B a process", text), text
 
 
 def test_a_run_that_is_stopped_says_where_it_goes_on(

@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -21,7 +20,7 @@ from selavi.commands.localise import OWN, LocaliseArguments, localise, verdict
 from selavi.config import load_config
 from selavi.errors import UsageError
 from selavi.results.boxes import BOX_SCHEMA
-from selavi.results.cluster_table import read_labels
+from selavi.results.labels import read_labels
 from selavi.scores.boxes import Localisation
 from tests.selavi.results.gallery.test_data import read_call
 from tools import export_clusters as export_tool
@@ -37,7 +36,7 @@ def run(finished_run: Path, tmp_path: Path) -> Path:
 
 def boxes_of(run: Path, lines: list[str], tmp_path: Path) -> Path:
     """A table with these lines, in which {0}, {1} ... are clips of the run."""
-    ids = sorted(set(read_labels(run, "train")["id"].to_pylist()))
+    ids = sorted(read_labels(run, "train").ids.to_pylist())
     path = tmp_path / "boxes.csv"
     path.write_text("\n".join(["id,time_s,x,y,w,h", *(line.format(*ids) for line in lines)]) + "\n")
     return path
@@ -94,8 +93,7 @@ def test_boxes_of_all_clips_lie_in_their_pictures(run: Path, capsys: pytest.Capt
     assert "nobody has measured whether these maps point" in printed
     table = pq.read_table(run / "localise" / "train-h1.parquet")
     assert table.schema.equals(BOX_SCHEMA)
-    labels = read_labels(run, "train").filter(pc.field("head") == 1)
-    clusters = dict(zip(labels["id"].to_pylist(), labels["cluster"].to_pylist(), strict=True))
+    clusters = read_labels(run, "train").cluster_of(1)
     rows = table.to_pylist()
     assert f"{len(rows)} boxes in {len(clusters)} clips" in printed
     assert rows and {row["id"] for row in rows} <= set(clusters)
@@ -113,7 +111,8 @@ def test_boxes_are_handed_over_with_names_and_what_was_measured(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     annotated = boxes_of(run, [f"{{{number}}},1.0,0.2,0.2,0.5,0.5" for number in range(4)], tmp_path)
-    labels = read_labels(run, "train").filter(pc.field("head") == 0).sort_by("id").to_pylist()
+    clusters = read_labels(run, "train").cluster_of(0)
+    labels = [{"id": clip_id, "cluster": clusters[clip_id]} for clip_id in sorted(clusters)]
     first, second, third = labels[:3]
     others = {row["cluster"] for row in labels} - {first["cluster"]}
     (run / "names.csv").write_text(
@@ -146,12 +145,12 @@ def test_boxes_are_handed_over_with_names_and_what_was_measured(
 
 def test_what_is_heard_is_for_the_cluster_that_was_labelled(run: Path) -> None:
     """A cluster that is merged into one that the model never had sounds as it did before."""
-    clip = read_labels(run, "train").filter(pc.field("head") == 0).sort_by("id").to_pylist()[0]
+    clip, cluster = min(read_labels(run, "train").cluster_of(0).items())
     path = run / "localise" / "train-h0.parquet"
     tables = []
-    for names in ("", f"0,{clip['cluster']},,,500,\n"):
+    for names in ("", f"0,{cluster},,,500,\n"):
         (run / "names.csv").write_text("head,cluster,id,name,into,rejected\n" + names)
-        assert tool.main([str(run), clip["id"], "--head", "0", "--segments", "2"]) == 0
+        assert tool.main([str(run), clip, "--head", "0", "--segments", "2"]) == 0
         tables.append(pq.read_table(path))
     assert set(tables[1]["cluster"].to_pylist()) == {500}
     for name in ("sounding", "segment", "x0"):
@@ -159,7 +158,7 @@ def test_what_is_heard_is_for_the_cluster_that_was_labelled(run: Path) -> None:
 
 
 def test_segments_are_the_same_again_and_no_more_than_pictures(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    clips = sorted(set(read_labels(run, "train")["id"].to_pylist()))[:3]
+    clips = sorted(read_labels(run, "train").ids.to_pylist())[:3]
     path = run / "localise" / "train-h0.parquet"
     segments = []
     for _ in range(2):
@@ -183,7 +182,7 @@ def test_the_gallery_shows_the_boxes_that_are_still_of_the_run(run: Path, caplog
         return [boxes for path in files for boxes in read_call(path)[1][1].get("boxes", []) if boxes]
 
     assert shown() == []
-    clips = sorted(set(read_labels(run, "train")["id"].to_pylist()))[:3]
+    clips = sorted(read_labels(run, "train").ids.to_pylist())[:3]
     path = run / "localise" / "train-h0.parquet"
     for maps in ("windows", "evidence"):
         assert tool.main([str(run), *clips, "--head", "0", "--maps", maps]) == 0
@@ -201,7 +200,7 @@ def test_the_gallery_shows_the_boxes_that_are_still_of_the_run(run: Path, caplog
 
 def test_each_kind_has_its_own_maps(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Boxes say which maps they are of, and what was measured of one kind is not said of another."""
-    clips = sorted(set(read_labels(run, "train")["id"].to_pylist()))[:4]
+    clips = sorted(read_labels(run, "train").ids.to_pylist())[:4]
     annotated = boxes_of(run, [f"{{{number}}},1.0,0.2,0.2,0.5,0.5" for number in range(4)], tmp_path)
     words = [str(run), *clips, "--head", "0", "--segments", "2"]
     stored = {maps: run / maps / "train-h0.parquet" for maps in ("evidence", "windows")}
@@ -256,7 +255,7 @@ def test_pictures_come_from_shards_too(run: Path, demo_set: Path, cache_dir: Pat
     opened = open_prepared(load_config(settings))
     assert opened is not None
     pq.write_table(judge_for(load_config(settings), opened[0]), run / "manifest.parquet")
-    clips = sorted(set(read_labels(run, "train")["id"].to_pylist()))[:2]
+    clips = sorted(read_labels(run, "train").ids.to_pylist())[:2]
     assert tool.main([str(run), *clips, "--head", "0", "--to", "labelstudio"]) == 0
     out = run / "localise" / "handover"
     tasks = json.loads((out / "labelstudio" / "tasks.json").read_text())

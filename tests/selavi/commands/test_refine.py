@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from selavi.labelling.bank import ids_of_bank
-from selavi.results.cluster_table import assignments, read_labels
+from selavi.results.labels import read_labels
 from selavi.results.naming import read_names
 from selavi.runs.checkpoint import REFITTED
 from selavi.runs.record import load_run, read_verdict
@@ -44,8 +44,8 @@ def test_each_name_is_a_cluster_of_a_new_run(source: Path, refined: Path) -> Non
     run = load_run(refined)
     names = read_names(refined / "names.csv")
     assert [names.of(head).name for head in range(2)] == [{0: "cat", 1: "dog"}, {}]
-    assert choose_head(assignments(read_labels(refined, "train")), probe=np.full(2, np.nan)).head == 0
-    clusters = assignments(read_labels(refined, "train"))
+    assert choose_head(read_labels(refined, "train").clusters, probe=np.full(2, np.nan)).head == 0
+    clusters = read_labels(refined, "train").clusters
     assert clusters.shape == (32, 2) and (clusters[:, 0] == clusters[:, 1]).all()
     assert run.config.heads.num_clusters == len(set(load_run(source).checkpoint["label_bank"]["labels"][:, 1].tolist()))
     answers = rows_of(refined / "answers.csv")
@@ -188,7 +188,7 @@ def test_two_processes_share_the_views_and_learn_the_same(
     for name in ("names.csv", "refined.csv", "questions.csv"):
         assert (tmp_path / "run-round1" / name).read_bytes() == (refined / name).read_bytes()
     ours, theirs = (read_labels(folder, "train") for folder in (refined, tmp_path / "run-round1"))
-    assert ours.equals(theirs)
+    assert np.array_equal(ours.clusters, theirs.clusters) and ours.ids.equals(theirs.ids)
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 
-from selavi.results.cluster_table import assignments, read_labels
+from selavi.results.labels import read_labels
 from selavi.runs.checkpoint import REFITTED
 from selavi.runs.record import load_run, read_verdict
 from tools import cluster_eval, refit, train
@@ -39,7 +39,7 @@ def test_a_run_with_another_number_of_clusters(source: Path, refitted: Path) -> 
     assert (new.config.heads.num_clusters, old.config.heads.num_clusters) == (5, 8)
     assert new.checkpoint[REFITTED] == str(source)
     assert new.manifest.equals(old.manifest)
-    clusters = assignments(read_labels(refitted, "train"))
+    clusters = read_labels(refitted, "train").clusters
     assert clusters.shape == (32, 2)
     assert np.array_equal(clusters, new.checkpoint["label_bank"]["labels"].numpy())
     assert clusters.max() == 4

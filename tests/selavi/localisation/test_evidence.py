@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -29,8 +28,8 @@ from selavi.localisation.evidence import (
 )
 from selavi.localisation.files import EvidenceWriter, read_evidence, read_faded
 from selavi.model import SelaviModel
-from selavi.results.cluster_table import read_labels
 from selavi.results.evidence import Evidence, EvidenceMap
+from selavi.results.labels import read_labels
 
 SEEN = {"video": (2, 8, 8), "audio": (8, 8)}
 """Inputs as large as the maps."""
@@ -274,9 +273,7 @@ def test_a_kill_costs_less_than_a_part_and_another_checkpoint_all(tmp_path: Path
 def test_the_evidence_of_a_run(finished_run: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(finished_run, run)
-    labels = read_labels(run, "train")
-    labels = labels.filter(pc.equal(labels["head"], 1))
-    clusters = dict(zip(labels["id"].to_pylist(), labels["cluster"].to_pylist(), strict=True))
+    clusters = read_labels(run, "train").cluster_of(1)
     ids = list(clusters)[:5]
     path = evidence_for(run, "train", 1, ids[:2])
     first = list(read_evidence(path))
@@ -305,8 +302,7 @@ def test_prepared_shards_give_the_evidence_of_their_files(
     opened = open_prepared(load_config(settings))
     assert opened is not None and opened[1] is not None
     pq.write_table(judge_for(load_config(settings), opened[0]), run / "manifest.parquet")
-    labels = read_labels(run, "train")
-    ids = labels["id"].to_pylist()[:4]
+    ids = read_labels(run, "train").ids.to_pylist()[:4]
     other = tmp_path / "other"
     shutil.copytree(finished_run, other)
     here, there = (list(read_evidence(evidence_for(folder, "train", 0, ids))) for folder in (run, other))

@@ -1,6 +1,6 @@
 import csv
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,26 +10,42 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from selavi.errors import UsageError
 from selavi.results import cluster_table as export
-from selavi.results.cluster_table import CLUSTER_SCHEMA, cluster_table, rank_clips, write_cluster_table, write_table
+from selavi.results.cluster_table import (
+    CLUSTER_SCHEMA,
+    ClusterTables,
+    rank_clips,
+    write_cluster_tables,
+    write_table,
+)
+from selavi.results.labels import SplitLabels
 
 HOSTILE_IDS = ["-dash", "=1+1", "+plus", "@at", 'quo"te', "comma, and\nnewline", "🎺", "", "NULL"]
 
 
-def labels_table(rows: list[tuple[str, int, int, float]], **columns: Any) -> pa.Table:
-    """Rows of (id, head, cluster, confidence)."""
-    confidence = np.array([row[3] for row in rows], dtype=np.float32)
-    return pa.table(
-        {
-            "id": pa.array([row[0] for row in rows], pa.string()),
-            "head": pa.array([row[1] for row in rows], pa.int32()),
-            "cluster": pa.array([row[2] for row in rows], pa.int32()),
-            "confidence": confidence,
-            "margin": confidence / 2,
-            "entropy": 1 - confidence,
-            "modality_agreement": pa.array(columns.get("agreement", [None] * len(rows)), pa.float32()),
-        }
-    )
+def labels_of(rows: list[tuple[str, int, int, float]], agreement: list[float] | None = None) -> SplitLabels:
+    """Of rows of (id, head, cluster, confidence), one for each head of each clip."""
+    ids = list(dict.fromkeys(row[0] for row in rows))
+    place = {clip_id: number for number, clip_id in enumerate(ids)}
+    clusters = np.zeros((len(ids), max(row[1] for row in rows) + 1), np.int32)
+    confidence = np.zeros(clusters.shape, np.float32)
+    for clip_id, head, cluster, sure in rows:
+        clusters[place[clip_id], head], confidence[place[clip_id], head] = cluster, sure
+    agrees = np.full(clusters.shape, np.nan) if agreement is None else np.array(agreement)[:, None]
+    statistics = {"confidence": confidence, "margin": confidence / 2, "entropy": 1 - confidence}
+    statistics["modality_agreement"] = agrees.astype(np.float32)
+    return SplitLabels(pa.array(ids, pa.large_string()), clusters, statistics, None)
+
+
+def table_of(rows: list[tuple[str, int, int, float]], manifest: pa.Table, head: int = 0) -> pa.Table:
+    return ClusterTables(labels_of(rows), manifest).of_head(head)
+
+
+def all_heads(rows: list[tuple[str, int, int, float]], manifest: pa.Table) -> pa.Table:
+    labels = labels_of(rows)
+    tables = ClusterTables(labels, manifest)
+    return pa.concat_tables([tables.of_head(head) for head in range(labels.clusters.shape[1])])
 
 
 def manifest_table(ids: list[str], labels: list[str | None] | None = None) -> pa.Table:
@@ -47,9 +63,9 @@ def manifest_table(ids: list[str], labels: list[str | None] | None = None) -> pa
 
 
 def test_rows_are_joined_by_id_whatever_their_order() -> None:
-    labels = labels_table([("c", 0, 1, 0.5), ("a", 0, 0, 0.9), ("b", 0, 1, 0.7)], agreement=[0.1, 0.2, 0.3])
+    labels = labels_of([("c", 0, 1, 0.5), ("a", 0, 0, 0.9), ("b", 0, 1, 0.7)], agreement=[0.1, 0.2, 0.3])
     manifest = manifest_table(["b", "unlabelled", "a", "c"], ["bee", "none", None, "sea"])
-    table = cluster_table(labels, manifest, 0)
+    table = ClusterTables(labels, manifest).of_head(0)
     assert table.schema.equals(CLUSTER_SCHEMA)
     assert table.column_names == [
         "id",
@@ -77,19 +93,17 @@ def test_rows_are_joined_by_id_whatever_their_order() -> None:
 
 
 def test_rank_counts_down_the_confidence_within_head_and_cluster_and_breaks_ties_by_id() -> None:
-    labels = labels_table(
-        [
-            ("d", 0, 0, 0.5),
-            ("b", 0, 0, 0.5),
-            ("a", 0, 0, 0.2),
-            ("c", 0, 3, 0.1),
-            ("a", 1, 0, 0.9),
-            ("b", 1, 2, 0.3),
-            ("c", 1, 2, 0.4),
-            ("d", 1, 2, 0.3),
-        ]
-    )
-    table = cluster_table(labels, manifest_table(["a", "b", "c", "d"]), None)
+    rows = [
+        ("d", 0, 0, 0.5),
+        ("b", 0, 0, 0.5),
+        ("a", 0, 0, 0.2),
+        ("c", 0, 3, 0.1),
+        ("a", 1, 0, 0.9),
+        ("b", 1, 2, 0.3),
+        ("c", 1, 2, 0.4),
+        ("d", 1, 2, 0.3),
+    ]
+    table = all_heads(rows, manifest_table(["a", "b", "c", "d"]))
     found = [(row["head"], row["cluster"], row["rank_in_cluster"], row["id"]) for row in table.to_pylist()]
     assert found == [
         (0, 0, 0, "b"),
@@ -101,8 +115,6 @@ def test_rank_counts_down_the_confidence_within_head_and_cluster_and_breaks_ties
         (1, 2, 1, "b"),
         (1, 2, 2, "d"),
     ]
-    one_head = cluster_table(labels, manifest_table(["a", "b", "c", "d"]), 1)
-    assert one_head.equals(table.slice(4))
 
 
 def test_the_table_does_not_depend_on_the_order_of_the_rows() -> None:
@@ -110,8 +122,8 @@ def test_the_table_does_not_depend_on_the_order_of_the_rows() -> None:
     ids = [f"clip{i}" for i in range(50)]
     rows = [(i, head, int(rng.integers(4)), round(rng.random(), 1)) for head in range(3) for i in ids]
     shuffled = [rows[i] for i in rng.permutation(len(rows))]
-    first = cluster_table(labels_table(rows), manifest_table(ids), None)
-    second = cluster_table(labels_table(shuffled), manifest_table(ids[::-1]), None)
+    first = all_heads(rows, manifest_table(ids))
+    second = all_heads(shuffled, manifest_table(ids[::-1]))
     assert first.equals(second)
 
 
@@ -124,37 +136,31 @@ def test_the_table_does_not_depend_on_the_order_of_the_rows() -> None:
             0,
             "1 of 2 labelled clips are not in the manifest of 2",
         ),
-        (
-            [("a", 0, 0, 1.0), ("a", 0, 1, 1.0)],
-            ["a"],
-            0,
-            "head 0 labels 1 clips more than once: 2 rows for 1 ids",
-        ),
         ([("a", 0, 0, 1.0)], ["a", "b", "b"], 0, "1 of 3 manifest rows repeat an id"),
-        ([("a", 0, 0, 1.0), ("b", 0, 0, 1.0), ("a", 1, 0, 1.0)], ["a", "b"], 0, "head 1 labels 1 of 2 clips"),
-        ([("a", 0, 0, 1.0)], ["a"], 4, r"heads \[0\], got 4"),
+        ([("a", 0, 0, 1.0)], ["a"], 4, "heads 0 to 0, got 4"),
     ],
 )
 def test_ids_that_do_not_match_are_refused(
     rows: list[tuple[str, int, int, float]], ids: list[str], head: int, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        cluster_table(labels_table(rows), manifest_table(ids), head)
+        table_of(rows, manifest_table(ids), head)
 
 
 def test_a_missing_column_is_named() -> None:
-    labels = labels_table([("a", 0, 0, 1.0)])
-    with pytest.raises(ValueError, match=r"labels table lacks the columns \['margin'\]"):
-        cluster_table(labels.drop_columns(["margin"]), manifest_table(["a"]), 0)
+    labels = labels_of([("a", 0, 0, 1.0)])
+    without = replace(labels, statistics={name: labels.statistics[name] for name in ("confidence", "entropy")})
+    with pytest.raises(UsageError, match="labels lack the columns margin, modality_agreement: make the labels again"):
+        ClusterTables(without, manifest_table(["a"])).of_head(0)
     with pytest.raises(ValueError, match=r"manifest table lacks the columns \['path'\]"):
-        cluster_table(labels, manifest_table(["a"]).drop_columns(["path"]), 0)
+        ClusterTables(labels, manifest_table(["a"]).drop_columns(["path"]))
 
 
 def test_parquet_and_csv_hold_the_same_raw_cells(tmp_path: Path) -> None:
     rows = [(clip_id, 0, i % 2, 0.1 * i) for i, clip_id in enumerate(HOSTILE_IDS)]
     manifest = manifest_table(HOSTILE_IDS, [None, *HOSTILE_IDS[1:]])
-    table = cluster_table(labels_table(rows), manifest, 0)
-    parquet_path, csv_path = write_cluster_table(table, tmp_path / "run")
+    table = table_of(rows, manifest)
+    parquet_path, csv_path = write_cluster_tables([table], tmp_path / "run")
     assert (parquet_path.name, csv_path.name) == ("clusters.parquet", "clusters.csv")
     assert pq.read_table(parquet_path).equals(table)
     with csv_path.open(encoding="utf-8", newline="") as file:
@@ -167,17 +173,16 @@ def test_parquet_and_csv_hold_the_same_raw_cells(tmp_path: Path) -> None:
 
 
 def test_a_failed_write_leaves_the_older_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    table = cluster_table(labels_table([("a", 0, 0, 1.0)]), manifest_table(["a"]), 0)
-    write_cluster_table(table, tmp_path)
+    table = table_of([("a", 0, 0, 1.0)], manifest_table(["a"]))
+    write_cluster_tables([table], tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
-    def full_disk(_: pa.Table, path: Path, **options: object) -> None:
-        path.write_bytes(b"half")
+    def full_disk(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(pq, "write_table", full_disk)
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", full_disk)
     with pytest.raises(OSError, match="No space left"):
-        write_cluster_table(table, tmp_path)
+        write_cluster_tables([table], tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
@@ -214,9 +219,20 @@ def test_cells_that_a_spreadsheet_would_run_are_marked_on_request(tmp_path: Path
     assert {row["cluster"] for row in rows} == {"-1"}
 
 
+def test_heads_are_written_one_after_the_other(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    ids = [f"clip{i}" for i in range(20)]
+    rows = [(i, head, int(rng.integers(4)), round(rng.random(), 1)) for head in range(3) for i in ids]
+    whole, tables = all_heads(rows, manifest_table(ids)), ClusterTables(labels_of(rows), manifest_table(ids))
+    parquet_path, csv_path = write_cluster_tables(map(tables.of_head, range(3)), tmp_path)
+    write_table(whole, tmp_path / "whole.csv")
+    assert pq.read_table(parquet_path).equals(whole)
+    assert csv_path.read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
 def test_the_twins_differ_only_where_the_spreadsheet_asks_for_it(tmp_path: Path) -> None:
-    table = cluster_table(labels_table([("-a", 0, 0, 1.0)]), manifest_table(["-a"]), 0)
-    parquet_path, csv_path = write_cluster_table(table, tmp_path, spreadsheet_safe=True)
+    table = table_of([("-a", 0, 0, 1.0)], manifest_table(["-a"]))
+    parquet_path, csv_path = write_cluster_tables([table], tmp_path, spreadsheet_safe=True)
     assert pq.read_table(parquet_path).equals(table)
     assert csv_path.read_text().splitlines()[1].startswith('"\'-a","media/-a",0,0,0,,1,')
 
@@ -249,9 +265,9 @@ def test_rows_are_moved_a_block_at_a_time(monkeypatch: pytest.MonkeyPatch) -> No
     rng = np.random.default_rng(3)
     ids = [f"clip{i}" for i in range(20)]
     rows = [(i, head, int(rng.integers(4)), round(rng.random(), 1)) for head in range(2) for i in ids]
-    whole = cluster_table(labels_table(rows), manifest_table(ids), None)
+    whole = all_heads(rows, manifest_table(ids))
     monkeypatch.setattr(export, "_ROWS_AT_ONCE", 7)
-    assert cluster_table(labels_table(rows), manifest_table(ids), None).equals(whole)
+    assert all_heads(rows, manifest_table(ids)).equals(whole)
     assert rank_clips(whole.take(rng.permutation(40))).equals(whole)
 
 
@@ -263,7 +279,7 @@ def test_rows_come_by_head_cluster_confidence_and_id(seed: int, has_many_cluster
     most = 70_000 if has_many_clusters else 3
     rows = [(i, head, int(rng.integers(3)) * (most // 3), float(rng.integers(-1, 3))) for head in range(3) for i in ids]
     rows = [rows[place] for place in rng.permutation(len(rows))]
-    table = cluster_table(labels_table(rows), manifest_table(ids), None)
+    table = all_heads(rows, manifest_table(ids))
     expected = sorted(rows, key=lambda row: (row[1], row[2], -row[3], row[0]))
     assert [
         *zip(*(table[name].to_pylist() for name in ("id", "head", "cluster", "confidence")), strict=True)
