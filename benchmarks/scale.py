@@ -31,19 +31,11 @@ STORE = RESULTS / "scale.json"
 MILLION, LARGE = 1_000_000, 10_000_000
 NUM_HEADS, NUM_CLUSTERS, NUM_NAMES = 10, 400, 400
 RANKS, RANKS_A_NODE = 64, 8
-AT_TEN_MILLION = (
-    "loader",
-    "checkpoint",
-    "write_labels",
-    "read_labels",
-    "bookkeeping",
-    "ranks",
-    "last_statistics",
-    "nmi",
-)
+TABLES = ("write_labels", "read_labels")
+AT_TEN_MILLION = ("loader", "checkpoint", *TABLES, "bookkeeping", "ranks", "last_statistics", "nmi")
 """Sections that fit into this machine at ten million clips; the cluster tables' CSV alone has over ten gigabytes."""
-NOW_ALONE = ("ranks",)
-"""Of these, sections that do not fit by the code of an earlier commit, of which each rank has its own labels."""
+NOW_ALONE = (*TABLES, "ranks")
+"""Of these, sections that the code of an earlier commit cannot do: it fails at so many rows, or memory does not do."""
 MANY_CLUSTERS = 2000
 """Of the alignment: with a few hundred it takes no time at all."""
 
@@ -207,8 +199,10 @@ def _read_labels(work: Path) -> Any:
     try:
         from selavi.results.labels import read_labels as read
     except ImportError:  # where it was before
-        from selavi.results.cluster_table import read_labels as read
-    return read(work, "train")
+        from selavi.results.cluster_table import read_labels
+
+        return read_labels(work, "train")
+    return read(work, "train", with_statistics=True)
 
 
 def cluster_tables(num_clips: int, work: Path) -> Figures:

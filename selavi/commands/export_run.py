@@ -42,8 +42,8 @@ def export_run(arguments: ExportArguments) -> ExportResult:
     if has_media and not arguments.root:
         _require_media(config, manifest)
     split = arguments.split or config.data.train_split
-    labels = read_labels(folder, split)
-    training = read_labels(folder, config.data.train_split)
+    labels = read_labels(folder, split, with_statistics=True)
+    training = labels if split == config.data.train_split else read_labels(folder, config.data.train_split)
     choice = choose_head(training.clusters, probe=training.probe)
     head = int(arguments.head) if arguments.head.isdigit() else choice.head
     try:

@@ -59,7 +59,7 @@ def write_boxes(arguments: LocaliseArguments, run: Run, split: str, head: int, w
     """
     files = RunFolder(run.folder)
     own_folders(run.folder, [files.boxes_handover, *files.boxes_handover.glob("*")])
-    table = ClusterTables(read_labels(run.folder, split), run.manifest).of_head(head)
+    table = ClusterTables(read_labels(run.folder, split, with_statistics=True), run.manifest).of_head(head)
     table = _chosen(table, arguments.clips, split)
     names = read_names(files.names) if files.names.exists() else Names([])
     kept, num_rejected, num_moved = explained_clips(table, names, head)

@@ -50,8 +50,8 @@ class SplitLabels:
     clusters: np.ndarray
     """(N, H) int32."""
     statistics: Mapping[str, np.ndarray]
-    """confidence, margin, entropy and modality_agreement, (N, H) float32 each, as far as the file has them; what is
-    unknown is nan."""
+    """confidence, margin, entropy and modality_agreement, (N, H) float32 each, as far as they are there and were asked
+    for; what is unknown is nan."""
     probe: np.ndarray | None
     """(H,) probe scores of the heads, of training clips; None in what earlier versions wrote."""
 
@@ -130,8 +130,13 @@ def _columns(ids: ClipIds, labels: "Tensor", statistics: Mapping[str, "Tensor"])
     }
 
 
-def read_labels(run_dir: Path, split: str) -> SplitLabels:
+def read_labels(run_dir: Path, split: str, *, with_statistics: bool = False) -> SplitLabels:
     """Read RUN/labels/SPLIT.parquet.
+
+    Args:
+        run_dir: the run's folder.
+        split: of the clips.
+        with_statistics: also how sure the clusters are, which takes four times the memory of these.
 
     Raises:
         UsageError: there is none, and the message says how to make it; or it is damaged.
@@ -144,12 +149,12 @@ def read_labels(run_dir: Path, split: str) -> SplitLabels:
             f"appear when training ends, others with {command('evaluate', run_dir, '--split', split)}"
         )
     with as_written(path, _AGAIN), ParquetReader(path, advice=_AGAIN) as file:
-        return _read(file)
+        return _read(file, _STATISTICS if with_statistics else ())
 
 
-def _read(file: ParquetReader) -> SplitLabels:
+def _read(file: ParquetReader, statistics: Sequence[str]) -> SplitLabels:
     """Take the labels out of a file, block by block: texts of a clip's id come once, and not for each head."""
-    names = [field.name for field in LABEL_SCHEMA if field.name in (*_KEYS, *file.schema.names)]
+    names = [*_KEYS, *(name for name in statistics if name in file.schema.names)]
     num_heads = 1 + max((pc.max(batch["head"]).as_py() or 0 for batch in file.batches(["head"])), default=0)
     if not file.num_rows or num_heads < 1 or file.num_rows % num_heads:
         raise ValueError(_INCOMPLETE)
@@ -186,4 +191,4 @@ def agreement_of_modalities(run_dir: Path, split: str) -> np.ndarray | None:
     """(N, H) modality_agreement of RUN/labels/SPLIT.parquet, NaN for a clip with one modality; None without a file."""
     if not RunFolder(run_dir).labels(split).exists():
         return None
-    return read_labels(run_dir, split).statistics["modality_agreement"]
+    return read_labels(run_dir, split, with_statistics=True).statistics["modality_agreement"]

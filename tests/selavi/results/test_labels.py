@@ -34,7 +34,8 @@ def test_what_is_read_is_what_was_written(rows: int, tmp_path: Path, monkeypatch
     clusters, statistics = write(tmp_path, torch.tensor([0.5, 0.25, 1.0]))
     batches = labels_module.ParquetReader.batches
     monkeypatch.setattr(labels_module.ParquetReader, "batches", lambda *words: batches(*words, rows=rows))
-    labels = read_labels(tmp_path, "train")
+    assert not read_labels(tmp_path, "train").statistics
+    labels = read_labels(tmp_path, "train", with_statistics=True)
     assert labels.ids.to_pylist() == IDS and np.array_equal(labels.clusters, clusters)
     assert labels.probe is not None and labels.probe.tolist() == [0.5, 0.25, 1.0]
     for name, values in statistics.items():
@@ -91,7 +92,7 @@ def test_statistics_of_earlier_versions_are_asked_for_where_they_are_needed(tmp_
     clusters, _ = write(tmp_path)
     path = RunFolder(tmp_path).labels("train")
     pq.write_table(pq.read_table(path).replace_schema_metadata().drop_columns(["modality_agreement"]), path)
-    labels = read_labels(tmp_path, "train")
+    labels = read_labels(tmp_path, "train", with_statistics=True)
     assert np.array_equal(labels.clusters, clusters)
     with pytest.raises(UsageError, match="lack the columns modality_agreement: make the labels again"):
         labels.of_head(0)
