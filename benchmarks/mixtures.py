@@ -294,8 +294,8 @@ evidence in the picture as a whole says little then, but a window may show one s
 ## Which windows
 
 A window is {WINDOW:.0%} of the picture's side, and there are {PER_SIDE} x {PER_SIDE}, half a window apart; none ends
-in the middle of the picture, where the quarters do. That was chosen on these mixtures, so other material may be harder;
-what other windows do was not kept.
+in the middle of the picture, where the quarters do. That was chosen on these mixtures, so it may do worse on others;
+what other windows do is not measured here.
 
 {describe_machine(rows)} By `python benchmarks/mixtures.py`.
 """

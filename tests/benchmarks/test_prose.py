@@ -213,8 +213,8 @@ QUOTED: list[tuple[str, str, Callable[[Modules], Sequence[float]]]] = [
     ),
     (
         "docs/method.md",
-        "their NMI differs from that with passes by {:+.3f}, {:+.3f} and {:+.3f}, at {:.0f}, {:.0f} and {:.0f} % of "
-        "the clips encoded",
+        "the NMI of these labels differs from that with passes by {:+.3f}, {:+.3f} and {:+.3f}, at {:.0f}, {:.0f} and "
+        "{:.0f} % of the clips encoded",
         kept_features,
     ),
     ("docs/reliability.md", "spends {:.0f} % on them (`labelling.first=random`), or {:.0f} %", labellings_that_cost),
