@@ -30,7 +30,7 @@ from common import RESULTS, ROOT, fill, machine, markdown_table
 from PIL import Image
 from torchvision.io import ImageReadMode, decode_jpeg
 
-from datamodules.index.scan import list_media
+from datamodules.index.scan import list_media, scan
 from datamodules.stores.prepare import Job, PrepareSettings, encode_file, encode_part
 from selavi.media import decode_clip, decode_jpegs, decode_recording, encode_clip, encode_jpeg
 
@@ -163,12 +163,9 @@ def repeat(path: Path, target: Path, times: int) -> None:
 
 def prepare_alone(form: str, film: Path, target: Path) -> None:
     """Prepare one film and print the megabytes that it took."""
+    manifest = scan(film.parent, target.with_name("cache"), 1)  # in a process of its own
+    [facts] = [row for row in manifest.to_pylist() if row["path"] == film.name]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    found = film.stat()
-    with av.open(str(film)) as container:
-        duration_s = (container.duration or 0) / av.time_base
-    facts = {"id": film.name, "path": film.name, "split": "train", "label": None, "duration_s": duration_s}
-    facts |= {"fps": float(clips.FPS), "bytes": found.st_size, "mtime_ns": found.st_mtime_ns}
     encode = encode_part if form == "shards" else encode_file
     settings = PrepareSettings(form, SIZE, sample_rate=RATE)  # type: ignore[arg-type]
     encode(Job("000000000", facts, str(target)), root=str(film.parent), settings=settings)
@@ -206,7 +203,8 @@ def numbers(results: Mapping[str, Any]) -> str:
         gain.append(f"{speed['fast_decode'] / speed['plain']:.2f}")
     short, long = ([f"{memory[form][str(minutes)]:.0f}" for form in ("shards", "files")] for minutes in MINUTES)
     parts = [
-        f"Measured by `benchmarks/prepared.py` on one core ({made['processor']}), {results['date']}, on "
+        f"Measured by `benchmarks/prepared.py` on one core ({made['processor']}), {results['date']}, at a load of "
+        f"{made['load']:.1f} on {made['cores']} cores, on "
         f"{figures['real']['small files']['clips']} real clips (112 pixels, enlarged, so smoother than most) and on "
         "generated videos full of texture and grain.",
         markdown_table(header, rows),

@@ -182,7 +182,7 @@ def describe_bad(manifest: pa.Table) -> str:
 
 
 def _keep(manifest: pa.Table, rows: pa.ChunkedArray) -> pa.Table:
-    """The chosen rows; no copy where that is all of them: a million take 250 MB."""
+    """The chosen rows; no copy where that is all of them, for they may be millions."""
     return manifest if pc.all(rows, min_count=0).as_py() else manifest.filter(rows)
 
 

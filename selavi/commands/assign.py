@@ -4,13 +4,13 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from selavi.cli import Command, Parser
 from selavi.commands.copies import add_copy_to, copy_results, require_store
-from selavi.commands.on_ray import share_on_ray
+from selavi.commands.on_ray import encode_on_ray
 from selavi.commands.sharing import MOVED, add_paths, add_sharing, check_sharing
 from selavi.wording import command
 
@@ -147,10 +147,7 @@ def assign(arguments: AssignArguments) -> AssignResult:
     """Label this task's shards, those that are not there yet; merge where all are there."""
     config = _check(arguments)
     if arguments.on:
-        own, out = replace(arguments, copy_to=""), output_of(arguments, config)
-        cpus = None if arguments.workers is None else max(1, arguments.workers)
-        takes_gpu = config.trainer.accelerator != "cpu"
-        result: AssignResult = share_on_ray("assign", own, [out], cpus=cpus, takes_gpu=takes_gpu)[-1]
+        result: AssignResult = encode_on_ray("assign", arguments, output_of(arguments, config), config)
     else:
         from selavi.commands.assign_shards import assign_shards
 

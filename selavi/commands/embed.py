@@ -4,13 +4,13 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from selavi.cli import Command, Parser
 from selavi.commands.copies import add_copy_to, copy_results, require_store
-from selavi.commands.on_ray import share_on_ray
+from selavi.commands.on_ray import encode_on_ray
 from selavi.commands.sharing import MOVED, add_paths, add_sharing, check_sharing
 from selavi.wording import command
 
@@ -102,10 +102,7 @@ def embed(arguments: EmbedArguments) -> EmbedResult:
     """Encode this task's shards, those that are not there yet; put them together where all are there."""
     config = _check(arguments)
     if arguments.on:
-        own = replace(arguments, copy_to="")
-        cpus = None if arguments.workers is None else max(1, arguments.workers)
-        takes_gpu = config.trainer.accelerator != "cpu"
-        result: EmbedResult = share_on_ray("embed", own, [arguments.out], cpus=cpus, takes_gpu=takes_gpu)[-1]
+        result: EmbedResult = encode_on_ray("embed", arguments, arguments.out, config)
     else:
         from selavi.commands.embed_shards import embed_shards
 

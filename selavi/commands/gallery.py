@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from datamodules.stores.opening import open_prepared
 from selavi.commands.evidence import evidence_for, evidence_key
@@ -22,7 +23,7 @@ from selavi.guarded.parquet import ParquetReader, read_parquet
 from selavi.localisation.files import read_faded
 from selavi.localisation.maps import MAP_KINDS
 from selavi.modalities import Request, reads_media, request_of_media
-from selavi.results.boxes import KEY
+from selavi.results.boxes import KEY, SEGMENT
 from selavi.results.evidence import Evidence
 from selavi.results.gallery.boxes import COLUMNS, current_boxes
 from selavi.results.gallery.build import AboutRun, GalleryReport, MediaSource, write_gallery
@@ -35,6 +36,8 @@ from selavi.wording import command
 
 log = logging.getLogger("selavi")
 _FIGURES = {"nmi": "NMI", "ari": "ARI", "accuracy": "Accuracy", "purity": "Purity", "n": "Clips scored"}
+_OPTIONAL = ("maps", SEGMENT.name)
+"""Columns of a table of boxes that not every one has: those of earlier versions lack the first."""
 
 
 @dataclass(frozen=True)
@@ -128,11 +131,12 @@ def _boxes(run_dir: Path, content: GalleryContent) -> tuple[pa.Table | None, str
     path = RunFolder(run_dir).boxes(content.split, content.head)
     if not path.exists():
         return None, MAPS[0]
-    again = command("localise", run_dir, "--split", content.split, "--head", str(content.head))
-    advice = f"write it again: {again}"
+    again = ("localise", run_dir, "--split", content.split, "--head", str(content.head))
+    advice = f"write it again: {command(*again)}, with --maps and --segments where it was written with them"
     with ParquetReader(path, advice=advice) as file:
-        key = (file.schema.metadata or {}).get(KEY)
-    table = read_parquet(path, COLUMNS, advice=advice)
+        schema = file.schema
+    key = (schema.metadata or {}).get(KEY)
+    table = read_parquet(path, [*COLUMNS, *(name for name in _OPTIONAL if name in schema.names)], advice=advice)
     clusters = next(head.cluster for head in content.heads if head.head == content.head)
     final = content.names.final_cluster(content.head, clusters)
     current = current_boxes(table, content.clips, clusters, final)
@@ -140,8 +144,19 @@ def _boxes(run_dir: Path, content: GalleryContent) -> tuple[pa.Table | None, str
     if key is not None and key.decode() not in kinds:
         current = current.slice(0, 0)
     if num_left := len(table) - len(current):
+        advice = f"write it again: {command(*again, *_options_of(table))}"
         log.warning(f"{num_left} of {len(table)} boxes in {path} are of an earlier state of the run: {advice}")
     return current if len(current) else None, MAPS[0] if key is None else kinds.get(key.decode(), MAPS[0])
+
+
+def _options_of(table: pa.Table) -> list[str]:
+    """The options with which `selavi localise` wrote a table of boxes, as far as its columns tell."""
+    options = []
+    if "maps" in table.column_names and (maps := table["maps"][0].as_py()) != MAPS[0]:
+        options += ["--maps", maps]
+    if SEGMENT.name in table.column_names and (last := pc.max(table[SEGMENT.name]).as_py()) is not None:
+        options += ["--segments", str(last + 1)]
+    return options
 
 
 def _source(arguments: ExportArguments, content: GalleryContent) -> MediaSource:

@@ -16,12 +16,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from selavi import __version__
 from selavi.cli import Parser
 from selavi.errors import DataError, NumericError, UsageError
 from selavi.runs.launch import task_of
+
+if TYPE_CHECKING:
+    from selavi.config import Config
 
 RETRIES = 3
 """How often a task whose process died is started again."""
@@ -123,6 +126,23 @@ def share_on_ray(
             results += _do_tasks(ray, name, [replace(own, task="0/1")], limits, folders[0])
         results.sort(key=lambda result: result.num_missing == 0)
         return [*results[:-1], replace(results[-1], task=(0, 1))]
+
+
+def encode_on_ray(name: str, arguments: Any, out: Path, config: "Config") -> Any:
+    """Do the tasks of a command that encodes clips, each with the CPUs of --workers and a GPU if there is one.
+
+    Args:
+        name: of the command.
+        arguments: as for share_on_ray, with copy_to, which is left to the command.
+        out: folder of its results.
+        config: whose trainer.accelerator may say that no GPU is wanted.
+
+    Returns:
+        The result of the command, as one process gives it.
+    """
+    own = replace(arguments, copy_to="")
+    cpus = None if arguments.workers is None else max(1, arguments.workers)
+    return share_on_ray(name, own, [out], cpus=cpus, takes_gpu=config.trainer.accelerator != "cpu")[-1]
 
 
 def limits_of(nodes: Sequence[dict[str, Any]], cpus: int | None, takes_gpu: bool) -> Limits:

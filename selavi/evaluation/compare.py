@@ -38,7 +38,7 @@ from selavi.scores.baselines import (
 )
 from selavi.scores.metrics import bootstrap_intervals, contingency_matrix, evaluate_clusters
 
-if TYPE_CHECKING:  # torch takes seconds and 600 MB, and arrays need none of it
+if TYPE_CHECKING:  # torch takes seconds and memory, and arrays need none of it
     from selavi.inference.encode import ClipFeatures
 
 Row = dict[str, Any]

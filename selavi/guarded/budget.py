@@ -6,7 +6,7 @@ from selavi.wording import byte_size
 LEAST_BYTES = 1 << 28
 """What any file may unpack to."""
 MOST_TIMES = 100
-"""How many times its own size a larger file may unpack to.  Labels and manifests of real sets come to 3 to 12 times."""
+"""How many times its own size a larger file may unpack to."""
 
 
 def budget_of(num_bytes: int, least: int | None = None) -> int:

@@ -10,7 +10,7 @@ from selavi.guarded.budget import budget_of
 from selavi.wording import byte_size
 
 LEAST_BYTES = 1 << 26
-"""What any file may unpack to.  Its lines and cells take up to some twenty times as much as Python objects."""
+"""What any file may unpack to.  As Python objects its lines and cells take many times as much."""
 
 
 def open_gzip(path: Path, name: str) -> IO[bytes]:

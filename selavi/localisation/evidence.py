@@ -6,7 +6,7 @@ map of Zhou et al. (CVPR 2016), and its sum over the positions is the score with
 cluster's logit minus the mean of all clusters' logits: what raises them all alike changes no probability.
 
 Small inputs leave few positions in the last map (3 x 3 for pictures of 48 pixels), so the deepest map is taken that
-has MIN_POSITIONS along each side (docs/evidence.md: what was measured with each).
+has MIN_POSITIONS along each side (docs/results/evidence.md: what was measured with each).
 
 Axes: B windows of a batch, K clusters, F mel bands, T time.
 """

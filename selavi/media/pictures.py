@@ -24,7 +24,7 @@ def encode_jpeg(frame: np.ndarray, quality: int) -> bytes:
 def decode_jpegs(files: Sequence[bytes | memoryview], *, size: int = 0, offset: float | None = None) -> np.ndarray:
     """Decode JPEG files of one size.
 
-    FFmpeg's decoder takes three quarters of the time of libjpeg's (benchmarks/prepared.py).
+    FFmpeg's decoder takes less time than libjpeg's (docs/prepared.md).
 
     Args:
         files: one or more.

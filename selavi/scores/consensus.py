@@ -26,7 +26,7 @@ CHUNK_NUMBERS = 2**23
 """Numbers of the (clips, K) block that the consensus holds at once."""
 
 DENSE_NUMBERS = 2**27
-"""Up to this size the (H K, K) weights of the consensus are a plain array, which multiplies 17 times as fast."""
+"""Up to this size the (H K, K) weights of the consensus are a plain array, which multiplies many times as fast."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """What the page knows of each clip beside its cluster's file: by row for the large view, by cluster for the queue.
 
-Figures are whole numbers in base64, a few bytes a clip and head: 180,000 clips take 1.5 MB a head for the queue, which
-is read when somebody opens it, and a thousand clips a file for the large view.
+Figures are whole numbers in base64, a few bytes a clip and head: a file a head for the queue, which is read when
+somebody opens it, and a file for each thousand clips for the large view.
 """
 
 from collections.abc import Mapping, Sequence

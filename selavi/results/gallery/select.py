@@ -1,8 +1,8 @@
 """What a gallery says and shows of each cluster: figures, labels, a name to suggest, neighbours, and which clips.
 
-Axes: N clips, H heads, C clusters that have clips, D features.  All of it is linear in clips: 180,000 clips take about
-a second a head without features.  Memory: the columns of a head (20 bytes a clip), one index a clip for each head, and
-of the features at most BLOCK rows beside the (N, D) that are given.
+Axes: N clips, H heads, C clusters that have clips, D features.  All of it is linear in clips.  Memory: the
+columns of a head, one index a clip for each head, and of the features at most BLOCK rows beside the (N, D) that are
+given.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -30,9 +30,9 @@ BATCH_CLIPS, STEPS_AN_EPOCH = 128, 8
 EPOCHS = 60
 """As many epochs, and labellings, as a set of some thousand clips gets."""
 MOST_STEPS = 20_000
-"""One or two minutes of steps: a million clips are seen two or three times, in many more views than a small set."""
+"""A million clips are seen two or three times, in many more views than a small set."""
 MOST_LABELLED, FEWEST_LABELLINGS = 20_000_000, 12
-"""Clips that a rank labels in all labellings together, some minutes for a few hundred clusters."""
+"""Clips that a rank labels in all labellings together."""
 LEARNING_RATE, MOMENTUM = 0.2, 0.9
 BLOCK_ROWS = 8192
 """Clips that are encoded at once."""

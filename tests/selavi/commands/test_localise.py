@@ -196,6 +196,18 @@ def test_the_gallery_shows_the_boxes_that_are_still_of_the_run(run: Path, caplog
     assert len(shown()) == 3 and f"1 of {len(table)} boxes" in caplog.text
     pq.write_table(table.replace_schema_metadata({"selavi_key": "another checkpoint"}), path)
     assert shown() == [] and f"{len(table)} of {len(table)} boxes" in caplog.text
+    assert "--head 0\n" in caplog.text and "--maps" not in caplog.text
+
+
+def test_boxes_of_another_checkpoint_are_written_again_as_they_were(
+    run: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clips = sorted(set(read_labels(run, "train")["id"].to_pylist()))[:3]
+    assert tool.main([str(run), *clips, "--head", "0", "--maps", "windows", "--segments", "3"]) == 0
+    path = run / "localise" / "train-h0.parquet"
+    pq.write_table(pq.read_table(path).replace_schema_metadata({"selavi_key": "another checkpoint"}), path)
+    assert export_tool.main([str(run), "--head", "0", "--map", "none", "--evidence", "0"]) == 0
+    assert re.search(r"write it again: .*--split train --head 0 --maps windows --segments 3$", caplog.text, re.M)
 
 
 def test_each_kind_has_its_own_maps(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
