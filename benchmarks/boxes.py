@@ -1,9 +1,9 @@
 """Does the evidence for a cluster lie on the thing that is seen, beside what needs no model?
 
-    python benchmarks/boxes.py runs/refine/avstamps-seed*   figures and page; four minutes a run
+    python benchmarks/boxes.py runs/refine/avstamps-seed*   figures and page; six minutes a run
 
 Runs on AV-stamps (row default of labels.py), whose boxes say where the cut-out picture lies in the tenth frame.
-`selavi localise` compares them with the maps of the head that is chosen without labels, of both kinds (`--maps`).  The
+`selavi localise` compares them with the maps of the head that is chosen without labels, of all kinds (`--maps`).  The
 set is not distributed.
 """
 
@@ -78,7 +78,7 @@ def page(rows: Sequence[Mapping[str, Any]]) -> str:
 
 Runs on AV-stamps (row *default* of [labels.md](labels.md)): a cut-out picture moves over a background that does not,
 and a voice names it. The set's boxes say where it lies in one frame of each clip. The figures are those of
-[evidence.md](../evidence.md#beside-boxes-of-your-own), of both kinds of maps; mean over the runs, and their range.
+[evidence.md](../evidence.md#beside-boxes-of-your-own), of all kinds of maps; mean over the runs, and their range.
 
 {tables}
 
@@ -100,7 +100,8 @@ def _conclusion(rows: Sequence[Mapping[str, Any]]) -> str:
     return (
         f"Evidence points into the box in {pointing(f'evidence: {OWN}')} of the pictures (training and test clips), "
         f"another clip's in {pointing(f'evidence: {OTHER}')}; windows in {pointing(f'windows: {OWN}')}, another clip's "
-        f"in {pointing(f'windows: {OTHER}')}; the middle of the picture in {pointing('centre disc')}. Nothing but the "
+        f"in {pointing(f'windows: {OTHER}')}; windows for what is heard in {pointing(f'heard: {OWN}')}; the middle of "
+        f"the picture in {pointing('centre disc')}. Nothing but the "
         f"thing moves here, so the change from frame to frame does in {pointing('frame difference')}, without any "
         "model. A map says what part of the picture the model goes by; whoever wants to find things does better by "
         "looking for motion."

@@ -97,7 +97,7 @@ ELSEWHERE = {
     "selavi/config/": "settings of this installation",
     "selavi/id_tables.py": "a table that the user names",
     "selavi/arrays/": f"{OWN}data.cache_dir",
-    "selavi/results/cluster_table.py": f"{OWN}a run",
+    "selavi/results/labels.py": f"{OWN}a run",
     "selavi/evaluation/": f"{OWN}a run",
     "selavi/results/gallery/": f"{OWN}the gallery",
     "selavi/results/timeline/": f"{OWN}--out",

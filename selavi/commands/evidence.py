@@ -70,8 +70,8 @@ def _compute(run: Run, split: str, head: int, clusters: dict[str, int], writer: 
     explained = kind.modalities(config, head)
     seen = {name: evidence.input_shape(config, name) for name in explained}
     plans = [evidence.plan_windows(clip["duration_s"], clip_s, explained) for clip in clips]
-    together = tuple(config.kinds) if config.is_fused else None  # read by one head
-    windows = [[ChosenWindow(place.start_s, together or (place.modality,)) for place in plan] for plan in plans]
+    read = {name: kind.read_for(name, config, head) for name in explained}
+    windows = [[ChosenWindow(place.start_s, read[place.modality]) for place in plan] for plan in plans]
     errors: dict[int, str] = {}
     of_windows = _maps(run, rows, windows, head, [clusters[clip["id"]] for clip in clips], kind, errors)
     for clip, plan in follow(zip(clips, plans, strict=True), f"{maps} of head {head}", len(clips), "clips"):

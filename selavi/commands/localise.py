@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 OWN = "map"
 """The row of the run's own maps."""
-MAPS = ("evidence", "windows")
+MAPS = ("evidence", "windows", "heard")
 """Kinds of maps: keys of selavi.localisation.maps.MAP_KINDS, which needs torch."""
 
 
@@ -101,8 +101,9 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--annotations", type=Path, metavar="FILE", help=about)
     about = "table (default), vggss, flickr_soundnet, music, audioset_instrument, avsbench or coco"
     parser.add_argument("--format", metavar="NAME", help=f"how the annotations are written: {about}")
-    about = "evidence (default): what the model goes by in the picture as it is; or windows: which of 16 parts of the "
-    about += "picture look like the cluster, better where several things are in one picture; 16 encodings a moment"
+    about = "evidence (default): what the model goes by in the picture as it is; windows: which of 16 parts of the "
+    about += "picture look like the cluster, better where several things are in one picture; or heard: which of them "
+    about += "look like what is heard then, best where one of several things sounds; 16 encodings a moment"
     parser.add_argument("--maps", metavar="NAME", help=about)
     about = "clips to look at, which must have labels (default: the training split)"
     parser.add_argument("--split", metavar="NAME", help=about)

@@ -59,7 +59,7 @@ def look_at_moments(
     """
     config = run.config
     heard = heard_modalities(config, head)
-    modalities = {*heard, *([evidence.PICTURED] if with_features else [])}
+    modalities = {*heard, *(MAP_KINDS[maps].read_for(evidence.PICTURED, config, head) if with_features else [])}
     if not modalities or not moments:
         return MomentFacts(*(np.full(shape, np.nan, np.float32) for shape in (len(moments), *[(len(moments), 0)] * 2)))
     together = tuple(name for name in config.kinds if name in modalities or config.is_fused)

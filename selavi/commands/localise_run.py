@@ -69,6 +69,7 @@ def localise_run(arguments: LocaliseArguments) -> LocaliseResult:
             f"boxes lie in pictures, and head {head} reads {' and '.join(names)}: choose another --head, or a run that "
             "was trained on video"
         )
+    MAP_KINDS[arguments.maps].read_for(evidence.PICTURED, run.config, head)  # refused before anything is written
     measured = None
     if arguments.annotations is not None:
         measured = _measure(arguments, arguments.annotations, run, split, head)
@@ -86,7 +87,8 @@ def _measure(arguments: LocaliseArguments, annotated: Path, run: Run, split: str
     moments, notes = _moments(annotations, rows, clusters, run, annotated)
     maps, frames, kept, num_bad = _look(run, rows, moments, head, arguments.maps)
     if num_bad:
-        notes.append(f"{num_bad} annotated pictures are of clips that cannot be decoded, and were left out")
+        lack = "" if MAP_KINDS[arguments.maps].reads is None else ", or have no sound"
+        notes.append(f"{num_bad} annotated pictures are of clips that cannot be decoded{lack}, and were left out")
     if len(kept) < 2:
         raise UsageError(f"{len(kept)} of {len(moments)} annotated pictures can be looked at: two are needed")
     moves = len(frames[0]) > 1  # runs may read one frame of each window
@@ -171,11 +173,12 @@ def _window(annotation: Annotation, duration_s: float, clip_s: float) -> tuple[f
 def _look(
     run: Run, rows: pa.Table, moments: Sequence[_Moment], head: int, kind: str
 ) -> tuple[list[np.ndarray], list[np.ndarray], list[_Moment], int]:
-    """Maps and frames of the windows, the moments that they are of, and how many could not be decoded."""
+    """Maps and frames of the windows, the moments that they are of, and how many lack what the maps read."""
     config = run.config
-    together = tuple(config.kinds) if config.is_fused else (evidence.PICTURED,)
+    read = MAP_KINDS[kind].read_for(evidence.PICTURED, config, head)
+    needed = (evidence.PICTURED,) if MAP_KINDS[kind].reads is None else read
     chosen = rows.take(pa.array([moment.row for moment in moments]))
-    windows = [[ChosenWindow(moment.start_s, together)] for moment in moments]
+    windows = [[ChosenWindow(moment.start_s, read)] for moment in moments]
     loaders = ClipLoaders(config, run.manifest, open_media(config, run.manifest, may_decode_ahead=False))
     model, augment = load_model(run, best_device(config.trainer.accelerator))
     seen = evidence.input_shape(config, evidence.PICTURED)
@@ -186,7 +189,7 @@ def _look(
         targets = torch.tensor([moments[number].cluster for number in numbers])
         of_batch = MAP_KINDS[kind].find(model, augment, batch, targets, head, config)[evidence.PICTURED]
         for place, number in enumerate(numbers):
-            if batch.present[evidence.PICTURED][place]:
+            if all(batch.present[name][place] for name in needed):
                 maps.append(boxes.map_at(of_batch[place].numpy(), seen, moments[number].share))
                 frames.append(boxes.frames_of(batch.inputs[evidence.PICTURED][place].numpy()))
                 kept.append(moments[number])

@@ -1,11 +1,12 @@
-"""Which part of a picture looks like a cluster: square windows of it, each encoded as if it were the whole picture.
+"""Which part of a picture looks like a cluster, or like what is heard: windows of it, encoded as pictures of their own.
 
 The evidence (evidence.py) says what the model goes by in a picture as it is.  Where several things are in one picture,
 it rarely says which of them belongs to the cluster, since the model never saw several at once.  A window that shows one
 of them alone looks like what it was trained on.
 
-A window's score is that of the evidence, the cluster's logit minus the mean of all clusters' logits, and a place of the
-picture has the mean of the windows that it lies in.  The windows form a regular grid, half a side apart:
+A window's score is that of the evidence, the cluster's logit minus the mean of all clusters' logits; for what is heard,
+the mean over all clusters by the probability that the sound gives them.  A place of the picture has the mean of the
+windows that it lies in.  The windows form a regular grid, half a side apart:
 
     +-----+-----+---+      SIDE = 2/5 of the picture: 4 x 4 windows, each of
     |  1  :     |   |      which lies half over the next one to the right
@@ -23,7 +24,9 @@ from torch import Tensor
 from selavi.augment import Augment
 from selavi.batch import ClipBatch
 from selavi.config import Config
+from selavi.errors import UsageError
 from selavi.localisation.evidence import PICTURED, input_shape
+from selavi.localisation.moments import heard_modalities
 from selavi.model import SelaviModel
 
 PER_SIDE = 4
@@ -103,22 +106,46 @@ def window_scores(
         (B, W, K) float32 on the CPU, each cluster's logit minus the mean of all; and the windows, in decoded pixels.
         What it says of a clip without a picture means nothing.
     """
-    batch = batch.to(next(model.parameters()).device)
-    frames = batch.inputs[PICTURED]
-    branches, column = config.head_of_column(head)
-    branch = PICTURED if PICTURED in branches else branches[0]
-    shape = {name: (len(frames), width) for name, width in model.num_features.items()}
-    blank = {name: torch.zeros(of_name, device=frames.device) for name, of_name in shape.items()}
-    present = {name: torch.full_like(is_there, name == PICTURED) for name, is_there in batch.present.items()}
+    frames = batch.inputs[PICTURED].to(next(model.parameters()).device)
     windows = grid(*frames.shape[2:4])
     scores = []
     for top, bottom, left, right in windows:
-        seen = augment.plain({PICTURED: frames[:, :, top:bottom, left:right]})[PICTURED]
-        features = blank | {PICTURED: model.encoders[PICTURED](seen)}
-        joined = model.join(features, present)[0][branch]
-        logits = model.heads[branch](joined, [column])[0]
+        logits = _logits(model, augment, PICTURED, frames[:, :, top:bottom, left:right], head, config)
         scores.append((logits - logits.mean(1, keepdim=True)).float().cpu())
     return torch.stack(scores, 1), windows
+
+
+@torch.no_grad()
+def heard_probabilities(
+    model: SelaviModel, augment: Augment, batch: ClipBatch, head: int, config: Config
+) -> tuple[Tensor, Tensor]:
+    """What the sound alone says of the clusters, the mean over what is made of sound.
+
+    Args:
+        model: in evaluation mode; its device is used.
+        augment: of the same configuration and device.
+        batch: B clips.
+        head: column of the label bank, of a head that reads sound.
+        config: of the run.
+
+    Returns:
+        (B, K) float32 probabilities on the CPU, and (B,) bool: which clips have all of it.
+    """
+    names, device = heard_modalities(config, head), next(model.parameters()).device
+    logits = [_logits(model, augment, name, batch.inputs[name].to(device), head, config) for name in names]
+    probabilities = torch.stack([values.softmax(1) for values in logits]).mean(0)
+    return probabilities.float().cpu(), torch.stack([batch.present[name] for name in names]).all(0).cpu()
+
+
+def _logits(model: SelaviModel, augment: Augment, name: str, values: Tensor, head: int, config: Config) -> Tensor:
+    """(B, K) logits for B clips of which nothing is there but one modality, unaugmented, on the model's device."""
+    branches, column = config.head_of_column(head)
+    branch = name if name in branches else branches[0]
+    widths = model.num_features.items()
+    blank = {other: torch.zeros(len(values), width, device=values.device) for other, width in widths}
+    present = {other: torch.full((len(values),), other == name, device=values.device) for other in config.kinds}
+    features = blank | {name: model.encoders[name](augment.plain({name: values})[name])}
+    return model.heads[branch](model.join(features, present)[0][branch], [column])[0]
 
 
 def find_in_windows(
@@ -140,8 +167,41 @@ def find_in_windows(
     """
     scores, windows = window_scores(model, augment, batch, head, config)
     of_cluster = scores.gather(2, clusters.cpu()[:, None, None].expand(-1, len(windows), 1))[..., 0]
+    return _maps_of(of_cluster, windows, batch, batch.present[PICTURED].cpu(), config)
+
+
+def find_heard(
+    model: SelaviModel, augment: Augment, batch: ClipBatch, clusters: Tensor, head: int, config: Config
+) -> dict[str, Tensor]:
+    """As find_in_windows, for what is heard in the same time in place of a cluster; `clusters` changes nothing.
+
+    Returns:
+        (B, 1, h, w) float32 on the CPU, as find_in_windows; zeros also for a clip without sound.
+    """
+    scores, windows = window_scores(model, augment, batch, head, config)
+    probabilities, has_sound = heard_probabilities(model, augment, batch, head, config)
+    expected = torch.einsum("bwk,bk->bw", scores, probabilities)
+    return _maps_of(expected, windows, batch, has_sound & batch.present[PICTURED].cpu(), config)
+
+
+def read_for_heard(config: Config, head: int) -> list[str]:
+    """The modalities that find_heard reads.
+
+    Raises:
+        UsageError: the head hears nothing.
+    """
+    heard = heard_modalities(config, head)
+    if not heard:
+        names = " and ".join(config.head_of_column(head)[0])
+        raise UsageError(f"head {head} reads {names}, and hears nothing: choose another --head, or other --maps")
+    return [PICTURED, *heard]
+
+
+def _maps_of(
+    scores: Tensor, windows: list[Window], batch: ClipBatch, is_there: Tensor, config: Config
+) -> dict[str, Tensor]:
+    """Maps of the scores (B, W) of windows, zeros where `is_there` (B,) is false."""
     height, width = batch.inputs[PICTURED].shape[2:4]
     seen = input_shape(config, PICTURED)[1:]
-    maps = spread(of_cluster, windows, height, width, (seen[0], seen[1])) / (seen[0] * seen[1])
-    is_there = batch.present[PICTURED].cpu()
+    maps = spread(scores, windows, height, width, (seen[0], seen[1])) / (seen[0] * seen[1])
     return {PICTURED: maps.where(is_there[:, None, None], 0.0)[:, None]}

@@ -226,8 +226,8 @@ def _places_of_clips(ids: pa.Array, manifest: pa.Table) -> np.ndarray:
     doubled = num_recordings - pc.count_distinct(manifest["id"], mode="all").as_py()
     if doubled:
         raise ValueError(f"{doubled} of {num_recordings} manifest rows repeat an id: scan the media again")
-    there = manifest["id"].cast(pa.large_string()).combine_chunks()
-    places = pc.index_in(ids, value_set=there)
+    scanned = manifest["id"].cast(pa.large_string()).combine_chunks()
+    places = pc.index_in(ids, value_set=scanned)
     unknown = ids.filter(places.is_null())
     if len(unknown):
         raise ValueError(

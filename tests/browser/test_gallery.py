@@ -236,7 +236,12 @@ def test_evidence_lies_over_the_pictures_when_asked_for(visit: Visit, gallery: P
 
 
 @pytest.mark.parametrize(
-    ("maps", "words"), [("evidence", "around its largest hot part"), ("windows", "when each is looked at by itself")]
+    ("maps", "words"),
+    [
+        ("evidence", "around its largest hot part"),
+        ("windows", "when each is looked at by itself"),
+        ("heard", "most like what is heard"),
+    ],
 )
 def test_boxes_say_which_maps_they_are_of(visit: Visit, gallery: Path, maps: str, words: str) -> None:
     page = visit(gallery)

@@ -16,7 +16,7 @@ from datamodules.index.annotations import read_annotations
 from datamodules.index.scan import scan
 from datamodules.stores.opening import open_prepared
 from datamodules.stores.prepare import PrepareSettings, prepare
-from selavi.commands.localise import OWN, LocaliseArguments, localise, verdict
+from selavi.commands.localise import MAPS, OWN, LocaliseArguments, localise, verdict
 from selavi.config import load_config
 from selavi.errors import UsageError
 from selavi.results.boxes import BOX_SCHEMA
@@ -202,7 +202,7 @@ def test_the_gallery_shows_the_boxes_that_are_still_of_the_run(run: Path, caplog
 def test_boxes_of_another_checkpoint_are_written_again_as_they_were(
     run: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    clips = sorted(set(read_labels(run, "train")["id"].to_pylist()))[:3]
+    clips = sorted(read_labels(run, "train").ids.to_pylist())[:3]
     assert tool.main([str(run), *clips, "--head", "0", "--maps", "windows", "--segments", "3"]) == 0
     path = run / "localise" / "train-h0.parquet"
     pq.write_table(pq.read_table(path).replace_schema_metadata({"selavi_key": "another checkpoint"}), path)
@@ -215,7 +215,7 @@ def test_each_kind_has_its_own_maps(run: Path, tmp_path: Path, capsys: pytest.Ca
     clips = sorted(read_labels(run, "train").ids.to_pylist())[:4]
     annotated = boxes_of(run, [f"{{{number}}},1.0,0.2,0.2,0.5,0.5" for number in range(4)], tmp_path)
     words = [str(run), *clips, "--head", "0", "--segments", "2"]
-    stored = {maps: run / maps / "train-h0.parquet" for maps in ("evidence", "windows")}
+    stored = {maps: run / maps / "train-h0.parquet" for maps in MAPS}
     tables = {}
     for maps, path in stored.items():
         capsys.readouterr()
@@ -228,7 +228,8 @@ def test_each_kind_has_its_own_maps(run: Path, tmp_path: Path, capsys: pytest.Ca
         assert f"{maps} of head 0 in 4 annotated pictures" in capsys.readouterr().out
         assert pq.read_table(path).num_rows == 4
     assert (run / "localise" / "train-h0.json").exists() and (run / "localise" / "train-h0-windows.json").exists()
-    assert [row["x0"] for row in tables["evidence"]] != [row["x0"] for row in tables["windows"]]
+    boxes = [[row["x0"] for row in table] for table in tables.values()]
+    assert boxes[0] != boxes[1] != boxes[2] != boxes[0]
     both = [{(row["id"], row["time_s"]): row["sounding"] for row in table} for table in tables.values()]
     shared = both[0].keys() & both[1].keys()
     assert shared and all(both[0][key] == pytest.approx(both[1][key], abs=1e-4) for key in shared)
@@ -243,7 +244,7 @@ def test_each_kind_has_its_own_maps(run: Path, tmp_path: Path, capsys: pytest.Ca
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--maps", "heat"], "--maps heat: there is no such kind; there are evidence, windows"),
+        (["--maps", "heat"], "--maps heat: there is no such kind; there are evidence, windows, heard"),
         (["--segments", "1"], "--segments 1: expected 2 or more"),
         (["nobody.mp4"], r"1 of 1 clips, such as 'nobody\.mp4', are not among the \d+ labelled ones of split train"),
         (["--to", "voc"], "--to voc: expected some of coco, yolo, cvat, labelstudio, fiftyone"),

@@ -1,6 +1,7 @@
 """Windows cover the picture, each is scored as a picture of its own, and the map is hot where the thing is."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,9 +12,19 @@ from selavi.batch import NUM_DRAWS, ClipBatch
 from selavi.commands.localise import MAPS
 from selavi.config import Config
 from selavi.encoders.encoder import Encoder
+from selavi.errors import UsageError
 from selavi.heads import LinearHeads
 from selavi.localisation.maps import MAP_KINDS
-from selavi.localisation.windows import PER_SIDE, Window, find_in_windows, grid, spread, window_scores
+from selavi.localisation.windows import (
+    PER_SIDE,
+    Window,
+    find_heard,
+    find_in_windows,
+    grid,
+    heard_probabilities,
+    spread,
+    window_scores,
+)
 from selavi.model import SelaviModel
 from tests.selavi.localisation.test_evidence import make
 
@@ -97,6 +108,38 @@ def test_the_map_is_hot_where_the_thing_is(tiny: Callable[..., Config]) -> None:
     scores, windows = window_scores(model, Augment(config), batch, 0, config)
     torch.testing.assert_close(red[0, 0, 0, -1] * size**2, scores[0, PER_SIDE - 1, 0])  # in one window alone
     assert windows[PER_SIDE - 1].right == side
+
+
+@pytest.mark.parametrize("source", ["joint", "concat"])
+def test_what_is_heard_weights_the_clusters_of_windows(tiny: Callable[..., Config], source: str) -> None:
+    """By hand: the clip with sound alone gives the weights, whatever its cluster; silence gives no map."""
+    config = tiny(f"labelling.source={source}")
+    model, augment, batch = make(config)
+    present = {"video": torch.zeros(3, dtype=torch.bool), "audio": torch.ones(3, dtype=torch.bool)}
+    with torch.no_grad():
+        logits = model(augment.plain(batch.inputs), present)
+    expected = logits["concat" if source == "concat" else "audio"][1].softmax(1)
+    probabilities, has_sound = heard_probabilities(model, augment, batch, 1, config)
+    torch.testing.assert_close(probabilities, expected, rtol=1e-4, atol=1e-5)
+    assert has_sound.tolist() == batch.present["audio"].tolist()
+    maps = find_heard(model, augment, batch, torch.tensor([0, 1, 2]), 1, config)["video"]
+    of_clusters = [
+        find_in_windows(model, augment, batch, torch.full((3,), cluster), 1, config)["video"]
+        for cluster in range(config.heads.num_clusters)
+    ]
+    weighted = sum(weight[:, None, None, None] * each for weight, each in zip(expected.T, of_clusters, strict=True))
+    torch.testing.assert_close(maps[has_sound], weighted[has_sound], rtol=1e-4, atol=1e-6)
+    silent = replace(batch, present=batch.present | {"audio": torch.tensor([True, False, True])})
+    maps = find_heard(model, augment, silent, torch.tensor([0, 1, 2]), 1, config)["video"]
+    assert [bool(one.any()) for one in maps] == [True, False, True]
+
+
+def test_a_head_that_hears_nothing_is_refused(tiny: Callable[..., Config]) -> None:
+    seen = MAP_KINDS["heard"].read_for("video", tiny(), 0)
+    assert seen == ("video", "audio") and MAP_KINDS["windows"].read_for("video", tiny(), 0) == ("video",)
+    deaf = tiny("modalities=[video]", "labelling.source=video")
+    with pytest.raises(UsageError, match="reads video, and hears nothing: choose another --head, or other --maps"):
+        MAP_KINDS["heard"].read_for("video", deaf, 0)
 
 
 def test_the_command_names_the_kinds_that_there_are() -> None:
