@@ -13,8 +13,8 @@ Newton's method converges in a few reads of all rows from near the optimum.  Thr
 
 Where a cluster is so far from all clips that its mass does not answer to its potential, steps grow until it does.
 Where scores are mild and clips few, scaling with Anderson's mixing needs fewer reads; where Newton makes no progress,
-plain scaling is slow and sure.  Where steps are short and gain little, `secants` correct the Hessian; where the shortest
-gain nothing, float32 is at its end and the rows are read in float64.
+plain scaling is slow and sure.  Where short steps gain little, `secants` correct the Hessian; where the shortest gain
+nothing, float32 is at its end and the rows are read in float64.
 """
 
 from __future__ import annotations
