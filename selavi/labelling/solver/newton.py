@@ -488,7 +488,7 @@ class NewtonRun:
         if self._slope_here(sums) < self.tuning.straight * self.slope:
             self.stretch *= 2
             self.room -= _length(self.step)
-            if self.room < self.tuning.least_step_range:
+            if self.room < self.tuning.least_step_range * self._scale():
                 # Up to where an earlier step overshot, this way is straight: that one went another way.
                 self.room = math.inf
         else:
@@ -496,16 +496,17 @@ class NewtonRun:
 
     def _learn_curvature(self, sums: Sums) -> None:
         """Correct the Hessian by the last step, if it was short and still gained less than a digit."""
-        if self.step is None or _length(self.step) >= self.tuning.secant_range or sums.error <= 0.1 * self.error:
-            self.secants.clear()
-        else:
+        longest = self.tuning.secant_range * self._scale()
+        if self.step is not None and _length(self.step) < longest and sums.error > 0.1 * self.error:
             self.secants.add(self.step, sums.gradient - self.gradient)
+        else:
+            self.secants.clear()
 
     def _is_rounding(self, sums: Sums) -> bool:
         """Whether the error is what rounding leaves: rows that are alike round alike, and their errors add up."""
         if self.step is None or not self._is_final() or self.search.level.is_exact:
             return False
-        is_short = _length(self.step) < self.tuning.rounding_range
+        is_short = _length(self.step) < self.tuning.rounding_range * self._scale()
         return is_short and self.tuning.rounding_error > sums.error > 0.5 * self.error
 
     def _next_step(self, sums: Sums) -> Tensor | None:
@@ -553,6 +554,10 @@ class NewtonRun:
         usual = self._usual_length()
         longest = max(usual * self.stretch, min(usual, self.tuning.max_step_range))
         return min(longest, max(0.5 * self.room, self.tuning.least_step_range))
+
+    def _scale(self) -> float:
+        """What a nat is here: a relaxed target changes by as many as the potentials do in units of size_strength."""
+        return min(1.0, self.dual.size_strength) if self.dual.relaxed.any() else 1.0
 
     def _usual_length(self) -> float:
         """Over which the dual is near its quadratic model: a few nats, or with many clips a part of their spread."""
