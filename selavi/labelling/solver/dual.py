@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from selavi.labelling.solver.problem import Overview, Problem, SumRanks, marginal_error
+from selavi.labelling.solver.secants import Secants
 from selavi.labelling.solver.tables import MAX_DENSE_CLUSTERS, Curvature, LargeEntries, Table
 
 CG_REDUCTION = 1e-6
@@ -223,8 +224,10 @@ class NewtonEquation:
     _factor: Tensor = field(init=False)
     _failed: Tensor = field(init=False)
 
-    def solve(self, sums: Sums, damping: float, curved: Sums, reach: float) -> Tensor | None:
+    def solve(self, sums: Sums, damping: float, curved: Sums, reach: float, secants: Secants) -> Tensor | None:
         """The step with the gradient of `sums` and the Hessian of `curved`; None where the system is singular.
+
+        The secants correct the Hessian.
 
         A cluster that no clip wavers about has no curvature, and Newton's method would send it anywhere.  Its own error
         is its damping, which takes it `reach` nats and no further; clusters that are coupled hardly feel theirs, and it
@@ -232,11 +235,13 @@ class NewtonEquation:
         """
         dual = self.dual
         diagonal = (damping + _SMALLEST_DIAGONAL) * (dual.target + curved.masses) + curved.gradient.abs() / reach
-        if curved.large is not None:
-            step = conjugate_gradients(dual, sums.gradient, curved, curved.large, diagonal)
-        else:
-            step = self._cholesky(sums.gradient, damping, curved, diagonal)
-        step = dual.agreed(step)
+
+        def newton(gradient: Tensor) -> Tensor:
+            if curved.large is not None:
+                return conjugate_gradients(dual, gradient, curved, curved.large, diagonal)
+            return self._cholesky(gradient, damping, curved, diagonal)
+
+        step = dual.agreed(secants.step(sums.gradient, newton))
         return step if bool(step.isfinite().all()) else None
 
     def _cholesky(self, gradient: Tensor, damping: float, curved: Sums, diagonal: Tensor) -> Tensor:

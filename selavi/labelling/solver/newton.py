@@ -13,7 +13,8 @@ Newton's method converges in a few reads of all rows from near the optimum.  Thr
 
 Where a cluster is so far from all clips that its mass does not answer to its potential, steps grow until it does.
 Where scores are mild and clips few, scaling with Anderson's mixing needs fewer reads; where Newton makes no progress,
-plain scaling is slow and sure.
+plain scaling is slow and sure.  Where short steps gain little, `secants` correct the Hessian; where the shortest gain
+nothing, float32 is at its end and the rows are read in float64.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from torch import Tensor
 
 from selavi.labelling.solver.dual import Dual, NewtonEquation, Sums
 from selavi.labelling.solver.problem import marginal_error
+from selavi.labelling.solver.secants import Secants
 from selavi.labelling.solver.tables import Table
 
 
@@ -83,6 +85,14 @@ class Tuning:
     """... with no cluster whose own error is a larger share of it, ..."""
     chord_error_large: float = 1e-5
     """... and where it is not formed, so that it costs little more than the masses."""
+    num_secants: int = 4
+    """Last steps whose changes of the gradient correct the Hessian, ..."""
+    secant_range: float = 0.5
+    """... none of them as long as this (nats): over a long way the Hessian itself changes."""
+    rounding_range: float = 1e-3
+    """A step as short as this (nats) that does not halve the error ..."""
+    rounding_error: float = 1e-5
+    """... below this is at the end of what float32 resolves: the rows are read in float64 from there on."""
     max_backtracks: int = 20
     """Steps in a row that may be shortened."""
     max_singular: int = 20
@@ -104,7 +114,7 @@ class Tuning:
     """Earlier steps that are mixed."""
     anderson_range: float = 100.0
     """Longest mixed step (nats); a plain one takes the place of a longer one."""
-    anderson_patience: int = 8
+    anderson_patience: int = 4
     """Passes without the error falling by half."""
     scaling_patience: int = 200
     """Scaling passes without the error falling by 1 %."""
@@ -121,6 +131,11 @@ class Level:
         self.best: Tensor | None = None
         self.best_error = math.inf
         self.best_sums: Sums | None = None
+        self.is_exact = False
+
+    def make_exact(self) -> None:
+        """Read the rows in float64 from now on."""
+        self.table, self.is_exact = self.table.exact(), True
 
     def is_solved(self) -> bool:
         """Whether the error came down to the tolerance."""
@@ -338,10 +353,11 @@ class NewtonRun:
     Attributes:
         potentials, sharpness: where the run stands.
         step: the step that led here at this sharpness; None after a change of the sharpness.
-        slope, error: slope of the dual along that step and marginal error, at its start.
+        slope, error, gradient: slope of the dual along that step, marginal error and gradient, at its start.
         largest_error: there, of a cluster, of its mass and its target together.
         damping: added to the Hessian's diagonal, in units of the masses; 0 where steps are good.
         curved: the last sums at this sharpness that came with a Hessian.
+        secants: short steps that led here.
         is_slow: whether a step with an earlier Hessian gained less than a digit.
         stretch: longest step, in units of the usual one.
         room: from where the last step began to where one overshot (nats); inf where none did.
@@ -353,8 +369,10 @@ class NewtonRun:
         self.step: Tensor | None = None
         self.slope = 0.0
         self.error = 0.0
+        self.gradient = torch.zeros_like(potentials)
         self.damping = 0.0
         self.curved: Sums | None = None
+        self.secants = Secants(self.tuning.num_secants)
         self.is_slow = False
         self.stretch, self.room = 1.0, math.inf
         self.largest_error = 0.0
@@ -370,7 +388,10 @@ class NewtonRun:
             sums = self._read()
             if self._is_solved(sums) or self._is_hopeless(sums):
                 return
-            if self.patience.is_out(sums.error, self.search.num_reads):
+            if self._is_rounding(sums):
+                self.search.level.make_exact()
+                self.step = None
+            elif self.patience.is_out(sums.error, self.search.num_reads):
                 if self._is_final():
                     return
                 # Nothing moves at this stage: see whether the final sharpness does better before giving up.
@@ -382,6 +403,7 @@ class NewtonRun:
                 self._back_up(sums)
             else:
                 self._learn_length(sums)
+                self._learn_curvature(sums)
                 step = self._next_step(sums)
                 if step is None:
                     return
@@ -466,8 +488,26 @@ class NewtonRun:
         if self._slope_here(sums) < self.tuning.straight * self.slope:
             self.stretch *= 2
             self.room -= _length(self.step)
+            if self.room < self.tuning.least_step_range * self._scale():
+                # Up to where an earlier step overshot, this way is straight: that one went another way.
+                self.room = math.inf
         else:
             self.stretch, self.room = min(1.0, 2 * self.stretch), math.inf
+
+    def _learn_curvature(self, sums: Sums) -> None:
+        """Correct the Hessian by the last step, if it was short and still gained less than a digit."""
+        longest = self.tuning.secant_range * self._scale()
+        if self.step is not None and _length(self.step) < longest and sums.error > 0.1 * self.error:
+            self.secants.add(self.step, sums.gradient - self.gradient)
+        else:
+            self.secants.clear()
+
+    def _is_rounding(self, sums: Sums) -> bool:
+        """Whether the error is what rounding leaves: rows that are alike round alike, and their errors add up."""
+        if self.step is None or not self._is_final() or self.search.level.is_exact:
+            return False
+        is_short = _length(self.step) < self.tuning.rounding_range * self._scale()
+        return is_short and self.tuning.rounding_error > sums.error > 0.5 * self.error
 
     def _next_step(self, sums: Sums) -> Tensor | None:
         """The Newton step from here, with more damping where the system is singular; None where that does not help."""
@@ -477,11 +517,11 @@ class NewtonRun:
             self.damping = self.damping / 10 if self.damping > 1e-12 else 0.0
         usual = self.tuning.max_step_range if self.search.has_few_rows() else self._usual_length()
         reach = usual * max(1.0, self.stretch)
-        step = self.search.equation.solve(sums, self.damping, self.curved, reach)
+        step = self.search.equation.solve(sums, self.damping, self.curved, reach, self.secants)
         while step is None and self.num_singular < self.tuning.max_singular:
             self.num_singular += 1
             self.damping = max(10 * self.damping, 1e-10)
-            step = self.search.equation.solve(sums, self.damping, self.curved, reach)
+            step = self.search.equation.solve(sums, self.damping, self.curved, reach, self.secants)
         return step
 
     def _take(self, step: Tensor, sums: Sums) -> None:
@@ -495,7 +535,7 @@ class NewtonRun:
         longest = self._longest_step()
         if length > longest:
             step = self._shortened(step, longest, sums)
-        self.step, self.error = step, sums.error
+        self.step, self.error, self.gradient = step, sums.error, sums.gradient
         self.largest_error = (sums.gradient.abs() / (sums.masses + sums.target)).max().item()
         self.slope = self._slope_here(sums)
         self.potentials = self.potentials + step
@@ -514,6 +554,10 @@ class NewtonRun:
         usual = self._usual_length()
         longest = max(usual * self.stretch, min(usual, self.tuning.max_step_range))
         return min(longest, max(0.5 * self.room, self.tuning.least_step_range))
+
+    def _scale(self) -> float:
+        """What a nat is here: a relaxed target changes by as many as the potentials do in units of size_strength."""
+        return min(1.0, self.dual.size_strength) if self.dual.relaxed.any() else 1.0
 
     def _usual_length(self) -> float:
         """Over which the dual is near its quadratic model: a few nats, or with many clips a part of their spread."""

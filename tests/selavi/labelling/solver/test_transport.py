@@ -655,3 +655,43 @@ def test_many_clusters_of_skewed_sizes_and_few_clips() -> None:
     found = assign(scores.log_softmax(1), sizes / sizes.sum())
     assert found.converged
     assert found.num_passes <= 30
+
+
+def one_cluster_each(num_clips: int, num_clusters: int, nats: float) -> Tensor:
+    """Scores of clips whose own cluster, in turn, is `nats` ahead of all others at a sharpness of 20."""
+    scores = torch.zeros(num_clips, num_clusters)
+    rows = torch.arange(num_clips)
+    scores[rows, rows % num_clusters] = nats / 20
+    return scores.log_softmax(1)
+
+
+@pytest.mark.parametrize("num_clips, num_clusters", [(41_707, 11), (30_000, 9)])
+def test_rows_that_round_alike_are_read_in_float64_in_the_end(num_clips: int, num_clusters: int) -> None:
+    """In float32 the error of these stays at 1e-6 to 4e-6, whatever the potentials."""
+    sizes = 1 / torch.arange(1, num_clusters + 1).double()
+    scores = one_cluster_each(num_clips, num_clusters, 348.0)
+    found = assign(scores, sizes / sizes.sum(), max_passes=40)
+    assert found.converged, found.reason
+    exact = assign(scores.double(), sizes / sizes.sum(), initial_potentials=found.potentials, max_passes=1)
+    assert exact.marginal_error <= 1.1e-6
+
+
+@pytest.mark.parametrize("num_clips, num_clusters, seed", [(600, 200, 4), (700, 256, 2)])
+def test_where_a_step_overshot_is_forgotten_once_the_way_there_is_straight(
+    num_clips: int, num_clusters: int, seed: int
+) -> None:
+    """Once 200 passes and no end: steps of half a nat along a slope that did not change."""
+    sizes = torch.empty(num_clusters, dtype=torch.float64)
+    sizes.exponential_(generator=torch.Generator().manual_seed(seed)).add_(1e-3)
+    found = assign(one_cluster_each(num_clips, num_clusters, 192.0), sizes / sizes.sum(), max_passes=100)
+    assert found.converged, found.reason
+
+
+def test_many_clusters_without_the_small_entries_of_the_hessian() -> None:
+    """46 passes where each step took off a fifth of the error, for want of what small entries couple."""
+    generator = torch.Generator().manual_seed(1)
+    rows = torch.randn(50, 1100, generator=generator)
+    logits = 1.2 * rows[torch.randint(50, (1500,), generator=generator)]
+    sizes = 1 / torch.arange(1, 1101).double()
+    found = assign(logits.log_softmax(1), sizes / sizes.sum())
+    assert found.converged and found.num_passes <= 32
