@@ -12,7 +12,8 @@ The sound alone says what is heard, by the heads that are chosen without labels.
 2. the evidence for every cluster, each weighted by the probability that the sound head gives it;
 3. covering: which quarter, filled with its mean colour, costs the named cluster the most of its score in the picture;
 4. windows (`selavi localise --maps windows`): the parts of the picture, encoded one by one, for the named cluster; for
-   the one that sound and whole picture name together, as the labelling does; and for every cluster, by its probability.
+   the one that sound and whole picture name together, as the labelling does; and for every cluster, by its probability
+   (`--maps heard`).
 """
 
 import argparse

@@ -6,8 +6,8 @@ AV-stamps has clips in which two cut-out pictures of different classes move and 
 where both lie in the tenth frame.  The sound alone says which cluster it is, by the head that is chosen without labels.
 The evidence for that cluster in the picture is compared between the two boxes: by what they hold of it on average, and
 by which of them has its largest value.  So are the windows for it (`selavi localise --maps windows`), and those for
-every cluster, each weighted by the probability that the sound gives it; both are taken from their least value, since
-they may be negative in both boxes.  The set is not distributed.
+every cluster, each weighted by the probability that the sound gives it (`--maps heard`); both are taken from their
+least value, since they may be negative in both boxes.  The set is not distributed.
 """
 
 import argparse
