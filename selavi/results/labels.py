@@ -188,7 +188,7 @@ def _read(file: ParquetReader, statistics: Sequence[str]) -> SplitLabels:
 
 
 def agreement_of_modalities(run_dir: Path, split: str) -> np.ndarray | None:
-    """(N, H) modality_agreement of RUN/labels/SPLIT.parquet, NaN for a clip with one modality; None without a file."""
+    """(N, H) modality_agreement of RUN/labels/SPLIT.parquet, NaN for a clip with one modality; None: not there."""
     if not RunFolder(run_dir).labels(split).exists():
         return None
-    return read_labels(run_dir, split, with_statistics=True).statistics["modality_agreement"]
+    return read_labels(run_dir, split, with_statistics=True).statistics.get("modality_agreement")

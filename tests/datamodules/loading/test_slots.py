@@ -112,7 +112,7 @@ def test_a_pass_needs_no_more_slots_than_there_are(loader: Loader) -> None:
 
 
 def test_two_loaders_share_processes_in_the_middle_of_a_pass(tiny: Tiny) -> None:
-    """Of a run, in which labellings come in the middle of an epoch; nothing is read twice, nothing differs."""
+    """As in a run, whose labellings come in the middle of an epoch: every clip is as it is without processes."""
     alone, shared = (ClipDataModule(config, *prepare_data(config)) for config in (tiny(), tiny("data.num_workers=2")))
     state = torch.get_rng_state()
     training, due = iter(shared.train_dataloader()), list(alone.train_dataloader())

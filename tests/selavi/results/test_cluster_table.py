@@ -25,7 +25,7 @@ HOSTILE_IDS = ["-dash", "=1+1", "+plus", "@at", 'quo"te', "comma, and\nnewline",
 
 
 def labels_of(rows: list[tuple[str, int, int, float]], agreement: list[float] | None = None) -> SplitLabels:
-    """Of rows of (id, head, cluster, confidence), one for each head of each clip."""
+    """The labels that rows of (id, head, cluster, confidence) give, one for each head of each clip."""
     ids = list(dict.fromkeys(row[0] for row in rows))
     place = {clip_id: number for number, clip_id in enumerate(ids)}
     clusters = np.zeros((len(ids), max(row[1] for row in rows) + 1), np.int32)

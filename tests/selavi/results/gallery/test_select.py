@@ -108,7 +108,7 @@ def test_nearest_clusters_are_those_with_the_nearest_means(block: int, monkeypat
 
 
 def labels_of(clusters: dict[str, list[int]]) -> SplitLabels:
-    """Of the clusters of each clip under all heads."""
+    """Labels with the clusters of each clip under all heads."""
     numbers = np.array(list(clusters.values()), np.int32)
     floats = {name: (0.25 * numbers).astype(np.float32) for name in LABEL_SCHEMA.names[3:]}
     return SplitLabels(pa.array(clusters, pa.large_string()), numbers, floats, None)
