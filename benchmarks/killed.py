@@ -38,6 +38,7 @@ SAVE_EVERY_S = 2.0
 SETTINGS = (
     *("trainer.max_epochs=12", "labelling.num_labellings=16", f"trainer.save_every_s={SAVE_EVERY_S:g}"),
     *("trainer.log_every_n_steps=1", "trainer.accelerator=cpu", "data.demo=false", "resume=auto"),
+    "labelling.features=fresh",
 )
 FINE = {"SIGKILL": (-signal.SIGKILL,), "SIGTERM": (75, -signal.SIGTERM)}
 """How a process may end at a signal; one that has just begun does not watch for SIGTERM yet."""
