@@ -52,6 +52,7 @@ MODULES = (
     "degradation",
     "gpu_page",
     "gpu",
+    "shared_loaders",
 )
 
 
@@ -154,7 +155,7 @@ def test_numbers_go_between_their_marks(benchmarks: dict[str, ModuleType]) -> No
 def test_a_job_with_other_settings_is_another_run(benchmarks: dict[str, ModuleType]) -> None:
     jobs = benchmarks["demo"].jobs([0, 1], ablation=True, trial=[])
     folders = [job.run_dir() for job in jobs]
-    assert len(set(folders)) == len(jobs) == 5  # two seeds of the first row, one of the other three
+    assert len(set(folders)) == len(jobs) == 7  # two seeds of two rows, one of the other three
     assert [job.run_dir() for job in benchmarks["demo"].jobs([0, 1], ablation=True, trial=[])] == folders
     changed = benchmarks["demo"].jobs([0, 1], ablation=True, trial=["trainer.max_epochs=1"])
     assert not set(folders) & {job.run_dir() for job in changed}
