@@ -77,7 +77,9 @@ def write_boxes(arguments: LocaliseArguments, run: Run, split: str, head: int, w
     for row in rows:
         row["maps"] = arguments.maps
     boxes = box_table(rows)
-    notes = _notes(len(kept) - len(clips), num_rejected, num_moved, len(clips) - _num_clips(boxes, boxless), boxless)
+    sought = "what is heard" if arguments.maps == "heard" else "their cluster"
+    num_failed = len(clips) - _num_clips(boxes, boxless)
+    notes = _notes(len(kept) - len(clips), num_rejected, num_moved, num_failed, boxless, sought)
     target = files.boxes(split, head)
     write_parquet(boxes.replace_schema_metadata({KEY: evidence_key(run.folder, arguments.maps)}), target)
     handed: dict[str, Path] = {}
@@ -134,14 +136,16 @@ def _num_clips(boxes: pa.Table, boxless: list[str]) -> int:
     return len({*boxes["id"].to_pylist(), *boxless})
 
 
-def _notes(num_blind: int, num_rejected: int, num_moved: int, num_failed: int, boxless: list[str]) -> list[str]:
+def _notes(
+    num_blind: int, num_rejected: int, num_moved: int, num_failed: int, boxless: list[str], sought: str
+) -> list[str]:
     """What was left out, a sentence each."""
     counts = (
         (num_rejected, "rejected clips are left out"),
         (num_moved, "clips that a person moved to another cluster are left out: evidence is for the one they were in"),
         (num_blind, "clips without a picture are left out"),
         (num_failed, "clips could not be decoded and are left out"),
-        (len(boxless), "pictures have no evidence for their cluster, so there is no box"),
+        (len(boxless), f"pictures have nothing that speaks for {sought}, so there is no box"),
     )
     return [f"{count} {what}" for count, what in counts if count]
 
