@@ -179,6 +179,14 @@ def machine() -> dict[str, Any]:
     }
 
 
+def measured_here() -> dict[str, Any]:
+    """What describe_machine says of figures that were measured on this machine's processor, with this code."""
+    from selavi.runs import lifetime
+
+    here = lifetime.environment()
+    return {key: here[key] for key in ("python", "versions", "git_commit")} | {"machine": machine(), "device": "cpu"}
+
+
 def describe_machine(runs: Sequence[Mapping[str, Any]]) -> str:
     """One sentence for a results page."""
     made = runs[0]["environment"]

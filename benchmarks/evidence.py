@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 import torch.nn.functional as F
-from common import ROOT, describe_machine, load_runs, machine, markdown_table, publish
+from common import ROOT, describe_machine, load_runs, machine, markdown_table, measured_here, publish
 
 from datamodules.clips import prepare_data
 from datamodules.loading.views import ClipLoaders
@@ -34,7 +34,6 @@ from selavi.localisation import evidence
 from selavi.localisation.windows import find_in_windows
 from selavi.randomness import mix
 from selavi.results.labels import read_labels
-from selavi.runs.lifetime import environment
 from selavi.runs.manifest import media_root
 from selavi.runs.record import load_run
 
@@ -135,12 +134,12 @@ def measure_priors(config: Config, manifest: pa.Table, split: str) -> list[dict[
         for name, (modality, prior) in PRIORS.items():
             figures = _place(prior(inputs), inputs[modality].shape[2:], truth[modality])
             found.setdefault(name, []).append(figures)
-    made = {key: environment()[key] for key in ("python", "versions", "git_commit")} | {"device": "cpu"}
+    made = measured_here()
     result = []
     for name, batches in found.items():
         figures = np.concatenate(batches, 1)
         means = {key: float(np.nanmean(values)) for key, values in zip(_FIGURES[:5], figures, strict=True)}
-        row = {"row": name, "split": split, "environment": made | {"machine": machine()}, "map": name, "prior": True}
+        row = {"row": name, "split": split, "environment": made, "map": name, "prior": True}
         result.append({**row, "modality": PRIORS[name][0], "clips": figures.shape[1], **means})
     return result
 

@@ -13,12 +13,11 @@ from statistics import median
 from typing import Any
 
 import torch
-from common import ROOT, describe_machine, machine, markdown_table, publish
+from common import ROOT, describe_machine, markdown_table, measured_here, publish
 
 from selavi.config import load_config
 from selavi.encoders.fused import fuse
 from selavi.model import SelaviModel
-from selavi.runs.lifetime import environment
 
 ROUNDS = 15
 RECIPES = {"demo": 32, "small": 32, "published": 1}
@@ -35,8 +34,7 @@ def measure(recipe: str, num_clips: int, rounds: int) -> list[dict[str, Any]]:
         "video": torch.randn(num_clips, 3, video.num_frames, video.size, video.size),
         "audio": torch.randn(num_clips, 1, audio.num_mels, round(config.data.clip_s / audio.hop_s)),
     }
-    made = {key: environment()[key] for key in ("python", "versions", "git_commit")}
-    about = {"environment": made | {"device": "cpu", "machine": machine()}, "recipe": recipe, "clips": num_clips}
+    about = {"environment": measured_here(), "recipe": recipe, "clips": num_clips}
     rows = []
     for name, encoder in SelaviModel(config).eval().encoders.items():
         given = inputs[name]

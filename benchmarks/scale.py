@@ -25,7 +25,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from common import PAGES, RESULTS, ROOT, describe_machine, machine, markdown_table
+from common import PAGES, RESULTS, ROOT, describe_machine, markdown_table, measured_here
 
 STORE = RESULTS / "scale.json"
 MILLION, LARGE = 1_000_000, 10_000_000
@@ -574,8 +574,7 @@ def main() -> None:
         measured = measure(arguments.clips, arguments.sections, arguments.rounds, checkouts)
         print(tables({"sizes": [{"clips": arguments.clips, "sections": measured}]}))
         return
-    about: dict[str, Any] = {"python": sys.version.split()[0], "versions": versions(), "git_commit": commit_of(ROOT)}
-    about |= {"machine": machine(), "device": "cpu"}
+    about = measured_here()
     if arguments.again:
         kept = json.loads(STORE.read_text(encoding="utf-8"))
         for size in kept["sizes"]:
@@ -608,13 +607,6 @@ def commit_of(checkout: Path) -> str:
     """The commit of a checkout."""
     done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=checkout, capture_output=True, text=True, check=True)
     return done.stdout.strip()
-
-
-def versions() -> dict[str, str]:
-    """Those that describe_machine names."""
-    from importlib.metadata import version
-
-    return {name: version(name) for name in ("torch", "av")}
 
 
 if __name__ == "__main__":

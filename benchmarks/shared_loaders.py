@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from common import PAGES, RESULTS, ROOT, describe_machine, machine, markdown_table
+from common import PAGES, RESULTS, ROOT, describe_machine, markdown_table, measured_here
 
 from datamodules.clips import ClipDataModule, prepare_data
 from datamodules.loading.views import Batches
@@ -120,19 +120,9 @@ def main() -> None:
     rounds = measure(args.rounds)
     if args.rounds < 5:
         return
-    result = {"date": time.strftime("%Y-%m-%d"), "environment": about(), "rounds": rounds}
+    result = {"date": time.strftime("%Y-%m-%d"), "environment": measured_here(), "rounds": rounds}
     STORE.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     (PAGES / "shared_loaders.md").write_text(page(result), encoding="utf-8")
-
-
-def about() -> dict[str, Any]:
-    """Where it was measured."""
-    from importlib.metadata import version
-
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-    versions = {name: version(name) for name in ("torch", "av")}
-    python = sys.version.split()[0]
-    return {"python": python, "versions": versions, "git_commit": commit, "machine": machine(), "device": "cpu"}
 
 
 if __name__ == "__main__":

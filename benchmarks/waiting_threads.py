@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from statistics import median
 from typing import Any
 
-from common import PAGES, RESULTS, ROOT, describe_machine, machine, markdown_table
+from common import PAGES, RESULTS, ROOT, describe_machine, markdown_table, measured_here
 
 from selavi.commands.main import SPINS
 
@@ -115,19 +115,9 @@ def main() -> None:
     taken = measure(args.rounds, args.seconds)
     if args.rounds < 5:
         return
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-    about: dict[str, Any] = {"python": sys.version.split()[0], "versions": versions(), "git_commit": commit}
-    about |= {"machine": machine(), "device": "cpu"}
-    result = {"date": time.strftime("%Y-%m-%d"), "environment": about, "rounds": taken}
+    result = {"date": time.strftime("%Y-%m-%d"), "environment": measured_here(), "rounds": taken}
     STORE.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     (PAGES / "waiting_threads.md").write_text(page(result), encoding="utf-8")
-
-
-def versions() -> dict[str, str]:
-    """Those that describe_machine names."""
-    from importlib.metadata import version
-
-    return {name: version(name) for name in ("torch", "av")}
 
 
 if __name__ == "__main__":

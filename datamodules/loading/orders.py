@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from datamodules.loading.sampling import ViewKey
-from datamodules.loading.slots import Filled, Order, Slots
+from datamodules.loading.slots import Filled, Order, Slots, opened
 from selavi.batch import ClipBatch
 
 
@@ -85,7 +85,7 @@ class OrderBook:
         if one in self._passes:
             self._passes.remove(one)
         while one.arrived:
-            _let_go(one.arrived.popleft())
+            opened(one.arrived.popleft())
 
     def can_order_more(self, one: Pass) -> bool:
         """Whether a process is waiting for work, and a batch more has a slot."""
@@ -124,7 +124,7 @@ class OrderBook:
             sent.of.on_way -= 1
             sent.of.arrived.append(batch)
         else:
-            _let_go(batch)
+            opened(batch)
 
     def waits_in_vain(self) -> bool:
         """Whether nobody wants the batch that arrives next."""
@@ -141,9 +141,3 @@ class OrderBook:
                 self.slots[sent.of.source].give_back(sent.slot)
                 self._again.appendleft(replace(sent, slot=None))
         self._sent.clear()
-
-
-def _let_go(batch: ClipBatch | Filled) -> None:
-    """Free the slot of a batch that nobody wants."""
-    if isinstance(batch, Filled):
-        batch.open()

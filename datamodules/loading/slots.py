@@ -94,6 +94,11 @@ class Slots:
         return ClipBatch(index, inputs, present, draws, filled.errors)
 
 
+def opened(batch: "ClipBatch | Filled") -> ClipBatch:
+    """A batch that has arrived; one that nobody keeps frees its slot."""
+    return batch.open() if isinstance(batch, Filled) else batch
+
+
 _POOLS: weakref.WeakValueDictionary[int, Slots] = weakref.WeakValueDictionary()
 
 

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 from datamodules.loading.orders import OrderBook, Pass
 from datamodules.loading.sampling import ViewKey
 from datamodules.loading.shared_memory import IN_USE, PREFETCH, SHARED_MEMORY
-from datamodules.loading.slots import ClipSource, Filled, OrderedBatches, Slots
+from datamodules.loading.slots import ClipSource, Filled, OrderedBatches, Slots, opened
 from datamodules.processes import cpu_seconds, end_with, own_memory, script_hidden
 from datamodules.stores.reader import ClipReader, Facts, ProbingReader
 from selavi.batch import ClipBatch, collate
@@ -176,7 +176,7 @@ class LoaderProcesses:
                 self._book.turn_to(own)
                 if own.arrived and not self._book.can_order_more(own):
                     number += 1
-                    yield _opened(own.arrived.popleft())
+                    yield opened(own.arrived.popleft())
                 elif own.is_over():
                     return
                 elif lost := self._receive(number):
@@ -197,8 +197,7 @@ class LoaderProcesses:
 
     def _receive(self, number: int) -> list[_Lost]:
         """Wait for a batch, of any pass; returns the processes that are lost where it does not come for that."""
-        lost: list[_Lost] = []
-        while not lost:
+        while True:
             try:
                 if self._arriving is None:
                     self._arriving = self._start()
@@ -211,7 +210,9 @@ class LoaderProcesses:
                 if waited and not lost and self._book.waits_in_vain():
                     self._stop(())  # a process is long at clips of a pass that was left: new ones begin
                     continue
-                if lost or (waited and not self._idle()):
+                if lost:
+                    return lost
+                if waited and not self._idle():
                     continue
                 self._stop(())
                 if not waited:
@@ -225,8 +226,7 @@ class LoaderProcesses:
                 self._stop(())  # else nobody could say which batch comes next
                 raise
             self._book.note(batch)
-            break
-        return lost
+            return []
 
     def _start(self) -> Iterator[ClipBatch | Filled | None]:
         if not self._book.slots:
@@ -298,10 +298,6 @@ class LoaderProcesses:
         self._arriving = None
         self._book.take_back()
         self.now[:] = torch.tensor([-1.0, 0.0, 0.0], dtype=torch.float64)
-
-
-def _opened(batch: ClipBatch | Filled) -> ClipBatch:
-    return batch.open() if isinstance(batch, Filled) else batch
 
 
 def _as_it_is(batch: Any) -> Any:

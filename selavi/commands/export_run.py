@@ -57,8 +57,8 @@ def export_run(arguments: ExportArguments) -> ExportResult:
         raise UsageError(f"another process exports {folder}; wait for it")
     with lock:
         names = _adopt_names(RunFolder(folder).names, arguments.names)
-        heads_told = range(labels.clusters.shape[1]) if arguments.head == "all" else [head]
-        named = (apply_names(of_heads.of_head(number), names) for number in heads_told)
+        numbers = range(labels.clusters.shape[1]) if arguments.head == "all" else [head]
+        named = (apply_names(of_heads.of_head(number), names) for number in numbers)
         tables = write_cluster_tables(named, folder, spreadsheet_safe=arguments.spreadsheet_safe)
         clips, heads = arrange(labels, manifest)
         needs_features = arguments.map != "none" or set(arguments.to) & _NEED_FEATURES

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from datamodules.loading.orders import OrderBook, Pass
 from datamodules.loading.sampling import ViewKey
-from datamodules.loading.slots import Filled, Order, OrderedBatches, Slots
+from datamodules.loading.slots import Order, OrderedBatches, Slots, opened
 from selavi.batch import NUM_DRAWS, DecodedClip
 
 PREFETCH = 4
@@ -47,11 +47,7 @@ class Processes:
             while True:
                 self.book.turn_to(own)
                 if own.arrived and not self.book.can_order_more(own):
-                    arrived = own.arrived.popleft()
-                    batch = arrived.open() if isinstance(arrived, Filled) else arrived
-                    rows_here = batch.inputs["video"].flatten().tolist()
-                    del arrived, batch
-                    yield own, rows_here
+                    yield own, opened(own.arrived.popleft()).inputs["video"].flatten().tolist()
                 elif own.is_over():
                     return
                 else:
