@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import mmap
-import os
-import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,11 +13,10 @@ from torch import Tensor
 
 from selavi.labelling.solver.transport import row_statistics
 from selavi.labelling.votes import Votes
+from selavi.memory import memory_in_file
 from selavi.runs.stored import read_all
 
 _NUM_STATISTICS = 4
-_LARGE = 1 << 26
-"""Bytes from which on statistics lie in a file."""
 
 
 @dataclass(frozen=True)
@@ -49,16 +44,11 @@ def empty_statistics(num_clips: int, num_heads: int, folder: Path) -> Tensor:
 
 
 def room_for_statistics(num_bytes: int, folder: Path) -> Tensor:
-    """Memory for statistics, (num_bytes,) uint8.
-
-    Much of it lies in a file without a name in `folder`, whose pages leave the memory when it is needed, and which is
-    gone when nobody has it; in memory where the folder cannot have such a file.
-    """
-    if num_bytes >= _LARGE:
-        with suppress(OSError), tempfile.TemporaryFile(dir=folder) as file:
-            os.posix_fallocate(file.fileno(), 0, num_bytes)  # else a disk that gets full would end the process
-            return torch.frombuffer(mmap.mmap(file.fileno(), num_bytes), dtype=torch.uint8)
-    return torch.empty(num_bytes, dtype=torch.uint8)
+    """Memory for statistics, (num_bytes,) uint8; much of it lies in a file in `folder`, if it can have one."""
+    in_file = memory_in_file(num_bytes, folder)
+    if in_file is None:
+        return torch.empty(num_bytes, dtype=torch.uint8)
+    return torch.frombuffer(in_file, dtype=torch.uint8)
 
 
 def read_statistics(saved: Mapping[str, Any], folder: Path) -> dict[str, Tensor]:

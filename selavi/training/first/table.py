@@ -62,7 +62,7 @@ def put_table_labels(table: IdTable, name: str, ids: Sequence[str], num_clusters
     if not chosen.any():
         raise _no_clip(table, name, ids, int(filled.sum()))
     places = match.place[chosen]
-    rows = table.columns.filter(pa.array(chosen))
+    rows = table.columns.drop_columns(["id"]).filter(pa.array(chosen))
     heads, head_of_row = _heads(rows, name)
     names, num_columns = list[tuple[int, int, str]](), labels.shape[1]
     has_all = np.ones(len(ids), dtype=bool)
