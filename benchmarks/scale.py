@@ -765,7 +765,7 @@ def main() -> None:
         for size in kept["sizes"]:
             fit = [section for section in arguments.again if size["clips"] == MILLION or section in AT_TEN_MILLION]
             size["sections"] |= measure(size["clips"], fit, size["rounds"], checkouts)
-            keep(kept | {"environment": about})
+        keep(kept | {"environment": about})
         return
     words = [Path(word).name if "/" in word else word for word in sys.argv[1:]]
     result: dict[str, Any] = {

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from selavi.distributed import fail_together
 from selavi.errors import UsageError
 from selavi.ids import ClipIds, describe_changes
 from selavi.labelling.rule import LabelRule
@@ -160,9 +161,10 @@ class LabelBank:
         """Take up a saved bank, whose ids, labels and given labels may still lie in a file; every process must come.
 
         Raises:
-            UsageError: see check; or a process cannot read them.
+            UsageError: see check; or a process cannot read them.  All processes raise it, where one does.
         """
-        self.check(state)
+        with fail_together():
+            self.check(state)
         shared = read_shared({name: state[name] for name in ("labels", "given") if name in state})
         self.labels, self.weights = shared["labels"].values, state["weights"].clone()
         self.given = shared["given"].values if "given" in shared else None

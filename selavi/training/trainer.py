@@ -16,6 +16,7 @@ from pytorch_lightning.strategies.launchers.subprocess_script import _Subprocess
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from selavi.config import Config
+from selavi.distributed import fail_together
 from selavi.errors import Interrupted, UsageError
 from selavi.inference.device import chosen_precision
 from selavi.runs.checkpoint import OF_CLIPS, open_checkpoint, write_checkpoint
@@ -135,9 +136,10 @@ class AtomicCheckpointIO(CheckpointIO):
         """Read tensors and plain values only; those of each clip stay in the file until they are taken up.
 
         Raises:
-            UsageError: the file is missing, damaged, or holds anything else.
+            UsageError: the file is missing, damaged, or holds anything else; on all processes, where it is so for one.
         """
-        content: dict[str, Any] = read_all(open_checkpoint(Path(path), self.kind), but=OF_CLIPS)
+        with fail_together():
+            content: dict[str, Any] = read_all(open_checkpoint(Path(path), self.kind), but=OF_CLIPS)
         return content
 
     def remove_checkpoint(self, path: str | Path) -> None:
