@@ -707,8 +707,9 @@ files and shared memory.
 
 Each section runs the code of a run: the loader with one process whose files are missing, `LabelBank` in a checkpoint
 without weights, `write_labels`, `read_labels`, `ClusterTables` and their files, the draft and the end of a labelling,
-and the NMI that each labelling logs. Cluster tables of all heads of ten million clips (a hundred million rows) were not
-made here; by the figures of a million they would take about ten times as long and as much memory.
+what a run does with a checkpoint and with a table of first labels, and the NMI that each labelling logs. Cluster tables
+of all heads of ten million clips (a hundred million rows) were not made here; by the figures of a million they would
+take about ten times as long and as much memory.
 
 ## What {ranks} ranks hold
 
@@ -720,9 +721,9 @@ come on top; they are divided among all ranks.
 Pages of the two mapped files need no memory while nobody reads them: the system writes them to the disk and takes
 their room when it is needed. Nothing else that lasts is above 1 GiB a machine at ten million clips. For moments, while
 a run begins and has no features yet, the first process of each machine reads the labels of a checkpoint, or makes first
-ones, for all; the statistics of a last labelling go from the checkpoint into the mapped file. What ranks send one
-another of a head, 8 bytes a clip a few times over, lies on the GPUs, and without them in memory. *Together* above
-counts a page that several ranks have once.
+ones, for all; the statistics of a last labelling go from the checkpoint into the mapped file. A table of labels is read
+whole by that process: it alone takes more than 1 GiB then. What ranks send one another of a head, 8 bytes a clip a few
+times over, lies on the GPUs, and without them in memory. *Together* above counts a page that several ranks have once.
 
 An assignment that aligns the heads of two modalities is solved by one rank a head, {ranks} heads at a time.
 
