@@ -67,8 +67,9 @@ def memory_in_file(num_bytes: int, folder: Path) -> mmap.mmap | None:
     Its pages leave the memory when that is needed, and the file is gone when nobody has it.
     """
     if num_bytes >= LARGE:
-        with suppress(OSError), tempfile.TemporaryFile(dir=folder) as file:
-            os.posix_fallocate(file.fileno(), 0, num_bytes)  # else a disk that gets full would end the process
+        with suppress(OSError, AttributeError), tempfile.TemporaryFile(dir=folder) as file:
+            # Else a disk that gets full would end the process; not every system has it.
+            os.posix_fallocate(file.fileno(), 0, num_bytes)
             return mmap.mmap(file.fileno(), num_bytes)
     return None
 
