@@ -25,7 +25,7 @@ class Saved:
 
     path: Path
     content: dict[str, Any]
-    """Of open_checkpoint."""
+    """What open_checkpoint gives."""
     set_aside: Path | None = None
     """A newer one that is damaged, and is to be kept out of the way."""
 
