@@ -148,7 +148,7 @@ def read_checkpoint(path: Path, kind: str = "label_bank") -> dict[str, Any]:
 
 
 def open_checkpoint(path: Path, kind: str = "label_bank") -> dict[str, Any]:
-    """As read_checkpoint, but all tensors stay in the file, which is open until nobody has them: see selavi.runs.stored.
+    """As read_checkpoint, but all tensors stay in the file, which is open until nobody has them (selavi.runs.stored).
 
     Raises:
         UsageError: as read_checkpoint.
