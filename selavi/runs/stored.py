@@ -79,6 +79,8 @@ class Stored:
 def leave_in_file(path: Path) -> Any:
     """What torch.save wrote, each tensor of it as Stored; loaded with weights_only=True.
 
+    A torch that does not say where in the file a tensor lies gives the tensors themselves.
+
     Raises:
         OSError: the file cannot be opened.
         ValueError: its parts are compressed, or are not those of its tensors; torch raises many other types for a
@@ -88,16 +90,36 @@ def leave_in_file(path: Path) -> Any:
     opened, parts = _OpenFile(path, file), _parts(file)
     file.seek(0)
     content = torch.load(file, map_location="meta", weights_only=True)
+    if not _all_have_places(content):
+        return torch.load(path, map_location="cpu", weights_only=True)
 
     def as_stored(tensor: Tensor) -> Stored:
         memory = tensor.untyped_storage()
-        place, num_bytes = memory._checkpoint_offset, memory.nbytes()  # set by torch.load on the device meta
-        if place is None or parts.get(place) != num_bytes:
+        place, num_bytes = _place_of(memory), memory.nbytes()
+        assert place is not None
+        if parts.get(place) != num_bytes:
             raise ValueError(f"expected a part of {num_bytes} bytes at byte {place}")
         first = int(tensor.storage_offset())
         return Stored(opened, place, num_bytes, tensor.dtype, tensor.shape, tensor.stride(), first)
 
     return _replace(content, Tensor, as_stored)
+
+
+def _place_of(memory: torch.UntypedStorage) -> int | None:
+    """Where in the file the memory of a tensor lies: torch.load on the device meta notes it, under no public name."""
+    place: int | None = getattr(memory, "_checkpoint_offset", None)
+    return place
+
+
+def _all_have_places(content: Any) -> bool:
+    places = list[int | None]()
+
+    def note(tensor: Tensor) -> Tensor:
+        places.append(_place_of(tensor.untyped_storage()))
+        return tensor
+
+    _replace(content, Tensor, note)
+    return None not in places
 
 
 def _new_memory(num_bytes: int) -> Tensor:

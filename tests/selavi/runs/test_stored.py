@@ -84,6 +84,22 @@ def test_what_is_read_is_what_torch_reads(tmp_path: Path) -> None:
     assert read["weights"]["b"][0, 0] == 9  # they are views of the same bytes, as they were
 
 
+def test_a_torch_that_notes_no_places_reads_it_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under the name that it notes them by there may be nothing in another version."""
+    path = tmp_path / "last.ckpt"
+    bank = write(path, 100)
+    with monkeypatch.context() as patch:
+        patch.setattr(stored, "_place_of", lambda memory: None)
+        content = open_checkpoint(path)
+        for name in ("state_dict", "callbacks"):
+            assert equal(content[name], read_checkpoint(path)[name])
+        assert isinstance(read_all(content)["label_bank"]["labels"], Tensor)
+        again = bank_of(100)
+        again.labels = again.labels * 0
+        again.load_state_dict(content["label_bank"])
+    assert torch.equal(again.labels, bank.labels)
+
+
 def test_a_run_goes_on_with_what_it_saved_and_no_process_reads_more_than_it_needs(
     tmp_path: Path, reads: list[int]
 ) -> None:
