@@ -11,7 +11,16 @@ Newton's method converges in a few reads of all rows from near the optimum.  Thr
 
 - potentials of an earlier labelling.
 
-Where a cluster is so far from all clips that its mass does not answer to its potential, steps grow until it does.
+Where a cluster is so far from the clips that its mass does not answer to its potential, the Hessian says nothing of
+how far it has to go.  The read counts, for each cluster, how many nats each clip is away, which gives the way after
+which its mass would be right if all others stayed:
+
+      mass                 ┌────────
+      of the      target ─ ┼ ─ ─ ─ ─     a Newton step goes nowhere, or anywhere; the way ends where
+      cluster   ───────────┘             so many clips come over as are wanted
+                here ────▶ way
+
+Several clusters that hang together may have to go further than each alone: there steps grow until the mass answers.
 Where scores are mild and clips few, scaling with Anderson's mixing needs fewer reads; where Newton makes no progress,
 plain scaling is slow and sure.  Where short steps gain little, `secants` correct the Hessian; where the shortest gain
 nothing, float32 is at its end and the rows are read in float64.
@@ -181,7 +190,7 @@ class Search:
         self.equation = NewtonEquation(dual)
         self.num_reads = 0.0
         self.num_hessians = 0
-        self.is_far = False
+        self.is_far = False  # whether a step had to be cut: clusters have a long way to go
         self.level = self.all_rows = Level(table, dual.overview.num_rows, 1.0, tol)
 
     def run(self, initial_potentials: Tensor | None) -> None:
@@ -267,7 +276,10 @@ class Search:
         return self.level is self.all_rows and is_spread and self.has_few_rows()
 
     def read(self, potentials: Tensor, sharpness: float, *, curvature: bool, gaps: bool = False) -> Sums:
-        """Read all rows of the level once, and keep the potentials if they are the best."""
+        """Read all rows of the level once, and keep the potentials if they are the best.
+
+        Gaps, which take longer than all else of a read, are counted where the problem is such that they help.
+        """
         level = self.level
         gaps = curvature and gaps and (self.is_far or self.has_few_rows()) and not self.dual.relaxed.any()
         sums = self.dual.read(level.table, level.num_rows, potentials, sharpness, curvature=curvature, gaps=gaps)
@@ -428,6 +440,7 @@ class NewtonRun:
         close = tuning.chord_error if self.dual.forms_hessian else tuning.chord_error_large
         is_close = self.error < close and self.largest_error < tuning.chord_largest
         reuse = self.curved is not None and self.step is not None and is_close and not self.is_slow
+        # After a short step no cluster has a long way left.
         gaps = self.step is None or _length(self.step) > self.tuning.max_step_range
         sums = self.search.read(self.potentials, self.sharpness, curvature=not reuse, gaps=gaps)
         if reuse:

@@ -202,23 +202,19 @@ class DenseTable:
             reference = torch.add(high, block, alpha=sharpness).amax(1, keepdim=True) / sharpness
             yield rows, torch.add(high, block - reference, alpha=sharpness).add_(low)
 
-    def _plan(self, potentials: Tensor, sharpness: float) -> Iterator[tuple[slice, Tensor]]:
+    def _plan(
+        self, potentials: Tensor, sharpness: float, gap_counts: Tensor | None = None
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """Blocks of the plan; their gaps are added to the counts, where there are any."""
         for rows, plan in self._scaled(potentials, sharpness):
             plan -= plan.amax(1, keepdim=True)
+            relative = None if gap_counts is None else plan.clone()
             plan.clamp_(min=_FLOOR[self.dtype]).exp_()
-            plan /= plan.sum(1, keepdim=True)
-            yield rows, plan
-
-    def _plan_and_gaps(self, potentials: Tensor, sharpness: float, counts: Tensor | None) -> Iterator[Tensor]:
-        """Blocks of the plan; their gaps are added to the counts, if there are any."""
-        for _, scaled in self._scaled(potentials, sharpness):
-            scaled -= scaled.amax(1, keepdim=True)
-            plan = scaled.clamp(min=_FLOOR[self.dtype]).exp_()
             total = plan.sum(1, keepdim=True)
-            if counts is not None:
-                _add_gaps(counts, scaled, total)
+            if gap_counts is not None and relative is not None:
+                _add_gaps(gap_counts, relative, total)
             plan /= total
-            yield plan
+            yield rows, plan
 
     def survey(self, forbidden: Tensor, sharpness: float) -> Survey:
         """Check and measure all rows."""
@@ -255,12 +251,12 @@ class DenseTable:
         gap_counts = masses.new_zeros(2, self.num_clusters, GAP_BINS) if gaps else None
         if self.num_clusters <= MAX_DENSE_CLUSTERS:
             pairs = masses.new_zeros(self.num_clusters, self.num_clusters)
-            for plan in self._plan_and_gaps(potentials, sharpness, gap_counts):
+            for _, plan in self._plan(potentials, sharpness, gap_counts):
                 masses += plan.sum(0, dtype=torch.float64)
                 pairs += plan.T @ plan
             return Curvature(masses, tails, pairs.fill_diagonal_(0.0), None, gap_counts)
         counts, clusters, values = [], [], []
-        for plan in self._plan_and_gaps(potentials, sharpness, gap_counts):
+        for _, plan in self._plan(potentials, sharpness, gap_counts):
             masses += plan.sum(0, dtype=torch.float64)
             largest = plan.topk(min(_MOST_LARGE, self.num_clusters), dim=1)
             kept = largest.values > _LARGE
@@ -299,9 +295,8 @@ def _add_gaps(counts: Tensor, scaled: Tensor, total: Tensor) -> None:
     """Count the gaps of some rows whose entries are ``exp(scaled)``, the largest of a row being 1."""
     num_clusters = scaled.shape[1]
     columns = torch.arange(num_clusters, device=scaled.device) * GAP_BINS
-    counts[0] += (
-        (_gap_bins(total.log() - scaled) + columns).flatten().bincount(minlength=counts[0].numel()).view_as(counts[0])
-    )
+    places = _gap_bins(total.log() - scaled) + columns
+    counts[0] += places.flatten().bincount(minlength=counts[0].numel()).view_as(counts[0])
     first = scaled.argmax(1, keepdim=True)
     second = scaled.scatter(1, first, -torch.inf).amax(1)
     others = total[:, 0] - 1
