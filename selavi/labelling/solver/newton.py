@@ -190,7 +190,7 @@ class Search:
         self.equation = NewtonEquation(dual)
         self.num_reads = 0.0
         self.num_hessians = 0
-        self.is_far = False  # whether a step had to be cut: clusters have a long way to go
+        self.is_far = False  # whether a step was as long as one may be: clusters have a long way to go
         self.level = self.all_rows = Level(table, dual.overview.num_rows, 1.0, tol)
 
     def run(self, initial_potentials: Tensor | None) -> None:
@@ -281,7 +281,7 @@ class Search:
         Gaps, which take longer than all else of a read, are counted where the problem is such that they help.
         """
         level = self.level
-        gaps = curvature and gaps and (self.is_far or self.has_few_rows()) and not self.dual.relaxed.any()
+        gaps = curvature and gaps and self.is_far and not self.dual.relaxed.any()
         sums = self.dual.read(level.table, level.num_rows, potentials, sharpness, curvature=curvature, gaps=gaps)
         self.num_reads += level.share
         self.num_hessians += curvature and level is self.all_rows
@@ -557,8 +557,8 @@ class NewtonRun:
             self.patience.renew(self.search.num_reads)
             return
         longest = self._longest_step()
+        self.search.is_far |= length > 0.9 * self.tuning.max_step_range
         if length > longest:
-            self.search.is_far = True
             step = self._shortened(step, longest, sums)
         self.step, self.error, self.gradient = step, sums.error, sums.gradient
         self.largest_error = (sums.gradient.abs() / (sums.masses + sums.target)).max().item()
