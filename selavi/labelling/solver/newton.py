@@ -74,7 +74,7 @@ class Tuning:
     hard_spread: float = 40.0
     """Spread from which, with few rows a cluster, Newton converges over short ways only: ..."""
     warm_fraction: float = 0.7
-    """... and potentials of an earlier labelling begin at this fraction of the sharpness."""
+    """... so that potentials of an earlier labelling begin at this fraction of the sharpness."""
     few_rows_per_cluster: int = 32
     """With fewer, and mild scores, a Hessian costs more than the passes that it saves."""
 
@@ -557,6 +557,7 @@ class NewtonRun:
             self.patience.renew(self.search.num_reads)
             return
         longest = self._longest_step()
+        # Where nothing holds a cluster, its own error lets it go so far and no further.
         self.search.is_far |= length > 0.9 * self.tuning.max_step_range
         if length > longest:
             step = self._shortened(step, longest, sums)
