@@ -27,7 +27,7 @@ from torch import Tensor
 
 from selavi.labelling.solver.problem import Overview, Problem, SumRanks, marginal_error
 from selavi.labelling.solver.secants import Secants
-from selavi.labelling.solver.tables import MAX_DENSE_CLUSTERS, Curvature, LargeEntries, Table
+from selavi.labelling.solver.tables import GAP_BINS, MAX_DENSE_CLUSTERS, Curvature, LargeEntries, Table, gap_edges
 
 CG_REDUCTION = 1e-6
 """Squared residual, in the preconditioner's norm, down to which conjugate gradients are taken."""
@@ -54,6 +54,9 @@ class Sums(NamedTuple):
     """(3, K) row sums of coupling that is known by them alone, see Curvature."""
     large: PlanEntries | None
     """For many clusters, where the curvature was asked for."""
+    ways: Tensor | None
+    """(K,) nats that each cluster has to go until its mass is right while all others stay, where the gaps were asked
+    for."""
 
 
 class PlanEntries:
@@ -154,7 +157,16 @@ class Dual:
         """The mean of a step over processes, which may differ in its last bits: the same number on all."""
         return self.sum_ranks(step) / self.overview.num_ranks
 
-    def read(self, table: Table, num_rows: int, potentials: Tensor, sharpness: float, *, curvature: bool) -> Sums:
+    def read(
+        self,
+        table: Table,
+        num_rows: int,
+        potentials: Tensor,
+        sharpness: float,
+        *,
+        curvature: bool,
+        gaps: bool = False,
+    ) -> Sums:
         """Read all rows of a table once, `num_rows` over all processes."""
         num_clusters = len(self.full_target)
         offsets = torch.full_like(self.full_target, -torch.inf)
@@ -162,18 +174,23 @@ class Dual:
         if not curvature:
             total = self.sum_ranks(table.masses(offsets, sharpness))
             return self._slope(total, potentials)
-        own = table.curvature(offsets, sharpness)
-        total = self.sum_ranks(torch.cat([own.masses, own.tails.flatten(), own.pairs.flatten()]))
-        sums = self._slope(total[:num_clusters], potentials)
-        tails = total[num_clusters : 4 * num_clusters].view(3, -1)[:, self.active] / num_rows
-        return self._with_curvature(sums._replace(tails=tails), own, total[4 * num_clusters :], num_rows)
+        own = table.curvature(offsets, sharpness, gaps=gaps)
+        counts = own.masses.new_zeros(0) if own.gaps is None else own.gaps.flatten()
+        parts = [own.masses, own.tails.flatten(), counts, own.pairs.flatten()]
+        masses, tails, counts, pairs = self.sum_ranks(torch.cat(parts)).split([len(part) for part in parts])
+        sums = self._slope(masses, potentials)
+        sums = sums._replace(tails=tails.view(3, -1)[:, self.active] / num_rows)
+        if gaps:
+            counts = counts.view(2, num_clusters, GAP_BINS)[:, self.active]
+            sums = sums._replace(ways=ways(counts, sums, num_rows))
+        return self._with_curvature(sums, own, pairs, num_rows)
 
     def _slope(self, masses: Tensor, potentials: Tensor) -> Sums:
         masses = masses[self.active]
         masses = masses / masses.sum()  # takes away what rounding did to the sums of the rows
         target = self.target_at(potentials)
         error = marginal_error(masses, target)
-        return Sums(masses, target, masses - target, error, None, masses.new_zeros(3, 0), None)
+        return Sums(masses, target, masses - target, error, None, masses.new_zeros(3, 0), None, None)
 
     def _with_curvature(self, sums: Sums, own: Curvature, pairs: Tensor, num_rows: int) -> Sums:
         num_clusters = len(self.full_target)
@@ -215,6 +232,34 @@ class Dual:
         return terms
 
 
+def ways(counts: Tensor, sums: Sums, num_rows: int) -> Tensor:
+    """(K,) nats that each cluster has to go until its mass is right while all others stay.
+
+    Args:
+        counts: (2, K, GAP_BINS) clips by the gap at which they come over to a cluster, and at which they leave it.
+        sums: the masses, and what they should be.
+        num_rows: N of all processes.
+    """
+    #  mass that comes over   ┌───────     need
+    #                   ┌─────┘ ─ ─ ─ ─ ─ ─ ─
+    #              ─────┘     ↑
+    #              0   gap    way    gap
+    masses, need = sums.masses * num_rows, -sums.gradient * num_rows
+    counts = counts.clone()
+    # Clips that waver come over, or leave, within a few nats.
+    counts[0, :, 0] = (num_rows - counts[0, :, 1:].sum(1) - masses).clamp(min=0)
+    counts[1, :, 0] = (masses - counts[1, :, 1:].sum(1)).clamp(min=0)
+    rising = (need > 0)[:, None]
+    curve = torch.where(rising, counts[0], counts[1]).cumsum(1)
+    place = (curve < need.abs()[:, None]).sum(1, keepdim=True).clamp(max=GAP_BINS - 1)
+    before = (place - 1).clamp(min=0)
+    below = torch.where(place > 0, curve.gather(1, before), 0.0)
+    share = ((need.abs()[:, None] - below) / (curve.gather(1, place) - below).clamp(min=1e-300)).clamp(0, 1)
+    edges = gap_edges().to(curve.device).expand(len(curve), -1)
+    start = torch.where(place > 0, edges.gather(1, before), 0.0)
+    return (start + share * (edges.gather(1, place) - start))[:, 0]
+
+
 @dataclass
 class NewtonEquation:
     """Solves ``(Hessian + damping * diagonal) step = -gradient``; keeps the last undamped factor."""
@@ -224,14 +269,14 @@ class NewtonEquation:
     _factor: Tensor = field(init=False)
     _failed: Tensor = field(init=False)
 
-    def solve(self, sums: Sums, damping: float, curved: Sums, reach: float, secants: Secants) -> Tensor | None:
+    def solve(self, sums: Sums, damping: float, curved: Sums, reach: Tensor | float, secants: Secants) -> Tensor | None:
         """The step with the gradient of `sums` and the Hessian of `curved`; None where the system is singular.
 
         The secants correct the Hessian.
 
         A cluster that no clip wavers about has no curvature, and Newton's method would send it anywhere.  Its own error
-        is its damping, which takes it `reach` nats and no further; clusters that are coupled hardly feel theirs, and it
-        fades with the error.
+        is its damping, which takes it `reach` nats (one number, or one for each) and no further; clusters that are
+        coupled hardly feel theirs, and it fades with the error.
         """
         dual = self.dual
         diagonal = (damping + _SMALLEST_DIAGONAL) * (dual.target + curved.masses) + curved.gradient.abs() / reach

@@ -11,7 +11,16 @@ Newton's method converges in a few reads of all rows from near the optimum.  Thr
 
 - potentials of an earlier labelling.
 
-Where a cluster is so far from all clips that its mass does not answer to its potential, steps grow until it does.
+Where a cluster is so far from the clips that its mass does not answer to its potential, the Hessian says nothing of
+how far it has to go.  The read counts, for each cluster, how many nats each clip is away, which gives the way after
+which its mass would be right if all others stayed:
+
+      mass                 ┌────────
+      of the      target ─ ┼ ─ ─ ─ ─     a Newton step goes nowhere, or anywhere; the way ends where
+      cluster   ───────────┘             so many clips come over as are wanted
+                here ────▶ way
+
+Several clusters that hang together may have to go further than each alone: there steps grow until the mass answers.
 Where scores are mild and clips few, scaling with Anderson's mixing needs fewer reads; where Newton makes no progress,
 plain scaling is slow and sure.  Where short steps gain little, `secants` correct the Hessian; where the shortest gain
 nothing, float32 is at its end and the rows are read in float64.
@@ -51,6 +60,8 @@ class Tuning:
 
     mild_spread: float = 7.0
     """Spread of the scaled scores (nats) up to which there is no continuation."""
+    tail: float = 60.0
+    """Nats of a score beyond what log-probabilities without a tail have, from which scaling is not tried first."""
     start_spread: float = 3.0
     """The spread at which the continuation begins, ..."""
     start_range: float = 30.0
@@ -62,10 +73,8 @@ class Tuning:
     """Longest Newton step with which a stage may be left."""
     hard_spread: float = 40.0
     """Spread from which, with few rows a cluster, Newton converges over short ways only: ..."""
-    hard_ratio: float = 1.43
-    """... from one stage to the next, ..."""
     warm_fraction: float = 0.7
-    """... and potentials of an earlier labelling begin at this fraction of the sharpness."""
+    """... so that potentials of an earlier labelling begin at this fraction of the sharpness."""
     few_rows_per_cluster: int = 32
     """With fewer, and mild scores, a Hessian costs more than the passes that it saves."""
 
@@ -181,6 +190,7 @@ class Search:
         self.equation = NewtonEquation(dual)
         self.num_reads = 0.0
         self.num_hessians = 0
+        self.is_far = False  # whether a step was as long as one may be: clusters have a long way to go
         self.level = self.all_rows = Level(table, dual.overview.num_rows, 1.0, tol)
 
     def run(self, initial_potentials: Tensor | None) -> None:
@@ -237,7 +247,7 @@ class Search:
 
     def _cold_start(self) -> None:
         steps_up = self.dual.overview.spread > self.tuning.mild_spread
-        if not steps_up and self.has_few_rows():
+        if not steps_up and self.has_few_rows() and not self.has_tails():
             self._anderson(self.dual.start(1.0))
             if self.level.is_solved():
                 return
@@ -255,15 +265,24 @@ class Search:
         """Whether a Hessian costs much compared with a pass."""
         return self.level.num_rows < self.tuning.few_rows_per_cluster * len(self.dual.target)
 
+    def has_tails(self) -> bool:
+        """Whether some score lies far out: alike log-probabilities are -log K."""
+        alike = self.dual.sharpness * math.log(len(self.dual.full_target))
+        return self.dual.overview.furthest > alike + self.tuning.tail
+
     def is_hard(self) -> bool:
         """Whether Newton converges over short ways only."""
         is_spread = self.dual.overview.spread > self.tuning.hard_spread
         return self.level is self.all_rows and is_spread and self.has_few_rows()
 
-    def read(self, potentials: Tensor, sharpness: float, *, curvature: bool) -> Sums:
-        """Read all rows of the level once, and keep the potentials if they are the best."""
+    def read(self, potentials: Tensor, sharpness: float, *, curvature: bool, gaps: bool = False) -> Sums:
+        """Read all rows of the level once, and keep the potentials if they are the best.
+
+        Gaps, which take longer than all else of a read, are counted where the problem is such that they help.
+        """
         level = self.level
-        sums = self.dual.read(level.table, level.num_rows, potentials, sharpness, curvature=curvature)
+        gaps = curvature and gaps and self.is_far and not self.dual.relaxed.any()
+        sums = self.dual.read(level.table, level.num_rows, potentials, sharpness, curvature=curvature, gaps=gaps)
         self.num_reads += level.share
         self.num_hessians += curvature and level is self.all_rows
         if sharpness == self.dual.sharpness:
@@ -421,7 +440,9 @@ class NewtonRun:
         close = tuning.chord_error if self.dual.forms_hessian else tuning.chord_error_large
         is_close = self.error < close and self.largest_error < tuning.chord_largest
         reuse = self.curved is not None and self.step is not None and is_close and not self.is_slow
-        sums = self.search.read(self.potentials, self.sharpness, curvature=not reuse)
+        # After a short step no cluster has a long way left.
+        gaps = self.step is None or _length(self.step) > self.tuning.max_step_range
+        sums = self.search.read(self.potentials, self.sharpness, curvature=not reuse, gaps=gaps)
         if reuse:
             self.is_slow = sums.error > 0.1 * self.error
         else:
@@ -516,7 +537,10 @@ class NewtonRun:
             self.num_backtracks = 0
             self.damping = self.damping / 10 if self.damping > 1e-12 else 0.0
         usual = self.tuning.max_step_range if self.search.has_few_rows() else self._usual_length()
-        reach = usual * max(1.0, self.stretch)
+        reach = torch.full_like(sums.masses, usual)
+        if self.curved.ways is not None:
+            reach = self.curved.ways.clamp(min=self.tuning.max_step_range)
+        reach = reach * max(1.0, self.stretch)
         step = self.search.equation.solve(sums, self.damping, self.curved, reach, self.secants)
         while step is None and self.num_singular < self.tuning.max_singular:
             self.num_singular += 1
@@ -528,11 +552,13 @@ class NewtonRun:
         """Go on to the next stage if the step is short; else go at most as far as the quadratic model holds."""
         length = _length(step)
         if not self._is_final() and length <= self.tuning.advance_range:
-            ratio = self.tuning.hard_ratio if self.search.is_hard() else self.tuning.sharpness_ratio
-            self._go_to(self.potentials + step, min(self.dual.sharpness, self.sharpness * ratio))
+            following = min(self.dual.sharpness, self.sharpness * self.tuning.sharpness_ratio)
+            self._go_to(self.potentials + step, following)
             self.patience.renew(self.search.num_reads)
             return
         longest = self._longest_step()
+        # Where nothing holds a cluster, its own error lets it go so far and no further.
+        self.search.is_far |= length > 0.9 * self.tuning.max_step_range
         if length > longest:
             step = self._shortened(step, longest, sums)
         self.step, self.error, self.gradient = step, sums.error, sums.gradient
@@ -545,7 +571,10 @@ class NewtonRun:
 
         Where clusters are far apart, few of them have a long way to go, and the others shall not wait for these.
         """
-        cut = (step - step.median()).clamp(-longest / 2, longest / 2)
+        limit = torch.full_like(step, longest / 2)
+        if sums.ways is not None:
+            limit = limit.maximum(min(1.0, self.stretch) * sums.ways)
+        cut = (step - step.median()).clamp(-limit, limit)
         falls = (sums.gradient @ cut).item() < 0
         return cut if falls else step * (longest / _length(step))
 

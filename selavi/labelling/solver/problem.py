@@ -161,7 +161,7 @@ class Overview(NamedTuple):
     spread: float
     """Standard deviation (nats) of the scaled scores, once the means of rows and columns are taken out."""
     furthest: float
-    """Most nats of a scaled score from the mean of its row; the mean of what the processes have."""
+    """Largest magnitude (nats) of the maximum or the mean of a row of scaled scores; the mean over the processes."""
 
 
 def survey(problem: Problem, tol: float, sum_ranks: SumRanks) -> tuple[Table, Overview]:
