@@ -277,7 +277,8 @@ of the picture; the absolute *frame difference* to both neighbours and the *diff
 clip; *colour contrast*, the distance of each pixel's colour from the frame's median colour; all three as the mean over
 5 x 5 pixels; the place where the spectrogram is *loudest*. *Windows* and *contrast* are those of
 `selavi localise --maps`. *Covered*: by how much the logarithm of the modality's probability of the cluster falls when
-the fifth of the input with the most evidence is replaced by the input's mean. *Kept*: the probability when only that fifth is left.
+the fifth of the input with the most evidence is replaced by the input's mean. *Kept*: the probability when only that
+fifth is left.
 
 ## Picture
 

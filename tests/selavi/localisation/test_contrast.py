@@ -90,7 +90,7 @@ def test_a_picture_that_is_the_same_all_over_has_an_even_map(tiny: Callable[...,
     side = config.video.decode_size
     frames = torch.full((1, config.video.num_frames, side, side, 3), 77, dtype=torch.uint8)
     maps = maps_of(model, augment, batch_of(frames), config)
-    np.testing.assert_allclose(maps.numpy(), 1 / config.video.size**2, rtol=1e-5)
+    np.testing.assert_allclose(maps.numpy(), 1 / config.video.size**2, rtol=1e-2)
 
 
 def test_stages_with_places_enough_are_read_or_else_the_first() -> None:
