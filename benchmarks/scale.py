@@ -6,7 +6,8 @@
 
 Every section runs in a process of its own, on made-up clips of which no file exists.  Peak memory is that of the
 process (VmHWM) less what it had when the section began.  With --before, both checkouts take turns in each round.  The
-section `ranks` starts the processes of one machine; a page that several of them have counts once (Pss).
+sections `ranks`, `resume` and `first_table` start the processes of one machine: in the first, a page that several of
+them have counts once (Pss); in the others, each counts what it has touched itself and no file gives back.
 """
 
 import argparse
@@ -18,9 +19,11 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -32,9 +35,10 @@ MILLION, LARGE = 1_000_000, 10_000_000
 NUM_HEADS, NUM_CLUSTERS, NUM_NAMES = 10, 400, 400
 RANKS, RANKS_A_NODE = 64, 8
 TABLES = ("write_labels", "read_labels")
-AT_TEN_MILLION = ("loader", "checkpoint", *TABLES, "bookkeeping", "ranks", "last_statistics", "nmi")
+OF_RANKS = ("ranks", "resume", "first_table")
+AT_TEN_MILLION = ("loader", "checkpoint", *TABLES, "bookkeeping", *OF_RANKS, "last_statistics", "nmi")
 """Sections that fit into this machine at ten million clips; the cluster tables' CSV alone has over ten gigabytes."""
-NOW_ALONE = (*TABLES, "ranks")
+NOW_ALONE = (*TABLES, *OF_RANKS)
 """Of these, sections that the code of an earlier commit cannot do: it fails at so many rows, or memory does not do."""
 MANY_CLUSTERS = 2000
 """Of the alignment: with a few hundred it takes no time at all."""
@@ -161,7 +165,7 @@ def loader(num_clips: int, work: Path) -> Figures:
 def checkpoint(num_clips: int, work: Path) -> Figures:
     """A checkpoint that holds nothing but the label bank: written, read, and taken up by a bank of the same clips."""
     from selavi.labelling.bank import LabelBank
-    from selavi.runs.checkpoint import read_checkpoint, write_checkpoint
+    from selavi.runs.checkpoint import write_checkpoint
 
     clock, ids, path = Clock(), ids_of(num_clips), work / "last.ckpt"
     bank = LabelBank(ids, NUM_HEADS, NUM_CLUSTERS)
@@ -169,9 +173,19 @@ def checkpoint(num_clips: int, work: Path) -> Figures:
     with clock.part("write"):
         write_checkpoint({"label_bank": bank.state_dict()}, path)
     with clock.part("read"):
-        content = read_checkpoint(path)
-        bank.load_state_dict(content["label_bank"])
+        bank.load_state_dict(_opened(path)["label_bank"])
     return clock.figures | {"file_bytes": path.stat().st_size}
+
+
+def _opened(path: Path) -> Any:
+    """A checkpoint as a training opens it."""
+    from selavi.runs import checkpoint as checkpoints
+
+    try:
+        from selavi.runs.stored import read_all
+    except ImportError:  # all was read at once
+        return checkpoints.read_checkpoint(path)
+    return read_all(checkpoints.open_checkpoint(path), but=checkpoints.OF_CLIPS)
 
 
 def write_labels(num_clips: int, work: Path) -> Figures:
@@ -189,10 +203,11 @@ def read_labels(num_clips: int, work: Path) -> Figures:
     from selavi.results.labels import write_labels as write
 
     write(work, "train", ids_of(num_clips), labels_of(num_clips), statistics_of(num_clips))
+    own: Figures = {}
     clock = Clock()
-    with clock.part("read"):
+    with clock.part("read"), _own_peak(own):
         _read_labels(work)
-    return clock.figures
+    return clock.figures | {"read_own_peak": own["peak"]}
 
 
 def _read_labels(work: Path) -> Any:
@@ -243,21 +258,174 @@ def bookkeeping(num_clips: int, work: Path) -> Figures:
 
 def ranks(num_clips: int, work: Path) -> Figures:
     """What the RANKS_A_NODE ranks of a machine have of the labels and of the draft of the next ones, together."""
+    figures = _of_ranks("ranks", num_clips, work)
+    together = {name: sum(each[name] for each in figures) for name in ("labels_bytes", "draft_bytes")}
+    return together | {name: max(each[name] for each in figures) for name in ("draft_s", "end_s")}
+
+
+def resume(num_clips: int, work: Path) -> Figures:
+    """A checkpoint of after a last labelling, which RANKS_A_NODE ranks of a machine check, and go on from."""
+    for count, folder in sizes_in(work, num_clips):
+        _write_last_checkpoint(count, folder)
+    return _summed(_of_ranks("resume", num_clips, work))
+
+
+def _write_last_checkpoint(num_clips: int, folder: Path) -> None:
+    import torch
+
+    from selavi.labelling.bank import LabelBank
+    from selavi.runs.checkpoint import write_checkpoint
+    from selavi.runs.folder import RunFolder
+
+    bank = LabelBank(ids_in_file(num_clips, folder), NUM_HEADS, NUM_CLUSTERS)
+    bank.labels, bank.num_labellings = labels_of(num_clips), 1
+    statistics = torch.rand(NUM_HEADS, 4, num_clips).permute(1, 2, 0)  # as a labelling leaves them
+    names = ("confidence", "margin", "entropy", "modality_agreement")
+    content = {"label_bank": bank.state_dict(), "statistics": dict(zip(names, statistics, strict=True))}
+    write_checkpoint(content, RunFolder(folder).last_checkpoint)
+
+
+def first_table(num_clips: int, work: Path) -> Figures:
+    """First labels of a table with a row for each clip, of RANKS_A_NODE ranks of a machine."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for count, folder in sizes_in(work, num_clips):
+        clusters = labels_of(count)[:, 0].numpy()
+        table = pa.table({"id": ids_in_file(count, folder).array, "cluster": clusters})
+        pq.write_table(table, folder / "clusters.parquet")
+    return _summed(_of_ranks("first_table", num_clips, work))
+
+
+def sizes_in(work: Path, num_clips: int) -> list[tuple[int, Path]]:
+    """A small number of clips, with which a process has all that it needs whatever the number, and that number."""
+    sizes = [(1000, work / "small"), (num_clips, work)]
+    for _, folder in sizes:
+        folder.mkdir(exist_ok=True)
+    return sizes
+
+
+def _summed(figures: list[Figures]) -> Figures:
+    return {"together_peak": sum(each["peak"] for each in figures), "together_s": max(each["s"] for each in figures)}
+
+
+def _of_ranks(part: str, num_clips: int, work: Path) -> list[Figures]:
+    """Figures of each of the ranks of a machine, in a part of RANK_PARTS."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     environment = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     words = [sys.executable, str(Path(__file__).resolve()), "--clips", str(num_clips), "--work", str(work)]
+    words += ["--part", part]
     processes = [subprocess.Popen([*words, "--rank", str(rank)], env=environment) for rank in range(RANKS_A_NODE)]
     codes = [process.wait() for process in processes]
     if any(codes):
         sys.exit(f"ranks ended with {codes}")
-    figures = [json.loads((work / f"rank{rank}.json").read_text(encoding="utf-8")) for rank in range(RANKS_A_NODE)]
-    together = {name: sum(each[name] for each in figures) for name in ("labels_bytes", "draft_bytes")}
-    return together | {name: max(each[name] for each in figures) for name in ("draft_s", "end_s")}
+    return [json.loads((work / f"rank{rank}.json").read_text(encoding="utf-8")) for rank in range(RANKS_A_NODE)]
 
 
-def one_rank(rank: int, num_clips: int, work: Path) -> None:
+def ids_in_file(num_clips: int, work: Path) -> Any:
+    """The ids of the clips, which all processes of a machine map."""
+    import pyarrow as pa
+
+    from selavi.ids import ClipIds
+
+    path = work / "ids.arrow"
+    if not path.exists():
+        table = manifest_of(num_clips, work).select(["id"]).combine_chunks()
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+            writer.write_table(table)
+    return ClipIds(pa.ipc.open_file(pa.memory_map(str(path))).read_all()["id"])
+
+
+def one_rank(part: str, rank: int, num_clips: int, work: Path) -> None:
+    """A rank of a section that starts several."""
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo", rank=rank, world_size=RANKS_A_NODE)
+    figures = RANK_PARTS[part](rank, num_clips, work)
+    (work / f"rank{rank}.json").write_text(json.dumps(figures), encoding="utf-8")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+@contextmanager
+def _own_peak(figures: Figures) -> Iterator[None]:
+    """Note the most memory that this process has touched while a block runs, but for files', and the seconds."""
+    done, most = threading.Event(), 0
+    before, began = _touched(), time.perf_counter()
+
+    def watch() -> None:
+        nonlocal most
+        while not done.wait(0.002):
+            most = max(most, _touched())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield
+    finally:
+        figures["s"] = time.perf_counter() - began
+        done.set()
+        watcher.join()
+        figures["peak"] = max(0, most - before)
+
+
+def _touched() -> int:
+    return _memory("RssAnon") + _memory("RssShmem")
+
+
+def one_that_resumes(rank: int, num_clips: int, work: Path) -> Figures:
+    """A rank of `resume`: what `selavi train` does with a checkpoint."""
+    from selavi.labelling import statistics
+    from selavi.labelling.bank import LabelBank
+    from selavi.runs.checkpoint import newest_checkpoint
+    from selavi.runs.folder import RunFolder
+
+    figures: Figures = {}
+    for count, folder in sizes_in(work, num_clips):
+        bank: Any = LabelBank(ids_in_file(count, folder), NUM_HEADS, NUM_CLUSTERS)
+        with _own_peak(figures):
+            saved: Any = newest_checkpoint(RunFolder(folder))
+            getattr(bank, "check", bank.load_state_dict)(saved.content["label_bank"])
+            del saved
+            content = _opened(RunFolder(folder).last_checkpoint)
+            bank.load_state_dict(content["label_bank"])
+            own = deepcopy(content["statistics"])  # as Lightning does for callbacks
+            if hasattr(statistics, "read_statistics") and rank == 0:
+                own = statistics.read_statistics(own, folder)
+            del content
+            if hasattr(bank, "share"):
+                bank.share()
+        assert 0 <= int(bank.labels[count // 2, 0]) < NUM_CLUSTERS
+        del bank, own
+    return figures
+
+
+def one_that_labels_first(rank: int, num_clips: int, work: Path) -> Figures:
+    """A rank of `first_table`."""
+    from selavi.config import load_config
+    from selavi.labelling.bank import LabelBank
+    from selavi.training.first import give
+
+    reads = {"reads": rank == 0} if "reads" in inspect.signature(give.read_first).parameters else {}
+    figures: Figures = {}
+    for count, folder in sizes_in(work, num_clips):
+        words = [f"labelling.first={folder / 'clusters.parquet'}", f"heads.num_heads={NUM_HEADS}"]
+        config = load_config(None, [*words, f"heads.num_clusters={NUM_CLUSTERS}"])
+        bank: Any = LabelBank(ids_in_file(count, folder), NUM_HEADS, NUM_CLUSTERS)
+        with _own_peak(figures):
+            table = give.read_first(config, **reads)
+            source: Any = give.Source(table, *[None] * 4)  # type: ignore[arg-type]  # nothing else is asked of it
+            give.give_first_labels(config, bank, source, 1)
+            if hasattr(bank, "share"):
+                bank.share()
+        assert bool((bank.labels[:1000] >= 0).all())
+        del bank, table, source
+    return figures
+
+
+def one_that_drafts(rank: int, num_clips: int, work: Path) -> Figures:
     """A rank of `ranks`: it has labels, makes a draft of the next ones with the others, and hands it over."""
     import torch
     import torch.distributed as dist
@@ -266,7 +434,6 @@ def one_rank(rank: int, num_clips: int, work: Path) -> None:
     from selavi.labelling import labeller
     from selavi.labelling.bank import LabelBank
 
-    dist.init_process_group("gloo", rank=rank, world_size=RANKS_A_NODE)
     own = torch.arange(rank, num_clips, RANKS_A_NODE)
     figures: Figures = {}
 
@@ -306,9 +473,15 @@ def one_rank(rank: int, num_clips: int, work: Path) -> None:
     began = time.perf_counter()
     assert draft.hand_over(bank) == 1.0
     figures["end_s"] = time.perf_counter() - began
-    (work / f"rank{rank}.json").write_text(json.dumps(figures), encoding="utf-8")
-    dist.barrier()
-    dist.destroy_process_group()
+    return figures
+
+
+RANK_PARTS: dict[str, Callable[[int, int, Path], Figures]] = {
+    "ranks": one_that_drafts,
+    "resume": one_that_resumes,
+    "first_table": one_that_labels_first,
+}
+"""What each rank of a section does, and measures."""
 
 
 def _held() -> int:
@@ -381,6 +554,8 @@ SECTIONS: dict[str, Callable[[int, Path], Figures]] = {
         cluster_tables,
         bookkeeping,
         ranks,
+        resume,
+        first_table,
         last_statistics,
         nmi,
         alignment,
@@ -429,6 +604,7 @@ ROWS = (
     ("labels/SPLIT.parquet: the file", "write_labels", "file_bytes"),
     ("labels/SPLIT.parquet: read", "read_labels", "read_s"),
     ("labels/SPLIT.parquet: memory to read it", "read_labels", "read_peak"),
+    ("labels/SPLIT.parquet: memory to read it that is not a file's", "read_labels", "read_own_peak"),
     ("cluster tables of all heads: read, made and written", "cluster_tables", "make_s"),
     ("cluster tables of all heads: memory for it", "cluster_tables", "make_peak"),
     ("a labelling's draft: memory", "bookkeeping", "draft_peak"),
@@ -437,6 +613,10 @@ ROWS = (
     ("8 ranks of a machine: a draft of the next ones, together", "ranks", "draft_bytes"),
     ("8 ranks on the two cores here: a draft gathered and written", "ranks", "draft_s"),
     ("8 ranks on the two cores here: a labelling's end", "ranks", "end_s"),
+    ("8 ranks of a machine: go on from a checkpoint of a last labelling, together", "resume", "together_peak"),
+    ("8 ranks on the two cores here: the same", "resume", "together_s"),
+    ("8 ranks of a machine: first labels of a table, together", "first_table", "together_peak"),
+    ("8 ranks on the two cores here: the same, read and all", "first_table", "together_s"),
     ("statistics of a last labelling: memory that is not a file's", "last_statistics", "anonymous_bytes"),
     ("statistics of a last labelling: written", "last_statistics", "fill_s"),
     ("NMI with people's labels, of all heads", "nmi", "nmi_s"),
@@ -478,15 +658,18 @@ def node(size: Mapping[str, Any]) -> str:
     """What a machine with RANKS_A_NODE of RANKS ranks holds."""
     clips, cells = size["clips"], size["clips"] * NUM_HEADS
     mapped = median(size["sections"]["loader"]["now"]["mapped_bytes"])
-    read = median(size["sections"]["checkpoint"]["now"]["read_peak"])
+    resumed, of_table = (
+        median(size["sections"][section]["now"]["together_peak"]) for section in ("resume", "first_table")
+    )
     lines = [
         ["columns of the clips and their ids, mapped", "once", mapped],
         ["label bank, int32", "once", 4 * cells],
         ["draft of the next labelling, while it is made", "once", 4 * cells],
         ["statistics of the last labelling, a mapped file where they are many", "first rank", 16 * cells],
         ["people's labels as numbers", f"{RANKS_A_NODE} ranks", 4 * clips * RANKS_A_NODE],
-        ["for moments: a checkpoint that a run goes on from", f"{RANKS_A_NODE} ranks", read * RANKS_A_NODE],
-        ["for moments: first labels of a table or of K-means", f"{RANKS_A_NODE} ranks", 4 * cells * RANKS_A_NODE],
+        ["for moments: a checkpoint that a run goes on from", "once", resumed],
+        ["for moments: first labels of K-means", "once", 4 * cells + (4 * cells + 8 * clips) * RANKS_A_NODE / RANKS],
+        ["for moments: first labels of a table, and the table", "once", of_table],
     ]
     rows = [[what, who, f"{num_bytes / 2**30:.2f} GiB"] for what, who, num_bytes in lines]
     return f"{clips:,} clips:\n\n{markdown_table(['', 'held by', 'a machine'], rows)}"
@@ -524,8 +707,9 @@ files and shared memory.
 
 Each section runs the code of a run: the loader with one process whose files are missing, `LabelBank` in a checkpoint
 without weights, `write_labels`, `read_labels`, `ClusterTables` and their files, the draft and the end of a labelling,
-and the NMI that each labelling logs. Cluster tables of all heads of ten million clips (a hundred million rows) were not
-made here; by the figures of a million they would take about ten times as long and as much memory.
+what a run does with a checkpoint and with a table of first labels, and the NMI that each labelling logs. Cluster tables
+of all heads of ten million clips (a hundred million rows) were not made here; by the figures of a million they would
+take about ten times as long and as much memory.
 
 ## What {ranks} ranks hold
 
@@ -536,9 +720,10 @@ come on top; they are divided among all ranks.
 
 Pages of the two mapped files need no memory while nobody reads them: the system writes them to the disk and takes
 their room when it is needed. Nothing else that lasts is above 1 GiB a machine at ten million clips. For moments, while
-a run begins and has no features yet, each rank has labels of its own: those of a checkpoint, which after a last
-labelling also has its statistics, or the first ones. What ranks send one another of a head, 8 bytes a clip a few times
-over, lies on the GPUs, and without them in memory. *Together* above counts a page that several ranks have once.
+a run begins and has no features yet, the first process of each machine reads the labels of a checkpoint, or makes first
+ones, for all; the statistics of a last labelling go from the checkpoint into the mapped file. A table of labels is read
+whole by that process: it alone takes more than 1 GiB then. What ranks send one another of a head, 8 bytes a clip a few
+times over, lies on the GPUs, and without them in memory. *Together* above counts a page that several ranks have once.
 
 An assignment that aligns the heads of two modalities is solved by one rank a head, {ranks} heads at a time.
 
@@ -557,10 +742,11 @@ def main() -> None:
     parser.add_argument("--page", action="store_true", help="write the page again from kept figures")
     parser.add_argument("--section", choices=SECTIONS, help=argparse.SUPPRESS)
     parser.add_argument("--rank", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--part", choices=RANK_PARTS, help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.rank is not None:
-        one_rank(arguments.rank, arguments.clips, arguments.work)
+        one_rank(arguments.part, arguments.rank, arguments.clips, arguments.work)
         return
     if arguments.section:
         print(json.dumps(SECTIONS[arguments.section](arguments.clips, arguments.work)))
@@ -580,7 +766,7 @@ def main() -> None:
         for size in kept["sizes"]:
             fit = [section for section in arguments.again if size["clips"] == MILLION or section in AT_TEN_MILLION]
             size["sections"] |= measure(size["clips"], fit, size["rounds"], checkouts)
-            keep(kept | {"environment": about})
+        keep(kept | {"environment": about})
         return
     words = [Path(word).name if "/" in word else word for word in sys.argv[1:]]
     result: dict[str, Any] = {

@@ -2,12 +2,15 @@
 
 import itertools
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from selavi.errors import UsageError
 
 _MEETINGS = itertools.count()
 LONGEST_WAIT = timedelta(days=7)
@@ -104,3 +107,24 @@ def gather_rows(rows: Tensor) -> Tensor:
     parts = [torch.zeros_like(padded) for _ in range(world_size())]
     dist.all_gather(parts, padded)
     return torch.cat([part[: int(c)] for part, c in zip(parts, counts, strict=True)])
+
+
+@contextmanager
+def fail_together() -> Iterator[None]:
+    """Go on when the block has ended well on all processes, each of which must come here.
+
+    Raises:
+        UsageError: on all of them, where one has raised it: that of the first such process.
+    """
+    said = ""
+    try:
+        yield
+    except UsageError as error:
+        if world_size() == 1:
+            raise
+        said = f"{error}\0"
+    if world_size() > 1:
+        own = torch.tensor(list(said.encode()), dtype=torch.uint8, device=message_device())
+        first, _, _ = bytes(gather_rows(own).tolist()).partition(b"\0")
+        if first:
+            raise UsageError(first.decode())

@@ -1,7 +1,11 @@
-"""What is said where memory runs out: what was asked for, what is free, and what to change."""
+"""What is said where memory runs out, what this process has of it, and memory that a file stands for."""
 
+import mmap
+import os
 import re
 import resource
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 _ASKED = (
@@ -9,6 +13,8 @@ _ASKED = (
     r"[Uu]nable to allocate ([\d.]+ (?:bytes|[KMGTPE]i?B))",  # numpy
     r"(?:malloc|realloc) of size (\d+)",  # pyarrow
 )
+LARGE = 1 << 26
+"""Bytes from which on memory lies in a file."""
 _REFUSED = r"DefaultCPUAllocator: (can't allocate|not enough) memory|out of memory"
 _FREE = r"of which ([\d.]+ [KMGTPE]i?B) is free"
 
@@ -53,6 +59,19 @@ def memory_now() -> int:
     except OSError:
         return peak_memory()
     return int(pages) * resource.getpagesize()
+
+
+def memory_in_file(num_bytes: int, folder: Path) -> mmap.mmap | None:
+    """Memory of so many bytes that lies in a file without a name in a folder; None for little, or where it cannot.
+
+    Its pages leave the memory when that is needed, and the file is gone when nobody has it.
+    """
+    if num_bytes >= LARGE:
+        with suppress(OSError, AttributeError), tempfile.TemporaryFile(dir=folder) as file:
+            # Else a disk that gets full would end the process; not every system has it.
+            os.posix_fallocate(file.fileno(), 0, num_bytes)
+            return mmap.mmap(file.fileno(), num_bytes)
+    return None
 
 
 def _first(patterns: tuple[str, ...], text: str) -> str:

@@ -243,7 +243,7 @@ def _require_same_clips(config: Config, sample: SampledFiles, saved: Saved) -> N
     """Refuse clips that the run in the folder has not begun with."""
     ids = usable(select_split(sample.manifest, config.data.train_split)).sort_by("id")["id"].to_pylist()
     bank = LabelBank(ids, config.num_label_heads, config.heads.num_clusters)
-    bank.load_state_dict(saved.content["label_bank"])
+    bank.check(saved.content["label_bank"])
 
 
 def _torch() -> Outcome:

@@ -8,11 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from selavi.distributed import fail_together
 from selavi.errors import UsageError
 from selavi.ids import ClipIds, describe_changes
 from selavi.labelling.rule import LabelRule
-from selavi.shared_tensor import share
+from selavi.runs.stored import read_all, read_rows, read_shared
 from selavi.transfers import send
+
+_IDS_AT_ONCE = 1 << 16
 
 
 def probe_of_bank(state: Mapping[str, Any]) -> np.ndarray | None:
@@ -29,10 +32,30 @@ def ids_of_bank(state: Mapping[str, Any]) -> ClipIds:
     saved = state["ids"]
     if isinstance(saved, list):
         return ClipIds(saved)
+    saved = read_all(dict(saved))
     try:
         return ClipIds.from_bytes(saved["text"].numpy(), saved["lengths"].numpy())
     except ValueError as error:
         raise UsageError(f"the checkpoint's ids are damaged ({error}): take the checkpoint before it") from error
+
+
+def _are_saved(ids: ClipIds, saved: Any) -> bool:
+    """Whether these are the ids in a saved bank, of which some are read at a time."""
+    if isinstance(saved, list):
+        return ids == ClipIds(saved)
+    text, lengths = saved["text"], saved["lengths"]
+    if lengths.shape != (len(ids),):
+        return False
+    at = 0
+    for first in range(0, len(ids), _IDS_AT_ONCE):
+        own_text, own_lengths = ids[first : first + _IDS_AT_ONCE].as_bytes()
+        begin, at = at, at + len(own_text)
+        if at > text.shape[0] or not (
+            np.array_equal(own_lengths, read_rows(lengths, first, first + len(own_lengths)).numpy())
+            and np.array_equal(own_text, read_rows(text, begin, at).numpy())
+        ):
+            return False
+    return at == text.shape[0]
 
 
 def _as_tensors(ids: ClipIds) -> dict[str, Tensor]:
@@ -51,8 +74,8 @@ class LabelBank:
 
     Attributes:
         ids: (N,) of the clips.
-        labels: (N, H) int32; -1 for none.  Several processes may hold them together: a labelling puts others in their
-            place, and nobody writes into them.
+        labels: (N, H) int32; -1 for none.  The processes of a machine hold them together: a labelling puts others in
+            their place, and nobody writes into them.
         rule: that of the last labelling, for the scores of these heads.
         weights: (H, K) float32, what a clip of each cluster counts in the loss.
         probe: (H,) float64, of the last labelling of a finished model (selavi/labelling/probe.py); nan before it, and
@@ -97,13 +120,6 @@ class LabelBank:
         if self.given is not None:
             self.labels = self.given
 
-    def share(self) -> None:
-        """Hold the labels together with the other processes of this machine, which have the same; all must come."""
-        is_given = self.labels is self.given
-        self.labels = share(self.labels).values
-        if self.given is not None:
-            self.given = self.labels if is_given else share(self.given).values
-
     def state_dict(self) -> dict[str, Any]:
         """Everything, fit for torch.load(weights_only=True)."""
         return {
@@ -117,14 +133,14 @@ class LabelBank:
             **self.rule.tensors(),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up a saved bank.
+    def check(self, state: Mapping[str, Any]) -> None:
+        """Refuse a saved bank that cannot be taken up; its tensors may still lie in a file.
 
         Raises:
             UsageError: it belongs to other clips or another number of heads or clusters.
         """
-        ids = ids_of_bank(state)
-        if ids != self.ids:
+        if not _are_saved(self.ids, state["ids"]):
+            ids = ids_of_bank(state)
             kept = len(set(ids) & set(self.ids))
             changes = describe_changes(ids, self.ids) or "they come in another order"
             raise UsageError(
@@ -140,9 +156,19 @@ class LabelBank:
                     f"the checkpoint's {name} have shape {saved}, this configuration needs {expected}; "
                     "use the configuration of the run, or another run_dir"
                 )
-        self.labels, self.weights = state["labels"].clone(), state["weights"].clone()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up a saved bank, whose ids, labels and given labels may still lie in a file; every process must come.
+
+        Raises:
+            UsageError: see check; or a process cannot read them.  All processes raise it, where one does.
+        """
+        with fail_together():
+            self.check(state)
+        shared = read_shared({name: state[name] for name in ("labels", "given") if name in state})
+        self.labels, self.weights = shared["labels"].values, state["weights"].clone()
+        self.given = shared["given"].values if "given" in shared else None
         self.rule = LabelRule.from_tensors(state)
         self.probe = state.get("probe", self.probe).clone()  # earlier versions did not measure it
         self.num_labellings = state["num_labellings"]
         self.keeps_first = state.get("keeps_first", False)  # earlier versions gave them up at once
-        self.given = state.get("given")

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from selavi.config import Config, LabelSet, make_label_sets
-from selavi.distributed import all_sum, gather_rows, rank, world_size
+from selavi.distributed import all_sum, fail_together, gather_rows, rank, world_size
 from selavi.labelling.alignment import align_all
 from selavi.labelling.bank import LabelBank
 from selavi.labelling.features import FeatureTable
@@ -33,10 +33,11 @@ from selavi.labelling.probe import probe_scores
 from selavi.labelling.race import Race, mean_race, measure_race
 from selavi.labelling.rule import LabelRule
 from selavi.labelling.schedule import labelled_fraction
-from selavi.labelling.statistics import ClipStatistics, describe_votes, empty_statistics
+from selavi.labelling.statistics import ClipStatistics, describe_votes, empty_statistics, read_statistics
 from selavi.labelling.votes import HeadLogits, Votes
 from selavi.randomness import mix
-from selavi.shared_tensor import share, wait_for_all
+from selavi.runs.stored import read_shared
+from selavi.shared_tensor import Shared, share, wait_for_all
 
 _BLOCK_ROWS = 1 << 16
 
@@ -84,15 +85,16 @@ class Draft:
     `gather` gives the others is empty.
     """
 
-    def __init__(self, bank: LabelBank, statistics_in: Path | None = None) -> None:
+    def __init__(self, bank: LabelBank, statistics_in: Path | None = None, saved: Shared | None = None) -> None:
         """Begin.
 
         Args:
             bank: of the clips and heads.
             statistics_in: of a last labelling, the run's folder: where large statistics lie.
+            saved: labels of a draft that is taken up.
         """
-        shared = share(torch.tensor(-2, dtype=bank.labels.dtype).expand(bank.labels.shape))
-        self.labels, self._writes = shared.values, shared.is_writer
+        labels = saved or share(torch.tensor(-2, dtype=bank.labels.dtype).expand(bank.labels.shape))
+        self.labels, self._writes = labels.values, labels.is_writer
         self.rule = deepcopy(bank.rule)
         self.probe = torch.full_like(bank.probe, torch.nan)
         # (4, N, H), which the first process alone keeps: it writes them down.
@@ -122,13 +124,16 @@ class Draft:
 
     @classmethod
     def from_state(cls, bank: LabelBank, state: Mapping[str, Any], folder: Path) -> Draft:
-        """Take up a saved draft; `folder` is the run's."""
-        draft = cls(bank, None if state["statistics"] is None else folder)
-        if draft._writes:
-            draft.labels.copy_(state["labels"])
+        """Take up a saved draft, whose labels and statistics may still lie in a file; `folder` is the run's.
+
+        Raises:
+            UsageError: a process cannot read them.
+        """
+        draft = cls(bank, saved=read_shared({"labels": state["labels"]})["labels"])
         draft.probe = state["probe"]
-        if draft.statistics is not None:
-            draft.statistics.copy_(state["statistics"])
+        with fail_together():
+            if state["statistics"] is not None and rank() == 0:
+                draft.statistics = read_statistics({"all": state["statistics"]}, folder)["all"]
         draft.rule = LabelRule.from_tensors(state)
         draft.heads = [HeadReport(**head | {"race": Race.from_dict(head["race"])}) for head in state["heads"]]
         draft.num_groups, draft.seconds = state["num_groups"], state["seconds"]

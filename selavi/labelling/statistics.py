@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import mmap
-import os
-import tempfile
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from selavi.labelling.solver.transport import row_statistics
 from selavi.labelling.votes import Votes
+from selavi.memory import memory_in_file
+from selavi.runs.stored import read_all
 
 _NUM_STATISTICS = 4
-_LARGE = 1 << 26
-"""Bytes from which on statistics lie in a file."""
 
 
 @dataclass(frozen=True)
@@ -38,21 +37,28 @@ class ClipStatistics:
 
 
 def empty_statistics(num_clips: int, num_heads: int, folder: Path) -> Tensor:
-    """Room for the statistics of N clips under H heads, (4, N, H) float32, all nan.
-
-    Large ones lie in a file without a name in `folder`, whose pages leave the memory when it is needed, and which is
-    gone when nobody has it; in memory where the folder cannot have such a file.
-    """
+    """Room for the statistics of N clips under H heads, (4, N, H) float32, all nan; see room_for_statistics."""
     shape = (num_heads, _NUM_STATISTICS, num_clips)  # a head at a time is written
-    num_bytes = 4 * num_heads * _NUM_STATISTICS * num_clips
-    statistics = None
-    if num_bytes >= _LARGE:
-        with suppress(OSError), tempfile.TemporaryFile(dir=folder) as file:
-            os.posix_fallocate(file.fileno(), 0, num_bytes)  # else a disk that gets full would end the process
-            statistics = torch.frombuffer(mmap.mmap(file.fileno(), num_bytes), dtype=torch.float32).view(shape)
-    if statistics is None:
-        statistics = torch.empty(shape)
-    return statistics.fill_(torch.nan).permute(1, 2, 0)
+    room = room_for_statistics(4 * num_heads * _NUM_STATISTICS * num_clips, folder)
+    return room.view(torch.float32).view(shape).fill_(torch.nan).permute(1, 2, 0)
+
+
+def room_for_statistics(num_bytes: int, folder: Path) -> Tensor:
+    """Memory for statistics, (num_bytes,) uint8; much of it lies in a file in `folder`, if it can have one."""
+    in_file = memory_in_file(num_bytes, folder)
+    if in_file is None:
+        return torch.empty(num_bytes, dtype=torch.uint8)
+    return torch.frombuffer(in_file, dtype=torch.uint8)
+
+
+def read_statistics(saved: Mapping[str, Any], folder: Path) -> dict[str, Tensor]:
+    """Statistics of a checkpoint, which may still lie in its file; see room_for_statistics.
+
+    Raises:
+        UsageError: they cannot be read.
+    """
+    read: dict[str, Tensor] = read_all(dict(saved), make_memory=partial(room_for_statistics, folder=folder))
+    return read
 
 
 def describe_votes(votes: Votes, head: int, potentials: Tensor, sharpness: float) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,7 @@ from selavi.errors import UsageError
 from selavi.guarded.json_file import as_written
 from selavi.guarded.parquet import ParquetReader, parquet_writer
 from selavi.ids import ClipIds
+from selavi.memory import memory_in_file
 from selavi.runs.folder import RunFolder
 from selavi.wording import command
 
@@ -51,7 +52,7 @@ class SplitLabels:
     """(N, H) int32."""
     statistics: Mapping[str, np.ndarray]
     """confidence, margin, entropy and modality_agreement, (N, H) float32 each, as far as they are there and were asked
-    for; what is unknown is nan."""
+    for; what is unknown is nan.  Those of many clips lie in a file, if the run's folder can have one."""
     probe: np.ndarray | None
     """(H,) probe scores of the heads, of training clips; None in what earlier versions wrote."""
 
@@ -149,17 +150,17 @@ def read_labels(run_dir: Path, split: str, *, with_statistics: bool = False) -> 
             f"appear when training ends, others with {command('evaluate', run_dir, '--split', split)}"
         )
     with as_written(path, _AGAIN), ParquetReader(path, advice=_AGAIN) as file:
-        return _read(file, _STATISTICS if with_statistics else ())
+        return _read(file, _STATISTICS if with_statistics else (), path.parent)
 
 
-def _read(file: ParquetReader, statistics: Sequence[str]) -> SplitLabels:
+def _read(file: ParquetReader, statistics: Sequence[str], folder: Path) -> SplitLabels:
     """Take the labels out of a file, block by block: texts of a clip's id come once, and not for each head."""
     names = [*_KEYS, *(name for name in statistics if name in file.schema.names)]
     num_heads = 1 + max((pc.max(batch["head"]).as_py() or 0 for batch in file.batches(["head"])), default=0)
     if not file.num_rows or num_heads < 1 or file.num_rows % num_heads:
         raise ValueError(_INCOMPLETE)
-    kinds = {name: np.int32 if name == "cluster" else np.float32 for name in names if name not in ("id", "head")}
-    numbers = {name: np.empty(file.num_rows, kind) for name, kind in kinds.items()}
+    numbers = {name: _room(file.num_rows, folder) for name in names if name in statistics}
+    numbers["cluster"] = np.empty(file.num_rows, np.int32)
     ids, at, last = [], 0, None
     for batch in file.batches(names):
         columns = {name: batch[name].cast(LABEL_SCHEMA.field(name).type) for name in names}
@@ -185,6 +186,12 @@ def _read(file: ParquetReader, statistics: Sequence[str]) -> SplitLabels:
     probe = (file.schema.metadata or {}).get(b"probe")
     kept = None if probe is None else np.array(json.loads(probe), dtype=np.float64)
     return SplitLabels(clips, of_heads.pop("cluster"), of_heads, kept)
+
+
+def _room(num_rows: int, folder: Path) -> np.ndarray:
+    """Memory for a statistic of each row, (R,) float32."""
+    in_file = memory_in_file(4 * num_rows, folder)
+    return np.empty(num_rows, np.float32) if in_file is None else np.frombuffer(in_file, np.float32)
 
 
 def agreement_of_modalities(run_dir: Path, split: str) -> np.ndarray | None:

@@ -2,7 +2,7 @@
 
 import logging
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
@@ -11,6 +11,8 @@ from selavi.atomic import next_free, write_atomically
 from selavi.errors import UsageError
 from selavi.runs.folder import RunFolder
 
+OF_CLIPS = ("ids", "labels", "given", "statistics")
+"""Keys under which a checkpoint has numbers of each clip, which may be far more than its weights."""
 REFITTED = "refitted_from"
 """Key of a checkpoint whose heads were fitted to the encoders of another run (`selavi refit`): that run's folder."""
 
@@ -23,6 +25,7 @@ class Saved:
 
     path: Path
     content: dict[str, Any]
+    """What open_checkpoint gives."""
     set_aside: Path | None = None
     """A newer one that is damaged, and is to be kept out of the way."""
 
@@ -104,7 +107,7 @@ def newest_checkpoint(folder: RunFolder, kind: str = "label_bank") -> Saved | No
         if not path.exists():
             continue
         try:
-            content = read_checkpoint(path, kind)
+            content = open_checkpoint(path, kind)
         except UsageError as error:
             damaged.append((path, str(error)))
             continue
@@ -141,9 +144,24 @@ def read_checkpoint(path: Path, kind: str = "label_bank") -> dict[str, Any]:
     """
     import torch
 
+    return _loaded(path, kind, lambda: torch.load(path, map_location="cpu", weights_only=True))
+
+
+def open_checkpoint(path: Path, kind: str = "label_bank") -> dict[str, Any]:
+    """As read_checkpoint, but all tensors stay in the file, which is open until nobody has them (selavi.runs.stored).
+
+    Raises:
+        UsageError: as read_checkpoint.
+    """
+    from selavi.runs.stored import leave_in_file
+
+    return _loaded(path, kind, lambda: leave_in_file(path))
+
+
+def _loaded(path: Path, kind: str, load: Callable[[], Any]) -> dict[str, Any]:
     try:
         damage = _damage(path)
-        checkpoint = None if damage else torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = None if damage else load()
     except OSError as error:
         raise UsageError(f"cannot read the checkpoint {path}: {error.strerror or error}") from error
     except Exception as error:  # torch raises many types for a damaged file

@@ -160,7 +160,8 @@ class SelaviModule(MicroBatched):
     def check_checkpoint(self, saved: Saved | None) -> None:
         """Refuse a checkpoint that this run cannot go on from, before anything in the run folder changes."""
         if saved is not None:
-            self.on_load_checkpoint(saved.content)
+            self.changes = check_settings_of(saved.content, self.config, self.may_change)
+            self.label_bank.check(saved.content["label_bank"])
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up the label bank; refuse a checkpoint of another configuration, or one that was refitted."""

@@ -16,11 +16,13 @@ from pytorch_lightning.strategies.launchers.subprocess_script import _Subprocess
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from selavi.config import Config
+from selavi.distributed import fail_together
 from selavi.errors import Interrupted, UsageError
 from selavi.inference.device import chosen_precision
-from selavi.runs.checkpoint import read_checkpoint, write_checkpoint
+from selavi.runs.checkpoint import OF_CLIPS, open_checkpoint, write_checkpoint
 from selavi.runs.launch import require_all_take_part
 from selavi.runs.pulse import Pulse
+from selavi.runs.stored import read_all
 from selavi.training.loggers import make_loggers
 from selavi.training.objectives.batch_size import check_batch
 from selavi.wording import command
@@ -118,7 +120,7 @@ class AtomicCheckpointIO(CheckpointIO):
     """Lightning's own way moves the file across file systems and hides a refused permission; this one does not.
 
     Args:
-        kind: of the checkpoints that are read; see read_checkpoint.
+        kind: of the checkpoints that are read; see open_checkpoint.
     """
 
     def __init__(self, kind: str = "label_bank") -> None:
@@ -131,12 +133,14 @@ class AtomicCheckpointIO(CheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = True
     ) -> dict[str, Any]:
-        """Read tensors and plain values only.
+        """Read tensors and plain values only; those of each clip stay in the file until they are taken up.
 
         Raises:
-            UsageError: the file is missing, damaged, or holds anything else.
+            UsageError: the file is missing, damaged, or holds anything else; on all processes, where it is so for one.
         """
-        return read_checkpoint(Path(path), self.kind)
+        with fail_together():
+            content: dict[str, Any] = read_all(open_checkpoint(Path(path), self.kind), but=OF_CLIPS)
+        return content
 
     def remove_checkpoint(self, path: str | Path) -> None:
         """Delete one file."""

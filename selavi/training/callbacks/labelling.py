@@ -12,7 +12,7 @@ from torch import Tensor
 
 from selavi.batch import ClipBatch, RowReader
 from selavi.config import Config
-from selavi.distributed import rank, take_from_first, world_size
+from selavi.distributed import fail_together, rank, take_from_first, world_size
 from selavi.errors import UsageError
 from selavi.id_tables import IdTable
 from selavi.labelling.bank import LabelBank
@@ -20,7 +20,7 @@ from selavi.labelling.features import FeatureTable, collect_features
 from selavi.labelling.kept import KeptFeatures
 from selavi.labelling.labeller import Draft, Labeller
 from selavi.labelling.schedule import labelling_steps_of_run
-from selavi.labelling.statistics import ClipStatistics
+from selavi.labelling.statistics import ClipStatistics, read_statistics
 from selavi.meter import say
 from selavi.results.naming import Names, decision, write_names
 from selavi.runs.folder import RunFolder
@@ -41,7 +41,8 @@ class LabellingCallback(pl.Callback):
         human_labels: (N,) label of each training clip, to report NMI; None where there are none.
         progress: shows each labelling.
         survival: asked, while clips are labelled, whether to stop.
-        first_table: of labelling.first, where that is a file and the run begins.
+        first_table: of labelling.first, where that is a file and the run begins; each machine's first process needs it,
+            and reads it where it is None.
     """
 
     def __init__(
@@ -73,11 +74,16 @@ class LabellingCallback(pl.Callback):
         return {"churn": self.churn, "used_clusters": self.used_clusters, "statistics": statistics, "draft": draft}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take it up."""
+        """Take it up; the numbers of each clip may still lie in a file.
+
+        Raises:
+            UsageError: a process cannot read them.
+        """
         self.churn, self.used_clusters = list(state_dict["churn"]), state_dict["used_clusters"]
-        statistics = state_dict["statistics"]
-        # Those of the first process, which alone had them and alone writes them down.
-        self.statistics = None if statistics is None or rank() else ClipStatistics(**statistics)
+        statistics, self.statistics = state_dict["statistics"], None
+        with fail_together():
+            if statistics is not None and rank() == 0:  # which alone had them and alone writes them down
+                self.statistics = ClipStatistics(**read_statistics(statistics, Path(self.config.run_dir)))
         self.draft = state_dict.get("draft")  # earlier versions began a labelling anew
 
     def final_statistics(self) -> ClipStatistics:
@@ -138,7 +144,6 @@ class LabellingCallback(pl.Callback):
                     self.survival.saving.save(trainer, module)
                 else:
                     self._warm_up_batch_norm(trainer, module)
-        module.label_bank.share()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: SelaviModule) -> None:
         """Features of the epoch before are old from now on."""
@@ -221,8 +226,9 @@ class LabellingCallback(pl.Callback):
         bank, settings = module.label_bank, self.config.labelling
         part_steps = self.config.trainer.max_epochs * module.steps_per_epoch
         num_given = labellings_before(self.steps, settings.first_share, part_steps)
+        first_table, self.first_table = self.first_table, None  # which many rows may be in
         source = Source(
-            self.first_table,
+            first_table,
             lambda pass_number: self._labelling_batches(trainer, pass_number),
             module.augment,
             module.device,

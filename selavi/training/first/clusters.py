@@ -18,16 +18,19 @@ from torch import Tensor
 from selavi.batch import ClipBatch
 from selavi.config import Config
 from selavi.config.label_sets import LabelSet
-from selavi.distributed import gather_rows, rank
+from selavi.distributed import gather_rows, message_device, rank, take_from_first, world_size
 from selavi.labelling.features import FeatureTable, collect_features
 from selavi.labelling.solver.breathing import breathe
 from selavi.labelling.solver.kmeans import Scale, measure_scale, start_centres
 from selavi.meter import Meter
 from selavi.randomness import mix
 from selavi.scores.metrics import contingency_matrix, normalised_mutual_information
+from selavi.shared_tensor import share, wait_for_all
 
 SAMPLE_ROWS, SAMPLE_ROWS_PER_CLUSTER = 8192, 64
 """Clips that centres are learned from: so many, or so many a cluster."""
+ROWS_AT_ONCE = 1 << 16
+"""Clips of each process whose labels are sent at a time."""
 MOST_STARTS = 4
 """K-means starts in a label set: where clusters are clear, they differ little."""
 
@@ -37,7 +40,7 @@ class VectorLabels:
     """Labels of all clips, and what they were learned from."""
 
     labels: Tensor
-    """(N, H) int32, the same on every rank; -1 for a clip without any vector."""
+    """(N, H) int32, held together by the processes of a machine; -1 for a clip without any vector."""
     num_sampled: int
     """Clips that the centres were learned from."""
     agreement: float
@@ -88,15 +91,43 @@ def cluster_vectors(
     sample = replace(sample, index=number[sample.index.cpu()].to(device), features=unit)
     centres = _find_centres(config, sample, int(is_sampled.sum()), stop)
     index, assigned = _assign(read(-1), scales, centres, config.num_label_heads, device)
-    labels = torch.full((num_clips, config.num_label_heads), -1, dtype=torch.int32)
-    labels[gather_rows(index).cpu()] = gather_rows(assigned).cpu()
+    labels = _bring_together(num_clips, index, assigned)
     agreement = heads_agreement(config.label_sets, labels)
-    kept = labels.view(num_clips, -1, config.heads.num_heads)[:, :, :num_heads].flatten(1)
-    return VectorLabels(kept, int(is_sampled.sum()), agreement)
+    if num_heads < config.heads.num_heads:
+        labels = share(labels.view(num_clips, -1, config.heads.num_heads)[:, :, :num_heads].flatten(1)).values
+    return VectorLabels(labels, int(is_sampled.sum()), agreement)
+
+
+def _bring_together(num_clips: int, index: Tensor, assigned: Tensor) -> Tensor:
+    """(N, H) labels of all clips, which the processes of a machine hold together: those (n, H) of some rows (n,) each.
+
+    Some are sent at a time: all of them would be as much as the labels, several times over on every process.
+    """
+    most = -(-num_clips // world_size())
+    assert len(index) <= most, "the clips are not divided evenly"
+    shared = share(torch.tensor(-1, dtype=torch.int32).expand(num_clips, assigned.shape[1]))
+    for first in range(0, most, ROWS_AT_ONCE):
+        some = slice(first, first + ROWS_AT_ONCE)
+        rows, labels = gather_rows(index[some]), gather_rows(assigned[some])
+        if shared.is_writer:
+            shared.values[rows.cpu()] = labels.cpu()
+    wait_for_all()
+    return shared.values
 
 
 def heads_agreement(label_sets: Sequence[LabelSet], labels: Tensor) -> float:
-    """Mean NMI of each head with the next one of its label set, over clips that both label; nan of single heads."""
+    """Mean NMI of each head with the next one of its label set, over clips that both label; nan of single heads.
+
+    The first process measures it for all, of which every one must come: it takes several numbers a clip.
+    """
+    value = torch.tensor(torch.nan, dtype=torch.float64, device=message_device())
+    if rank() == 0:
+        value.fill_(_heads_agreement(label_sets, labels))
+    take_from_first([value])
+    return value.item()
+
+
+def _heads_agreement(label_sets: Sequence[LabelSet], labels: Tensor) -> float:
     values = []
     for label_set in label_sets:
         for one, other in pairwise(label_set.learning_columns):

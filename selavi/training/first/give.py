@@ -14,7 +14,7 @@ from torch import Tensor
 from selavi.augment import Augment
 from selavi.batch import ClipBatch
 from selavi.config import Config
-from selavi.distributed import world_size
+from selavi.distributed import fail_together, world_size
 from selavi.encoders.crafted import crafted_features
 from selavi.encoders.encoder import Encoder
 from selavi.errors import UsageError
@@ -22,9 +22,10 @@ from selavi.id_tables import IdTable
 from selavi.labelling.bank import LabelBank
 from selavi.labelling.methods import METHODS
 from selavi.modalities import files_of, reads_media
+from selavi.shared_tensor import share
 from selavi.training.first.clusters import cluster_vectors, heads_agreement
 from selavi.training.first.named import read_given
-from selavi.training.first.table import read_clusters, table_labels
+from selavi.training.first.table import TableNotes, put_table_labels, read_clusters
 from selavi.training.first.teacher import Teacher
 from selavi.training.first.views import NUM_VIEWS, affordable_views, craft_views, passes_to_read
 from selavi.wording import duration
@@ -64,7 +65,7 @@ class Source:
     """What first labels may be made of.
 
     Attributes:
-        table: of labelling.first, where that is a file.
+        table: of read_first, where the first process has read it.
         read: number of a pass, below 0 -> this rank's clips, each in a random view.
         augment: of the run.
         device: where the run trains.
@@ -93,14 +94,18 @@ def views_and_passes(config: Config, crafted: Mapping[str, Encoder], clips_a_ran
     return num_views, passes_to_read(passes_of_run, num_views)
 
 
-def read_first(config: Config) -> IdTable | None:
+def read_first(config: Config, reads: bool = True) -> IdTable | None:
     """The table that labelling.table or labelling.first names, if one does.
+
+    Args:
+        config: of the run.
+        reads: whether to read it; None otherwise.
 
     Raises:
         UsageError: as read_given or read_clusters, or labelling.first is kmeans and there are no vectors.
     """
     if config.labelling.method == "given":
-        return read_given(Path(config.labelling.table))
+        return read_given(Path(config.labelling.table)) if reads else None
     if not config.labelling_method.relabels:
         return None
     first = config.labelling.first
@@ -109,7 +114,7 @@ def read_first(config: Config) -> IdTable | None:
             "labelling.first=kmeans clusters vectors, and no modality is of kind features; "
             "write labelling.first=crafted"
         )
-    return None if first in ("crafted", "kmeans", "random") else read_clusters(Path(first))
+    return read_clusters(Path(first)) if reads and first not in ("crafted", "kmeans", "random") else None
 
 
 def labellings_before(steps: list[int], share: float, part_steps: int) -> int:
@@ -129,7 +134,7 @@ def give_first_labels(config: Config, bank: LabelBank, source: Source, num_given
         num_given: scheduled labellings that the first labels stand for.
 
     Raises:
-        UsageError: the table does not fit the run; see table_labels.
+        UsageError: the table does not fit the run; see put_table_labels.
     """
     began, first = time.monotonic(), config.labelling.first
     if config.labelling.method == "given":
@@ -166,11 +171,8 @@ def give_first_labels(config: Config, bank: LabelBank, source: Source, num_given
 
 def _give_for_good(config: Config, bank: LabelBank, source: Source) -> FirstLabels:
     path = Path(config.labelling.table)
-    assert source.table is not None
-    num_clusters = config.heads.num_clusters
-    made = table_labels(source.table, f"labelling.table={path}", bank.ids, config.num_label_heads, num_clusters)
-    bank.labels = bank.given = made.labels
-    bank.num_labellings = 1
+    bank.labels, made = _table_labels(config, bank, source, f"labelling.table={path}")
+    bank.given, bank.num_labellings = bank.labels, 1
     return FirstLabels("; ".join([f"labels: those of {path}", *made.notes]), given=True, names=made.names)
 
 
@@ -212,10 +214,20 @@ def _from_vectors(config: Config, bank: LabelBank, source: Source) -> MadeLabels
 
 def _from_table(config: Config, bank: LabelBank, source: Source) -> MadeLabels:
     path = Path(config.labelling.first)
-    assert source.table is not None
-    named = f"labelling.first={path}"
-    made = table_labels(source.table, named, bank.ids, config.num_label_heads, config.heads.num_clusters)
-    return MadeLabels("; ".join([f"the clusters of {path}", *made.notes]), made.labels)
+    labels, made = _table_labels(config, bank, source, f"labelling.first={path}")
+    return MadeLabels("; ".join([f"the clusters of {path}", *made.notes]), labels)
+
+
+def _table_labels(config: Config, bank: LabelBank, source: Source, name: str) -> tuple[Tensor, TableNotes]:
+    """Labels of a table, that one process of each machine reads, and what the first of all has to say of them."""
+    none = torch.tensor(-1, dtype=torch.int32).expand(len(bank.ids), config.num_label_heads)
+    shared, made = share(none), TableNotes([], [])
+    with fail_together():
+        if shared.is_writer:
+            table = read_first(config) if source.table is None else source.table
+            assert table is not None
+            made = put_table_labels(table, name, bank.ids, config.heads.num_clusters, shared.values)
+    return shared.values, made
 
 
 def _fill(config: Config, bank: LabelBank, made: MadeLabels) -> str:

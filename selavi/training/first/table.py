@@ -20,11 +20,9 @@ NUM_EXAMPLES = 3
 
 
 @dataclass(frozen=True)
-class TableLabels:
-    """Labels of all clips, and what is to be said of them."""
+class TableNotes:
+    """What is to be said of the labels of a table."""
 
-    labels: Tensor
-    """(N, H) int32; -1 for a clip that the table does not name."""
     notes: list[str]
     """What was guessed or left out, a sentence each."""
     names: list[tuple[int, int, str]]
@@ -45,15 +43,15 @@ def read_clusters(path: Path) -> IdTable:
     return read_table(path, ["id", "cluster"], ["head"])
 
 
-def table_labels(table: IdTable, name: str, ids: Sequence[str], num_columns: int, num_clusters: int) -> TableLabels:
-    """Labels of clips from a table of clusters; columns beyond the table's heads begin again at its first head.
+def put_table_labels(table: IdTable, name: str, ids: Sequence[str], num_clusters: int, labels: Tensor) -> TableNotes:
+    """Label clips by a table of clusters; columns beyond the table's heads begin again at its first head.
 
     Args:
         table: of read_clusters.
         name: what messages call it, such as labelling.first=clusters.csv.
         ids: of N clips.
-        num_columns: heads that learn, H.
         num_clusters: K.
+        labels: (N, H) int32, of the heads that learn; -1 is written for a clip that the table does not name.
 
     Raises:
         UsageError: the table names no clip, gives one two clusters, or has fewer than 2 or more than K clusters.
@@ -64,17 +62,19 @@ def table_labels(table: IdTable, name: str, ids: Sequence[str], num_columns: int
     if not chosen.any():
         raise _no_clip(table, name, ids, int(filled.sum()))
     places = match.place[chosen]
-    rows = table.columns.filter(pa.array(chosen))
+    rows = table.columns.drop_columns(["id"]).filter(pa.array(chosen))
     heads, head_of_row = _heads(rows, name)
-    labels, names = np.full((len(ids), len(heads)), -1, dtype=np.int32), list[tuple[int, int, str]]()
+    names, num_columns = list[tuple[int, int, str]](), labels.shape[1]
+    has_all = np.ones(len(ids), dtype=bool)
     for number, head in enumerate(heads):
         of_head = head_of_row == number
         clusters = rows["cluster"].filter(pa.array(of_head))
-        labels[:, number], numbers = _one_head(clusters, places[of_head], name, head, ids, num_clusters)
+        column, numbers = _one_head(clusters, places[of_head], name, head, ids, num_clusters)
+        labels[:, number :: len(heads)] = torch.from_numpy(column)[:, None]
+        has_all &= column >= 0
         if number < num_columns:
             names += [(number, cluster, word) for word, cluster in numbers.items() if word != str(cluster)]
-    columns = np.arange(num_columns) % len(heads)
-    return TableLabels(torch.from_numpy(labels[:, columns]), _notes(table, labels, chosen, heads, num_columns), names)
+    return TableNotes(_notes(table, int((~has_all).sum()), chosen, heads, labels.shape), names)
 
 
 def _heads(rows: pa.Table, name: str) -> tuple[list[str], np.ndarray]:
@@ -135,11 +135,10 @@ def _no_clip(table: IdTable, name: str, ids: Sequence[str], num_filled: int) -> 
     )
 
 
-def _notes(table: IdTable, labels: np.ndarray, chosen: np.ndarray, heads: list[str], num_columns: int) -> list[str]:
-    notes = list(table.notes)
-    num_without = int((labels < 0).any(1).sum())
+def _notes(table: IdTable, num_without: int, chosen: np.ndarray, heads: list[str], shape: tuple[int, ...]) -> list[str]:
+    notes, (num_clips, num_columns) = list(table.notes), shape
     if num_without:
-        notes.append(f"{num_without} of {len(labels)} clips have no cluster there, and learn none before labelling")
+        notes.append(f"{num_without} of {num_clips} clips have no cluster there, and learn none before labelling")
     if not chosen.all():
         notes.append(f"{int((~chosen).sum())} of {len(chosen)} rows are of other clips, or without a cluster")
     if len(heads) not in (1, num_columns):

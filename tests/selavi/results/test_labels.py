@@ -1,3 +1,4 @@
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from selavi import memory
 from selavi.errors import UsageError
 from selavi.results import labels as labels_module
 from selavi.results.labels import LABEL_SCHEMA, read_labels, write_labels
@@ -44,6 +46,19 @@ def test_what_is_read_is_what_was_written(rows: int, tmp_path: Path, monkeypatch
     assert labels.cluster_of(2) == dict(zip(IDS, clusters[:, 2].tolist(), strict=True))
     with pytest.raises(UsageError, match="one of the heads 0 to 2, got 3"):
         labels.cluster_of(3)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux says what a process has mapped")
+def test_the_statistics_of_many_clips_lie_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clusters, statistics = write(tmp_path)
+    monkeypatch.setattr(memory, "LARGE", 1)
+    labels = read_labels(tmp_path, "train", with_statistics=True)
+    folder = RunFolder(tmp_path).labels("train").parent
+    assert Path("/proc/self/maps").read_text(encoding="utf-8").count(str(folder)) == 4
+    assert [file.name for file in folder.iterdir()] == ["train.parquet"]
+    assert np.array_equal(labels.clusters, clusters)
+    for name, values in statistics.items():
+        assert np.array_equal(labels.statistics[name], values, equal_nan=True)
 
 
 def rows_of(table: pa.Table, *rows: int) -> pa.Table:

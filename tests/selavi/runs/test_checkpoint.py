@@ -13,8 +13,16 @@ import torch
 
 from selavi.errors import UsageError
 from selavi.labelling.bank import LabelBank, ids_of_bank
-from selavi.runs.checkpoint import newest_checkpoint, not_finite, read_checkpoint, set_aside, write_checkpoint
+from selavi.runs.checkpoint import (
+    newest_checkpoint,
+    not_finite,
+    open_checkpoint,
+    read_checkpoint,
+    set_aside,
+    write_checkpoint,
+)
 from selavi.runs.folder import RunFolder
+from selavi.runs.stored import read_all
 from selavi.training.trainer import AtomicCheckpointIO
 
 
@@ -109,6 +117,7 @@ def test_no_damage_is_read_as_other_numbers(tmp_path: Path, checkpoint: dict[str
         damaged[rng.integers(len(whole))] ^= 1 << int(rng.integers(8))
         path.write_bytes(damaged)
         try:
+            assert equal(read_all(open_checkpoint(path)), checkpoint)
             assert equal(read_checkpoint(path), checkpoint)
         except UsageError as error:
             assert str(path) in str(error)
@@ -116,8 +125,9 @@ def test_no_damage_is_read_as_other_numbers(tmp_path: Path, checkpoint: dict[str
     assert refused > 100  # the rest hit the padding between the parts, or times and rights of the archive
     for length in rng.integers(0, len(whole), 100):
         path.write_bytes(whole[:length])
-        with pytest.raises(UsageError, match="damaged"):
-            read_checkpoint(path)
+        for read in (read_checkpoint, open_checkpoint):
+            with pytest.raises(UsageError, match="damaged"):
+                read(path)
 
 
 def test_the_checkpoint_before_is_kept_and_found_while_the_last_one_is_missing(

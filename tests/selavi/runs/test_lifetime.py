@@ -14,8 +14,7 @@ import torch
 from selavi.config import Config, load_config
 from selavi.errors import UsageError
 from selavi.labelling.statistics import ClipStatistics
-from selavi.results.labels import read_labels
-from selavi.results.labels import LABEL_SCHEMA, write_labels
+from selavi.results.labels import LABEL_SCHEMA, read_labels, write_labels
 from selavi.runs.folder import RunFolder
 from selavi.runs.lifetime import environment, finish_run, owned, start_run
 from selavi.runs.manifest import SCHEMA

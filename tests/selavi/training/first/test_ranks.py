@@ -1,8 +1,10 @@
-"""The teacher over real processes: gloo on this machine."""
+"""First labels over real processes: gloo on this machine."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -42,6 +44,75 @@ labels = made.train().labels
 torch.save([labels, made.model.state_dict(), features["video"].float().mean((0, 1))], f"{folder}/made{rank}.pt")
 dist.destroy_process_group()
 """
+
+# First labels of a table that the first process has read.
+OF_TABLE = """
+import json, sys
+from datetime import timedelta
+import torch
+import torch.distributed as dist
+from selavi import shared_tensor
+from selavi.config import load_config
+from selavi.errors import UsageError
+from selavi.labelling.bank import LabelBank
+from selavi.training.first import give
+
+path, machines, rank = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+shared_tensor._machine = lambda: rank % machines
+dist.init_process_group("gloo", rank=rank, world_size=2, timeout=timedelta(seconds=60))
+counts, read = [], give.read_clusters
+give.read_clusters = lambda path: counts.append(1) or read(path)
+config = load_config(None, [f"labelling.first={path}", "heads.num_heads=2", "heads.num_clusters=3"])
+bank = LabelBank(["a", "b", "c", "d"], 2, 3)
+table = give.read_first(config, reads=rank == 0)
+said = ""
+try:
+    first = give.give_first_labels(config, bank, give.Source(table, *[None] * 4), 1)
+    said = [first.agreement, first.text]
+except UsageError as error:
+    said = str(error)
+print(json.dumps({"labels": bank.labels.tolist(), "reads": len(counts), "said": said}))
+dist.barrier()
+dist.destroy_process_group()
+"""
+
+
+def of_table(path: Path, machines: int) -> list[dict[str, Any]]:
+    """What each of two processes on some machines made of a table, and how often it read it."""
+    environment = ranks.environment()
+    words = [sys.executable, "-c", OF_TABLE, str(path), str(machines)]
+    processes = [
+        subprocess.Popen(
+            [*words, str(rank)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for rank in range(2)
+    ]
+    ended = [(*process.communicate(timeout=200), process.returncode) for process in processes]
+    assert [code for _, _, code in ended] == [0, 0], [error for _, error, _ in ended]
+    return [json.loads(out.splitlines()[-1]) for out, _, _ in ended]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is shared on Linux")
+@pytest.mark.parametrize("machines", [1, 2])
+def test_one_process_of_a_machine_reads_a_table_and_all_have_its_labels(tmp_path: Path, machines: int) -> None:
+    path = tmp_path / "clusters.csv"
+    path.write_text("id,cluster\na,x\nb,y\nd,x\n", encoding="utf-8")
+    first, second = of_table(path, machines)
+    assert first["labels"] == second["labels"] == [[0, 0], [1, 1], [-1, -1], [0, 0]]
+    assert [first["reads"], second["reads"]] == [1, machines - 1]
+    assert first["said"][0] == second["said"][0] == 1
+    assert "1 of 4 clips have no cluster there" in first["said"][1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("machines", [1, 2])
+def test_a_table_of_other_clips_ends_all_processes_with_one_error(tmp_path: Path, machines: int) -> None:
+    path = tmp_path / "clusters.csv"
+    path.write_text("id,cluster\nother,x\nothers,y\n", encoding="utf-8")
+    first, second = of_table(path, machines)
+    assert first["said"] == second["said"]
+    assert "none of its 2 rows names one of the 4 training clips" in first["said"]
 
 
 @pytest.mark.slow
