@@ -37,6 +37,7 @@ MODULES = (
     "mixtures",
     "segments",
     "boxes",
+    "contrast",
     "pictures",
     "doubles",
     "killed",
