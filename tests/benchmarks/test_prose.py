@@ -170,15 +170,15 @@ QUOTED: list[tuple[str, str, Callable[[Modules], Sequence[float]]]] = [
     (
         "docs/evidence.md",
         "lies on a drawn object in {:.0f} % of the clips ({:.0f} % with another clip's map). The middle of the picture "
-        "does in {:.0f} %, the place that differs most from the clip's median frame in {:.0f} %, and the one whose colour "
-        "differs most from the picture's median colour in {:.0f} %",
+        "does in {:.0f} %, the place that differs most from the clip's median frame in {:.0f} %, and the one whose "
+        "colour differs most from the picture's median colour in {:.0f} %",
         evidence_on_the_demo_set,
     ),
     (
         "docs/evidence.md",
-        "its maximum lies on what moves in {:.0f} % of the clips, with three seeds; evidence does in {:.0f} %, the change "
-        "from frame to frame in {:.0f} % ([results](results/contrast.md)). Covering what it marks also lowers the "
-        "probability of the clip's cluster more than covering what the evidence marks ({:.2f} nats and {:.2f},",
+        "its maximum lies on what moves in {:.0f} % of the clips, with three seeds; evidence does in {:.0f} %, the "
+        "change from frame to frame in {:.0f} % ([results](results/contrast.md)). Covering what it marks also lowers "
+        "the probability of the clip's cluster more than covering what the evidence marks ({:.2f} nats and {:.2f},",
         contrast,
     ),
     (
