@@ -99,12 +99,12 @@ def _conclusion(rows: Sequence[Mapping[str, Any]]) -> str:
 
     return (
         f"Evidence points into the box in {pointing(f'evidence: {OWN}')} of the pictures (training and test clips), "
-        f"another clip's in {pointing(f'evidence: {OTHER}')}; windows in {pointing(f'windows: {OWN}')}, another clip's "
-        f"in {pointing(f'windows: {OTHER}')}; windows for what is heard in {pointing(f'heard: {OWN}')}; the middle of "
-        f"the picture in {pointing('centre disc')}. Nothing but the "
-        f"thing moves here, so the change from frame to frame does in {pointing('frame difference')}, without any "
-        "model. A map says what part of the picture the model goes by; whoever wants to find things does better by "
-        "looking for motion."
+        f"another clip's in {pointing(f'evidence: {OTHER}')}; windows in {pointing(f'windows: {OWN}')}, windows for "
+        f"what is heard in {pointing(f'heard: {OWN}')}, contrast in {pointing(f'contrast: {OWN}')}; the middle of the "
+        f"picture in {pointing('centre disc')}. Without any model, the change from frame to frame does in "
+        f"{pointing('frame difference')}, since nothing but the thing moves here, and the difference of a colour from "
+        f"the picture's median in {pointing('colour contrast')}. Evidence and windows say what part of the picture the "
+        "model goes by; whoever wants to find things does better by contrast, and best by motion or colour."
     )
 
 

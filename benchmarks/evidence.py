@@ -31,6 +31,7 @@ from selavi.batch import ClipBatch
 from selavi.config import Config, load_config
 from selavi.inference.load import load_model
 from selavi.localisation import evidence
+from selavi.localisation.contrast import find_contrast
 from selavi.localisation.windows import find_in_windows
 from selavi.randomness import mix
 from selavi.results.labels import read_labels
@@ -108,6 +109,13 @@ def median_difference(inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
     return F.avg_pool2d((video - video.median(2, keepdim=True).values).abs().mean(1), 5, 1, 2)
 
 
+def colour_differences(inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """(B, T, h, w) distance of each pixel's colour from the median colour of its frame, mean over 5 x 5."""
+    video = inputs["video"]
+    median = video.flatten(3).median(3).values[..., None, None]
+    return F.avg_pool2d((video - median).norm(dim=1), 5, 1, 2, count_include_pad=False)
+
+
 def loudness(inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """(B, F, T') the spectrogram itself, from its softest place."""
     spectrogram = inputs["audio"][:, 0]
@@ -118,6 +126,7 @@ PRIORS = {
     "no model: centre": ("video", centre),
     "no model: frame difference": ("video", frame_difference),
     "no model: difference from the median frame": ("video", median_difference),
+    "no model: colour contrast": ("video", colour_differences),
     "no model: loudest": ("audio", loudness),
 }
 """What needs no model -> its modality, and inputs -> maps."""
@@ -181,6 +190,7 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
         "the last map": partial(evidence.find_evidence, min_positions=1),
         SHOWN: evidence.find_evidence,
         "windows": find_in_windows,
+        "contrast": find_contrast,
     }
     found: dict[tuple[str, str], list[np.ndarray]] = {}
     for batch in loader:
@@ -255,7 +265,7 @@ def page(runs: Sequence[Mapping[str, Any]]) -> str:
     video, audio = shown_maps["video"], shown_maps["audio"]
     priors = {run["map"].removeprefix("no model: "): run for run in runs if run.get("prior")}
     middle, moving, loudest = (priors[name] for name in ("centre", "frame difference", "loudest"))
-    unlike = priors["difference from the median frame"]
+    unlike, colours = priors["difference from the median frame"], priors["colour contrast"]
     split, head, clips = runs[0]["split"], runs[0]["head"], runs[0]["clips"]
     return f"""# Evidence on the demo set
 
@@ -264,10 +274,11 @@ under head {head}, one window each. The generator knows where it draws (everythi
 hardly moves) and when it strikes; *inside* means there. "Of another clip" is the map of some other clip in place of the
 clip's own, which lies as centrally and is as smooth. The rows "no model" are priors that need no training: the *centre*
 of the picture; the absolute *frame difference* to both neighbours and the *difference from the median frame* of the
-clip, both as the mean over 5 x 5 pixels; the place where the spectrogram is *loudest*. *Windows* are those of
-`selavi localise --maps windows`. *Covered*: by how much the
-logarithm of the modality's probability of the cluster falls when the fifth of the input with the most evidence is
-replaced by the input's mean. *Kept*: the probability when only that fifth is left.
+clip; *colour contrast*, the distance of each pixel's colour from the frame's median colour; all three as the mean over
+5 x 5 pixels; the place where the spectrogram is *loudest*. *Windows* and *contrast* are those of
+`selavi localise --maps`. *Covered*: by how much the logarithm of the modality's probability of the cluster falls when
+the fifth of the input with the most evidence is replaced by the input's mean. *Kept*: the probability when only that
+fifth is left.
 
 ## Picture
 
@@ -286,9 +297,9 @@ Of the maps that the gallery shows (*{SHOWN}*):
 
 - Picture: the hottest place lies on something drawn in {video["hit"]:.0%} of the clips, with another clip's map in
   {video["hit_other"]:.0%}. **Without any model** the middle of the picture does so in {middle["hit"]:.0%}, the place
-  that changes most from frame to frame in {moving["hit"]:.0%}, and the one that differs most from the median frame in
-  {unlike["hit"]:.0%}. Covering the hot fifth costs {video["loss"]:.2f} nats against {video["loss_other"]:.2f} with
-  another clip's map.
+  that changes most from frame to frame in {moving["hit"]:.0%}, the one that differs most from the median frame in
+  {unlike["hit"]:.0%}, and the one whose colour differs most from the frame's median colour in {colours["hit"]:.0%}.
+  Covering the hot fifth costs {video["loss"]:.2f} nats against {video["loss_other"]:.2f} with another clip's map.
 - Sound: the hottest moment follows a strike in {audio["hit"]:.0%} against {audio["hit_other"]:.0%}; without any model
   the loudest place of the spectrogram does in {loudest["hit"]:.0%}. The hot fifth alone keeps a probability of
   {audio["kept"]:.2f} against {audio["kept_other"]:.2f}; covering it costs {audio["loss"]:.2f} nats: a sound repeats

@@ -214,7 +214,8 @@ says from what all places say together, mean over 3 x 3 places.
 
 {_conclusion(result)}
 
-`loss.local`, a setting that would train such heads in every run, was therefore left out.
+`loss.local`, a setting that would train such heads in every run, was therefore left out. What points at things without
+being trained to, in every run that was tried: [contrast](contrast.md).
 
 Measured on {found["processor"]}, {found["cores"]} cores. By `python benchmarks/local.py`.
 """

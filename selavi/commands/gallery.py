@@ -14,7 +14,7 @@ from datamodules.stores.opening import open_prepared
 from selavi.commands.evidence import evidence_for, evidence_key
 from selavi.commands.export import ExportArguments
 from selavi.commands.gallery_workers import pool
-from selavi.commands.localise import MAPS
+from selavi.commands.localise import FIRST_MAPS, LocaliseArguments
 from selavi.commands.prepared_clips import read_shard, write_shard
 from selavi.config import Config
 from selavi.errors import DataError, UsageError
@@ -64,7 +64,7 @@ def write_run_gallery(arguments: ExportArguments, content: GalleryContent) -> Ga
     """Write RUN/gallery."""
     explain = partial(_evidence, arguments.run, arguments.root, content.split, content.head)
     shows_boxes = reads_media(content.config) and arguments.media != "none"
-    boxes, box_maps = _boxes(arguments.run, content) if shows_boxes else (None, MAPS[0])
+    boxes, box_maps = _boxes(arguments.run, content) if shows_boxes else (None, FIRST_MAPS)
     has_evidence = arguments.evidence and reads_media(content.config) and arguments.media != "none"
     return write_gallery(
         RunFolder(arguments.run).gallery,
@@ -130,7 +130,7 @@ def _boxes(run_dir: Path, content: GalleryContent) -> tuple[pa.Table | None, str
     """
     path = RunFolder(run_dir).boxes(content.split, content.head)
     if not path.exists():
-        return None, MAPS[0]
+        return None, FIRST_MAPS
     again = ("localise", run_dir, "--split", content.split, "--head", str(content.head))
     advice = f"write it again: {command(*again)}, with --maps and --segments where it was written with them"
     with ParquetReader(path, advice=advice) as file:
@@ -146,13 +146,14 @@ def _boxes(run_dir: Path, content: GalleryContent) -> tuple[pa.Table | None, str
     if num_left := len(table) - len(current):
         advice = f"write it again: {command(*again, *_options_of(table))}"
         log.warning(f"{num_left} of {len(table)} boxes in {path} are of an earlier state of the run: {advice}")
-    return current if len(current) else None, MAPS[0] if key is None else kinds.get(key.decode(), MAPS[0])
+    return current if len(current) else None, FIRST_MAPS if key is None else kinds.get(key.decode(), FIRST_MAPS)
 
 
 def _options_of(table: pa.Table) -> list[str]:
     """The options with which `selavi localise` wrote a table of boxes, as far as its columns tell."""
     options = []
-    if "maps" in table.column_names and (maps := table["maps"][0].as_py()) != MAPS[0]:
+    maps = table["maps"][0].as_py() if "maps" in table.column_names else FIRST_MAPS
+    if maps != LocaliseArguments.maps:
         options += ["--maps", maps]
     if SEGMENT.name in table.column_names and (last := pc.max(table[SEGMENT.name]).as_py()) is not None:
         options += ["--segments", str(last + 1)]

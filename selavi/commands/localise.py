@@ -1,6 +1,6 @@
-"""Say where in the picture the evidence for a clip's cluster lies: a box a clip and moment, as a table and for tools.
+"""Say where in the picture the thing is that a cluster goes by: a box a clip and moment, as a table and for tools.
 
-With --annotations: measure whether the evidence lies where people drew boxes, beside what needs no model.
+With --annotations: measure whether the maps point where people drew boxes, beside what needs no model.
 """
 
 import math
@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
 OWN = "map"
 """The row of the run's own maps."""
-MAPS = ("evidence", "windows", "heard")
+MAPS = ("evidence", "windows", "contrast", "heard")
 """Kinds of maps: keys of selavi.localisation.maps.MAP_KINDS, which needs torch."""
+FIRST_MAPS = "evidence"
+"""What tables of boxes are of that do not say it."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class LocaliseArguments:
     """Whose boxes are written; none: those of all."""
     to: Sequence[str] = ()
     """Tools that the boxes are handed over to."""
-    maps: str = MAPS[0]
+    maps: str = "contrast"
     """The kind of the maps."""
     segments: int = 0
     """Groups that the pictures are sorted into by what the maps show; 0: they are not."""
@@ -101,9 +103,10 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--annotations", type=Path, metavar="FILE", help=about)
     about = "table (default), vggss, flickr_soundnet, music, audioset_instrument, avsbench or coco"
     parser.add_argument("--format", metavar="NAME", help=f"how the annotations are written: {about}")
-    about = "evidence (default): what the model goes by in the picture as it is; windows: which of 16 parts of the "
-    about += "picture look like the cluster, better where several things are in one picture; or heard: which of them "
-    about += "look like what is heard then, best where one of several things sounds; 16 encodings a moment"
+    about = "contrast (default): what differs from the rest of the picture, whatever the cluster; evidence: what the "
+    about += "model goes by for the clip's cluster; windows: which of 16 parts of the picture look like the cluster, "
+    about += "better where several things are in one picture; or heard: which of them look like what is heard then, "
+    about += "best where one of several things sounds"
     parser.add_argument("--maps", metavar="NAME", help=about)
     about = "clips to look at, which must have labels (default: the training split)"
     parser.add_argument("--split", metavar="NAME", help=about)

@@ -92,7 +92,12 @@ def _measure(arguments: LocaliseArguments, annotated: Path, run: Run, split: str
     if len(kept) < 2:
         raise UsageError(f"{len(kept)} of {len(moments)} annotated pictures can be looked at: two are needed")
     moves = len(frames[0]) > 1  # runs may read one frame of each window
-    figures = beside_priors(maps, [moment.truth for moment in kept], "adaptive", frames if moves else None)
+    pictures = [
+        of_clip[evidence.nearest_position(moment.share, len(of_clip), len(of_clip))]
+        for of_clip, moment in zip(frames, kept, strict=True)
+    ]
+    truths = [moment.truth for moment in kept]
+    figures = beside_priors(maps, truths, "adaptive", frames if moves else None, pictures)
     path = RunFolder(run.folder).localisation(split, head, arguments.maps)
     record = {
         "split": split,
@@ -125,8 +130,9 @@ def _worth(run: Run, split: str, head: int, maps: str) -> str:
                     f"measured on {num_pictures:,} annotated pictures of split {record['split']}: {record['verdict']}"
                 )
     return (
-        "nobody has measured whether these maps point at things. Where we did, they mostly did no better than the "
-        "middle of the picture (docs/evidence.md); `--annotations` with some boxes of yours says how well they do here"
+        "nobody has measured whether these maps point at things. Where we did, contrast did so more often than the "
+        "middle of the picture, but no more often than plain colours or motion, and other maps mostly did not "
+        "(docs/evidence.md); `--annotations` with some boxes of yours says how well they do here"
     )
 
 

@@ -156,9 +156,8 @@ def _smooth(maps: Tensor) -> Tensor:
     return maps
 
 
-@torch.no_grad()
-def _positions(encoder: nn.Module, stages: Sequence[nn.Module], inputs: Tensor, least: int) -> tuple[int, Tensor]:
-    """The number of the deepest stage that has positions enough, and its output (B, C, [T,] ., .)."""
+def _outputs(encoder: nn.Module, stages: Sequence[nn.Module], inputs: Tensor) -> list[Tensor]:
+    """What each stage gives."""
     outputs: list[Tensor] = []
     hooks = [stage.register_forward_hook(lambda _, __, output: outputs.append(output)) for stage in stages]
     try:
@@ -166,9 +165,29 @@ def _positions(encoder: nn.Module, stages: Sequence[nn.Module], inputs: Tensor, 
     finally:
         for hook in hooks:
             hook.remove()
+    return outputs
+
+
+@torch.no_grad()
+def _positions(encoder: nn.Module, stages: Sequence[nn.Module], inputs: Tensor, least: int) -> tuple[int, Tensor]:
+    """The number of the deepest stage that has positions enough, and its output (B, C, [T,] ., .)."""
+    outputs = _outputs(encoder, stages, inputs)
     enough = [number for number, output in enumerate(outputs) if min(output.shape[-2:]) >= least]
     chosen = enough[-1] if enough else 0
     return chosen, outputs[chosen].detach().clone()
+
+
+def maps_of_stages(name: str, encoder: nn.Module, inputs: Tensor, least: int) -> dict[str, Tensor]:
+    """(B, C, [T,] ., .) a stage that has at least so many positions along each side, or else of the first.
+
+    Raises:
+        UsageError: the encoder names no stages.
+    """
+    stages = _stages(name, encoder)
+    assert isinstance(encoder, Encoder)
+    outputs = dict(zip(encoder.stages, _outputs(encoder, stages, inputs), strict=True))
+    enough = {stage: output for stage, output in outputs.items() if min(output.shape[-2:]) >= least}
+    return enough or {encoder.stages[0]: outputs[encoder.stages[0]]}
 
 
 def map_of_stage(name: str, encoder: nn.Module, inputs: Tensor, stage: int = -1) -> Tensor:

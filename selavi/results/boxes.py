@@ -1,4 +1,4 @@
-"""RUN/localise/SPLIT-hH.parquet: the box that the evidence for a clip's cluster points at, a row a clip and moment."""
+"""RUN/localise/SPLIT-hH.parquet: the box that a map of a clip points at, a row a clip and moment."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any

@@ -15,6 +15,8 @@ HALF = 0.5
 """Share of the pixels that the literature's relative threshold always keeps, the overlap that counts as success, and
 the share of a map's maximum that what it points at exceeds."""
 WHOLE = "whole picture"
+NEIGHBOURHOOD = 9
+"""Pixels along each side over which the prior of colours is averaged."""
 STEPS = np.linspace(0, 1, 21)
 """Overlaps at which the curve of successes is read for its area."""
 
@@ -358,11 +360,39 @@ def frame_difference(frames: np.ndarray) -> np.ndarray:
     return change
 
 
+def colour_contrast(picture: np.ndarray) -> np.ndarray:
+    """(h, w) float64: the prior that things differ from their background in colour.
+
+    The distance of each pixel's colour from the picture's median colour, mean over NEIGHBOURHOOD pixels each way.
+
+    Args:
+        picture: (h, w, channels).
+
+    Raises:
+        ValueError: it has other axes.
+    """
+    if picture.ndim != 3:
+        raise ValueError(f"expected a picture (h, w, channels), got {picture.shape}")
+    values = picture.astype(np.float64)
+    distances = np.linalg.norm(values - np.median(values, (0, 1)), axis=2)
+    return _mean_around(_mean_around(distances).T).T
+
+
+def _mean_around(values: np.ndarray) -> np.ndarray:
+    """(h, w): the mean of each row and its neighbours, NEIGHBOURHOOD in all; of fewer at the edges."""
+    sums = np.concatenate([np.zeros_like(values[:1]), values.cumsum(0)])
+    rows = np.arange(len(values))
+    first, last = np.maximum(rows - NEIGHBOURHOOD // 2, 0), np.minimum(rows + NEIGHBOURHOOD // 2 + 1, len(values))
+    means: np.ndarray = (sums[last] - sums[first]) / (last - first)[:, None]
+    return means
+
+
 def beside_priors(
     maps: Sequence[np.ndarray],
     truths: Sequence[np.ndarray],
     threshold: str,
     frames: Sequence[np.ndarray] | None = None,
+    pictures: Sequence[np.ndarray] | None = None,
     share: float = HALF,
 ) -> dict[str, Localisation]:
     """Figures of maps, and of what anybody could say without looking or listening, by name.
@@ -375,10 +405,11 @@ def beside_priors(
         threshold: relative or adaptive, as in score_maps; or universal, one for all pictures of a row, above which at
             most `share` of all pixels lies.
         frames: (T, h, w, channels) each, for the prior of what moves; None: without it.
+        pictures: (h, w, channels) each, for the prior of what differs in colour; None: without it.
         share: of the pixels, for universal.
 
     Raises:
-        ValueError: as score_maps, another_clips and frame_difference.
+        ValueError: as score_maps, another_clips, frame_difference and colour_contrast.
     """
     height, width = maps[0].shape if len(maps) else (0, 0)
     rows = {
@@ -389,6 +420,8 @@ def beside_priors(
     }
     if frames is not None:
         rows["frame difference"] = [frame_difference(of_clip) for of_clip in frames]
+    if pictures is not None:
+        rows["colour contrast"] = [colour_contrast(picture) for picture in pictures]
     figures = {}
     for name, own in rows.items():
         of_row: float | str = universal_threshold(own, share) if threshold == "universal" else threshold

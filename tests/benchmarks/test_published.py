@@ -37,6 +37,7 @@ MODULES = (
     "mixtures",
     "segments",
     "boxes",
+    "contrast",
     "pictures",
     "doubles",
     "killed",
@@ -99,6 +100,7 @@ def test_priors_point_at_what_they_stand_for(benchmarks: dict[str, ModuleType]) 
     assert hits == {
         "no model: centre": 0,
         "no model: difference from the median frame": 1,
+        "no model: colour contrast": 1,
         "no model: loudest": 1,
     }
 

@@ -167,7 +167,7 @@ def write_gallery(
         explain: gives the evidence for clips, by id, under the chosen head.
         num_explained: the most typical clips of each of its clusters that are explained.
         boxes: boxes.COLUMNS, what maps point at under the chosen head, of any clips; None where there are none.
-        box_maps: the kind of these maps, evidence, windows or heard.
+        box_maps: the kind of these maps, a key of selavi.localisation.maps.MAP_KINDS.
         columns: what a table says of the clips.
         run_jobs: runs the jobs.
 

@@ -22,7 +22,7 @@ _CVAT_MAX_LABEL = 64
 
 @dataclass(frozen=True)
 class BoxedPicture:
-    """A picture of a clip, and the box that its evidence points at.
+    """A picture of a clip, and the box that its map points at.
 
     Attributes:
         id: of the clip.
@@ -33,7 +33,7 @@ class BoxedPicture:
         box: left, upper, right and lower edge, in pixels.
         cluster: of the clip.
         category: its class.
-        score: share of the picture's evidence in the box.
+        score: share of the picture's map in the box.
         confidence: of the clip's label.
     """
 

@@ -4,6 +4,7 @@ import json
 import math
 import re
 import shutil
+from itertools import combinations
 from pathlib import Path
 
 import pyarrow as pa
@@ -26,7 +27,7 @@ from tests.selavi.results.gallery.test_data import read_call
 from tools import export_clusters as export_tool
 from tools import localise as tool
 
-PRIORS = ["another clip's map", "whole picture", "centre disc", "frame difference"]
+PRIORS = ["another clip's map", "whole picture", "centre disc", "frame difference", "colour contrast"]
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def test_the_whole_picture_is_pointed_at_by_everything(
     table = boxes_of(run, [*whole, "{0},0.2,0,0,1,1", "nobody.mp4,0,0,0,1,1", "{5},0,2,2,1,1"], tmp_path)
     assert tool.main([str(run), "--annotations", str(table), "--head", "1"]) == 0
     printed, told = capsys.readouterr()
-    record = json.loads((run / "localise" / "train-h1.json").read_text())
+    record = json.loads((run / "localise" / "train-h1-contrast.json").read_text())
     assert list(record["figures"]) == [OWN, *PRIORS]
     for figures in record["figures"].values():
         assert figures["num_pictures"] == 6
@@ -184,7 +185,7 @@ def test_the_gallery_shows_the_boxes_that_are_still_of_the_run(run: Path, caplog
     assert shown() == []
     clips = sorted(read_labels(run, "train").ids.to_pylist())[:3]
     path = run / "localise" / "train-h0.parquet"
-    for maps in ("windows", "evidence"):
+    for maps in ("windows", "evidence", "contrast"):
         assert tool.main([str(run), *clips, "--head", "0", "--maps", maps]) == 0
         table = pq.read_table(path)
         caplog.clear()
@@ -194,6 +195,8 @@ def test_the_gallery_shows_the_boxes_that_are_still_of_the_run(run: Path, caplog
     other = pa.array([100, *table["cluster"].to_pylist()[1:]], pa.int32())
     pq.write_table(old.set_column(old.schema.get_field_index("cluster"), "cluster", other), path)
     assert len(shown()) == 3 and f"1 of {len(table)} boxes" in caplog.text
+    assert "--head 0 --maps evidence\n" in caplog.text  # the only maps that those had
+    caplog.clear()
     pq.write_table(table.replace_schema_metadata({"selavi_key": "another checkpoint"}), path)
     assert shown() == [] and f"{len(table)} of {len(table)} boxes" in caplog.text
     assert "--head 0\n" in caplog.text and "--maps" not in caplog.text
@@ -229,7 +232,7 @@ def test_each_kind_has_its_own_maps(run: Path, tmp_path: Path, capsys: pytest.Ca
         assert pq.read_table(path).num_rows == 4
     assert (run / "localise" / "train-h0.json").exists() and (run / "localise" / "train-h0-windows.json").exists()
     boxes = [[row["x0"] for row in table] for table in tables.values()]
-    assert boxes[0] != boxes[1] != boxes[2] != boxes[0]
+    assert all(one != other for one, other in combinations(boxes, 2))
     both = [{(row["id"], row["time_s"]): row["sounding"] for row in table} for table in tables.values()]
     shared = both[0].keys() & both[1].keys()
     assert shared and all(both[0][key] == pytest.approx(both[1][key], abs=1e-4) for key in shared)
@@ -244,7 +247,7 @@ def test_each_kind_has_its_own_maps(run: Path, tmp_path: Path, capsys: pytest.Ca
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--maps", "heat"], "--maps heat: there is no such kind; there are evidence, windows, heard"),
+        (["--maps", "heat"], "--maps heat: there is no such kind; there are evidence, windows, contrast, heard"),
         (["--segments", "1"], "--segments 1: expected 2 or more"),
         (["nobody.mp4"], r"1 of 1 clips, such as 'nobody\.mp4', are not among the \d+ labelled ones of split train"),
         (["--to", "voc"], "--to voc: expected some of coco, yolo, cvat, labelstudio, fiftyone"),

@@ -1,7 +1,9 @@
 """Windows cover the picture, each is scored as a picture of its own, and the map is hot where the thing is."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.resources import files
 
 import pytest
 import torch
@@ -145,3 +147,6 @@ def test_a_head_that_hears_nothing_is_refused(tiny: Callable[..., Config]) -> No
 def test_the_command_names_the_kinds_that_there_are() -> None:
     assert tuple(MAP_KINDS) == MAPS
     assert len({kind.version for kind in MAP_KINDS.values()}) == len(MAPS)
+    page = (files("selavi.results.gallery") / "templates" / "62-cluster.js").read_text(encoding="utf-8")
+    words = page[page.index("const BOX_WORDS") :].partition("};")[0]
+    assert set(re.findall(r"^  (\w+): ", words, re.M)) == set(MAPS)  # the gallery has a word for each

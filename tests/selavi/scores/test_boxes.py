@@ -267,24 +267,41 @@ def test_priors_follow_their_formulas() -> None:
     assert difference[1, 2] == 30 and difference.sum() == 30
 
 
+def test_the_prior_of_colours_is_the_mean_distance_from_the_median_around_a_pixel() -> None:
+    rng = np.random.default_rng(0)
+    picture = rng.integers(0, 255, (11, 20, 3), np.uint8)
+    distances = np.linalg.norm(picture - np.median(picture.reshape(-1, 3), 0), axis=1 + 1)
+    reach = boxes.NEIGHBOURHOOD // 2
+    contrast = boxes.colour_contrast(picture)
+    for y in range(11):
+        for x in range(20):
+            around = distances[max(0, y - reach) : y + reach + 1, max(0, x - reach) : x + reach + 1]
+            assert contrast[y, x] == pytest.approx(around.mean())
+    assert not boxes.colour_contrast(np.full((5, 5, 3), 9)).any()
+    with pytest.raises(ValueError, match="expected a picture"):
+        boxes.colour_contrast(np.ones((2, 2)))
+
+
 @pytest.mark.parametrize("threshold", ["relative", "adaptive", "universal"])
 def test_each_row_is_scored_as_if_it_were_the_map(threshold: str) -> None:
     rng = np.random.default_rng(0)
     maps, frames = list(rng.random((4, 6, 6))), list(rng.integers(0, 255, (4, 3, 6, 6, 3)))
+    pictures = [one[1] for one in frames]
     truths = [boxes.box_mask([(0.1, 0.1, 0.6, 0.7)], 6, 6) * 1.0] * 4
-    rows = boxes.beside_priors(maps, truths, threshold, frames, share=0.25)
+    rows = boxes.beside_priors(maps, truths, threshold, frames, pictures, share=0.25)
     own = {
         "map": maps,
         "another clip's map": maps[-1:] + maps[:-1],
         "whole picture": [np.ones((6, 6))] * 4,
         "centre disc": [boxes.centre_disc(6, 6)] * 4,
         "frame difference": [boxes.frame_difference(one) for one in frames],
+        "colour contrast": [boxes.colour_contrast(one) for one in pictures],
     }
     assert rows.keys() == own.keys()
     for name, values in own.items():
         limit = boxes.universal_threshold(values, 0.25) if threshold == "universal" else threshold
         assert rows[name] == boxes.score_maps(values, truths, 0.0 if name == boxes.WHOLE else limit)
-    assert "frame difference" not in boxes.beside_priors(maps, truths, threshold)
+    assert list(boxes.beside_priors(maps, truths, threshold)) == list(own)[:-2]
 
 
 def test_priors_need_two_clips_and_two_frames() -> None:

@@ -10,6 +10,7 @@ const ROWS = [
 const BOX_WORDS = {
   evidence: "The box is around its largest hot part.",
   windows: "The box is around the parts of the picture that look most like the cluster when each is looked at by itself.",
+  contrast: "The box is around what differs most from the rest of the picture, whatever the cluster.",
   heard: "The box is around the parts of the picture that look most like what is heard, each looked at by itself.",
 };
 const EVIDENCE_WORDS = "What glows is what the model goes by; that is often beside the thing itself.";

@@ -1,0 +1,180 @@
+"""Do the maps of contrast point at what moves on the demo set, beside what needs no model; and what of them does it?
+
+    python benchmarks/contrast.py runs/demo runs/demo-seed1 runs/demo-seed2      two minutes
+
+The maps of `selavi localise` for the test clips under the head that is chosen without labels, one window each.  The
+generator knows where it draws what moves, so every frame has a mask and a box.
+"""
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from common import describe_machine, environment, markdown_table, mean_and_range, publish
+from evidence import centre, colour_differences, frame_difference, median_difference, truths
+from sounding import SPLIT, chosen_head, clusters_of
+from torch import Tensor
+
+from datamodules.loading.views import ClipLoaders
+from selavi.augment import Augment
+from selavi.commands.opening import open_run
+from selavi.inference.load import load_model, untrained_model
+from selavi.localisation import contrast
+from selavi.localisation.evidence import PICTURED, enlarge, find_evidence
+from selavi.localisation.windows import find_in_windows
+from selavi.model import SelaviModel
+from selavi.scores.boxes import pointing
+
+Find = Callable[..., dict[str, Tensor]]
+CONTRAST, OTHER = "contrast", "contrast of another clip"
+FINE, PLAIN, UNTRAINED = (
+    f"contrast: {about}" for about in ("first stage alone", "not mirrored", "encoder without training")
+)
+PRIORS: dict[str, Callable[[Mapping[str, Tensor]], Tensor]] = {
+    "centre": centre,
+    "frame difference": frame_difference,
+    "difference from the median frame": median_difference,
+    "colour contrast": colour_differences,
+}
+FIGURES = {"mask": "points at what moves", "box": "into its box", "iou_mask": "IoU", "iou_box": "IoU of the box"}
+
+
+def figures_of(maps: Tensor, masks: np.ndarray, seen: Sequence[int]) -> np.ndarray:
+    """(4, B): whether the largest place lies in a mask, in its box; overlap with them of as many of the largest places.
+
+    Args:
+        maps: (B, T, h, w).
+        masks: (B, T, H, W) bool; NaN comes back for a clip without any.
+        seen: (T, h, w) of the encoder's input.
+    """
+    fine = enlarge(maps.numpy(), seen, masks.shape[1:]).reshape(len(masks), -1)
+    result = np.full((4, len(masks)), np.nan)
+    for clip, (values, mask) in enumerate(zip(fine, masks, strict=True)):
+        if mask.any():
+            of_both = [mask.ravel(), boxes_of(mask).ravel()]
+            points = [pointing(values, truth) for truth in of_both]
+            overlaps = [overlap(values, truth) for truth in of_both]
+            result[:, clip] = [*points, *overlaps]
+    return result
+
+
+def boxes_of(mask: np.ndarray) -> np.ndarray:
+    """(T, H, W) bool: the smallest box around the mask of each frame."""
+    rows, columns = mask.any(2), mask.any(1)
+    between = [
+        np.maximum.accumulate(side, 1) & np.maximum.accumulate(side[:, ::-1], 1)[:, ::-1] for side in (rows, columns)
+    ]
+    return between[0][:, :, None] & between[1][:, None, :]
+
+
+def overlap(values: np.ndarray, truth: np.ndarray) -> float:
+    """IoU of a truth with as many of the places with the largest values as it has."""
+    largest = np.zeros(len(truth), bool)
+    largest[np.argsort(-values, kind="stable")[: truth.sum()]] = True
+    return float((largest & truth).sum() / (largest | truth).sum())
+
+
+def measure(path: Path) -> dict[str, Any]:
+    """The row of a run: figures of each kind of maps and of each prior, mean over clips."""
+    run = open_run(path)
+    config, head = run.config, chosen_head(run)
+    loaders = ClipLoaders(config, run.manifest)
+    model, augment = load_model(run)
+    untrained, _ = untrained_model(run)
+    fit_batch_norm(untrained, augment, loaders)
+    kinds: dict[str, tuple[SelaviModel, Find, dict[str, object]]] = {
+        CONTRAST: (model, contrast.find_contrast, {}),
+        FINE: (model, contrast.find_contrast, {"MIN_PLACES": config.video.size // 2}),
+        PLAIN: (model, contrast.find_contrast, {"MIRRORS": ((),)}),
+        UNTRAINED: (untrained, contrast.find_contrast, {}),
+        "evidence": (model, find_evidence, {}),
+        "windows": (model, find_in_windows, {}),
+    }
+    loader, rows = loaders.evaluation_loader(SPLIT)
+    clusters = clusters_of(run, head, rows["id"].to_pylist())
+    truth_of = truths(config, run.manifest, rows, moving=True)
+    of_names: dict[str, list[np.ndarray]] = {}
+    for batch in loader:
+        inputs = augment(batch, random=False)
+        masks, seen = truth_of(batch, inputs)[PICTURED], inputs[PICTURED].shape[2:]
+        maps: dict[str, Tensor] = {}
+        for name, (looked, find, constants) in kinds.items():
+            with mock.patch.multiple(contrast, **{"MIN_PLACES": contrast.MIN_PLACES, **constants}):
+                maps[name] = find(looked, augment, batch, clusters[batch.index], head, config)[PICTURED]
+        maps["windows"] = maps["windows"].expand(-1, seen[0], -1, -1)
+        maps[OTHER] = maps[CONTRAST].roll(len(masks) // 2 + 1, 0)
+        maps |= {f"no model: {name}": prior(inputs) for name, prior in PRIORS.items()}
+        for name, values in maps.items():
+            of_names.setdefault(name, []).append(figures_of(values, masks, seen))
+    means = {name: np.nanmean(np.concatenate(parts, 1), 1).tolist() for name, parts in of_names.items()}
+    figures = {name: dict(zip(FIGURES, values, strict=True)) for name, values in means.items()}
+    return {"row": path.name, "head": head, "clips": len(rows), "figures": figures, "environment": environment(path)}
+
+
+def fit_batch_norm(model: SelaviModel, augment: Augment, loaders: ClipLoaders) -> None:
+    """Let an untrained encoder's batch norm see clips, as it does before training begins; nothing else changes."""
+    encoder = model.encoders[PICTURED].train()
+    with torch.no_grad():
+        for batch in loaders.evaluation_loader(SPLIT)[0]:
+            encoder(augment(batch, random=False)[PICTURED])
+    encoder.eval()
+
+
+def page(rows: Sequence[Mapping[str, Any]]) -> str:
+    """docs/results/contrast.md."""
+    table = []
+    for name in rows[0]["figures"]:
+        cells = [[row["figures"][name][figure] for row in rows] for figure in FIGURES]
+        table.append([name, *map(mean_and_range, cells)])
+    clips = rows[0]["clips"]
+    return f"""# Contrast on the demo set
+
+Which places of a picture differ from the rest of it ([evidence.md](../evidence.md#boxes)): do these maps point at the
+thing, beside what needs no model? {len(rows)} runs of the demo recipe with different seeds, {clips} test clips, one
+window each, the head that is chosen without labels; mean over the runs, and their range. The generator knows where it
+draws what moves. *IoU*: with as many of the largest places as the mask, or the box around it, has.
+
+{markdown_table(["", *FIGURES.values()], table)}
+
+*First stage alone*: without the second one, whose map is multiplied with its own. *Not mirrored*: each frame in one
+image in place of four. *Encoder without training*: as it was before training.
+
+{_conclusion(rows)}
+
+{describe_machine(rows)} By `python benchmarks/contrast.py`.
+"""
+
+
+def _conclusion(rows: Sequence[Mapping[str, Any]]) -> str:
+    def least(name: str, figure: str) -> str:
+        return f"{min(row['figures'][name][figure] for row in rows):.2f}"
+
+    def most(name: str, figure: str) -> str:
+        return f"{max(row['figures'][name][figure] for row in rows):.2f}"
+
+    moving, colours = "no model: frame difference", "no model: colour contrast"
+    return (
+        f"In the worst run contrast points at what moves in {least(CONTRAST, 'mask')} of the clips with an IoU of "
+        f"{least(CONTRAST, 'iou_mask')}. The change from frame to frame, which it does not use, does in "
+        f"{most(moving, 'mask')} ({most(moving, 'iou_mask')}), evidence in {most('evidence', 'mask')} at best "
+        f"({most('evidence', 'iou_mask')}), another clip's contrast in {most(OTHER, 'mask')}. Training matters: an "
+        f"encoder without it does in {least(UNTRAINED, 'mask')} to {most(UNTRAINED, 'mask')}. **But no model is needed "
+        f"here:** the places whose colour differs most from the picture's median colour are on it in "
+        f"{most(colours, 'mask')} ({most(colours, 'iou_mask')}). Things of the demo set have a colour of their own "
+        "before a background of another; what contrast is worth where they do not, this set cannot say."
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+    rows = [measure(path) for path in parser.parse_args().runs]
+    publish("contrast", "Contrast on the demo set", rows, page(rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""Maps point at what differs from the rest of the picture, however it is turned."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from selavi.augment import Augment
+from selavi.batch import NUM_DRAWS, ClipBatch
+from selavi.config import Config
+from selavi.encoders.encoder import Encoder
+from selavi.localisation.contrast import find_contrast
+from selavi.localisation.evidence import maps_of_stages
+from selavi.model import SelaviModel
+from tests.selavi.localisation.test_evidence import make
+
+
+class Colours(Encoder):
+    """Stages of colours: every pixel, and every second of them."""
+
+    num_features = 3
+    stages = ("fine", "coarse")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fine, self.coarse = nn.Identity(), nn.AvgPool3d(1, (1, 2, 2))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.coarse(self.fine(inputs)).mean((2, 3, 4))
+
+
+def batch_of(frames: Tensor, present: list[bool] | None = None) -> ClipBatch:
+    rows = len(frames)
+    has_picture = torch.tensor(present or [True] * rows)
+    return ClipBatch(
+        torch.arange(rows), {"video": frames}, {"video": has_picture}, torch.full((rows, NUM_DRAWS), 0.5), []
+    )
+
+
+def maps_of(model: SelaviModel, augment: Augment, batch: ClipBatch, config: Config) -> Tensor:
+    return find_contrast(model, augment, batch, torch.zeros(len(batch.index)), 0, config)["video"]
+
+
+@pytest.mark.parametrize("corner", range(4))
+def test_a_map_points_at_what_differs(tiny: Callable[..., Config], corner: int) -> None:
+    """A coloured square on noise; each picture's map adds up to 1, and a clip without a picture has none."""
+    config = tiny("modalities=[video]", "labelling.source=video")
+    model, augment = SelaviModel(config, {"video": Colours()}).eval(), Augment(config)
+    side, size = config.video.decode_size, config.video.size
+    generator = torch.Generator().manual_seed(0)
+    shape = (2, config.video.num_frames, side, side, 3)
+    frames = torch.randint(90, 110, shape, generator=generator, dtype=torch.uint8)
+    top, left = (place * (side - side // 4) for place in divmod(corner, 2))
+    frames[:, :, top : top + side // 4, left : left + side // 4, 0] = 250
+    maps = maps_of(model, augment, batch_of(frames, [True, False]), config)
+    assert maps.shape == (2, config.video.num_frames, size, size) and not maps[1].any()
+    torch.testing.assert_close(maps[0].sum((1, 2)), torch.ones(config.video.num_frames))
+    top, left = (place * (size - size // 4) for place in divmod(corner, 2))
+    inside = maps[0, :, top : top + size // 4, left : left + size // 4]
+    assert (inside.sum((1, 2)) > 0.5).all()
+    assert (inside.amax((1, 2)) == maps[0].amax((1, 2))).all()
+
+
+def test_turned_pictures_have_turned_maps(tiny: Callable[..., Config]) -> None:
+    """Also with filters that tell left from right, as those of a random model do."""
+    config = tiny("modalities=[video]", "labelling.source=video")
+    model, augment, batch = make(config)
+    maps = maps_of(model, augment, batch, config)
+    assert maps.std() > 0
+    for axes in ((2,), (3,), (2, 3)):
+        turned = maps_of(model, augment, batch_of(batch.inputs["video"].flip(axes)), config)
+        torch.testing.assert_close(turned, maps.flip(axes), rtol=1e-3, atol=1e-6)
+
+
+def test_frames_are_looked_at_one_by_one(tiny: Callable[..., Config]) -> None:
+    config = tiny("modalities=[video]", "labelling.source=video")
+    model, augment, batch = make(config)
+    frames = batch.inputs["video"].clone()
+    frames[:, 0] = 0
+    whole, changed = (maps_of(model, augment, batch_of(one), config) for one in (batch.inputs["video"], frames))
+    torch.testing.assert_close(whole[:, 1:], changed[:, 1:], rtol=1e-3, atol=1e-6)
+
+
+def test_a_picture_that_is_the_same_all_over_has_an_even_map(tiny: Callable[..., Config]) -> None:
+    """No place differs from the rest, so none stands out."""
+    config = tiny("modalities=[video]", "labelling.source=video")
+    model, augment = SelaviModel(config, {"video": Colours()}).eval(), Augment(config)
+    side = config.video.decode_size
+    frames = torch.full((1, config.video.num_frames, side, side, 3), 77, dtype=torch.uint8)
+    maps = maps_of(model, augment, batch_of(frames), config)
+    np.testing.assert_allclose(maps.numpy(), 1 / config.video.size**2, rtol=1e-2)
+
+
+def test_stages_with_places_enough_are_read_or_else_the_first() -> None:
+    encoder, inputs = Colours(), torch.zeros(1, 3, 1, 10, 12)
+    assert {least: [*maps_of_stages("video", encoder, inputs, least)] for least in (5, 6, 10, 11)} == {
+        5: ["fine", "coarse"],
+        6: ["fine"],
+        10: ["fine"],
+        11: ["fine"],
+    }
