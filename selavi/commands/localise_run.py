@@ -131,7 +131,7 @@ def _worth(run: Run, split: str, head: int, maps: str) -> str:
                 )
     return (
         "nobody has measured whether these maps point at things. Where we did, contrast did so more often than the "
-        "middle of the picture, but no more often than plain colours or motion, and other maps mostly did not "
+        "middle of the picture, but no more often than plain colours, and other maps mostly did not "
         "(docs/evidence.md); `--annotations` with some boxes of yours says how well they do here"
     )
 
