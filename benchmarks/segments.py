@@ -20,6 +20,7 @@ from sounding import SPLIT, chosen_head, clusters_of
 
 from datamodules.index.manifest import select_split
 from selavi.commands.evidence import evidence_for
+from selavi.commands.localise import LocaliseArguments
 from selavi.commands.localise_moments import look_at_moments
 from selavi.commands.opening import open_run
 from selavi.localisation.evidence import PICTURED
@@ -27,7 +28,8 @@ from selavi.localisation.files import read_evidence
 from selavi.results.boxes import box_rows, segments_of
 from selavi.scores.metrics import contingency_matrix, normalised_mutual_information
 
-INSIDE, WHOLE, CLUSTERS = "inside the map", "whole picture", "the run's own clusters"
+INSIDE, EVIDENCE, WHOLE = "inside the map", "inside the map of evidence", "whole picture"
+CLUSTERS = "the run's own clusters"
 
 
 def measure(path: Path) -> dict[str, Any]:
@@ -42,14 +44,18 @@ def measure(path: Path) -> dict[str, Any]:
         clip_id: {**blank, "cluster": cluster}
         for clip_id, cluster in zip(ids, clusters_of(run, head, ids).tolist(), strict=True)
     }
-    evidence = read_evidence(evidence_for(path, SPLIT, head, ids))
-    moments = list(box_rows(evidence, clips, PICTURED, []))
     labelled = {clip_id: clip["cluster"] for clip_id, clip in clips.items()}
-    facts = look_at_moments(run, SPLIT, head, moments, labelled, with_features=True)
+    shown = read_evidence(evidence_for(path, SPLIT, head, ids, maps=LocaliseArguments.maps))
+    moments = list(box_rows(shown, clips, PICTURED, []))
+    facts, by_evidence = (
+        look_at_moments(run, SPLIT, head, moments, labelled, maps=maps, with_features=True)
+        for maps in (LocaliseArguments.maps, "evidence")
+    )
     truth = np.array([classes[moment["id"]] for moment in moments])
     num_segments = len(set(classes.values()))
     groups = {
         INSIDE: segments_of(facts.inside, num_segments, run.config.seed),
+        EVIDENCE: segments_of(by_evidence.inside, num_segments, run.config.seed),
         WHOLE: segments_of(facts.whole, num_segments, run.config.seed),
         CLUSTERS: np.array([moment["cluster"] for moment in moments]),
     }
@@ -60,7 +66,12 @@ def measure(path: Path) -> dict[str, Any]:
 
 def page(rows: Sequence[Mapping[str, Any]]) -> str:
     """docs/results/segments.md."""
-    names = {INSIDE: "segments: features inside the map", WHOLE: "features of the whole picture", CLUSTERS: CLUSTERS}
+    names = {
+        INSIDE: "segments: features inside the map of contrast",
+        EVIDENCE: "the same of evidence (`--maps evidence`)",
+        WHOLE: "features of the whole picture",
+        CLUSTERS: CLUSTERS,
+    }
     table = []
     for name, words in names.items():
         each = [row["nmi"][name] for row in rows]
