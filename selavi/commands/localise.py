@@ -1,4 +1,4 @@
-"""Say where in the picture the thing is that a cluster goes by: a box a clip and moment, as a table and for tools.
+"""Say where in the picture the thing is: a box a clip and moment, as a table and for tools.
 
 With --annotations: measure whether the maps point where people drew boxes, beside what needs no model.
 """

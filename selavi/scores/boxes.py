@@ -16,7 +16,7 @@ HALF = 0.5
 the share of a map's maximum that what it points at exceeds."""
 WHOLE = "whole picture"
 NEIGHBOURHOOD = 9
-"""Pixels along each side over which the prior of colours is averaged."""
+"""Pixels along each side of the squares over which the prior of colours is averaged."""
 STEPS = np.linspace(0, 1, 21)
 """Overlaps at which the curve of successes is read for its area."""
 
@@ -363,7 +363,7 @@ def frame_difference(frames: np.ndarray) -> np.ndarray:
 def colour_contrast(picture: np.ndarray) -> np.ndarray:
     """(h, w) float64: the prior that things differ from their background in colour.
 
-    The distance of each pixel's colour from the picture's median colour, mean over NEIGHBOURHOOD pixels each way.
+    The distance of each pixel's colour from the picture's median colour, mean over a square around it (NEIGHBOURHOOD).
 
     Args:
         picture: (h, w, channels).
