@@ -162,4 +162,5 @@ def _columns() -> int:
 
 def say(line: str) -> None:
     """Print a line to standard error without breaking a bar."""
+    tqdm.get_lock()  # made within `write`, a Ctrl-C in between ends as another error (tqdm 4.70)
     tqdm.write(line, file=sys.stderr)

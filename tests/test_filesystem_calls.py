@@ -71,7 +71,7 @@ ALLOWED: dict[str, dict[str, str]] = {
     "datamodules/stores/prepare.py": dict.fromkeys(
         (
             *("prepare", "require_place", "_begin", "_differing_clips", "_earlier_faults", "_mapped", "encode_part"),
-            *("prepare_share", "_summary"),
+            *("prepare_share", "_summary", "_names_in"),
             *("_Shards.write", "_Shards.shard_bytes", "_Shards._is_whole", "_Shards._assemble"),
             *("_Files.make", "_Files.manifest"),
         ),

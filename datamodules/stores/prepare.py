@@ -343,9 +343,19 @@ def require_place(root: Path, out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file; choose a folder")
     # Other tasks may begin in it now: whatever else is there comes after PLAN, for which is looked last.
-    others = {name for name in os.listdir(out) if not name.endswith(".tmp")} - {LOCK, CLIPS} if out.is_dir() else set()
+    others = _names_in(out) - {LOCK, CLIPS}
+    if (out / WORK).is_dir() and not _names_in(out / WORK) - {LOCK}:
+        others -= {WORK}
     if others and not (out / PLAN).exists():
         raise UsageError(f"{out} is not empty, and was not made by this tool; choose an empty folder")
+
+
+def _names_in(folder: Path) -> set[str]:
+    """What is in a folder but half-written files; nothing where there is none."""
+    try:
+        return {name for name in os.listdir(folder) if not name.endswith(".tmp")}
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
 
 
 def _begin(rows: pa.Table, out: Path, settings: PrepareSettings) -> None:

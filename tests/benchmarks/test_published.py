@@ -54,6 +54,7 @@ MODULES = (
     "gpu_page",
     "gpu",
     "shared_loaders",
+    "suggest_k",
 )
 
 

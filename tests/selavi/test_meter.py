@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tqdm import std as tqdm_std
+from tqdm import tqdm
 
 from selavi import meter
-from selavi.meter import Meter, Pace, follow
+from selavi.meter import Meter, Pace, follow, say
 
 
 class Clock:
@@ -190,3 +192,15 @@ def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(follow(range(5), "scanning", 5)) == [0, 1, 2, 3, 4]
     assert "\rscanning" in screen.getvalue()
     assert "5/5" in screen.getvalue()
+
+
+def test_an_interrupt_while_tqdm_begins_is_an_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It makes its lock at the first line, and hid what ended that behind an AttributeError."""
+    monkeypatch.delattr(tqdm, "_lock", raising=False)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tqdm_std, "TqdmDefaultWriteLock", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        say("a line")

@@ -249,8 +249,16 @@ def test_places_that_are_refused(many: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is not empty, and was not made by this tool"):
         prepare(rows, foreign, PrepareSettings())
     assert os.listdir(foreign) == ["thesis.tex"]
+    (foreign / "thesis.tex").rename(foreign / "parts")  # a name that prepared sets have, too
+    with pytest.raises(UsageError, match="is not empty, and was not made by this tool"):
+        prepare(rows, foreign, PrepareSettings())
+    (foreign / "parts").unlink()
+    (foreign / "parts").mkdir()
+    (foreign / "parts" / "thesis.tex").touch()
+    with pytest.raises(UsageError, match="is not empty, and was not made by this tool"):
+        prepare(rows, foreign, PrepareSettings())
     with pytest.raises(UsageError, match="is a file"):
-        prepare(rows, foreign / "thesis.tex", PrepareSettings())
+        prepare(rows, foreign / "parts" / "thesis.tex", PrepareSettings())
     nothing = rows.slice(0, 0)
     with pytest.raises(UsageError, match="nothing to prepare"):
         prepare(nothing, tmp_path / "new", PrepareSettings())

@@ -209,7 +209,7 @@ def test_tasks_at_the_same_time(folder: Path, tmp_path: Path, repository: Path) 
         assert files_of(tmp_path / f"{kind}-shared") == files_of(tmp_path / f"{kind}-whole")
 
 
-PREPARED = [".prepare.parquet.1.tmp", "prepare.parquet", ".prepare.json.1.tmp", "prepare.json", "parts", "000000.tar"]
+PREPARED = ["parts/prepare.lock", "prepare.parquet", ".prepare.json.1.tmp", "prepare.json", "parts/0", "000000.tar"]
 LISTED = [".manifest.parquet.1.tmp", "manifest.parquet", ".embed.json.1.tmp", "embed.json", "parts", "video.npy"]
 
 
@@ -226,6 +226,7 @@ def test_a_folder_in_which_another_task_begins_is_its_own(
     def has_written(number: int) -> None:
         for name in names[:number]:
             if not name.endswith(".tmp") or name == names[number - 1]:
+                (out / name).parent.mkdir(exist_ok=True)
                 (out / name).touch()
 
     def listed(path: Path, read: Callable[[Path], list[str]] = os.listdir) -> list[str]:
