@@ -168,8 +168,9 @@ def run_tool(action: Callable[[], None]) -> int:
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)
+    received = list[str]()
     try:
-        with stopping_signals(), _threads_in_words():
+        with stopping_signals() as received, _threads_in_words():
             action()
     except (UsageError, DataError, NumericError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -177,12 +178,9 @@ def run_tool(action: Callable[[], None]) -> int:
     except Interrupted as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    except Terminated as error:
-        print(f"stopped by {error}", file=sys.stderr)
-        return error.exit_code
     except KeyboardInterrupt:
-        print("stopped by the keyboard", file=sys.stderr)
-        return 130
+        print(f"stopped by {received[-1] if received else 'the keyboard'}", file=sys.stderr)
+        return Terminated.exit_code if received else 130
     except BrokenPipeError:
         return 0
     except ModuleNotFoundError as error:

@@ -18,26 +18,29 @@ class Terminated(KeyboardInterrupt):
 
 
 @contextmanager
-def stopping_signals() -> Iterator[None]:
+def stopping_signals() -> Iterator[list[str]]:
     """Let signals of STOPPING raise Terminated in the main thread while the block runs.
 
+    Yields the names of those that have come: what Terminated passes through may raise a plain KeyboardInterrupt in its
+    place (Ray, while it waits).
     A process that is forked from this one dies of them as ever.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield []
         return
-    owner = os.getpid()
+    owner, received = os.getpid(), list[str]()
 
     def stop(number: int, frame: FrameType | None) -> None:
         if os.getpid() != owner:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             return
-        raise Terminated(signal.Signals(number).name)
+        received.append(signal.Signals(number).name)
+        raise Terminated(received[-1])
 
     before = {number: signal.signal(number, stop) for number in STOPPING}
     try:
-        yield
+        yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

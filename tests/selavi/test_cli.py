@@ -1,6 +1,9 @@
 import io
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -149,3 +152,24 @@ def test_words_of_an_option_that_is_there_several_times_are_added() -> None:
     parser.set_defaults(file=())
     assert parser.read(["--file", "a", "b", "--file", "c"]).file == ("a", "b", "c")
     assert parser.read([]).file == ()
+
+
+def test_a_signal_is_told_apart_from_the_keyboard_also_where_a_library_makes_one_of_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Ray raises a plain KeyboardInterrupt for whatever ends its waiting."""
+
+    def wait() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt from None
+
+    def press() -> None:
+        raise KeyboardInterrupt
+
+    assert run_tool(wait) == 75
+    assert capsys.readouterr().err == "stopped by SIGTERM\n"
+    assert run_tool(press) == 130
+    assert capsys.readouterr().err == "stopped by the keyboard\n"
