@@ -27,7 +27,7 @@ from selavi.localisation import contrast
 from selavi.localisation.evidence import PICTURED, enlarge, find_evidence
 from selavi.localisation.windows import find_in_windows
 from selavi.model import SelaviModel
-from selavi.scores.boxes import pointing
+from selavi.scores.boxes import adaptive_mask, iou, pointing
 
 Find = Callable[..., dict[str, Tensor]]
 CONTRAST, OTHER = "contrast", "contrast of another clip"
@@ -57,7 +57,7 @@ def figures_of(maps: Tensor, masks: np.ndarray, seen: Sequence[int]) -> np.ndarr
         if mask.any():
             of_both = [mask.ravel(), boxes_of(mask).ravel()]
             points = [pointing(values, truth) for truth in of_both]
-            overlaps = [overlap(values, truth) for truth in of_both]
+            overlaps = [iou(adaptive_mask(values, truth), truth) for truth in of_both]
             result[:, clip] = [*points, *overlaps]
     return result
 
@@ -69,13 +69,6 @@ def boxes_of(mask: np.ndarray) -> np.ndarray:
         np.maximum.accumulate(side, 1) & np.maximum.accumulate(side[:, ::-1], 1)[:, ::-1] for side in (rows, columns)
     ]
     return between[0][:, :, None] & between[1][:, None, :]
-
-
-def overlap(values: np.ndarray, truth: np.ndarray) -> float:
-    """IoU of a truth with as many of the places with the largest values as it has."""
-    largest = np.zeros(len(truth), bool)
-    largest[np.argsort(-values, kind="stable")[: truth.sum()]] = True
-    return float((largest & truth).sum() / (largest | truth).sum())
 
 
 def measure(path: Path) -> dict[str, Any]:

@@ -375,16 +375,12 @@ def colour_contrast(picture: np.ndarray) -> np.ndarray:
         raise ValueError(f"expected a picture (h, w, channels), got {picture.shape}")
     values = picture.astype(np.float64)
     distances = np.linalg.norm(values - np.median(values, (0, 1)), axis=2)
-    return _mean_around(_mean_around(distances).T).T
-
-
-def _mean_around(values: np.ndarray) -> np.ndarray:
-    """(h, w): the mean of each row and its neighbours, NEIGHBOURHOOD in all; of fewer at the edges."""
-    sums = np.concatenate([np.zeros_like(values[:1]), values.cumsum(0)])
-    rows = np.arange(len(values))
-    first, last = np.maximum(rows - NEIGHBOURHOOD // 2, 0), np.minimum(rows + NEIGHBOURHOOD // 2 + 1, len(values))
-    means: np.ndarray = (sums[last] - sums[first]) / (last - first)[:, None]
-    return means
+    # At the edges of the picture the square has fewer pixels.
+    sums, counts = (
+        ndimage.uniform_filter(one, NEIGHBOURHOOD, mode="constant") for one in (distances, np.ones_like(distances))
+    )
+    contrast: np.ndarray = sums / counts
+    return contrast
 
 
 def beside_priors(

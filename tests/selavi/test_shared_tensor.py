@@ -1,7 +1,6 @@
 """Tensors of several processes: gloo on this machine."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -113,22 +112,7 @@ dist.destroy_process_group()
 
 def outputs(script: str, *words: str) -> list[str]:
     """What each of three processes printed."""
-    environment = ranks.environment()
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", script, str(rank), *words],
-            env=environment,
-            cwd=ranks.ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(3)
-    ]
-    ended = [(*process.communicate(timeout=200), process.returncode) for process in processes]
-    for _, error, code in ended:
-        assert code == 0, error
-    return [out for out, _, _ in ended]
+    return ranks.outputs(3, lambda rank: ["-c", script, str(rank), *words])
 
 
 def said(kind: str) -> list[dict[str, Any]]:

@@ -1,7 +1,6 @@
 """Tensors that stay in the file of a checkpoint until they are needed."""
 
 import json
-import subprocess
 import sys
 import zipfile
 from collections import OrderedDict
@@ -263,22 +262,8 @@ def test_one_process_of_a_machine_reads_for_the_others(tmp_path: Path, fails: in
     draft |= {"seconds": 1.0, "keeps_first": False, "least_learned": 0.5}
     weights = torch.zeros(300, 400)
     write_checkpoint({"label_bank": bank.state_dict(), "draft": draft, "state_dict": {"weight": weights}}, path)
-    environment = ranks.environment()
-    words = [sys.executable, "-c", GOING_ON]
-    processes = [
-        subprocess.Popen(
-            [*words, str(rank), str(path), str(fails), str(at_bytes)],
-            env=environment,
-            cwd=ranks.ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(3)
-    ]
-    ended = [(*process.communicate(timeout=200), process.returncode) for process in processes]
-    assert [code for _, _, code in ended] == [0, 0, 0], [error for _, error, _ in ended]
-    said = [json.loads(out.splitlines()[-1]) for out, _, _ in ended]
+    outputs = ranks.outputs(3, lambda rank: ["-c", GOING_ON, str(rank), str(path), str(fails), str(at_bytes)])
+    said = [json.loads(out.splitlines()[-1]) for out in outputs]
     whole = 4 * N * H
     if fails >= 0:
         assert {one["said"] for one in said} == {f"cannot read the checkpoint {path}: Stale file handle"}

@@ -2,8 +2,6 @@
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -91,20 +89,8 @@ dist.destroy_process_group()
 
 def outcomes(worker: str, folder: Path, allowed: float = 0.5) -> list[list[str]]:
     """What each of two processes printed."""
-    environment = ranks.environment()
-    words = [sys.executable, "-c", worker, str(folder), str(allowed)]
-    processes = [
-        subprocess.Popen(
-            [*words, str(rank)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        for rank in range(2)
-    ]
-    said = []
-    for process in processes:
-        out, error = process.communicate(timeout=200)
-        assert process.returncode == 0, error
-        said.append(out.splitlines())
-    return said
+    outputs = ranks.outputs(2, lambda rank: ["-c", worker, str(folder), str(allowed), str(rank)])
+    return [out.splitlines() for out in outputs]
 
 
 @pytest.mark.slow

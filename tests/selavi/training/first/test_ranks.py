@@ -79,17 +79,8 @@ dist.destroy_process_group()
 
 def of_table(path: Path, machines: int) -> list[dict[str, Any]]:
     """What each of two processes on some machines made of a table, and how often it read it."""
-    environment = ranks.environment()
-    words = [sys.executable, "-c", OF_TABLE, str(path), str(machines)]
-    processes = [
-        subprocess.Popen(
-            [*words, str(rank)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        for rank in range(2)
-    ]
-    ended = [(*process.communicate(timeout=200), process.returncode) for process in processes]
-    assert [code for _, _, code in ended] == [0, 0], [error for _, error, _ in ended]
-    return [json.loads(out.splitlines()[-1]) for out, _, _ in ended]
+    outputs = ranks.outputs(2, lambda rank: ["-c", OF_TABLE, str(path), str(machines), str(rank)])
+    return [json.loads(out.splitlines()[-1]) for out in outputs]
 
 
 @pytest.mark.slow
