@@ -261,8 +261,8 @@ def page(runs: Sequence[Mapping[str, Any]]) -> str:
         return markdown_table(header, cells)
 
     models = [run for run in runs if not run.get("prior")]
-    shown_maps = {run["modality"]: run for run in models if run["map"] == SHOWN}
-    video, audio = shown_maps["video"], shown_maps["audio"]
+    by_map = {(run["modality"], run["map"]): run for run in models}
+    video, evidence, audio = by_map["video", "contrast"], by_map["video", SHOWN], by_map["audio", SHOWN]
     priors = {run["map"].removeprefix("no model: "): run for run in runs if run.get("prior")}
     middle, moving, loudest = (priors[name] for name in ("centre", "frame difference", "loudest"))
     unlike, colours = priors["difference from the median frame"], priors["colour contrast"]
@@ -293,22 +293,25 @@ columns.
 
 ## What this shows
 
-Of the maps that the gallery shows (*{SHOWN}*):
+Of the maps that the gallery shows, *contrast* in the picture (*{SHOWN}* with `selavi export --maps evidence`) and
+*{SHOWN}* in the sound:
 
 - Picture: the hottest place lies on something drawn in {video["hit"]:.0%} of the clips, with another clip's map in
-  {video["hit_other"]:.0%}. **Without any model** the middle of the picture does so in {middle["hit"]:.0%}, the place
-  that changes most from frame to frame in {moving["hit"]:.0%}, the one that differs most from the median frame in
-  {unlike["hit"]:.0%}, and the one whose colour differs most from the frame's median colour in {colours["hit"]:.0%}.
-  Covering the hot fifth costs {video["loss"]:.2f} nats against {video["loss_other"]:.2f} with another clip's map.
+  {video["hit_other"]:.0%}; that of the evidence in {evidence["hit"]:.0%} and {evidence["hit_other"]:.0%}. **Without any
+  model** the middle of the picture does so in {middle["hit"]:.0%}, the place that changes most from frame to frame in
+  {moving["hit"]:.0%}, the one that differs most from the median frame in {unlike["hit"]:.0%}, and the one whose colour
+  differs most from the frame's median colour in {colours["hit"]:.0%}. Covering the hot fifth costs {video["loss"]:.2f}
+  nats against {video["loss_other"]:.2f} with another clip's map; that of the evidence {evidence["loss"]:.2f} and
+  {evidence["loss_other"]:.2f}.
 - Sound: the hottest moment follows a strike in {audio["hit"]:.0%} against {audio["hit_other"]:.0%}; without any model
   the loudest place of the spectrogram does in {loudest["hit"]:.0%}. The hot fifth alone keeps a probability of
   {audio["kept"]:.2f} against {audio["kept_other"]:.2f}; covering it costs {audio["loss"]:.2f} nats: a sound repeats
   itself, and what is left suffices.
 
-So the maps say more than another clip's about what the model uses. They do not localise: in most clips the hottest
-place is beside the object, and whoever wants to find the object, or the moment, does much better by looking where
-something moves and where it is loud. The last map, which is the textbook's, is the coarser and the worse one here. One
-run, one head.
+So the maps say more than another clip's about what the model uses. Those of evidence do not localise: in most clips
+their hottest place is beside the object; contrast does, and no better here than colours without a model. Whoever wants
+to find the moment does better by looking where it is loud. The last map, which is the textbook's, is the coarser and
+the worse one here. One run, one head.
 
 {describe_machine(runs)}
 """

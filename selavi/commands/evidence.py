@@ -13,8 +13,10 @@ from datamodules.index.manifest import select_split, usable
 from datamodules.loading.sampling import ChosenWindow
 from datamodules.loading.views import ClipLoaders
 from datamodules.stores.opening import open_media
+from selavi.commands.localise import OWN
 from selavi.commands.opening import open_run
 from selavi.errors import UsageError
+from selavi.guarded.json_file import as_written, read_json
 from selavi.inference.device import best_device
 from selavi.inference.load import load_model
 from selavi.localisation import evidence
@@ -27,6 +29,7 @@ from selavi.runs.record import Run
 
 log = logging.getLogger("selavi")
 BATCH_SIZE = 16  # windows, with the gradients of half an encoder
+_AGAIN = "remove it, and measure again"
 
 
 def evidence_for(
@@ -57,6 +60,24 @@ def evidence_key(run_folder: Path, maps: str = "evidence") -> str:
     """Names what maps are computed from: the state of a run, and how a kind of maps is made."""
     checkpoint = RunFolder(run_folder).last_checkpoint.stat()
     return f"{checkpoint.st_size} {checkpoint.st_mtime_ns} {MAP_KINDS[maps].version}"
+
+
+def measured_worth(run_folder: Path, split: str, head: int, maps: str) -> str:
+    """What `localise --annotations` said of a head's maps of a kind: of this split, else of another one; or nothing."""
+    files = RunFolder(run_folder)
+    here = files.localisation(split, head, maps)
+    others = sorted(path for path in here.parent.glob(files.localisation("*", head, maps).name) if path != here)
+    for path in [here, *others]:
+        if not path.exists():
+            continue
+        record = read_json(path, _AGAIN)
+        with as_written(path, _AGAIN):
+            if record.get("checkpoint") == evidence_key(run_folder, maps):
+                num_pictures = record["figures"][OWN]["num_pictures"]
+                return (
+                    f"measured on {num_pictures:,} annotated pictures of split {record['split']}: {record['verdict']}"
+                )
+    return ""
 
 
 def _compute(run: Run, split: str, head: int, clusters: dict[str, int], writer: EvidenceWriter, maps: str) -> None:

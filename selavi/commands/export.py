@@ -22,6 +22,7 @@ class ExportArguments:
     media: Literal["link", "copy", "transcode", "none"] = "link"
     map: Literal["pca", "umap", "tsne", "none"] = "pca"
     evidence: int = 4
+    maps: Literal["contrast", "evidence"] = "contrast"
     names: Path | None = None
     spreadsheet_safe: bool = False
     to: Sequence[str] = ()
@@ -75,8 +76,12 @@ def add_arguments(parser: Parser) -> None:
     )
     about += "so that there are no nearest clusters either"
     parser.add_argument("--map", choices=("pca", "umap", "tsne", "none"), help=about)
-    about = "how many clips of each cluster show where and when the evidence for it lies (default: 4; 0: none)"
+    about = "how many clips of each cluster show where their thing is and when the sound speaks for the cluster "
+    about += "(default: 4; 0: none)"
     parser.add_argument("--evidence", type=int, metavar="N", help=about)
+    about = "what glows in their pictures: contrast (default), what differs from the rest of the picture, whatever the "
+    about += "cluster; or evidence, what the model goes by for it. In the sound it is the evidence"
+    parser.add_argument("--maps", choices=("contrast", "evidence"), help=about)
     about = "a names.csv saved from the page: it becomes RUN/names.csv, which tables and page then follow"
     parser.add_argument("--names", type=Path, metavar="FILE", help=about)
     about = "put a ' before CSV cells that a spreadsheet might run as formulas; this changes ids that begin with - or ="

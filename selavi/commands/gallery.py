@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datamodules.stores.opening import open_prepared
-from selavi.commands.evidence import evidence_for, evidence_key
+from selavi.commands.evidence import evidence_for, evidence_key, measured_worth
 from selavi.commands.export import ExportArguments
 from selavi.commands.gallery_workers import pool
 from selavi.commands.localise import FIRST_MAPS, LocaliseArguments
@@ -21,7 +21,7 @@ from selavi.errors import DataError, UsageError
 from selavi.guarded.json_file import as_written, read_json
 from selavi.guarded.parquet import ParquetReader, read_parquet
 from selavi.localisation.files import read_faded
-from selavi.localisation.maps import MAP_KINDS
+from selavi.localisation.maps import GLOWS, MAP_KINDS
 from selavi.modalities import Request, reads_media, request_of_media
 from selavi.results.boxes import KEY, SEGMENT
 from selavi.results.evidence import Evidence
@@ -62,7 +62,7 @@ class GalleryContent:
 
 def write_run_gallery(arguments: ExportArguments, content: GalleryContent) -> GalleryReport:
     """Write RUN/gallery."""
-    explain = partial(_evidence, arguments.run, arguments.root, content.split, content.head)
+    explain = partial(_maps, arguments, content.split, content.head)
     shows_boxes = reads_media(content.config) and arguments.media != "none"
     boxes, box_maps = _boxes(arguments.run, content) if shows_boxes else (None, FIRST_MAPS)
     has_evidence = arguments.evidence and reads_media(content.config) and arguments.media != "none"
@@ -77,6 +77,8 @@ def write_run_gallery(arguments: ExportArguments, content: GalleryContent) -> Ga
         method=arguments.map,
         explain=explain if has_evidence else None,
         num_explained=arguments.evidence,
+        maps=arguments.maps,
+        worth=measured_worth(arguments.run, content.split, content.head, arguments.maps),
         boxes=boxes,
         box_maps=box_maps,
         columns=content.columns,
@@ -113,12 +115,12 @@ def _figures(path: Path, head: int) -> list[tuple[str, str]]:
         return [(name, f"{value:.3f}" if isinstance(value, float) else f"{value:,}") for name, value in figures]
 
 
-def _evidence(run_dir: Path, root: str, split: str, head: int, ids: list[str]) -> Iterator[Evidence]:
-    """Where and when the evidence for clips lies; none, with a word about it, where it cannot be computed."""
+def _maps(arguments: ExportArguments, split: str, head: int, ids: list[str]) -> Iterator[Evidence]:
+    """Maps of clips, in picture and sound; none, with a word about it, where they cannot be computed."""
     try:
-        path = evidence_for(run_dir, split, head, ids, root)
+        path = evidence_for(arguments.run, split, head, ids, arguments.root, GLOWS[arguments.maps])
     except (UsageError, DataError, FileNotFoundError) as error:
-        log.warning(f"no evidence: {error}")
+        log.warning(f"nothing glows in the gallery: {error}")
         return
     yield from read_faded(path)
 

@@ -16,12 +16,11 @@ from datamodules.loading.sampling import ChosenWindow
 from datamodules.loading.views import ClipLoaders
 from datamodules.stores.opening import open_media
 from selavi.atomic import write_text
-from selavi.commands.evidence import evidence_key
-from selavi.commands.localise import OWN, LocaliseArguments, LocaliseResult, Measured, verdict
+from selavi.commands.evidence import evidence_key, measured_worth
+from selavi.commands.localise import LocaliseArguments, LocaliseResult, Measured, verdict
 from selavi.commands.localise_boxes import write_boxes
 from selavi.commands.opening import open_run
 from selavi.errors import UsageError
-from selavi.guarded.json_file import as_written, read_json
 from selavi.ids import explain_missing
 from selavi.inference.device import best_device
 from selavi.inference.load import load_model
@@ -35,7 +34,11 @@ from selavi.scores.boxes import beside_priors
 from selavi.scores.head_choice import choose_head
 
 BATCH_SIZE = 16
-_AGAIN = "remove it, and measure again"
+_UNMEASURED = (
+    "nobody has measured whether these maps point at things. Where we did, contrast did so more often than the "
+    "middle of the picture, but no more often than plain colours, and other maps mostly did not "
+    "(docs/evidence.md); `--annotations` with some boxes of yours says how well they do here"
+)
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ def localise_run(arguments: LocaliseArguments) -> LocaliseResult:
     measured = None
     if arguments.annotations is not None:
         measured = _measure(arguments, arguments.annotations, run, split, head)
-    worth = _worth(run, split, head, arguments.maps)
+    worth = measured_worth(run.folder, split, head, arguments.maps) or _UNMEASURED
     boxes = write_boxes(arguments, run, split, head, worth) if arguments.writes_boxes else None
     return LocaliseResult(split, head, arguments.maps, measured, boxes, worth)
 
@@ -112,28 +115,6 @@ def _measure(arguments: LocaliseArguments, annotated: Path, run: Run, split: str
     path.parent.mkdir(exist_ok=True)
     write_text(path, json.dumps(record, indent=2) + "\n")
     return Measured(figures, tuple(notes), path)
-
-
-def _worth(run: Run, split: str, head: int, maps: str) -> str:
-    """What was measured of a head's maps of a kind, in words: of this split, else of another one."""
-    files = RunFolder(run.folder)
-    here = files.localisation(split, head, maps)
-    others = sorted(path for path in here.parent.glob(files.localisation("*", head, maps).name) if path != here)
-    for path in [here, *others]:
-        if not path.exists():
-            continue
-        record = read_json(path, _AGAIN)
-        with as_written(path, _AGAIN):
-            if record.get("checkpoint") == evidence_key(run.folder, maps):
-                num_pictures = record["figures"][OWN]["num_pictures"]
-                return (
-                    f"measured on {num_pictures:,} annotated pictures of split {record['split']}: {record['verdict']}"
-                )
-    return (
-        "nobody has measured whether these maps point at things. Where we did, contrast did so more often than the "
-        "middle of the picture, but no more often than plain colours, and other maps mostly did not "
-        "(docs/evidence.md); `--annotations` with some boxes of yours says how well they do here"
-    )
 
 
 def _moments(

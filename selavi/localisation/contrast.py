@@ -22,7 +22,13 @@ from torch import Tensor
 from selavi.augment import Augment
 from selavi.batch import ClipBatch
 from selavi.config import Config
-from selavi.localisation.evidence import PICTURED, enlarge, maps_of_stages
+from selavi.localisation.evidence import (
+    PICTURED,
+    enlarge,
+    explained_modalities,
+    find_evidence,
+    maps_of_stages,
+)
 from selavi.model import SelaviModel
 
 MIN_PLACES = 12
@@ -60,6 +66,16 @@ def find_contrast(
     parts = [_of_pictures(encoder, part).cpu() for part in pictures.flatten(0, 1).split(AT_ONCE)]
     maps = torch.cat(parts).unflatten(0, (-1, num_frames))
     return {PICTURED: maps.where(batch.present[PICTURED].cpu()[:, None, None, None], 0.0)}
+
+
+def find_contrast_and_sound(
+    model: SelaviModel, augment: Augment, batch: ClipBatch, clusters: Tensor, head: int, config: Config
+) -> dict[str, Tensor]:
+    """Compute the maps of pictures as `find_contrast` does, and of what else the head reads as `find_evidence` does."""
+    maps = find_evidence(model, augment, batch, clusters, head, config, without=(PICTURED,))
+    if PICTURED in explained_modalities(config, head):
+        maps |= find_contrast(model, augment, batch, clusters, head, config)
+    return maps
 
 
 def _of_pictures(encoder: torch.nn.Module, pictures: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ Axes: B windows of a batch, K clusters, F mel bands, T time.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -91,6 +91,7 @@ def find_evidence(
     config: Config,
     *,
     min_positions: int = MIN_POSITIONS,
+    without: Collection[str] = (),
 ) -> dict[str, Tensor]:
     """Compute the maps of windows.
 
@@ -102,14 +103,15 @@ def find_evidence(
         head: column of the label bank (beyond the heads of the first modality where each has labels of its own).
         config: of the run.
         min_positions: along each side of a map, where a stage has as many; 1 takes the last map.
+        without: modalities that get no map.
 
     Returns:
-        The part of each position in the score, float32 on the CPU, of each modality that the head reads: video
+        The part of each position in the score, float32 on the CPU, of each other modality that the head reads: video
         (B, T, h, w), audio (B, F, T).  Zeros for a window that lacks the modality.
     """
     batch = batch.to(next(model.parameters()).device)
     branches, column = config.head_of_column(head)
-    names = explained_modalities(config, head)
+    names = [name for name in explained_modalities(config, head) if name not in without]
     inputs = augment(batch, random=False)
     places, features, is_last = {}, {}, {}
     for name, encoder in model.encoders.items():

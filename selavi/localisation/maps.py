@@ -8,7 +8,7 @@ from torch import Tensor
 from selavi.augment import Augment
 from selavi.batch import ClipBatch
 from selavi.config import Config
-from selavi.localisation.contrast import find_contrast
+from selavi.localisation.contrast import find_contrast, find_contrast_and_sound
 from selavi.localisation.evidence import PICTURED, explained_modalities, find_evidence
 from selavi.localisation.windows import find_heard, find_in_windows, read_for_heard
 from selavi.model import SelaviModel
@@ -37,10 +37,13 @@ class MapKind(NamedTuple):
         return (name,) if self.reads is None else tuple(self.reads(config, head))
 
 
+GLOWS = {"contrast": "contrast-and-sound", "evidence": "evidence"}
+"""What the gallery lays over pictures and spectrograms: the kind of its maps, by that of the pictures'."""
 MAP_KINDS = {
     "evidence": MapKind("maps 2", find_evidence, explained_modalities),
     "windows": MapKind("windows 1", find_in_windows, lambda config, head: (PICTURED,)),
     "contrast": MapKind("contrast 1", find_contrast, lambda config, head: (PICTURED,)),
     "heard": MapKind("heard 1", find_heard, lambda config, head: (PICTURED,), read_for_heard),
+    GLOWS["contrast"]: MapKind("contrast 1, maps 2", find_contrast_and_sound, explained_modalities),
 }
 """`maps 1` of the evidence showed positions half a stride to the right and below of where their filters are."""

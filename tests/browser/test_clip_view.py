@@ -229,7 +229,7 @@ def test_the_evidence_lies_over_the_strip(visit: Visit, gallery: Path) -> None:
     assert page.locator(".large-strip").count() == 0
     page.keyboard.press("e")
     assert page.locator(".large-strip img").count() == 2
-    page.get_by_role("button", name="Why this cluster").last.click()
+    page.get_by_role("button", name="Where and when").last.click()
     assert page.locator(".large-strip").count() == 0
 
 

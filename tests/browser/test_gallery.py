@@ -214,22 +214,37 @@ def test_hearing_a_row_goes_from_clip_to_clip(visit: Visit, gallery: Path) -> No
         wait(page, f"document.querySelectorAll('.row.typical .clip')[{index}].classList.contains('sounding')")
 
 
-def test_evidence_lies_over_the_pictures_when_asked_for(visit: Visit, gallery: Path) -> None:
+@pytest.mark.parametrize(
+    ("maps", "worth", "words"),
+    [
+        ("contrast", "", "whatever the cluster; in the sound, what the model goes by. Nobody has measured here"),
+        (
+            "evidence",
+            "measured on 9 pictures: it points",
+            "beside the thing itself. Measured on 9 pictures: it points.",
+        ),
+    ],
+)
+def test_maps_lie_over_the_pictures_when_asked_for(
+    visit: Visit, gallery: Path, maps: str, worth: str, words: str
+) -> None:
     page = visit(gallery)
-    page.evaluate("app.index.hasEvidence = true")
+    page.evaluate(
+        "(about) => { Object.assign(app.index, about); }", {"hasEvidence": True, "maps": maps, "worth": worth}
+    )
     go_to(page, "#/cluster/0")
     page.wait_for_selector(".row.odd button.tile")
     page.evaluate("shownTiles.slice(0, 3).forEach((tile) => { tile.clip.evidence = tile.clip.thumb; })")
     assert page.locator("img.overlay").count() == 0
     page.keyboard.press("e")
-    assert page.get_by_role("button", name="Why this cluster").get_attribute("aria-pressed") == "true"
+    assert page.get_by_role("button", name="Where and when").get_attribute("aria-pressed") == "true"
     boxes = page.evaluate(
         "[...document.querySelectorAll('img.overlay')].map((image) => [image, image.previousSibling].map("
         "(each) => JSON.stringify(each.getBoundingClientRect())))"
     )
     assert len(boxes) == 6  # frames and spectrogram of three tiles
     assert all(overlay == picture for overlay, picture in boxes)
-    assert "beside the thing" in page.locator(".hint").first.inner_text()
+    assert words in page.locator(".hint").first.inner_text()
     page.keyboard.press("e")
     assert page.locator("img.overlay").count() == 0
     assert "to hear it" in page.locator(".hint").first.inner_text()

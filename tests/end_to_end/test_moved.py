@@ -125,7 +125,7 @@ def test_every_command_finds_moved_media_of_a_copied_run(
             continue
         assert call(words, run, f"data.root={new}") == 0, name
         error = capfd.readouterr().err
-        assert not any(word in error for word in ("vanished", "changed:", "placeholder", "no evidence: the")), name
+        assert not any(word in error for word in ("vanished", "changed:", "placeholder", "nothing glows")), name
         if name in WRITE_ELSEWHERE:
             assert state_of(run) == own, name
     assert call(READERS["evaluate"], there / "refitted") == 0  # the new run knows where the media are now
@@ -193,7 +193,7 @@ def test_a_page_without_media_is_written_when_it_is_asked_for(
     run, _ = elsewhere
     assert export_clusters.main([str(run), "--media", "none"]) == 0
     said = capsys.readouterr().err
-    assert "thumbnails: none, for there are no recordings" in said and "no evidence" not in said
+    assert "thumbnails: none, for there are no recordings" in said and "nothing glows" not in said
     assert (RunFolder(run).gallery / "index.html").exists() and RunFolder(run).clusters_csv.exists()
     assert export_clusters.main([str(run), "--media", "none", "--to", "videofolder"]) == 2
 

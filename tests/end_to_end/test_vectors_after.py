@@ -71,7 +71,7 @@ def test_the_page_shows_ids_and_no_pictures(run: Path, capfd: pytest.CaptureFixt
     assert export_clusters.main([str(run), "--map", "pca"]) == 0
     said = capfd.readouterr().err
     assert "thumbnails: none, for there are no recordings" in said
-    assert "no evidence" not in said and "moved" not in said
+    assert "nothing glows" not in said and "moved" not in said
     index = data_of(run / "gallery", "index.js")
     assert index["words"] and index["mediaWarning"] is None and index["hasMap"] and not index["columns"]
     first = index["heads"][0]["clusters"][0]

@@ -145,6 +145,8 @@ def write_gallery(
     method: Method = "pca",
     explain: Callable[[list[str]], Iterable[Evidence]] | None = None,
     num_explained: int = 4,
+    maps: str = "contrast",
+    worth: str = "",
     boxes: pa.Table | None = None,
     box_maps: str = "evidence",
     columns: Columns | None = None,
@@ -164,8 +166,10 @@ def write_gallery(
             ALL_PICTURED; None: all of them.
         features: (N, D), for the map, the nearest clusters and the odd clips; None where there are none.
         method: of the map.
-        explain: gives the evidence for clips, by id, under the chosen head.
-        num_explained: the most typical clips of each of its clusters that are explained.
+        explain: gives the maps of clips, by id, under the chosen head.
+        num_explained: the most typical clips of each of its clusters that have maps.
+        maps: the kind of their pictures' maps, contrast or evidence.
+        worth: what was measured of how well these point at things, in words; may be empty.
         boxes: boxes.COLUMNS, what maps point at under the chosen head, of any clips; None where there are none.
         box_maps: the kind of these maps, a key of selavi.localisation.maps.MAP_KINDS.
         columns: what a table says of the clips.
@@ -182,7 +186,7 @@ def write_gallery(
     thumbnails = writer.make_thumbnails()
     overlays = writer.draw_overlays(explain, num_explained)
     placed = [] if boxes is None else place_boxes(boxes, writer.clips, writer.geometry)
-    pictures = data.PictureNames(thumbnails, overlays, placed if any(placed) else None, box_maps)
+    pictures = data.PictureNames(thumbnails, overlays, placed if any(placed) else None, box_maps, maps, worth)
     writer.write_comparisons()
     writer.write_members(pictures, writer.take_media())
     writer.write_search_and_labels()
@@ -474,6 +478,8 @@ class _Writer:
             "hasMap": self.has_map,
             "noMap": self.report.no_map,
             "hasEvidence": bool((pictures.evidence != b"").any()),
+            "maps": pictures.maps,
+            "worth": pictures.worth,
             "hasBoxes": pictures.boxes is not None,
             "boxMaps": pictures.box_maps,
             "columns": list(self.columns.names) if self.columns else [],

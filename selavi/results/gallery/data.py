@@ -42,6 +42,10 @@ class PictureNames:
     """N of them, shown with the evidence; None where the run has no boxes."""
     box_maps: str = "evidence"
     """The kind of maps that the boxes are of."""
+    maps: str = "contrast"
+    """The kind of maps that glow in pictures."""
+    worth: str = ""
+    """What was measured of how well these point at things, in words; may be empty."""
 
 
 def encode(value: Any) -> str:

@@ -213,6 +213,15 @@ def test_boxes_of_another_checkpoint_are_written_again_as_they_were(
     assert re.search(r"write it again: .*--split train --head 0 --maps windows --segments 3$", caplog.text, re.M)
 
 
+def page_says(run: Path, maps: str) -> tuple[str, str]:
+    """What the gallery says of maps in its pictures, and the name of an overlay."""
+    words = ["--head", "0", "--map", "none", "--evidence", "1", "--clips", "2", "--maps", maps]
+    assert export_tool.main([str(run), *words]) == 0
+    index = read_call(run / "gallery" / "data" / "index.js")[1][0]
+    assert index["maps"] == maps
+    return index["worth"], next((run / "gallery" / "evidence").iterdir()).name
+
+
 def test_each_kind_has_its_own_maps(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Boxes say which maps they are of, and what was measured of one kind is not said of another."""
     clips = sorted(read_labels(run, "train").ids.to_pylist())[:4]
@@ -233,6 +242,8 @@ def test_each_kind_has_its_own_maps(run: Path, tmp_path: Path, capsys: pytest.Ca
     assert (run / "localise" / "train-h0.json").exists() and (run / "localise" / "train-h0-windows.json").exists()
     boxes = [[row["x0"] for row in table] for table in tables.values()]
     assert all(one != other for one, other in combinations(boxes, 2))
+    assert page_says(run, "contrast")[0].startswith("measured on 4 annotated pictures of split train: the maps point")
+    assert len({page_says(run, maps) for maps in ("contrast", "evidence")}) == 2
     both = [{(row["id"], row["time_s"]): row["sounding"] for row in table} for table in tables.values()]
     shared = both[0].keys() & both[1].keys()
     assert shared and all(both[0][key] == pytest.approx(both[1][key], abs=1e-4) for key in shared)

@@ -11,8 +11,8 @@ from selavi.augment import Augment
 from selavi.batch import NUM_DRAWS, ClipBatch
 from selavi.config import Config
 from selavi.encoders.encoder import Encoder
-from selavi.localisation.contrast import find_contrast
-from selavi.localisation.evidence import maps_of_stages
+from selavi.localisation.contrast import find_contrast, find_contrast_and_sound
+from selavi.localisation.evidence import find_evidence, maps_of_stages
 from selavi.model import SelaviModel
 from tests.selavi.localisation.test_evidence import make
 
@@ -72,6 +72,19 @@ def test_turned_pictures_have_turned_maps(tiny: Callable[..., Config]) -> None:
     for axes in ((2,), (3,), (2, 3)):
         turned = maps_of(model, augment, batch_of(batch.inputs["video"].flip(axes)), config)
         torch.testing.assert_close(turned, maps.flip(axes), rtol=1e-3, atol=1e-6)
+
+
+def test_in_the_gallery_contrast_lies_on_pictures_and_evidence_on_the_sound(tiny: Callable[..., Config]) -> None:
+    config = tiny()
+    model, augment, batch = make(config)
+    clusters = torch.zeros(len(batch.index), dtype=torch.long)
+    maps = find_contrast_and_sound(model, augment, batch, clusters, 0, config)
+    assert maps.keys() == {"video", "audio"}
+    assert torch.equal(maps["video"], find_contrast(model, augment, batch, clusters, 0, config)["video"])
+    assert torch.equal(maps["audio"], find_evidence(model, augment, batch, clusters, 0, config)["audio"])
+    deaf = tiny("modalities=[video]", "labelling.source=video")
+    model, augment, batch = make(deaf)
+    assert find_contrast_and_sound(model, augment, batch, clusters, 0, deaf).keys() == {"video"}
 
 
 def test_frames_are_looked_at_one_by_one(tiny: Callable[..., Config]) -> None:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.resources import files
+from typing import get_args, get_type_hints
 
 import pytest
 import torch
@@ -11,12 +12,13 @@ from torch import Tensor
 
 from selavi.augment import Augment
 from selavi.batch import NUM_DRAWS, ClipBatch
+from selavi.commands.export import ExportArguments
 from selavi.commands.localise import MAPS
 from selavi.config import Config
 from selavi.encoders.encoder import Encoder
 from selavi.errors import UsageError
 from selavi.heads import LinearHeads
-from selavi.localisation.maps import MAP_KINDS
+from selavi.localisation.maps import GLOWS, MAP_KINDS
 from selavi.localisation.windows import (
     PER_SIDE,
     Window,
@@ -145,8 +147,11 @@ def test_a_head_that_hears_nothing_is_refused(tiny: Callable[..., Config]) -> No
 
 
 def test_the_command_names_the_kinds_that_there_are() -> None:
-    assert tuple(MAP_KINDS) == MAPS
-    assert len({kind.version for kind in MAP_KINDS.values()}) == len(MAPS)
+    assert tuple(MAP_KINDS) == (*MAPS, "contrast-and-sound")
+    assert len({kind.version for kind in MAP_KINDS.values()}) == len(MAP_KINDS)
     page = (files("selavi.results.gallery") / "templates" / "62-cluster.js").read_text(encoding="utf-8")
-    words = page[page.index("const BOX_WORDS") :].partition("};")[0]
-    assert set(re.findall(r"^  (\w+): ", words, re.M)) == set(MAPS)  # the gallery has a word for each
+    in_gallery = get_args(get_type_hints(ExportArguments)["maps"])
+    assert tuple(GLOWS) == in_gallery and set(GLOWS.values()) <= set(MAP_KINDS)
+    for words, kinds in (("BOX_WORDS", MAPS), ("GLOW_WORDS", in_gallery)):  # the gallery has a word for each
+        described = page[page.index(f"const {words}") :].partition("};")[0]
+        assert set(re.findall(r"^  (\w+): ", described, re.M)) == set(kinds)

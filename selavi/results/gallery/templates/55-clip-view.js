@@ -425,9 +425,9 @@ const clipView = {
     const { clip } = this;
     this.evidence.replaceChildren();
     if (!isExplained(clip)) return;
-    const toggle = button("Why this cluster", () => evidence.toggle(), { class: "toggle", "aria-pressed": String(evidence.shown), title: "Where in the picture and when in the sound the evidence lies (e)", "aria-keyshortcuts": "e" });
+    const toggle = button("Where and when", () => evidence.toggle(), { class: "toggle", "aria-pressed": String(evidence.shown), title: "Show where in the picture and when in the sound (e)", "aria-keyshortcuts": "e" });
     toggle.prepend(icon("eye"));
-    const strip = make("span", { class: "large-strip" }, make("img", { src: clip.thumb, alt: "Four frames and the spectrogram" }), clip.evidence ? make("img", { src: clip.evidence, alt: "Where the evidence lies" }) : null, boxesOf(clip, "whole-overlay"));
+    const strip = make("span", { class: "large-strip" }, make("img", { src: clip.thumb, alt: "Four frames and the spectrogram" }), clip.evidence ? make("img", { src: clip.evidence, alt: "Where and when it glows" }) : null, boxesOf(clip, "whole-overlay"));
     addTo(this.evidence, toggle, evidence.shown && clip.thumb ? strip : null);
   },
 

@@ -13,7 +13,11 @@ const BOX_WORDS = {
   contrast: "The box is around what differs most from the rest of the picture, whatever the cluster.",
   heard: "The box is around the parts of the picture that look most like what is heard, each looked at by itself.",
 };
-const EVIDENCE_WORDS = "What glows is what the model goes by; that is often beside the thing itself.";
+const GLOW_WORDS = {
+  contrast: "In the picture glows what differs most from the rest of it, whatever the cluster; in the sound, what the model goes by.",
+  evidence: "What glows is what the model goes by; in the picture that is often beside the thing itself.",
+};
+const UNMEASURED = "Nobody has measured here whether it points at things: selavi localise --annotations does.";
 
 const clusterView = {
   number: 0,
@@ -238,15 +242,17 @@ const clusterView = {
   rowsBar() {
     const switches = make("div", { class: "rows-bar" });
     const words = make("p", { class: "quiet hint", "aria-live": "polite" });
-    const { hasEvidence, hasBoxes, boxMaps } = app.index;
-    const why = present([hasEvidence && EVIDENCE_WORDS, hasBoxes && BOX_WORDS[boxMaps]]).join(" ");
+    const { hasEvidence, hasBoxes, boxMaps, maps, worth } = app.index;
+    const measured = worth ? `${worth[0].toUpperCase()}${worth.slice(1)}.` : UNMEASURED;
+    const glow = hasEvidence && `${GLOW_WORDS[maps]} ${measured}`;
+    const why = present([glow, hasBoxes && BOX_WORDS[boxMaps]]).join(" ");
     const say = () => fillWith(words, evidence.shown && why ? why : hint);
     if (why) {
-      const toggle = button("Why this cluster", () => {
+      const toggle = button("Where and when", () => {
         evidence.toggle();
         toggle.setAttribute("aria-pressed", String(evidence.shown));
         say();
-      }, { class: "toggle", "aria-pressed": String(evidence.shown), title: "Show where in the picture and when in the sound the evidence lies (e)", id: "evidence" });
+      }, { class: "toggle", "aria-pressed": String(evidence.shown), title: "Show where in the picture and when in the sound (e)", id: "evidence" });
       toggle.prepend(icon("eye"));
       addTo(switches, toggle);
     }
