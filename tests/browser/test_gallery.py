@@ -253,7 +253,7 @@ def test_maps_lie_over_the_pictures_when_asked_for(
 @pytest.mark.parametrize(
     ("maps", "words"),
     [
-        ("evidence", "around its largest hot part"),
+        ("evidence", "around the largest part of what the model goes by"),
         ("windows", "when each is looked at by itself"),
         ("heard", "most like what is heard"),
     ],
@@ -287,7 +287,7 @@ def test_boxes_lie_on_their_pictures_and_follow_the_evidence_switch(visit: Visit
     )
     (x, y, width, height), box = places
     assert box == pytest.approx([x, y, width / 2, height / 2], abs=2)
-    assert "around its largest hot part" in page.locator(".hint").first.inner_text()
+    assert "around the largest part of what the model goes by" in page.locator(".hint").first.inner_text()
     tiles(page).first.focus()
     assert page.locator(".whole-strip rect").count() == 1
     page.keyboard.press(" ")

@@ -8,7 +8,7 @@ const ROWS = [
 ];
 
 const BOX_WORDS = {
-  evidence: "The box is around its largest hot part.",
+  evidence: "The box is around the largest part of what the model goes by.",
   windows: "The box is around the parts of the picture that look most like the cluster when each is looked at by itself.",
   contrast: "The box is around what differs most from the rest of the picture, whatever the cluster.",
   heard: "The box is around the parts of the picture that look most like what is heard, each looked at by itself.",
