@@ -408,20 +408,23 @@ def one_that_labels_first(rank: int, num_clips: int, work: Path) -> Figures:
     from selavi.labelling.bank import LabelBank
     from selavi.training.first import give
 
-    reads = {"reads": rank == 0} if "reads" in inspect.signature(give.read_first).parameters else {}
+    fields = [None] * len(inspect.signature(give.Source).parameters)  # nothing else is asked of it
     figures: Figures = {}
     for count, folder in sizes_in(work, num_clips):
         words = [f"labelling.first={folder / 'clusters.parquet'}", f"heads.num_heads={NUM_HEADS}"]
         config = load_config(None, [*words, f"heads.num_clusters={NUM_CLUSTERS}"])
         bank: Any = LabelBank(ids_in_file(count, folder), NUM_HEADS, NUM_CLUSTERS)
         with _own_peak(figures):
-            table = give.read_first(config, **reads)
-            source: Any = give.Source(table, *[None] * 4)  # type: ignore[arg-type]  # nothing else is asked of it
-            give.give_first_labels(config, bank, source, 1)
+            if hasattr(give, "check_first"):
+                give.check_first(config, reads=rank == 0)
+            else:  # the table was kept until its labels were made
+                reads = {"reads": rank == 0} if "reads" in inspect.signature(give.read_first).parameters else {}
+                fields[0] = give.read_first(config, **reads)
+            give.give_first_labels(config, bank, give.Source(*fields), 1)
             if hasattr(bank, "share"):
                 bank.share()
         assert bool((bank.labels[:1000] >= 0).all())
-        del bank, table, source
+        del bank
     return figures
 
 
@@ -669,7 +672,7 @@ def node(size: Mapping[str, Any]) -> str:
         ["people's labels as numbers", f"{RANKS_A_NODE} ranks", 4 * clips * RANKS_A_NODE],
         ["for moments: a checkpoint that a run goes on from", "once", resumed],
         ["for moments: first labels of K-means", "once", 4 * cells + (4 * cells + 8 * clips) * RANKS_A_NODE / RANKS],
-        ["for moments: first labels of a table, and the table", "once", of_table],
+        ["for moments: first labels of a table, and a block of it", "once", of_table],
     ]
     rows = [[what, who, f"{num_bytes / 2**30:.2f} GiB"] for what, who, num_bytes in lines]
     return f"{clips:,} clips:\n\n{markdown_table(['', 'held by', 'a machine'], rows)}"
@@ -719,11 +722,14 @@ come on top; they are divided among all ranks.
 {nodes}
 
 Pages of the two mapped files need no memory while nobody reads them: the system writes them to the disk and takes
-their room when it is needed. Nothing else that lasts is above 1 GiB a machine at ten million clips. For moments, while
-a run begins and has no features yet, the first process of each machine reads the labels of a checkpoint, or makes first
-ones, for all; the statistics of a last labelling go from the checkpoint into the mapped file. A table of labels is read
-whole by that process: it alone takes more than 1 GiB then. What ranks send one another of a head, 8 bytes a clip a few
-times over, lies on the GPUs, and without them in memory. *Together* above counts a page that several ranks have once.
+their room when it is needed. Nothing else is above 1 GiB a machine at ten million clips. For moments, while a run
+begins and has no features yet, the first process of each machine reads the labels of a checkpoint, or makes first ones,
+for all; the statistics of a last labelling go from the checkpoint into the mapped file. A table of labels is read in
+blocks, of which numbers stay, 4 bytes for each clip and head, in the label bank itself; each block of half a million
+rows looks at all ids, so that rows that are ten times as many take ten times as long. The table here has a row for each
+clip; ids in another Unicode form than the run's would be kept as text until its end. What ranks send one another of a
+head, 8 bytes a clip a few times over, lies on the GPUs, and without them in memory. *Together* above counts a page that
+several ranks have once.
 
 An assignment that aligns the heads of two modalities is solved by one rank a head, {ranks} heads at a time.
 

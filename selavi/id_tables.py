@@ -11,11 +11,11 @@ cells between commas, semicolons or tabs.  Nothing is converted: 01, 1 and 1.0 a
 import csv
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import TextIOWrapper
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any, TextIO
 
@@ -40,6 +40,10 @@ _LARGEST_WHOLE = 2**53  # beyond it floats skip integers
 _SPREADSHEETS = {b"PK\x03\x04": "a spreadsheet (.xlsx, .ods) or a zip archive", b"\xd0\xcf\x11\xe0": "an .xls file"}
 _NUMPY = b"\x93NUMPY"
 _UNREADABLE = (OSError, EOFError, zlib.error, pa.ArrowException)
+
+
+TableBlocks = Callable[[list[str]], Iterator[pa.Table]]
+"""Goes through a table: yields its blocks, columns as those of an IdTable; the list gets its notes."""
 
 
 @dataclass
@@ -201,9 +205,32 @@ def read_table(path: Path, columns: Sequence[str], optional: Sequence[str] = (),
         UsageError: the file cannot be read, lacks a column, has one twice, or a row is longer or shorter than the
             header.
     """
+    notes: list[str] = []
+    blocks = list(table_blocks(path, notes, columns, optional, name))
+    return IdTable(pa.concat_tables(blocks), notes)
+
+
+def table_blocks(
+    path: Path, notes: list[str], columns: Sequence[str], optional: Sequence[str] = (), name: str = ""
+) -> Iterator[pa.Table]:
+    """Yield what read_table reads, in tables of at most 65,536 rows; an empty one where there is no row.
+
+    Args:
+        path: of the file.
+        notes: gets the notes of an IdTable, all of them once the last block has come.
+        columns: that it must have.
+        optional: that are read where they are there.
+        name: what messages call the file; "": the path.
+
+    Raises:
+        UsageError: as read_table, when the block comes that is at fault.
+    """
     name = name or str(path)
     file = open_table(path, name)
-    return _read_parquet(path, name, columns, optional) if file is None else _read_csv(file, columns, optional)
+    if file is None:
+        yield from _parquet_blocks(path, name, notes, columns, optional)
+    else:
+        yield from _csv_blocks(file, notes, columns, optional)
 
 
 def choose_delimiter(file: TextFile, columns: Sequence[str]) -> str:
@@ -242,23 +269,25 @@ def describe_empty(name: str, lines: Sequence[int]) -> str:
     return f"{name}: {len(lines)} empty {'row' if len(lines) == 1 else 'rows'} left out, from line {lines[0]} on"
 
 
-def _read_csv(file: TextFile, columns: Sequence[str], optional: Sequence[str]) -> IdTable:
+def _csv_blocks(
+    file: TextFile, notes: list[str], columns: Sequence[str], optional: Sequence[str]
+) -> Iterator[pa.Table]:
     delimiter = choose_delimiter(file, [*columns, *optional])
     empty: list[int] = []
     rows = file.rows(delimiter, empty)
     _, header = next(rows, (1, []))
     places = find_columns(file.name, [cell.strip() for cell in header], columns, optional)
-    chunks: dict[str, list[pa.Array]] = {column: [] for column in places}
-    while part := list(islice(rows, _ROWS_AT_ONCE)):
+    part = list(islice(rows, _ROWS_AT_ONCE))
+    while True:
         for line, cells in part:
             if len(cells) != len(header):
                 fit_row(file.name, line, cells, len(header))
-        for column, place in places.items():
-            cells_of_column = pa.array([cells[place] for _, cells in part], pa.large_string())
-            chunks[column].append(_null_for_empty(cells_of_column))
-    arrays = [pa.chunked_array(parts, pa.large_string()) for parts in chunks.values()]
-    notes = [describe_delimiter(file, delimiter), describe_empty(file.name, empty)]
-    return IdTable(pa.table(arrays, names=list(places)), [note for note in notes if note])
+        arrays = [pa.array([cells[place] for _, cells in part], pa.large_string()) for place in places.values()]
+        yield pa.table([_null_for_empty(array) for array in arrays], names=list(places))
+        part = list(islice(rows, _ROWS_AT_ONCE))
+        if not part:
+            break
+    notes += filter(None, [describe_delimiter(file, delimiter), describe_empty(file.name, empty)])
 
 
 def find_columns(name: str, header: Sequence[str], columns: Sequence[str], optional: Sequence[str]) -> dict[str, int]:
@@ -299,13 +328,17 @@ def _null_for_empty(values: Any) -> Any:
 # ---- Parquet ----
 
 
-def _read_parquet(path: Path, name: str, columns: Sequence[str], optional: Sequence[str]) -> IdTable:
+def _parquet_blocks(
+    path: Path, name: str, notes: list[str], columns: Sequence[str], optional: Sequence[str]
+) -> Iterator[pa.Table]:
     with ParquetReader(path, name=name) as file:
-        places = find_columns(name, file.schema.names, columns, optional)
-        table = pa.Table.from_batches(list(file.batches(list(places))), schema=file.schema_of(list(places)))
-    notes: list[str] = []
-    arrays = [as_text(table[column], column, name, notes) for column in places]
-    return IdTable(pa.table(arrays, names=list(places)), notes)
+        chosen = list(find_columns(name, file.schema.names, columns, optional))
+        none = pa.RecordBatch.from_pylist([], schema=file.schema_of(chosen))
+        of_blocks: list[str] = []
+        for batch in chain(file.batches(chosen), [none] if not file.num_rows else []):
+            block = pa.Table.from_batches([batch])
+            yield pa.table([as_text(block[column], column, name, of_blocks) for column in chosen], names=chosen)
+    notes += dict.fromkeys(of_blocks)
 
 
 def as_text(values: pa.ChunkedArray, column: str, name: str, notes: list[str]) -> pa.ChunkedArray:

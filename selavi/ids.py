@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import overload
 
 import numpy as np
@@ -137,6 +138,58 @@ def find_ids(ids: pa.Array | pa.ChunkedArray, among: pa.Array | pa.ChunkedArray)
     unambiguous = (spellings[missing] == 1) & (spellings_among[second] == 1)
     place[missing[unambiguous]] = second[unambiguous]
     return IdMatch(place, int(unambiguous.sum()), int((~unambiguous).sum()))
+
+
+class BlockwiseIds:
+    """find_ids for ids that come block by block: memory for a block of them, and about 6 bytes for each of the N.
+
+    Whether another Unicode form is unambiguous is known at the end only; until then keep the ids that `may_be_respelt`.
+    A block costs a look at all N: let it have half a million ids where N is millions.
+
+    Args:
+        among: (N,) strings that there are.
+    """
+
+    def __init__(self, among: pa.Array | pa.ChunkedArray) -> None:
+        self._among = among if isinstance(among, pa.ChunkedArray) else pa.chunked_array([among])
+        self._is_named = np.zeros(len(among), dtype=bool)
+
+    def find(self, ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
+        """(M,) int64, for each id of a block its first place as it is written; NONE where it is not there."""
+        encoded = _whole(ids).dictionary_encode()
+        place_of = np.full(len(encoded.dictionary), NONE, np.int64)
+        numbers = pc.index_in(self._among, value_set=encoded.dictionary.cast(self._among.type), skip_nulls=True)
+        first = len(self._among)
+        for part in reversed(numbers.chunks):  # so that of several places the first is written last
+            first -= len(part)
+            rows = np.flatnonzero(pc.is_valid(part).to_numpy(zero_copy_only=False))
+            place_of[pc.drop_null(part).to_numpy()[::-1]] = first + rows[::-1]
+        self._is_named[place_of[place_of != NONE]] = True
+        return np.append(place_of, NONE)[pc.fill_null(encoded.indices, len(place_of)).to_numpy()]
+
+    def may_be_respelt(self, ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
+        """(M,) bool, whether an id that is not there as it is written may be there in another Unicode form."""
+        ids = _whole(ids)
+        other = pc.invert(pc.string_is_ascii(ids))
+        if not self._has_uncomposed:
+            other = pc.and_(other, pc.not_equal(ids, pc.utf8_normalize(ids, "NFC")))
+        return pc.fill_null(other, False).to_numpy(zero_copy_only=False)
+
+    def find_respelt(self, ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
+        """(M,) int64, the second look of find_ids, at all ids of all blocks that `may_be_respelt`."""
+        place = find_ids(ids, self._among).place
+        place[np.append(self._is_named, False)[place]] = NONE
+        return place
+
+    @cached_property
+    def _has_uncomposed(self) -> bool:
+        for part in self._among.chunks:
+            for first in range(0, len(part), _IDS_AT_ONCE):
+                some = part.slice(first, _IDS_AT_ONCE)
+                some = some.filter(pc.invert(pc.string_is_ascii(some)))
+                if pc.any(pc.not_equal(some, pc.utf8_normalize(some, "NFC")), min_count=0).as_py():
+                    return True
+        return False
 
 
 def compose_where_unambiguous(first: pa.Array, second: pa.Array) -> tuple[pa.Array, pa.Array]:

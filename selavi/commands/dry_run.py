@@ -50,7 +50,7 @@ from selavi.runs.folder import RunFolder
 from selavi.runs.launch import require_one_process
 from selavi.runs.lifetime import require_free
 from selavi.runs.resume import check_settings_of, resume_point
-from selavi.training.first.give import crafted_for_first, read_first
+from selavi.training.first.give import check_first, crafted_for_first
 from selavi.training.forecast import (
     Clips,
     Course,
@@ -147,7 +147,7 @@ def dry_run(config: Config, config_path: Path | None, words: Sequence[str]) -> D
     output_folder("data.cache_dir", Path(config.data.cache_dir))
     world_size = make_trainer(config, []).world_size
     if point.saved is None:
-        read_first(config)
+        check_first(config)
     else:
         check_settings_of(point.saved.content, config)
     require_source(config)

@@ -103,7 +103,7 @@ def _train(config: "Config", config_path: Path | None, is_first: bool, may_chang
     from selavi.runs.record import read_verdict
     from selavi.runs.resume import resume_point
     from selavi.training.callbacks import LabellingCallback, Poison, Progress, Saving, Survival
-    from selavi.training.first.give import read_first
+    from selavi.training.first.give import check_first
     from selavi.training.forecast import warn_of_labellings
     from selavi.training.module import SelaviModule
     from selavi.training.trainer import fit, make_trainer
@@ -114,7 +114,8 @@ def _train(config: "Config", config_path: Path | None, is_first: bool, may_chang
     if point.finished:
         return TrainResult(run_dir, 0, 0.0, read_verdict(run_dir), reports=True)
     make_trainer(config, [])  # refuses what this machine cannot do, before the media are looked at
-    first_table = None if point.checkpoint else read_first(config, reads=is_first)
+    if not point.checkpoint:
+        check_first(config, reads=is_first)
     begun = RunFolder(run_dir).manifest
     if point.checkpoint:
         require_media_to_go_on(config, begun)
@@ -128,8 +129,7 @@ def _train(config: "Config", config_path: Path | None, is_first: bool, may_chang
     pulse = Pulse(config.run_dir)
     poison = Poison(config, data.ids)
     survival = Survival(config, data.ids, saving, pulse, poison)
-    labelling = LabellingCallback(config, data.labels, progress, survival, first_table)
-    del first_table  # which the callback gives up when it has made labels of it
+    labelling = LabellingCallback(config, data.labels, progress, survival)
     trainer = make_trainer(config, [labelling, progress, poison, survival, saving])
     module = SelaviModule(config, data.ids, data.steps_per_epoch(trainer.world_size), may_change)
     module.check_checkpoint(point.saved)

@@ -1,7 +1,8 @@
 """RUN/labels/SPLIT.parquet: the cluster of each clip under each head, and how sure it is."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -62,7 +63,7 @@ class SplitLabels:
         Raises:
             UsageError: there is no such head, or a statistic is not there.
         """
-        self._require(head)
+        _require_head(head, self.clusters.shape[1])
         missing = [name for name in _STATISTICS if name not in self.statistics]
         if missing:
             raise UsageError(f"the labels lack the columns {', '.join(missing)}: {_AGAIN}")
@@ -74,13 +75,8 @@ class SplitLabels:
         Raises:
             UsageError: there is no such head.
         """
-        self._require(head)
+        _require_head(head, self.clusters.shape[1])
         return dict(zip(self.ids.to_pylist(), self.clusters[:, head].tolist(), strict=True))
-
-    def _require(self, head: int) -> None:
-        num_heads = self.clusters.shape[1]
-        if not 0 <= head < num_heads:
-            raise UsageError(f"expected one of the heads 0 to {num_heads - 1}, got {head}")
 
 
 def write_labels(
@@ -142,6 +138,44 @@ def read_labels(run_dir: Path, split: str, *, with_statistics: bool = False) -> 
     Raises:
         UsageError: there is none, and the message says how to make it; or it is damaged.
     """
+    with _opened(run_dir, split) as file:
+        return _read(file, _STATISTICS if with_statistics else (), RunFolder(run_dir).labels(split).parent)
+
+
+def count_heads(run_dir: Path, split: str) -> int:
+    """H of RUN/labels/SPLIT.parquet.
+
+    Raises:
+        UsageError: as read_labels.
+    """
+    with _opened(run_dir, split) as file:
+        return _count_heads(file)
+
+
+def blocks_of_head(run_dir: Path, split: str, head: int) -> Iterator[tuple[pa.Array, np.ndarray]]:
+    """Yield ids (n,) large_string and clusters (n,) int32 under one head, those of read_labels together.
+
+    Whether a clip comes twice is not looked at.
+
+    Raises:
+        UsageError: as read_labels, when the block comes that is at fault; or there is no such head.
+    """
+    with _opened(run_dir, split) as file:
+        num_heads = _count_heads(file)
+        _require_head(head, num_heads)
+        for heads, columns in _blocks(file, _KEYS, num_heads):
+            is_of_head = heads == head
+            ids = columns["id"].filter(pa.array(is_of_head)).cast(pa.large_string())
+            yield ids, columns["cluster"].to_numpy()[is_of_head]
+
+
+def _require_head(head: int, num_heads: int) -> None:
+    if not 0 <= head < num_heads:
+        raise UsageError(f"expected one of the heads 0 to {num_heads - 1}, got {head}")
+
+
+@contextmanager
+def _opened(run_dir: Path, split: str) -> Iterator[ParquetReader]:
     path = RunFolder(run_dir).labels(split)
     if not path.exists():
         splits = ", ".join(sorted(file.stem for file in path.parent.glob("*.parquet"))) or "none"
@@ -150,34 +184,50 @@ def read_labels(run_dir: Path, split: str, *, with_statistics: bool = False) -> 
             f"appear when training ends, others with {command('evaluate', run_dir, '--split', split)}"
         )
     with as_written(path, _AGAIN), ParquetReader(path, advice=_AGAIN) as file:
-        return _read(file, _STATISTICS if with_statistics else (), path.parent)
+        yield file
 
 
-def _read(file: ParquetReader, statistics: Sequence[str], folder: Path) -> SplitLabels:
-    """Take the labels out of a file, block by block: texts of a clip's id come once, and not for each head."""
-    names = [*_KEYS, *(name for name in statistics if name in file.schema.names)]
+def _count_heads(file: ParquetReader) -> int:
     num_heads = 1 + max((pc.max(batch["head"]).as_py() or 0 for batch in file.batches(["head"])), default=0)
     if not file.num_rows or num_heads < 1 or file.num_rows % num_heads:
         raise ValueError(_INCOMPLETE)
-    numbers = {name: _room(file.num_rows, folder) for name in names if name in statistics}
-    numbers["cluster"] = np.empty(file.num_rows, np.int32)
-    ids, at, last = [], 0, None
+    return num_heads
+
+
+def _blocks(
+    file: ParquetReader, names: Sequence[str], num_heads: int
+) -> Iterator[tuple[np.ndarray, dict[str, pa.Array]]]:
+    """Yield the head of each row of a block, (n,), and its columns, all heads of a clip one after the other."""
+    at, last = 0, None
     for batch in file.batches(names):
         columns = {name: batch[name].cast(LABEL_SCHEMA.field(name).type) for name in names}
         for name in _KEYS:
             if columns[name].null_count:
                 raise ValueError(f"rows without {name}")
-        texts, rows = columns["id"], slice(at, at + len(batch))
-        heads = np.arange(rows.start, rows.stop) % num_heads
+        texts = columns["id"]
+        heads = np.arange(at, at + len(batch)) % num_heads
         if (columns["head"].to_numpy() != heads).any():
             raise ValueError(_INCOMPLETE)
         repeats = pc.equal(texts[1:], texts[:-1]).to_numpy(zero_copy_only=False)
         if (np.append(texts[0] == last, repeats) != (heads > 0)).any():
             raise ValueError("expected all heads to have the same clips, each of them once")
-        ids.append(texts.filter(pa.array(heads == 0)).cast(pa.large_string()))
+        yield heads, columns
+        at, last = at + len(batch), texts[-1]
+
+
+def _read(file: ParquetReader, statistics: Sequence[str], folder: Path) -> SplitLabels:
+    """Take the labels out of a file, block by block: texts of a clip's id come once, and not for each head."""
+    names = [*_KEYS, *(name for name in statistics if name in file.schema.names)]
+    num_heads = _count_heads(file)
+    numbers = {name: _room(file.num_rows, folder) for name in names if name in statistics}
+    numbers["cluster"] = np.empty(file.num_rows, np.int32)
+    ids, at = [], 0
+    for heads, columns in _blocks(file, names, num_heads):
+        rows = slice(at, at + len(heads))
+        ids.append(columns["id"].filter(pa.array(heads == 0)).cast(pa.large_string()))
         for name, values in numbers.items():
             values[rows] = columns[name].to_numpy(zero_copy_only=False)
-        at, last = rows.stop, texts[-1]
+        at = rows.stop
     clips = pa.concat_arrays(ids)
     in_order = pc.all(pc.less(clips[:-1], clips[1:]), min_count=0).as_py()  # as a scan gives them
     if not in_order and pc.count_distinct(clips).as_py() < len(clips):

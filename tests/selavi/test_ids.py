@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selavi.ids import NONE, ClipIds, describe_changes, explain_difference, explain_missing, find_ids, show_pair
+from selavi.ids import (
+    NONE,
+    BlockwiseIds,
+    ClipIds,
+    describe_changes,
+    explain_difference,
+    explain_missing,
+    find_ids,
+    show_pair,
+)
 
 COMPOSED, COMBINING = "caf\u00e9/\u00e5.mp4", "cafe\u0301/a\u030a.mp4"
 NAMES = st.text(st.sampled_from("ae\u0301\u0300\u00e9\u00e8\u1ec7\u0323\u0302/01"), max_size=6)
@@ -63,6 +72,26 @@ def test_every_match_is_what_the_rule_says(ids: list[str], among: list[str]) -> 
     assert match.num_respelt == sum(
         place != NONE and among[place] != clip_id for clip_id, place in zip(ids, match.place, strict=True)
     )
+
+
+def test_the_first_of_equal_ids_is_found_in_whichever_piece() -> None:
+    pieces = pa.chunked_array([["a", "b", "b"], ["a", "b", "c"]])
+    assert BlockwiseIds(pieces).find(pa.array(["b", "c", "a", None, "d"])).tolist() == [1, 5, 0, NONE, NONE]
+
+
+@given(st.lists(NAMES | st.none(), max_size=8), st.lists(NAMES, max_size=8), st.integers(1, 4), st.integers(0, 8))
+def test_ids_in_blocks_are_found_as_all_at_once(
+    ids: list[str | None], among: list[str], at_once: int, cut: int
+) -> None:
+    blockwise = BlockwiseIds(pa.chunked_array([among[:cut], among[cut:]], pa.string()))
+    found = np.full(len(ids), NONE)
+    late = np.zeros(len(ids), dtype=bool)
+    for first in range(0, len(ids), at_once):
+        block, rows = pa.array(ids[first : first + at_once], pa.large_string()), slice(first, first + at_once)
+        found[rows] = blockwise.find(block)
+        late[rows] = (found[rows] == NONE) & blockwise.may_be_respelt(block)
+    found[late] = blockwise.find_respelt(pa.array(ids, pa.large_string()).filter(pa.array(late)))
+    assert found.tolist() == find_ids(pa.array(ids, pa.string()), pa.array(among, pa.string())).place.tolist()
 
 
 @pytest.mark.parametrize(

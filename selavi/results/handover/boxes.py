@@ -118,8 +118,8 @@ def coco(pictures: Sequence[BoxedPicture], folder: Folder) -> Path:
                 "area": _round(size[0] * size[1]),
                 "iscrowd": 0,
                 "segmentation": [],
-                "score": _round(one.score),
-                "confidence": _round(one.confidence),
+                "score": _round(one.score),  # which FiftyOne takes for `confidence`: nothing else may be called so
+                "label_confidence": _round(one.confidence),
             }
         )
     categories = [{"id": number, "name": name, "supercategory": ""} for name, number in numbers.items()]
@@ -282,8 +282,9 @@ def _how_to_open(name: str, folder: Path) -> str:
         "labelstudio": "LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true "
         f"LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={shlex.quote(str(real_path(folder)))} label-studio start; "
         "then config.xml as labelling interface, a local storage of that folder, and import tasks.json",
-        "fiftyone": "in Python: fiftyone.Dataset.from_dir(dataset_type=fiftyone.types.FiftyOneImageDetectionDataset, "
-        f"data_path={str(images)!r}, labels_path={str(path / 'labels.json')!r})",
+        "fiftyone": "in Python: import fiftyone; dataset = fiftyone.Dataset.from_dir("
+        f"dataset_type=fiftyone.types.FiftyOneImageDetectionDataset, data_path={str(images)!r}, "
+        f"labels_path={str(path / 'labels.json')!r}, label_field='boxes'); fiftyone.launch_app(dataset)",
     }[name]
 
 

@@ -14,7 +14,6 @@ from selavi.batch import ClipBatch, RowReader
 from selavi.config import Config
 from selavi.distributed import fail_together, rank, take_from_first, world_size
 from selavi.errors import UsageError
-from selavi.id_tables import IdTable
 from selavi.labelling.bank import LabelBank
 from selavi.labelling.features import FeatureTable, collect_features
 from selavi.labelling.kept import KeptFeatures
@@ -41,8 +40,6 @@ class LabellingCallback(pl.Callback):
         human_labels: (N,) label of each training clip, to report NMI; None where there are none.
         progress: shows each labelling.
         survival: asked, while clips are labelled, whether to stop.
-        first_table: of labelling.first, where that is a file and the run begins; each machine's first process needs it,
-            and reads it where it is None.
     """
 
     def __init__(
@@ -51,12 +48,10 @@ class LabellingCallback(pl.Callback):
         human_labels: Any | None,
         progress: Progress,
         survival: Survival,
-        first_table: IdTable | None = None,
     ) -> None:
         self.config, self.progress, self.survival = config, progress, survival
         # Numbers from here on: to hash the words for each head of each labelling takes most of the time of an NMI.
         self.human_labels = None if human_labels is None else number_labels(human_labels)
-        self.first_table = first_table
         self.labeller = Labeller(config)
         self.statistics: ClipStatistics | None = None
         self.draft: dict[str, Any] | None = None
@@ -226,9 +221,7 @@ class LabellingCallback(pl.Callback):
         bank, settings = module.label_bank, self.config.labelling
         part_steps = self.config.trainer.max_epochs * module.steps_per_epoch
         num_given = labellings_before(self.steps, settings.first_share, part_steps)
-        first_table, self.first_table = self.first_table, None  # which many rows may be in
         source = Source(
-            first_table,
             lambda pass_number: self._labelling_batches(trainer, pass_number),
             module.augment,
             module.device,

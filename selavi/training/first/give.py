@@ -18,14 +18,14 @@ from selavi.distributed import fail_together, world_size
 from selavi.encoders.crafted import crafted_features
 from selavi.encoders.encoder import Encoder
 from selavi.errors import UsageError
-from selavi.id_tables import IdTable
+from selavi.id_tables import TableBlocks
 from selavi.labelling.bank import LabelBank
 from selavi.labelling.methods import METHODS
 from selavi.modalities import files_of, reads_media
 from selavi.shared_tensor import share
 from selavi.training.first.clusters import cluster_vectors, heads_agreement
-from selavi.training.first.named import read_given
-from selavi.training.first.table import TableNotes, put_table_labels, read_clusters
+from selavi.training.first.named import open_given
+from selavi.training.first.table import TableNotes, open_clusters, put_table_labels
 from selavi.training.first.teacher import Teacher
 from selavi.training.first.views import NUM_VIEWS, affordable_views, craft_views, passes_to_read
 from selavi.wording import duration
@@ -65,14 +65,12 @@ class Source:
     """What first labels may be made of.
 
     Attributes:
-        table: of read_first, where the first process has read it.
         read: number of a pass, below 0 -> this rank's clips, each in a random view.
         augment: of the run.
         device: where the run trains.
         stop: called on every rank now and then; may raise.
     """
 
-    table: IdTable | None
     read: Callable[[int], Iterable[ClipBatch]]
     augment: Augment
     device: torch.device
@@ -94,27 +92,25 @@ def views_and_passes(config: Config, crafted: Mapping[str, Encoder], clips_a_ran
     return num_views, passes_to_read(passes_of_run, num_views)
 
 
-def read_first(config: Config, reads: bool = True) -> IdTable | None:
-    """The table that labelling.table or labelling.first names, if one does.
+def check_first(config: Config, reads: bool = True) -> None:
+    """Go through the table that labelling.table or labelling.first names, if one does: a run soon ends by a wrong one.
 
     Args:
         config: of the run.
-        reads: whether to read it; None otherwise.
+        reads: whether to read it.
 
     Raises:
-        UsageError: as read_given or read_clusters, or labelling.first is kmeans and there are no vectors.
+        UsageError: as open_given or open_clusters, or labelling.first is kmeans and there are no vectors.
     """
-    if config.labelling.method == "given":
-        return read_given(Path(config.labelling.table)) if reads else None
-    if not config.labelling_method.relabels:
-        return None
-    first = config.labelling.first
-    if first == "kmeans" and not files_of(config):
+    if config.labelling_method.relabels and config.labelling.first == "kmeans" and not files_of(config):
         raise UsageError(
             "labelling.first=kmeans clusters vectors, and no modality is of kind features; "
             "write labelling.first=crafted"
         )
-    return read_clusters(Path(first)) if reads and first not in ("crafted", "kmeans", "random") else None
+    table = _first_table(config) if reads else None
+    if table is not None:
+        for _ in table([]):
+            pass
 
 
 def labellings_before(steps: list[int], share: float, part_steps: int) -> int:
@@ -138,7 +134,7 @@ def give_first_labels(config: Config, bank: LabelBank, source: Source, num_given
     """
     began, first = time.monotonic(), config.labelling.first
     if config.labelling.method == "given":
-        return _give_for_good(config, bank, source)
+        return _give_for_good(config, bank)
     if not config.labelling_method.relabels:
         return FirstLabels("", given=False)
     if first == "random":
@@ -160,7 +156,7 @@ def give_first_labels(config: Config, bank: LabelBank, source: Source, num_given
             return _none_given(reason)
         made = _from_teacher(config, bank, source, crafted)
     else:
-        made = _fill(config, bank, _from_table(config, bank, source))
+        made = _fill(config, bank, _from_table(config, bank))
     bank.num_labellings = num_given
     bank.keeps_first = config.labelling.first_learned > 0
     seconds = time.monotonic() - began
@@ -169,9 +165,17 @@ def give_first_labels(config: Config, bank: LabelBank, source: Source, num_given
     return FirstLabels(f"first labels: {made} in {duration(seconds)}{agree}", True, seconds, agreement)
 
 
-def _give_for_good(config: Config, bank: LabelBank, source: Source) -> FirstLabels:
+def _first_table(config: Config) -> TableBlocks | None:
+    """The table that labelling.table or labelling.first names, if one does."""
+    if config.labelling.method == "given":
+        return open_given(Path(config.labelling.table))
+    is_file = config.labelling_method.relabels and config.labelling.first not in ("crafted", "kmeans", "random")
+    return open_clusters(Path(config.labelling.first)) if is_file else None
+
+
+def _give_for_good(config: Config, bank: LabelBank) -> FirstLabels:
     path = Path(config.labelling.table)
-    bank.labels, made = _table_labels(config, bank, source, f"labelling.table={path}")
+    bank.labels, made = _table_labels(config, bank, f"labelling.table={path}")
     bank.given, bank.num_labellings = bank.labels, 1
     return FirstLabels("; ".join([f"labels: those of {path}", *made.notes]), given=True, names=made.names)
 
@@ -212,19 +216,19 @@ def _from_vectors(config: Config, bank: LabelBank, source: Source) -> MadeLabels
     return MadeLabels(f"K-means on the vectors ({' and '.join(names)}{sampled})", made.labels, made.agreement)
 
 
-def _from_table(config: Config, bank: LabelBank, source: Source) -> MadeLabels:
+def _from_table(config: Config, bank: LabelBank) -> MadeLabels:
     path = Path(config.labelling.first)
-    labels, made = _table_labels(config, bank, source, f"labelling.first={path}")
+    labels, made = _table_labels(config, bank, f"labelling.first={path}")
     return MadeLabels("; ".join([f"the clusters of {path}", *made.notes]), labels)
 
 
-def _table_labels(config: Config, bank: LabelBank, source: Source, name: str) -> tuple[Tensor, TableNotes]:
+def _table_labels(config: Config, bank: LabelBank, name: str) -> tuple[Tensor, TableNotes]:
     """Labels of a table, that one process of each machine reads, and what the first of all has to say of them."""
     none = torch.tensor(-1, dtype=torch.int32).expand(len(bank.ids), config.num_label_heads)
     shared, made = share(none), TableNotes([], [])
     with fail_together():
         if shared.is_writer:
-            table = read_first(config) if source.table is None else source.table
+            table = _first_table(config)
             assert table is not None
             made = put_table_labels(table, name, bank.ids, config.heads.num_clusters, shared.values)
     return shared.values, made

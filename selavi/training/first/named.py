@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 
 from selavi.errors import UsageError
-from selavi.id_tables import IdTable, choose_delimiter, open_table, read_table
-from selavi.results.labels import read_labels
+from selavi.id_tables import TableBlocks, choose_delimiter, open_table, table_blocks
+from selavi.results.labels import blocks_of_head, count_heads
 from selavi.results.naming import REJECTED, HeadNames, named_head, read_names
 from selavi.runs.folder import RunFolder
 
 
-def read_given(path: Path) -> IdTable:
-    """Read the columns id and cluster, and head where it is there; of a names.csv, its named clips with their names.
+def open_given(path: Path) -> TableBlocks:
+    """The columns id and cluster, and head where it is there; of a names.csv, its named clips with their names.
 
     Raises:
-        UsageError: there is no such file, it cannot be read, or lacks a column; a names.csv lies in no run's folder, or
-            names nothing.
+        UsageError: there is no such file, or it cannot be read; while its blocks are read, also that it lacks a column,
+            or, of a names.csv, that it lies in no run's folder, or names nothing.
     """
     if not path.is_file():
         raise UsageError(
@@ -26,8 +28,8 @@ def read_given(path: Path) -> IdTable:
             "cluster, or the names.csv of a run"
         )
     if is_names(path):
-        return named_clips(path)
-    return read_table(path, ["id", "cluster"], ["head"])
+        return partial(named_clips, path)
+    return partial(table_blocks, path, columns=["id", "cluster"], optional=["head"])
 
 
 def is_names(path: Path) -> bool:
@@ -39,13 +41,14 @@ def is_names(path: Path) -> bool:
     return {"head", "cluster", "into"} <= {cell.strip() for cell in header}
 
 
-def named_clips(path: Path) -> IdTable:
-    """The clips of a run that its names.csv gives a name: those of named clusters, of all splits that were labelled.
+def named_clips(path: Path, notes: list[str]) -> Iterator[pa.Table]:
+    """Yield the clips that its names.csv gives a name: those of named clusters, of all splits that were labelled.
 
     Merges are followed, moved clips are where they were moved to, and rejected ones are left out.
 
     Args:
         path: of the names.csv, in the run's folder.
+        notes: gets how many clips have a name.
 
     Raises:
         UsageError: there are no labels of a run beside it, or it gives no cluster a name.
@@ -58,16 +61,19 @@ def named_clips(path: Path) -> IdTable:
             f"{path.parent}/labels, where there is nothing: name the names.csv in its run's folder, or a table of your "
             "own with the columns id and cluster"
         )
-    splits = [read_labels(path.parent, file.stem) for file in files]
-    head = named_head(names, max(labels.clusters.shape[1] for labels in splits))
-    clusters = {clip_id: cluster for labels in splits for clip_id, cluster in labels.cluster_of(head).items()}
+    head = named_head(names, max(count_heads(path.parent, file.stem) for file in files))
     decisions = names.of(head)
-    called = [_name_of(clip_id, cluster, decisions, path) for clip_id, cluster in clusters.items()]
-    is_named = [bool(name) for name in called]
-    ids = pa.array(clusters, pa.large_string())
-    columns = pa.table({"id": ids, "cluster": pa.array(called, pa.large_string())})
-    notes = [f"names of head {head}: {sum(is_named)} of {len(clusters)} clips have one"]
-    return IdTable(columns.filter(pa.array(is_named)), notes)
+    num_named = num_clips = 0
+    for file in files:
+        for ids, clusters in blocks_of_head(path.parent, file.stem, head):
+            clips = zip(ids.to_pylist(), clusters.tolist(), strict=True)
+            called = [_name_of(clip_id, cluster, decisions, path) for clip_id, cluster in clips]
+            is_named = [bool(name) for name in called]
+            block = pa.table({"id": ids, "cluster": pa.array(called, pa.large_string())})
+            yield block.filter(pa.array(is_named))
+            num_named += sum(is_named)
+            num_clips += len(ids)
+    notes.append(f"names of head {head}: {num_named} of {num_clips} clips have one")
 
 
 def _name_of(clip_id: str, cluster: int, decisions: HeadNames, path: Path) -> str:

@@ -58,6 +58,7 @@ def read_coco(path: Path) -> list[Row]:
     for entry in content["annotations"]:
         image = tables["images"][entry["image_id"]]
         x, y, width, height = entry["bbox"]
+        assert entry["score"] == 0.5 and "confidence" not in entry  # FiftyOne makes that of the score
         assert entry["iscrowd"] == 0 and entry["area"] == pytest.approx(width * height, abs=0.01)
         assert (image["width"], image["height"]) == (640, 360)
         name = tables["categories"][entry["category_id"]]["name"]

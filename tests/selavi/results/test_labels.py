@@ -12,7 +12,7 @@ import torch
 from selavi import memory
 from selavi.errors import UsageError
 from selavi.results import labels as labels_module
-from selavi.results.labels import LABEL_SCHEMA, read_labels, write_labels
+from selavi.results.labels import LABEL_SCHEMA, blocks_of_head, count_heads, read_labels, write_labels
 from selavi.runs.folder import RunFolder
 
 NUM_CLIPS, NUM_HEADS = 7, 3
@@ -46,6 +46,11 @@ def test_what_is_read_is_what_was_written(rows: int, tmp_path: Path, monkeypatch
     assert labels.cluster_of(2) == dict(zip(IDS, clusters[:, 2].tolist(), strict=True))
     with pytest.raises(UsageError, match="one of the heads 0 to 2, got 3"):
         labels.cluster_of(3)
+    assert count_heads(tmp_path, "train") == NUM_HEADS
+    ids, of_head = zip(*blocks_of_head(tmp_path, "train", 2), strict=True)
+    assert pa.concat_arrays(ids).to_pylist() == IDS and np.concatenate(of_head).tolist() == clusters[:, 2].tolist()
+    with pytest.raises(UsageError, match="one of the heads 0 to 2, got 3"):
+        next(blocks_of_head(tmp_path, "train", 3))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux says what a process has mapped")
