@@ -95,8 +95,7 @@ def page(rows: list[dict[str, Any]]) -> str:
 
 {markdown_table(header, cells)}
 
-The published and the medium encoder have channels between the two convolutions of a pair that are no multiple of 16
-(45, 230, 460, 921); 3-D convolutions take a slow way with them, 2-D ones do not. On a GPU this was not measured.
+On a GPU this was not measured.
 
 {describe_machine(rows)} By `python benchmarks/flat.py`.
 """

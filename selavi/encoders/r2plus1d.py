@@ -80,8 +80,8 @@ class FlatConv3d(nn.Conv3d):
         B, T, h, w, C  ->  B T pictures of h x w      k x k
                        ->  B pictures of T x h w      k x 1
 
-    2-D convolutions are much faster on a CPU where the channels are many and no multiple of 16, which those between
-    the two convolutions of a pair are not (docs/results/flat.md).
+    On a CPU the wider encoders take half to three quarters of the time so, the narrow ones as long as before
+    (docs/results/flat.md).
     """
 
     def forward(self, clips: Tensor) -> Tensor:
