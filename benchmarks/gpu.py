@@ -17,6 +17,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from copy import deepcopy
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -24,6 +25,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from common import RESULTS, TINY, Job, machine, run_job, show_page
+from flat import with_3d_convolutions
 from gpu_page import page
 from small_sets import SETS, find_sets
 from torch import Tensor, nn
@@ -33,6 +35,7 @@ from selavi.atomic import write_text
 from selavi.augment import Augment
 from selavi.batch import ClipBatch
 from selavi.config import Config, load_config
+from selavi.encoders.r2plus1d import FlatConv3d, Pair
 from selavi.model import SelaviModel
 from selavi.training.callbacks import Poison, Progress
 from selavi.training.module import SelaviModule
@@ -134,6 +137,7 @@ class Bare:
         precision: of the forward pass.
         channels_last: whether weights and inputs lie in memory with the channels innermost.
         compiled: whether the encoders are compiled.
+        change: makes another video encoder of the model's.
     """
 
     def __init__(
@@ -144,10 +148,13 @@ class Bare:
         precision: str = "bf16",
         channels_last: bool = False,
         compiled: bool = False,
+        change: Callable[[nn.Module], nn.Module] | None = None,
     ) -> None:
         torch.manual_seed(0)
         self.device, self.precision = bench.device, precision
         self.model = SelaviModel(config).to(bench.device)
+        if change is not None:
+            self.model.encoders["video"] = change(self.model.encoders["video"])
         self.batch = synthetic_batch(config, config.optim.batch_size).to(bench.device)
         with torch.no_grad():
             inputs = Augment(config).to(bench.device)(self.batch, random=True)
@@ -261,6 +268,26 @@ def _channels_last_weights(model: nn.Module) -> None:
         parameter.data = _channels_last(parameter.data)
 
 
+def with_channels_in_eights(encoder: nn.Module) -> nn.Module:
+    """An encoder whose pairs of convolutions have the next multiple of 8 channels between them; of other weights."""
+    changed = deepcopy(encoder)
+    for pair in changed.modules():
+        if isinstance(pair, Pair):
+            pair[0] = _wider(pair[0], num_outputs=_in_eights(pair[0].out_channels))
+            pair[1] = nn.BatchNorm3d(pair[0].out_channels)
+            pair[3] = _wider(pair[3], num_inputs=pair[0].out_channels)
+    return changed.to(next(encoder.parameters()).device, memory_format=torch.channels_last_3d)
+
+
+def _in_eights(number: int) -> int:
+    return -(-number // 8) * 8
+
+
+def _wider(layer: FlatConv3d, num_inputs: int = 0, num_outputs: int = 0) -> FlatConv3d:
+    shape = num_inputs or layer.in_channels, num_outputs or layer.out_channels
+    return FlatConv3d(*shape, layer.kernel_size, layer.stride, layer.padding, bias=False)
+
+
 def flops_of_step(bare: Bare) -> int:
     """Floating-point operations of one step, forward and backward."""
     with FlopCounterMode(display=False) as counter:
@@ -299,13 +326,20 @@ def measure_step(bench: Bench, folder: Path, done: Done) -> Cases:
 def measure_ways(bench: Bench, folder: Path, done: Done) -> Cases:
     """Clips a second of the plain loop with what may make it faster, at 30 frames."""
     ways: dict[str, dict[str, Any]] = {
+        "bfloat16": {},
+        "bfloat16, 3-D convolutions": {"change": with_3d_convolutions},
+        "bfloat16, channels in eights": {"change": with_channels_in_eights},
+        "bfloat16, compiled": {"compiled": True, "benchmark": True},
+        "bfloat16, channels in eights, compiled": {
+            "change": with_channels_in_eights,
+            "compiled": True,
+            "benchmark": True,
+        },
         "float32": {"precision": "float32"},
         "float32, TF32 allowed": {"precision": "tf32"},
-        "bfloat16": {},
         "bfloat16, algorithms tried": {"benchmark": True},
         "bfloat16, channels last": {"channels_last": True},
         "bfloat16, channels last, algorithms tried": {"channels_last": True, "benchmark": True},
-        "bfloat16, compiled": {"compiled": True, "benchmark": True},
         "bfloat16, channels last, compiled": {"channels_last": True, "compiled": True, "benchmark": True},
     }
     config = bench.config(*CASES[0])

@@ -8,6 +8,10 @@ from common import markdown_table
 PEAK_TFLOPS = {"NVIDIA H100 80GB HBM3": 989.4, "NVIDIA H200": 989.4}
 """Dense bfloat16, from NVIDIA's datasheets of the SXM cards."""
 NOT_YET = "not measured"
+BEFORE = ", 3-D convolutions"
+"""Sections whose figures are of the encoder before its 3-D convolutions were computed as 2-D ones (flat.md)."""
+WHOLE_SIZES = {"AV-objects": (576, 40), "AV-digits": (2000, 45)}
+"""Training clips and epochs of the whole trainings."""
 Cases = Mapping[str, Mapping[str, Any]]
 
 
@@ -18,28 +22,45 @@ def page(results: Mapping[str, Cases], planned: Sequence[tuple[int, int]]) -> st
         results: section -> case -> its figures, and where they were made.
         planned: frames and clips of the cases of `step`.
     """
+    step, ways, pieces = (_latest(results, section) for section in ("step", "ways", "parts"))
     parts = [
         "# What a GPU makes of a run",
         "R(2+1)D-18 on 112 x 112 pixels and ResNet-9 on sound, at the published widths, in bfloat16 unless a row says "
         "otherwise. Batches are noise that lies in pinned memory, so nothing here waits for a disk or a decoder.",
         _made(results),
+        _of_which_encoder(results),
         "## A step of training",
         "Clips a second of a plain PyTorch loop over one augmented batch that stays on the GPU, and of a run's own "
         "loop: Lightning, with the copy of each batch, the augmentation, and all that looks at a step. *Share of "
-        "peak*: the counted operations of forward and backward over what the datasheet promises of dense bfloat16.",
-        _step(results.get("step", {}), planned),
+        "peak*: the counted operations of forward and backward over what the datasheet promises of dense bfloat16. "
+        "*Counted*: the same share of peak as in the case of so many frames that was measured.",
+        _step(step, planned),
         "## What may make it faster",
         "The plain loop at 30 frames and 32 clips. Labelling is the encoders without gradient.",
-        _ways(results.get("ways", {})),
+        _ways(ways),
         "## Where the time of a step goes",
         "Milliseconds at 30 frames and 32 clips, each part timed alone.",
-        _parts(results.get("parts", {})),
+        _parts(pieces),
         "## Whole trainings at the full size",
-        _whole(results.get("whole", {})),
+        _whole(results.get("whole", {}), step),
         "Solver on a GPU: [transport.md](transport.md). Small encoders on the GPU: the rows of "
         "[labels.md](labels.md) that say so.",
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _latest(results: Mapping[str, Cases], section: str) -> Cases:
+    """The cases of a section; of the encoder before, where those of today's are not measured."""
+    return results.get(section) or results.get(f"{section}{BEFORE}", {})
+
+
+def _of_which_encoder(results: Mapping[str, Cases]) -> str:
+    if all(results.get(section) for section in ("step", "ways", "parts")):
+        return ""
+    return (
+        "**These figures are of 3-D convolutions.** Since then the encoder computes the same as 2-D ones, which takes "
+        "less time on a processor ([flat.md](flat.md)); on a GPU that is not measured."
+    )
 
 
 def _made(results: Mapping[str, Cases]) -> str:
@@ -58,7 +79,9 @@ def _step(cases: Cases, planned: Sequence[tuple[int, int]]) -> str:
     for frames, clips in planned:
         case = cases.get(f"{frames} frames, {clips} clips")
         if case is None:
-            rows.append([str(frames), str(clips), NOT_YET, "", NOT_YET, "", ""])
+            alike = next((case for name, case in cases.items() if name.startswith(f"{frames} frames")), None)
+            counted = [f"{NOT_YET} (counted: {alike[way]:.0f})" if alike else NOT_YET for way in ("bare", "selavi")]
+            rows.append([str(frames), str(clips), counted[0], "", counted[1], "", ""])
             continue
         peak = PEAK_TFLOPS.get(case["made"]["device"])
         share = "unknown" if peak is None else f"{case['bare'] * case['flops_a_clip'] / peak / 1e12:.1%}"
@@ -88,9 +111,19 @@ def _parts(cases: Cases) -> str:
     return markdown_table(["part", "ms"], [[name, f"{case['ms']:.1f}"] for name, case in cases.items()])
 
 
-def _whole(cases: Cases) -> str:
+def _whole(cases: Cases, step: Cases) -> str:
     if not cases:
-        return f"{NOT_YET.capitalize()}."
+        rate = next((case["selavi"] for name, case in step.items() if name.startswith("16 frames")), None)
+        if rate is None:
+            return f"{NOT_YET.capitalize()}."
+        counted = [
+            f"{name} {clips:,} clips, {epochs} epochs: {clips * epochs / rate / 60:.1f} minutes"
+            for name, (clips, epochs) in WHOLE_SIZES.items()
+        ]
+        return (
+            f"{NOT_YET.capitalize()}. Counted from a run's steps of 16 frames above, without decoding and labelling: "
+            f"{'; '.join(counted)}."
+        )
     rows = [
         [name, *(f"{case['splits'][split]['chosen']['nmi']:.3f}" for split in ("train", "test")), _minutes(case)]
         for name, case in cases.items()

@@ -60,6 +60,7 @@ def make_trainer(config: Config, callbacks: list[pl.Callback], kind: str = "labe
             gradient_clip_val=settings.gradient_clip_val,
             log_every_n_steps=settings.log_every_n_steps,
             sync_batchnorm=synced,
+            benchmark=True,  # cuDNN tries its algorithms at the first batch of each shape; nothing else
             callbacks=callbacks,
             enable_checkpointing=False,  # see callbacks.Saving
             plugins=[AtomicCheckpointIO(kind)],
@@ -80,8 +81,10 @@ def make_trainer(config: Config, callbacks: list[pl.Callback], kind: str = "labe
     require_all_take_part(trainer.world_size)
     if kind == "label_bank":
         check_batch(config, trainer.world_size)
+    torch.backends.cuda.matmul.allow_tf32 = True  # as it is for convolutions; on GPUs alone
     if isinstance(trainer.strategy, DDPStrategy):  # which `auto` may come to be; its own argument would need the choice
         trainer.strategy._timeout = timedelta(seconds=settings.timeout_s)
+        trainer.strategy._ddp_kwargs["gradient_as_bucket_view"] = True  # gradients are not copied to be sent
     # Each step begins with a message between the processes and a read of it; callbacks.Survival does that at its end.
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = _do_nothing  # type: ignore[method-assign]
     if settings.sync_batchnorm and not synced and trainer.world_size > 1 and trainer.is_global_zero:

@@ -22,7 +22,7 @@ def test_every_section_runs_and_is_kept(tmp_path: Path) -> None:
     [case] = results["step"].values()
     assert all(case[name] > 0 and math.isfinite(case[name]) for name in ("bare", "selavi", "flops_a_clip"))
     ways = results["ways"]
-    assert len(ways) == 6
+    assert len(ways) == 8
     assert all("failed" not in way for way in ways.values())
     parts = results["parts"]
     assert parts["forward"]["ms"] < parts["step"]["ms"]

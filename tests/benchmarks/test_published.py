@@ -10,7 +10,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS, PAGES = ROOT / "benchmarks" / "results", ROOT / "docs" / "results"
-ELSEWHERE = {"fused", "labels", "many_tables", "newcomer", "waiting_threads"}
+ELSEWHERE = {"flat", "fused", "labels", "many_tables", "newcomer", "waiting_threads"}
 """Pages that tests of their own compare."""
 IS_OF_RUNS = {"title", "command", "date", "runs"}
 """What common.save_runs writes."""

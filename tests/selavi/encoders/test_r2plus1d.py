@@ -4,7 +4,7 @@ from torchvision.models.video import r2plus1d_18
 
 from selavi.config import Config, EncodersConfig
 from selavi.encoders import make_encoder
-from selavi.encoders.r2plus1d import R2Plus1D
+from selavi.encoders.r2plus1d import FlatConv3d, R2Plus1D
 from selavi.errors import UsageError
 
 
@@ -27,6 +27,40 @@ def test_with_torchvisions_weights_it_gives_torchvisions_features() -> None:
     clips = torch.randn(2, 3, 2, 16, 16)
     with torch.no_grad():
         torch.testing.assert_close(encoder(clips), reference(clips), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("kernel", [(1, 3, 3), (1, 7, 7), (3, 1, 1), (1, 1, 1)])
+@pytest.mark.parametrize("strides", [1, 2])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_flat_convolution_is_the_3d_one(
+    kernel: tuple[int, int, int], strides: int, layout: torch.memory_format, bias: bool
+) -> None:
+    """Values and gradients, with any kernel of one picture or one place, stride, layout and size."""
+    torch.manual_seed(0)
+    stride = tuple(strides if size > 1 else 1 for size in kernel)
+    padding = tuple(size // 2 for size in kernel)
+    flat = FlatConv3d(5, 7, kernel, stride, padding, bias=bias)
+    solid = torch.nn.Conv3d(5, 7, kernel, stride, padding, bias=bias)
+    solid.load_state_dict(flat.state_dict())
+    clips = torch.randn(2, 5, 4, 9, 6).to(memory_format=layout)
+    given = [clips.clone().requires_grad_() for _ in range(2)]
+    outputs = [layer(values) for layer, values in zip((flat, solid), given, strict=True)]
+    torch.testing.assert_close(*outputs, rtol=1e-4, atol=1e-5)
+    for values in outputs:
+        values.square().sum().backward()
+    torch.testing.assert_close(given[0].grad, given[1].grad, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(flat.weight.grad, solid.weight.grad, rtol=1e-4, atol=1e-3)
+
+
+def test_clips_with_channels_innermost_are_not_copied() -> None:
+    """The views of FlatConv3d: channels stay innermost through an encoder, and a copy would be as slow as the gain."""
+    clips = torch.randn(2, 6, 4, 8, 8).to(memory_format=torch.channels_last_3d)
+    assert clips.transpose(1, 2).flatten(0, 1).data_ptr() == clips.data_ptr()
+    assert clips.flatten(3).data_ptr() == clips.data_ptr()
+    for kernel, padding in (((1, 3, 3), (0, 1, 1)), ((3, 1, 1), (1, 0, 0))):
+        layer = FlatConv3d(6, 5, kernel, padding=padding).to(memory_format=torch.channels_last_3d)
+        assert layer(clips).is_contiguous(memory_format=torch.channels_last_3d)
 
 
 @pytest.mark.parametrize("depth", [10, 18])
