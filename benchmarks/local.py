@@ -39,7 +39,8 @@ from selavi.scores.boxes import pointing
 
 WIDTH, DEPTH, HEADS, BATCH, RATE, EPOCHS, VIEWS = 8, 10, 2, 32, 0.1, 8, 4
 EACH, MEAN, WINDOW = "each picture", "the mean picture", "the window"
-LARGEST = "max"
+DISTANT = "each picture, by distance"
+LARGEST, MEAN_OF_ALL = "max", "mean"
 TRIES: list[dict[str, Any]] = [
     {"stage": 1, "hidden": 64, "r": 4, "pooled": EACH, "seed": 0},
     {"stage": 1, "hidden": 64, "r": 4, "pooled": EACH, "seed": 1},
@@ -61,45 +62,75 @@ TRIES: list[dict[str, Any]] = [
     {"stage": 1, "hidden": 64, "r": LARGEST, "pooled": WINDOW, "seed": 0},
     {"stage": 3, "hidden": 0, "r": 4, "pooled": MEAN, "seed": 0},
     {"stage": 1, "hidden": 0, "r": 4, "pooled": MEAN, "seed": 0},
+    *({"stage": 1, "hidden": 64, "r": 4, "pooled": EACH, "seed": seed, "contrasted": True} for seed in range(3)),
+    *(
+        {"stage": 1, "hidden": 64, "r": r, "pooled": pooled, "seed": seed, "contrasted": True, "detached": True}
+        for r, pooled in ((4, EACH), (MEAN_OF_ALL, DISTANT))
+        for seed in range(3)
+    ),
 ]
 """Most telling first.  centred: the mean over places is taken off each class's logits before they are pooled; sparse:
 weight of the mean absolute logit, so that a place without evidence says nothing; normalised: each class's logits have
-mean 0 and deviation 1 over the places of a batch, so that none is what most places say."""
+mean 0 and deviation 1 over the places of a batch, so that none is what most places say; contrasted: the heads read by
+how much a place differs from the picture's median place, and have no bias, so that what is like most of the picture
+says nothing; detached: the encoder does not learn from these heads."""
 PRIORS = {"centre": centre, "frame difference": frame_difference}
 
 
 class Network(nn.Module):
     """The demo's video encoder, heads on its features, and heads on the maps of one stage."""
 
-    def __init__(self, stage: int, hidden: int, normalised: bool) -> None:
+    def __init__(self, settings: Mapping[str, Any]) -> None:
         super().__init__()
+        stage, hidden = settings["stage"], settings["hidden"]
+        self.contrasted, self.detached = settings.get("contrasted", False), settings.get("detached", False)
         self.encoder = R2Plus1D(WIDTH, DEPTH)
         channels = WIDTH << (stage - 1)
         self.stage = stage
         self.heads = make_heads("mlp", HEADS, self.encoder.num_features, len(CLASSES), 0.0)
-        first = [nn.Conv3d(channels, hidden, 1), nn.BatchNorm3d(hidden), nn.ReLU()] if hidden else []
+        first: list[nn.Module] = []
+        if hidden and self.contrasted:
+            first = [nn.Conv3d(channels, hidden, 1, bias=False), nn.ReLU()]
+        elif hidden:
+            first = [nn.Conv3d(channels, hidden, 1), nn.BatchNorm3d(hidden), nn.ReLU()]
         outputs = HEADS * len(CLASSES)
-        last = [nn.BatchNorm3d(outputs, affine=False)] if normalised else []
-        self.local = nn.Sequential(*first, nn.Conv3d(hidden or channels, outputs, 1), *last)
+        last = [nn.BatchNorm3d(outputs, affine=False)] if settings.get("normalised") else []
+        self.local = nn.Sequential(*first, nn.Conv3d(hidden or channels, outputs, 1, bias=not self.contrasted), *last)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 3, T, h, w) -> (H, B, K), and (B, H, K, T', h', w')."""
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, 3, T, h, w) -> (H, B, K), (B, H, K, T', h', w'), and distances (B, T', h', w')."""
         x = self.encoder.stem(x.contiguous(memory_format=torch.channels_last_3d))
         for number, name in enumerate(self.encoder.stages, 1):
             x = self.encoder.get_submodule(name)(x)
             if number == self.stage:
-                local = self.local(x).unflatten(1, (HEADS, len(CLASSES)))
-        return self.heads(x.mean((2, 3, 4))), local
+                places = x.detach() if self.detached else x
+                contrasts = places - median_place(places)
+                local = self.local(to_unit(contrasts) if self.contrasted else places)
+                distances = contrasts.norm(dim=1)
+        return self.heads(x.mean((2, 3, 4))), local.unflatten(1, (HEADS, len(CLASSES))), distances
 
 
-def pool(logits: Tensor, r: float | str, pooled: str) -> Tensor:
-    """(B, H, K, T, h, w) -> (B, H, K): a soft maximum, as `pooled` says."""
+def median_place(x: Tensor) -> Tensor:
+    """(B, C, T, h, w) -> (B, C, T, 1, 1): each channel's median over the places of a picture."""
+    return x.flatten(3).median(3).values[..., None, None]
+
+
+def to_unit(x: Tensor) -> Tensor:
+    """(B, C, T, h, w) -> the same, with a mean square of 1 in each picture."""
+    return x / (x.pow(2).mean((1, 3, 4), keepdim=True) + 1e-6).sqrt()
+
+
+def pool(logits: Tensor, distances: Tensor, r: float | str, pooled: str) -> Tensor:
+    """(B, H, K, T, h, w), (B, T, h, w) -> (B, H, K): a soft maximum, or the mean by distance, as `pooled` says."""
 
     def soft(values: Tensor, axes: tuple[int, ...]) -> Tensor:
         if isinstance(r, str):
             return values.amax(axes)
         return (torch.logsumexp(r * values, axes) - math.log(math.prod(values.shape[axis] for axis in axes))) / r
 
+    if pooled == DISTANT:
+        weights = distances / (distances.sum((2, 3), keepdim=True) + 1e-6)
+        return (logits * weights[:, None, None]).sum((4, 5)).mean(3)
     if pooled == WINDOW:
         return soft(logits, (3, 4, 5))
     return soft(logits.mean(3), (3, 4)) if pooled == MEAN else soft(logits, (4, 5)).mean(3)
@@ -158,18 +189,18 @@ def attempt(clips: Clips, settings: Mapping[str, Any]) -> dict[str, list[float]]
     """Train one network and read its maps in two ways."""
     torch.manual_seed(settings["seed"])
     generator = torch.Generator().manual_seed(settings["seed"])
-    network = Network(settings["stage"], settings["hidden"], settings.get("normalised", False))
+    network = Network(settings)
     optimiser = torch.optim.SGD(network.parameters(), RATE, momentum=0.9, weight_decay=1e-5)
     an_epoch = len(clips.classes) // BATCH
     steps = EPOCHS * an_epoch
     for step, (video, classes) in enumerate(clips.batches(generator)):
         rate = min(1, (step + 1) / an_epoch) * 0.5 * (1 + math.cos(math.pi * step / steps))
         optimiser.param_groups[0]["lr"] = RATE * rate
-        logits, local = network(video)
+        logits, local, distances = network(video)
         targets = classes.repeat(HEADS)
         if settings.get("centred"):
             local = local - local.mean((4, 5), keepdim=True)
-        pooled = pool(local, settings["r"], settings["pooled"]).transpose(0, 1)
+        pooled = pool(local, distances, settings["r"], settings["pooled"]).transpose(0, 1)
         loss = F.cross_entropy(logits.flatten(0, 1), targets) + F.cross_entropy(pooled.flatten(0, 1), targets)
         loss = loss + settings.get("sparse", 0.0) * (local - local.mean(2, keepdim=True)).abs().mean()
         optimiser.zero_grad()
@@ -191,7 +222,7 @@ def page(result: Mapping[str, Any]) -> str:
     """docs/results/local.md."""
     rows = []
     for entry in result["tries"]:
-        more = [name for name in ("centred", "sparse", "normalised") if entry.get(name)]
+        more = [name for name in ("centred", "sparse", "normalised", "contrasted", "detached") if entry.get(name)]
         about = [str(entry[name]) for name in ("stage", "places", "hidden", "r", "pooled", "seed")]
         rows.append([*about, ", ".join(more), _pair(entry["logit"]), _pair(entry["information"])])
     rows += [[f"no model: {name}", *[""] * 6, _pair(pair), ""] for name, pair in result["priors"].items()]
@@ -204,7 +235,9 @@ Can maps be trained to point at things? A head on each place of a map, whose log
 alone for {EPOCHS} epochs on the true classes, two heads. *Places*: along each side of the map that is read; *hidden*:
 numbers of a layer between the map and the heads; pooled over the places of *each picture* (and then the mean), of *the
 mean picture*, or of all pictures of *the window*. *Centred*: each class's mean over places is taken off first;
-*sparse*: places are charged for what they say.
+*sparse*: places are charged for what they say. *Contrasted*: heads without a bias read how a place differs from the
+picture's median place, so that they say nothing where a place is like most of the picture; *by distance*: the mean over
+places, each by how much it differs. *Detached*: the encoder does not learn from these heads.
 
 Figures: share of the {result["clips"]} test clips whose map is largest **on anything drawn / on what moves**. *Class's
 logit*: that of the clip's class less the mean of all; *information*: the Kullback-Leibler divergence of what a place
@@ -232,9 +265,21 @@ def _conclusion(result: Mapping[str, Any]) -> str:
     return (
         "With another seed the same settings point at what moves in quite another share of the clips: "
         f"{', '.join(spans)} in the settings that were tried with several. The change from frame to frame does in "
-        f"{moving:.2f}. A guess, not measured: the heads may say one class wherever there is nothing, which class "
-        "depends on the seed, and clips of that class then have no map."
+        f"{moving:.2f}. A guess was that the heads say one class wherever there is nothing, which class depends on the "
+        "seed, and that clips of that class then have no map. Contrasted heads cannot do that: "
+        f"{_span(result, detached=False)}, and {_span(result, detached=True)} where the encoder does not learn from "
+        "them. So it is not that alone."
     )
+
+
+def _span(result: Mapping[str, Any], *, detached: bool) -> str:
+    """Of contrasted heads: from the worst to the best at what moves."""
+    values = [
+        entry["information"][1]
+        for entry in result["tries"]
+        if entry.get("contrasted") and bool(entry.get("detached")) == detached
+    ]
+    return f"{min(values):.2f} to {max(values):.2f}"
 
 
 def _pair(values: Sequence[float]) -> str:

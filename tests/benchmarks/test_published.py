@@ -55,6 +55,7 @@ MODULES = (
     "gpu",
     "shared_loaders",
     "suggest_k",
+    "plain_loop",
 )
 
 
