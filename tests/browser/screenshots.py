@@ -35,6 +35,12 @@ def listen(page: Any) -> None:
     page.wait_for_timeout(900)
 
 
+def glow(page: Any) -> None:
+    """Show where and when."""
+    page.keyboard.press("e")
+    page.wait_for_timeout(900)
+
+
 def nothing(page: Any) -> None:
     """Leave the page as it opens."""
 
@@ -44,6 +50,7 @@ Shots = dict[str, tuple[str, dict[str, Any], Callable[[Any], None]]]
 SHOTS: Shots = {
     "gallery.png": ("#/", DESKTOP, nothing),
     "gallery-cluster.png": ("#/cluster/1", DESKTOP, listen),
+    "gallery-where.png": ("#/cluster/7", DESKTOP, glow),
     "gallery-map.png": ("#/map", DESKTOP, nothing),
     "gallery-phone.png": ("#/", PHONE, nothing),
     "gallery-phone-cluster.png": ("#/cluster/1", PHONE, listen),

@@ -245,6 +245,7 @@ def test_maps_lie_over_the_pictures_when_asked_for(
     assert len(boxes) == 6  # frames and spectrogram of three tiles
     assert all(overlay == picture for overlay, picture in boxes)
     assert words in page.locator(".hint").first.inner_text()
+    assert "The box" not in page.locator(".hint").first.inner_text()
     page.keyboard.press("e")
     assert page.locator("img.overlay").count() == 0
     assert "to hear it" in page.locator(".hint").first.inner_text()
@@ -265,6 +266,16 @@ def test_boxes_say_which_maps_they_are_of(visit: Visit, gallery: Path, maps: str
     page.wait_for_selector(".row.odd button.tile")
     page.keyboard.press("e")
     assert words in page.locator(".hint").first.inner_text()
+
+
+def test_a_box_around_what_glows_is_said_to_be_so(visit: Visit, gallery: Path) -> None:
+    page = visit(gallery)
+    about = {"hasEvidence": True, "maps": "contrast", "hasBoxes": True, "boxMaps": "contrast"}
+    page.evaluate("(about) => { Object.assign(app.index, about); }", about)
+    go_to(page, "#/cluster/0")
+    page.wait_for_selector(".row.odd button.tile")
+    page.keyboard.press("e")
+    assert page.locator(".hint").first.inner_text().endswith("The box is around its largest hot part.")
 
 
 def test_boxes_lie_on_their_pictures_and_follow_the_evidence_switch(visit: Visit, gallery: Path) -> None:

@@ -13,6 +13,7 @@ const BOX_WORDS = {
   contrast: "The box is around what differs most from the rest of the picture, whatever the cluster.",
   heard: "The box is around the parts of the picture that look most like what is heard, each looked at by itself.",
 };
+const SAME_BOX = "The box is around its largest hot part.";
 const GLOW_WORDS = {
   contrast: "In the picture glows what differs most from the rest of it, whatever the cluster; in the sound, what the model goes by.",
   evidence: "What glows is what the model goes by; in the picture that is often beside the thing itself.",
@@ -245,7 +246,8 @@ const clusterView = {
     const { hasEvidence, hasBoxes, boxMaps, maps, worth } = app.index;
     const measured = worth ? `${worth[0].toUpperCase()}${worth.slice(1)}.` : UNMEASURED;
     const glow = hasEvidence && `${GLOW_WORDS[maps]} ${measured}`;
-    const why = present([glow, hasBoxes && BOX_WORDS[boxMaps]]).join(" ");
+    const box = hasEvidence && boxMaps === maps ? SAME_BOX : BOX_WORDS[boxMaps];
+    const why = present([glow, hasBoxes && box]).join(" ");
     const say = () => fillWith(words, evidence.shown && why ? why : hint);
     if (why) {
       const toggle = button("Where and when", () => {
