@@ -46,3 +46,4 @@ def test_a_table_that_was_not_solved_is_named(benchmarks: dict[str, ModuleType])
     failed = solved | {"name": "12: made up", "converged": False, "error": 0.5, "passes": 200}
     page = module.page({"11": solved, "12": failed})
     assert "| all | 2 |" in page and "| 12: made up | 200, stopped | 5.0e-01 |" in page
+    assert f"at most {solved['inner']:.1f} |" in page

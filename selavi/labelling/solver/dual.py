@@ -25,9 +25,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from selavi.labelling.solver.candidates import CandidateTable
+from selavi.labelling.solver.gaps import GAP_BINS, ways
 from selavi.labelling.solver.problem import Overview, Problem, SumRanks, marginal_error
 from selavi.labelling.solver.secants import Secants
-from selavi.labelling.solver.tables import GAP_BINS, MAX_DENSE_CLUSTERS, Curvature, LargeEntries, Table, gap_edges
+from selavi.labelling.solver.tables import MAX_DENSE_CLUSTERS, Curvature, LargeEntries, Table
 
 CG_REDUCTION = 1e-6
 """Squared residual, in the preconditioner's norm, down to which conjugate gradients are taken."""
@@ -55,8 +57,7 @@ class Sums(NamedTuple):
     large: PlanEntries | None
     """For many clusters, where the curvature was asked for."""
     ways: Tensor | None
-    """(K,) nats that each cluster has to go until its mass is right while all others stay, where the gaps were asked
-    for."""
+    """(K,) nats that each cluster has to go until its mass is right while all others stay, where gaps are counted."""
 
 
 class PlanEntries:
@@ -159,33 +160,38 @@ class Dual:
 
     def read(
         self,
-        table: Table,
+        table: Table | CandidateTable,
         num_rows: int,
         potentials: Tensor,
         sharpness: float,
         *,
         curvature: bool,
-        gaps: bool = False,
     ) -> Sums:
         """Read all rows of a table once, `num_rows` over all processes."""
         num_clusters = len(self.full_target)
-        offsets = torch.full_like(self.full_target, -torch.inf)
-        offsets[self.active] = potentials
+        offsets = self.offsets(potentials)
         if not curvature:
             total = self.sum_ranks(table.masses(offsets, sharpness))
-            return self._slope(total, potentials)
-        own = table.curvature(offsets, sharpness, gaps=gaps)
+            return self.slope(total, potentials)
+        own = table.curvature(offsets, sharpness)
         counts = own.masses.new_zeros(0) if own.gaps is None else own.gaps.flatten()
         parts = [own.masses, own.tails.flatten(), counts, own.pairs.flatten()]
         masses, tails, counts, pairs = self.sum_ranks(torch.cat(parts)).split([len(part) for part in parts])
-        sums = self._slope(masses, potentials)
+        sums = self.slope(masses, potentials)
         sums = sums._replace(tails=tails.view(3, -1)[:, self.active] / num_rows)
-        if gaps:
+        if len(counts):
             counts = counts.view(2, num_clusters, GAP_BINS)[:, self.active]
-            sums = sums._replace(ways=ways(counts, sums, num_rows))
+            sums = sums._replace(ways=ways(counts, sums.masses, sums.gradient, num_rows))
         return self._with_curvature(sums, own, pairs, num_rows)
 
-    def _slope(self, masses: Tensor, potentials: Tensor) -> Sums:
+    def offsets(self, potentials: Tensor) -> Tensor:
+        """(K,) of all clusters, as tables take them: -inf for those that are not active."""
+        offsets = torch.full_like(self.full_target, -torch.inf)
+        offsets[self.active] = potentials
+        return offsets
+
+    def slope(self, masses: Tensor, potentials: Tensor) -> Sums:
+        """Sums without curvature, of the masses (K,) of all clusters, in any unit."""
         masses = masses[self.active]
         masses = masses / masses.sum()  # takes away what rounding did to the sums of the rows
         target = self.target_at(potentials)
@@ -230,34 +236,6 @@ class Dual:
             weights = sums.target * self.relaxed
             terms.append((weights, weights, 0.5 / (self.size_strength * weights.sum().item())))
         return terms
-
-
-def ways(counts: Tensor, sums: Sums, num_rows: int) -> Tensor:
-    """(K,) nats that each cluster has to go until its mass is right while all others stay.
-
-    Args:
-        counts: (2, K, GAP_BINS) clips by the gap at which they come over to a cluster, and at which they leave it.
-        sums: the masses, and what they should be.
-        num_rows: N of all processes.
-    """
-    #  mass that comes over   ┌───────     need
-    #                   ┌─────┘ ─ ─ ─ ─ ─ ─ ─
-    #              ─────┘     ↑
-    #              0   gap    way    gap
-    masses, need = sums.masses * num_rows, -sums.gradient * num_rows
-    counts = counts.clone()
-    # Clips that waver come over, or leave, within a few nats.
-    counts[0, :, 0] = (num_rows - counts[0, :, 1:].sum(1) - masses).clamp(min=0)
-    counts[1, :, 0] = (masses - counts[1, :, 1:].sum(1)).clamp(min=0)
-    rising = (need > 0)[:, None]
-    curve = torch.where(rising, counts[0], counts[1]).cumsum(1)
-    place = (curve < need.abs()[:, None]).sum(1, keepdim=True).clamp(max=GAP_BINS - 1)
-    before = (place - 1).clamp(min=0)
-    below = torch.where(place > 0, curve.gather(1, before), 0.0)
-    share = ((need.abs()[:, None] - below) / (curve.gather(1, place) - below).clamp(min=1e-300)).clamp(0, 1)
-    edges = gap_edges().to(curve.device).expand(len(curve), -1)
-    start = torch.where(place > 0, edges.gather(1, before), 0.0)
-    return (start + share * (edges.gather(1, place) - start))[:, 0]
 
 
 @dataclass

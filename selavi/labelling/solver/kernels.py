@@ -53,11 +53,6 @@ _num_threads: ContextVar[int | None] = ContextVar("num_threads", default=None)
 LARGE = _F(0.01)
 MOST_LARGE = 32  # kept of a row
 
-# Gaps are counted below 4 nats, in quarters of an octave (the leading bits of a float32) up to 2 ** 16, and beyond.
-GAP_SHIFT = 21
-FIRST_GAP = (127 + 2) << 2
-GAP_BINS = 57
-
 # The compiler may reorder sums (it must, to use vectors) and knows that no NaN comes here; -inf may.
 _FAST = {"reassoc", "contract", "arcp", "nnan", "nsz"}
 
@@ -296,54 +291,8 @@ def _flush_small(few, mass, tails):
     _flush(few[2], tails[2])
 
 
-@njit(fastmath=_FAST, cache=True)
-def _gap_bin(gap):
-    """Where a gap (nats) is counted; one below 0 is a small one."""
-    place = (_as_bits(gap) >> np.int32(GAP_SHIFT)) - np.int32(FIRST_GAP - 1)
-    return min(max(place, np.int32(0)), np.int32(GAP_BINS - 1))
-
-
-@njit(fastmath=_FAST, cache=True)
-def _measure_gaps(scores, n, exponents, sharpness, entries, weight, gaps, bins):
-    """The gaps of a row into gaps and bins; the least of them, and how far the largest entry lies above the others.
-
-    A gap is how far (nats) a potential has to rise until its entry is as large as all of the row.
-    """
-    reference, total = _reference(scores, n, exponents, sharpness), -np.log2(weight)
-    negative_least = _F(-np.inf)
-    for k in range(len(exponents)):
-        gap = _LN_2 * (total - (sharpness * (scores[n, k] - reference) + exponents[k]))
-        gaps[k], bins[k] = gap, _gap_bin(gap)
-        negative_least = _larger(negative_least, -gap)
-    least = -negative_least
-    negative_second, others, num_least = _F(-np.inf), _F(0), 0
-    for k in range(len(exponents)):
-        is_least = gaps[k] == least
-        num_least += 1 if is_least else 0
-        others += _F(0) if is_least else entries[k]
-        negative_second = _larger(negative_second, _F(-np.inf) if is_least else -gaps[k])
-    if num_least > 1:
-        return least, _F(0)
-    if others > _F(1e-20):  # far above what _FLOOR makes of entries
-        return least, -np.log(others * weight) - least
-    return least, -negative_second - least
-
-
-@njit(cache=True)
-def _count_gaps(scores, n, exponents, sharpness, entries, weight, gaps, bins, counts):
-    """Count a row's gaps, (2, K, GAP_BINS)."""
-    least, lead = _measure_gaps(scores, n, exponents, sharpness, entries, weight, gaps, bins)
-    lead_bin = _gap_bin(lead)
-    for k in range(len(exponents)):
-        counts[0, k, bins[k]] += 1
-    if lead_bin > 0:
-        for k in range(len(exponents)):
-            if gaps[k] == least:
-                counts[1, k, lead_bin] += 1
-
-
 @njit(nogil=True, fastmath=_FAST, cache=True)
-def _coupling(first_part, end_part, scores, exponents, factors, sharpness, all_masses, all_tails, pairs, all_gaps):
+def _coupling(first_part, end_part, scores, exponents, factors, sharpness, all_masses, all_tails, pairs):
     num_rows, num_clusters = len(scores), len(exponents)
     per_part = -(-num_rows // len(pairs))
     for part in range(first_part, end_part):
@@ -352,13 +301,10 @@ def _coupling(first_part, end_part, scores, exponents, factors, sharpness, all_m
         words = flags.view(np.uint64)
         clusters, values = np.empty(num_clusters, np.int64), np.empty(num_clusters, np.float32)
         mass, tails, mine = all_masses[part], all_tails[part], pairs[part]
-        gaps, bins = np.empty(num_clusters, np.float32), np.empty(num_clusters, np.int32)
         mine[:] = 0.0
         first, end = part * per_part, min(num_rows, (part + 1) * per_part)
         for n in range(first, end):
             weight = _plan_row(scores, n, exponents, factors, sharpness, entries, 0)
-            if len(all_gaps):
-                _count_gaps(scores, n, exponents, sharpness, row, weight, gaps, bins, all_gaps[part])
             num_large, in_large = _take_large(row, weight, flags, words, clusters, values, num_clusters, mass, tails)
             _add_small(row, weight, in_large, few)
             for i in range(num_large):
@@ -382,11 +328,9 @@ def _symmetric_sum(first_row, end_row, pairs):
 
 
 def coupling(
-    scores: np.ndarray, potentials: np.ndarray, sharpness: float, pairs: np.ndarray, with_gaps: bool
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    scores: np.ndarray, potentials: np.ndarray, sharpness: float, pairs: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Sums over the rows for the Hessian: masses (K,), tails (3, K), and the coupling in pairs[0], of (PARTS, K, K).
-
-    The third are the counts of gaps (2, K, GAP_BINS), 0 where they are not asked for.
 
     pairs[0, i, j] is the sum of ``p_i * p_j`` where both entries of a row are large.  Of the coupling of the other
     entries the tails are the row sums: of large entries with small ones, of small with large, of small with small.
@@ -394,72 +338,58 @@ def coupling(
     exponents, factors, scale = _in_powers_of_two(potentials, sharpness)
     all_masses, tails = np.zeros((PARTS, len(potentials))), np.zeros((PARTS, 3, len(potentials)))
     pairs = pairs[: min(PARTS, 1 + len(scores) // _ROWS_PER_PART)]
-    gaps = _empty_gaps(len(pairs) if with_gaps else 0, len(potentials))
-    _in_threads(_coupling, len(pairs), scores, exponents, factors, scale, all_masses, tails, pairs, gaps)
+    _in_threads(_coupling, len(pairs), scores, exponents, factors, scale, all_masses, tails, pairs)
     _symmetric_sum(0, pairs.shape[1], pairs)
-    return all_masses.sum(0) * factors, tails.sum(0), gaps.sum(0)
-
-
-def _empty_gaps(num_parts: int, num_clusters: int) -> np.ndarray:
-    return np.zeros((num_parts, 2, num_clusters, GAP_BINS), np.int32)
+    return all_masses.sum(0) * factors, tails.sum(0)
 
 
 @njit(nogil=True, fastmath=_FAST, cache=True)
 def _large_entries(
-    first_part, end_part, scores, exponents, factors, sharpness, sums, all_tails, clusters, values, counts, all_gaps
+    first_chunk, end_chunk, scores, exponents, factors, sharpness, all_masses, all_tails, clusters, values, counts
 ):
     num_rows, num_clusters = len(scores), len(exponents)
-    gaps, bins = np.empty(num_clusters, np.float32), np.empty(num_clusters, np.int32)
-    num_parts = len(all_gaps) if len(all_gaps) else len(sums)
-    for part in range(first_part, end_part):
-        for chunk in range(part * len(sums) // num_parts, (part + 1) * len(sums) // num_parts):
-            entries, few = np.empty((1, num_clusters), np.float32), np.zeros((3, num_clusters), np.float32)
-            row, flags = entries[0], np.zeros((num_clusters + 7) // 8 * 8, np.uint8)
-            words = flags.view(np.uint64)
-            mass, tails = sums[chunk], all_tails[chunk]
-            first, end = chunk * _CHUNK, min(num_rows, (chunk + 1) * _CHUNK)
-            for n in range(first, end):
-                weight = _plan_row(scores, n, exponents, factors, sharpness, entries, 0)
-                if len(all_gaps):
-                    _count_gaps(scores, n, exponents, sharpness, row, weight, gaps, bins, all_gaps[part])
-                counts[n], in_large = _take_large(
-                    row, weight, flags, words, clusters[n], values[n], MOST_LARGE, mass, tails
-                )
-                _add_small(row, weight, in_large, few)
-                if (n - first) % _FLUSH == _FLUSH - 1:
-                    _flush_small(few, mass, tails)
-            _flush_small(few, mass, tails)
+    for chunk in range(first_chunk, end_chunk):
+        entries, few = np.empty((1, num_clusters), np.float32), np.zeros((3, num_clusters), np.float32)
+        row, flags = entries[0], np.zeros((num_clusters + 7) // 8 * 8, np.uint8)
+        words = flags.view(np.uint64)
+        mass, tails = all_masses[chunk], all_tails[chunk]
+        first, end = chunk * _CHUNK, min(num_rows, (chunk + 1) * _CHUNK)
+        for n in range(first, end):
+            weight = _plan_row(scores, n, exponents, factors, sharpness, entries, 0)
+            counts[n], in_large = _take_large(
+                row, weight, flags, words, clusters[n], values[n], MOST_LARGE, mass, tails
+            )
+            _add_small(row, weight, in_large, few)
+            if (n - first) % _FLUSH == _FLUSH - 1:
+                _flush_small(few, mass, tails)
+        _flush_small(few, mass, tails)
 
 
 def large_entries(
-    scores: np.ndarray, potentials: np.ndarray, sharpness: float, with_gaps: bool
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    scores: np.ndarray, potentials: np.ndarray, sharpness: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Masses (K,) and tails (3, K) as in `coupling`, and the entries above the threshold, at most MOST_LARGE of a row.
 
-    Returns masses, tails, of the entries the row starts (N + 1,), clusters and values, as in a CSR matrix, and the
-    counts of gaps (2, K, GAP_BINS), 0 where they are not asked for.
+    Returns masses, tails, and of the entries the row starts (N + 1,), clusters and values, as in a CSR matrix.
     """
     exponents, factors, scale = _in_powers_of_two(potentials, sharpness)
     num_rows, num_clusters = len(scores), len(potentials)
     num_chunks = _num_chunks(scores)
-    num_parts = min(PARTS, num_chunks) if with_gaps else num_chunks
-    gaps = _empty_gaps(num_parts if with_gaps else 0, num_clusters)
-    sums, tails = np.zeros((num_chunks, num_clusters)), np.zeros((num_chunks, 3, num_clusters))
+    all_masses, tails = np.zeros((num_chunks, num_clusters)), np.zeros((num_chunks, 3, num_clusters))
     clusters = np.empty((num_rows, MOST_LARGE), np.int32)
     values = np.empty((num_rows, MOST_LARGE), np.float32)
     counts = np.zeros(num_rows, np.int64)
     _in_threads(
-        _large_entries, num_parts, scores, exponents, factors, scale, sums, tails, clusters, values, counts, gaps
+        _large_entries, num_chunks, scores, exponents, factors, scale, all_masses, tails, clusters, values, counts
     )
     kept = np.arange(MOST_LARGE) < counts[:, None]
     starts = np.concatenate([np.zeros(1, np.int64), counts.cumsum()])
     return (
-        sums.sum(0) * factors,
+        all_masses.sum(0) * factors,
         tails.sum(0),
         starts,
         clusters[kept].astype(np.int64),
         values[kept].astype(np.float64),
-        gaps.sum(0),
     )
 
 

@@ -12,15 +12,17 @@ Newton's method converges in a few reads of all rows from near the optimum.  Thr
 - potentials of an earlier labelling.
 
 Where a cluster is so far from the clips that its mass does not answer to its potential, the Hessian says nothing of
-how far it has to go.  The read counts, for each cluster, how many nats each clip is away, which gives the way after
-which its mass would be right if all others stayed:
+how far it has to go, and many steps are needed.  They are taken over each clip's likeliest clusters (`candidates`),
+which are a small part of the scores; then all rows are read to see what that was worth, and to take the candidates
+anew.  So each rise of the sharpness costs about one read of all rows:
 
-      mass                 ┌────────
-      of the      target ─ ┼ ─ ─ ─ ─     a Newton step goes nowhere, or anywhere; the way ends where
-      cluster   ───────────┘             so many clips come over as are wanted
-                here ────▶ way
+      all rows     read ─┐          ┌─ read ─┐          ┌─ read: solved
+      candidates         └─ steps ──┘        └─ steps ──┘
 
-Several clusters that hang together may have to go further than each alone: there steps grow until the mass answers.
+These small reads count, for each cluster, how many nats each clip is away (`gaps`), which gives the way after which
+its mass would be right if all others stayed.  Several clusters that hang together may have to go further than each
+alone: there steps grow until the mass answers.
+
 Where scores are mild and clips few, scaling with Anderson's mixing needs fewer reads; where Newton makes no progress,
 plain scaling is slow and sure.  Where short steps gain little, `secants` correct the Hessian; where the shortest gain
 nothing, float32 is at its end and the rows are read in float64.
@@ -28,12 +30,14 @@ nothing, float32 is at its end and the rows are read in float64.
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from selavi.labelling.solver.candidates import CandidateTable
 from selavi.labelling.solver.dual import Dual, NewtonEquation, Sums
 from selavi.labelling.solver.problem import marginal_error
 from selavi.labelling.solver.secants import Secants
@@ -128,19 +132,63 @@ class Tuning:
     scaling_patience: int = 200
     """Scaling passes without the error falling by 1 %."""
 
+    candidate_reads: int = 5
+    """Reads after which, where clusters have a long way to go, each clip's likeliest clusters are taken, ..."""
+    candidate_patience: int = 12
+    """... or this many where the error at the final sharpness is below ..."""
+    candidate_close: float = 0.02
+    """... this."""
+    num_candidates: int = 16
+    """Clusters that are taken of each clip at first, ..."""
+    first_share: float = 0.125
+    """... or this share of the clusters where that is fewer; in the end at most ..."""
+    last_share: float = 0.5
+    """... this share, ..."""
+    most_candidates: int = 1 << 20
+    """... and as many of all clips of a process, which take some 120 MB."""
+    fewest_candidates: int = 3
+    """With fewer of a clip they are not worth while."""
+    candidate_gain: float = 0.1
+    """A round that leaves more of the error than this doubles their number for the next one."""
+    candidate_ratio: float = 6.3
+    """How much the sharpness rises in a round."""
+    candidate_error: float = 1e-4
+    """Error over the candidates with which a round is left that is not at the final sharpness."""
+    candidate_rounds: int = 4
+    """Rounds without the error falling by half."""
+
 
 TUNING = Tuning()
 
 
 class Level:
-    """A set of rows that the dual problem is solved on, a sample or all, and the best potentials so far."""
+    """What the dual problem is solved on, and the best potentials so far.
 
-    def __init__(self, table: Table, num_rows: int, share: float, tol: float) -> None:
-        self.table, self.num_rows, self.share, self.tol = table, num_rows, share, tol
+    Args:
+        table: the scores of all rows, of a sample, or of each clip's candidates.
+        num_rows: of them, over all processes.
+        share: of all scores, what a read of the table is counted as.
+        tol: marginal error at which the level is solved, ...
+        sharpness: ... at this sharpness.
+        reserve: passes that are kept for what follows.
+    """
+
+    def __init__(
+        self,
+        table: Table | CandidateTable,
+        num_rows: int,
+        share: float,
+        tol: float,
+        sharpness: float,
+        reserve: float = 0.0,
+    ) -> None:
+        self.table, self.num_rows, self.share, self.tol, self.sharpness = table, num_rows, share, tol, sharpness
         self.best: Tensor | None = None
         self.best_error = math.inf
         self.best_sums: Sums | None = None
         self.is_exact = False
+        self.reserve = reserve
+        self.num_reads = 0
 
     def make_exact(self) -> None:
         """Read the rows in float64 from now on."""
@@ -189,9 +237,9 @@ class Search:
         self.dual, self.max_passes, self.tuning = dual, max_passes, TUNING
         self.equation = NewtonEquation(dual)
         self.num_reads = 0.0
+        self.num_candidate_reads = 0.0  # of num_reads
         self.num_hessians = 0
-        self.is_far = False  # whether a step was as long as one may be: clusters have a long way to go
-        self.level = self.all_rows = Level(table, dual.overview.num_rows, 1.0, tol)
+        self.level = self.all_rows = Level(table, dual.overview.num_rows, 1.0, tol, dual.sharpness)
 
     def run(self, initial_potentials: Tensor | None) -> None:
         """Try what is fast first, and what is sure in the end."""
@@ -240,10 +288,12 @@ class Search:
         return [stride for stride in strides if stride >= tuning.sample_growth]
 
     def _sample(self, stride: int) -> Level:
+        assert not isinstance(self.all_rows.table, CandidateTable)
         table = self.all_rows.table.sample(stride)
         num_rows = int(self.dual.sum_ranks(self.dual.target.new_tensor([float(table.num_rows)])).item())
         tol = self.tuning.sample_error * (len(self.dual.full_target) / num_rows) ** 0.5
-        return Level(table, num_rows, num_rows / self.dual.overview.num_rows, max(tol, self.all_rows.tol))
+        share = num_rows / self.dual.overview.num_rows
+        return Level(table, num_rows, share, max(tol, self.all_rows.tol), self.dual.sharpness)
 
     def _cold_start(self) -> None:
         steps_up = self.dual.overview.spread > self.tuning.mild_spread
@@ -259,7 +309,59 @@ class Search:
 
     def _newton(self, potentials: Tensor, fraction: float, *, warm: bool = False) -> None:
         """Newton's method from a fraction of the sharpness; a warm start is given up early."""
-        NewtonRun(self, potentials, fraction * self.dual.sharpness, is_warm=warm).run()
+        run = NewtonRun(self, potentials, fraction * self.dual.sharpness, is_warm=warm)
+        run.run()
+        if run.hands_over() and not self.level.is_solved():
+            self._by_candidates(run.potentials, run.sharpness)
+            if not self.level.is_solved():
+                run.resume()
+
+    def _by_candidates(self, potentials: Tensor, sharpness: float) -> None:
+        """Solve the problem over each clip's likeliest clusters, read all rows there, and so on.
+
+        A round costs one read of all rows, and those of its candidates, which are counted by their share of a row.
+        """
+        dual, tuning, level = self.dual, self.tuning, self.level
+        assert not isinstance(level.table, CandidateTable)
+        fewer = max(tuning.fewest_candidates, int(tuning.first_share * len(dual.active)))
+        num_candidates = min(tuning.num_candidates, fewer, self.most_candidates())
+        patience = Patience(tuning.candidate_rounds, 0.5, 0)
+        last_error, last_sharpness = math.inf, 0.0
+        for num_rounds in itertools.count():
+            if not self.may_read():
+                return
+            if self.is_last_read():
+                # It must tell the error of what is returned.
+                potentials = dual.proportional(potentials, level.sharpness / sharpness)
+                sharpness = level.sharpness
+            table = CandidateTable(level.table, dual.offsets(potentials), sharpness, num_candidates, dual.sum_ranks)
+            sums = dual.slope(dual.sum_ranks(table.true_masses.clone()), potentials)
+            self.num_reads += level.share
+            is_final = sharpness == level.sharpness
+            if is_final:
+                level.note(potentials, sums)
+            if level.is_solved() or (is_final and patience.is_out(sums.error, num_rounds)):
+                return
+            if sharpness == last_sharpness and sums.error > tuning.candidate_gain * last_error:
+                num_candidates = min(2 * num_candidates, self.most_candidates())
+            last_error, last_sharpness = sums.error, sharpness
+            following = min(level.sharpness, tuning.candidate_ratio * sharpness)
+            tol = max(0.1 * level.tol, 0.01 * sums.error) if is_final else tuning.candidate_error
+            share = level.share * num_candidates / len(dual.full_target)
+            self.level = Level(table, level.num_rows, share, tol, following, reserve=level.share)
+            reads_before = self.num_reads
+            NewtonRun(self, potentials, sharpness, is_warm=False).run()
+            self.num_candidate_reads += self.num_reads - reads_before
+            self.level, best = level, self.level.best
+            if best is None:
+                return
+            potentials, sharpness = best, following
+
+    def most_candidates(self) -> int:
+        """How many clusters of each clip may be held and are worth while."""
+        tuning = self.tuning
+        per_row = tuning.most_candidates * self.dual.overview.num_ranks // self.level.num_rows
+        return min(per_row, int(tuning.last_share * len(self.dual.active)))
 
     def has_few_rows(self) -> bool:
         """Whether a Hessian costs much compared with a pass."""
@@ -275,27 +377,24 @@ class Search:
         is_spread = self.dual.overview.spread > self.tuning.hard_spread
         return self.level is self.all_rows and is_spread and self.has_few_rows()
 
-    def read(self, potentials: Tensor, sharpness: float, *, curvature: bool, gaps: bool = False) -> Sums:
-        """Read all rows of the level once, and keep the potentials if they are the best.
-
-        Gaps, which take longer than all else of a read, are counted where the problem is such that they help.
-        """
+    def read(self, potentials: Tensor, sharpness: float, *, curvature: bool) -> Sums:
+        """Read all rows of the level once, and keep the potentials if they are the best."""
         level = self.level
-        gaps = curvature and gaps and self.is_far and not self.dual.relaxed.any()
-        sums = self.dual.read(level.table, level.num_rows, potentials, sharpness, curvature=curvature, gaps=gaps)
+        sums = self.dual.read(level.table, level.num_rows, potentials, sharpness, curvature=curvature)
         self.num_reads += level.share
+        level.num_reads += 1
         self.num_hessians += curvature and level is self.all_rows
-        if sharpness == self.dual.sharpness:
+        if sharpness == level.sharpness:
             level.note(potentials, sums)
         return sums
 
     def may_read(self) -> bool:
         """Whether another read is within max_passes."""
-        return self.num_reads + self.level.share <= self.max_passes
+        return self.num_reads + self.level.share + self.level.reserve <= self.max_passes
 
     def is_last_read(self) -> bool:
         """Whether the next read is the last one."""
-        return self.num_reads + 2 * self.level.share > self.max_passes
+        return self.num_reads + 2 * self.level.share + self.level.reserve > self.max_passes
 
     def best(self) -> Tensor:
         """The potentials of the active clusters with the least error."""
@@ -378,6 +477,8 @@ class NewtonRun:
         curved: the last sums at this sharpness that came with a Hessian.
         secants: short steps that led here.
         is_slow: whether a step with an earlier Hessian gained less than a digit.
+        is_far: whether a step was as long as one may be: clusters have a long way to go.
+        has_resumed: whether candidates have been tried and did not help.
         stretch: longest step, in units of the usual one.
         room: from where the last step began to where one overshot (nats); inf where none did.
     """
@@ -392,7 +493,7 @@ class NewtonRun:
         self.damping = 0.0
         self.curved: Sums | None = None
         self.secants = Secants(self.tuning.num_secants)
-        self.is_slow = False
+        self.is_slow = self.is_far = self.has_resumed = False
         self.stretch, self.room = 1.0, math.inf
         self.largest_error = 0.0
         self.num_backtracks = 0
@@ -404,6 +505,8 @@ class NewtonRun:
     def run(self) -> None:
         """Step until the level is solved, or nothing helps any more."""
         while self.search.may_read():
+            if self.hands_over():
+                return
             sums = self._read()
             if self._is_solved(sums) or self._is_hopeless(sums):
                 return
@@ -414,7 +517,7 @@ class NewtonRun:
                 if self._is_final():
                     return
                 # Nothing moves at this stage: see whether the final sharpness does better before giving up.
-                self._go_to(self.potentials, self.dual.sharpness)
+                self._go_to(self.potentials, self.search.level.sharpness)
                 self.patience.renew(self.search.num_reads)
             elif self._has_overshot(sums):
                 if self.num_backtracks == self.tuning.max_backtracks:
@@ -428,21 +531,35 @@ class NewtonRun:
                     return
                 self._take(step, sums)
 
+    def hands_over(self) -> bool:
+        """Whether clusters have so long a way to go that they should go it over each clip's likeliest clusters."""
+        search, tuning = self.search, self.tuning
+        if self.is_warm or self.has_resumed or not self.is_far or self.dual.relaxed.any():
+            return False
+        if isinstance(search.level.table, CandidateTable) or search.most_candidates() < tuning.fewest_candidates:
+            return False
+        is_close = self._is_final() and self.error < tuning.candidate_close
+        return search.level.num_reads >= (tuning.candidate_patience if is_close else tuning.candidate_reads)
+
+    def resume(self) -> None:
+        """Go on to the end from where this was handed over."""
+        self.has_resumed = True
+        self.patience.renew(self.search.num_reads)
+        self.run()
+
     def _is_final(self) -> bool:
-        return self.sharpness == self.dual.sharpness
+        return self.sharpness == self.search.level.sharpness
 
     def _read(self) -> Sums:
         """Read the rows here; near the end without a Hessian, while each step with an earlier one gains a digit."""
         if self.search.is_last_read() and not self._is_final():
             # The last pass must tell the error of what is returned.
-            self._go_to(self.potentials, self.dual.sharpness)
+            self._go_to(self.potentials, self.search.level.sharpness)
         tuning = self.tuning
         close = tuning.chord_error if self.dual.forms_hessian else tuning.chord_error_large
         is_close = self.error < close and self.largest_error < tuning.chord_largest
         reuse = self.curved is not None and self.step is not None and is_close and not self.is_slow
-        # After a short step no cluster has a long way left.
-        gaps = self.step is None or _length(self.step) > self.tuning.max_step_range
-        sums = self.search.read(self.potentials, self.sharpness, curvature=not reuse, gaps=gaps)
+        sums = self.search.read(self.potentials, self.sharpness, curvature=not reuse)
         if reuse:
             self.is_slow = sums.error > 0.1 * self.error
         else:
@@ -552,13 +669,13 @@ class NewtonRun:
         """Go on to the next stage if the step is short; else go at most as far as the quadratic model holds."""
         length = _length(step)
         if not self._is_final() and length <= self.tuning.advance_range:
-            following = min(self.dual.sharpness, self.sharpness * self.tuning.sharpness_ratio)
+            following = min(self.search.level.sharpness, self.sharpness * self.tuning.sharpness_ratio)
             self._go_to(self.potentials + step, following)
             self.patience.renew(self.search.num_reads)
             return
         longest = self._longest_step()
         # Where nothing holds a cluster, its own error lets it go so far and no further.
-        self.search.is_far |= length > 0.9 * self.tuning.max_step_range
+        self.is_far |= length > 0.9 * self.tuning.max_step_range
         if length > longest:
             step = self._shortened(step, longest, sums)
         self.step, self.error, self.gradient = step, sums.error, sums.gradient

@@ -37,8 +37,6 @@ _NEVER = 1e12
 # Where K > 1024: as in `kernels`.
 _LARGE = 0.01
 _MOST_LARGE = 32
-# As in `kernels`: quarters of an octave of nats.
-_GAP_SHIFT, _FIRST_GAP, GAP_BINS = 21, (127 + 2) << 2, 57
 
 
 class Survey(NamedTuple):
@@ -77,15 +75,8 @@ class Curvature(NamedTuple):
     """(K, K) coupling of large entries, off the diagonal; (0, 0) where large entries are given.  Valid until the
     next call."""
     large: LargeEntries | None
-    gaps: Tensor | None
-    """(2, K, GAP_BINS) where they were asked for: how many clips come over to a cluster when its potential rises by so
-    many nats, and how many leave it when it falls."""
-
-
-def gap_edges() -> Tensor:
-    """(GAP_BINS,) nats up to which gaps are counted in each bin; the last one holds all that are further."""
-    bits = torch.arange(_FIRST_GAP, _FIRST_GAP + GAP_BINS, dtype=torch.int32) << _GAP_SHIFT
-    return bits.view(torch.float32).double()
+    gaps: Tensor | None = None
+    """(2, K, GAP_BINS) where they are counted, see `gaps`."""
 
 
 class Table(Protocol):
@@ -119,8 +110,8 @@ class Table(Protocol):
         """(K,) float64 sum of the plan's rows."""
         ...
 
-    def curvature(self, potentials: Tensor, sharpness: float, *, gaps: bool = False) -> Curvature:
-        """Masses and sums for the Hessian, and the gaps if they are asked for."""
+    def curvature(self, potentials: Tensor, sharpness: float) -> Curvature:
+        """Masses and sums for the Hessian."""
         ...
 
     def labels(self, potentials: Tensor, sharpness: float) -> Tensor:
@@ -202,18 +193,11 @@ class DenseTable:
             reference = torch.add(high, block, alpha=sharpness).amax(1, keepdim=True) / sharpness
             yield rows, torch.add(high, block - reference, alpha=sharpness).add_(low)
 
-    def _plan(
-        self, potentials: Tensor, sharpness: float, gap_counts: Tensor | None = None
-    ) -> Iterator[tuple[slice, Tensor]]:
-        """Blocks of the plan; their gaps are added to the counts, where there are any."""
+    def _plan(self, potentials: Tensor, sharpness: float) -> Iterator[tuple[slice, Tensor]]:
         for rows, plan in self._scaled(potentials, sharpness):
             plan -= plan.amax(1, keepdim=True)
-            relative = None if gap_counts is None else plan.clone()
             plan.clamp_(min=_FLOOR[self.dtype]).exp_()
-            total = plan.sum(1, keepdim=True)
-            if gap_counts is not None and relative is not None:
-                _add_gaps(gap_counts, relative, total)
-            plan /= total
+            plan /= plan.sum(1, keepdim=True)
             yield rows, plan
 
     def survey(self, forbidden: Tensor, sharpness: float) -> Survey:
@@ -244,19 +228,18 @@ class DenseTable:
             masses += plan.sum(0, dtype=torch.float64)
         return masses
 
-    def curvature(self, potentials: Tensor, sharpness: float, *, gaps: bool = False) -> Curvature:
+    def curvature(self, potentials: Tensor, sharpness: float) -> Curvature:
         """Masses and sums for the Hessian, exact where K <= 1024."""
         masses = torch.zeros(self.num_clusters, dtype=torch.float64, device=self.device)
         tails = masses.new_zeros(3, self.num_clusters)
-        gap_counts = masses.new_zeros(2, self.num_clusters, GAP_BINS) if gaps else None
         if self.num_clusters <= MAX_DENSE_CLUSTERS:
             pairs = masses.new_zeros(self.num_clusters, self.num_clusters)
-            for _, plan in self._plan(potentials, sharpness, gap_counts):
+            for _, plan in self._plan(potentials, sharpness):
                 masses += plan.sum(0, dtype=torch.float64)
                 pairs += plan.T @ plan
-            return Curvature(masses, tails, pairs.fill_diagonal_(0.0), None, gap_counts)
+            return Curvature(masses, tails, pairs.fill_diagonal_(0.0), None)
         counts, clusters, values = [], [], []
-        for _, plan in self._plan(potentials, sharpness, gap_counts):
+        for _, plan in self._plan(potentials, sharpness):
             masses += plan.sum(0, dtype=torch.float64)
             largest = plan.topk(min(_MOST_LARGE, self.num_clusters), dim=1)
             kept = largest.values > _LARGE
@@ -270,8 +253,8 @@ class DenseTable:
             counts.append(kept.sum(1))
             clusters.append(largest.indices[kept])
             values.append(p[kept].double())
-        large = _csr(counts, clusters, values, self.device)
-        return Curvature(masses, tails, masses.new_zeros(0, 0), large, gap_counts)
+        large = join_large(counts, clusters, values, self.device)
+        return Curvature(masses, tails, masses.new_zeros(0, 0), large)
 
     def labels(self, potentials: Tensor, sharpness: float) -> Tensor:
         """(N,) int64 cluster of the largest entry of each row."""
@@ -289,26 +272,6 @@ class DenseTable:
             out[1, rows] = (largest[:, 0] - largest[:, 1:].sum(1)).float()
             out[2, rows] = torch.special.entr(plan).sum(1).float()
         return out
-
-
-def _add_gaps(counts: Tensor, scaled: Tensor, total: Tensor) -> None:
-    """Count the gaps of some rows whose entries are ``exp(scaled)``, the largest of a row being 1."""
-    num_clusters = scaled.shape[1]
-    columns = torch.arange(num_clusters, device=scaled.device) * GAP_BINS
-    places = _gap_bins(total.log() - scaled) + columns
-    counts[0] += places.flatten().bincount(minlength=counts[0].numel()).view_as(counts[0])
-    first = scaled.argmax(1, keepdim=True)
-    second = scaled.scatter(1, first, -torch.inf).amax(1)
-    others = total[:, 0] - 1
-    digits = torch.finfo(scaled.dtype).eps ** 0.5
-    bins = _gap_bins(torch.where(others > digits, -others.log(), -second))
-    leads = (columns[first[:, 0]] + bins)[bins > 0]
-    counts[1] += leads.bincount(minlength=counts[1].numel()).view_as(counts[1])
-
-
-def _gap_bins(gaps: Tensor) -> Tensor:
-    """Where gaps (nats) are counted; one below 0 is a small one."""
-    return ((gaps.float().view(torch.int32) >> _GAP_SHIFT) - (_FIRST_GAP - 1)).clamp_(0, GAP_BINS - 1)
 
 
 class FusedTable:
@@ -351,19 +314,17 @@ class FusedTable:
         """(K,) float64 sum of the plan's rows."""
         return torch.from_numpy(_kernels().masses(self._array, potentials.double().numpy(), sharpness))
 
-    def curvature(self, potentials: Tensor, sharpness: float, *, gaps: bool = False) -> Curvature:
+    def curvature(self, potentials: Tensor, sharpness: float) -> Curvature:
         """Masses and sums for the Hessian; what small entries couple is left to the tails."""
         kernels = _kernels()
         if self.num_clusters > MAX_DENSE_CLUSTERS:
-            sums = kernels.large_entries(self._array, potentials.double().numpy(), sharpness, gaps)
-            masses, tails, starts, clusters, values, counts = (torch.from_numpy(array) for array in sums)
-            large = LargeEntries(starts, clusters, values)
-            return Curvature(masses, tails, masses.new_zeros(0, 0), large, counts.double() if gaps else None)
+            sums = kernels.large_entries(self._array, potentials.double().numpy(), sharpness)
+            masses, tails, starts, clusters, values = (torch.from_numpy(array) for array in sums)
+            return Curvature(masses, tails, masses.new_zeros(0, 0), LargeEntries(starts, clusters, values))
         if self._scratch is None:
             self._scratch = np.empty((kernels.PARTS, self.num_clusters, self.num_clusters))
-        sums = kernels.coupling(self._array, potentials.double().numpy(), sharpness, self._scratch, gaps)
-        masses, tails, counts = (torch.from_numpy(array) for array in sums)
-        return Curvature(masses, tails, torch.from_numpy(self._scratch[0]), None, counts.double() if gaps else None)
+        masses, tails = kernels.coupling(self._array, potentials.double().numpy(), sharpness, self._scratch)
+        return Curvature(torch.from_numpy(masses), torch.from_numpy(tails), torch.from_numpy(self._scratch[0]), None)
 
     def labels(self, potentials: Tensor, sharpness: float) -> Tensor:
         """(N,) int64 cluster of the largest entry of each row."""
@@ -468,25 +429,22 @@ class BlockTable:
             masses += table.masses(potentials, sharpness)
         return masses
 
-    def curvature(self, potentials: Tensor, sharpness: float, *, gaps: bool = False) -> Curvature:
+    def curvature(self, potentials: Tensor, sharpness: float) -> Curvature:
         """Masses and sums for the Hessian."""
         masses = torch.zeros(self.num_clusters, dtype=torch.float64, device=self.device)
         tails = masses.new_zeros(3, self.num_clusters)
         dense = self.num_clusters if self.num_clusters <= MAX_DENSE_CLUSTERS else 0
         pairs, large = masses.new_zeros(dense, dense), []
-        gap_counts = masses.new_zeros(2, self.num_clusters, GAP_BINS) if gaps else None
         for _, table in self._tables():
-            part = table.curvature(potentials, sharpness, gaps=gaps)
+            part = table.curvature(potentials, sharpness)
             masses, tails, pairs = masses + part.masses, tails + part.tails, pairs + part.pairs
-            if gap_counts is not None and part.gaps is not None:
-                gap_counts += part.gaps
             if part.large is not None:
                 large.append(part.large)
         joined = None
         if not dense:
             counts = [part.row_starts.diff() for part in large]
-            joined = _csr(counts, [part.clusters for part in large], [part.values for part in large], self.device)
-        return Curvature(masses, tails, pairs, joined, gap_counts)
+            joined = join_large(counts, [part.clusters for part in large], [part.values for part in large], self.device)
+        return Curvature(masses, tails, pairs, joined)
 
     def labels(self, potentials: Tensor, sharpness: float) -> Tensor:
         """(N,) int64 cluster of the largest entry of each row."""
@@ -546,9 +504,9 @@ class HalfTable:
         """(K,) float64 sum of the plan's rows."""
         return self._stored.masses(potentials, sharpness)
 
-    def curvature(self, potentials: Tensor, sharpness: float, *, gaps: bool = False) -> Curvature:
+    def curvature(self, potentials: Tensor, sharpness: float) -> Curvature:
         """Masses and sums for the Hessian."""
-        return self._stored.curvature(potentials, sharpness, gaps=gaps)
+        return self._stored.curvature(potentials, sharpness)
 
     def labels(self, potentials: Tensor, sharpness: float) -> Tensor:
         """(N,) int64 cluster of the largest entry of each row."""
@@ -559,7 +517,10 @@ class HalfTable:
         return self._source.statistics(potentials, sharpness)
 
 
-def _csr(counts: list[Tensor], clusters: list[Tensor], values: list[Tensor], device: torch.device) -> LargeEntries:
+def join_large(
+    counts: list[Tensor], clusters: list[Tensor], values: list[Tensor], device: torch.device
+) -> LargeEntries:
+    """Large entries of all rows from those of blocks of rows: how many each row has, their clusters and values."""
     starts = torch.cat([torch.zeros(1, dtype=torch.int64, device=device), *counts]).cumsum(0)
     none = torch.zeros(0, dtype=torch.int64, device=device)
     return LargeEntries(starts, torch.cat([none, *clusters]), torch.cat([none.double(), *values]))

@@ -45,8 +45,10 @@ class Labelling:
             more, for being left out.
         marginal_error: L1 distance of the soft cluster masses from their target, in [0, 2].  The target is the
             marginal, or what the relaxed problem makes of it.
-        num_passes: reads of all rows by the solver, reads of a sample counted by its share and rounded up; the
-            one read that checks the scores before and the one that takes the labels after are not counted.
+        num_passes: reads of all rows by the solver; reads of a sample, or of each clip's likeliest clusters, are
+            counted by their share of all scores, and the total is rounded up.  The one read that checks the scores
+            before and the one that takes the labels after are not counted.
+        inner_passes: how much of num_passes, before rounding, were reads of each clip's likeliest clusters alone.
         converged: whether marginal_error came down to the tolerance.
         reason: why not; empty where converged.
         num_hessians: how often the curvature was summed over all rows, in a read of its own or on the way.
@@ -60,6 +62,7 @@ class Labelling:
     potentials: Tensor
     marginal_error: float
     num_passes: int
+    inner_passes: float
     converged: bool
     reason: str
     num_hessians: int
@@ -90,7 +93,7 @@ def assign_reference(
     potentials = potentials - (target * potentials).sum()
     labels = (scaled + potentials).argmax(1)
     reason = "" if error <= tol else "max_passes reached"
-    return Labelling(labels, potentials, error, num_passes, error <= tol, reason, 0, masses)
+    return Labelling(labels, potentials, error, num_passes, 0.0, error <= tol, reason, 0, masses)
 
 
 @torch.no_grad()
@@ -159,6 +162,7 @@ def assign(
         potentials=potentials,
         marginal_error=error,
         num_passes=math.ceil(search.num_reads),
+        inner_passes=search.num_candidate_reads,
         converged=converged,
         reason="" if converged else search.reason(),
         num_hessians=search.num_hessians,

@@ -81,33 +81,6 @@ def test_every_read_agrees_with_the_reference(kind: str, size: tuple[int, int], 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("num_clusters", [1, 2, 17, 1100])
-def test_gaps_are_counted_where_they_lie(kind: str, num_clusters: int) -> None:
-    rng = np.random.default_rng(num_clusters)
-    scores = torch.from_numpy(rng.standard_t(2, (1500, num_clusters))).float().log_softmax(1)
-    scores[3:7, 0] = scores[3:7].amax(1)  # some clips waver
-    potentials = normal(1, num_clusters)
-    counts = table_of(kind, scores).curvature(potentials, 20.0, gaps=True).gaps
-    assert counts is not None and table_of(kind, scores).curvature(potentials, 20.0).gaps is None
-    scaled = 20.0 * scores.double() + potentials
-    gaps = scaled.logsumexp(1, keepdim=True) - scaled
-    assert (counts[0].sum(1) == 1500).all()
-    edges = tables.gap_edges()
-    for edge, below in zip(edges[:-1].tolist(), counts[0].cumsum(1).T[:-1], strict=True):
-        assert (below >= (gaps < edge * (1 - 1e-4)).sum(0)).all()
-        assert (below <= (gaps < edge * (1 + 1e-4)).sum(0)).all()
-    # By how much the cluster of a clip leads lies between its lead over all others together and that over the second.
-    best = scaled.topk(min(2, num_clusters), 1)
-    others = scaled.scatter(1, best.indices[:, :1], -INF).logsumexp(1)
-    for edge, beyond in zip(edges.tolist(), counts[1].flip(1).cumsum(1).flip(1).T[1:], strict=False):
-        over_all, over_second = best.values[:, 0] - others, best.values[:, 0] - best.values[:, -1]
-        if num_clusters > 1:
-            most = best.indices[over_second >= edge * (1 - 1e-4), 0].bincount(minlength=num_clusters)
-            least = best.indices[over_all >= edge * (1 + 1e-4), 0].bincount(minlength=num_clusters)
-            assert (least <= beyond).all() and (beyond <= most).all()
-
-
-@pytest.mark.parametrize("kind", KINDS)
 def test_the_survey_is_that_of_the_reference(kind: str) -> None:
     scores = log_table(0, 1500, 20)
     scores[5, 3:] = -INF
