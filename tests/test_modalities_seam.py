@@ -102,7 +102,7 @@ def test_its_run_is_gone_on_with_assigned_and_exported(tiny_yaml: Path, tmp_path
     assert set(pq.read_table(tmp_path / "new" / "assignments.parquet")["cluster"].to_pylist()) <= set(range(8))
     assert export_clusters.main([str(run_dir), "--split", "train"]) == 0
     assert (run_dir / "gallery" / "index.html").exists()
-    evidence = pq.read_table(next((run_dir / "evidence").glob("*.parquet")))
+    evidence = pq.read_table(next((run_dir / "contrast-and-sound").glob("*.parquet")))
     assert evidence["audio"].null_count == 0 and evidence["video"].null_count == len(evidence)
 
 
