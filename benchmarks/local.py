@@ -357,8 +357,8 @@ def _conclusion(result: Mapping[str, Any]) -> str:
         "Where places are averaged by contrast, what the heads say of the class points at what moves in "
         f"{_least_and_most(by_contrast.get(1, []))} with places of stage 1, above the change from frame to frame with "
         f"every seed, and in {_least_and_most(by_contrast.get(2, []))} with the coarser ones of stage 2. But "
-        "then it is contrast that points, which needs no training and no single frames to be encoded in each step; of several "
-        "things in a picture, windows find the right one more often ([mixtures.md](mixtures.md))."
+        "then it is contrast that points, which needs no training and no single frames to be encoded in each step; of "
+        "several things in a picture, windows find the right one more often ([mixtures.md](mixtures.md))."
     )
 
 
