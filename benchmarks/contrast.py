@@ -8,12 +8,14 @@ generator knows where it draws what moves, so every frame has a mask and a box.
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from common import describe_machine, environment, markdown_table, mean_and_range, publish
 from evidence import centre, colour_differences, frame_difference, median_difference, truths
 from sounding import SPLIT, chosen_head, clusters_of
@@ -21,12 +23,15 @@ from torch import Tensor
 
 from datamodules.loading.views import ClipLoaders
 from selavi.augment import Augment
+from selavi.batch import ClipBatch
 from selavi.commands.opening import open_run
 from selavi.inference.load import load_model, untrained_model
 from selavi.localisation import contrast
 from selavi.localisation.evidence import PICTURED, enlarge, find_evidence
 from selavi.localisation.windows import find_in_windows
 from selavi.model import SelaviModel
+from selavi.randomness import mix
+from selavi.runs.record import Run
 from selavi.scores.boxes import adaptive_mask, iou, pointing
 
 Find = Callable[..., dict[str, Tensor]]
@@ -40,6 +45,8 @@ PRIORS: dict[str, Callable[[Mapping[str, Tensor]], Tensor]] = {
     "difference from the median frame": median_difference,
     "colour contrast": colour_differences,
 }
+ON_BUSY = (CONTRAST, "evidence", "windows", OTHER, *(f"no model: {name}" for name in PRIORS))
+CELLS = 6
 FIGURES = {"mask": "points at what moves", "box": "into its box", "iou_mask": "IoU", "iou_box": "IoU of the box"}
 
 
@@ -71,10 +78,44 @@ def boxes_of(mask: np.ndarray) -> np.ndarray:
     return between[0][:, :, None] & between[1][:, None, :]
 
 
+def before_a_mosaic(batch: ClipBatch, drawn: np.ndarray) -> ClipBatch:
+    """The clips with a mosaic of CELLS x CELLS colours, drawn for each clip, in place of their backgrounds.
+
+    Args:
+        batch: B clips.
+        drawn: (B, T, H, W) bool, what is not background.
+    """
+    frames = batch.inputs[PICTURED]
+    size = frames.shape[2:4]
+    kept = F.interpolate(torch.from_numpy(drawn).float(), size)[..., None] > 0.5
+    mosaics = []
+    for row in batch.index.tolist():
+        rng = np.random.default_rng(mix(0, "mosaic", str(row)))
+        cells = torch.from_numpy(rng.integers(0, 256, (1, 3, CELLS, CELLS)).astype(np.float32))
+        mosaics.append(F.interpolate(cells, size)[0].permute(1, 2, 0).to(torch.uint8))
+    mosaic = torch.stack(mosaics)[:, None]
+    return replace(batch, inputs={**batch.inputs, PICTURED: torch.where(kept, frames, mosaic)})
+
+
 def measure(path: Path) -> dict[str, Any]:
-    """The row of a run: figures of each kind of maps and of each prior, mean over clips."""
+    """The row of a run: figures of each kind of maps and of each prior, mean over clips; and before mosaics."""
     run = open_run(path)
-    config, head = run.config, chosen_head(run)
+    head = chosen_head(run)
+    plain, num_clips = figures_of_run(run, head, is_busy=False)
+    busy, _ = figures_of_run(run, head, is_busy=True)
+    return {
+        "row": path.name,
+        "head": head,
+        "clips": num_clips,
+        "figures": plain,
+        "busy": {name: busy[name] for name in ON_BUSY},
+        "environment": environment(path),
+    }
+
+
+def figures_of_run(run: Run, head: int, *, is_busy: bool) -> tuple[dict[str, dict[str, float]], int]:
+    """Figures by the names of maps and priors, and the number of clips."""
+    config = run.config
     loaders = ClipLoaders(config, run.manifest)
     model, augment = load_model(run)
     untrained, _ = untrained_model(run)
@@ -89,9 +130,11 @@ def measure(path: Path) -> dict[str, Any]:
     }
     loader, rows = loaders.evaluation_loader(SPLIT)
     clusters = clusters_of(run, head, rows["id"].to_pylist())
-    truth_of = truths(config, run.manifest, rows, moving=True)
+    truth_of, drawn_of = (truths(config, run.manifest, rows, moving) for moving in (True, False))
     of_names: dict[str, list[np.ndarray]] = {}
     for batch in loader:
+        if is_busy:
+            batch = before_a_mosaic(batch, drawn_of(batch, augment(batch, random=False))[PICTURED])
         inputs = augment(batch, random=False)
         masks, seen = truth_of(batch, inputs)[PICTURED], inputs[PICTURED].shape[2:]
         maps: dict[str, Tensor] = {}
@@ -104,8 +147,7 @@ def measure(path: Path) -> dict[str, Any]:
         for name, values in maps.items():
             of_names.setdefault(name, []).append(figures_of(values, masks, seen))
     means = {name: np.nanmean(np.concatenate(parts, 1), 1).tolist() for name, parts in of_names.items()}
-    figures = {name: dict(zip(FIGURES, values, strict=True)) for name, values in means.items()}
-    return {"row": path.name, "head": head, "clips": len(rows), "figures": figures, "environment": environment(path)}
+    return {name: dict(zip(FIGURES, values, strict=True)) for name, values in means.items()}, len(rows)
 
 
 def fit_batch_norm(model: SelaviModel, augment: Augment, loaders: ClipLoaders) -> None:
@@ -119,10 +161,13 @@ def fit_batch_norm(model: SelaviModel, augment: Augment, loaders: ClipLoaders) -
 
 def page(rows: Sequence[Mapping[str, Any]]) -> str:
     """docs/results/contrast.md."""
-    table = []
-    for name in rows[0]["figures"]:
-        cells = [[row["figures"][name][figure] for row in rows] for figure in FIGURES]
-        table.append([name, *map(mean_and_range, cells)])
+    tables = {
+        which: [
+            [name, *(mean_and_range([row[which][name][figure] for row in rows]) for figure in FIGURES)]
+            for name in rows[0][which]
+        ]
+        for which in ("figures", "busy")
+    }
     clips = rows[0]["clips"]
     return f"""# Contrast on the demo set
 
@@ -131,12 +176,21 @@ thing, beside what needs no model? {len(rows)} runs of the demo recipe with diff
 window each, the head that is chosen without labels; mean over the runs, and their range. The generator knows where it
 draws what moves. *IoU*: with as many of the largest places as the mask, or the box around it, has.
 
-{markdown_table(["", *FIGURES.values()], table)}
+{markdown_table(["", *FIGURES.values()], tables["figures"])}
 
 *First stage alone*: without the second one, whose map is multiplied with its own. *Not mirrored*: each frame in one
 image in place of four. *Encoder without training*: as it was before training.
 
 {_conclusion(rows)}
+
+## Before a busy background
+
+The same clips with a mosaic of {CELLS} x {CELLS} colours, drawn for each clip, in place of the background, which these
+models never saw: so the thing is no longer what differs most from the rest of the picture.
+
+{markdown_table(["", *FIGURES.values()], tables["busy"])}
+
+{_conclusion_of_busy(rows)}
 
 {describe_machine(rows)} By `python benchmarks/contrast.py`.
 """
@@ -158,7 +212,19 @@ def _conclusion(rows: Sequence[Mapping[str, Any]]) -> str:
         f"encoder without it does in {least(UNTRAINED, 'mask')} to {most(UNTRAINED, 'mask')}. **But no model is needed "
         f"here:** the places whose colour differs most from the picture's median colour are on it in "
         f"{most(colours, 'mask')} ({most(colours, 'iou_mask')}). Things of the demo set have a colour of their own "
-        "before a background of another; what contrast is worth where they do not, this set cannot say."
+        "before a background of another."
+    )
+
+
+def _conclusion_of_busy(rows: Sequence[Mapping[str, Any]]) -> str:
+    def span(name: str) -> str:
+        return mean_and_range([row["busy"][name]["mask"] for row in rows])
+
+    return (
+        f"There contrast points at what moves in {span(CONTRAST)}, evidence in {span('evidence')}, plain colours in "
+        f"{span('no model: colour contrast')}, and the change from frame to frame in "
+        f"{span('no model: frame difference')}. **Contrast presupposes a background that is much the same all over.** "
+        "Where it is not, `selavi localise --annotations` with some boxes says so, and which maps do better."
     )
 
 
