@@ -35,9 +35,12 @@ from selavi.runs.record import Run
 from selavi.scores.boxes import adaptive_mask, iou, pointing
 
 Find = Callable[..., dict[str, Tensor]]
+Kinds = dict[str, tuple[SelaviModel, Find, dict[str, object]]]
+"""Maps by their names: whose, how they are made, and constants that are others then."""
 CONTRAST, OTHER = "contrast", "contrast of another clip"
-FINE, PLAIN, UNTRAINED = (
-    f"contrast: {about}" for about in ("first stage alone", "not mirrored", "encoder without training")
+SPACE, FINE, PLAIN, UNTRAINED = (
+    f"contrast: {about}"
+    for about in ("in space alone", "first stage alone", "not mirrored", "encoder without training")
 )
 PRIORS: dict[str, Callable[[Mapping[str, Tensor]], Tensor]] = {
     "centre": centre,
@@ -45,8 +48,7 @@ PRIORS: dict[str, Callable[[Mapping[str, Tensor]], Tensor]] = {
     "difference from the median frame": median_difference,
     "colour contrast": colour_differences,
 }
-ON_BUSY = (CONTRAST, "evidence", "windows", OTHER, *(f"no model: {name}" for name in PRIORS))
-CELLS = 6
+CELLS, SHAKE = 6, 3
 FIGURES = {"mask": "points at what moves", "box": "into its box", "iou_mask": "IoU", "iou_box": "IoU of the box"}
 
 
@@ -97,46 +99,61 @@ def before_a_mosaic(batch: ClipBatch, drawn: np.ndarray) -> ClipBatch:
     return replace(batch, inputs={**batch.inputs, PICTURED: torch.where(kept, frames, mosaic)})
 
 
+def shaken(batch: ClipBatch, drawn: np.ndarray) -> ClipBatch:
+    """The clips with each frame moved by up to SHAKE pixels along each axis; what leaves comes in on the other side."""
+    frames = batch.inputs[PICTURED].clone()
+    for clip, row in zip(frames, batch.index.tolist(), strict=True):
+        ways = np.random.default_rng(mix(0, "shake", str(row))).integers(-SHAKE, SHAKE + 1, (len(clip), 2))
+        for frame, way in zip(clip, ways.tolist(), strict=True):
+            frame.copy_(frame.roll(way, (0, 1)))
+    return replace(batch, inputs={**batch.inputs, PICTURED: frames})
+
+
 def measure(path: Path) -> dict[str, Any]:
-    """The row of a run: figures of each kind of maps and of each prior, mean over clips; and before mosaics."""
+    """The row of a run: figures of each kind of maps and of each prior, mean over clips, as they are and changed."""
     run = open_run(path)
     head = chosen_head(run)
-    plain, num_clips = figures_of_run(run, head, is_busy=False)
-    busy, _ = figures_of_run(run, head, is_busy=True)
+    config = run.config
+    model, augment = load_model(run)
+    untrained, _ = untrained_model(run)
+    fit_batch_norm(untrained, augment, ClipLoaders(config, run.manifest))
+    kinds: Kinds = {
+        CONTRAST: (model, contrast.find_contrast, {}),
+        SPACE: (model, contrast.find_contrast, {"MIN_FRAMES": config.video.num_frames + 1}),
+        "evidence": (model, find_evidence, {}),
+        "windows": (model, find_in_windows, {}),
+    }
+    more: Kinds = {
+        FINE: (model, contrast.find_contrast, {"MIN_PLACES": config.video.size // 2}),
+        PLAIN: (model, contrast.find_contrast, {"MIRRORS": ((),)}),
+        UNTRAINED: (untrained, contrast.find_contrast, {}),
+    }
     return {
         "row": path.name,
         "head": head,
-        "clips": num_clips,
-        "figures": plain,
-        "busy": {name: busy[name] for name in ON_BUSY},
+        "clips": len(ClipLoaders(config, run.manifest).evaluation_loader(SPLIT)[1]),
+        "figures": figures_of_clips(run, head, kinds | more, augment, None),
+        "busy": figures_of_clips(run, head, kinds, augment, before_a_mosaic),
+        "shaken": figures_of_clips(run, head, kinds, augment, shaken),
         "environment": environment(path),
     }
 
 
-def figures_of_run(run: Run, head: int, *, is_busy: bool) -> tuple[dict[str, dict[str, float]], int]:
-    """Figures by the names of maps and priors, and the number of clips."""
+def figures_of_clips(
+    run: Run, head: int, kinds: Kinds, augment: Augment, change: Callable[[ClipBatch, np.ndarray], ClipBatch] | None
+) -> dict[str, dict[str, float]]:
+    """Figures by the names of maps and priors, of the test clips as they are or changed."""
     config = run.config
-    loaders = ClipLoaders(config, run.manifest)
-    model, augment = load_model(run)
-    untrained, _ = untrained_model(run)
-    fit_batch_norm(untrained, augment, loaders)
-    kinds: dict[str, tuple[SelaviModel, Find, dict[str, object]]] = {
-        CONTRAST: (model, contrast.find_contrast, {}),
-        FINE: (model, contrast.find_contrast, {"MIN_PLACES": config.video.size // 2}),
-        PLAIN: (model, contrast.find_contrast, {"MIRRORS": ((),)}),
-        UNTRAINED: (untrained, contrast.find_contrast, {}),
-        "evidence": (model, find_evidence, {}),
-        "windows": (model, find_in_windows, {}),
-    }
-    loader, rows = loaders.evaluation_loader(SPLIT)
+    loader, rows = ClipLoaders(config, run.manifest).evaluation_loader(SPLIT)
     clusters = clusters_of(run, head, rows["id"].to_pylist())
     truth_of, drawn_of = (truths(config, run.manifest, rows, moving) for moving in (True, False))
     of_names: dict[str, list[np.ndarray]] = {}
     for batch in loader:
-        if is_busy:
-            batch = before_a_mosaic(batch, drawn_of(batch, augment(batch, random=False))[PICTURED])
         inputs = augment(batch, random=False)
         masks, seen = truth_of(batch, inputs)[PICTURED], inputs[PICTURED].shape[2:]
+        if change is not None:
+            batch = change(batch, drawn_of(batch, inputs)[PICTURED])
+            inputs = augment(batch, random=False)
         maps: dict[str, Tensor] = {}
         for name, (looked, find, constants) in kinds.items():
             with mock.patch.multiple(contrast, **{"MIN_PLACES": contrast.MIN_PLACES, **constants}):
@@ -147,7 +164,7 @@ def figures_of_run(run: Run, head: int, *, is_busy: bool) -> tuple[dict[str, dic
         for name, values in maps.items():
             of_names.setdefault(name, []).append(figures_of(values, masks, seen))
     means = {name: np.nanmean(np.concatenate(parts, 1), 1).tolist() for name, parts in of_names.items()}
-    return {name: dict(zip(FIGURES, values, strict=True)) for name, values in means.items()}, len(rows)
+    return {name: dict(zip(FIGURES, values, strict=True)) for name, values in means.items()}
 
 
 def fit_batch_norm(model: SelaviModel, augment: Augment, loaders: ClipLoaders) -> None:
@@ -161,25 +178,27 @@ def fit_batch_norm(model: SelaviModel, augment: Augment, loaders: ClipLoaders) -
 
 def page(rows: Sequence[Mapping[str, Any]]) -> str:
     """docs/results/contrast.md."""
-    tables = {
-        which: [
+
+    def table(which: str) -> str:
+        cells = [
             [name, *(mean_and_range([row[which][name][figure] for row in rows]) for figure in FIGURES)]
             for name in rows[0][which]
         ]
-        for which in ("figures", "busy")
-    }
+        return markdown_table(["", *FIGURES.values()], cells)
+
     clips = rows[0]["clips"]
     return f"""# Contrast on the demo set
 
-Which places of a picture differ from the rest of it ([evidence.md](../evidence.md#boxes)): do these maps point at the
-thing, beside what needs no model? {len(rows)} runs of the demo recipe with different seeds, {clips} test clips, one
+Which places stand out of a picture, in space and in time ([evidence.md](../evidence.md#boxes)): do these maps point at
+the thing, beside what needs no model? {len(rows)} runs of the demo recipe with different seeds, {clips} test clips, one
 window each, the head that is chosen without labels; mean over the runs, and their range. The generator knows where it
 draws what moves. *IoU*: with as many of the largest places as the mask, or the box around it, has.
 
-{markdown_table(["", *FIGURES.values()], tables["figures"])}
+{table("figures")}
 
-*First stage alone*: without the second one, whose map is multiplied with its own. *Not mirrored*: each frame in one
-image in place of four. *Encoder without training*: as it was before training.
+*In space alone*: without what changes over time. *First stage alone*: without the second one, whose map is multiplied
+with its own. *Not mirrored*: each frame in one image in place of four. *Encoder without training*: as it was before
+training.
 
 {_conclusion(rows)}
 
@@ -188,9 +207,17 @@ image in place of four. *Encoder without training*: as it was before training.
 The same clips with a mosaic of {CELLS} x {CELLS} colours, drawn for each clip, in place of the background, which these
 models never saw: so the thing is no longer what differs most from the rest of the picture.
 
-{markdown_table(["", *FIGURES.values()], tables["busy"])}
+{table("busy")}
 
-{_conclusion_of_busy(rows)}
+{_conclusion_of("busy", rows)}
+
+## With a camera that shakes
+
+The same clips, each frame moved by up to {SHAKE} pixels of its own along each axis, so that every place changes.
+
+{table("shaken")}
+
+{_conclusion_of("shaken", rows)}
 
 {describe_machine(rows)} By `python benchmarks/contrast.py`.
 """
@@ -206,25 +233,25 @@ def _conclusion(rows: Sequence[Mapping[str, Any]]) -> str:
     moving, colours = "no model: frame difference", "no model: colour contrast"
     return (
         f"In the worst run contrast points at what moves in {least(CONTRAST, 'mask')} of the clips with an IoU of "
-        f"{least(CONTRAST, 'iou_mask')}. The change from frame to frame, which it does not use, does in "
-        f"{most(moving, 'mask')} ({most(moving, 'iou_mask')}), evidence in {most('evidence', 'mask')} at best "
-        f"({most('evidence', 'iou_mask')}), another clip's contrast in {most(OTHER, 'mask')}. Training matters: an "
-        f"encoder without it does in {least(UNTRAINED, 'mask')} to {most(UNTRAINED, 'mask')}. **But no model is needed "
-        f"here:** the places whose colour differs most from the picture's median colour are on it in "
-        f"{most(colours, 'mask')} ({most(colours, 'iou_mask')}). Things of the demo set have a colour of their own "
-        "before a background of another."
+        f"{least(CONTRAST, 'iou_mask')}, and in space alone, where it knows of no change, in {least(SPACE, 'mask')} "
+        f"({least(SPACE, 'iou_mask')}). The change from frame to frame does in {most(moving, 'mask')} "
+        f"({most(moving, 'iou_mask')}), evidence in {most('evidence', 'mask')} at best "
+        f"({most('evidence', 'iou_mask')}), another clip's contrast in {most(OTHER, 'mask')}. An encoder without "
+        f"training does in {least(UNTRAINED, 'mask')} to {most(UNTRAINED, 'mask')}. **But no model is needed here:** "
+        f"the places whose colour differs most from the picture's median colour are on it in {most(colours, 'mask')} "
+        f"({most(colours, 'iou_mask')}), since things of the demo set have a colour of their own."
     )
 
 
-def _conclusion_of_busy(rows: Sequence[Mapping[str, Any]]) -> str:
+def _conclusion_of(which: str, rows: Sequence[Mapping[str, Any]]) -> str:
     def span(name: str) -> str:
-        return mean_and_range([row["busy"][name]["mask"] for row in rows])
+        return mean_and_range([row[which][name]["mask"] for row in rows])
 
     return (
-        f"There contrast points at what moves in {span(CONTRAST)}, evidence in {span('evidence')}, plain colours in "
-        f"{span('no model: colour contrast')}, and the change from frame to frame in "
-        f"{span('no model: frame difference')}. **Contrast presupposes a background that is much the same all over.** "
-        "Where it is not, `selavi localise --annotations` with some boxes says so, and which maps do better."
+        f"There contrast points at what moves in {span(CONTRAST)}, in space alone in {span(SPACE)}, evidence in "
+        f"{span('evidence')}; plain colours in {span('no model: colour contrast')}, the change from frame to frame in "
+        f"{span('no model: frame difference')}, the difference from the median frame in "
+        f"{span('no model: difference from the median frame')}."
     )
 
 

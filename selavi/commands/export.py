@@ -79,7 +79,7 @@ def add_arguments(parser: Parser) -> None:
     about = "how many clips of each cluster show where their thing is and when the sound speaks for the cluster "
     about += "(default: 4; 0: none)"
     parser.add_argument("--evidence", type=int, metavar="N", help=about)
-    about = "what glows in their pictures: contrast (default), what differs from the rest of the picture, whatever the "
+    about = "what glows in their pictures: contrast (default), what stands out of the picture, whatever the "
     about += "cluster; or evidence, what the model goes by for it. In the sound it is the evidence"
     parser.add_argument("--maps", choices=("contrast", "evidence"), help=about)
     about = "a names.csv saved from the page: it becomes RUN/names.csv, which tables and page then follow"

@@ -103,7 +103,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--annotations", type=Path, metavar="FILE", help=about)
     about = "table (default), vggss, flickr_soundnet, music, audioset_instrument, avsbench or coco"
     parser.add_argument("--format", metavar="NAME", help=f"how the annotations are written: {about}")
-    about = "contrast (default): what differs from the rest of the picture, whatever the cluster; evidence: what the "
+    about = "contrast (default): what stands out of the picture, whatever the cluster; evidence: what the "
     about += "model goes by for the clip's cluster; windows: which of 16 parts of the picture look like the cluster, "
     about += "better where several things are in one picture; or heard: which of them look like what is heard then, "
     about += "best where one of several things sounds"

@@ -36,7 +36,7 @@ from selavi.scores.head_choice import choose_head
 BATCH_SIZE = 16
 _UNMEASURED = (
     "nobody has measured whether these maps point at things. Where we did, contrast did so more often than the "
-    "middle of the picture, but no more often than plain colours, and other maps mostly did not "
+    "middle of the picture, but no more often than the best rule without a model, and other maps mostly did not "
     "(docs/evidence.md); `--annotations` with some boxes of yours says how well they do here"
 )
 

@@ -1,19 +1,26 @@
-"""Which places of a picture differ from the rest of it, as an encoder's early maps have them.
+"""What stands out of a picture, in space and in time, as an encoder's early maps have it.
 
 A background is much the same all over a picture, and a thing that stands before it is not: a place counts by how far
-the channels of the encoder there are from those of the picture's median place.  Each frame is looked at by itself,
-without what comes before and after it, and in four mirror images, since a filter that answers to the left edge of a
-thing answers beside its middle.  The maps of several stages are multiplied: the early ones are fine, the later ones see
-more of the thing.
+the channels of the encoder there are from those of the picture's median place.  Or the background is motley, and stays
+as it is while the thing moves: a place counts by how far its channels are from their median over time, too.  Of both,
+what points at something more sharply decides: a camera that shakes changes every place, and a still scene none.
 
-    f_s(u)  channels of stage s at place u, of one frame; in each mirror image
-    map   = the geometric mean over stages of |f_s(u) - median_u f_s|, each averaged over the mirror images
+Each frame is encoded by itself, without what comes before and after it, and in four mirror images, since a filter that
+answers to the left edge of a thing answers beside its middle.  The maps of several stages are multiplied: the early
+ones are fine, the later ones see more of the thing.
 
-No cluster is asked for.  Whether that finds things better than the colours of the picture alone, which need no model,
-is another matter (docs/results/contrast.md).
+    f_s(u, t)  channels of stage s at place u in frame t; in each mirror image
+    space      geometric mean over stages of |f_s(u, t) - median_u f_s(u, t)|, mean 1 in each picture
+    time       geometric mean over stages of |f_s(u, t) - median_t f_s(u, t)|, mean 1 in the clip
+    map        their sum; each is averaged over the mirror images
+
+No cluster is asked for.  What it is worth beside what needs no model, and before which backgrounds, is in
+docs/results/contrast.md.
 
 Axes: B windows in time of a batch, T frames, H, W height and width of what the encoder reads, h, w of a stage's map.
 """
+
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -37,8 +44,11 @@ AT_ONCE = 64
 """Frames that are encoded at once."""
 MIRRORS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
 """Axes that a frame is turned about."""
-LEAST = 1e-3
-"""Added to each distance, as a share of the length of the median place's channels: what rounding alone may give."""
+MIN_FRAMES = 3
+"""With fewer there is no median over time, and what stands out in space is the map."""
+LEAST, LEAST_OVER_TIME = 1e-3, 0.1
+"""Added to each distance, as a share of the length of the median's channels: what rounding alone may give in space, and
+noise over time."""
 TINY = torch.finfo().tiny
 
 
@@ -57,14 +67,13 @@ def find_contrast(
         config: changes nothing.
 
     Returns:
-        (B, T, H, W) float32 on the CPU, on the pixels that the encoder reads; the mean over each frame is 1 / (H W).
+        (B, T, H, W) float32 on the CPU, on the pixels that the encoder reads; the mean over a clip is 1 / (H W).
         Zeros for a clip without a picture.
     """
     frames = batch.inputs[PICTURED].to(next(model.parameters()).device)
     pictures = augment.plain({PICTURED: frames})[PICTURED].transpose(1, 2)
-    encoder, num_frames = model.encoders[PICTURED], pictures.shape[1]
-    parts = [_of_pictures(encoder, part).cpu() for part in pictures.flatten(0, 1).split(AT_ONCE)]
-    maps = torch.cat(parts).unflatten(0, (-1, num_frames))
+    encoder, clips_at_once = model.encoders[PICTURED], max(1, AT_ONCE // pictures.shape[1])
+    maps = torch.cat([_of_clips(encoder, part) for part in pictures.split(clips_at_once)])
     return {PICTURED: maps.where(batch.present[PICTURED].cpu()[:, None, None, None], 0.0)}
 
 
@@ -78,22 +87,44 @@ def find_contrast_and_sound(
     return maps
 
 
-def _of_pictures(encoder: torch.nn.Module, pictures: Tensor) -> Tensor:
-    """(n, 3, H, W) -> (n, H, W), whose sum over a picture is 1."""
-    of_stages: dict[str, Tensor] = {}
+def _of_clips(encoder: torch.nn.Module, clips: Tensor) -> Tensor:
+    """(B, T, 3, H, W) -> (B, T, H, W), whose mean over a clip is 1 / (H W)."""
+    num_frames, *size = clips.shape[1], *clips.shape[3:]
+    in_space: dict[str, Tensor] = {}
+    in_time: dict[str, Tensor] = {}
     for axes in MIRRORS:
-        places = maps_of_stages(PICTURED, encoder, pictures.flip(axes)[:, :, None], MIN_PLACES)
-        for name, values in places.items():
-            fine = _distances(values[:, :, 0].float(), (pictures.shape[2], pictures.shape[3])).flip(axes)
-            of_stages[name] = of_stages[name] + fine if name in of_stages else fine
-    maps = torch.stack([*of_stages.values()]).clamp(min=TINY).log().mean(0).exp()
-    return maps / maps.sum((1, 2), keepdim=True)
+        frames = clips.flatten(0, 1).flip(axes)[:, :, None]
+        for name, places in maps_of_stages(PICTURED, encoder, frames, MIN_PLACES).items():
+            of_clips = places[:, :, 0].float().unflatten(0, (-1, num_frames))
+            typical = of_clips.flatten(3).median(3).values[..., None, None]
+            _add(in_space, name, _distances(of_clips, typical, LEAST, size).flip(axes), (2, 3))
+            if num_frames >= MIN_FRAMES:
+                typical = of_clips.median(1, keepdim=True).values
+                _add(in_time, name, _distances(of_clips, typical, LEAST_OVER_TIME, size).flip(axes), (1, 2, 3))
+    maps = sum(_unit(_over_stages(of_stages), axes) for of_stages, axes in ((in_space, (2, 3)), (in_time, (1, 2, 3))))
+    assert isinstance(maps, Tensor)
+    return maps / maps.sum((2, 3), keepdim=True).mean(1, keepdim=True)
 
 
-def _distances(places: Tensor, size: tuple[int, int]) -> Tensor:
-    """(n, C, h, w) -> (n, *size) on the CPU: how far each place lies from the median place; mean 1 in each picture."""
-    typical = places.flatten(2).median(2).values[..., None, None]
-    distances = (places - typical).norm(dim=1) + LEAST * typical.norm(dim=1)
+def _distances(places: Tensor, typical: Tensor, least: float, size: Sequence[int]) -> Tensor:
+    """(B, T, C, h, w) and what it is compared with -> (B, T, *size) on the CPU: how far each place lies from it."""
+    distances = (places - typical).norm(dim=2) + least * typical.norm(dim=2)
     smooth = F.avg_pool2d(distances, 3, 1, 1, count_include_pad=False)
-    fine = torch.from_numpy(enlarge(smooth.cpu().numpy(), size, size))
-    return fine / fine.mean((1, 2), keepdim=True).clamp(min=TINY)
+    return torch.from_numpy(enlarge(smooth.flatten(0, 1).cpu().numpy(), size, size)).unflatten(0, smooth.shape[:2])
+
+
+def _add(of_stages: dict[str, Tensor], name: str, maps: Tensor, axes: tuple[int, ...]) -> None:
+    """Add to a stage's maps those of a mirror image, with a mean of 1 over some axes."""
+    unit = _unit(maps, axes)
+    of_stages[name] = of_stages[name] + unit if name in of_stages else unit
+
+
+def _over_stages(of_stages: Mapping[str, Tensor]) -> Tensor:
+    """The geometric mean over the stages; zero without any."""
+    if not of_stages:
+        return torch.zeros(1, 1, 1, 1)
+    return torch.stack([*of_stages.values()]).clamp(min=TINY).log().mean(0).exp()
+
+
+def _unit(maps: Tensor, axes: tuple[int, ...]) -> Tensor:
+    return maps / maps.mean(axes, keepdim=True).clamp(min=TINY)

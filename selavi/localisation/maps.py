@@ -42,8 +42,9 @@ GLOWS = {"contrast": "contrast-and-sound", "evidence": "evidence"}
 MAP_KINDS = {
     "evidence": MapKind("maps 2", find_evidence, explained_modalities),
     "windows": MapKind("windows 1", find_in_windows, lambda config, head: (PICTURED,)),
-    "contrast": MapKind("contrast 1", find_contrast, lambda config, head: (PICTURED,)),
+    "contrast": MapKind("contrast 2", find_contrast, lambda config, head: (PICTURED,)),
     "heard": MapKind("heard 1", find_heard, lambda config, head: (PICTURED,), read_for_heard),
-    GLOWS["contrast"]: MapKind("contrast 1, maps 2", find_contrast_and_sound, explained_modalities),
+    GLOWS["contrast"]: MapKind("contrast 2, maps 2", find_contrast_and_sound, explained_modalities),
 }
-"""`maps 1` of the evidence showed positions half a stride to the right and below of where their filters are."""
+"""`maps 1` of the evidence showed positions half a stride to the right and below of where their filters are;
+`contrast 1` did not look at time."""

@@ -1,4 +1,4 @@
-"""Maps point at what differs from the rest of the picture, however it is turned."""
+"""Maps point at what stands out of the picture, in space or in time, however it is turned."""
 
 from collections.abc import Callable
 
@@ -11,6 +11,7 @@ from selavi.augment import Augment
 from selavi.batch import NUM_DRAWS, ClipBatch
 from selavi.config import Config
 from selavi.encoders.encoder import Encoder
+from selavi.localisation import contrast
 from selavi.localisation.contrast import find_contrast, find_contrast_and_sound
 from selavi.localisation.evidence import find_evidence, maps_of_stages
 from selavi.model import SelaviModel
@@ -87,8 +88,74 @@ def test_in_the_gallery_contrast_lies_on_pictures_and_evidence_on_the_sound(tiny
     assert find_contrast_and_sound(model, augment, batch, clusters, 0, deaf).keys() == {"video"}
 
 
-def test_frames_are_looked_at_one_by_one(tiny: Callable[..., Config]) -> None:
-    config = tiny("modalities=[video]", "labelling.source=video")
+def moving_square(config: Config, background: Tensor) -> tuple[Tensor, Tensor]:
+    """(1, T, S, S, 3) a grey square that moves to the right before a background (S, S, 3), and (T, S, S) its place."""
+    side = config.video.decode_size
+    frames = background.expand(1, config.video.num_frames, -1, -1, -1).clone()
+    where = torch.zeros(frames.shape[1:4], dtype=torch.bool)
+    for number in range(config.video.num_frames):
+        left = number * (side - side // 4) // config.video.num_frames
+        where[number, side // 3 : side // 3 + side // 4, left : left + side // 4] = True
+    frames[0][where] = 128
+    return frames, where
+
+
+def share_inside(maps: Tensor, where: Tensor) -> Tensor:
+    """(T,) share of a clip's map (1, T, h, w) that lies where something is, by frame."""
+    size = maps.shape[2:]
+    truth = torch.nn.functional.interpolate(where[:, None].float(), tuple(size))[:, 0]
+    return (maps[0] * truth).sum((1, 2)) / maps[0].sum((1, 2))
+
+
+def test_before_a_motley_background_what_moves_stands_out(
+    tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every place differs from the rest there, and none but the square's own changes."""
+    config = tiny("modalities=[video]", "labelling.source=video", "video.num_frames=6")
+    model, augment = SelaviModel(config, {"video": Colours()}).eval(), Augment(config)
+    side = config.video.decode_size
+    generator = torch.Generator().manual_seed(0)
+    motley = torch.randint(0, 256, (side // 4, side // 4, 3), generator=generator, dtype=torch.uint8)
+    frames, where = moving_square(config, motley.repeat_interleave(4, 0).repeat_interleave(4, 1))
+    maps = maps_of(model, augment, batch_of(frames), config)
+    torch.testing.assert_close(maps.sum((2, 3)).mean(1), torch.ones(1))
+    in_space = share_of_space(monkeypatch, model, augment, frames, config, where)
+    assert (share_inside(maps, where) > 2 * in_space).all()
+
+
+def share_of_space(
+    monkeypatch: pytest.MonkeyPatch,
+    model: SelaviModel,
+    augment: Augment,
+    frames: Tensor,
+    config: Config,
+    where: Tensor,
+) -> Tensor:
+    """As share_inside, of maps that do not look at time."""
+    with monkeypatch.context() as patched:
+        patched.setattr(contrast, "MIN_FRAMES", config.video.num_frames + 1)
+        return share_inside(maps_of(model, augment, batch_of(frames), config), where)
+
+
+def test_in_a_still_scene_the_same_stands_out(tiny: Callable[..., Config]) -> None:
+    """Also with a little noise in each frame: what changes then is no thing."""
+    config = tiny("modalities=[video]", "labelling.source=video", "video.num_frames=6")
+    model, augment = SelaviModel(config, {"video": Colours()}).eval(), Augment(config)
+    side = config.video.decode_size
+    frames, where = moving_square(config, torch.full((side, side, 3), 20, dtype=torch.uint8))
+    frames, where = frames[:, 2:3].repeat(1, 6, 1, 1, 1), where[2:3].repeat(6, 1, 1)
+    generator = torch.Generator().manual_seed(0)
+    noisy = frames + torch.randint(0, 4, frames.shape, generator=generator, dtype=torch.uint8)
+    for one in (frames, noisy):
+        maps = maps_of(model, augment, batch_of(one), config)[0]
+        truth = torch.nn.functional.interpolate(where[:, None].float(), tuple(maps.shape[1:]))[:, 0] > 0
+        largest = maps.flatten(1).topk(int(truth[0].sum()) // 2, 1).indices
+        assert truth.flatten(1).gather(1, largest).all()
+        assert maps[truth].mean() > 5 * maps[~truth].mean()
+
+
+def test_two_frames_are_looked_at_one_by_one(tiny: Callable[..., Config]) -> None:
+    config = tiny("modalities=[video]", "labelling.source=video", "video.num_frames=2")
     model, augment, batch = make(config)
     frames = batch.inputs["video"].clone()
     frames[:, 0] = 0

@@ -10,12 +10,12 @@ const ROWS = [
 const BOX_WORDS = {
   evidence: "The box is around the largest part of what the model goes by.",
   windows: "The box is around the parts of the picture that look most like the cluster when each is looked at by itself.",
-  contrast: "The box is around what differs most from the rest of the picture, whatever the cluster.",
+  contrast: "The box is around what stands out of the picture, in space or in time, whatever the cluster.",
   heard: "The box is around the parts of the picture that look most like what is heard, each looked at by itself.",
 };
 const SAME_BOX = "The box is around its largest hot part.";
 const GLOW_WORDS = {
-  contrast: "In the picture glows what differs most from the rest of it, whatever the cluster; in the sound, what the model goes by.",
+  contrast: "In the picture glows what stands out of it, in space or in time, whatever the cluster; in the sound, what the model goes by.",
   evidence: "What glows is what the model goes by; in the picture that is often beside the thing itself.",
 };
 const UNMEASURED = "Nobody has measured here whether it points at things: selavi localise --annotations does.";
