@@ -43,8 +43,9 @@ def test_an_earlier_run_that_was_stopped_goes_on_to_the_same_labels(earlier: Pat
     assert read_status(run)["epochs"] == 2
     after, before = (pq.read_table(earlier / name / "labels/train.parquet") for name in ("stopped", "finished"))
     assert after.select(["id", "head", "cluster"]).equals(before.select(["id", "head", "cluster"]))
-    for name in ("confidence", "margin", "entropy"):  # sizes are met within 1e-6, by which way is up to the solver
-        np.testing.assert_allclose(after[name], before[name], atol=1e-3)
+    # Sizes are met within 1e-6, by which way is up to the solver; and the encoder rounds otherwise than it did then.
+    for name in ("confidence", "margin", "entropy"):
+        np.testing.assert_allclose(after[name], before[name], atol=5e-3)
 
 
 @pytest.mark.end_to_end
