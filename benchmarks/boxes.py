@@ -104,7 +104,7 @@ def _conclusion(rows: Sequence[Mapping[str, Any]]) -> str:
         f"picture in {pointing('centre disc')}. Without any model, the change from frame to frame does in "
         f"{pointing('frame difference')}, since nothing but the thing moves here, and the difference of a colour from "
         f"the picture's median in {pointing('colour contrast')}. Evidence and windows say what part of the picture the "
-        "model goes by; whoever wants to find things does better by contrast, and best by motion or colour."
+        "model goes by; whoever wants to find things does better by contrast, and best by motion."
     )
 
 
