@@ -34,6 +34,7 @@ from selavi.localisation.evidence import (
     enlarge,
     explained_modalities,
     find_evidence,
+    input_shape,
     maps_of_stages,
 )
 from selavi.model import SelaviModel
@@ -64,17 +65,19 @@ def find_contrast(
         batch: B windows.
         clusters: changes nothing.
         head: changes nothing.
-        config: changes nothing.
+        config: of the run.
 
     Returns:
         (B, T, H, W) float32 on the CPU, on the pixels that the encoder reads; the mean over a clip is 1 / (H W).
         Zeros for a clip without a picture.
     """
-    frames = batch.inputs[PICTURED].to(next(model.parameters()).device)
-    pictures = augment.plain({PICTURED: frames})[PICTURED].transpose(1, 2)
-    encoder, clips_at_once = model.encoders[PICTURED], max(1, AT_ONCE // pictures.shape[1])
-    maps = torch.cat([_of_clips(encoder, part) for part in pictures.split(clips_at_once)])
-    return {PICTURED: maps.where(batch.present[PICTURED].cpu()[:, None, None, None], 0.0)}
+    maps = torch.zeros(len(batch.index), *input_shape(config, PICTURED))
+    rows = batch.present[PICTURED].cpu().nonzero()[:, 0]
+    for some in rows.split(max(1, AT_ONCE // maps.shape[1])) if len(rows) else ():
+        frames = batch.inputs[PICTURED][some].to(next(model.parameters()).device)
+        pictures = augment.plain({PICTURED: frames})[PICTURED].transpose(1, 2)
+        maps[some] = _of_clips(model.encoders[PICTURED], pictures)
+    return {PICTURED: maps}
 
 
 def find_contrast_and_sound(

@@ -154,6 +154,14 @@ def test_in_a_still_scene_the_same_stands_out(tiny: Callable[..., Config]) -> No
         assert maps[truth].mean() > 5 * maps[~truth].mean()
 
 
+def test_a_batch_of_sounds_alone_has_maps_of_zeros(tiny: Callable[..., Config]) -> None:
+    """Windows of the gallery's sounds have no picture; so may all of a batch."""
+    config = tiny("modalities=[video]", "labelling.source=video")
+    model, augment, batch = make(config)
+    maps = maps_of(model, augment, batch_of(batch.inputs["video"], [False] * 3), config)
+    assert maps.shape == (3, config.video.num_frames, config.video.size, config.video.size) and not maps.any()
+
+
 def test_two_frames_are_looked_at_one_by_one(tiny: Callable[..., Config]) -> None:
     config = tiny("modalities=[video]", "labelling.source=video", "video.num_frames=2")
     model, augment, batch = make(config)
