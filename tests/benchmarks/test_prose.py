@@ -180,8 +180,8 @@ QUOTED: list[tuple[str, str, Callable[[Modules], Sequence[float]]]] = [
     (
         "docs/evidence.md",
         "its maximum lies on what moves in {:.0f} % of the clips, with three seeds; evidence does in {:.0f} %, the "
-        "change from frame to frame in {:.0f} %. Before mosaics in place of the backgrounds contrast does in {:.0f} %, where "
-        "the camera shakes in {:.0f} % ([results](results/contrast.md)). Covering what it marks also lowers the "
+        "change from frame to frame in {:.0f} %. Before mosaics in place of the backgrounds contrast does in {:.0f} %, "
+        "where the camera shakes in {:.0f} % ([results](results/contrast.md)). Covering what it marks also lowers the "
         "probability of the clip's cluster more than covering what the evidence marks ({:.2f} nats and {:.2f},",
         contrast,
     ),
