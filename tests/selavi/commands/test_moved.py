@@ -80,8 +80,8 @@ def test_the_gallery_takes_the_new_place(
     monkeypatch.setenv("HOME", str(new.parent))
     assert export_clusters.main([str(run), "data.root=~/new place", "--evidence", "1", "--to", "videofolder"]) == 0
     told = capfd.readouterr().err
-    assert "placeholder" not in told and "no evidence" not in told and "could not" not in told
-    assert list((run / "evidence").glob("*.parquet"))
+    assert "placeholder" not in told and "nothing glows" not in told and "could not" not in told
+    assert list((run / "contrast-and-sound").glob("*.parquet"))
     assert any((run / "handover").rglob("*.mp4"))
 
 
