@@ -12,10 +12,10 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 from typing import Any
 
 from selavi.runs.folder import RunFolder
@@ -232,6 +232,17 @@ def mean_and_range(values: Sequence[float]) -> str:
     """0.93 (0.90 to 0.95), two digits; the mean alone where all are alike."""
     low, high = f"{min(values):.2f}", f"{max(values):.2f}"
     return f"{mean(values):.2f}" + ("" if low == high else f" ({low} to {high})")
+
+
+def processor_seconds(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Processor time of each way, medians of rounds in which they take turns."""
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            began = time.process_time()
+            way()
+            taken[name].append(time.process_time() - began)
+    return {name: median(values) for name, values in taken.items()}
 
 
 def run_tool(arguments: Sequence[str], folders: Mapping[str, Path]) -> None:

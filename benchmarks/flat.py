@@ -8,15 +8,14 @@ a step, forward and backward, and of labelling, in evaluation mode without gradi
 feature, as a share of the largest feature.
 """
 
-import time
 from collections.abc import Callable
 from copy import deepcopy
-from statistics import median
+from functools import partial
 from types import MethodType
 from typing import Any
 
 import torch
-from common import ROOT, describe_machine, markdown_table, measured_here, publish
+from common import ROOT, describe_machine, markdown_table, measured_here, processor_seconds, publish
 from torch import Tensor, nn
 
 from selavi.config import load_config
@@ -60,18 +59,12 @@ def measure(recipe: str, num_clips: int, rounds: int) -> list[dict[str, Any]]:
     rows = []
     ways: dict[str, Callable[[nn.Module, Tensor], None]] = {"step": step, "labelling": encode}
     for mode, work in ways.items():
-        taken: dict[str, list[float]] = {way: [] for way in encoders}
         for encoder in encoders.values():
             encoder.train(mode == "step")
-        for _ in range(rounds):
-            for way, encoder in encoders.items():
-                began = time.process_time()
-                work(encoder, clips)
-                taken[way].append(time.process_time() - began)
+        times = processor_seconds({way: partial(work, encoder, clips) for way, encoder in encoders.items()}, rounds)
         with torch.no_grad():
             solid, planar = (encoder(clips) for encoder in encoders.values())
         difference = float((solid - planar).abs().max() / solid.abs().max())
-        times = {way: median(values) for way, values in taken.items()}
         rows.append({**about, "mode": mode, "difference": difference, **times})
     return rows
 

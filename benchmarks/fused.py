@@ -7,13 +7,12 @@ turns, one thread.  Processor time of a batch, median of the rounds, and the lar
 of the largest feature.
 """
 
-import time
 from collections.abc import Callable
-from statistics import median
+from functools import partial
 from typing import Any
 
 import torch
-from common import ROOT, describe_machine, markdown_table, measured_here, publish
+from common import ROOT, describe_machine, markdown_table, measured_here, processor_seconds, publish
 
 from selavi.config import load_config
 from selavi.encoders.fused import fuse
@@ -39,15 +38,9 @@ def measure(recipe: str, num_clips: int, rounds: int) -> list[dict[str, Any]]:
     for name, encoder in SelaviModel(config).eval().encoders.items():
         given = inputs[name]
         ways: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"plain": encoder, "fused": fuse(encoder, given)}
-        taken: dict[str, list[float]] = {way: [] for way in ways}
-        for _ in range(rounds):
-            for way, encode in ways.items():
-                began = time.process_time()
-                encode(given)
-                taken[way].append(time.process_time() - began)
+        times = processor_seconds({way: partial(encode, given) for way, encode in ways.items()}, rounds)
         plain, fused = (encode(given) for encode in ways.values())
         difference = float((plain - fused).abs().max() / plain.abs().max())
-        times = {way: median(values) for way, values in taken.items()}
         rows.append({**about, "modality": name, "difference": difference, **times})
     return rows
 
