@@ -25,7 +25,6 @@ from selavi.model import SelaviModel
 ROUNDS = 7
 RECIPES = {"demo": 32, "small": 64, "medium": 2, "published": 1}
 """Clips of a batch."""
-MODES = ("step", "labelling")
 
 
 def with_3d_convolutions(encoder: nn.Module) -> nn.Module:
@@ -48,6 +47,9 @@ def encode(encoder: nn.Module, clips: Tensor) -> None:
     encoder(clips)
 
 
+MODES: dict[str, Callable[[nn.Module, Tensor], None]] = {"step": step, "labelling": encode}
+
+
 def measure(recipe: str, num_clips: int, rounds: int) -> list[dict[str, Any]]:
     """A row for each mode of a recipe."""
     config = load_config(ROOT / "configs" / f"{recipe}.yaml", ["data.root=unused", "data.demo=false"])
@@ -57,8 +59,7 @@ def measure(recipe: str, num_clips: int, rounds: int) -> list[dict[str, Any]]:
     clips = torch.randn(num_clips, 3, config.video.num_frames, config.video.size, config.video.size)
     about = {"environment": measured_here(), "recipe": recipe, "clips": num_clips}
     rows = []
-    ways: dict[str, Callable[[nn.Module, Tensor], None]] = {"step": step, "labelling": encode}
-    for mode, work in ways.items():
+    for mode, work in MODES.items():
         for encoder in encoders.values():
             encoder.train(mode == "step")
         times = processor_seconds({way: partial(work, encoder, clips) for way, encoder in encoders.items()}, rounds)

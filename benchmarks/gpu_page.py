@@ -55,11 +55,13 @@ def _latest(results: Mapping[str, Cases], section: str) -> Cases:
 
 
 def _of_which_encoder(results: Mapping[str, Cases]) -> str:
-    if all(results.get(section) for section in ("step", "ways", "parts")):
+    titles = {"step": "a step of training", "ways": "what may make it faster", "parts": "where the time of a step goes"}
+    earlier = [title for section, title in titles.items() if not results.get(section)]
+    if not earlier:
         return ""
     return (
-        "**These figures are of 3-D convolutions.** Since then the encoder computes the same as 2-D ones, which takes "
-        "less time on a processor ([flat.md](flat.md)); on a GPU that is not measured."
+        f"**These figures are of 3-D convolutions: {', '.join(earlier)}.** Since then the encoder computes the same as "
+        "2-D ones, which takes less time on a processor ([flat.md](flat.md)); on a GPU that is not measured for these."
     )
 
 

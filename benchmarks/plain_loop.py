@@ -147,8 +147,8 @@ def page(result: Mapping[str, Any]) -> str:
 
 How much longer is a step of training in a run than in a plain PyTorch loop of the same model, augmentation, loss and
 optimiser? A run has Lightning's loop, the label bank and its weights, the schedule of the learning rate, and the
-callbacks that show, check and save. Both work on one batch that lies in memory, so nothing here waits for a decoder;
-their steps take turns in one process. One thread.
+callbacks that show and check; no checkpoint is written here. Both work on one batch that lies in memory, so nothing
+here waits for a decoder; their steps take turns in one process. One thread.
 
 {markdown_table(header, rows)}
 
