@@ -511,9 +511,10 @@ class TrainerConfig:
     )
     """32-true: float32; bf16-mixed: bfloat16 where it is safe; auto: that on a GPU which computes in bfloat16 itself
     (NVIDIA since Ampere), float32 elsewhere."""
-    compile: bool = setting(False, free="told", needs=OWN_ENCODERS)
+    compile: bool | None = setting(None, earlier=False, earlier_saved=True, free="told", needs=OWN_ENCODERS)
     """Whether torch compiles the encoders for the steps of training, which takes a minute or two before the first one;
-    where it cannot, they run as they are.  Numbers differ in their last digits."""
+    null: on a GPU, where a training has at least 10,000 steps.  Where it cannot, they run as they are.  Numbers differ
+    in their last digits."""
     gradient_clip_val: float | None = setting(None, above=0, free="told")
     """Largest norm of the gradient; null: no limit."""
     sync_batchnorm: bool = setting(True)

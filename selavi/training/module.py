@@ -21,7 +21,7 @@ from selavi.pretrained import load_encoders
 from selavi.randomness import mix
 from selavi.runs.checkpoint import Saved
 from selavi.runs.resume import check_settings_of
-from selavi.training.compiled import Compiled
+from selavi.training.compiled import Compiled, compiles
 from selavi.training.micro_batches import MicroBatched
 from selavi.training.objectives import make_terms
 from selavi.training.objectives.term import Judged, Step
@@ -52,8 +52,8 @@ class SelaviModule(MicroBatched):
         if config.encoders.init:
             load_encoders(self.model, config, Path(config.encoders.init))
         self.encode_step = self.model.features
-        if config.trainer.compile:
-            self.encode_step = Compiled(self.model.features, "the encoders")
+        if compiles(config.trainer, steps_per_epoch * config.trainer.all_epochs):
+            self.encode_step = Compiled(self.model.features, self.model.encoders)
         self.augment = Augment(config)
         self.terms = make_terms(config)
         self.changes: list[str] = []

@@ -46,6 +46,8 @@ def make_trainer(config: Config, callbacks: list[pl.Callback], kind: str = "labe
     warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
     warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")  # callbacks.Saving sees to it
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
+    # Of compiled encoders in several processes; they differ where a size is 1, so that a stride means nothing.
+    warnings.filterwarnings("ignore", message=".*Grad strides do not match bucket view strides.*")
     for name in ("pytorch_lightning", "lightning_fabric", "lightning"):  # devices found, advertisements, fit stopped
         logging.getLogger(name).setLevel(logging.WARNING)
     synced = settings.sync_batchnorm and settings.accelerator != "cpu" and torch.cuda.is_available()
