@@ -14,6 +14,7 @@ at the same column error as ours.
 
 import argparse
 import json
+import math
 import os
 import platform
 import resource
@@ -57,8 +58,13 @@ def gaussian_marginal(num_clusters: int, device: str = "cpu") -> Tensor:
     return (sizes / sizes.sum()).to(device)
 
 
-def scaling(plan: Tensor, marginal: Tensor, rule: str, most: int = 3000) -> tuple[Tensor, int, float]:
-    """Sinkhorn's algorithm on ``exp(sharpness * scores)`` in float64; labels, iterations, column L1 error."""
+def scaling(
+    plan: Tensor, marginal: Tensor, rule: str, most: int = 3000, until_s: float = math.inf
+) -> tuple[Tensor, int, float]:
+    """Sinkhorn's algorithm on ``exp(sharpness * scores)`` in float64; labels, iterations, column L1 error.
+
+    It ends by its rule, after `most` iterations, or when the process has worked for `until_s` in all.
+    """
     num_clips = len(plan)
     beta = torch.full((num_clips,), 1 / num_clips, dtype=torch.float64, device=plan.device)
     alpha = torch.ones_like(marginal)
@@ -72,6 +78,8 @@ def scaling(plan: Tensor, marginal: Tensor, rule: str, most: int = 3000) -> tupl
             beta = following
             break
         beta = following
+        if time.process_time() > until_s:
+            break
     error = (alpha * (beta @ plan) - marginal).abs().sum().item()
     labels = torch.cat([(block * alpha).argmax(1) for block in plan.split(4096)])
     return labels, iteration, error

@@ -56,6 +56,9 @@ MODULES = (
     "shared_loaders",
     "suggest_k",
     "plain_loop",
+    "many_tables",
+    "score_tables",
+    "plain_scaling",
 )
 
 
