@@ -13,6 +13,8 @@ from selavi.results.gallery.thumbnails import Geometry
 _OPAQUE = 190
 """Opacity of the strongest evidence, of 255: it still lets the picture through."""
 _WEAK, _STRONG = np.array([255, 221, 64]), np.array([230, 30, 60])
+_LEVELS = np.arange(256) / 255
+"""Strength of the evidence at each entry of the palette: a colour and its opacity."""
 
 
 def overlay_name(evidence: Evidence, kind: str) -> str:
@@ -24,7 +26,7 @@ def overlay_name(evidence: Evidence, kind: str) -> str:
 
 
 def draw_overlay(path: Path, evidence: Evidence, geometry: Geometry, width: int, height: int) -> None:
-    """Write an overlay as a PNG with an alpha channel, unless it is there already.
+    """Write an overlay as a PNG with a palette of 256 strengths, unless it is there already.
 
     Args:
         path: file to write.
@@ -44,11 +46,11 @@ def draw_overlay(path: Path, evidence: Evidence, geometry: Geometry, width: int,
     if sound is not None and geometry.spectrogram:
         box = geometry.spectrogram_box
         strength.paste(_grown(sound[::-1], box), box[:2])
-    values = np.asarray(strength, np.float32)[..., None] / 255
-    colour = _WEAK + (_STRONG - _WEAK) * values
-    picture = np.concatenate([colour, _OPAQUE * values], axis=2)
+    picture = Image.frombytes("P", strength.size, strength.tobytes())
+    picture.putpalette(np.rint(_WEAK + (_STRONG - _WEAK) * _LEVELS[:, None]).astype(np.uint8).tobytes())
+    opacity = np.rint(_OPAQUE * _LEVELS).astype(np.uint8).tobytes()
     with write_atomically(path) as temporary:
-        Image.fromarray(np.rint(picture).astype(np.uint8), "RGBA").save(temporary, "PNG", optimize=True)
+        picture.save(temporary, "PNG", transparency=opacity)
 
 
 def _grown(values: np.ndarray, box: tuple[int, int, int, int]) -> Image.Image:

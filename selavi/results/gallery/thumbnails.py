@@ -27,6 +27,7 @@ _BACKGROUND = (24, 24, 27)
 _RANGE_DB = 70.0
 _FAINTEST = 1e-6
 """Power below which nothing is loudest: silence stays dark."""
+_SHORT_S = 4.0
 _LONG_S = 120.0
 _WINDOWS = 80
 """Windows of a second in which longer recordings are heard, which bounds time and memory."""
@@ -148,8 +149,10 @@ def read_file(job: ThumbnailJob, geometry: Geometry) -> tuple[Sequence[np.ndarra
         if is_still(job.source):
             frames = [*decode_frames_at(job.source, [0.0], short_side)] * geometry.frames
         else:
-            # One seek a frame: a single call would decode all that lies between the first and the last.
-            frames = [decode_frames_at(job.source, [time_s], short_side)[0] for time_s in times_of(job)]
+            # A single call decodes all that lies between the first frame and the last, one a frame opens the file anew.
+            times = times_of(job)
+            calls = [times] if job.duration_s <= _SHORT_S else [[time_s] for time_s in times]
+            frames = [frame for call in calls for frame in decode_frames_at(job.source, call, short_side)]
     sound = np.zeros(0, np.int16)
     if job.has_sound and geometry.spectrogram:
         rate = geometry.sample_rate

@@ -91,6 +91,23 @@ def test_a_recording_becomes_frames_in_order_and_its_sound(media: Path, tmp_path
     assert make_thumbnail(job, TILE, read_file) == "kept" and job.target.stat().st_mtime_ns == before
 
 
+@pytest.mark.parametrize("duration_s", [0.2, 3.0, 3.9])
+def test_short_recordings_are_read_once_and_give_the_same_frames(
+    media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, duration_s: float
+) -> None:
+    job = job_of(tmp_path, media / "plain.mp4", duration_s)
+    calls: list[list[float]] = []
+    read = thumbnails.decode_frames_at
+    monkeypatch.setattr(
+        thumbnails, "decode_frames_at", lambda path, times, side: calls.append(times) or read(path, times, side)
+    )
+    at_once, _ = read_file(job, TILE)
+    monkeypatch.setattr(thumbnails, "_SHORT_S", 0.0)
+    one_by_one, _ = read_file(job, TILE)
+    assert [len(times) for times in calls] == [4, 1, 1, 1, 1]
+    assert all(map(np.array_equal, at_once, one_by_one))
+
+
 def test_long_recordings_are_heard_in_windows(media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(thumbnails, "_LONG_S", 1.0)
     monkeypatch.setattr(thumbnails, "_WINDOWS", 5)
@@ -121,8 +138,8 @@ def test_an_overlay_lies_where_the_frames_and_the_strip_are(tmp_path: Path) -> N
     path = tmp_path / "ab" / "x.png"
     draw_overlay(path, evidence_of("x", video, audio), TILE, 100, 50)
     with Image.open(path) as picture:
-        assert picture.mode == "RGBA" and picture.size == (640, 160)
-        alpha = np.asarray(picture)[..., 3].astype(float)
+        assert picture.size == (640, 160)
+        alpha = np.asarray(picture.convert("RGBA"))[..., 3].astype(float)
     assert alpha[:120, :160].max() == 0 and alpha[:120, 320:].max() == 0
     assert alpha[25:95, 290:315].min() > 120 and alpha[:18, 160:320].max() == 0  # letterboxed: 160 x 80
     assert alpha[155:, :200].min() > 100 and alpha[121:130].max() < 30 and alpha[155:, 420:].max() < 30
