@@ -8,6 +8,7 @@ import pytest
 
 from datamodules.clips import ClipDataModule
 from selavi.config import load_run_config
+from selavi.labelling.kept import KeptFeatures
 from selavi.training.forecast import num_fresh_labellings, num_relabellings
 from tests.end_to_end.runs import bank
 from tools import train
@@ -37,13 +38,19 @@ def logged(folder: Path, name: str) -> list[float]:
         return [float(row[name]) for row in csv.DictReader(file) if row.get(name)]
 
 
-def test_clips_are_read_before_an_epoch_is_over_and_at_the_end(fit: Fit, tmp_path: Path, passes: list[int]) -> None:
+def test_clips_are_read_before_an_epoch_is_over_and_at_the_end(
+    fit: Fit, tmp_path: Path, passes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    joined: list[KeptFeatures] = []
+    join = KeptFeatures.table
+    monkeypatch.setattr(KeptFeatures, "table", lambda self: joined.append(self) or join(self))
     assert fit(tmp_path / "run", *SETTINGS, "labelling.features=kept") == 0
     config = load_run_config(tmp_path / "run")
     num_fresh, num_all = (count(config, STEPS) for count in (num_fresh_labellings, num_relabellings))
     warm_up = 1
     assert num_fresh < num_all - 4
     assert len(passes) == warm_up + config.labelling.head_groups * num_fresh
+    assert len(joined) == num_all - num_fresh < config.labelling.head_groups * (num_all - num_fresh)
     assert len(logged(tmp_path / "run", "labelling/churn")) == num_all
     assert (bank(tmp_path / "run") >= 0).all()
 

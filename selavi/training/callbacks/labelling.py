@@ -173,11 +173,12 @@ class LabellingCallback(pl.Callback):
         module.eval()
         # Where each process normalises its own batches, statistics differ.  A checkpoint has those of the first.
         take_from_first(module.model.buffers())
+        kept = self.kept.table() if self.kept is not None and self.kept.is_whole() and not last else None
 
         def collect(pass_number: int) -> FeatureTable:
             self.survival.save_if_due(trainer, module)
-            if self.kept is not None and self.kept.is_whole() and not last:
-                return self.kept.table()
+            if kept is not None:  # the same for all heads
+                return kept
             loader = trainer.datamodule.labelling_loader(pass_number)  # type: ignore[attr-defined]
             if isinstance(loader, RowReader) and not self._fits(module, len(loader.all_rows())):
                 return module.encode_rows(loader, random=not last)
