@@ -6,9 +6,9 @@
     python benchmarks/gpu.py --page                             write docs/results/gpu.md again
     python benchmarks/gpu.py --device cpu --tiny --out FILE     at the size of a test, published nowhere
 
-Each case is kept in benchmarks/results/gpu.json as it ends.  `step`, `ways` and `parts` need no data: batches are noise
-of the shape that the loader gives.  `whole` needs the sets of small_sets.py.  A way is timed between two
-synchronisations, over many steps at once; ways of a case take turns.
+Each case is kept in benchmarks/results/gpu.json as it ends.  `whole` needs the sets of small_sets.py, the others no
+data: batches are noise of the shape that the loader gives.  A way is timed between two synchronisations, over many
+steps at once; ways of a case take turns.
 """
 
 import argparse
@@ -46,6 +46,7 @@ from selavi.training.trainer import make_trainer
 
 CASES = [(30, 32), (30, 16), (30, 64), (16, 32), (16, 16), (16, 64)]
 """Frames and clips a step."""
+COMPILED_CASES = [(30, 32), (16, 32)]
 FULL = (
     *("video.num_frames=16", "video.decode_size=112", "video.size=112", "encoders.video_width=64"),
     *("encoders.video_depth=18", "encoders.audio_width=64", "trainer.precision=bf16-mixed", "data.num_workers=12"),
@@ -306,15 +307,31 @@ def clean(bench: Bench) -> None:
 
 def measure_step(bench: Bench, folder: Path, done: Done) -> Cases:
     """Clips a second of training: a plain loop of the model, and a run's own steps."""
-    for frames, clips in CASES[:1] if bench.tiny else CASES:
+    yield from measure_both(bench, folder, done, CASES, compiled=False)
+
+
+def measure_compiled(bench: Bench, folder: Path, done: Done) -> Cases:
+    """The same with compiled encoders."""
+    yield from measure_both(bench, folder, done, COMPILED_CASES, compiled=True)
+
+
+def measure_both(bench: Bench, folder: Path, done: Done, cases: Sequence[tuple[int, int]], *, compiled: bool) -> Cases:
+    """See measure_step."""
+    for frames, clips in cases[:1] if bench.tiny else cases:
         name = f"{frames} frames, {clips} clips"
         if name in done:
             continue
-        config = bench.config(frames, clips, f"run_dir={folder / f'step-{frames}-{clips}'}")
-        bare = Bare(bench, config)
-        flops = flops_of_step(bare)
-        [rate] = bench.rates({"bare": bare.step}, config.optim.batch_size).values()
-        entry = {"bare": rate, "bare_gib": bench.peak_gib(bare.step), "flops_a_clip": flops / config.optim.batch_size}
+        where = f"run_dir={folder / f'step-{frames}-{clips}'}"
+        config = bench.config(frames, clips, where, f"trainer.compile={str(compiled).lower()}")
+        bare = Bare(bench, config, compiled=compiled)
+        began = time.perf_counter()
+        bare.step()
+        bench.wait()
+        entry = {"bare_first_s": time.perf_counter() - began}
+        if not compiled:  # operations are counted as they are called
+            entry["flops_a_clip"] = flops_of_step(bare) / config.optim.batch_size
+        [entry["bare"]] = bench.rates({"bare": bare.step}, config.optim.batch_size).values()
+        rate, entry["bare_gib"] = entry["bare"], bench.peak_gib(bare.step)
         del bare
         clean(bench)
         timed = 4 if bench.tiny else max(10, round(2 * rate / clips))
@@ -412,7 +429,13 @@ def measure_whole(bench: Bench, folder: Path, done: Done) -> Cases:
             yield title, run_job(job, folders)
 
 
-SECTIONS = {"step": measure_step, "ways": measure_ways, "parts": measure_parts, "whole": measure_whole}
+SECTIONS = {
+    "step": measure_step,
+    "ways": measure_ways,
+    "compiled": measure_compiled,
+    "parts": measure_parts,
+    "whole": measure_whole,
+}
 
 
 def run(sections: Sequence[str], bench: Bench, store: Path) -> None:
@@ -456,7 +479,7 @@ def main() -> None:
     elif not args.page:
         run(args.sections, Bench(args.device, args.tiny), args.out)
     if args.out == RESULTS / "gpu.json":
-        show_page("gpu", page(stored(args.out), CASES), args.tiny)
+        show_page("gpu", page(stored(args.out), CASES, COMPILED_CASES), args.tiny)
 
 
 if __name__ == "__main__":

@@ -15,12 +15,15 @@ WHOLE_SIZES = {"AV-objects": (576, 40), "AV-digits": (2000, 45)}
 Cases = Mapping[str, Mapping[str, Any]]
 
 
-def page(results: Mapping[str, Cases], planned: Sequence[tuple[int, int]]) -> str:
+def page(
+    results: Mapping[str, Cases], planned: Sequence[tuple[int, int]], planned_compiled: Sequence[tuple[int, int]]
+) -> str:
     """The whole page.
 
     Args:
         results: section -> case -> its figures, and where they were made.
         planned: frames and clips of the cases of `step`.
+        planned_compiled: those of `compiled`.
     """
     step, ways, pieces = (_latest(results, section) for section in ("step", "ways", "parts"))
     parts = [
@@ -34,7 +37,11 @@ def page(results: Mapping[str, Cases], planned: Sequence[tuple[int, int]]) -> st
         "loop: Lightning, with the copy of each batch, the augmentation, and all that looks at a step. *Share of "
         "peak*: the counted operations of forward and backward over what the datasheet promises of dense bfloat16. "
         "*Counted*: the same share of peak as in the case of so many frames that was measured.",
-        _step(step, planned),
+        _step(step, planned, step),
+        "## Encoders compiled",
+        "The same with encoders that torch's compiler has made, as `trainer.compile` does by default in long "
+        "trainings on a GPU.",
+        _step(results.get("compiled", {}), planned_compiled, step),
         "## What may make it faster",
         "The plain loop at 30 frames and 32 clips. Labelling is the encoders without gradient.",
         _ways(ways),
@@ -75,18 +82,21 @@ def _made(results: Mapping[str, Cases]) -> str:
     return f"By `python benchmarks/gpu.py`, on {'; '.join(sorted(made)) or 'no GPU so far'}."
 
 
-def _step(cases: Cases, planned: Sequence[tuple[int, int]]) -> str:
+def _step(cases: Cases, planned: Sequence[tuple[int, int]], plain: Cases) -> str:
+    """Rates of the planned cases; operations are those that `plain` counted."""
     header = ["frames", "clips a step", "plain loop", "share of peak", "a run", "run / plain", "GiB"]
     rows = []
     for frames, clips in planned:
-        case = cases.get(f"{frames} frames, {clips} clips")
+        name = f"{frames} frames, {clips} clips"
+        case = cases.get(name)
         if case is None:
             alike = next((case for name, case in cases.items() if name.startswith(f"{frames} frames")), None)
             counted = [f"{NOT_YET} (counted: {alike[way]:.0f})" if alike else NOT_YET for way in ("bare", "selavi")]
             rows.append([str(frames), str(clips), counted[0], "", counted[1], "", ""])
             continue
         peak = PEAK_TFLOPS.get(case["made"]["device"])
-        share = "unknown" if peak is None else f"{case['bare'] * case['flops_a_clip'] / peak / 1e12:.1%}"
+        flops = plain.get(name, {}).get("flops_a_clip")
+        share = f"{case['bare'] * flops / peak / 1e12:.1%}" if peak and flops else "unknown"
         ratio = f"{case['selavi'] / case['bare']:.3f}"
         rates = [f"{case['bare']:.0f}", share, f"{case['selavi']:.0f}", ratio, f"{case['bare_gib']:.1f}"]
         rows.append([str(frames), str(clips), *rates])

@@ -17,10 +17,11 @@ def test_every_section_runs_and_is_kept(tmp_path: Path) -> None:
     command = [sys.executable, "benchmarks/gpu.py", "--device", "cpu", "--tiny", "--out", str(store)]
     subprocess.run(command, cwd=ROOT, check=True)
     results = json.loads(store.read_text(encoding="utf-8"))
-    assert list(results) == ["step", "ways", "parts"], "whole trainings need sets"
+    assert list(results) == ["step", "ways", "compiled", "parts"], "whole trainings need sets"
     assert {case["made"]["device"] for cases in results.values() for case in cases.values()} == {"cpu"}
-    [case] = results["step"].values()
+    [case], [compiled] = results["step"].values(), results["compiled"].values()
     assert all(case[name] > 0 and math.isfinite(case[name]) for name in ("bare", "selavi", "flops_a_clip"))
+    assert all(compiled[name] > 0 and math.isfinite(compiled[name]) for name in ("bare", "selavi"))
     ways = results["ways"]
     assert len(ways) == 8
     assert all("failed" not in way for way in ways.values())

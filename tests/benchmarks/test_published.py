@@ -67,7 +67,9 @@ def page_of(modules: dict[str, ModuleType], name: str) -> str:
     if name == "refine":
         return str(modules["refine"].page())
     if name == "gpu":
-        return str(modules["gpu_page"].page(modules["gpu"].stored(RESULTS / "gpu.json"), modules["gpu"].CASES))
+        gpu = modules["gpu"]
+        stored = gpu.stored(RESULTS / "gpu.json")
+        return str(modules["gpu_page"].page(stored, gpu.CASES, gpu.COMPILED_CASES))
     result = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
     if name == "objectives":
         return str(modules["objectives"].page(result["runs"], result["machine"]))
