@@ -22,7 +22,8 @@ from selavi.labelling.bank import ids_of_bank
 from selavi.labelling.rule import LabelRule
 from selavi.model import SelaviModel
 from selavi.runs.record import Run
-from selavi.scores.metrics import contingency_matrix, normalised_mutual_information
+from selavi.scores.contingency import contingency_matrix
+from selavi.scores.metrics import normalised_mutual_information
 from selavi.training.first.views import CachedViews
 from selavi.training.refit import encode_views
 

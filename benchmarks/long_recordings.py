@@ -33,7 +33,8 @@ from selavi.atomic import write_text
 from selavi.config import load_config
 from selavi.media import decode_sound, stream_frames
 from selavi.runs.manifest import SCHEMA
-from selavi.scores.metrics import contingency_matrix, normalised_mutual_information
+from selavi.scores.contingency import contingency_matrix
+from selavi.scores.metrics import normalised_mutual_information
 
 PLACE = ROOT / "runs" / "benchmarks" / "long_recordings"
 SEEDS = (0, 1, 2)

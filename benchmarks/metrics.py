@@ -29,10 +29,10 @@ from sklearn import metrics as sklearn_metrics
 from sklearn.metrics.cluster import contingency_matrix as sklearn_contingency
 
 from selavi.scores.consensus import consensus
+from selavi.scores.contingency import contingency_matrix
 from selavi.scores.metrics import (
     adjusted_mutual_information,
     bootstrap_intervals,
-    contingency_matrix,
     evaluate_clusters,
     matched_accuracy,
     score_contingency,

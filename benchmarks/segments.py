@@ -26,7 +26,8 @@ from selavi.commands.opening import open_run
 from selavi.localisation.evidence import PICTURED
 from selavi.localisation.files import read_evidence
 from selavi.results.boxes import box_rows, segments_of
-from selavi.scores.metrics import contingency_matrix, normalised_mutual_information
+from selavi.scores.contingency import contingency_matrix
+from selavi.scores.metrics import normalised_mutual_information
 
 INSIDE, EVIDENCE, WHOLE = "inside the map", "inside the map of evidence", "whole picture"
 CLUSTERS = "the run's own clusters"

@@ -27,7 +27,8 @@ from selavi.atomic import write_text
 from selavi.media import decode_sound
 from selavi.results.labels import read_labels
 from selavi.runs.manifest import read_manifest
-from selavi.scores.metrics import contingency_matrix, normalised_mutual_information
+from selavi.scores.contingency import contingency_matrix
+from selavi.scores.metrics import normalised_mutual_information
 
 PLACE = ROOT / "runs" / "benchmarks" / "sound_alone"
 STORE = RESULTS / "sound_alone.json"

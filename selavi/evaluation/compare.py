@@ -36,7 +36,8 @@ from selavi.scores.baselines import (
     require_finite,
     scale_features,
 )
-from selavi.scores.metrics import bootstrap_intervals, contingency_matrix, evaluate_clusters
+from selavi.scores.contingency import contingency_matrix
+from selavi.scores.metrics import bootstrap_intervals, evaluate_clusters
 
 if TYPE_CHECKING:  # torch takes seconds and memory, and arrays need none of it
     from selavi.inference.encode import ClipFeatures

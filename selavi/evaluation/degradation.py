@@ -37,8 +37,9 @@ from selavi.labelling.rule import LabelRule
 from selavi.media import recompress
 from selavi.model import SelaviModel
 from selavi.randomness import mix
+from selavi.scores.contingency import contingency_matrix
 from selavi.scores.head_choice import choose_head
-from selavi.scores.metrics import contingency_matrix, matched_accuracy, normalised_mutual_information
+from selavi.scores.metrics import matched_accuracy, normalised_mutual_information
 from selavi.wording import command
 
 CLEAN = "clean"

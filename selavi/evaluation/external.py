@@ -13,7 +13,8 @@ from selavi.atomic import write_text
 from selavi.errors import UsageError
 from selavi.id_tables import IdTable, describe_numbers, leave_out_nan, read_table
 from selavi.ids import IdMatch, explain_missing, find_ids
-from selavi.scores.metrics import bootstrap_intervals, contingency_matrix, score_contingency
+from selavi.scores.contingency import contingency_matrix
+from selavi.scores.metrics import bootstrap_intervals, score_contingency
 
 LEVEL, NUM_RESAMPLES = 0.95, 200
 

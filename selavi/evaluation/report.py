@@ -14,10 +14,10 @@ from selavi.errors import UsageError
 from selavi.runs.folder import RunFolder
 from selavi.scores.baselines import kmeans_nmi
 from selavi.scores.consensus import agreement_over_k, co_occurrence_profiles, consensus, merge_tree
+from selavi.scores.contingency import contingency_matrix
 from selavi.scores.head_choice import HeadChoice, choose_head, describe_agreement
 from selavi.scores.metrics import (
     bootstrap_intervals,
-    contingency_matrix,
     describe_clusters,
     evaluate_clusters,
     score_contingency,

@@ -19,7 +19,8 @@ from torch import Tensor
 from selavi.distributed import all_sum
 from selavi.labelling.spread import Spread
 from selavi.labelling.votes import Votes
-from selavi.scores.metrics import Contingency, normalised_mutual_information
+from selavi.scores.contingency import Contingency
+from selavi.scores.metrics import normalised_mutual_information
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from selavi.scores.metrics import contingency_matrix, normalised_mutual_information
+from selavi.scores.contingency import contingency_matrix
+from selavi.scores.metrics import normalised_mutual_information
 
 SCALINGS = ("standardise+l2", "standardise", "l2", "none")
 """How features are scaled first: standardise brings each column to mean 0 and standard deviation 1, l2 each clip to

@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 
 from selavi.randomness import mix
+from selavi.scores.contingency import Contingency, contingency_matrix
 from selavi.scores.head_choice import choose_head
 from selavi.scores.metrics import (
-    Contingency,
     adjusted_mutual_information,
     adjusted_rand_index,
-    contingency_matrix,
     describe_clusters,
     normalised_mutual_information,
 )

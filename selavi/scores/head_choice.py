@@ -6,7 +6,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from selavi.scores.metrics import contingency_matrix, expected_mutual_information, normalised_mutual_information
+from selavi.scores.contingency import contingency_matrix
+from selavi.scores.metrics import expected_mutual_information, normalised_mutual_information
 
 Criterion = Literal["agreement", "modalities", "probe"]
 CRITERIA: tuple[str, ...] = get_args(Criterion)

@@ -14,7 +14,8 @@ import numpy as np
 
 from selavi.randomness import mix
 from selavi.scores.baselines import scale_features
-from selavi.scores.metrics import adjusted_mutual_information, contingency_matrix
+from selavi.scores.contingency import contingency_matrix
+from selavi.scores.metrics import adjusted_mutual_information
 
 MAX_CLIPS = 20_000
 """Clips that are clustered: of more, a sample."""

@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from selavi.evaluation.external import SHOWN
-from selavi.scores.metrics import contingency_matrix, evaluate_clusters, normalised_mutual_information
+from selavi.scores.contingency import contingency_matrix
+from selavi.scores.metrics import evaluate_clusters, normalised_mutual_information
 from tools import cluster_eval
 
 

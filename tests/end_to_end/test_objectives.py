@@ -13,7 +13,8 @@ from selavi.results.naming import read_names
 from selavi.runs.checkpoint import read_checkpoint
 from selavi.runs.folder import RunFolder
 from selavi.scores.baselines import cluster_features, scale_features
-from selavi.scores.metrics import contingency_matrix, normalised_mutual_information
+from selavi.scores.contingency import contingency_matrix
+from selavi.scores.metrics import normalised_mutual_information
 from tests.end_to_end.runs import assert_same_run, stop_at
 from tools import cluster_eval, train
 

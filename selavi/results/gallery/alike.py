@@ -12,7 +12,8 @@ import numpy as np
 from scipy.sparse import csr_array, hstack
 
 from selavi.results.gallery.select import NUM_NEAREST, Head, HeadClusters
-from selavi.scores.metrics import Contingency, contingency_matrix, normalised_mutual_information
+from selavi.scores.contingency import Contingency, contingency_matrix
+from selavi.scores.metrics import normalised_mutual_information
 
 ROWS = 1024
 """Clusters whose figures with all others are held at once."""

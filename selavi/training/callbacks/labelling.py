@@ -23,7 +23,8 @@ from selavi.labelling.statistics import ClipStatistics, read_statistics
 from selavi.meter import say
 from selavi.results.naming import Names, decision, write_names
 from selavi.runs.folder import RunFolder
-from selavi.scores.metrics import contingency_matrix, normalised_mutual_information, number_labels
+from selavi.scores.contingency import contingency_matrix, number_labels
+from selavi.scores.metrics import normalised_mutual_information
 from selavi.scores.verdict import Verdict, judge_training
 from selavi.training.callbacks.progress import Progress
 from selavi.training.callbacks.survival import Survival

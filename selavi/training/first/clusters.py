@@ -24,7 +24,8 @@ from selavi.labelling.solver.breathing import breathe
 from selavi.labelling.solver.kmeans import Scale, measure_scale, start_centres
 from selavi.meter import Meter
 from selavi.randomness import mix
-from selavi.scores.metrics import contingency_matrix, normalised_mutual_information
+from selavi.scores.contingency import contingency_matrix
+from selavi.scores.metrics import normalised_mutual_information
 from selavi.shared_tensor import share, wait_for_all
 
 SAMPLE_ROWS, SAMPLE_ROWS_PER_CLUSTER = 8192, 64

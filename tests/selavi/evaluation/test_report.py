@@ -4,8 +4,9 @@ import pytest
 from selavi.errors import UsageError
 from selavi.evaluation.report import COLUMNS, coarser, evaluate_heads, format_comparison, format_table
 from selavi.scores.consensus import consensus
+from selavi.scores.contingency import contingency_matrix
 from selavi.scores.head_choice import choose_head
-from selavi.scores.metrics import bootstrap_intervals, contingency_matrix, evaluate_clusters
+from selavi.scores.metrics import bootstrap_intervals, evaluate_clusters
 
 K = 4
 

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from selavi.scores.baselines import cluster_features, kmeans_nmi, scale_features
-from selavi.scores.metrics import contingency_matrix, normalised_mutual_information
+from selavi.scores.contingency import contingency_matrix
+from selavi.scores.metrics import normalised_mutual_information
 
 
 def blobs(num_clips: int = 90) -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,8 @@ from selavi.scores.consensus import (
     merge_tree,
     stability,
 )
-from selavi.scores.metrics import contingency_matrix, matched_accuracy
+from selavi.scores.contingency import contingency_matrix
+from selavi.scores.metrics import matched_accuracy
 
 K = 8
 

@@ -17,13 +17,12 @@ from scipy.optimize import linear_sum_assignment
 from sklearn import metrics as sklearn_metrics
 
 from selavi.scores import metrics
+from selavi.scores.contingency import Contingency, contingency_matrix
 from selavi.scores.metrics import (
     INTERVAL_METRICS,
-    Contingency,
     adjusted_rand_index,
     bootstrap_intervals,
     completeness,
-    contingency_matrix,
     describe_clusters,
     evaluate_clusters,
     expected_mutual_information,

@@ -18,7 +18,7 @@ from selavi.labelling.race import ModalityRace, Race
 from selavi.runs.folder import RunFolder
 from selavi.runs.pulse import Pulse
 from selavi.runs.resume import check_same_settings
-from selavi.scores.metrics import number_labels
+from selavi.scores.contingency import number_labels
 from selavi.training.callbacks import Poison, Progress, Survival, survival
 from selavi.training.callbacks.labelling import mean_nmi
 from selavi.training.callbacks.survival import Stopped

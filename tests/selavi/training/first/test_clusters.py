@@ -9,7 +9,8 @@ import torch
 from selavi.batch import NUM_DRAWS, ClipBatch
 from selavi.config import Config, load_config
 from selavi.labelling.solver import kmeans
-from selavi.scores.metrics import contingency_matrix, normalised_mutual_information
+from selavi.scores.contingency import contingency_matrix
+from selavi.scores.metrics import normalised_mutual_information
 from selavi.training.first import clusters
 from selavi.training.first.clusters import VectorLabels, cluster_vectors
 from tests import ranks

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from selavi.scores.metrics import contingency_matrix, normalised_mutual_information
+from selavi.scores.contingency import contingency_matrix
+from selavi.scores.metrics import normalised_mutual_information
 from tests import ranks
 
 # Each process holds every second clip, trains on them and saves the labels of all clips and its network.

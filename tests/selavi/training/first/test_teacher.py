@@ -3,7 +3,8 @@ import torch
 from torch import Tensor
 
 from selavi.config import Config, load_config
-from selavi.scores.metrics import contingency_matrix, normalised_mutual_information
+from selavi.scores.contingency import contingency_matrix
+from selavi.scores.metrics import normalised_mutual_information
 from selavi.training.first import teacher
 from selavi.training.first.teacher import Teacher, batch_clips, teacher_config
 from selavi.training.first.views import CachedViews
