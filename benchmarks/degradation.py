@@ -19,7 +19,8 @@ from typing import Any
 from common import PAGES, RESULTS, ROOT, describe_machine, machine, markdown_table
 from small_sets import SETS, find_sets
 
-from selavi.evaluation.degradation import CORRUPTIONS, curves
+from selavi.evaluation.corruptions import CORRUPTIONS
+from selavi.evaluation.degradation_charts import curves
 
 IMAGES = ROOT / "docs" / "images"
 

@@ -58,7 +58,8 @@ def degrade(arguments: DegradeArguments) -> DegradeResult:
     """Measure what is not in the table yet; runs that read the same clips in the same way together."""
     _check(arguments)  # before torch is imported
     from selavi.commands.opening import open_run
-    from selavi.evaluation.degradation import DegradationTable, check_names, same_clips, write_plots
+    from selavi.evaluation.degradation import DegradationTable, check_names, same_clips
+    from selavi.evaluation.degradation_charts import write_plots
 
     check_names(arguments.corruptions, arguments.views)
     table = DegradationTable(arguments.out, arguments.split, arguments.views, arguments.seed)
@@ -96,7 +97,8 @@ def _measure_group(group: list[tuple[str, Any]], table: Any, arguments: DegradeA
     """Decode each clip once for all runs of a group."""
     from datamodules.loading.views import ClipLoaders
     from datamodules.stores.opening import open_media
-    from selavi.evaluation import degradation as dg
+    from selavi.evaluation.corruptions import CLEAN, CORRUPTIONS
+    from selavi.evaluation.degradation import kmeans_lines, make_judge
     from selavi.inference.device import best_device
     from selavi.inference.encode import encode_clips
     from selavi.inference.load import load_model
@@ -114,9 +116,9 @@ def _measure_group(group: list[tuple[str, Any]], table: Any, arguments: DegradeA
         if arguments.kmeans:
             loader, rows = loaders.evaluation_loader(config.data.train_split, arguments.views)
             clips = encode_clips(model, augment, loader, len(rows), arguments.views)
-            lines = dg.kmeans_lines(name, clips, arguments.kmeans, run.config.heads.num_clusters, run.config.seed)
-        judges.append(dg.make_judge(name, run.folder, model, augment, run.config, run.checkpoint["label_bank"], lines))
-    for name in (dg.CLEAN, *(arguments.corruptions or dg.CORRUPTIONS)):
+            lines = kmeans_lines(name, clips, arguments.kmeans, run.config.heads.num_clusters, run.config.seed)
+        judges.append(make_judge(name, run.folder, model, augment, run.config, run.checkpoint["label_bank"], lines))
+    for name in (CLEAN, *(arguments.corruptions or CORRUPTIONS)):
         if severities := table.missing(judges, name):
             loader, rows = loaders.evaluation_loader(arguments.split, arguments.views)
             table.measure(follow(loader, name, len(loader), "batches"), name, severities, judges, rows, config)
@@ -124,7 +126,7 @@ def _measure_group(group: list[tuple[str, Any]], table: Any, arguments: DegradeA
 
 def show(result: DegradeResult) -> None:
     """Print the table, and where the rest is."""
-    from selavi.evaluation.degradation import format_degradation
+    from selavi.evaluation.degradation_charts import format_degradation
 
     print(format_degradation(result.rows))
     print(f"\nfull figures: {result.path} and .csv; plots: .svg beside them", file=sys.stderr)
