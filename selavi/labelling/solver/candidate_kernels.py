@@ -67,40 +67,69 @@ def exp2(x):
 @njit(fastmath=FAST, cache=True)
 def _scale(block, n, exponents, sharpness, scaled, maxima):
     """Scaled scores of a row (powers of 2), and the maxima of as many groups of them as there are candidates."""
-    num_clusters, num_groups = len(scaled), len(maxima)
-    for k in range(num_clusters):
+    for k in range(len(scaled)):
         scaled[k] = sharpness * np.float64(block[n, k]) + exponents[k]
-    maxima[:] = scaled[:num_groups]
-    for first in range(num_groups, num_clusters, num_groups):
-        for i in range(min(num_groups, num_clusters - first)):
-            maxima[i] = larger(maxima[i], scaled[first + i])
+    size = len(scaled) // len(maxima)
+    for i in range(len(maxima)):
+        group = scaled[i * size : (i + 1) * size if i + 1 < len(maxima) else len(scaled)]
+        largest = -np.inf
+        for k in range(len(group)):
+            largest = larger(largest, group[k])
+        maxima[i] = largest
+
+
+@njit(cache=True)
+def _kth_largest(values, num, k):
+    """Of the first `num`, which are reordered (Hoare's selection)."""
+    first, last, place = 0, num - 1, num - k
+    while first < last:
+        pivot = values[(first + last) // 2]
+        i, j = first, last
+        while i <= j:
+            while values[i] < pivot:
+                i += 1
+            while values[j] > pivot:
+                j -= 1
+            if i <= j:
+                values[i], values[j] = values[j], values[i]
+                i += 1
+                j -= 1
+        if place <= j:
+            last = j
+        elif place >= i:
+            first = i
+        else:
+            break
+    return values[place]
 
 
 @njit(cache=True)
 def _choose(scaled, bar, flags, words, near, near_values, chosen):
-    """The numbers of the largest of a row, in order, and of equal ones the first; none of them is below the bar."""
+    """The numbers of the largest of a row, in order, and of equal ones the first; none of them is below the bar.
+
+    Without branches on the values, which no processor foresees; what is not chosen is overwritten by the next, so that
+    `near` and `chosen` have a place more.
+    """
     for k in range(len(scaled)):
         flags[k] = scaled[k] >= bar
-    num_near = 0
+    num_near, num_chosen = 0, len(chosen) - 1
     for word in range(len(words)):  # eight at a time
         if words[word] == 0:
             continue
-        for k in range(8 * word, 8 * word + 8):
-            if flags[k]:
-                near[num_near], near_values[num_near] = k, scaled[k]
-                num_near += 1
-    num_chosen = len(chosen)
-    smallest = np.partition(near_values[:num_near], num_near - num_chosen)[num_near - num_chosen]
+        for k in range(8 * word, min(8 * word + 8, len(scaled))):
+            near[num_near], near_values[num_near] = k, scaled[k]
+            num_near += flags[k]
+    smallest = _kth_largest(near_values, num_near, num_chosen)
     num_equal = num_chosen
     for i in range(num_near):
-        num_equal -= near_values[i] > smallest
+        num_equal -= scaled[near[i]] > smallest
     place = 0
     for i in range(num_near):
-        is_equal = near_values[i] == smallest
-        if near_values[i] > smallest or (is_equal and num_equal > 0):
-            num_equal -= is_equal
-            chosen[place] = near[i]
-            place += 1
+        value = scaled[near[i]]
+        is_equal = value == smallest
+        chosen[place] = near[i]
+        place += (value > smallest) | (is_equal & (num_equal > 0))
+        num_equal -= is_equal
 
 
 @njit(fastmath=FAST, cache=True)
@@ -131,7 +160,8 @@ def _take(first_part, end_part, block, exponents, sharpness, scores, clusters, l
     scaled, maxima = np.empty(num_clusters), np.empty(num_candidates)
     flags = np.zeros((num_clusters + 7) // 8 * 8, np.uint8)
     words = flags.view(np.uint64)
-    near, near_values, chosen = np.empty(num_clusters, np.int64), np.empty(num_clusters), maxima.astype(np.int64)
+    near, near_values = np.empty(num_clusters + 1, np.int64), np.empty(num_clusters + 1)
+    chosen = np.empty(num_candidates + 1, np.int64)
     for part in range(first_part, end_part):
         mine, outside = sums[part, 0], sums[part, 1]
         for n in range(part * per_part, min(num_rows, (part + 1) * per_part)):
