@@ -131,7 +131,8 @@ def curvature(model: Model, bins: Tensor) -> RowSums:
 
     Args:
         model: what is read.
-        bins: (K, GAP_BINS) where the gap of a cluster is counted, if no candidate, by where that of the row's others is.
+        bins: (K, GAP_BINS) where the gap of a cluster that is no candidate is counted, by where that of the row's
+            others is.
     """
     plan = _plan(model)
     entries = plan.extra + plan.others[:, None] * model.shares[model.clusters]

@@ -112,8 +112,8 @@ def one_torch_thread() -> Iterator[None]:
         _num_threads.reset(token)
 
 
-def num_parts(num_rows: int, rows_per_part: int = _ROWS_PER_PART) -> int:
-    """Into how many parts rows are cut whose sums are large: at most PARTS."""
+def num_parts(num_rows: int, rows_per_part: int) -> int:
+    """Into how many parts rows are cut whose sums are large: at most PARTS, and one where rows are few."""
     return min(PARTS, 1 + num_rows // rows_per_part)
 
 
@@ -128,6 +128,7 @@ def _as_float(typing, bits):
 
 @intrinsic
 def as_bits(typing, number):
+    """The bits of a float32, as an integer."""
     return types.int32(types.float32), lambda _, builder, __, args: builder.bitcast(args[0], ir.IntType(32))
 
 
@@ -342,7 +343,7 @@ def coupling(
     """
     exponents, factors, scale = _in_powers_of_two(potentials, sharpness)
     all_masses, tails = np.zeros((PARTS, len(potentials))), np.zeros((PARTS, 3, len(potentials)))
-    pairs = pairs[: num_parts(len(scores))]
+    pairs = pairs[: num_parts(len(scores), _ROWS_PER_PART)]
     in_threads(_coupling, len(pairs), scores, exponents, factors, scale, all_masses, tails, pairs)
     symmetric_sum(0, pairs.shape[1], pairs)
     return all_masses.sum(0) * factors, tails.sum(0)
@@ -396,6 +397,27 @@ def large_entries(
         clusters[kept].astype(np.int64),
         values[kept].astype(np.float64),
     )
+
+
+@njit(nogil=True, fastmath=FAST, cache=True)
+def _entries_product(first_part, end_part, starts, clusters, values, vector, sums):
+    num_rows = len(starts) - 1
+    per_part = -(-num_rows // len(sums))
+    for part in range(first_part, end_part):
+        mine = sums[part]
+        for n in range(part * per_part, min(num_rows, (part + 1) * per_part)):
+            along = 0.0
+            for i in range(starts[n], starts[n + 1]):
+                along += values[i] * vector[clusters[i]]
+            for i in range(starts[n], starts[n + 1]):
+                mine[clusters[i]] += values[i] * along
+
+
+def entries_product(starts: np.ndarray, clusters: np.ndarray, values: np.ndarray, vector: np.ndarray) -> np.ndarray:
+    """``Q^T Q v`` (K,) of the entries Q that `large_entries` returns and a vector (K,)."""
+    sums = np.zeros((num_parts(len(starts) - 1, _ROWS_PER_PART), len(vector)))
+    in_threads(_entries_product, len(sums), starts, clusters, values, vector, sums)
+    return sums.sum(0)
 
 
 @njit(nogil=True, cache=True)
