@@ -81,7 +81,7 @@ def _scale(block, n, exponents, sharpness, scaled, maxima):
 
 @njit(cache=True)
 def _kth_largest(values, num, k):
-    """Of the first `num`, which are reordered (Hoare's selection)."""
+    """The k-th largest of the first `num` values, which are reordered (Hoare's selection)."""
     first, last, place = 0, num - 1, num - k
     while first < last:
         pivot = values[(first + last) // 2]
