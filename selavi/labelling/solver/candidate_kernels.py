@@ -3,6 +3,8 @@
 Axes: N clips, K clusters, C candidates of a clip, in the order of their numbers.  All is float64: of few entries a
 row that costs little.  Rows are cut into parts by their number alone, which are added in order, so that the same
 table gives the same bits whatever the number of threads.
+
+Numba keeps compiled code until this file changes: after a change of what it takes from other files, touch it.
 """
 
 # The types of compiled functions are Numba's.
@@ -318,6 +320,7 @@ def _curvature(
             sums_others[0] += others
             sums_others[1] += others * in_large
             sums_others[2] += others * in_small
+            # Above the diagonal, since candidates are in order.
             for i in range(num_large if len(mine) else 0):
                 of_cluster, p = mine[clusters[n, places[i]]], large[n, places[i]]
                 for j in range(i + 1, num_large):
