@@ -145,6 +145,19 @@ def test_the_number_of_threads_changes_no_bit() -> None:
         assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
 
 
+def test_the_product_with_large_entries_is_that_of_the_matrix() -> None:
+    from selavi.labelling.solver.kernels import entries_product
+
+    plan = (4 * normal(5, 9000, 40)).softmax(1)
+    plan[plan < 0.01] = 0.0
+    plan[7] = 0.0  # a row without large entries
+    entries = plan.to_sparse_csr()
+    arrays = [part.numpy() for part in (entries.crow_indices(), entries.col_indices(), entries.values())]
+    vector = normal(6, 40)
+    found = torch.from_numpy(entries_product(*arrays, vector.numpy()))
+    torch.testing.assert_close(found, plan.T @ (plan @ vector))
+
+
 def test_the_exponential_is_accurate_over_its_range() -> None:
     from selavi.labelling.solver.kernels import exp2
 
