@@ -148,7 +148,7 @@ def test_the_number_of_threads_changes_no_bit() -> None:
 def test_the_product_with_large_entries_is_that_of_the_matrix() -> None:
     from selavi.labelling.solver.kernels import entries_product
 
-    plan = (4 * normal(5, 9000, 40)).softmax(1)
+    plan = normal(5, 9000 * 40).view(9000, 40).softmax(1)
     plan[plan < 0.01] = 0.0
     plan[7] = 0.0  # a row without large entries
     entries = plan.to_sparse_csr()
