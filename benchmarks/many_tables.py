@@ -2,23 +2,38 @@
 
     python benchmarks/many_tables.py                        tables 0 to 199; those that are there are not solved again
     python benchmarks/many_tables.py --tables 40 41 --trial a few, printed and not kept
+    python benchmarks/many_tables.py --time                 what each clip's likeliest clusters save of the time
     python benchmarks/many_tables.py --page                 write docs/results/many_tables.md again
 
 A table is a pure function of its number: its kind, its size, its spread, its precision and the sizes of its clusters
-(benchmarks/score_tables.py).  Passes do not depend on the machine.  Seconds are left out, for other work runs beside.
+(benchmarks/score_tables.py).  Passes do not depend on the machine.  Of the time there are ratios alone, of two searches
+that take turns, for other work runs beside.
 """
 
 import argparse
+import dataclasses
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
-from common import PAGES, RESULTS, markdown_table
+from common import (
+    PAGES,
+    RESULTS,
+    describe_machine,
+    load_runs,
+    markdown_table,
+    measured_here,
+    processor_seconds,
+    save_runs,
+)
 from score_tables import KINDS, MARGINALS, draw
 
+from selavi.labelling.solver import newton
 from selavi.labelling.solver.transport import assign
 
 STORE = RESULTS / "many_tables.json"
@@ -26,6 +41,9 @@ NUM_TABLES = 200
 MOST_PASSES = 200
 GOAL = 20
 """Passes that are thought few."""
+TIMES, ROUNDS = "many_tables_time", 3
+ALL_ROWS = dataclasses.replace(newton.TUNING, candidate_reads=sys.maxsize, candidate_patience=sys.maxsize)
+"""Of a search that takes no candidates."""
 
 
 def solve(number: int) -> dict[str, Any]:
@@ -43,12 +61,29 @@ def solve(number: int) -> dict[str, Any]:
     }
 
 
+def time_of(number: int) -> dict[str, Any]:
+    """Processor time of the search for a table's labels, with each clip's likeliest clusters and without."""
+    drawn = draw(number)
+
+    def search(tuning: newton.Tuning) -> None:
+        with mock.patch.object(newton, "TUNING", tuning):
+            assign(drawn.scores, drawn.marginal, max_passes=MOST_PASSES)
+
+    ways = {"candidates": partial(search, newton.TUNING), "all_rows": partial(search, ALL_ROWS)}
+    return {"environment": measured_here(), "name": drawn.name, **processor_seconds(ways, ROUNDS)}
+
+
 def stored() -> dict[str, dict[str, Any]]:
     """Number of a table -> what came of it."""
     return dict(json.loads(STORE.read_text(encoding="utf-8"))) if STORE.exists() else {}
 
 
-def page(results: Mapping[str, Mapping[str, Any]]) -> str:
+def timed() -> list[dict[str, Any]]:
+    """A row for each table whose search was timed."""
+    return load_runs(TIMES) if (RESULTS / f"{TIMES}.json").exists() else []
+
+
+def page(results: Mapping[str, Mapping[str, Any]], times: Sequence[Mapping[str, Any]]) -> str:
     """docs/results/many_tables.md."""
     rows = [results[number] for number in sorted(results, key=int)]
     hard = [row for row in rows if row["passes"] > GOAL or not row["converged"]]
@@ -68,11 +103,39 @@ logits of a deviation of 0.02 to 5, a fifth of the tables in half precision.
 {kinds}
 
 Inner work is what of the passes were reads of each clip's likeliest clusters alone, counted by their share of the
-scores: the mean, and the most. An entry of these takes longer than one of a full read, which is one compiled pass.
+scores: the mean, and the most.
 
 ## Those above {GOAL}
 
 {markdown_table(["table", "passes", "error"], [_hard(row) for row in hard]) if hard else "None."}
+{_times(times)}"""
+
+
+def _times(times: Sequence[Mapping[str, Any]]) -> str:
+    """A section, or nothing where none were measured."""
+    if not times:
+        return ""
+    ratios = {row["name"]: row["candidates"] / row["all_rows"] for row in times}
+    whole = sum(row["candidates"] for row in times) / sum(row["all_rows"] for row in times)
+    longest, shortest = max(ratios, key=ratios.__getitem__), min(ratios, key=ratios.__getitem__)
+    header = ["time with each clip's likeliest clusters, of that without", "ratio"]
+    slower = sum(ratio > 1 for ratio in ratios.values())
+    rows = [
+        [f"{len(times)} tables together, {slower} of them slower", f"{whole:.2f}"],
+        ["median table", f"{np.median(list(ratios.values())):.2f}"],
+        [f"least: {shortest}", f"{ratios[shortest]:.2f}"],
+        [f"most: {longest}", f"{ratios[longest]:.2f}"],
+    ]
+    return f"""
+## Time
+
+Processor time of one thread, compilation left out, median of {ROUNDS} rounds in which the two searches take turns: on
+those of every third table that take such reads. By `python benchmarks/many_tables.py --time`. Time is saved where reads
+of all rows would be many; where they would be few, a search with fewer of them takes longer.
+
+{markdown_table(header, rows)}
+
+{describe_machine(times)}
 """
 
 
@@ -98,11 +161,15 @@ def main() -> None:
     parser.add_argument("--tables", type=int, nargs="+", default=range(NUM_TABLES), help="their numbers")
     parser.add_argument("--again", action="store_true", help="solve those again that are there")
     parser.add_argument("--trial", action="store_true", help="print, and keep nothing")
+    parser.add_argument("--time", action="store_true", help="time every third table, and solve no others")
     parser.add_argument("--page", action="store_true", help="write the page from the results, and do nothing else")
     args = parser.parse_args()
     torch.set_num_threads(1)
     results = stored()
-    for number in [] if args.page else args.tables:
+    if args.time:
+        numbers = [number for number in range(0, NUM_TABLES, 3) if results[str(number)]["inner"]]
+        save_runs(TIMES, "Time of the search on tables of many kinds", [time_of(number) for number in numbers])
+    for number in [] if args.page or args.time else args.tables:
         if str(number) in results and not args.trial and not args.again:
             continue
         results[str(number)] = solve(number)
@@ -110,7 +177,7 @@ def main() -> None:
         if not args.trial:
             STORE.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     if not args.trial:
-        (PAGES / "many_tables.md").write_text(page(results), encoding="utf-8")
+        (PAGES / "many_tables.md").write_text(page(results, timed()), encoding="utf-8")
 
 
 if __name__ == "__main__":

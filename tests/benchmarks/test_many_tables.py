@@ -36,7 +36,7 @@ def test_the_page_shows_the_results(benchmarks: dict[str, ModuleType]) -> None:
     if not module.STORE.exists():
         pytest.skip("not measured yet: python benchmarks/many_tables.py")
     page = (ROOT / "docs" / "results" / "many_tables.md").read_text(encoding="utf-8")
-    assert page == module.page(module.stored())
+    assert page == module.page(module.stored(), module.timed())
 
 
 def test_a_table_that_was_not_solved_is_named(benchmarks: dict[str, ModuleType]) -> None:
@@ -44,6 +44,22 @@ def test_a_table_that_was_not_solved_is_named(benchmarks: dict[str, ModuleType])
     solved = module.solve(11)
     assert solved["converged"] and solved["kind"] == "classes" and solved["sizes"] == "uniform"
     failed = solved | {"name": "12: made up", "converged": False, "error": 0.5, "passes": 200}
-    page = module.page({"11": solved, "12": failed})
+    page = module.page({"11": solved, "12": failed}, [])
     assert "| all | 2 |" in page and "| 12: made up | 200, stopped | 5.0e-01 |" in page
     assert f"at most {solved['inner']:.1f} |" in page
+
+
+def test_times_are_ratios_of_searches_that_take_turns(
+    benchmarks: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, searches = benchmarks["many_tables"], []
+    solved = module.solve(12)
+    monkeypatch.setattr(module, "assign", lambda *_, **__: searches.append(module.newton.TUNING))
+    row = module.time_of(12)
+    usual = module.newton.TUNING
+    assert searches == [usual, module.ALL_ROWS] * module.ROUNDS and usual != module.ALL_ROWS
+    slow = row | {"candidates": 3.0, "all_rows": 2.0}
+    fast = row | {"name": "13: made up", "candidates": 1.0, "all_rows": 4.0}
+    page = module.page({"12": solved}, [slow, fast])
+    assert "| 2 tables together, 1 of them slower | 0.67 |" in page and "| median table | 0.88 |" in page
+    assert "| least: 13: made up | 0.25 |" in page and f"| most: {row['name']} | 1.50 |" in page

@@ -76,7 +76,11 @@ class PlanEntries:
         self.num_own_rows = len(counts)
 
     def product(self, vector: Tensor) -> Tensor:
-        """(K,) float64."""
+        """(K,) float64; compiled on a CPU, since conjugate gradients take a hundred of them."""
+        if vector.device.type == "cpu":
+            from selavi.labelling.solver.kernels import entries_product  # late, since Numba takes a second
+
+            return torch.from_numpy(entries_product(*(part.numpy() for part in (*self.entries, vector))))
         _, clusters, values = self.entries
         along = vector.new_zeros(self.num_own_rows).index_add_(0, self.rows, values * vector[clusters])
         return self.columns(values * along[self.rows])
@@ -324,19 +328,16 @@ def _hessian_product(
     ones = torch.ones(num_clusters, dtype=torch.float64, device=diagonal.device)
     own = torch.cat([large.product(ones), large.columns(large.entries.values.square())])
     row_sums, squares = (half[dual.active] for half in (dual.sum_ranks(own) / num_rows).chunk(2))
-    terms = dual.low_rank(sums)
-    fixed = row_sums + diagonal
-    for left, right, strength in terms:
-        fixed = fixed + strength * (left * right.sum() + right * left.sum())
+    # What else is coupled, and the anchor, is left @ right: a product for all terms together.
+    terms, target = dual.low_rank(sums), dual.target
+    columns = [strength * side for one, other, strength in terms for side in (one, other)]
+    left = torch.stack([*columns, -anchor * target], 1)
+    right = torch.stack([*(side for one, other, _ in terms for side in (other, one)), target])
+    fixed = row_sums + diagonal + left[:, :-1] @ right[:-1].sum(1)
 
     def times(vector: Tensor) -> Tensor:
         coupled = dual.sum_ranks(large.product(embed(vector)))[dual.active] / num_rows
-        result = fixed * vector - coupled + anchor * dual.target * (dual.target @ vector)
-        for left, right, strength in terms:
-            result = result - strength * (left * (right @ vector) + right * (left @ vector))
-        return result
+        return fixed * vector - coupled - left @ (right @ vector)
 
-    preconditioner = fixed - squares + anchor * dual.target.square()
-    for left, right, strength in terms:
-        preconditioner = preconditioner - 2 * strength * left * right
+    preconditioner = fixed - squares - (left * right.T).sum(1)
     return times, 1 / preconditioner.clamp(min=1e-300)

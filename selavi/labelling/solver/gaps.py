@@ -11,19 +11,19 @@ import torch
 from torch import Tensor
 
 GAP_BINS = 57
-_SHIFT = 21
-_FIRST = (127 + 2) << 2
+SHIFT = 21
+FIRST_BITS = (127 + 2) << 2
 
 
 def gap_edges() -> Tensor:
     """(GAP_BINS,) nats up to which gaps are counted in each bin; the last one holds all that are further."""
-    bits = torch.arange(_FIRST, _FIRST + GAP_BINS, dtype=torch.int32) << _SHIFT
+    bits = torch.arange(FIRST_BITS, FIRST_BITS + GAP_BINS, dtype=torch.int32) << SHIFT
     return bits.view(torch.float32).double()
 
 
 def gap_bins(gaps: Tensor) -> Tensor:
     """Where gaps (nats) are counted, int64; one below 0 is a small one."""
-    return ((gaps.float().view(torch.int32) >> _SHIFT) - (_FIRST - 1)).clamp_(0, GAP_BINS - 1).long()
+    return ((gaps.float().view(torch.int32) >> SHIFT) - (FIRST_BITS - 1)).clamp_(0, GAP_BINS - 1).long()
 
 
 def ways(counts: Tensor, masses: Tensor, gradient: Tensor, num_rows: int) -> Tensor:

@@ -9,7 +9,7 @@ are added in order, so that the same table gives the same bits whatever the numb
 The entries are ``exp(sharpness * (x - reference) + potential)`` where ``reference`` is close to the score of the
 row's best cluster: with the large numbers taken away first, float32 keeps the digits of the entries that matter.
 They are powers of 2, which saves an operation: sharpness and potentials come multiplied by log2(e).  What float32
-cannot hold of a potential is left to a factor near 1.  Only this module imports Numba.
+cannot hold of a potential is left to a factor near 1.  Only this module and `candidate_kernels` import Numba.
 """
 
 # The types of compiled functions are Numba's.
@@ -54,7 +54,7 @@ LARGE = _F(0.01)
 MOST_LARGE = 32  # kept of a row
 
 # The compiler may reorder sums (it must, to use vectors) and knows that no NaN comes here; -inf may.
-_FAST = {"reassoc", "contract", "arcp", "nnan", "nsz"}
+FAST = {"reassoc", "contract", "arcp", "nnan", "nsz"}
 
 _LN_2 = _F(math.log(2))
 _ROUND = _F(12582912.0)  # 1.5 * 2 ** 23: adding it rounds to an integer, held in the low bits
@@ -62,7 +62,7 @@ _ROUND = _F(12582912.0)  # 1.5 * 2 ** 23: adding it rounds to an integer, held i
 _TERMS = tuple(map(_F, (1.0000001192, 0.6931469440, 0.2402212173, 0.0555074252, 0.0096754599, 0.0013266971)))
 
 
-def _in_threads(kernel: Callable[..., None], num_chunks: int, *arguments: object) -> None:
+def in_threads(kernel: Callable[..., None], num_chunks: int, *arguments: object) -> None:
     """Run a kernel over ranges of chunks in as many threads as torch uses (outside of `one_torch_thread`).
 
     Not by Numba's own threads: those share OpenMP's with torch, whose number they change.
@@ -112,6 +112,11 @@ def one_torch_thread() -> Iterator[None]:
         _num_threads.reset(token)
 
 
+def num_parts(num_rows: int, rows_per_part: int) -> int:
+    """Into how many parts rows are cut whose sums are large: at most PARTS, and one where rows are few."""
+    return min(PARTS, 1 + num_rows // rows_per_part)
+
+
 def _num_chunks(scores: np.ndarray) -> int:
     return -(-len(scores) // _CHUNK)
 
@@ -122,19 +127,20 @@ def _as_float(typing, bits):
 
 
 @intrinsic
-def _as_bits(typing, number):
+def as_bits(typing, number):
+    """The bits of a float32, as an integer."""
     return types.int32(types.float32), lambda _, builder, __, args: builder.bitcast(args[0], ir.IntType(32))
 
 
 @intrinsic
-def _larger(typing, left, right):
-    """A maximum that LLVM recognises as a reduction: Python's max() is not vectorised."""
+def larger(typing, left, right):
+    """A maximum of two of one type that LLVM recognises as a reduction: Python's max() is not vectorised."""
 
     def generate(_, builder, __, args):
         flags = ["nnan", "nsz"]
         return builder.select(builder.fcmp_ordered(">", *args, flags=flags), *args, flags=flags)
 
-    return types.float32(types.float32, types.float32), generate
+    return left(left, left), generate
 
 
 @intrinsic
@@ -175,22 +181,22 @@ def exp2(x):
     series = series * rest + _TERMS[2]
     series = series * rest + _TERMS[1]
     series = series * rest + _TERMS[0]
-    return _as_float(np.int32(_as_bits(series) + (_as_bits(rounded) << np.int32(23))))
+    return _as_float(np.int32(as_bits(series) + (as_bits(rounded) << np.int32(23))))
 
 
 # Rows are given as a table and a number: a slice of a table would count a reference, for which threads would wait.
 
 
-@njit(fastmath=_FAST, cache=True)
+@njit(fastmath=FAST, cache=True)
 def _reference(scores, n, exponents, sharpness):
     """The score that the row's largest entry would have without a potential."""
     largest = _F(-np.inf)
     for k in range(len(exponents)):
-        largest = _larger(largest, sharpness * scores[n, k] + exponents[k])
+        largest = larger(largest, sharpness * scores[n, k] + exponents[k])
     return largest * (_F(1) / sharpness)
 
 
-@njit(fastmath=_FAST, cache=True)
+@njit(fastmath=FAST, cache=True)
 def _plan_row(scores, n, exponents, factors, sharpness, entries, i):
     """Entries of a row before the factors, into entries[i], and 1 over their sum with them."""
     ahead = min(n + _AHEAD, len(scores) - 1)
@@ -205,7 +211,7 @@ def _plan_row(scores, n, exponents, factors, sharpness, entries, i):
     return _F(1) / total
 
 
-@njit(fastmath=_FAST, cache=True)
+@njit(fastmath=FAST, cache=True)
 def _flush(few, total):
     """Add float32 sums to float64 ones and begin again."""
     for k in range(len(few)):
@@ -213,7 +219,7 @@ def _flush(few, total):
         few[k] = _F(0)
 
 
-@njit(nogil=True, fastmath=_FAST, cache=True)
+@njit(nogil=True, fastmath=FAST, cache=True)
 def _masses(first_chunk, end_chunk, scores, exponents, factors, sharpness, sums):
     num_rows, num_clusters = len(scores), len(exponents)
     for chunk in range(first_chunk, end_chunk):
@@ -239,7 +245,7 @@ def masses(scores: np.ndarray, potentials: np.ndarray, sharpness: float) -> np.n
     """Sum of the plan's rows, (K,) float64."""
     exponents, factors, scale = _in_powers_of_two(potentials, sharpness)
     sums = np.empty((_num_chunks(scores), len(potentials)))
-    _in_threads(_masses, len(sums), scores, exponents, factors, scale, sums)
+    in_threads(_masses, len(sums), scores, exponents, factors, scale, sums)
     return sums.sum(0) * factors
 
 
@@ -272,7 +278,7 @@ def _take_large(entries, weight, flags, words, clusters, values, most, mass, tai
     return num_large, in_large
 
 
-@njit(fastmath=_FAST, cache=True)
+@njit(fastmath=FAST, cache=True)
 def _add_small(entries, weight, in_large, few):
     """Add a row without its large entries to the mass and the tails."""
     in_small = max(_F(1) - in_large, _F(0))
@@ -284,14 +290,14 @@ def _add_small(entries, weight, in_large, few):
         with_small[k] += p * max(in_small - p, _F(0))
 
 
-@njit(fastmath=_FAST, cache=True)
+@njit(fastmath=FAST, cache=True)
 def _flush_small(few, mass, tails):
     _flush(few[0], mass)
     _flush(few[1], tails[1])
     _flush(few[2], tails[2])
 
 
-@njit(nogil=True, fastmath=_FAST, cache=True)
+@njit(nogil=True, fastmath=FAST, cache=True)
 def _coupling(first_part, end_part, scores, exponents, factors, sharpness, all_masses, all_tails, pairs):
     num_rows, num_clusters = len(scores), len(exponents)
     per_part = -(-num_rows // len(pairs))
@@ -317,7 +323,7 @@ def _coupling(first_part, end_part, scores, exponents, factors, sharpness, all_m
 
 
 @njit(nogil=True, cache=True)
-def _symmetric_sum(first_row, end_row, pairs):
+def symmetric_sum(first_row, end_row, pairs):
     """Add the upper triangles of all parts into both of the first."""
     for i in range(first_row, end_row):
         for j in range(i + 1, pairs.shape[1]):
@@ -337,13 +343,13 @@ def coupling(
     """
     exponents, factors, scale = _in_powers_of_two(potentials, sharpness)
     all_masses, tails = np.zeros((PARTS, len(potentials))), np.zeros((PARTS, 3, len(potentials)))
-    pairs = pairs[: min(PARTS, 1 + len(scores) // _ROWS_PER_PART)]
-    _in_threads(_coupling, len(pairs), scores, exponents, factors, scale, all_masses, tails, pairs)
-    _symmetric_sum(0, pairs.shape[1], pairs)
+    pairs = pairs[: num_parts(len(scores), _ROWS_PER_PART)]
+    in_threads(_coupling, len(pairs), scores, exponents, factors, scale, all_masses, tails, pairs)
+    symmetric_sum(0, pairs.shape[1], pairs)
     return all_masses.sum(0) * factors, tails.sum(0)
 
 
-@njit(nogil=True, fastmath=_FAST, cache=True)
+@njit(nogil=True, fastmath=FAST, cache=True)
 def _large_entries(
     first_chunk, end_chunk, scores, exponents, factors, sharpness, all_masses, all_tails, clusters, values, counts
 ):
@@ -379,7 +385,7 @@ def large_entries(
     clusters = np.empty((num_rows, MOST_LARGE), np.int32)
     values = np.empty((num_rows, MOST_LARGE), np.float32)
     counts = np.zeros(num_rows, np.int64)
-    _in_threads(
+    in_threads(
         _large_entries, num_chunks, scores, exponents, factors, scale, all_masses, tails, clusters, values, counts
     )
     kept = np.arange(MOST_LARGE) < counts[:, None]
@@ -391,6 +397,27 @@ def large_entries(
         clusters[kept].astype(np.int64),
         values[kept].astype(np.float64),
     )
+
+
+@njit(nogil=True, fastmath=FAST, cache=True)
+def _entries_product(first_part, end_part, starts, clusters, values, vector, sums):
+    num_rows = len(starts) - 1
+    per_part = -(-num_rows // len(sums))
+    for part in range(first_part, end_part):
+        mine = sums[part]
+        for n in range(part * per_part, min(num_rows, (part + 1) * per_part)):
+            along = 0.0
+            for i in range(starts[n], starts[n + 1]):
+                along += values[i] * vector[clusters[i]]
+            for i in range(starts[n], starts[n + 1]):
+                mine[clusters[i]] += values[i] * along
+
+
+def entries_product(starts: np.ndarray, clusters: np.ndarray, values: np.ndarray, vector: np.ndarray) -> np.ndarray:
+    """``Q^T Q v`` (K,) of the entries Q that `large_entries` returns and a vector (K,)."""
+    sums = np.zeros((num_parts(len(starts) - 1, _ROWS_PER_PART), len(vector)))
+    in_threads(_entries_product, len(sums), starts, clusters, values, vector, sums)
+    return sums.sum(0)
 
 
 @njit(nogil=True, cache=True)
@@ -427,7 +454,7 @@ def survey(scores: np.ndarray, forbidden: np.ndarray, sharpness: float, never: f
     """
     scalars = np.zeros((_num_chunks(scores), 3))
     vectors = np.zeros((len(scalars), 2, len(forbidden)))
-    _in_threads(_survey, len(scalars), scores, forbidden, float(sharpness), float(never), scalars, vectors)
+    in_threads(_survey, len(scalars), scores, forbidden, float(sharpness), float(never), scalars, vectors)
     return scalars, vectors
 
 
@@ -438,17 +465,17 @@ def _is_bad(scores, forbidden, row):
     infinity = np.int32(0x7F800000)
     for k in range(len(row)):
         row[k] = scores[k] + forbidden[k]
-        bits = _as_bits(scores[k])
+        bits = as_bits(scores[k])
         num_bad += np.int32((bits & np.int32(0x7FFFFFFF)) > infinity) | np.int32(bits == infinity)
     return num_bad > 0
 
 
-@njit(fastmath=_FAST, cache=True)
+@njit(fastmath=FAST, cache=True)
 def _range(row):
     largest, negative_smallest, total = _F(-np.inf), _F(-np.inf), _F(0)
     for k in range(len(row)):
-        largest = _larger(largest, row[k])
-        negative_smallest = _larger(negative_smallest, -row[k])
+        largest = larger(largest, row[k])
+        negative_smallest = larger(negative_smallest, -row[k])
         total += row[k]
     return largest, -negative_smallest, total / _F(len(row))
 
@@ -469,7 +496,7 @@ def _keep_allowed(row, lowest, counts):
     return mean
 
 
-@njit(fastmath=_FAST, cache=True)
+@njit(fastmath=FAST, cache=True)
 def _measure(row, mean, sums):
     squares = _F(0)
     for k in range(len(row)):
@@ -479,7 +506,7 @@ def _measure(row, mean, sums):
     return np.float64(squares)
 
 
-@njit(nogil=True, fastmath=_FAST, cache=True)
+@njit(nogil=True, fastmath=FAST, cache=True)
 def _labels(first_chunk, end_chunk, scores, exponents, potentials, scale, sharpness, out):
     num_rows, num_clusters = len(scores), len(exponents)
     for chunk in range(first_chunk, end_chunk):
@@ -507,10 +534,10 @@ def _labels(first_chunk, end_chunk, scores, exponents, potentials, scale, sharpn
 def labels(scores: np.ndarray, potentials: np.ndarray, sharpness: float, out: np.ndarray) -> None:
     """The cluster of the largest entry of each row, to float64 accuracy (the first of equal ones)."""
     exponents, _, scale = _in_powers_of_two(potentials, sharpness)
-    _in_threads(_labels, _num_chunks(scores), scores, exponents, potentials, scale, float(sharpness), out)
+    in_threads(_labels, _num_chunks(scores), scores, exponents, potentials, scale, float(sharpness), out)
 
 
-@njit(nogil=True, fastmath=_FAST, cache=True)
+@njit(nogil=True, fastmath=FAST, cache=True)
 def _statistics(first_chunk, end_chunk, scores, exponents, factors, sharpness, out):
     num_rows, num_clusters = len(scores), len(exponents)
     for chunk in range(first_chunk, end_chunk):
@@ -525,12 +552,12 @@ def _statistics(first_chunk, end_chunk, scores, exponents, factors, sharpness, o
                 p = row[k] * factors[k] * weight
                 mean += p * max(sharpness * (scores[n, k] - reference) + exponents[k], _FLOOR)
                 row[k] = p
-                largest = _larger(largest, p)
+                largest = larger(largest, p)
             second, num_largest = _F(0), 0
             for k in range(num_clusters):
                 is_largest = row[k] == largest
                 num_largest += 1 if is_largest else 0
-                second = _larger(second, _F(0) if is_largest else row[k])
+                second = larger(second, _F(0) if is_largest else row[k])
             out[0, n], out[1, n] = largest, _F(0) if num_largest > 1 else largest - second
             out[2, n] = -np.log(weight) - mean * _LN_2
 
@@ -538,14 +565,14 @@ def _statistics(first_chunk, end_chunk, scores, exponents, factors, sharpness, o
 def statistics(scores: np.ndarray, potentials: np.ndarray, sharpness: float, out: np.ndarray) -> None:
     """Confidence, margin and entropy (nats) of each row of the plan into out (3, N)."""
     exponents, factors, scale = _in_powers_of_two(potentials, sharpness)
-    _in_threads(_statistics, _num_chunks(scores), scores, exponents, factors, scale, out)
+    in_threads(_statistics, _num_chunks(scores), scores, exponents, factors, scale, out)
 
 
 _TILE = 64  # columns of each table that are compared while their clips are in the cache
 _TILE_CLIPS = 512
 
 
-@njit(fastmath=_FAST, cache=True)
+@njit(fastmath=FAST, cache=True)
 def _four_distances(column, a, b, c, d):
     """L1 distances of one column to four, over a few clips; each load of the one serves all four."""
     to_a, to_b, to_c, to_d = _F(0), _F(0), _F(0), _F(0)
@@ -583,4 +610,4 @@ def _column_distances(first_tile, end_tile, first, second, cost):
 
 def column_distances(first: np.ndarray, second: np.ndarray, cost: np.ndarray) -> None:
     """Add the L1 distances between the rows of two float32 tables (K, n) to cost, (K, K) float64."""
-    _in_threads(_column_distances, -(-len(first) // _TILE), first, second, cost)
+    in_threads(_column_distances, -(-len(first) // _TILE), first, second, cost)

@@ -8,11 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from selavi.labelling.solver import candidate_reads
+from selavi.labelling.solver import candidates as module
 from selavi.labelling.solver.candidates import CandidateTable
 from selavi.labelling.solver.dual import Dual
 from selavi.labelling.solver.gaps import GAP_BINS, gap_edges
 from selavi.labelling.solver.problem import Problem, on_one_process, survey
-from selavi.labelling.solver.tables import BlockTable, DenseTable, Table
+from selavi.labelling.solver.tables import BlockTable, Curvature, DenseTable, Table, make_table
 from selavi.labelling.solver.transport import assign
 
 
@@ -41,6 +43,93 @@ def test_masses_are_exact_where_the_candidates_were_taken() -> None:
     expected = dense(scores).masses(potentials, 20.0)
     torch.testing.assert_close(table.true_masses, expected, atol=1e-9, rtol=1e-12)
     torch.testing.assert_close(table.masses(potentials, 20.0), expected, atol=1e-9, rtol=1e-12)
+
+
+def plain_and_far(seed: int, num_clips: int, num_clusters: int) -> tuple[Tensor, Tensor]:
+    """Normal scores, and potentials that take some clusters far away or leave them out."""
+    potentials = 5 * normal(seed, num_clusters)
+    potentials[1], potentials[2] = -3000.0, -math.inf
+    return normal(seed + 1, num_clips, num_clusters), potentials
+
+
+def heavy_and_forbidden(seed: int, num_clips: int, num_clusters: int) -> tuple[Tensor, Tensor]:
+    """Scores of heavy tails in single precision, with pairs that are forbidden."""
+    rng = np.random.default_rng(seed)
+    scores = torch.from_numpy(rng.standard_t(2, (num_clips, num_clusters))).float()
+    scores[::3, 4::7] = -math.inf
+    return scores, 3 * normal(seed, num_clusters)
+
+
+def coupling(found: Curvature, num_clusters: int) -> Tensor:
+    """(K, K) of large entries, however it is given."""
+    if found.large is None:
+        return found.pairs
+    rows = torch.arange(len(found.large.row_starts) - 1).repeat_interleave(found.large.row_starts.diff())
+    plan = torch.zeros(len(found.large.row_starts) - 1, num_clusters, dtype=torch.float64)
+    plan[rows, found.large.clusters] = found.large.values
+    return (plan.T @ plan).fill_diagonal_(0.0)
+
+
+@pytest.mark.parametrize("draw", [plain_and_far, heavy_and_forbidden])
+@pytest.mark.parametrize(
+    ("num_clips", "num_clusters", "num_candidates"),
+    [(1, 9, 3), (700, 7, 3), (500, 23, 11), (300, 200, 16), (20_000, 40, 5), (200, 1100, 16), (30, 2000, 300)],
+)
+def test_compiled_reads_are_those_of_torch(
+    draw: Callable[[int, int, int], tuple[Tensor, Tensor]],
+    num_clips: int,
+    num_clusters: int,
+    num_candidates: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scores, potentials = draw(num_clips + num_clusters, num_clips, num_clusters)
+    table, moved = make_table(scores), 2 * potentials + normal(0, num_clusters)
+    compiled = candidates(table, potentials, num_candidates)
+    monkeypatch.setattr(module, "reads_on", lambda device: candidate_reads)
+    plain = candidates(table, potentials, num_candidates)
+    torch.testing.assert_close(compiled.true_masses, plain.true_masses, atol=1e-10, rtol=1e-10)
+    for at, sharpness in ((potentials, 20.0), (moved, 20.0), (moved, 50.0)):
+        torch.testing.assert_close(compiled.masses(at, sharpness), plain.masses(at, sharpness), atol=1e-9, rtol=1e-9)
+        found, expected = compiled.curvature(at, sharpness), plain.curvature(at, sharpness)
+        torch.testing.assert_close(found.masses, expected.masses, atol=1e-9, rtol=1e-9)
+        torch.testing.assert_close(found.tails, expected.tails, atol=1e-9, rtol=1e-9)
+        torch.testing.assert_close(
+            coupling(found, num_clusters), coupling(expected, num_clusters), atol=1e-9, rtol=1e-9
+        )
+        assert found.gaps is not None and expected.gaps is not None
+        # A gap within the last bits of the edge of a bin is counted on either side.
+        assert (found.gaps - expected.gaps).abs().sum() <= 1e-5 * expected.gaps.sum() + 2
+
+
+def test_of_equal_scores_the_first_are_taken() -> None:
+    scores = torch.zeros(300, 30, dtype=torch.float64)
+    scores[:, 20] = 1.0
+    table = candidates(dense(scores), torch.zeros(30, dtype=torch.float64), 5)
+    assert (table._clusters == torch.tensor([0, 1, 2, 3, 20])).all()
+    torch.testing.assert_close(table.true_masses, dense(scores).masses(torch.zeros(30).double(), 20.0))
+
+
+def test_the_number_of_threads_changes_no_bit() -> None:
+    scores, potentials = normal(9, 40_000, 30).float(), normal(10, 30)
+    before, found = torch.get_num_threads(), []
+    try:
+        for num_threads in (1, 2, 3):
+            torch.set_num_threads(num_threads)
+            table = candidates(make_table(scores), potentials, 6)
+            curvature = table.curvature(2 * potentials, 20.0)
+            masses = table.true_masses, table.masses(2 * potentials, 20.0), curvature.masses
+            found.append([*masses, curvature.tails, curvature.pairs, curvature.gaps])
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+
+
+def test_the_exponential_is_accurate_over_its_range() -> None:
+    from selavi.labelling.solver.candidate_kernels import exp2
+
+    x = np.linspace(-1022, 2, 20_001)
+    assert np.abs(np.array([exp2(value) for value in x]) / np.exp2(x) - 1).max() < 2e-15
 
 
 @pytest.mark.parametrize("sharpness", [20.0, 50.0])

@@ -145,6 +145,20 @@ def test_the_number_of_threads_changes_no_bit() -> None:
         assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
 
 
+def test_the_product_with_large_entries_is_that_of_the_matrix() -> None:
+    from selavi.labelling.solver.kernels import entries_product
+
+    plan = normal(5, 9000 * 40).view(9000, 40).softmax(1)
+    plan[plan < 0.01] = 0.0
+    plan[7] = 0.0  # a row without large entries
+    is_large = plan > 0
+    starts = np.concatenate([[0], is_large.sum(1).cumsum(0).numpy()])
+    arrays = starts, is_large.nonzero()[:, 1].numpy(), plan[is_large].numpy()
+    vector = normal(6, 40)
+    found = torch.from_numpy(entries_product(*arrays, vector.numpy()))
+    torch.testing.assert_close(found, plan.T @ (plan @ vector))
+
+
 def test_the_exponential_is_accurate_over_its_range() -> None:
     from selavi.labelling.solver.kernels import exp2
 
