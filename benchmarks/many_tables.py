@@ -33,8 +33,9 @@ from common import (
 )
 from score_tables import KINDS, MARGINALS, draw
 
-from selavi.labelling.solver import newton
+from selavi.labelling.solver import search
 from selavi.labelling.solver.transport import assign
+from selavi.labelling.solver.tuning import TUNING, Tuning
 
 STORE = RESULTS / "many_tables.json"
 NUM_TABLES = 200
@@ -42,7 +43,7 @@ MOST_PASSES = 200
 GOAL = 20
 """Passes that are thought few."""
 TIMES, ROUNDS = "many_tables_time", 3
-ALL_ROWS = dataclasses.replace(newton.TUNING, candidate_reads=sys.maxsize, candidate_patience=sys.maxsize)
+ALL_ROWS = dataclasses.replace(TUNING, candidate_reads=sys.maxsize, candidate_patience=sys.maxsize)
 """Of a search that takes no candidates."""
 
 
@@ -65,11 +66,11 @@ def time_of(number: int) -> dict[str, Any]:
     """Processor time of the search for a table's labels, with each clip's likeliest clusters and without."""
     drawn = draw(number)
 
-    def search(tuning: newton.Tuning) -> None:
-        with mock.patch.object(newton, "TUNING", tuning):
+    def label(tuning: Tuning) -> None:
+        with mock.patch.object(search, "TUNING", tuning):
             assign(drawn.scores, drawn.marginal, max_passes=MOST_PASSES)
 
-    ways = {"candidates": partial(search, newton.TUNING), "all_rows": partial(search, ALL_ROWS)}
+    ways = {"candidates": partial(label, TUNING), "all_rows": partial(label, ALL_ROWS)}
     return {"environment": measured_here(), "name": drawn.name, **processor_seconds(ways, ROUNDS)}
 
 

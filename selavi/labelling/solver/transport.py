@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from selavi.labelling.solver.dual import Dual
-from selavi.labelling.solver.newton import Search
 from selavi.labelling.solver.problem import (
     SumRanks,
     check_limits,
@@ -30,6 +29,7 @@ from selavi.labelling.solver.problem import (
     on_one_process,
     survey,
 )
+from selavi.labelling.solver.search import Search
 from selavi.labelling.solver.tables import Table, make_table, one_torch_thread
 
 

@@ -15,7 +15,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from selavi.labelling.scores import combine_scores
-from selavi.labelling.solver import candidates, dual, newton, tables
+from selavi.labelling.solver import candidates, dual, search, tables
 from selavi.labelling.solver.dual import Dual, NewtonEquation
 from selavi.labelling.solver.gaps import GAP_BINS
 from selavi.labelling.solver.problem import Problem, marginal_error, on_one_process, survey
@@ -403,7 +403,7 @@ def test_mild_scores_of_few_clips_a_cluster_need_no_curvature(monkeypatch: pytes
     assert found.num_hessians == 0
     assert found.num_passes < 0.7 * expected.num_passes
     assert torch.equal(found.labels, expected.labels)
-    monkeypatch.setattr(newton, "TUNING", replace(newton.TUNING, anderson_patience=1))
+    monkeypatch.setattr(search, "TUNING", replace(search.TUNING, anderson_patience=1))
     by_newton = assign(scores, marginal)
     assert by_newton.num_hessians > 0, "Newton takes over where the mixing stalls"
     assert torch.equal(by_newton.labels, expected.labels)

@@ -9,7 +9,7 @@ import torch
 from scipy.optimize import linprog
 from torch import Tensor
 
-from selavi.labelling.solver import newton, tables
+from selavi.labelling.solver import search, tables
 from selavi.labelling.solver.dual import NewtonEquation
 from selavi.labelling.solver.problem import marginal_error
 from selavi.labelling.solver.tables import BlockTable, DenseTable, FusedTable
@@ -51,7 +51,7 @@ def test_few_reads_of_a_sampled_table(spread: float) -> None:
 def test_a_sample_saves_reads_of_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     scores = log_table(1, 80_000, 30, 3.0)
     sampled = assign(scores, uniform(30))
-    monkeypatch.setattr(newton, "TUNING", replace(newton.TUNING, sample_rows=1 << 30))
+    monkeypatch.setattr(search, "TUNING", replace(search.TUNING, sample_rows=1 << 30))
     whole = assign(scores, uniform(30))
     assert sampled.num_passes < whole.num_passes
     assert (sampled.labels == whole.labels).double().mean() >= 0.9999
