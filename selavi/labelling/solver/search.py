@@ -23,9 +23,9 @@ These small reads count, for each cluster, how many nats each clip is away (`gap
 its mass would be right if all others stayed.  Several clusters that hang together may have to go further than each
 alone: there steps grow until the mass answers.
 
-Where scores are mild and clips few, scaling with Anderson's mixing needs fewer reads; where Newton makes no progress,
-plain scaling is slow and sure.  Where short steps gain little, `secants` correct the Hessian; where the shortest gain
-nothing, float32 is at its end and the rows are read in float64.
+Where scores are mild and clips few, or scores very mild and clusters few, scaling with Anderson's mixing takes less
+time; where Newton makes no progress, plain scaling is slow and sure.  Where short steps gain little, `secants` correct
+the Hessian; where the shortest gain nothing, float32 is at its end and the rows are read in float64.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Search:
         for stride in self._sample_strides():
             self.level = self._sample(stride)
             if start is not None:
-                self._newton(start, 1.0, warm=True)
+                self._from_sample(start, 1.0, warm=True)
             if not self.level.is_solved():
                 self._cold_start()
             start = self.level.best
@@ -90,8 +90,14 @@ class Search:
         if start is not None and start is not warm:
             # The clips between two clusters of a sample are few: at the final sharpness they say little about all.
             is_mild = self.dual.overview.spread <= self.tuning.mild_spread
-            fraction = 1.0 if is_mild else 1 / self.tuning.sharpness_ratio
-            self._newton(self.dual.proportional(start, fraction), fraction)
+            self._from_sample(start, 1.0 if is_mild else 1 / self.tuning.sharpness_ratio)
+
+    def _from_sample(self, start: Tensor, fraction: float, *, warm: bool = False) -> None:
+        """Go on from the potentials of a sample, with Newton's method from a fraction of the sharpness."""
+        if self.is_for_scaling():
+            self._anderson(start)
+        if not self.level.is_solved():
+            self._newton(self.dual.proportional(start, fraction), fraction, warm=warm)
 
     def _warm_start(self, initial_potentials: Tensor | None) -> Tensor | None:
         if initial_potentials is None:
@@ -118,12 +124,12 @@ class Search:
         return Level(table, num_rows, share, max(tol, self.all_rows.tol), self.dual.sharpness)
 
     def _cold_start(self) -> None:
-        steps_up = self.dual.overview.spread > self.tuning.mild_spread
-        if not steps_up and self.has_few_rows() and not self.has_tails():
+        overview, tuning = self.dual.overview, self.tuning
+        steps_up = overview.spread > tuning.mild_spread
+        if self.is_for_scaling():
             self._anderson(self.dual.start(1.0))
             if self.level.is_solved():
                 return
-        overview, tuning = self.dual.overview, self.tuning
         fraction = tuning.start_spread / overview.spread if steps_up else 1.0
         if self.has_few_rows():
             fraction = min(fraction, tuning.start_range / max(overview.furthest, tuning.start_range))
@@ -188,6 +194,13 @@ class Search:
     def has_few_rows(self) -> bool:
         """Whether a Hessian costs much compared with a pass."""
         return self.level.num_rows < self.tuning.few_rows_per_cluster * len(self.dual.target)
+
+    def is_for_scaling(self) -> bool:
+        """Whether scaling with Anderson's mixing is tried first: a Hessian would cost more than the reads it saves."""
+        spread, tuning = self.dual.overview.spread, self.tuning
+        if spread <= tuning.very_mild_spread and len(self.dual.active) <= tuning.dense_clusters:
+            return True
+        return spread <= tuning.mild_spread and self.has_few_rows() and not self.has_tails()
 
     def has_tails(self) -> bool:
         """Whether some score lies far out: alike log-probabilities are -log K."""

@@ -25,8 +25,13 @@ class Tuning:
 
     mild_spread: float = 7.0
     """Spread of the scaled scores (nats) up to which there is no continuation."""
+    very_mild_spread: float = 2.2
+    """Spread up to which scaling is tried first, however many the rows, ..."""
+    dense_clusters: int = 128
+    """... with so few clusters that most entries of the plan are large, and a Hessian takes some ten reads' time."""
     tail: float = 60.0
-    """Nats of a score beyond what log-probabilities without a tail have, from which scaling is not tried first."""
+    """With more spread it is tried first where rows are few, but not where a score lies so many nats beyond what
+    log-probabilities without a tail have."""
     start_spread: float = 3.0
     """The spread at which the continuation begins, ..."""
     start_range: float = 30.0
