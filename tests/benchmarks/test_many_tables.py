@@ -54,9 +54,9 @@ def test_times_are_ratios_of_searches_that_take_turns(
 ) -> None:
     module, searches = benchmarks["many_tables"], []
     solved = module.solve(12)
-    monkeypatch.setattr(module, "assign", lambda *_, **__: searches.append(module.newton.TUNING))
+    monkeypatch.setattr(module, "assign", lambda *_, **__: searches.append(module.search.TUNING))
     row = module.time_of(12)
-    usual = module.newton.TUNING
+    usual = module.search.TUNING
     assert searches == [usual, module.ALL_ROWS] * module.ROUNDS and usual != module.ALL_ROWS
     slow = row | {"candidates": 3.0, "all_rows": 2.0}
     fast = row | {"name": "13: made up", "candidates": 1.0, "all_rows": 4.0}
