@@ -51,15 +51,14 @@ def looped(drawn: Drawn, most_s: float) -> tuple[float, float]:
     return time.process_time() - began, error
 
 
-def race(number: int) -> dict[str, Any]:
-    """A row of one table: seconds of both, medians of rounds in which they take turns."""
-    drawn = draw(number)
+def race(drawn: Drawn) -> dict[str, Any]:
+    """Seconds of both on a table, medians of rounds in which they take turns."""
     rounds = []
     while len(rounds) < (3 if not rounds or rounds[0][0] < SHORT_S else 1):
         seconds, error = labelled(drawn)
         rounds.append((seconds, error, *looped(drawn, MOST_TIMES * seconds)))
     solver_s, solver_error, loop_s, loop_error = np.median(np.array(rounds), axis=0).tolist()
-    row = {"table": number, "name": drawn.name, "kind": drawn.kind, "scores": drawn.scores.numel()}
+    row = {"name": drawn.name, "kind": drawn.kind, "scores": drawn.scores.numel()}
     row |= {"solver_s": solver_s, "solver_error": solver_error, "loop_s": loop_s}
     row["loop_error"] = loop_error if math.isfinite(loop_error) else None
     return row | {"environment": measured_here()}
@@ -113,9 +112,10 @@ def main() -> None:
     if not args.page:
         compile_first("cpu")
     for number in [] if args.page else args.tables:
-        if draw(number).scores.numel() < LEAST_SCORES:
+        drawn = draw(number)
+        if drawn.scores.numel() < LEAST_SCORES:
             continue
-        rows.append(race(number))
+        rows.append({"table": number, **race(drawn)})
         shown = {key: value for key, value in rows[-1].items() if key != "environment"}
         print(json.dumps(shown), file=sys.stderr, flush=True)
     if not args.page and not args.trial:

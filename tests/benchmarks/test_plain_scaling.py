@@ -32,7 +32,7 @@ def test_they_take_turns(benchmarks: dict[str, ModuleType], monkeypatch: pytest.
     turns: list[str] = []
     monkeypatch.setattr(plain, "labelled", lambda drawn: turns.append("solver") or (0.5, 1e-7))
     monkeypatch.setattr(plain, "looped", lambda drawn, most_s: turns.append("loop") or (most_s, np.nan))
-    row = plain.race(11)
+    row = plain.race(benchmarks["score_tables"].draw(11))
     assert turns == ["solver", "loop"] * 3
     assert row["loop_s"] == 0.5 * plain.MOST_TIMES and row["loop_error"] is None
 

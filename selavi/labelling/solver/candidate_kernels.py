@@ -21,10 +21,10 @@ from numba import njit, types
 from numba.extending import intrinsic
 from torch import Tensor
 
-from selavi.labelling.solver.candidate_reads import FLOOR, LARGE, Model, RowSums, Taken
+from selavi.labelling.solver.candidate_reads import FLOOR, Model, RowSums, Taken
 from selavi.labelling.solver.gaps import FIRST_BITS, GAP_BINS, SHIFT
 from selavi.labelling.solver.kernels import FAST, as_bits, in_threads, larger, num_parts, symmetric_sum
-from selavi.labelling.solver.tables import MAX_DENSE_CLUSTERS, Table
+from selavi.labelling.solver.tables import LARGE, MAX_DENSE_CLUSTERS, Table
 
 _LOG2_E = math.log2(math.e)
 _FLOOR = FLOOR * _LOG2_E

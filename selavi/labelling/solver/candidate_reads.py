@@ -12,10 +12,8 @@ import torch
 from torch import Tensor
 
 from selavi.labelling.solver.gaps import GAP_BINS, gap_bins
-from selavi.labelling.solver.tables import MAX_DENSE_CLUSTERS, LargeEntries, Table, join_large
+from selavi.labelling.solver.tables import LARGE, MAX_DENSE_CLUSTERS, LargeEntries, Table, join_large
 
-LARGE = 0.01
-"""Entries of the plan above this are coupled one by one; of the others there are sums only."""
 FLOOR = -700.0
 """Nats below a row's best from which an entry counts as if it were here, so that no logarithm is of 0."""
 

@@ -39,6 +39,8 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from selavi.labelling.solver.tables import LARGE, MOST_LARGE
+
 _F = np.float32
 _FLOOR = _F(-100.0)  # keeps every mass positive, and products of masses well above the denormal numbers
 _CHUNK = 1024  # rows whose sums are added in one go
@@ -49,9 +51,7 @@ _ROWS_PER_PART = 4096  # of few rows there are fewer
 
 _num_threads: ContextVar[int | None] = ContextVar("num_threads", default=None)
 
-# Entries of the plan above this are coupled one by one; of the others there are sums only.
-LARGE = _F(0.01)
-MOST_LARGE = 32  # kept of a row
+_LARGE = _F(LARGE)
 
 # The compiler may reorder sums (it must, to use vectors) and knows that no NaN comes here; -inf may.
 FAST = {"reassoc", "contract", "arcp", "nnan", "nsz"}
@@ -256,7 +256,7 @@ def _take_large(entries, weight, flags, words, clusters, values, most, mass, tai
     `flags` is (K,) uint8 with its length rounded up to a multiple of 8, and `words` the same memory as uint64: so
     eight entries are passed over at a time.
     """
-    bar = LARGE / weight
+    bar = _LARGE / weight
     for k in range(len(entries)):
         flags[k] = entries[k] > bar
     num_large = 0

@@ -124,13 +124,12 @@ class Search:
         return Level(table, num_rows, share, max(tol, self.all_rows.tol), self.dual.sharpness)
 
     def _cold_start(self) -> None:
-        overview, tuning = self.dual.overview, self.tuning
-        steps_up = overview.spread > tuning.mild_spread
         if self.is_for_scaling():
             self._anderson(self.dual.start(1.0))
             if self.level.is_solved():
                 return
-        fraction = tuning.start_spread / overview.spread if steps_up else 1.0
+        overview, tuning = self.dual.overview, self.tuning
+        fraction = tuning.start_spread / overview.spread if overview.spread > tuning.mild_spread else 1.0
         if self.has_few_rows():
             fraction = min(fraction, tuning.start_range / max(overview.furthest, tuning.start_range))
         self._newton(self.dual.start(fraction), fraction)

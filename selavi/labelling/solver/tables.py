@@ -34,9 +34,10 @@ _FLOOR = {torch.float64: -350.0, torch.float32: -87.0}
 # Nats below a row's best at which a cluster counts as forbidden: float64 could not resolve its potential.
 _NEVER = 1e12
 
-# Where K > 1024: as in `kernels`.
-_LARGE = 0.01
-_MOST_LARGE = 32
+LARGE = 0.01
+"""Entries of the plan above this are coupled one by one; of the others there are sums only."""
+MOST_LARGE = 32
+"""Such entries of a row, where K > 1024."""
 
 
 class Survey(NamedTuple):
@@ -241,8 +242,8 @@ class DenseTable:
         counts, clusters, values = [], [], []
         for _, plan in self._plan(potentials, sharpness):
             masses += plan.sum(0, dtype=torch.float64)
-            largest = plan.topk(min(_MOST_LARGE, self.num_clusters), dim=1)
-            kept = largest.values > _LARGE
+            largest = plan.topk(min(MOST_LARGE, self.num_clusters), dim=1)
+            kept = largest.values > LARGE
             p = largest.values * kept
             in_large = p.sum(1, keepdim=True)
             in_small = (1 - in_large).clamp(min=0)

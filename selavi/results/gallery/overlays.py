@@ -13,8 +13,10 @@ from selavi.results.gallery.thumbnails import Geometry
 _OPAQUE = 190
 """Opacity of the strongest evidence, of 255: it still lets the picture through."""
 _WEAK, _STRONG = np.array([255, 221, 64]), np.array([230, 30, 60])
-_LEVELS = np.arange(256) / 255
-"""Strength of the evidence at each entry of the palette: a colour and its opacity."""
+_STRENGTHS = np.arange(256)[:, None] / 255
+_COLOURS = np.rint(_WEAK + (_STRONG - _WEAK) * _STRENGTHS).astype(np.uint8).tobytes()
+_OPACITIES = np.rint(_OPAQUE * _STRENGTHS).astype(np.uint8).tobytes()
+"""The palette: an entry for each strength of the evidence."""
 
 
 def overlay_name(evidence: Evidence, kind: str) -> str:
@@ -47,10 +49,9 @@ def draw_overlay(path: Path, evidence: Evidence, geometry: Geometry, width: int,
         box = geometry.spectrogram_box
         strength.paste(_grown(sound[::-1], box), box[:2])
     picture = Image.frombytes("P", strength.size, strength.tobytes())
-    picture.putpalette(np.rint(_WEAK + (_STRONG - _WEAK) * _LEVELS[:, None]).astype(np.uint8).tobytes())
-    opacity = np.rint(_OPAQUE * _LEVELS).astype(np.uint8).tobytes()
+    picture.putpalette(_COLOURS)
     with write_atomically(path) as temporary:
-        picture.save(temporary, "PNG", transparency=opacity)
+        picture.save(temporary, "PNG", transparency=_OPACITIES)
 
 
 def _grown(values: np.ndarray, box: tuple[int, int, int, int]) -> Image.Image:
